@@ -1,0 +1,150 @@
+"""The run directory: the one contract between processes.
+
+::
+
+    runs/20261122-101500-full-s42-7f3a/
+      config.yaml       the resolved configuration; never changes
+      provenance.json   command, commit, versions, device, data fingerprint, model revision
+      state.json        what the run is doing; replaced atomically (see `accl.store.state`)
+      labels.json       tags and a note, edited by people
+      run.duckdb        all measurements (see `accl.store.schema`)
+      console.log       stdout and stderr of the training process
+      checkpoints/      step-00001200/{model,optimizer}.safetensors + state.json
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from accl.errors import RunError
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file in one step: a reader sees the old text or the new, never a part of it."""
+    handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
+        raise
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Names the files of one run. Nothing here reads or writes them but the few methods that say so."""
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def provenance(self) -> Path:
+        return self.path / "provenance.json"
+
+    @property
+    def state(self) -> Path:
+        return self.path / "state.json"
+
+    @property
+    def labels(self) -> Path:
+        return self.path / "labels.json"
+
+    @property
+    def database(self) -> Path:
+        return self.path / "run.duckdb"
+
+    @property
+    def console(self) -> Path:
+        return self.path / "console.log"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def read_json(self, path: Path) -> dict[str, Any]:
+        """A JSON file of this run; empty when it is not there (yet).
+
+        Raises:
+            RunError: the file is there and is not JSON.
+        """
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise RunError(
+                f"{path} is not valid JSON: {error}.", "Restore it from a backup or delete the run."
+            ) from error
+        if not isinstance(found, dict):
+            raise RunError(f"{path} holds no JSON object.", "Restore it from a backup or delete the run.")
+        return found
+
+    def write_json(self, path: Path, content: Mapping[str, Any]) -> None:
+        """Replace a JSON file of this run atomically."""
+        write_atomically(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def create_run(root: Path, recipe: str, seed: int, now: datetime | None = None) -> RunDir:
+    """Make an empty run directory with a fresh id under ``root``.
+
+    Raises:
+        RunError: the runs folder cannot be made or written.
+    """
+    stamp = (now or datetime.now()).strftime("%Y%m%d-%H%M%S")
+    run = RunDir(root / f"{stamp}-{recipe}-s{seed}-{secrets.token_hex(2)}")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        run.path.mkdir()
+    except OSError as error:
+        raise RunError(
+            f"The runs folder {root} cannot be written ({error.strerror}).",
+            "Choose another with --runs DIR or the environment variable ACCL_RUNS.",
+        ) from error
+    return run
+
+
+def list_runs(root: Path) -> list[RunDir]:
+    """The runs under ``root``, oldest first. A folder is a run when it has a configuration."""
+    if not root.is_dir():
+        return []
+    return [RunDir(path) for path in sorted(root.iterdir()) if (path / "config.yaml").is_file()]
+
+
+def find_run(root: Path, name: str) -> RunDir:
+    """The one run that ``name`` means: a path, an id, or an unambiguous part of an id; ``last`` is the newest.
+
+    Raises:
+        RunError: none or several match.
+    """
+    direct = Path(name)
+    if (direct / "config.yaml").is_file():
+        return RunDir(direct.resolve())
+    runs = list_runs(root)
+    if name == "last" and runs:
+        return runs[-1]
+    exact = [run for run in runs if run.id == name]
+    matches = exact or [run for run in runs if name in run.id]
+    if len(matches) == 1:
+        return matches[0]
+    if not matches:
+        raise RunError(f"No run named {name!r} in {root}.", "List the runs there are with: accl runs")
+    shown = ", ".join(run.id for run in matches[-3:])
+    raise RunError(f"{len(matches)} runs match {name!r}: {shown}.", "Type more of the id, or `last` for the newest.")

@@ -1,0 +1,88 @@
+"""The task confusion matrix: how alike the embeddings of two tasks are.
+
+The method writes C[i, j] = sum max(0, cos(e_a, e_b)) over a in task i and b in task j. The raw sum grows
+with how often a pair of tasks was drawn, so `TaskConfusion` keeps the number of pairs beside it; their
+quotient, the mean positive cosine, does not depend on the sampler.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def pair_similarities(e_BD: Tensor, task_B: Tensor, tasks: int) -> tuple[Tensor, Tensor]:
+    """Sums and numbers of positive cosines between the tasks of a batch.
+
+    sum[i, j] = sum_{a != b} max(0, cos(e_a, e_b)) over a in task i and b in task j; both results are K x K,
+    symmetric and fp32. An embedding is never paired with itself. Questions without task (index below 0) do not count.
+    """
+    e_BD = F.normalize(e_BD.detach().float(), dim=-1)
+    member_BK = (task_B[:, None] == torch.arange(tasks, device=task_B.device)).float()
+    with torch.autocast(e_BD.device.type, enabled=False):
+        sim_BB = (e_BD @ e_BD.T).clamp(min=0)
+        sim_BB = (sim_BB + sim_BB.T) / 2  # a matrix product need not be symmetric to the last bit
+        others_BB = 1 - torch.eye(len(e_BD), device=e_BD.device)
+        sum_KK = member_BK.T @ (sim_BB * others_BB) @ member_BK
+        count_KK = member_BK.T @ others_BB @ member_BK
+    return (sum_KK + sum_KK.T) / 2, count_KK
+
+
+class TaskConfusion(nn.Module):
+    """Streaming K x K confusion with exponential forgetting: buffers, so part of a checkpoint.
+
+    Args:
+        tasks: K.
+        half_life: optimizer steps after which an observation counts half; None never forgets (as written).
+    """
+
+    sum_KK: Tensor
+    count_KK: Tensor
+
+    def __init__(self, tasks: int, half_life: float | None) -> None:
+        super().__init__()
+        self.keep = 1.0 if half_life is None else 0.5 ** (1 / half_life)
+        self.register_buffer("sum_KK", torch.zeros(tasks, tasks))
+        self.register_buffer("count_KK", torch.zeros(tasks, tasks))
+
+    @torch.no_grad()
+    def observe(self, e_BD: Tensor, task_B: Tensor) -> None:
+        """Add the pairs of one batch of embeddings; they need not be normalised."""
+        sum_KK, count_KK = pair_similarities(e_BD, task_B, len(self.sum_KK))
+        self.sum_KK.mul_(self.keep).add_(sum_KK)
+        self.count_KK.mul_(self.keep).add_(count_KK)
+
+    def mean(self) -> Tensor:
+        """Mean positive cosine of every pair of tasks, K x K in [0, 1]; NaN where no pair was observed."""
+        return torch.where(self.count_KK > 0, self.sum_KK / self.count_KK, torch.nan)
+
+
+@torch.no_grad()
+def mean_similarity(e_ND: Tensor, task_N: Tensor, tasks: int, rows: int = 2048) -> tuple[Tensor, Tensor]:
+    """Mean positive cosine between all questions of every two tasks, and the number of pairs, both K x K.
+
+    What `TaskConfusion` estimates from batches, computed over a whole split, ``rows`` rows of the N x N
+    similarities at a time. NaN where there is no pair.
+    """
+    e_ND = F.normalize(e_ND.float(), dim=-1)
+    member_NK = (task_N[:, None] == torch.arange(tasks, device=task_N.device)).float()
+    sum_KK = torch.zeros(tasks, tasks, device=e_ND.device)
+    for start in range(0, len(e_ND), rows):
+        part = slice(start, start + rows)
+        sim_RN = (e_ND[part] @ e_ND.T).clamp(min=0)
+        sim_RN[torch.arange(len(sim_RN)), torch.arange(start, start + len(sim_RN))] = 0  # itself
+        sum_KK += member_NK[part].T @ (sim_RN @ member_NK)
+    size_K = member_NK.sum(0)
+    count_KK = size_K[:, None] * size_K - torch.diag(size_K)
+    mean_KK = torch.where(count_KK > 0, sum_KK / count_KK, torch.nan)
+    return (mean_KK + mean_KK.T) / 2, count_KK
+
+
+def task_confusion(mean_KK: Tensor) -> Tensor:
+    """How confusable each task is: the mean of its row over the *other* tasks that were observed, K.
+
+    Each pair counts the same, however often it was drawn. NaN for a task of which no pair was observed.
+    """
+    off_KK = mean_KK.clone().fill_diagonal_(torch.nan)
+    return off_KK.nanmean(-1)

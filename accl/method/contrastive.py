@@ -1,0 +1,189 @@
+"""Uncertainty-weighted InfoNCE over tasks, and the memory bank that gives it more candidates.
+
+The method writes, for question i of task t_i with positives of the same task and negatives of others,
+
+    L = - sum_i w_i log( exp(sim_pos / tau) / sum exp(sim_neg / tau) ),      w_i = H(p_i) / log C
+
+which is decoupled contrastive learning (Yeh et al., 2022, arXiv 2110.06848): the positive is not in the
+denominator. ``denominator="all"`` is supervised contrastive learning, L_out (Khosla et al., 2020,
+arXiv 2004.11362). Both average over an anchor's positives outside the logarithm, and over the anchors
+that have a positive and a negative.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Denominator = Literal["negatives", "all"]
+UncertaintyWeight = Literal["entropy", "margin", "none"]
+
+# Finite, so that a row without any candidate gives a number and not NaN in the backward pass; in fp32
+# exp(EXCLUDED - anything sensible) is exactly 0.
+EXCLUDED = -1e9
+
+
+def uncertainty_weights(logits_BC: Tensor, kind: UncertaintyWeight = "entropy") -> Tensor:
+    """How unsure the classifier is of each question, w_B in [0, 1], detached and in fp32.
+
+    ``entropy``: H(p_i) / log C, as written. ``margin``: 1 - (p_first - p_second). ``none``: 1.
+    Without the detaching, the loss could be lowered by being sure.
+
+    Source: the method, "uncertainty weighting"; margin after Scheffer et al., 2001.
+    """
+    p_BC = logits_BC.detach().float().softmax(-1)
+    if kind == "none":
+        return torch.ones_like(p_BC[:, 0])
+    if kind == "margin":
+        top_B2 = p_BC.topk(2, dim=-1).values
+        return 1 - (top_B2[:, 0] - top_B2[:, 1])
+    entropy_B = -torch.xlogy(p_BC, p_BC).sum(-1)
+    return (entropy_B / math.log(p_BC.shape[-1])).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What anchors are contrasted with, beyond the batch itself.
+
+    Attributes:
+        z_MD: unit embeddings. task_M: their tasks. text_M: ids that equal texts share.
+        filled_M: False where a slot holds nothing yet.
+    """
+
+    z_MD: Tensor
+    task_M: Tensor
+    text_M: Tensor
+    filled_M: Tensor
+
+
+@dataclass(frozen=True)
+class ContrastiveOutput:
+    """The loss (scalar, fp32) and what it was made of.
+
+    Attributes:
+        loss: weighted mean over the anchors that count; 0 when there is none.
+        counted_B: anchors that have a positive and a negative.
+    """
+
+    loss: Tensor
+    counted_B: Tensor
+
+
+def contrastive_loss(
+    z_BD: Tensor,
+    task_B: Tensor,
+    text_B: Tensor,
+    weight_B: Tensor,
+    *,
+    temperature: float,
+    denominator: Denominator = "negatives",
+    bank: Candidates | None = None,
+) -> ContrastiveOutput:
+    """Uncertainty-weighted contrastive loss of a batch.
+
+    With s_ij = z_i . z_j / tau, positives P(i) of the same task and negatives N(i) of other tasks,
+    neither containing i itself nor a question of equal text:
+
+        l_i = - 1/|P(i)| sum_{p in P(i)} ( s_ip - logsumexp_{a in A(i)} s_ia )
+        L   = sum_i w_i l_i / sum_i w_i          over i with P(i) and N(i) not empty
+
+    where A(i) is N(i) for ``negatives`` (unbounded below) or P(i) and N(i) for ``all``.
+
+    Args:
+        z_BD: unit embeddings of the anchors; any float type, computed in at least fp32.
+        task_B: task index of each; below 0 for a question without task, which is left out altogether.
+        text_B: an id that equal texts share: such pairs are neither positive nor negative.
+        weight_B: w_i, without gradient.
+        temperature: tau > 0.
+        bank: further candidates, which get no gradient.
+    """
+    z_BD = z_BD if z_BD.dtype == torch.float64 else z_BD.float()
+    z_MD, task_M, text_M = z_BD, task_B, text_B
+    usable_M = task_B >= 0
+    if bank is not None:
+        z_MD = torch.cat([z_BD, bank.z_MD.to(z_BD.dtype)])
+        task_M = torch.cat([task_B, bank.task_M])
+        text_M = torch.cat([text_B, bank.text_M])
+        usable_M = torch.cat([usable_M, bank.filled_M])
+    with torch.autocast(z_BD.device.type, enabled=False):
+        sim_BM = z_BD @ z_MD.T / temperature
+
+    # Equal text covers the anchor itself, its old copies in the bank, and duplicates in other subjects.
+    pair_BM = usable_M & (text_B[:, None] != text_M) & (task_B >= 0)[:, None]
+    same_BM = task_B[:, None] == task_M
+    positive_BM = pair_BM & same_BM
+    negative_BM = pair_BM & ~same_BM
+
+    normaliser_BM = negative_BM if denominator == "negatives" else pair_BM
+    log_sum_B = sim_BM.masked_fill(~normaliser_BM, EXCLUDED).logsumexp(-1)
+    positives_B = positive_BM.sum(-1)
+    mean_positive_B = (sim_BM * positive_BM).sum(-1) / positives_B.clamp(min=1)
+    counted_B = (positives_B > 0) & negative_BM.any(-1)
+
+    weight_B = weight_B.to(sim_BM.dtype) * counted_B
+    loss_B = torch.where(counted_B, log_sum_B - mean_positive_B, 0.0)
+    # All-zero weights (every answer certain) give 0, not 0/0.
+    loss = (weight_B * loss_B).sum() / weight_B.sum().clamp(min=torch.finfo(sim_BM.dtype).tiny)
+    return ContrastiveOutput(loss, counted_B)
+
+
+class MemoryBank(nn.Module):
+    """The last S embeddings of each task, as extra candidates (cross-batch memory, Wang et al., 2020,
+    arXiv 1912.06798). A ring per task; pointers and contents are buffers and so part of a checkpoint.
+
+    Args:
+        tasks: K. size: S, at least as large as the questions of one task in a batch. dim: E.
+    """
+
+    z_KSE: Tensor
+    text_KS: Tensor
+    written_K: Tensor
+
+    def __init__(self, tasks: int, size: int, dim: int) -> None:
+        super().__init__()
+        self.size = size
+        self.register_buffer("z_KSE", torch.zeros(tasks, size, dim))
+        self.register_buffer("text_KS", torch.full((tasks, size), -1, dtype=torch.long))
+        self.register_buffer("written_K", torch.zeros(tasks, dtype=torch.long))
+
+    def candidates(self) -> Candidates:
+        """Everything in the bank, M = K * S, without gradient. Shapes never change, filled or not."""
+        tasks, size, dim = self.z_KSE.shape
+        task_M = torch.arange(tasks, device=self.z_KSE.device).repeat_interleave(size)
+        # Copies: the bank is written to between the forward and the backward pass.
+        return Candidates(
+            self.z_KSE.reshape(-1, dim).clone(),
+            task_M,
+            self.text_KS.reshape(-1).clone(),
+            (torch.arange(size, device=task_M.device) < self.written_K[:, None]).reshape(-1),
+        )
+
+    @torch.no_grad()
+    def write(self, z_BE: Tensor, task_B: Tensor, text_B: Tensor) -> None:
+        """Put a batch into the rings, oldest out first. Questions without task (index below 0) are not kept.
+
+        With more than S questions of one task in a batch, the last S stay.
+        """
+        tasks = len(self.written_K)
+        task_B = torch.where(task_B >= 0, task_B, tasks)
+        same_BB = task_B[:, None] == task_B
+        later_B = same_BB.triu(1).sum(1)
+        earlier_B = same_BB.tril(-1).sum(1)
+        kept_B = (task_B < tasks) & (later_B < self.size)
+        row_B = torch.where(kept_B, task_B, 0)
+        slot_B = (self.written_K[row_B] + earlier_B) % self.size
+        # Every index keeps its shape for graph capture: what is not kept goes to a spare row that is cut off again.
+        flat_B = torch.where(kept_B, row_B * self.size + slot_B, tasks * self.size)
+        z_ME = F.pad(self.z_KSE.reshape(tasks * self.size, -1), (0, 0, 0, 1))
+        text_M = F.pad(self.text_KS.reshape(-1), (0, 1))
+        z_ME = z_ME.index_copy(0, flat_B, z_BE.detach().to(z_ME.dtype))
+        text_M = text_M.index_copy(0, flat_B, text_B)
+        self.z_KSE.copy_(z_ME[:-1].view_as(self.z_KSE))
+        self.text_KS.copy_(text_M[:-1].view_as(self.text_KS))
+        counts_K = torch.zeros(tasks + 1, dtype=torch.long, device=task_B.device)
+        self.written_K.add_(counts_K.index_add(0, task_B, torch.ones_like(task_B))[:-1])

@@ -1,0 +1,112 @@
+"""The network: an encoder, task embeddings, a contrastive head and a classification head.
+
+At the method's size (encoder of 768, K = 57, C = 4): task embeddings 57 x 768, contrastive head
+768 -> 256, classification head 1536 -> 768 -> 4 on the pooled text joined with the task embedding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Head = Literal["single_sequence", "per_option"]
+
+
+@dataclass(frozen=True)
+class ModelOutput:
+    """What one forward pass gives.
+
+    Attributes:
+        logits_BC: one score per option.
+        features_BD: pooled encoder features of each question, before any head.
+        z_BE: unit embeddings for the contrastive loss.
+    """
+
+    logits_BC: Tensor
+    features_BD: Tensor
+    z_BE: Tensor
+
+
+def mean_pool(hidden_NLD: Tensor, mask_NL: Tensor) -> Tensor:
+    """Mean of the hidden states of real tokens, N x D."""
+    mask_NL1 = mask_NL.unsqueeze(-1).to(hidden_NLD.dtype)
+    return (hidden_NLD * mask_NL1).sum(1) / mask_NL1.sum(1).clamp(min=1)
+
+
+class ContrastiveCurriculumModel(nn.Module):
+    """Encoder with the three parts of the method on top.
+
+    Args:
+        encoder: maps ``input_ids`` and ``attention_mask`` (N x L) to an object with ``last_hidden_state`` (N x L x D).
+        hidden: D. tasks: K. choices: C. contrastive_dim: E.
+        head: ``single_sequence`` reads question and all options as one sequence and gives C logits;
+            ``per_option`` reads the question with one option at a time and gives each its score.
+        task_embedding: whether the classification head sees the task.
+        dropout: before and inside the classification head.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        *,
+        hidden: int,
+        tasks: int,
+        choices: int,
+        contrastive_dim: int,
+        head: Head,
+        task_embedding: bool = True,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+        self.choices = choices
+        # One row more than tasks: the last is for questions without a task, and stays zero.
+        self.task_embedding = nn.Embedding(tasks + 1, hidden, padding_idx=tasks) if task_embedding else None
+        self.contrastive_head = nn.Linear(hidden, contrastive_dim)
+        joined = 2 * hidden if task_embedding else hidden
+        self.classifier = nn.Sequential(
+            nn.Dropout(dropout),
+            nn.Linear(joined, hidden),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, choices if head == "single_sequence" else 1),
+        )
+        if self.task_embedding is not None:
+            # torch's N(0, 1) is kept: the scale of the encoder's normalised features that it is joined with. At the
+            # usual 0.02 the head hardly sees the task.
+            with torch.no_grad():
+                self.task_embedding.weight[tasks].zero_()
+
+    @property
+    def sequences_per_question(self) -> int:
+        return 1 if self.head == "single_sequence" else self.choices
+
+    def forward(self, ids_NL: Tensor, mask_NL: Tensor, task_B: Tensor) -> ModelOutput:
+        """One pass over a batch.
+
+        Args:
+            ids_NL, mask_NL: N = B sequences for ``single_sequence``, N = B * C for ``per_option`` with the
+                options of a question next to each other.
+            task_B: task index; below 0 for a question without task.
+        """
+        hidden_NLD = self.encoder(input_ids=ids_NL, attention_mask=mask_NL).last_hidden_state
+        return self.heads(mean_pool(hidden_NLD, mask_NL), task_B)
+
+    def heads(self, pooled_ND: Tensor, task_B: Tensor) -> ModelOutput:
+        """Everything after pooling, so that another way of running the encoder can share it."""
+        joined_ND = pooled_ND
+        if self.task_embedding is not None:
+            table = self.task_embedding
+            rows_B = torch.where(task_B >= 0, task_B, table.num_embeddings - 1)
+            task_BD = table(rows_B).to(pooled_ND.dtype)
+            task_ND = task_BD.repeat_interleave(self.sequences_per_question, dim=0)
+            joined_ND = torch.cat([pooled_ND, task_ND], dim=-1)
+        logits_BC = self.classifier(joined_ND).view(len(task_B), self.choices)
+        features_BD = pooled_ND.view(len(task_B), self.sequences_per_question, -1).mean(1)
+        z_BE = F.normalize(self.contrastive_head(features_BD).float(), dim=-1)
+        return ModelOutput(logits_BC, features_BD, z_BE)

@@ -1,0 +1,40 @@
+"""What needs no model: an arm that does not beat these has learned nothing about the questions."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from accl.data.questions import Question
+
+
+def floors(train: Sequence[Question], evaluated: Sequence[Question]) -> dict[str, float]:
+    """Accuracies on ``evaluated``, as shares, of two rules that do not read the question.
+
+    ``majority_letter``: the most frequent answer letter of the task among the training questions (of all tasks
+    for a task without any; the first letter wins a tie). ``longest_option``: the option with the most characters
+    (the first one on a tie).
+
+    Raises:
+        ValueError: ``evaluated`` is empty.
+    """
+    if not evaluated:
+        raise ValueError("no questions to compute floors on")
+    per_task: dict[str, Counter[int]] = defaultdict(Counter)
+    overall: Counter[int] = Counter()
+    for q in train:
+        per_task[q.task][q.answer] += 1
+        overall[q.answer] += 1
+
+    def majority(task: str) -> int:
+        counts = per_task.get(task) or overall
+        return max(sorted(counts), key=counts.__getitem__, default=0)
+
+    return {
+        "majority_letter": sum(q.answer == majority(q.task) for q in evaluated) / len(evaluated),
+        "longest_option": sum(q.answer == _longest(q.options) for q in evaluated) / len(evaluated),
+    }
+
+
+def _longest(options: Sequence[str]) -> int:
+    return max(range(len(options)), key=lambda i: (len(options[i]), -i))

@@ -1,0 +1,96 @@
+"""The one type of question that every source produces, and the corpus that holds them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from accl.data.subjects import Subject
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+# The parts that a source can deliver, under MMLU's own names.
+PARTS = ("dev", "validation", "test", "auxiliary_train")
+
+
+@dataclass(frozen=True)
+class Question:
+    """One multiple-choice question.
+
+    Attributes:
+        id: unique and stable within its source, for example ``test/anatomy/17``.
+        task: the subject's name; empty for questions without one (``auxiliary_train``).
+        text: the question.
+        options: the choices, in the source's order.
+        answer: index of the right option.
+    """
+
+    id: str
+    task: str
+    text: str
+    options: tuple[str, ...]
+    answer: int
+
+    @cached_property
+    def text_hash(self) -> str:
+        """16 hex digits that equal questions share, whatever their subject or the order of their options.
+
+        White space and case do not count. Two questions with one text but other options are two questions.
+        """
+        parts = [self.text, *sorted(" ".join(option.casefold().split()) for option in self.options)]
+        joined = "\x1f".join(" ".join(part.casefold().split()) for part in parts)
+        return hashlib.blake2b(joined.encode(), digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """All questions of a source, before a protocol splits them.
+
+    Attributes:
+        subjects: the tasks in index order, 0..K-1.
+        parts: questions by the source's own parts (a subset of ``PARTS``).
+        source: where they came from, in words, for the provenance.
+        revision: commit of a Hub data set; empty elsewhere.
+    """
+
+    subjects: tuple[Subject, ...]
+    parts: dict[str, list[Question]]
+    source: str
+    revision: str = ""
+    task_index: dict[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "task_index", {s.name: i for i, s in enumerate(self.subjects)})
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits over every question in order: equal corpora, equal fingerprint."""
+        digest = hashlib.blake2b(digest_size=8)
+        for part in sorted(self.parts):
+            for q in self.parts[part]:
+                digest.update("\x1f".join((part, q.id, q.task, q.text, *q.options, str(q.answer))).encode())
+        return digest.hexdigest()
+
+    def counts(self, part: str) -> Counter[str]:
+        """Questions per task in one part."""
+        return Counter(q.task for q in self.parts.get(part, ()))
+
+
+def number_of_options(questions: Iterable[Question]) -> int:
+    """The one number of options that all questions share, C.
+
+    Raises:
+        ValueError: questions differ in it, or there are none.
+    """
+    counts = {len(q.options) for q in questions}
+    if len(counts) != 1:
+        raise ValueError(f"questions with {sorted(counts)} options cannot share one classification head")
+    return counts.pop()
+
+
+def order_subjects(names: Sequence[str]) -> list[str]:
+    """Task order: by name, so that index t means the same subject whatever the source."""
+    return sorted(set(names))

@@ -1,0 +1,104 @@
+"""Protocols: which questions train, which choose, which test.
+
+``pooled``: all labelled questions together, split anew 80/10/10, stratified by task, with equal texts kept on one
+side. Its numbers are not leaderboard MMLU. ``official``: train on dev + validation, test on test.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from accl.data.questions import Corpus, Question
+from accl.errors import DataError
+
+# Shares of validation and test under `pooled`; the rest trains.
+HELD_OUT = (("validation", 0.1), ("test", 0.1))
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Questions by use. ``auxiliary`` ones have no subject: cross-entropy only, never the task contrast."""
+
+    train: list[Question]
+    validation: list[Question]
+    test: list[Question]
+    auxiliary: list[Question]
+
+    def named(self) -> dict[str, list[Question]]:
+        """The splits that have a task for every question."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    @cached_property
+    def leaked(self) -> int:
+        """Questions of validation or test whose text also stands in train."""
+        known = {q.text_hash for q in self.train}
+        return sum(q.text_hash in known for q in (*self.validation, *self.test))
+
+
+def split(corpus: Corpus, protocol: str, seed: int) -> Splits:
+    """Split a corpus. The same corpus, protocol and seed give the same splits everywhere.
+
+    ``official`` keeps part of the training questions aside for choosing the checkpoint: one in ten of each task's
+    dev + validation questions, never a test question. Its auxiliary questions are those of ``auxiliary_train``.
+
+    Raises:
+        DataError: the corpus lacks what the protocol needs.
+    """
+    labelled = {part: corpus.parts.get(part, []) for part in ("dev", "validation", "test")}
+    if protocol == "official":
+        missing = [part for part in ("test",) if not labelled[part]]
+        if missing or not (labelled["dev"] or labelled["validation"]):
+            raise DataError(
+                f"Protocol official needs dev or validation, and test; {corpus.source} has {_listing(corpus)}.",
+                "Add the missing folder, or use --set data.protocol=pooled.",
+            )
+        parts = _by_group(labelled["dev"] + labelled["validation"], HELD_OUT[:1], seed)
+        return Splits(
+            parts["train"], parts["validation"], labelled["test"], list(corpus.parts.get("auxiliary_train", []))
+        )
+    pool = [q for part in ("test", "validation", "dev") for q in labelled[part]]
+    if not pool:
+        raise DataError(f"{corpus.source} has no labelled questions, only {_listing(corpus)}.", "Check data.path.")
+    parts = _by_group(pool, HELD_OUT, seed)
+    return Splits(parts["train"], parts["validation"], parts["test"], [])
+
+
+def _by_group(
+    questions: list[Question], held_out: tuple[tuple[str, float], ...], seed: int
+) -> dict[str, list[Question]]:
+    """Stratified by task; questions of equal text go together, to the split of the first task that places them."""
+    by_task: dict[str, list[Question]] = defaultdict(list)
+    groups: dict[str, list[Question]] = defaultdict(list)
+    for q in questions:
+        by_task[q.task].append(q)
+        groups[q.text_hash].append(q)
+    home: dict[str, str] = {}
+    for index, task in enumerate(sorted(by_task)):
+        members = by_task[task]
+        hashes = list(dict.fromkeys(q.text_hash for q in members))
+        np.random.default_rng([seed, index]).shuffle(hashes)
+        for name, share in held_out:
+            wanted = round(share * len(members))
+            # What other tasks have already placed counts towards this task's share.
+            filled = sum(home.get(q.text_hash) == name for q in members)
+            for text_hash in hashes:
+                if filled >= wanted:
+                    break
+                if text_hash not in home:
+                    home[text_hash] = name
+                    filled += sum(q.task == task for q in groups[text_hash])
+        for text_hash in hashes:
+            home.setdefault(text_hash, "train")
+    result: dict[str, list[Question]] = {"train": [], **{name: [] for name, _ in held_out}}
+    for q in questions:
+        result[home[q.text_hash]].append(q)
+    return result
+
+
+def _listing(corpus: Corpus) -> str:
+    found = [f"{part} ({len(questions)})" for part, questions in corpus.parts.items() if questions]
+    return ", ".join(found) or "nothing"

@@ -1,0 +1,176 @@
+"""Questions as token ids: one int32 blob with offsets, made once per corpus and tokenizer, and batches cut from it.
+
+The text of a question and each of its options are tokenised by themselves, so that options can be shuffled and
+inputs truncated without touching text again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from accl.data.questions import LETTERS, Question, number_of_options
+from accl.data.tokenizer import Tokenizer
+
+# Raise it when what is stored changes: old caches are then made anew.
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class TokenBlob:
+    """N tokenised questions of C options.
+
+    Attributes:
+        ids: all token ids, one after the other, without special tokens.
+        offsets: N x (1 + C) + 1 positions in ``ids``: question, option 0, ..., option C-1 of each.
+        letters: ids of "A.", "B.", ... for an input that shows all options.
+        task: task index of each question, -1 for none. answer: index of the right option.
+        text: an id that equal texts share.
+        choices: C.
+    """
+
+    ids: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    letters: list[list[int]]
+    task: NDArray[np.int64]
+    answer: NDArray[np.int64]
+    text: NDArray[np.int64]
+    choices: int
+
+    def __len__(self) -> int:
+        return len(self.task)
+
+    def segment(self, question: int, part: int) -> NDArray[np.int32]:
+        """Ids of one part of a question: 0 its text, 1 + c its option c."""
+        at = question * (1 + self.choices) + part
+        return self.ids[self.offsets[at] : self.offsets[at + 1]]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Encoder input for B questions in N rows of L tokens, right-padded.
+
+    Attributes:
+        ids, mask: N x L; N is B for ``single_sequence`` and B * C for ``per_option``.
+        task, answer, text: B; ``answer`` counts in the order in which the options are shown.
+    """
+
+    ids: NDArray[np.int64]
+    mask: NDArray[np.int64]
+    task: NDArray[np.int64]
+    answer: NDArray[np.int64]
+    text: NDArray[np.int64]
+
+
+def tokenise(
+    questions: Sequence[Question], task_index: dict[str, int], tokenizer: Tokenizer, cache: Path | None = None
+) -> TokenBlob:
+    """Tokenise questions, or read them from ``cache`` when the same ones were tokenised before.
+
+    Args:
+        questions: in the order in which positions count.
+        task_index: task name -> index; a question of another task gets -1.
+        cache: folder for blobs, named by content; None keeps nothing.
+
+    Raises:
+        ValueError: the questions differ in their number of options.
+    """
+    choices = number_of_options(questions)
+    task = np.array([task_index.get(q.task, -1) for q in questions], np.int64)
+    answer = np.array([q.answer for q in questions], np.int64)
+    text = np.array([int(q.text_hash, 16) >> 1 for q in questions], np.int64)
+    letters = tokenizer.encode_many([f"{LETTERS[c]}." for c in range(choices)])
+    file = None if cache is None else cache / f"tokens-{_content_key(questions, tokenizer)}.npz"
+    if file is not None and file.is_file():
+        with np.load(file) as stored:
+            return TokenBlob(stored["ids"], stored["offsets"], letters, task, answer, text, choices)
+    pieces = tokenizer.encode_many([part for q in questions for part in (q.text, *q.options)])
+    offsets = np.zeros(len(pieces) + 1, np.int64)
+    np.cumsum([len(piece) for piece in pieces], out=offsets[1:])
+    ids = np.fromiter((i for piece in pieces for i in piece), np.int32, count=int(offsets[-1]))
+    if file is not None:
+        _save(file, ids=ids, offsets=offsets)
+    return TokenBlob(ids, offsets, letters, task, answer, text, choices)
+
+
+class Assembler:
+    """Cuts encoder inputs from a blob.
+
+    ``single_sequence``: [CLS] question [SEP] A. option B. option ... [SEP].
+    ``per_option``: [CLS] question [SEP] option [SEP], one row per option.
+
+    What is longer than ``max_length`` loses the beginning of its question first, because MMLU asks at the end of
+    long passages; a quarter of the room stays the question's, and options share the rest.
+    """
+
+    def __init__(self, blob: TokenBlob, tokenizer: Tokenizer, head: str, max_length: int) -> None:
+        self._blob, self._head, self._max_length = blob, head, max_length
+        self._cls, self._sep, self._pad = tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id
+
+    def batch(self, questions: NDArray[np.int64], option_order: NDArray[np.int64] | None = None) -> Batch:
+        """The input of some questions, with their options in the given order (default: as they are)."""
+        blob = self._blob
+        if option_order is None:
+            option_order = np.tile(np.arange(blob.choices), (len(questions), 1))
+        rows: list[list[int]] = []
+        for question, order in zip(questions, option_order, strict=True):
+            rows += self._rows(int(question), order)
+        width = max(len(row) for row in rows)
+        ids = np.full((len(rows), width), self._pad, np.int64)
+        mask = np.zeros((len(rows), width), np.int64)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = row
+            mask[i, : len(row)] = 1
+        # The right answer's place among the options as shown.
+        answer = np.argmax(option_order == blob.answer[questions][:, None], axis=1)
+        return Batch(ids, mask, blob.task[questions], answer, blob.text[questions])
+
+    def lengths(self, questions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Tokens of the longest row of each question: to put questions of like length together."""
+        order = np.arange(self._blob.choices)
+        return np.array([max(len(row) for row in self._rows(int(q), order)) for q in questions], np.int64)
+
+    def _rows(self, question: int, order: NDArray[np.int64]) -> list[list[int]]:
+        text = self._blob.segment(question, 0).tolist()
+        options = [self._blob.segment(question, 1 + int(c)).tolist() for c in order]
+        if self._head == "per_option":
+            return [self._row(text, [option]) for option in options]
+        shown = [letter + option for letter, option in zip(self._blob.letters, options, strict=True)]
+        return [self._row(text, shown)]
+
+    def _row(self, text: list[int], options: list[list[int]]) -> list[int]:
+        room = self._max_length - 3
+        needed = sum(map(len, options))
+        if len(text) + needed > room:
+            text = text[-max(room - needed, room // 4) :]
+            share = (room - len(text)) // len(options)
+            if needed > room - len(text):
+                options = [option[:share] for option in options]
+        return [self._cls, *text, self._sep, *(i for option in options for i in option), self._sep]
+
+
+def _content_key(questions: Sequence[Question], tokenizer: Tokenizer) -> str:
+    digest = hashlib.blake2b(f"{FORMAT}:{tokenizer.fingerprint}".encode(), digest_size=12)
+    for q in questions:
+        digest.update("\x1f".join((q.text, *q.options, "\x1e")).encode())
+    return digest.hexdigest()
+
+
+def _save(file: Path, **arrays: NDArray[np.generic]) -> None:
+    """Write aside and rename: two runs that start together must not read each other's half."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, aside = tempfile.mkstemp(suffix=".npz", dir=file.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            np.savez(stream, **arrays)  # type: ignore[arg-type]
+        os.replace(aside, file)
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,109 @@
+"""The command `accl`: which commands there are, and how their errors end.
+
+Commands are imported when they run, not when they are listed, so that `accl --help` is instant.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from importlib import import_module
+from typing import Annotated, Any
+
+import click
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from accl import __version__
+from accl.errors import AcclError
+
+# name -> (module, function, first line of its help)
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "train": ("accl.cli.train", "train", "Train a recipe in a process of its own, and show how it goes."),
+    "tui": ("accl.cli.tui", "tui", "Watch, steer and compare runs in the terminal."),
+    "compare": ("accl.cli.compare", "compare", "Compare finished runs on the test questions they all answered."),
+    "runs": ("accl.cli.runs", "runs", "List the runs and what each is doing."),
+    "show": ("accl.cli.runs", "show", "Show one run: state, newest figures, accuracy by category, events."),
+    "logs": ("accl.cli.runs", "logs", "Print the console log of a run."),
+    "stop": ("accl.cli.control", "stop", "Stop a run after its current step, with a checkpoint."),
+    "resume": ("accl.cli.control", "resume", "Go on with a stopped run from its last checkpoint."),
+    "config": ("accl.cli.config", "app", "Show recipes, profiles and resolved configurations."),
+    "doctor": ("accl.cli.doctor", "doctor", "Check that this machine has what training needs."),
+}
+
+
+class LazyCommands(TyperGroup):
+    """Lists commands from the table above, and imports the one that is run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        return TyperCommand(cmd_name, help=COMMANDS[cmd_name][2])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, load_command(name) if name and command else command, rest
+
+
+def load_command(name: str) -> click.Command:
+    """Import a command of the table."""
+    module, attribute, _ = COMMANDS[name]
+    found: Any = getattr(import_module(module), attribute)
+    if not isinstance(found, typer.Typer):
+        function, found = found, typer.Typer(add_completion=False)
+        found.command(name)(function)
+    command = typer.main.get_command(found)
+    command.name = name
+    return command
+
+
+app = typer.Typer(
+    cls=LazyCommands,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Adaptive Contrastive Curriculum Learning on MMLU: train, watch and compare from a terminal.",
+    epilog="Start with:  accl train full --profile demo   then, in another terminal:  accl tui",
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"accl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    if debug:
+        os.environ["ACCL_DEBUG"] = "1"
+
+
+def run() -> None:
+    """Entry point: an `AcclError` becomes one line on stderr and its exit code."""
+    if hasattr(signal, "SIGPIPE"):  # `accl runs | head` must not end in a traceback
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        app()
+    except AcclError as error:
+        from accl.cli.output import print_error
+
+        if os.environ.get("ACCL_DEBUG"):
+            traceback.print_exc()
+        print_error(error)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,59 @@
+"""`accl train`: resolve, check, start a process, watch it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from accl.config import DEFAULT_PROFILE, resolve
+
+
+def train(
+    recipe: Annotated[
+        str, typer.Argument(help="baseline, contrastive, full, or the path of a recipe file.", show_default=False)
+    ],
+    profile: Annotated[
+        str, typer.Option("--profile", "-p", help="Scale and data: demo, minilm, paper, or the path of a file.")
+    ] = DEFAULT_PROFILE,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one value; may be repeated.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Short for --set train.seed=N.", show_default=False)
+    ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Print the run's id and return; the run goes on by itself.")
+    ] = False,
+    runs: Annotated[Path, typer.Option("--runs", envvar="ACCL_RUNS", help="The folder of the runs.")] = Path("runs"),
+) -> None:
+    """Train a recipe in a process of its own, and show how it goes.
+
+    The process does not belong to this terminal: closing it never ends the run. Ctrl-C asks it to stop
+    after the current step with a checkpoint; Ctrl-C again kills it.
+
+    Examples:
+
+      accl train full --profile demo
+
+      accl train baseline -p minilm --set data.path=mmlu --set model.name=all-MiniLM-L6-v2 --seed 1
+
+      accl train full --detach
+    """
+    from accl.cli.progress import watch
+    from accl.launch import process
+    from accl.launch.preflight import check
+
+    extra = [f"train.seed={seed}"] if seed is not None else []
+    config = resolve(recipe, profile, [*(overrides or ()), *extra]).config
+    console = Console(stderr=True)
+    check(config, lambda words: console.print(f"[dim]{words} …[/dim]"))
+    run = process.prepare(runs, config, sys.argv)
+    started = process.start(run)
+    if detach:
+        typer.echo(run.id)
+        return
+    raise typer.Exit(watch(run, started))

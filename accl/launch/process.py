@@ -1,0 +1,143 @@
+"""A run as a process of its own: its own session, so that no terminal, command or app takes it along when it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from accl import __version__
+from accl.config import Config, dump
+from accl.errors import RunError
+from accl.store.rundir import RunDir, create_run, write_atomically
+from accl.store.state import RunState, State, observe, process_start_time, read_state, write_state
+
+
+def prepare(root: Path, config: Config, command: list[str]) -> RunDir:
+    """Make the run directory of a new run, ready to be started.
+
+    Raises:
+        RunError: the runs folder cannot be written.
+    """
+    run = create_run(root, config.recipe, config.train.seed)
+    run.write_json(run.provenance, _origin(command))
+    run.write_json(run.labels, {"tags": [], "note": ""})
+    write_state(run, RunState(State.QUEUED))
+    # Last: a folder with a configuration is a run, so nobody ever sees half of one.
+    write_atomically(run.config, dump(config))
+    return run
+
+
+def start(run: RunDir) -> subprocess.Popen[bytes]:
+    """Start the training process of a prepared run, or of one to be resumed."""
+    write_state(run, read_state(run).changed(state=State.STARTING, pid=0, started=time.time(), reason="", phase=""))
+    with open(run.console, "ab") as console:
+        return subprocess.Popen(
+            [sys.executable, "-m", "accl.training", str(run.path)],
+            stdin=subprocess.DEVNULL,
+            stdout=console,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=_environment(os.environ),
+        )
+
+
+def stop(run: RunDir) -> None:
+    """Ask for a graceful stop: finish the step, write a checkpoint, exit. Returns at once.
+
+    Raises:
+        RunError: it is not running, or runs on another machine.
+    """
+    _signal(run, signal.SIGTERM)
+
+
+def kill(run: RunDir) -> None:
+    """End the process and everything it started, now. What lies after its last checkpoint is lost.
+
+    Raises:
+        RunError: it is not running, or runs on another machine.
+    """
+    _signal(run, signal.SIGKILL)
+
+
+def wait_until_ended(run: RunDir, seconds: float, every: float = 0.2) -> RunState:
+    """Look until the run has ended or the time is over; returns the last state seen."""
+    deadline = time.monotonic() + seconds
+    while True:
+        state = observe(run)
+        if not state.state.active or time.monotonic() >= deadline:
+            return state
+        time.sleep(every)
+
+
+def resume(run: RunDir) -> subprocess.Popen[bytes]:
+    """Go on with a run from its last checkpoint.
+
+    Raises:
+        RunError: it is at work, has finished, or never wrote a checkpoint.
+    """
+    state = observe(run)
+    if state.state.active:
+        raise RunError(f"{run.id} is {state.state}.", "Only a run that has stopped can be resumed.")
+    if state.state is State.FINISHED:
+        raise RunError(f"{run.id} has finished.", "Train longer with a new run: accl train ... --set train.epochs=N")
+    if not state.checkpoint_last:
+        raise RunError(f"{run.id} has no checkpoint to go on from.", "Start it anew with: accl train")
+    return start(run)
+
+
+def _signal(run: RunDir, number: signal.Signals) -> None:
+    state = observe(run)
+    if not state.state.active:
+        raise RunError(f"{run.id} is {state.state}, not running.", "See: accl runs")
+    if state.host not in ("", os.uname().nodename):
+        raise RunError(f"{run.id} runs on {state.host}.", f"Stop it there: ssh {state.host} accl stop {run.id}")
+    if not state.pid:
+        raise RunError(f"{run.id} is only just starting.", "Try again in a moment.")
+    started = process_start_time(state.pid)
+    try:
+        if started is not None and number is signal.SIGKILL:
+            os.killpg(state.pid, number)
+        elif started is not None:
+            os.kill(state.pid, number)
+    except PermissionError as error:
+        raise RunError(f"Process {state.pid} of {run.id} belongs to another user.", "Ask them to stop it.") from error
+    except ProcessLookupError:
+        pass  # it ended between the look and the signal
+
+
+def _environment(outer: Mapping[str, str]) -> dict[str, str]:
+    return {**outer, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
+
+
+def _origin(command: list[str]) -> dict[str, Any]:
+    """Who made this run, from what: the part of the provenance that only the launcher knows."""
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "accl": __version__,
+        "git": _git(),
+    }
+
+
+def _git() -> dict[str, Any]:
+    """Commit and dirtiness of the source that runs; empty for an installed package."""
+    source = Path(__file__).resolve().parents[2]
+    if not (source / ".git").exists():
+        return {}
+
+    def ask(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(source), *words], capture_output=True, text=True, timeout=10)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        commit = ask("rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(ask("status", "--porcelain"))} if commit else {}
+    except (OSError, subprocess.TimeoutExpired):  # no git on this machine, or a very slow disk
+        return {}

@@ -1,0 +1,73 @@
+"""Where and in which precision a run computes, and what makes it repeatable."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+
+from accl.errors import DeviceError
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A device, the autocast type used on it (None: fp32 throughout), and what was changed from the configuration."""
+
+    device: torch.device
+    autocast: torch.dtype | None
+    notes: tuple[str, ...]
+
+    def describe(self) -> dict[str, str | int]:
+        """For the provenance."""
+        if self.device.type == "cuda":
+            properties = torch.cuda.get_device_properties(self.device)
+            return {
+                "type": "cuda",
+                "name": properties.name,
+                "memory_bytes": properties.total_memory,
+                "precision": "bf16" if self.autocast else "fp32",
+            }
+        return {"type": self.device.type, "threads": torch.get_num_threads(), "precision": "fp32"}
+
+
+def place(device: str, precision: str) -> Placement:
+    """Choose the device and precision.
+
+    Raises:
+        DeviceError: a GPU is asked for and there is none.
+    """
+    has_gpu = torch.cuda.is_available()
+    if device == "cuda" and not has_gpu:
+        raise DeviceError(
+            "train.device=cuda, and torch sees no NVIDIA GPU.",
+            "Use a machine with one, or --profile demo, or --set train.device=cpu.",
+        )
+    notes = []
+    chosen = torch.device("cuda" if has_gpu and device != "cpu" else "cpu")
+    if device == "auto" and chosen.type == "cpu":
+        notes.append("train.device=auto: no NVIDIA GPU found, training on the CPU")
+    autocast: torch.dtype | None = None
+    if precision == "bf16":
+        if chosen.type == "cuda":
+            autocast = torch.bfloat16
+        else:
+            notes.append("train.precision=bf16 applies to GPUs only: computing in fp32")
+    return Placement(chosen, autocast, tuple(notes))
+
+
+def make_repeatable(seed: int) -> dict[str, str | int | bool]:
+    """Seed torch and choose deterministic kernels on the CPU. Returns the knobs, for the provenance."""
+    torch.manual_seed(seed)
+    return {
+        "seed": seed,
+        "step_seed": "torch is seeded anew with (seed, step) before every step",
+        "threads": torch.get_num_threads(),
+        "cublas_workspace": os.environ.get("CUBLAS_WORKSPACE_CONFIG", ""),
+        "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+    }
+
+
+def seed_step(seed: int, step: int) -> None:
+    """Make the randomness of a step (dropout) a function of (seed, step): nothing of it needs a checkpoint."""
+    torch.manual_seed((seed * 1_000_003 + step) % 2**63)

@@ -1,0 +1,122 @@
+"""Evaluation of a split: per question, per task, and the confusion of its embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from accl.data.tokens import Assembler
+from accl.method.confusion import mean_similarity
+from accl.method.model import ContrastiveCurriculumModel
+from accl.training.device import Placement
+
+# Bins of the expected calibration error (Guo et al., 2017).
+ECE_BINS = 15
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """N answered questions.
+
+    Attributes:
+        questions: positions among all tokenised questions. task, gold: of each.
+        probabilities: N x C, options in their own order.
+        loss: mean cross-entropy in nats.
+        similarity, pairs: K x K mean positive cosine of encoder features, NaN without pairs; pairs per cell.
+    """
+
+    questions: NDArray[np.int64]
+    task: NDArray[np.int64]
+    gold: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+    loss: float
+    similarity: NDArray[np.float64]
+    pairs: NDArray[np.int64]
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        return self.probabilities.argmax(1)
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        return self.predicted == self.gold
+
+    @property
+    def accuracy(self) -> float:
+        """Micro: the share of all questions."""
+        return float(self.correct.mean())
+
+    def per_task(self) -> list[tuple[int, int, int]]:
+        """(task, n, correct) of the tasks that have questions."""
+        return [
+            (int(t), int((self.task == t).sum()), int(self.correct[self.task == t].sum())) for t in np.unique(self.task)
+        ]
+
+    @property
+    def macro_accuracy(self) -> float:
+        """The mean of the tasks' accuracies."""
+        return float(np.mean([correct / n for _, n, correct in self.per_task()]))
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error: |accuracy - confidence| averaged over 15 equal bins of confidence."""
+        confidence = self.probabilities.max(1)
+        bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
+        gaps = [
+            abs(self.correct[bins == b].mean() - confidence[bins == b].mean()) * (bins == b).mean()
+            for b in np.unique(bins)
+        ]
+        return float(np.sum(gaps))
+
+
+@torch.no_grad()
+def evaluate(
+    model: ContrastiveCurriculumModel,
+    assembler: Assembler,
+    questions: NDArray[np.int64],
+    tasks: int,
+    placement: Placement,
+    *,
+    batch_size: int,
+    progress: Callable[[], Any],
+) -> Evaluated:
+    """Answer every question once, options in their own order, dropout off.
+
+    Questions of like length share a batch; results come back in the order asked for. ``progress`` is called
+    after each batch.
+    """
+    model.eval()
+    by_length = np.argsort(-assembler.lengths(questions), kind="stable")
+    logits_parts, feature_parts = [], []
+    gold = np.empty(len(questions), np.int64)
+    task = np.empty(len(questions), np.int64)
+    for start in range(0, len(questions), batch_size):
+        part = by_length[start : start + batch_size]
+        batch = assembler.batch(questions[part])
+        gold[part], task[part] = batch.answer, batch.task
+        ids, mask, task_B = (torch.from_numpy(a).to(placement.device) for a in (batch.ids, batch.mask, batch.task))
+        with torch.autocast(placement.device.type, placement.autocast, enabled=placement.autocast is not None):
+            output = model(ids, mask, task_B)
+        logits_parts.append(output.logits_BC.float())
+        feature_parts.append(output.features_BD.float())
+        progress()
+    model.train()
+    back = torch.from_numpy(np.argsort(by_length)).to(placement.device)
+    logits, features = torch.cat(logits_parts)[back], torch.cat(feature_parts)[back]
+    gold_N = torch.from_numpy(gold).to(placement.device)
+    similarity, pairs = mean_similarity(features, torch.from_numpy(task).to(placement.device), tasks)
+    return Evaluated(
+        questions,
+        task,
+        gold,
+        logits.double().softmax(-1).cpu().numpy(),
+        float(F.cross_entropy(logits, gold_N)),
+        similarity.double().cpu().numpy(),
+        pairs.long().cpu().numpy(),
+    )

@@ -1,0 +1,207 @@
+"""Pinned snapshots of data and models from the Hugging Face Hub, and where they are kept.
+
+Only the needed files are fetched. What is in the local cache is used without asking the network.
+The Hub's own settings hold: ``HF_ENDPOINT``, ``HF_HOME``, ``HF_HUB_OFFLINE``, ``HF_TOKEN``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Literal
+
+from accl.data.questions import PARTS
+from accl.errors import AcclError, ConfigError, HubError
+
+Kind = Literal["model", "dataset"]
+
+# One format of weights is fetched: the first that a model has.
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+# Any of these makes a tokenizer.
+VOCABULARIES = ("spm.model", "tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
+_TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
+_CONFIG = "config.json"
+
+CONNECT_SECONDS = 5.0  # how long to wait for a sign of life
+
+
+def cache_folder() -> Path:
+    """Where accl keeps what it has derived: ``ACCL_CACHE``, else ``accl`` in the XDG cache folder."""
+    if chosen := os.environ.get("ACCL_CACHE"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "accl"
+
+
+def is_local(name: str) -> bool:
+    """Whether a model or data name means a folder: one that exists, or a name that is written like a path."""
+    return name.startswith((".", "/", "~")) or Path(name).is_dir()
+
+
+def local_model(name: str) -> Path:
+    """The folder of a local model.
+
+    Raises:
+        ConfigError: no such folder, or a part of a model is missing from it.
+    """
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        raise ConfigError(f"model.name={name}: there is no such folder.", "Give a folder with config.json and weights.")
+    if not (folder / _CONFIG).is_file():
+        raise ConfigError(f"model.name={name}: the folder has no {_CONFIG}.", "Give the folder that holds it.")
+    if not any((folder / file).is_file() for file in WEIGHTS):
+        raise ConfigError(f"model.name={name}: the folder has no weights.", f"Looked for: {', '.join(WEIGHTS)}.")
+    return folder
+
+
+def endpoint() -> str:
+    """The address of the Hub in use."""
+    from huggingface_hub import constants
+
+    return str(constants.ENDPOINT)
+
+
+def is_offline() -> bool:
+    """Whether ``HF_HUB_OFFLINE`` forbids the network."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def reachable(seconds: float = CONNECT_SECONDS) -> bool:
+    """Whether the Hub answers within ``seconds``, and not with an error (as a proxy in its place would)."""
+    status = _status(seconds)
+    return status is not None and status < 400
+
+
+def _status(seconds: float) -> int | None:
+    """The HTTP status of the endpoint; None: no answer, or the network is forbidden."""
+    if is_offline():
+        return None
+    from huggingface_hub import get_session
+
+    try:
+        return int(get_session().head(endpoint(), timeout=seconds).status_code)
+    except Exception:  # whatever the transport raises, there was no answer
+        return None
+
+
+def cached_data(repo: str, revision: str) -> Path | None:
+    """The snapshot of a data set if all its parts are in the local cache."""
+    snapshot = _snapshot(repo, "dataset", revision)
+    return snapshot if snapshot and _has_all_parts(snapshot / "all") else None
+
+
+def cached_model(repo: str, revision: str) -> Path | None:
+    """The snapshot of a model if its config, vocabulary and weights are in the local cache."""
+    snapshot = _snapshot(repo, "model", revision)
+    if snapshot is None:
+        return None
+    groups = ((_CONFIG,), VOCABULARIES, WEIGHTS)
+    return snapshot if all(any((snapshot / name).is_file() for name in group) for group in groups) else None
+
+
+def fetch_data(repo: str, revision: str) -> Path:
+    """Snapshot folder of a data set with its config ``all``, from the cache or the Hub.
+
+    Raises:
+        HubError: out of reach and not cached, or no such data set or revision.
+    """
+    if cached := cached_data(repo, revision):
+        return cached
+    return _fetch(repo, "dataset", revision, _data_files, "data.path")
+
+
+def fetch_model(repo: str, revision: str) -> Path:
+    """Snapshot folder of a model with config, tokenizer and one format of weights, from the cache or the Hub.
+
+    Raises:
+        HubError: out of reach and not cached, or no such model or revision.
+    """
+    if cached := cached_model(repo, revision):
+        return cached
+    return _fetch(repo, "model", revision, _model_files, "model.name")
+
+
+def _snapshot(repo: str, kind: Kind, revision: str) -> Path | None:
+    from huggingface_hub import constants
+
+    # The cache's documented layout: models--ORG--NAME/snapshots/COMMIT
+    folder = Path(constants.HF_HUB_CACHE) / "--".join([f"{kind}s", *repo.split("/")])
+    reference = folder / "refs" / (revision or "main")
+    commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else revision
+    snapshot = folder / "snapshots" / commit
+    return snapshot if commit and snapshot.is_dir() else None
+
+
+def _has_all_parts(folder: Path) -> bool:
+    """Whether every shard of every part of MMLU is there: ``test-00000-of-00001.parquet`` and so on."""
+    shards: defaultdict[str, set[int]] = defaultdict(set)
+    wanted: dict[str, int] = {}
+    for path in folder.glob("*.parquet"):
+        if match := re.fullmatch(r"(\w+)-(\d+)-of-(\d+)", path.stem):
+            shards[match[1]].add(int(match[2]))
+            wanted[match[1]] = int(match[3])
+    return all(part in wanted and shards[part] == set(range(wanted[part])) for part in PARTS)
+
+
+def _data_files(names: Iterable[str]) -> list[str]:
+    return sorted(name for name in names if name.startswith("all/") and name.endswith(".parquet"))
+
+
+def _model_files(names: Iterable[str]) -> list[str]:
+    there = set(names)
+    weights = [name for name in WEIGHTS if name in there][:1]
+    if _CONFIG not in there or not weights:
+        return []
+    # Weights last: a fetch that was cut off is then never taken for a complete one.
+    return [name for name in (_CONFIG, *_TOKENIZER_SETTINGS, *VOCABULARIES) if name in there] + weights
+
+
+def _fetch(repo: str, kind: Kind, revision: str, choose: Callable[[Iterable[str]], list[str]], key: str) -> Path:
+    noun = "data set" if kind == "dataset" else "model"
+    if _status(CONNECT_SECONDS) is None:  # a mirror may answer its bare address with an error
+        reason = "HF_HUB_OFFLINE is set" if is_offline() else f"{endpoint()} is out of reach"
+        raise HubError(f"The {noun} {repo} is not in the local cache and {reason}.", _elsewhere(key))
+    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    pinned = revision or None
+    try:
+        info = HfApi().dataset_info if kind == "dataset" else HfApi().model_info
+        listing = info(repo, revision=pinned, timeout=2 * CONNECT_SECONDS)
+        files = choose(sibling.rfilename for sibling in listing.siblings or ())
+        if not files:
+            wanted = "all/*.parquet" if kind == "dataset" else f"{_CONFIG} and {' or '.join(WEIGHTS)}"
+            raise HubError(f"The {noun} {repo} has no {wanted}.", _elsewhere(key))
+        paths = [Path(hf_hub_download(repo, name, repo_type=kind, revision=listing.sha or pinned)) for name in files]
+    except AcclError:
+        raise
+    except GatedRepoError as error:
+        raise HubError(f"The {noun} {repo} is gated.", "Ask for access on its page, then: hf auth login") from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        what = f"{endpoint()} has no {noun} {repo} (or it is private)."
+        raise HubError(what, f"Check {key}; a local folder is written with a leading ./ or /.") from error
+    except RevisionNotFoundError as error:
+        section = key.partition(".")[0]
+        raise HubError(f"The {noun} {repo} has no revision {revision}.", f"Check {section}.revision.") from error
+    except HfHubHTTPError as error:  # without the Hub's own error code: a proxy or a server in distress
+        status = f"{error.response.status_code} {error.response.reason_phrase}".strip()
+        what = f"{endpoint()} does not answer as a Hub ({status}), and the {noun} {repo} is not in the local cache."
+        raise HubError(what, _elsewhere(key)) from error
+    except Exception as error:  # the transport's errors share no base with OSError
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise HubError(f"Fetching {repo} from {endpoint()} failed: {reason}", _elsewhere(key)) from error
+    return paths[0].parents[files[0].count("/")]
+
+
+def _elsewhere(key: str) -> str:
+    return f"Use a local folder with --set {key}=DIR, or the built-in benchmark with --profile demo."

@@ -1,0 +1,193 @@
+"""Text to token ids, the same everywhere: from a model's folder, or trained on the questions.
+
+A `Tokenizer` is made from the bytes of its files alone, so that what is saved beside a run gives the same ids.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from accl.errors import ConfigError
+
+SPM = "spm.model"
+FAST = "tokenizer.json"
+SETTINGS = "tokenizer_config.json"
+
+_Encode = Callable[[Sequence[str]], list[list[int]]]
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """Encodes texts into ids of a fixed vocabulary.
+
+    Attributes:
+        cls_id: id that opens an input.
+        sep_id: id that closes or separates its parts.
+        pad_id: id that fills rows.
+        vocab_size: one more than the largest id.
+        files: the files it is made from, by name.
+    """
+
+    cls_id: int
+    sep_id: int
+    pad_id: int
+    vocab_size: int
+    files: dict[str, bytes] = field(repr=False)
+    _encode: _Encode = field(repr=False, compare=False)
+
+    def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text, without special tokens: text never turns into one, whatever it says."""
+        return self._encode(texts) if texts else []
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits over the files: equal tokenizers, equal fingerprint."""
+        digest = hashlib.blake2b(digest_size=8)
+        for name in sorted(self.files):
+            digest.update(f"{name}\x1f{len(self.files[name])}\x1f".encode())
+            digest.update(self.files[name])
+        return digest.hexdigest()
+
+    def save(self, folder: Path) -> None:
+        """Write the files, to be read back by `load_tokenizer`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in self.files.items():
+            (folder / name).write_bytes(content)
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of a model's folder.
+
+    ``spm.model`` (DeBERTa-v2 and v3) is run by sentencepiece itself: transformers 5 rebuilds it without the
+    normalisation that the model was trained with (nmt_nfkc: ligatures, superscripts, full-width digits).
+
+    Raises:
+        ConfigError: the folder has no tokenizer, or one without the special tokens that an encoder needs.
+    """
+    settings = _read_json(folder / SETTINGS)
+    if (folder / SPM).is_file():
+        return _from_spm(folder, (folder / SPM).read_bytes(), settings)
+    if (folder / FAST).is_file():
+        names = _special_names(_read_json(folder / "special_tokens_map.json") | settings)
+        if len(names) == 3:
+            return _from_fast(folder, (folder / FAST).read_text(encoding="utf-8"), names)
+    return _from_transformers(folder)
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """A lower-casing byte-pair tokenizer learnt from texts, for models that start from scratch.
+
+    Equal texts give equal ids on every machine (WordPiece training does not promise that). ``vocab_size`` is an
+    upper bound: merging ends when every word is one token.
+    """
+    from tokenizers import Tokenizer as Fast
+    from tokenizers import models, normalizers, pre_tokenizers, trainers
+
+    fast = Fast(models.BPE(unk_token="[UNK]"))
+    fast.normalizer = normalizers.BertNormalizer(lowercase=True)
+    fast.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Metaspace(prepend_scheme="always"), pre_tokenizers.Punctuation("isolated")]
+    )
+    special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
+    fast.train_from_iterator(
+        texts, trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False)
+    )
+    return _from_fast(Path(), fast.to_str(), {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]"})
+
+
+def _from_spm(folder: Path, model: bytes, settings: dict[str, Any]) -> Tokenizer:
+    import sentencepiece
+
+    if settings.get("split_by_punct"):
+        raise ConfigError(f"{folder / SETTINGS} asks for split_by_punct, which accl cannot do.", "Use another model.")
+    try:
+        spm = sentencepiece.SentencePieceProcessor(model_proto=model)
+    except RuntimeError as error:
+        raise ConfigError(f"{folder / SPM} is no sentencepiece model.", "Fetch it again.") from error
+    lower = bool(settings.get("do_lower_case"))
+
+    def encode(texts: Sequence[str]) -> list[list[int]]:
+        ids: list[list[int]] = spm.encode([text.lower() for text in texts] if lower else list(texts))
+        return ids
+
+    names = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]"} | _special_names(settings)
+    found = {key: spm.piece_to_id(name) for key, name in names.items()}
+    for key, name in names.items():
+        if spm.id_to_piece(found[key]) != name:
+            raise ConfigError(f"{folder / SPM} has no piece {name} ({key}).", "Use another model.")
+    kept = {**names, "do_lower_case": lower}
+    files = {SPM: model, SETTINGS: json.dumps(kept, sort_keys=True).encode()}
+    ids = (found["cls_token"], found["sep_token"], found["pad_token"])
+    return Tokenizer(*ids, vocab_size=spm.get_piece_size(), files=files, _encode=encode)
+
+
+def _from_fast(folder: Path, text: str, names: dict[str, str]) -> Tokenizer:
+    from tokenizers import Tokenizer as Fast
+
+    try:
+        fast = Fast.from_str(text)
+    except Exception as error:  # the library raises bare Exception
+        raise ConfigError(f"{folder / FAST} cannot be read: {error}", "Fetch or save it again.") from error
+    # A published file may carry the length it was trained at.
+    fast.no_truncation()
+    fast.no_padding()
+    fast.encode_special_tokens = True
+    found: dict[str, int] = {}
+    for key, name in names.items():
+        token = fast.token_to_id(name)
+        if token is None:
+            raise ConfigError(f"{folder / FAST} has no token {name} ({key}).", "Use another model.")
+        found[key] = token
+
+    def encode(texts: Sequence[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in fast.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    size = max(fast.get_vocab(with_added_tokens=True).values()) + 1
+    files = {FAST: text.encode(), SETTINGS: json.dumps(names, sort_keys=True).encode()}
+    ids = (found["cls_token"], found["sep_token"], found["pad_token"])
+    return Tokenizer(*ids, vocab_size=size, files=files, _encode=encode)
+
+
+def _from_transformers(folder: Path) -> Tokenizer:
+    """Any other vocabulary, through transformers' conversion to the same fast form."""
+    from transformers import AutoTokenizer
+
+    try:
+        slow = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        text = slow.backend_tokenizer.to_str()
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"{folder} has no usable tokenizer: {reason}", f"Put {SPM} or {FAST} with {SETTINGS} beside config.json."
+        ) from error
+    names = {key: getattr(slow, key) for key in ("cls_token", "sep_token", "pad_token")}
+    missing = [key for key, name in names.items() if not name]
+    if missing:
+        raise ConfigError(f"The tokenizer in {folder} has no {', '.join(missing)}.", "Use an encoder, such as BERT.")
+    return _from_fast(folder, text, {key: str(name) for key, name in names.items()})
+
+
+def _special_names(settings: dict[str, Any]) -> dict[str, str]:
+    """The special tokens that the settings name; each is text, or an object with `content`."""
+    names: dict[str, str] = {}
+    for key in ("cls_token", "sep_token", "pad_token"):
+        value = settings.get(key)
+        name = value.get("content") if isinstance(value, dict) else value
+        if isinstance(name, str) and name:
+            names[key] = name
+    return names
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path} is no valid JSON.", "Fetch or save it again.") from error
+    return content if isinstance(content, dict) else {}

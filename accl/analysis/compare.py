@@ -1,0 +1,281 @@
+"""The comparison of arms: everything that the compare screen shows and `accl compare` prints.
+
+The first run is the reference; every other arm is paired with it question by question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from accl.analysis.results import Results, check_pairable, read_results
+from accl.analysis.stats import Z_95, PairedDifference, holm, paired_difference, standard_error
+from accl.config import Config, difference
+from accl.errors import CompareError
+from accl.store.reader import Task
+from accl.store.rundir import RunDir
+
+FLOOR_NAMES = {
+    "majority_letter": "always giving the letter that is right most often in each task's training questions",
+    "longest_option": "always giving the longest option",
+}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Accuracy over the n test questions of a category or subcategory."""
+
+    name: str
+    n: int
+    correct: int
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """Accuracy over the n test questions of a task; gains, losses and delta against the first arm."""
+
+    task: Task
+    n: int
+    correct: int
+    accuracy: float
+    gains: int
+    losses: int
+    delta: float
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One run of the comparison. Accuracies and differences are fractions.
+
+    Attributes:
+        label: the recipe; where two arms share it, what tells them apart is added.
+        tested_step: the step whose weights answered the test questions: validation chose them.
+        finished: when the run ended, seconds since the epoch.
+        accuracy: micro, over all n test questions; ``standard_error`` belongs to it.
+        macro_accuracy: mean over the tasks that have test questions.
+        floors: accuracy of answering without reading, by name of `FLOOR_NAMES`, as the run recorded it.
+        above_floor: whether the accuracy beats the higher floor; None when no floor was recorded.
+        paired: the difference to the first arm; None for the first arm itself. ``p_holm`` is its McNemar p,
+            adjusted over all arms compared.
+        training_seconds: time spent training, evaluations left out.
+            This, ``questions_per_second`` and ``tested_step`` are None when the run did not record them.
+        tasks: the tasks with test questions, in index order.
+        config_difference: key -> (value of the first arm, value of this one).
+    """
+
+    label: str
+    recipe: str
+    run_id: str
+    path: Path
+    seed: int
+    steps: int
+    tested_step: int | None
+    finished: float
+    n: int
+    correct: int
+    accuracy: float
+    standard_error: float
+    macro_accuracy: float
+    categories: tuple[Group, ...]
+    subcategories: tuple[Group, ...]
+    floors: dict[str, float]
+    above_floor: bool | None
+    paired: PairedDifference | None
+    p_holm: float | None
+    training_seconds: float | None
+    questions_per_second: float | None
+    tasks: tuple[TaskScore, ...]
+    config_difference: dict[str, tuple[Any, Any]]
+
+    @property
+    def tasks_by_delta(self) -> list[TaskScore]:
+        """Tasks from the largest gain on the first arm to the largest loss."""
+        return sorted(self.tasks, key=lambda score: (-score.delta, score.task.index))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All arms, the reference first, with what a reader must know beside the numbers.
+
+    Attributes:
+        warnings: what makes these numbers less than they seem.
+        notes: which questions were asked, and what the statistics mean.
+    """
+
+    profile: str
+    protocol: str
+    fingerprint: str
+    n: int
+    arms: tuple[Arm, ...]
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def compare(runs: Sequence[RunDir]) -> Comparison:
+    """Compare finished runs that answered the same test questions.
+
+    Raises:
+        CompareError: fewer than two runs, one twice, one without test answers, or runs that differ in
+            profile, protocol, data or questions.
+        RunError, ConfigError: the files of a run are damaged.
+    """
+    if len(runs) < 2:
+        raise CompareError("A comparison needs at least two runs.", "For example: accl compare baseline full")
+    paths = [run.path.resolve() for run in runs]
+    for run, path in zip(runs, paths, strict=True):
+        if paths.count(path) > 1:
+            raise CompareError(f"Run {run.id} was named twice.", "List the runs there are with: accl runs")
+    results = [read_results(run) for run in runs]
+    check_pairable(results)
+    first = results[0]
+    labels = _labels([result.setup.config for result in results], [run.id for run in runs])
+    arms = [_arm(result, first, label) for result, label in zip(results, labels, strict=True)]
+    arms = _adjust(arms)
+    return Comparison(
+        profile=first.setup.config.profile,
+        protocol=first.setup.config.data.protocol,
+        fingerprint=first.setup.fingerprint,
+        n=len(first.question_ids),
+        arms=tuple(arms),
+        warnings=tuple(_warnings(arms)),
+        notes=(describe_protocol(first.setup.config), _about_the_statistics(arms)),
+    )
+
+
+def describe_protocol(config: Config) -> str:
+    """One sentence that says which questions a number stands for."""
+    if config.data.source == "synthetic":
+        return (
+            f"Protocol {config.data.protocol} on accl's built-in synthetic benchmark: "
+            "these numbers say nothing about MMLU."
+        )
+    if config.data.protocol == "pooled":
+        return (
+            "Protocol pooled: all labelled questions are pooled and split anew 80/10/10, equal texts kept together; "
+            "these numbers are not leaderboard MMLU."
+        )
+    return "Protocol official: trained on the dev and validation splits, tested on the official test split."
+
+
+def _arm(result: Results, first: Results, label: str) -> Arm:
+    right, config = result.right, result.setup.config
+    n, correct = len(right), int(right.sum())
+    tasks = _task_scores(result, first)
+    floors = {name: value for name in FLOOR_NAMES if (value := result.number(f"floor/test/{name}")) is not None}
+    changed = difference(first.setup.config, config)
+    changed.pop("recipe", None)
+    return Arm(
+        label=label,
+        recipe=config.recipe,
+        run_id=result.setup.run.id,
+        path=result.setup.run.path,
+        seed=config.train.seed,
+        steps=result.state.step,
+        tested_step=None if (tested := result.number("tested_step")) is None else int(tested),
+        finished=result.state.ended,
+        n=n,
+        correct=correct,
+        accuracy=correct / n,
+        standard_error=standard_error(correct / n, n),
+        macro_accuracy=float(np.mean([score.accuracy for score in tasks])),
+        categories=_groups(tasks, lambda task: task.category),
+        subcategories=_groups(tasks, lambda task: task.subcategory),
+        floors=floors,
+        # Floors are stored rounded; in whole questions an equal score stays equal.
+        above_floor=correct > round(max(floors.values()) * n) if floors else None,
+        paired=None if result is first else paired_difference(first.right, right),
+        p_holm=None,
+        training_seconds=result.number("training_seconds"),
+        questions_per_second=result.number("questions_per_second"),
+        tasks=tuple(tasks),
+        config_difference=changed,
+    )
+
+
+def _adjust(arms: Sequence[Arm]) -> list[Arm]:
+    """Holm's adjustment over all arms that are compared with the first."""
+    adjusted = iter(holm([arm.paired.p for arm in arms if arm.paired]))
+    return [replace(arm, p_holm=next(adjusted)) if arm.paired else arm for arm in arms]
+
+
+def _task_scores(result: Results, first: Results) -> list[TaskScore]:
+    right, before = result.right, first.right
+    k = len(result.tasks)
+
+    def per_task(mask: Any) -> list[int]:
+        return [int(value) for value in np.bincount(result.task[mask], minlength=k)]
+
+    n_K = per_task(slice(None))
+    correct_K, gains_K, losses_K = per_task(right), per_task(right & ~before), per_task(before & ~right)
+    return [
+        TaskScore(task, n, correct, correct / n, gains, losses, (gains - losses) / n)
+        for task, n, correct, gains, losses in zip(result.tasks, n_K, correct_K, gains_K, losses_K, strict=True)
+        if n
+    ]
+
+
+def _groups(tasks: Sequence[TaskScore], name_of: Callable[[Task], str]) -> tuple[Group, ...]:
+    groups = []
+    for name in sorted({name_of(score.task) for score in tasks}):
+        members = [score for score in tasks if name_of(score.task) == name]
+        n, correct = sum(score.n for score in members), sum(score.correct for score in members)
+        groups.append(Group(name, n, correct, correct / n))
+    return tuple(groups)
+
+
+def _labels(configs: Sequence[Config], run_ids: Sequence[str]) -> list[str]:
+    """The recipe; with the seed, or else the end of the run id, where arms share it."""
+    recipes = [config.recipe for config in configs]
+    seeded = [f"{config.recipe} s{config.train.seed}" for config in configs]
+    labels = []
+    for recipe, with_seed, run_id in zip(recipes, seeded, run_ids, strict=True):
+        if recipes.count(recipe) == 1:
+            labels.append(recipe)
+        elif seeded.count(with_seed) == 1:
+            labels.append(with_seed)
+        else:
+            labels.append(f"{recipe} {run_id.rsplit('-', 1)[-1]}")
+    return labels
+
+
+def _warnings(arms: Sequence[Arm]) -> list[str]:
+    found = []
+    if len({arm.steps for arm in arms}) > 1:
+        steps = ", ".join(f"{arm.label} {arm.steps:,}" for arm in arms)
+        found.append(f"The arms did not take the same number of optimizer steps ({steps}): compare at equal steps.")
+    if len({arm.seed for arm in arms}) > 1 and len({arm.recipe for arm in arms}) > 1:
+        seeds = ", ".join(f"{arm.label} {arm.seed}" for arm in arms)
+        found.append(f"The arms have different seeds ({seeds}): part of any difference is the seed's.")
+    for arm in arms:
+        if not arm.floors:
+            found.append(f"{arm.label} recorded no floors, so nothing says whether it learned anything.")
+            continue
+        name, floor = max(arm.floors.items(), key=lambda item: item[1])
+        if not arm.above_floor:
+            found.append(
+                f"{arm.label} does not beat its floor: {_percent(arm.accuracy)} against {_percent(floor)} "
+                f"for {FLOOR_NAMES[name]}."
+            )
+        elif arm.accuracy - floor < Z_95 * arm.standard_error:
+            found.append(
+                f"{arm.label} beats its floor ({_percent(floor)} for {FLOOR_NAMES[name]}) by less than the "
+                f"uncertainty of its accuracy, {_percent(arm.accuracy)} ± {_percent(Z_95 * arm.standard_error)}."
+            )
+    return found
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f} %"
+
+
+def _about_the_statistics(arms: Sequence[Arm]) -> str:
+    return (
+        f"± is one standard error. Differences are paired with {arms[0].label} question by question: exact McNemar p, "
+        "Holm-adjusted over the arms, and Bonett-Price 95 % intervals. They cover the choice of questions, "
+        "not of the seed: repeat with three to five seeds before believing a small difference."
+    )

@@ -1,0 +1,175 @@
+"""What one finished run has to say for a comparison: its setup, and its answers to the test questions."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from accl import config as configuration
+from accl.config import Config
+from accl.errors import CompareError
+from accl.store.reader import Task, query
+from accl.store.rundir import RunDir
+from accl.store.schema import SCHEMA_VERSION
+from accl.store.state import RunState, State, observe
+
+SPLIT = "test"
+_DATA_KEYS = ("data.source", "data.path", "data.revision", "data.protocol")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a run was trained on; runs can be paired when their `terms` are equal."""
+
+    run: RunDir
+    config: Config
+    fingerprint: str
+
+    @property
+    def terms(self) -> dict[str, str]:
+        return {
+            "profile": self.config.profile,
+            "protocol": self.config.data.protocol,
+            "data": self.fingerprint,
+        }
+
+    def differs_from(self, other: Setup) -> str:
+        """The terms in which the two differ, other's value first, in words; empty when there are none."""
+        pairs = ((key, other.terms[key], self.terms[key]) for key in self.terms)
+        parts = [f"{key} ({left[:12] or '?'}, {right[:12] or '?'})" for key, left, right in pairs if left != right]
+        return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+    def train_command(self, recipe: str, than: Setup | None = None) -> str:
+        """What to type for a run of ``recipe`` on the terms of this run, where ``than`` had other ones."""
+        command = f"accl train {recipe} --profile {self.config.profile}"
+        if than is not None and than.config.profile == self.config.profile:
+            changed = configuration.difference(than.config, self.config)
+            for key in _DATA_KEYS:
+                if key in changed:
+                    command += f" --set {shlex.quote(f'{key}={changed[key][1]}')}"
+        return command
+
+
+@dataclass(frozen=True)
+class Results:
+    """The answers of a finished run to the n questions of the test split, ordered by question id.
+
+    Attributes:
+        tasks: the K tasks, in index order.
+        question_ids: n unique ids.
+        task, gold, predicted: (n,) task index, right option, chosen option.
+        meta: the run's ``meta`` table.
+    """
+
+    setup: Setup
+    state: RunState
+    tasks: tuple[Task, ...]
+    question_ids: tuple[str, ...]
+    task: NDArray[np.int64]
+    gold: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    meta: dict[str, str]
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """(n,) whether each answer is right."""
+        return np.asarray(self.gold == self.predicted)
+
+    def number(self, key: str) -> float | None:
+        """A number in ``meta``; None when the run did not record it."""
+        return float(self.meta[key]) if key in self.meta else None
+
+
+def read_setup(run: RunDir) -> Setup:
+    """What a run was trained on.
+
+    Raises:
+        ConfigError, RunError: its files are damaged.
+    """
+    data = run.read_json(run.provenance).get("data")
+    fingerprint = str(data.get("fingerprint", "")) if isinstance(data, dict) else ""
+    return Setup(run, configuration.load(run.config), fingerprint)
+
+
+def read_results(run: RunDir) -> Results:
+    """The test answers of a finished run.
+
+    Raises:
+        CompareError: it is not finished, or has no usable test answers.
+        RunError: its files are damaged.
+    """
+    state = observe(run)
+    if state.state is not State.FINISHED:
+        raise CompareError(f"Run {run.id} is {state.state}, not finished.", _unfinished_hint(run, state))
+    setup = read_setup(run)
+    again = f"Train it again: {setup.train_command(setup.config.recipe)}"
+    if not run.database.is_file():
+        raise CompareError(f"Run {run.id} has no run.duckdb, so no answers to compare.", again)
+    if not setup.fingerprint:
+        raise CompareError(f"Run {run.id} has no data fingerprint in its provenance.json.", again)
+    (meta_rows,) = query(run.database, ("SELECT key, value FROM run.meta", ()))
+    meta = {str(key): str(value) for key, value in meta_rows}
+    if meta.get("schema_version") != str(SCHEMA_VERSION):
+        raise CompareError(
+            f"Run {run.id} has schema {meta.get('schema_version', '?')}, this accl reads {SCHEMA_VERSION}.",
+            "Compare it with the accl that wrote it.",
+        )
+    tasks, answers = query(
+        run.database,
+        ("SELECT task, name, subcategory, category FROM run.tasks ORDER BY task", ()),
+        (
+            "SELECT question_id, task, gold, predicted FROM run.predictions WHERE split = ? ORDER BY question_id",
+            (SPLIT,),
+        ),
+    )
+    if not answers:
+        raise CompareError(f"Run {run.id} has no answers to the test split.", again)
+    ids, task, gold, predicted = zip(*answers, strict=True)
+    if len(set(ids)) != len(ids):
+        raise CompareError(f"Run {run.id} answered some test questions more than once.", again)
+    return Results(
+        setup=setup,
+        state=state,
+        tasks=tuple(Task(*row) for row in tasks),
+        question_ids=ids,
+        task=np.asarray(task, np.int64),
+        gold=np.asarray(gold, np.int64),
+        predicted=np.asarray(predicted, np.int64),
+        meta=meta,
+    )
+
+
+def check_pairable(results: Sequence[Results]) -> None:
+    """Whether all answered the same questions under the same terms as the first.
+
+    Raises:
+        CompareError: they did not; it says in what they differ.
+    """
+    first = results[0]
+    for other in results[1:]:
+        names = f"Runs {first.setup.run.id} and {other.setup.run.id}"
+        command = first.setup.train_command(other.setup.config.recipe, than=other.setup)
+        hint = f"Train the second like the first: {command}"
+        terms = other.setup.differs_from(first.setup)
+        if terms:
+            raise CompareError(f"{names} differ in {terms}, so their answers cannot be paired.", hint)
+        if other.question_ids != first.question_ids:
+            left, right = set(first.question_ids), set(other.question_ids)
+            raise CompareError(
+                f"{names} answered different test questions ({len(left - right)} only the first, "
+                f"{len(right - left)} only the second).",
+                hint,
+            )
+        same = np.array_equal(first.gold, other.gold) and np.array_equal(first.task, other.task)
+        if not same or first.tasks != other.tasks:
+            raise CompareError(f"{names} disagree on the tasks or the right answers of the test questions.", hint)
+
+
+def _unfinished_hint(run: RunDir, state: RunState) -> str:
+    if state.state.active:
+        return "Wait for it; see how far it is with: accl runs"
+    return f"Go on with: accl resume {run.id}"

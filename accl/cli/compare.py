@@ -1,0 +1,217 @@
+"""`accl compare`: the ablation in one table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from accl.analysis.compare import FLOOR_NAMES, Arm, Comparison
+from accl.analysis.compare import compare as compare_runs
+from accl.analysis.select import select_runs
+from accl.cli.output import Column, Format, Row, Table, duration, emit, moment, p_value, percent, points
+
+DEFAULT_NAMES = ["baseline", "contrastive", "full"]
+
+
+def compare(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="RECIPE|RUN",
+            help="Recipes, run ids, parts of run ids or paths; the first is the reference. "
+            f"Without any: {' '.join(DEFAULT_NAMES)}.",
+            show_default=False,
+        ),
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option("--profile", "-p", help="Take only runs of this profile.", show_default=False)
+    ] = None,
+    tasks: Annotated[
+        int, typer.Option("--tasks", min=0, help="How many tasks with the largest gains, and losses, to list per arm.")
+    ] = 5,
+    format: Annotated[Format, typer.Option("--format", "-f", help="How to print; csv and json hold raw values.")] = (
+        Format.TABLE
+    ),
+    runs: Annotated[Path, typer.Option("--runs", envvar="ACCL_RUNS", help="The folder of the runs.")] = Path("runs"),
+) -> None:
+    """Compare finished runs on the test questions they all answered.
+
+    A recipe stands for its newest finished run that shares profile,
+    protocol and data (and the seed, where it can) with the others. Every
+    arm is paired with the first one question by question: exact McNemar
+    test, Holm-adjusted over the arms, and 95 % interval of the difference.
+    Both floors, what one gets without reading the question, stand below
+    the accuracy.
+
+    csv holds one row per arm; json holds everything: all tasks,
+    categories and subcategories.
+
+    Examples:
+
+      accl compare baseline contrastive full
+
+      accl compare baseline full --profile demo --tasks 10
+
+      accl compare 7f3a 91cc --format csv
+
+      accl compare --format json
+    """
+    comparison = compare_runs(select_runs(runs, names or DEFAULT_NAMES, profile))
+    notes = [*(f"Warning: {warning}" for warning in comparison.warnings), *comparison.notes]
+    tables = [_arms_table(comparison)]
+    if format is not Format.CSV:
+        tables = [_runs_table(comparison), *tables, *_task_tables(comparison, tasks), *_config_tables(comparison)]
+    emit(tables, format, Console(), data=comparison, notes=notes)
+
+
+def _runs_table(comparison: Comparison) -> Table:
+    rows = [
+        {
+            "arm": arm.label,
+            "run": arm.run_id,
+            "finished": arm.finished,
+            "seed": arm.seed,
+            "steps": arm.steps,
+            "profile": comparison.profile,
+            "protocol": comparison.protocol,
+        }
+        for arm in comparison.arms
+    ]
+    columns = [
+        Column("arm"),
+        Column("run"),
+        Column("finished", show=moment, wrap=True),
+        Column("seed", justify="right", show=str),
+        Column("steps", justify="right"),
+    ]
+    return Table(f"Runs: profile {comparison.profile}, protocol {comparison.protocol}", columns, rows)
+
+
+def _arms_table(comparison: Comparison) -> Table:
+    first = comparison.arms[0]
+    columns = [
+        Column("arm"),
+        Column("accuracy", unit="%", justify="right", cell=_accuracy, style=_floor_style),
+        Column("macro_accuracy", "macro", "%", "right", percent),
+        *(Column(f"category/{group.name}", group.name, "%", "right", percent) for group in first.categories),
+        *(Column(f"floor/{name}", f"floor: {name.replace('_', ' ')}", "%", "right", percent) for name in FLOOR_NAMES),
+        Column("above_floor", "beats its floor", justify="right", style=_floor_style),
+        Column("delta", f"delta to {first.label}", "points", "right", points),
+        Column("delta_low", "95 % interval", "points", "right", cell=_interval),
+        Column("p", "McNemar p", "", "right", p_value),
+        Column("p_holm", "Holm p", "", "right", p_value),
+        Column("tested_step", "tested at step", justify="right"),
+        Column("training_seconds", "training time", "", "right", duration),
+        Column(
+            "questions_per_second", "questions/s", "", "right", lambda value: "–" if value is None else f"{value:,.1f}"
+        ),
+    ]
+    return Table(
+        f"Accuracy on {comparison.n:,} test questions", columns, [_arm_row(a, comparison) for a in comparison.arms]
+    )
+
+
+def _arm_row(arm: Arm, comparison: Comparison) -> dict[str, Any]:
+    paired = arm.paired
+    return {
+        "arm": arm.label,
+        "recipe": arm.recipe,
+        "run": arm.run_id,
+        "seed": arm.seed,
+        "profile": comparison.profile,
+        "protocol": comparison.protocol,
+        "steps": arm.steps,
+        "tested_step": arm.tested_step,
+        "n": arm.n,
+        "correct": arm.correct,
+        "accuracy": arm.accuracy,
+        "standard_error": arm.standard_error,
+        "macro_accuracy": arm.macro_accuracy,
+        **{f"category/{group.name}": group.accuracy for group in arm.categories},
+        **{f"floor/{name}": arm.floors.get(name) for name in FLOOR_NAMES},
+        "above_floor": arm.above_floor,
+        "gains": paired.gains if paired else None,
+        "losses": paired.losses if paired else None,
+        "delta": paired.delta if paired else None,
+        "delta_low": paired.low if paired else None,
+        "delta_high": paired.high if paired else None,
+        "p": paired.p if paired else None,
+        "p_holm": arm.p_holm,
+        "training_seconds": arm.training_seconds,
+        "questions_per_second": arm.questions_per_second,
+    }
+
+
+def _task_tables(comparison: Comparison, count: int) -> list[Table]:
+    """For each arm but the first, the tasks with the largest gains, then those with the largest losses."""
+    tables = []
+    reference = {score.task.index: score.accuracy for score in comparison.arms[0].tasks}
+    for arm in comparison.arms[1:]:
+        gained = [score for score in arm.tasks_by_delta if score.delta > 0][:count]
+        lost = [score for score in reversed(arm.tasks_by_delta) if score.delta < 0][:count]
+        rows = [
+            {
+                "task": score.task.name,
+                "n": score.n,
+                "accuracy_first": reference[score.task.index],
+                "accuracy": score.accuracy,
+                "delta": score.delta,
+                "gains": score.gains,
+                "losses": score.losses,
+            }
+            for score in [*gained, *reversed(lost)]
+        ]
+        columns = [
+            Column("task", show=lambda name: str(name).replace("_", " "), wrap=True),
+            Column("n", justify="right"),
+            Column("accuracy_first", comparison.arms[0].label, "%", "right", percent),
+            Column("accuracy", arm.label, "%", "right", percent),
+            Column("delta", "delta", "points", "right", points),
+            Column("gains", justify="right"),
+            Column("losses", justify="right"),
+        ]
+        if rows:
+            tables.append(
+                Table(f"Largest gains and losses of {arm.label} against {comparison.arms[0].label}", columns, rows)
+            )
+    return tables
+
+
+def _config_tables(comparison: Comparison) -> list[Table]:
+    """What else differs from the first arm: one row per key, one column per arm."""
+    arms = comparison.arms
+    keys = list(dict.fromkeys(key for arm in arms for key in arm.config_difference))
+    if not keys:
+        return []
+    rows = []
+    for key in keys:
+        first = next(arm.config_difference[key][0] for arm in arms if key in arm.config_difference)
+        values = {arm.label: arm.config_difference[key][1] if key in arm.config_difference else first for arm in arms}
+        rows.append({"key": key, **values})
+    columns = [Column("key"), *(Column(arm.label, arm.label, "", "right", _setting) for arm in arms)]
+    return [Table("Configuration differences", columns, rows)]
+
+
+def _speed(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.1f}"
+
+
+def _setting(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _accuracy(row: Row) -> str:
+    return f"{percent(row['accuracy'])} ± {percent(row['standard_error'])}"
+
+
+def _interval(row: Row) -> str:
+    if row["delta_low"] is None:
+        return "–"
+    return f"{points(row['delta_low'])} to {points(row['delta_high'])}"
+
+
+def _floor_style(row: Row) -> str:
+    return "bold red" if row["above_floor"] is False else ""

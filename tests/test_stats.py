@@ -1,0 +1,139 @@
+"""The statistics against hand calculation, scipy and their own properties."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats as reference  # type: ignore[import-untyped]
+
+from accl.analysis.stats import (
+    Z_95,
+    holm,
+    mcnemar_exact,
+    paired_difference,
+    paired_interval,
+    standard_error,
+)
+
+counts = st.integers(0, 400)
+
+
+def test_mcnemar_agrees_with_a_calculation_by_hand() -> None:
+    # 2 gains, 8 losses: 2 * (C(10,0) + C(10,1) + C(10,2)) / 2^10 = 2 * (1 + 10 + 45) / 1024 = 112 / 1024
+    assert mcnemar_exact(2, 8) == pytest.approx(0.109375, abs=1e-12)
+
+
+@given(counts, counts)
+def test_mcnemar_is_the_two_sided_binomial_test(gains: int, losses: int) -> None:
+    expected = reference.binomtest(gains, gains + losses, 0.5).pvalue if gains + losses else 1.0
+    assert mcnemar_exact(gains, losses) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(("gains", "losses"), [(6900, 7142), (5000, 9042), (0, 14_042), (1, 1000)])
+def test_mcnemar_stays_exact_for_many_discordant_questions(gains: int, losses: int) -> None:
+    m, term, total = gains + losses, 1, 1  # whole numbers: binom(m, 0), and the sum up to binom(m, gains)
+    for i in range(gains):
+        term = term * (m - i) // (i + 1)
+        total += term
+    exact = 2 * total / 2**m
+    assert mcnemar_exact(gains, losses) == pytest.approx(exact, rel=1e-8, abs=1e-300)
+
+
+@given(counts, counts)
+def test_mcnemar_does_not_care_which_arm_is_first(gains: int, losses: int) -> None:
+    assert mcnemar_exact(gains, losses) == mcnemar_exact(losses, gains)
+    assert 0.0 < mcnemar_exact(gains, losses) <= 1.0
+
+
+@given(st.integers(0, 200), st.integers(1, 100))
+def test_mcnemar_falls_when_gains_grow_away_from_losses(losses: int, more: int) -> None:
+    assert mcnemar_exact(losses + more + 1, losses) < mcnemar_exact(losses + more, losses)
+
+
+def test_interval_agrees_with_a_calculation_by_hand() -> None:
+    # 10 gains and 4 losses on 98 questions: p = 0.11, q = 0.05, 0.06 ± 1.96 sqrt((0.16 - 0.0036) / 100)
+    low, high = paired_interval(10, 4, 98)
+    half = 1.959964 * math.sqrt(0.1564 / 100)
+    assert low == pytest.approx(0.06 - half, abs=1e-6)
+    assert high == pytest.approx(0.06 + half, abs=1e-6)
+    assert pytest.approx(reference.norm.ppf(0.975)) == Z_95
+
+
+@given(counts, counts, st.integers(0, 2000))
+def test_interval_holds_the_difference_and_mirrors_when_the_arms_swap(gains: int, losses: int, rest: int) -> None:
+    n = gains + losses + rest
+    if n == 0:
+        with pytest.raises(ValueError, match="0 questions"):
+            paired_interval(gains, losses, n)
+        return
+    low, high = paired_interval(gains, losses, n)
+    assert -1.0 <= low <= (gains - losses) / n <= high <= 1.0
+    assert low < high
+    assert paired_interval(losses, gains, n) == pytest.approx((-high, -low))
+
+
+def test_interval_covers_the_true_difference_as_often_as_it_says() -> None:
+    generator = np.random.default_rng(1)
+    n, gain, loss = 200, 0.12, 0.05
+    draws = generator.multinomial(n, [gain, loss, 1 - gain - loss], size=4000)
+    inside = [low <= gain - loss <= high for low, high in (paired_interval(b, c, n) for b, c, _ in draws)]
+    assert 0.935 <= np.mean(inside) <= 0.97
+
+
+def test_paired_difference_counts_what_only_one_arm_got_right() -> None:
+    first = np.array([1, 1, 1, 0, 0, 0, 0, 1], bool)
+    second = np.array([1, 0, 1, 1, 1, 1, 0, 1], bool)
+    found = paired_difference(first, second)
+    assert (found.gains, found.losses, found.n) == (3, 1, 8)
+    assert found.delta == pytest.approx(second.mean() - first.mean())
+    assert found.p == pytest.approx(2 * (1 + 4) / 16)
+
+
+def test_answers_of_different_lengths_cannot_be_paired() -> None:
+    with pytest.raises(ValueError, match="cannot pair"):
+        paired_difference(np.ones(3, bool), np.ones(4, bool))
+    with pytest.raises(ValueError, match="cannot pair"):
+        paired_difference(np.ones(0, bool), np.ones(0, bool))
+
+
+def test_standard_error_of_mmlu_sized_splits() -> None:
+    assert standard_error(0.3, 14_042) * 100 == pytest.approx(0.39, abs=0.005)
+    assert standard_error(0.3, 1_531) * 100 == pytest.approx(1.17, abs=0.005)
+    with pytest.raises(ValueError, match="0 questions"):
+        standard_error(0.3, 0)
+
+
+def test_holm_agrees_with_a_calculation_by_hand() -> None:
+    # sorted 0.01, 0.03, 0.04 times 3, 2, 1 = 0.03, 0.06, 0.04; the last is lifted to 0.06
+    assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_never_lowers_a_p_value_and_keeps_the_order(p_values: list[float]) -> None:
+    adjusted = holm(p_values)
+    largest = min(1.0, len(p_values) * min(p_values))
+    assert all(a >= p for a, p in zip(adjusted, p_values, strict=True))
+    assert min(adjusted) == pytest.approx(largest)  # the smallest is Bonferroni's
+    assert max(adjusted) <= 1.0
+    order = np.argsort(p_values, kind="stable")
+    assert list(np.array(adjusted)[order]) == sorted(adjusted)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.floats(0.001, 0.2))
+def test_holm_rejects_what_the_step_down_procedure_rejects(p_values: list[float], alpha: float) -> None:
+    rejected: set[int] = set()
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        if (len(p_values) - rank) * p_values[index] > alpha:
+            break
+        rejected.add(index)
+    assert {i for i, p in enumerate(holm(p_values)) if p <= alpha} == rejected
+
+
+def test_holm_refuses_what_is_no_probability() -> None:
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        holm([0.2, float("nan")])

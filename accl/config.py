@@ -19,6 +19,9 @@ from accl.errors import ConfigError
 
 DEFAULT_PROFILE = "paper"
 
+# libyaml's loader where PyYAML was built with it: seven times as fast, which a folder of many runs feels.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -240,7 +243,7 @@ def _named(kind: Literal["recipes", "profiles"], name: str) -> Path:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _LOADER)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}).") from error
     except yaml.YAMLError as error:

@@ -21,6 +21,8 @@ FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How to pri
 RunArgument = Annotated[str, typer.Argument(help="Id, a part of it, a path, or `last`.", show_default=False)]
 
 FOLLOW_EVERY_S = 0.3
+# Columns from which a table of runs has room for all its columns beside the ids.
+WIDE = 110
 
 
 def runs(
@@ -35,13 +37,14 @@ def runs(
     if not rows and format is Format.TABLE:
         Console().print(f"No runs in {runs} yet. Start one:  accl train full --profile demo", highlight=False)
         return
+    wide = Console().width >= WIDE or format is not Format.TABLE
     columns = [
         Column("id", "run"),
         Column("state", cell=_state_words),
-        Column("profile"),
+        *([Column("profile")] if wide else []),
         Column("step", justify="right", cell=lambda row: f"{row['step']:,}/{row['total_steps']:,}"),
-        Column("eta_seconds", "ETA", justify="right", show=duration),
-        Column("train/loss", "loss", justify="right", show=lambda v: "–" if v is None else f"{v:.3f}"),
+        *([Column("eta_seconds", "ETA", justify="right", show=duration)] if wide else []),
+        *([Column("train/loss", "loss", justify="right", show=_loss)] if wide else []),
         Column("validation/accuracy", "val", unit="%", justify="right", show=percent),
         Column("test/accuracy", "test", unit="%", justify="right", show=percent),
     ]
@@ -159,6 +162,10 @@ def _summary(run: RunDir) -> dict[str, Any]:
         "validation/accuracy": state.latest.get("validation/accuracy"),
         "test/accuracy": state.latest.get("test/accuracy"),
     }
+
+
+def _loss(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
 
 
 def _state_words(row: Row) -> str:

@@ -68,9 +68,9 @@ class TaskSampler:
         available = int(self._with_questions.sum())
         if questions_per_task is not None and batch_size // questions_per_task > available:
             raise ConfigError(
-                f"A batch of {batch_size // questions_per_task} tasks x {questions_per_task} questions needs more tasks "
-                f"than the {available} with training questions.",
-                f"Try: --set sampler.questions_per_task={-(-batch_size // max(available, 1))}, "
+                f"A batch of {batch_size // questions_per_task} tasks x {questions_per_task} questions needs more "
+                f"tasks than the {available} with training questions.",
+                f"Try: --set sampler.questions_per_task={_fitting(batch_size, available)}, "
                 "or null for independent draws.",
             )
 
@@ -118,3 +118,8 @@ class TaskSampler:
             shuffled = np.random.default_rng([self._seed, _PASSES, task, number]).permutation(pool)
             held = self._passes[task] = (number, shuffled)
         return int(held[1][place])
+
+
+def _fitting(batch_size: int, available: int) -> int:
+    """The least questions per task that divide a batch and need no more than the available tasks."""
+    return next(q for q in range(1, batch_size + 1) if batch_size % q == 0 and batch_size // q <= max(available, 1))

@@ -21,6 +21,8 @@ from accl.data.tokenizer import Tokenizer
 
 # Raise it when what is stored changes: old caches are then made anew.
 FORMAT = 1
+# Padded tokens per real one from which cutting a batch into chunks by length pays.
+WORTH_CUTTING = 1.25
 
 
 @dataclass(frozen=True)
@@ -55,15 +57,18 @@ class TokenBlob:
 
 @dataclass(frozen=True)
 class Batch:
-    """Encoder input for B questions in N rows of L tokens, right-padded.
+    """Encoder input for B questions: N rows, in right-padded chunks of rows of like length.
+
+    N is B for ``single_sequence`` and B * C for ``per_option``.
 
     Attributes:
-        ids, mask: N x L; N is B for ``single_sequence`` and B * C for ``per_option``.
+        chunks: (ids, mask) of some rows each, both n x L with an L of their own.
+        place: N; where among the rows of all chunks together each row of the batch stands.
         task, answer, text: B; ``answer`` counts in the order in which the options are shown.
     """
 
-    ids: NDArray[np.int64]
-    mask: NDArray[np.int64]
+    chunks: list[tuple[NDArray[np.int64], NDArray[np.int64]]]
+    place: NDArray[np.int64]
     task: NDArray[np.int64]
     answer: NDArray[np.int64]
     text: NDArray[np.int64]
@@ -108,10 +113,16 @@ class Assembler:
 
     What is longer than ``max_length`` loses the beginning of its question first, because MMLU asks at the end of
     long passages; a quarter of the room stays the question's, and options share the rest.
+
+    Args:
+        chunk_rows: rows of a chunk, where sorting rows by length and cutting them into chunks saves enough padding;
+            None never cuts. The encoder computes the same either way.
     """
 
-    def __init__(self, blob: TokenBlob, tokenizer: Tokenizer, head: str, max_length: int) -> None:
-        self._blob, self._head, self._max_length = blob, head, max_length
+    def __init__(
+        self, blob: TokenBlob, tokenizer: Tokenizer, head: str, max_length: int, chunk_rows: int | None = None
+    ) -> None:
+        self._blob, self._head, self._max_length, self._chunk_rows = blob, head, max_length, chunk_rows
         self._cls, self._sep, self._pad = tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id
 
     def batch(self, questions: NDArray[np.int64], option_order: NDArray[np.int64] | None = None) -> Batch:
@@ -122,20 +133,34 @@ class Assembler:
         rows: list[list[int]] = []
         for question, order in zip(questions, option_order, strict=True):
             rows += self._rows(int(question), order)
+        chunks, place = self._chunks(rows)
+        # The right answer's place among the options as shown.
+        answer = np.argmax(option_order == blob.answer[questions][:, None], axis=1)
+        return Batch(chunks, place, blob.task[questions], answer, blob.text[questions])
+
+    def lengths(self, questions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Tokens of the longest row of each question: to put questions of like length together."""
+        order = np.arange(self._blob.choices)
+        return np.array([max(len(row) for row in self._rows(int(q), order)) for q in questions], np.int64)
+
+    def _chunks(
+        self, rows: list[list[int]]
+    ) -> tuple[list[tuple[NDArray[np.int64], NDArray[np.int64]]], NDArray[np.int64]]:
+        lengths = np.array([len(row) for row in rows])
+        size, order = len(rows), np.arange(len(rows))
+        if self._chunk_rows is not None and lengths.max() * size > WORTH_CUTTING * lengths.sum():
+            size, order = self._chunk_rows, np.argsort(lengths, kind="stable")
+        chunks = [self._padded([rows[i] for i in order[at : at + size]]) for at in range(0, len(rows), size)]
+        return chunks, np.argsort(order)
+
+    def _padded(self, rows: list[list[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         width = max(len(row) for row in rows)
         ids = np.full((len(rows), width), self._pad, np.int64)
         mask = np.zeros((len(rows), width), np.int64)
         for i, row in enumerate(rows):
             ids[i, : len(row)] = row
             mask[i, : len(row)] = 1
-        # The right answer's place among the options as shown.
-        answer = np.argmax(option_order == blob.answer[questions][:, None], axis=1)
-        return Batch(ids, mask, blob.task[questions], answer, blob.text[questions])
-
-    def lengths(self, questions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Tokens of the longest row of each question: to put questions of like length together."""
-        order = np.arange(self._blob.choices)
-        return np.array([max(len(row) for row in self._rows(int(q), order)) for q in questions], np.int64)
+        return ids, mask
 
     def _rows(self, question: int, order: NDArray[np.int64]) -> list[list[int]]:
         text = self._blob.segment(question, 0).tolist()
@@ -150,10 +175,18 @@ class Assembler:
         needed = sum(map(len, options))
         if len(text) + needed > room:
             text = text[-max(room - needed, room // 4) :]
-            share = (room - len(text)) // len(options)
-            if needed > room - len(text):
-                options = [option[:share] for option in options]
+            cut = _fair_cut([len(option) for option in options], room - len(text))
+            options = [option[:cut] for option in options]
         return [self._cls, *text, self._sep, *(i for option in options for i in option), self._sep]
+
+
+def _fair_cut(lengths: Sequence[int], room: int) -> int:
+    """The length to cut options to so that together they fit: what short ones leave over goes to long ones."""
+    for rest, length in zip(range(len(lengths), 0, -1), sorted(lengths), strict=True):
+        if length * rest > room:
+            return room // rest
+        room -= length
+    return max(lengths)
 
 
 def _content_key(questions: Sequence[Question], tokenizer: Tokenizer) -> str:

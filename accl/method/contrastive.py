@@ -106,7 +106,7 @@ def contrastive_loss(
     z_MD, task_M, text_M = z_BD, task_B, text_B
     usable_M = task_B >= 0
     if bank is not None:
-        z_MD = torch.cat([z_BD, bank.z_MD.to(z_BD.dtype)])
+        z_MD = torch.cat([z_BD, bank.z_MD.detach().to(z_BD.dtype)])
         task_M = torch.cat([task_B, bank.task_M])
         text_M = torch.cat([text_B, bank.text_M])
         usable_M = torch.cat([usable_M, bank.filled_M])

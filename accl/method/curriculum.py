@@ -17,6 +17,9 @@ from accl.method.confusion import task_confusion
 
 Policy = Literal["uniform", "confusion", "seed_literal"]
 
+# Of mean cosines that were summed in fp32 over thousands of steps.
+ROUNDING = 1e-5
+
 
 def uniform(tasks: int) -> Tensor:
     """p_t = 1/K, float64."""
@@ -42,8 +45,8 @@ def confusion_policy(mean_KK: Tensor, temperature: float, floor: float) -> Tenso
     if seen_K.sum() < 2:
         return uniform(len(c_K)).to(c_K.device)
     mean, spread = c_K[seen_K].mean(), c_K[seen_K].std(correction=0)
-    # Equal to rounding means equal: dividing by a spread of 1e-17 would make weights of noise.
-    z_K = torch.where(seen_K & (spread > 1e-9), (c_K - mean) / spread.clamp(min=1e-9), 0.0)
+    # Equal to rounding means equal: dividing by the spread of fp32 sums would make weights of noise.
+    z_K = torch.where(seen_K & (spread > ROUNDING), (c_K - mean) / spread.clamp(min=ROUNDING), 0.0)
     return with_floor((z_K / temperature).softmax(-1), floor)
 
 

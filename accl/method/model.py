@@ -6,6 +6,7 @@ At the method's size (encoder of 768, K = 57, C = 4): task embeddings 57 x 768, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -86,16 +87,21 @@ class ContrastiveCurriculumModel(nn.Module):
     def sequences_per_question(self) -> int:
         return 1 if self.head == "single_sequence" else self.choices
 
-    def forward(self, ids_NL: Tensor, mask_NL: Tensor, task_B: Tensor) -> ModelOutput:
-        """One pass over a batch.
+    def forward(self, chunks: Sequence[tuple[Tensor, Tensor]], place_N: Tensor, task_B: Tensor) -> ModelOutput:
+        """One pass over a batch of N = B sequences for ``single_sequence``, N = B * C for ``per_option`` with the
+        options of a question next to each other.
 
         Args:
-            ids_NL, mask_NL: N = B sequences for ``single_sequence``, N = B * C for ``per_option`` with the
-                options of a question next to each other.
+            chunks: (ids, mask) of the sequences, n x L each: any number of chunks, in any order of sequences.
+            place_N: where among the rows of all chunks together each sequence of the batch stands.
             task_B: task index; below 0 for a question without task.
         """
-        hidden_NLD = self.encoder(input_ids=ids_NL, attention_mask=mask_NL).last_hidden_state
-        return self.heads(mean_pool(hidden_NLD, mask_NL), task_B)
+        pooled = [self.pool(ids_NL, mask_NL) for ids_NL, mask_NL in chunks]
+        return self.heads(torch.cat(pooled)[place_N], task_B)
+
+    def pool(self, ids_NL: Tensor, mask_NL: Tensor) -> Tensor:
+        """Mean of the encoder's last hidden states over real tokens, N x D."""
+        return mean_pool(self.encoder(input_ids=ids_NL, attention_mask=mask_NL).last_hidden_state, mask_NL)
 
     def heads(self, pooled_ND: Tensor, task_B: Tensor) -> ModelOutput:
         """Everything after pooling, so that another way of running the encoder can share it."""

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
+from accl.data.tokens import Batch
 from accl.errors import DeviceError
 
 
@@ -54,6 +58,30 @@ def place(device: str, precision: str) -> Placement:
         else:
             notes.append("train.precision=bf16 applies to GPUs only: computing in fp32")
     return Placement(chosen, autocast, tuple(notes))
+
+
+@dataclass(frozen=True)
+class DeviceBatch:
+    """A batch on the device; see `accl.data.tokens.Batch`."""
+
+    chunks: list[tuple[Tensor, Tensor]]
+    place_N: Tensor
+    task_B: Tensor
+    answer_B: Tensor
+    text_B: Tensor
+
+
+def to_device(batch: Batch, device: torch.device) -> DeviceBatch:
+    def send(array: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(array).to(device, non_blocking=True)
+
+    return DeviceBatch(
+        [(send(ids), send(mask)) for ids, mask in batch.chunks],
+        send(batch.place),
+        send(batch.task),
+        send(batch.answer),
+        send(batch.text),
+    )
 
 
 def make_repeatable(seed: int) -> dict[str, str | int | bool]:

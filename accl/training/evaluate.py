@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from accl.data.tokens import Assembler
 from accl.method.confusion import mean_similarity
 from accl.method.model import ContrastiveCurriculumModel
-from accl.training.device import Placement
+from accl.training.device import Placement, to_device
 
 # Bins of the expected calibration error (Guo et al., 2017).
 ECE_BINS = 15
@@ -100,9 +100,9 @@ def evaluate(
         part = by_length[start : start + batch_size]
         batch = assembler.batch(questions[part])
         gold[part], task[part] = batch.answer, batch.task
-        ids, mask, task_B = (torch.from_numpy(a).to(placement.device) for a in (batch.ids, batch.mask, batch.task))
+        there = to_device(batch, placement.device)
         with torch.autocast(placement.device.type, placement.autocast, enabled=placement.autocast is not None):
-            output = model(ids, mask, task_B)
+            output = model(there.chunks, there.place_N, there.task_B)
         logits_parts.append(output.logits_BC.float())
         feature_parts.append(output.features_BD.float())
         progress()

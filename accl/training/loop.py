@@ -13,7 +13,7 @@ from accl.store.rundir import RunDir
 from accl.store.state import State
 from accl.training import checkpoint
 from accl.training.checkpoint import Progress
-from accl.training.device import seed_step
+from accl.training.device import seed_step, to_device
 from accl.training.evaluate import Evaluated, evaluate
 from accl.training.interrupt import Interrupt
 from accl.training.objective import FIGURES, objective
@@ -91,27 +91,23 @@ class Trainer:
         step = self.step + 1
         device, autocast = bench.placement.device, bench.placement.autocast
         draw = bench.sampler.draw(step, bench.curriculum.weights)
-        batch = bench.assembler.batch(draw.questions, draw.option_order)
-        ids, mask, task_B, answer_B, text_B = (
-            torch.from_numpy(array).to(device, non_blocking=True)
-            for array in (batch.ids, batch.mask, batch.task, batch.answer, batch.text)
-        )
+        batch = to_device(bench.assembler.batch(draw.questions, draw.option_order), device)
         seed_step(config.train.seed, step)
         rate = learning_rate(config.optim, step, bench.total_steps)
         for group in bench.optimizer.param_groups:
             group["lr"] = rate
 
         with torch.autocast(device.type, autocast, enabled=autocast is not None):
-            output = bench.model(ids, mask, task_B)
+            output = bench.model(batch.chunks, batch.place_N, batch.task_B)
         bank = bench.bank if step > bench.bank_start else None
-        result = objective(output, answer_B, task_B, text_B, config.loss, bank)
+        result = objective(output, batch.answer_B, batch.task_B, batch.text_B, config.loss, bank)
         result.loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(bench.model.parameters(), config.optim.max_grad_norm)
         bench.optimizer.step()
         bench.optimizer.zero_grad(set_to_none=True)
-        bench.curriculum.observe(output, task_B)
+        bench.curriculum.observe(output, batch.task_B)
         if bench.bank is not None:
-            bench.bank.write(output.z_BE, task_B, text_B)
+            bench.bank.write(output.z_BE, batch.task_B, batch.text_B)
 
         self.step = step
         self._pending.append((step, rate, torch.cat([result.figures, norm.detach().float().reshape(1)])))

@@ -21,7 +21,7 @@ from accl.data.splits import Splits, split
 from accl.data.subjects import Subject
 from accl.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from accl.data.tokens import Assembler, TokenBlob, tokenise
-from accl.errors import DataError
+from accl.errors import ConfigError, DataError
 from accl.method.contrastive import MemoryBank
 from accl.method.model import ContrastiveCurriculumModel
 from accl.training.curriculum import CurriculumState
@@ -31,6 +31,8 @@ from accl.training.optim import make_optimizer, warmup_steps
 
 # Tokens that a tokenizer trained for an encoder from scratch may have.
 SCRATCH_VOCABULARY = 8192
+# Rows that share a length on the CPU: enough for its matrix products, few enough to be alike.
+CPU_CHUNK_ROWS = 8
 
 
 @dataclass
@@ -94,7 +96,9 @@ def build(config: Config, phase: Callable[[str], None]) -> Workbench:
     phase("tokenising")
     tokenizer, worth_caching = _tokenizer(config, splits.train)
     blob = tokenise(questions, corpus.task_index, tokenizer, cache_folder() if worth_caching else None)
-    assembler = Assembler(blob, tokenizer, config.model.head, data.max_length)
+    # On a GPU a few long chunks are worse than some padding; on a CPU every padded token costs.
+    chunk_rows = CPU_CHUNK_ROWS if placement.device.type == "cpu" else None
+    assembler = Assembler(blob, tokenizer, config.model.head, data.max_length, chunk_rows)
     if config.model.head == "single_sequence":
         notes.append(
             (
@@ -107,6 +111,11 @@ def build(config: Config, phase: Callable[[str], None]) -> Workbench:
     phase("loading the encoder")
     torch.manual_seed(config.train.seed)
     encoder = load_encoder(config.model.name, config.model.revision, vocab_size=tokenizer.vocab_size)
+    if encoder.max_length is not None and data.max_length > encoder.max_length:
+        raise ConfigError(
+            f"data.max_length={data.max_length} is more than the {encoder.max_length} tokens {config.model.name} reads.",
+            f"Try: --set data.max_length={encoder.max_length}",
+        )
     if not encoder.pretrained:
         notes.append(("warning", "model", f"{encoder.description}: random weights, nothing pretrained"))
     model = ContrastiveCurriculumModel(

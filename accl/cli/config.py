@@ -51,7 +51,7 @@ def list_(format: FormatOption = Format.TABLE) -> None:
     rows = [
         {"kind": kind[:-1], "name": name, "about": _first_comment(kind, name)}
         for kind in ("recipes", "profiles")
-        for name in available(kind)  # type: ignore[arg-type]
+        for name in available(kind)
     ]
     emit(Table("Recipes and profiles", [Column("kind"), Column("name"), Column("about", wrap=True)], rows), format)
 

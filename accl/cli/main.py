@@ -12,7 +12,6 @@ import traceback
 from importlib import import_module
 from typing import Annotated, Any
 
-import click
 import typer
 from typer.core import TyperCommand, TyperGroup
 
@@ -35,24 +34,25 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 
 
 class LazyCommands(TyperGroup):
-    """Lists commands from the table above, and imports the one that is run."""
+    """Lists commands from the table above, and imports the one that is run.
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    Typer carries a click of its own, whose types are not public: hence `Any`.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | None:
         if cmd_name not in COMMANDS:
             return None
         return TyperCommand(cmd_name, help=COMMANDS[cmd_name][2])
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         name, command, rest = super().resolve_command(ctx, args)
         return name, load_command(name) if name and command else command, rest
 
 
-def load_command(name: str) -> click.Command:
+def load_command(name: str) -> Any:
     """Import a command of the table."""
     module, attribute, _ = COMMANDS[name]
     found: Any = getattr(import_module(module), attribute)
@@ -69,6 +69,7 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Adaptive Contrastive Curriculum Learning on MMLU: train, watch and compare from a terminal.",
+    pretty_exceptions_enable=False,
     epilog="Start with:  accl train full --profile demo   then, in another terminal:  accl tui",
 )
 
@@ -81,7 +82,7 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001 - its callback acts on it
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
@@ -103,6 +104,12 @@ def run() -> None:
             traceback.print_exc()
         print_error(error)
         sys.exit(error.exit_code)
+    except Exception as error:
+        if os.environ.get("ACCL_DEBUG"):
+            raise
+        print(f"error: accl failed in a way it should not have: {type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
+        print("Please report it with the output of the same command after: accl --debug", file=sys.stderr)  # noqa: T201
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How to pri
 RunArgument = Annotated[str, typer.Argument(help="Id, a part of it, a path, or `last`.", show_default=False)]
 
 FOLLOW_EVERY_S = 0.3
+# What the trainer sums up at the end of a run.
+TOTALS = ("training_seconds", "milliseconds_per_step", "questions_per_second", "peak_gpu_memory_bytes", "tested_step")
 # Columns from which a table of runs has room for all its columns beside the ids.
 WIDE = 110
 
@@ -72,16 +74,18 @@ def show(run: RunArgument, format: FormatOption = Format.TABLE, runs: RunsOption
     categories = _categories(follower)
     events = [{"seconds": e.seconds, "level": e.level, "kind": e.kind, "message": e.message} for e in follower.events]
     floors = {key: float(value) for key, value in follower.meta.items() if key.startswith("floor/")}
+    totals = {key: float(follower.meta[key]) for key in TOTALS if key in follower.meta}
     data = {
         **{key: value for key, value in summary.items() if "/" not in key},
         "metrics": metrics,
         "floors": floors,
+        "totals": totals,
         "categories": categories,
         "events": events,
         "config": load(found.config).model_dump(),
         "provenance": found.read_json(found.provenance),
     }
-    facts = [{"key": key, "value": value} for key, value in _facts(summary, floors).items()]
+    facts = [{"key": key, "value": value} for key, value in _facts(summary, totals, floors).items()]
     tables = [
         Table(found.id, [Column("key", " "), Column("value", " ", wrap=True)], facts, name="run"),
         Table(
@@ -174,7 +178,7 @@ def _state_words(row: Row) -> str:
     return f"{state.icon} {busy or state.value}"
 
 
-def _facts(summary: dict[str, Any], floors: dict[str, float]) -> dict[str, Any]:
+def _facts(summary: dict[str, Any], totals: dict[str, float], floors: dict[str, float]) -> dict[str, Any]:
     state = State(summary["state"])
     facts: dict[str, Any] = {
         "state": f"{state.icon} {state}" + (f": {summary['reason']}" if summary["reason"] else ""),
@@ -185,6 +189,10 @@ def _facts(summary: dict[str, Any], floors: dict[str, float]) -> dict[str, Any]:
         "started": moment(summary["started"]),
         "questions/s": f"{summary['questions_per_second']:,.0f}" if summary["questions_per_second"] else "–",
     }
+    if totals:
+        facts["training"] = f"{duration(totals['training_seconds'])}, {totals['milliseconds_per_step']:.1f} ms/step"
+    if "peak_gpu_memory_bytes" in totals:
+        facts["peak GPU memory"] = f"{totals['peak_gpu_memory_bytes'] / 2**30:.2f} GiB"
     for split in ("validation", "test"):
         accuracy = summary.get(f"{split}/accuracy")
         if accuracy is not None:

@@ -28,8 +28,12 @@ _SUBCATEGORIES = {
         "physics": "astronomy college_physics conceptual_physics high_school_physics",
         "chemistry": "college_chemistry high_school_chemistry",
         "biology": "college_biology high_school_biology",
-        "computer science": "college_computer_science computer_security high_school_computer_science machine_learning",
-        "math": "abstract_algebra college_mathematics elementary_mathematics high_school_mathematics high_school_statistics",
+        "computer science": (
+            "college_computer_science computer_security high_school_computer_science machine_learning"
+        ),
+        "math": (
+            "abstract_algebra college_mathematics elementary_mathematics high_school_mathematics high_school_statistics"
+        ),
         "engineering": "electrical_engineering",
     },
     "humanities": {

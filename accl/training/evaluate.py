@@ -41,11 +41,11 @@ class Evaluated:
 
     @property
     def predicted(self) -> NDArray[np.int64]:
-        return self.probabilities.argmax(1)
+        return np.asarray(self.probabilities.argmax(axis=1))
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        return self.predicted == self.gold
+        return np.equal(self.predicted, self.gold)
 
     @property
     def accuracy(self) -> float:

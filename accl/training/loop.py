@@ -101,7 +101,7 @@ class Trainer:
             output = bench.model(batch.chunks, batch.place_N, batch.task_B)
         bank = bench.bank if step > bench.bank_start else None
         result = objective(output, batch.answer_B, batch.task_B, batch.text_B, config.loss, bank)
-        result.loss.backward()
+        torch.autograd.backward(result.loss)
         norm = torch.nn.utils.clip_grad_norm_(bench.model.parameters(), config.optim.max_grad_norm)
         bench.optimizer.step()
         bench.optimizer.zero_grad(set_to_none=True)
@@ -195,10 +195,14 @@ class Trainer:
         self.recorder.confusion(
             self.step, "similarity/test", result.similarity.ravel().tolist(), result.pairs.ravel().tolist()
         )
+        if self.bench.placement.device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(self.bench.placement.device)
+            self.recorder.meta({"peak_gpu_memory_bytes": str(peak)})
         trained = self.step * self.bench.config.train.batch_size
         self.recorder.meta(
             {
                 "training_seconds": f"{self.training_seconds:.3f}",
+                "milliseconds_per_step": f"{1000 * self.training_seconds / self.step:.3f}",
                 "questions_per_second": f"{trained / max(self.training_seconds, 1e-9):.3f}",
                 "tested_step": str(self.best_step),
             }

@@ -113,7 +113,7 @@ def build(config: Config, phase: Callable[[str], None]) -> Workbench:
     encoder = load_encoder(config.model.name, config.model.revision, vocab_size=tokenizer.vocab_size)
     if encoder.max_length is not None and data.max_length > encoder.max_length:
         raise ConfigError(
-            f"data.max_length={data.max_length} is more than the {encoder.max_length} tokens {config.model.name} reads.",
+            f"data.max_length={data.max_length} is more than the {encoder.max_length} tokens that the encoder reads.",
             f"Try: --set data.max_length={encoder.max_length}",
         )
     if not encoder.pretrained:
@@ -195,7 +195,7 @@ def _positions(splits: Splits) -> dict[str, NDArray[np.int64]]:
 
 
 def _tokenizer(config: Config, train: list[Question]) -> tuple[Tokenizer, bool]:
-    """The encoder's own tokenizer, or one trained on the training questions; and whether its tokens are worth caching."""
+    """The encoder's own tokenizer, or one trained on the training questions; and whether to cache its tokens."""
     if config.model.name.startswith("random:"):
         texts = (part for q in train for part in (q.text, *q.options))
         return train_tokenizer(texts, SCRATCH_VOCABULARY), False

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -199,11 +198,11 @@ def _content_key(questions: Sequence[Question], tokenizer: Tokenizer) -> str:
 def _save(file: Path, **arrays: NDArray[np.generic]) -> None:
     """Write aside and rename: two runs that start together must not read each other's half."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(suffix=".npz", dir=file.parent)
+    aside = file.with_suffix(f".{os.getpid()}.partial")
     try:
-        with os.fdopen(handle, "wb") as stream:
+        with open(aside, "wb") as stream:
             np.savez(stream, **arrays)  # type: ignore[arg-type]
         os.replace(aside, file)
     except BaseException:
-        Path(aside).unlink(missing_ok=True)
+        aside.unlink(missing_ok=True)
         raise

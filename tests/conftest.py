@@ -1,0 +1,70 @@
+"""What all tests share: caches of their own, and one short finished run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from accl.store.rundir import RunDir, list_runs
+
+# One thread per process: the suite itself runs on all cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["NO_COLOR"] = "1"
+os.environ.pop("ACCL_RUNS", None)
+
+# A run of the demo profile that takes seconds.
+SHORT = [
+    "--set=train.max_steps=12",
+    "--set=train.checkpoint_every=4",
+    "--set=eval.every=6",
+    "--set=eval.max_questions=60",
+    "--set=curriculum.warmup_epochs=0.005",
+    "--set=curriculum.update_every=2",
+]
+
+Accl = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ["ACCL_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+def run_accl(*arguments: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+    """The real command in a process of its own, without a terminal."""
+    return subprocess.run(
+        [sys.executable, "-m", "accl.cli.main", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        stdin=subprocess.DEVNULL,
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "200", **env},
+    )
+
+
+@pytest.fixture(name="accl")
+def _accl() -> Accl:
+    return run_accl
+
+
+@pytest.fixture(scope="session")
+def demo_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A runs folder with a short finished run of each arm."""
+    root = tmp_path_factory.mktemp("demo") / "runs"
+    for recipe in ("baseline", "contrastive", "full"):
+        done = run_accl("train", recipe, "--profile", "demo", "--runs", str(root), *SHORT)
+        assert done.returncode == 0, done.stderr
+    return root
+
+
+@pytest.fixture(scope="session")
+def full_run(demo_runs: Path) -> RunDir:
+    """The short finished run of the `full` arm."""
+    return list_runs(demo_runs)[-1]

@@ -1,0 +1,147 @@
+"""The mistakes of a newcomer: one clear line, a next step, an exit code of its own, nothing half-written."""
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import typer
+from conftest import Accl, run_accl
+
+from accl.cli.main import COMMANDS
+from accl.errors import (
+    AcclError,
+    CompareError,
+    ConfigError,
+    DataError,
+    DeviceError,
+    HubError,
+    RunError,
+    TerminalError,
+    TrainingError,
+)
+
+
+def fails(tmp_path: Path, *arguments: str, **env: str) -> tuple[int, str]:
+    """Exit code and stderr of a command that must leave nothing behind in the runs folder."""
+    root = tmp_path / "runs"
+    done = run_accl(*arguments, cwd=tmp_path, ACCL_RUNS=str(root), **env)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr + done.stdout
+    assert done.stdout == ""
+    assert not root.exists() or not any(root.iterdir())
+    lines = done.stderr.strip().splitlines()
+    assert lines[-2].startswith("error: ")
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("train", "ful", "--profile", "demo"), ConfigError.exit_code, ["'full'"]),
+        (("train", "full", "--profile", "dem"), ConfigError.exit_code, ["'demo'"]),
+        (("train", "full", "--profile", "demo", "--set", "optim.lrr=1"), ConfigError.exit_code, ["'optim.lr'"]),
+        (("train", "full", "--profile", "demo", "--set", "train.epochs=ten"), ConfigError.exit_code, ["number"]),
+        (("train", "full"), DeviceError.exit_code, ["no NVIDIA GPU", "--profile demo"]),
+        (
+            ("train", "full", "--set", "train.device=cpu"),
+            HubError.exit_code,
+            ["microsoft/deberta-v3-base", "model.name=DIR"],
+        ),
+        (
+            ("train", "full", "--profile", "demo", "--set", "data.path=nowhere"),
+            DataError.exit_code,
+            ["nowhere"],
+        ),
+        (
+            ("train", "full", "--profile", "demo", "--set", "model.name=./nowhere"),
+            ConfigError.exit_code,
+            ["./nowhere"],
+        ),
+        (("compare", "baseline", "full"), CompareError.exit_code, ["accl train baseline"]),
+        (("show", "last"), RunError.exit_code, ["accl runs"]),
+        (("stop", "7f3a"), RunError.exit_code, ["7f3a"]),
+        (("resume", "7f3a"), RunError.exit_code, ["7f3a"]),
+        (("tui",), TerminalError.exit_code, ["accl runs"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_mistakes_end_in_one_clear_line(
+    tmp_path: Path, arguments: tuple[str, ...], code: int, words: list[str]
+) -> None:
+    returned, said = fails(tmp_path, *arguments, CUDA_VISIBLE_DEVICES="")
+    assert returned == code, said
+    for word in words:
+        assert word in said
+
+
+def test_a_malformed_question_is_named_by_file_and_row(tmp_path: Path) -> None:
+    folder = tmp_path / "mmlu" / "test"
+    folder.mkdir(parents=True)
+    (folder / "anatomy_test.csv").write_text("one,a,b,c,d,A\ntwo,a,b,c,d,E\n")
+    code, said = fails(tmp_path, "train", "full", "--profile", "demo", "--set", "data.path=mmlu")
+    assert code == DataError.exit_code
+    assert "anatomy_test.csv" in said
+    assert "2" in said
+
+
+def test_a_runs_folder_that_is_a_file_is_one_clear_line(tmp_path: Path, accl: Accl) -> None:
+    (tmp_path / "runs").write_text("")
+    done = accl("train", "full", "--profile", "demo", "--runs", str(tmp_path / "runs"))
+    assert done.returncode == RunError.exit_code
+    assert "cannot be written" in done.stderr
+    assert "--runs" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_exit_codes_tell_errors_apart() -> None:
+    family = [AcclError, ConfigError, DataError, HubError, DeviceError, RunError, CompareError, TrainingError]
+    codes = [kind.exit_code for kind in (*family, TerminalError)]
+    assert len(set(codes)) == len(codes)
+    assert 0 not in codes
+    assert 2 not in codes  # typer's own, for a command line that cannot be read
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_says_what_each_command_says_of_itself(name: str) -> None:
+    module, attribute, words = COMMANDS[name]
+    found = getattr(import_module(module), attribute)
+    own = found.info.help if isinstance(found, typer.Typer) else inspect.getdoc(found)
+    assert own.splitlines()[0] == words
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name: str, accl: Accl) -> None:
+    done = accl(name, "--help")
+    assert done.returncode == 0
+    assert COMMANDS[name][2].split(".")[0] in " ".join(done.stdout.split())
+
+
+def test_help_imports_nothing_heavy() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys\nfrom accl.cli.main import app\n"
+        "try: app(['--help'])\nexcept SystemExit: pass\n"
+        "print([m for m in ('torch', 'transformers', 'duckdb', 'numpy', 'textual', 'pydantic') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_no_runs_yet_says_how_to_start_one(tmp_path: Path, accl: Accl) -> None:
+    done = accl("runs", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "accl train full --profile demo" in done.stdout
+
+
+def test_config_show_prints_values_with_their_origin_as_yaml(accl: Accl) -> None:
+    import yaml
+
+    done = accl("config", "show", "baseline", "--profile", "demo", "--set", "optim.lr=1e-4")
+    assert yaml.safe_load(done.stdout)["optim"]["lr"] == 1e-4
+    assert "# --set" in done.stdout
+    assert "# recipe baseline" in done.stdout

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from accl import config
+from accl.config import available, difference, dump, flat, load, resolve
+from accl.errors import ConfigError
+
+PAPER = {
+    "data.path": "cais/mmlu",
+    "data.revision": "c30699e8356da336a370243923dbaf21066bb9fe",
+    "model.name": "microsoft/deberta-v3-base",
+    "model.revision": "8ccc9b6f36199bec6961081d44eb72fb3f7353f3",
+    "model.contrastive_dim": 256,
+    "loss.classification_weight": 0.7,
+    "loss.contrastive_weight": 0.3,
+    "loss.temperature": 0.07,
+    "curriculum.temperature": 2.0,
+    "curriculum.warmup_epochs": 2,
+    "curriculum.update_every": 100,
+    "optim.lr": 2e-5,
+    "optim.schedule": "cosine",
+    "optim.warmup_ratio": 0.1,
+    "train.batch_size": 16,
+    "train.precision": "bf16",
+    "train.epochs": 10,
+    "train.seed": 42,
+}
+
+
+def test_full_under_paper_has_every_number_of_the_method() -> None:
+    values = flat(resolve("full", "paper").config)
+    assert {key: values[key] for key in PAPER} == PAPER
+
+
+@pytest.mark.parametrize("profile", ["demo", "minilm", "paper"])
+def test_arms_differ_in_loss_and_curriculum_only(profile: str) -> None:
+    arms = {name: resolve(name, profile).config for name in ("baseline", "contrastive", "full")}
+    assert arms["baseline"].loss.contrastive_weight == 0
+    assert set(difference(arms["baseline"], arms["contrastive"])) == {
+        "recipe",
+        "loss.classification_weight",
+        "loss.contrastive_weight",
+    }
+    assert set(difference(arms["contrastive"], arms["full"])) == {"recipe", "curriculum.policy"}
+
+
+def test_later_layers_win_and_are_named_as_origin() -> None:
+    resolved = resolve("baseline", "demo", ["optim.lr=3e-4"])
+    assert resolved.config.optim.lr == 3e-4
+    assert resolved.origin["optim.lr"] == "--set"
+    assert resolved.origin["train.max_steps"] == "profile demo"
+    assert resolved.origin["loss.contrastive_weight"] == "recipe baseline"
+    assert resolved.origin["optim.weight_decay"] == "base"
+
+
+def test_a_data_path_alone_means_a_folder() -> None:
+    assert resolve("full", "paper", ["data.path=somewhere"]).config.data.source == "folder"
+    explicit = resolve("full", "paper", ["data.path=org/other", "data.source=hub"]).config.data
+    assert (explicit.source, explicit.path) == ("hub", "org/other")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("ful", "demo", []), ["'ful'", "'full'", "baseline"]),
+        (("full", "dmo", []), ["profile", "'demo'"]),
+        (("full", "demo", ["train.batchsize=3"]), ["'train.batchsize'", "'train.batch_size'"]),
+        (("full", "demo", ["batch_size=3"]), ["'train.batch_size'"]),
+        (("full", "demo", ["train.batch_size=many"]), ["train.batch_size='many'", "integer"]),
+        (("full", "demo", ["train.batch_size=15"]), ["15", "questions_per_task"]),
+        (("full", "demo", ["train.batch_size"]), ["key=value"]),
+        (("full", "demo", ["data.source=web"]), ["data.source", "'hub'"]),
+        (("full", "demo", ["loss.classification_weight=0", "loss.contrastive_weight=0"]), ["nothing to learn"]),
+        (("missing.yaml", "demo", []), ["missing.yaml"]),
+        (("../recipes/full", "demo", []), ["Unknown recipe"]),
+    ],
+)
+def test_mistakes_name_what_was_meant(arguments: tuple[str, str, list[str]], words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve(*arguments)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_recipe_of_ones_own_is_a_file(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("loss:\n  denominator: all\n")
+    resolved = resolve(str(mine), "demo")
+    assert resolved.config.recipe == "mine"
+    assert resolved.config.loss.denominator == "all"
+    mine.write_text("loss:\n  denominatr: all\n")
+    with pytest.raises(ConfigError, match=r"loss\.denominator"):
+        resolve(str(mine), "demo")
+    mine.write_text("loss: [")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        resolve(str(mine), "demo")
+
+
+@pytest.mark.parametrize("recipe", available("recipes"))
+@pytest.mark.parametrize("profile", available("profiles"))
+def test_what_is_written_is_read_back(tmp_path: Path, recipe: str, profile: str) -> None:
+    original = resolve(recipe, profile).config
+    (tmp_path / "config.yaml").write_text(dump(original))
+    assert load(tmp_path / "config.yaml") == original
+
+
+def test_every_key_has_a_value_in_base_and_the_other_way_round() -> None:
+    resolved = resolve("full", "paper")
+    keys = {key for key in flat(resolved.config) if "." in key}
+    assert keys == set(resolved.origin)
+
+
+@given(st.sampled_from(sorted(PAPER)), st.text(max_size=20))
+def test_any_override_either_resolves_or_is_refused_in_words(key: str, text: str) -> None:
+    try:
+        resolved = resolve("full", "demo", [f"{key}={text}"])
+    except ConfigError:
+        return
+    assert resolved.origin[key] == "--set"
+
+
+def test_configuration_does_not_import_torch() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, accl.config, accl.store.reader, accl.launch.process; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+    assert config.configs_folder().is_dir()

@@ -1,0 +1,218 @@
+"""Real training processes on the built-in benchmark."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import SHORT, Accl, run_accl
+from safetensors.numpy import load_file
+
+from accl.config import load
+from accl.store.reader import Follower, query
+from accl.store.rundir import RunDir, find_run, list_runs
+from accl.store.state import State, observe, read_state
+
+# Longer than any test waits.
+LONG = ["--set=train.max_steps=5000", "--set=eval.every=4000"]
+
+
+def wait_for(run: RunDir, step: int) -> None:
+    """Until the run has done so many steps."""
+    deadline = time.monotonic() + 120
+    while read_state(run).step < step:
+        assert observe(run).state.active, observe(run)
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def detach(root: Path, *extra: str) -> RunDir:
+    done = run_accl("train", "full", "--profile", "demo", "--runs", str(root), "--detach", *SHORT, *extra)
+    assert done.returncode == 0, done.stderr
+    return find_run(root, done.stdout.strip())
+
+
+def wait_until_ended(run: RunDir) -> State:
+    deadline = time.monotonic() + 120
+    while observe(run).state.active:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return observe(run).state
+
+
+def test_a_finished_run_has_recorded_everything(full_run: RunDir) -> None:
+    follower = Follower(full_run)
+    follower.refresh()
+    state = observe(full_run)
+    assert (state.state, state.step, state.total_steps, state.exit_code) == (State.FINISHED, 12, 12, 0)
+    for name in ("loss", "classification", "contrastive", "accuracy", "anchor_share", "grad_norm", "lr"):
+        series = follower.series[f"train/{name}"]
+        assert series.steps == list(range(1, 13)), name
+        assert np.isfinite(series.values).all(), name
+    assert follower.series["validation/accuracy"].steps == [6, 12]
+    k = len(follower.tasks)
+    assert k == 57
+    assert [w.step for w in follower.curriculum] == [0, 2, 4, 6, 8, 10, 12]
+    for weights in follower.curriculum:
+        assert weights.weights.sum() == pytest.approx(1, abs=1e-5)
+        assert weights.drawn.sum() == 16 * weights.step
+    assert follower.curriculum[0].weights == pytest.approx(1 / k)
+    assert follower.curriculum[-1].policy == "confusion"
+    assert follower.curriculum[-1].weights.std() > 0
+    assert follower.confusion["similarity"].matrix.shape == (k, k)
+    assert np.nanmax(follower.confusion["similarity/test"].matrix) <= 1 + 1e-5
+    assert follower.confusion["similarity/test"].counts.sum() > 0
+    assert {"floor/test/majority_letter", "floor/validation/longest_option"} <= set(follower.meta)
+    assert follower.system["rss"][1]
+    assert any("random weights" in event.message for event in follower.events)
+
+
+def test_predictions_agree_with_the_reported_accuracy(full_run: RunDir) -> None:
+    rows, evals, tasks = query(
+        full_run.database,
+        ("SELECT question_id, task, gold, predicted, probabilities FROM run.predictions WHERE split = 'test'", ()),
+        ("SELECT n, accuracy FROM run.evals WHERE split = 'test'", ()),
+        ("SELECT sum(n), sum(correct) FROM run.task_evals WHERE split = 'test'", ()),
+    )
+    assert len({row[0] for row in rows}) == len(rows) == evals[0][0] == tasks[0][0]
+    correct = sum(gold == predicted for _, _, gold, predicted, _ in rows)
+    assert correct / len(rows) == pytest.approx(evals[0][1])
+    assert correct == tasks[0][1]
+    probabilities = np.array([row[4] for row in rows])
+    assert probabilities.sum(1) == pytest.approx(1, abs=1e-4)
+    assert (probabilities.argmax(1) == [row[3] for row in rows]).mean() > 0.99
+
+
+def test_arms_do_what_their_recipes_say(demo_runs: Path) -> None:
+    followers = {load(run.config).recipe: Follower(run) for run in list_runs(demo_runs)}
+    for follower in followers.values():
+        follower.refresh()
+    assert "train/contrastive" not in followers["baseline"].series
+    assert "train/contrastive" in followers["contrastive"].series
+    for arm in ("baseline", "contrastive"):
+        assert all(w.policy == "uniform" and w.weights.std() < 1e-6 for w in followers[arm].curriculum)
+    baseline = followers["baseline"].series
+    assert baseline["train/loss"].values == pytest.approx(baseline["train/classification"].values)
+    full = followers["full"].series
+    assert full["train/loss"].values == pytest.approx(
+        0.7 * np.array(full["train/classification"].values) + 0.3 * np.array(full["train/contrastive"].values), abs=1e-5
+    )
+
+
+def test_equal_seeds_draw_equal_batches_in_both_contrastive_arms_while_weights_are_uniform(demo_runs: Path) -> None:
+    followers = {load(run.config).recipe: Follower(run) for run in list_runs(demo_runs)}
+    for follower in followers.values():
+        follower.refresh()
+    drawn = {name: follower.curriculum[1].drawn.tolist() for name, follower in followers.items()}
+    assert drawn["baseline"] == drawn["contrastive"] == drawn["full"]
+
+
+def test_provenance_names_what_the_result_depends_on(full_run: RunDir) -> None:
+    found = full_run.read_json(full_run.provenance)
+    assert found["packages"]["torch"]
+    assert found["data"]["fingerprint"]
+    assert found["data"]["splits"]["test"] > 0
+    assert found["model"]["pretrained"] is False
+    assert found["model"]["parameters"] > 100_000
+    assert found["device"]["type"] == "cpu"
+    assert found["determinism"]["seed"] == 42
+    assert found["command"][1:3] == ["train", "full"]
+
+
+def test_checkpoints_are_safetensors_named_as_in_transformers(full_run: RunDir) -> None:
+    state = read_state(full_run)
+    last = full_run.checkpoints / state.checkpoint_last
+    assert sorted(path.name for path in last.iterdir()) == ["model.safetensors", "optimizer.safetensors", "state.json"]
+    weights = load_file(last / "model.safetensors")
+    assert "encoder.embeddings.word_embeddings.weight" in weights
+    assert "encoder.encoder.layer.0.attention.self.query_proj.weight" in weights
+    assert {path.name for path in full_run.checkpoints.iterdir()} == {state.checkpoint_last, state.checkpoint_best}
+
+
+def test_training_lets_go_of_its_terminal_and_stops_gracefully_when_asked(tmp_path: Path, accl: Accl) -> None:
+    run = detach(tmp_path, *LONG)
+    wait_for(run, 3)
+    assert os.getsid(read_state(run).pid) == read_state(run).pid
+    done = accl("stop", "last", "--runs", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    state = observe(run)
+    assert state.state is State.STOPPED
+    assert state.checkpoint_last == f"step-{state.step:08d}"
+    again = accl("stop", "last", "--runs", str(tmp_path))
+    assert again.returncode == 7
+    assert "not running" in again.stderr
+
+
+def test_ctrl_c_in_the_foreground_asks_for_a_checkpoint(tmp_path: Path) -> None:
+    foreground = subprocess.Popen(
+        [sys.executable, "-m", "accl.cli.main", "train", "full", "-p", "demo", "--runs", str(tmp_path), *SHORT, *LONG],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list_runs(tmp_path):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    run = list_runs(tmp_path)[0]
+    wait_for(run, 2)
+    foreground.send_signal(signal.SIGINT)
+    _, said = foreground.communicate(timeout=60)
+    assert foreground.returncode == 0
+    assert "stopping after this step" in said
+    assert observe(run).state is State.STOPPED
+
+
+def test_a_failure_names_its_reason_and_how_to_read_on(tmp_path: Path, accl: Accl) -> None:
+    wild = ["--set=optim.lr=1e30", "--set=optim.max_grad_norm=1e30"]
+    done = accl("train", "full", "--profile", "demo", "--runs", str(tmp_path), *SHORT, *wild)
+    assert done.returncode == 9
+    assert "The loss is" in done.stderr
+    assert "accl logs" in done.stderr
+    assert "Traceback" not in done.stderr
+    [run] = list_runs(tmp_path)
+    assert observe(run).state is State.FAILED
+
+
+def test_show_prints_the_promised_keys(full_run: RunDir, accl: Accl) -> None:
+    done = accl("show", full_run.id, "--format", "json", "--runs", str(full_run.path.parent))
+    shown = json.loads(done.stdout)
+    assert {"id", "state", "recipe", "profile", "seed", "step", "total_steps", "metrics"} <= set(shown)
+    assert (shown["state"], shown["recipe"], shown["step"]) == ("finished", "full", 12)
+    assert shown["metrics"]["test/accuracy"] > 0
+    text = accl("show", full_run.id, "--runs", str(full_run.path.parent)).stdout
+    assert "longest option" in text
+
+
+def test_runs_lists_every_run_newest_first(demo_runs: Path, accl: Accl) -> None:
+    done = accl("runs", "--format", "csv", "--runs", str(demo_runs))
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert [row["recipe"] for row in rows] == ["full", "contrastive", "baseline"]
+    assert {row["state"] for row in rows} == {"finished"}
+    narrow = accl("runs", "--runs", str(demo_runs), COLUMNS="80").stdout
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert "✓ finished" in narrow
+
+
+def test_logs_print_the_console_and_follow_ends_with_the_run(full_run: RunDir, accl: Accl) -> None:
+    root = str(full_run.path.parent)
+    whole = accl("logs", full_run.id, "--runs", root).stdout
+    assert whole == full_run.console.read_text()
+    assert accl("logs", full_run.id, "-n", "1", "--runs", root).stdout == whole.splitlines(keepends=True)[-1]
+    assert accl("logs", full_run.id, "--follow", "--runs", root).stdout == whole
+
+
+def test_the_three_arms_compare_from_the_command_line(demo_runs: Path, accl: Accl) -> None:
+    done = accl("compare", "baseline", "contrastive", "full", "--runs", str(demo_runs), "--format", "json")
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    assert [arm["recipe"] for arm in shown["arms"]] == ["baseline", "contrastive", "full"]
+    assert all(0 <= arm["p"] <= 1 for arm in shown["arms"][1:])

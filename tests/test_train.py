@@ -215,4 +215,4 @@ def test_the_three_arms_compare_from_the_command_line(demo_runs: Path, accl: Acc
     assert done.returncode == 0, done.stderr
     shown = json.loads(done.stdout)
     assert [arm["recipe"] for arm in shown["arms"]] == ["baseline", "contrastive", "full"]
-    assert all(0 <= arm["p"] <= 1 for arm in shown["arms"][1:])
+    assert all(0 <= arm["p_holm"] <= 1 for arm in shown["arms"][1:])

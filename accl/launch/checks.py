@@ -1,0 +1,397 @@
+"""What `accl doctor` looks at: the packages and the machine, and which profiles can train on it."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import locale
+import os
+import re
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+
+import psutil
+
+from accl import __version__
+from accl.config import Config, resolve
+from accl.data import hub
+from accl.data.sources import load_corpus
+from accl.errors import AcclError
+from accl.launch.gpus import Gpu, gpus
+
+OLDEST_PYTHON = (3, 11)
+NAMED = ("torch", "transformers", "duckdb", "textual")  # the packages that get a line of their own
+HUB_SECONDS = 1.0  # a doctor should answer at once; a Hub slower than this is of little use
+GB = 1e9
+
+# A checkpoint of DeBERTa-v3-base is 185 M parameters x 4 bytes, and twice that for AdamW's moments: 2.2 GB; a run
+# keeps two of them.
+SMALL_DISK, NO_DISK = 10 * GB, 0.2 * GB
+SMALL_MEMORY = 2 * GB  # the demo, the smallest profile, takes 0.6 GB
+SMALLEST_TERMINAL = (80, 24)
+BF16_SINCE = (8, 0)  # compute capability of Ampere
+
+_NETWORK = re.compile(
+    r"nfs\d?|cifs|smb\w*|ceph|lustre|gpfs|beegfs|afs|9p|glusterfs|fuse\.(sshfs|glusterfs|s3fs|gcsfuse)"
+)
+
+
+class Level(StrEnum):
+    """How a check came out."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+    @property
+    def icon(self) -> str:
+        """A sign beside the word, so that nothing is told by colour alone."""
+        return {"ok": "✓", "warn": "!", "fail": "✗"}[self.value]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line: what was looked at, how it came out, what was found, and what to do next.
+
+    Args:
+        blocks: the profiles that cannot train because of it.
+    """
+
+    name: str
+    level: Level
+    found: str
+    advice: str = ""
+    blocks: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Report:
+    """All checks, and whether at least one of the profiles can train here."""
+
+    checks: list[Check] = field(default_factory=list)
+    usable: list[str] = field(default_factory=list)
+
+
+def examine(profiles: Sequence[str], runs: Path, terminal: Sequence[int] = (0, 1, 2)) -> Report:
+    """Look at everything that training these profiles needs.
+
+    Args:
+        profiles: names or paths.
+        runs: the folder of the runs; it is not made.
+        terminal: file descriptors, one of which is the terminal.
+
+    Raises:
+        ConfigError: there is no such profile, or it does not validate.
+    """
+    configs = {name: resolve("full", name).config for name in profiles}
+    needs_hub = any(_from_hub(config) for config in configs.values())
+    answer = _Answer() if needs_hub else None  # asked first, so that it is waited for beside the other checks
+    found_gpus = gpus()
+    every = frozenset(profiles)
+    checks = [
+        *_versions(every),
+        _gpu(found_gpus, configs),
+        *_processor(),
+        *_folders(runs, every),
+        *_terminal(terminal),
+    ]
+    reachable = answer is not None and answer.wait()
+    if answer is not None:
+        checks.append(_hub(reachable))
+    checks += _model_and_data(configs, reachable)
+    blocked = frozenset[str]().union(*(check.blocks for check in checks))
+    usable = [name for name in profiles if name not in blocked]
+    hurdles = {name: [check.name for check in checks if name in check.blocks] for name in profiles}
+    checks += [_verdict(name, hurdles[name]) for name in profiles]
+    return Report(checks, usable)
+
+
+# Packages ----------------------------------------------------------------------------------------
+
+
+def _versions(every: frozenset[str]) -> Iterator[Check]:
+    good = sys.version_info[:2] >= OLDEST_PYTHON
+    advice = "" if good else f"Make the virtual environment with Python {'.'.join(map(str, OLDEST_PYTHON))} or newer."
+    shown = ".".join(map(str, sys.version_info[:3]))
+    yield Check("python", Level.OK if good else Level.FAIL, shown, advice, frozenset() if good else every)
+    try:
+        own, wanted = metadata.version("accl"), metadata.requires("accl") or []
+    except metadata.PackageNotFoundError:
+        yield Check("accl", Level.WARN, f"{__version__}, not installed", "Type: pip install -c requirements.txt -e .")
+        return
+    same = own == __version__
+    advice = "" if same else "Type: pip install -c requirements.txt -e ."
+    said = own if same else f"{__version__}, installed as {own}"
+    yield Check("accl", Level.OK if same else Level.WARN, said, advice)
+    yield from requirements_met(wanted, every)
+
+
+def requirements_met(wanted: Iterable[str], every: frozenset[str]) -> Iterator[Check]:
+    """Compare requirement strings with what is installed: a line for each in `NAMED`, one line for all others."""
+    from packaging.requirements import Requirement
+
+    fine, wrong = [], []
+    for requirement in map(Requirement, wanted):
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        asked = f"{requirement.name}{requirement.specifier}"
+        try:
+            found = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            found = "missing"
+        good = found != "missing" and requirement.specifier.contains(found, prereleases=True)
+        if requirement.name in NAMED:
+            advice = "" if good else f"Type: pip install '{asked}'"
+            level, blocks = (Level.OK, frozenset[str]()) if good else (Level.FAIL, every)
+            yield Check(requirement.name, level, f"{found} (needs {requirement.specifier})", advice, blocks)
+        elif good:
+            fine.append(requirement.name)
+        else:
+            wrong.append((requirement.name, found, asked))
+    if wrong:
+        said = ", ".join(f"{name} {found}" for name, found, _ in wrong)
+        advice = "Type: pip install " + " ".join(f"'{asked}'" for *_, asked in wrong)
+        yield Check("other packages", Level.FAIL, said, advice, every)
+    elif fine:
+        yield Check("other packages", Level.OK, f"all {len(fine)} as needed")
+
+
+# Machine -----------------------------------------------------------------------------------------
+
+
+def _gpu(found: Sequence[Gpu], configs: Mapping[str, Config]) -> Check:
+    wanting = frozenset(name for name, config in configs.items() if config.train.device == "cuda")
+    glad = [name for name, config in configs.items() if config.train.device == "auto"]
+    if not found:
+        said = "no NVIDIA GPU"
+        if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+            said += " (CUDA_VISIBLE_DEVICES hides them all)"
+        if wanting:
+            advice = "Use a machine with one, or type: accl train full --profile demo"
+            return Check("GPU", Level.FAIL, f"{said} (needed by {' and '.join(sorted(wanting))})", advice, wanting)
+        if glad:
+            return Check("GPU", Level.WARN, said, f"{' and '.join(glad)} will train on the CPU, slowly.")
+        return Check("GPU", Level.OK, f"{said}, and none needed")
+    import pynvml
+
+    driver = pynvml.nvmlSystemGetDriverVersion()
+    newest = int(pynvml.nvmlSystemGetCudaDriverVersion()) // 1000
+    memory = ", ".join(f"{gpu.name} {gpu.memory_total / GB:.0f} GB" for gpu in found)
+    said = f"{memory}; driver {driver if isinstance(driver, str) else driver.decode()}"
+    built = torch_cuda()
+    if built is None:
+        advice = "The installed torch is a build for CPUs. Install the CUDA build of the same version."
+        return Check("GPU", Level.FAIL if wanting else Level.WARN, said, advice, wanting)
+    if int(built.split(".")[0]) > newest:
+        advice = f"torch is built for CUDA {built} and the driver knows CUDA {newest}: update the driver."
+        return Check("GPU", Level.FAIL if wanting else Level.WARN, said, advice, wanting)
+    capability = min(
+        tuple(pynvml.nvmlDeviceGetCudaComputeCapability(pynvml.nvmlDeviceGetHandleByIndex(gpu.index))) for gpu in found
+    )
+    if capability < BF16_SINCE:
+        advice = "It computes bf16 slowly; use --set train.precision=fp32"
+        return Check("GPU", Level.WARN, f"{said}; compute capability {capability[0]}.{capability[1]}", advice)
+    return Check("GPU", Level.OK, said)
+
+
+def torch_cuda() -> str | None:
+    """The CUDA version that the installed torch is built for, read from its version file: importing torch is slow."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return None
+    file = Path(spec.origin).with_name("version.py")
+    match = re.search(r"^cuda\b[^=]*=\s*'([\d.]+)'", file.read_text(encoding="utf-8"), re.M) if file.is_file() else None
+    return match[1] if match else None
+
+
+def _processor() -> Iterator[Check]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    yield Check("CPU", Level.OK, f"{cores} core{'s' if cores > 1 else ''}")
+    memory = psutil.virtual_memory()
+    total, free = float(memory.total), float(memory.available)
+    limit = Path("/sys/fs/cgroup/memory.max")  # a container's own limit, when there is one
+    text = limit.read_text().strip() if limit.is_file() else "max"
+    if text.isdigit() and int(text) < total:
+        total, free = float(text), min(free, float(text))
+    said = f"{free / GB:.1f} of {total / GB:.1f} GB free"
+    if free < SMALL_MEMORY:
+        yield Check("memory", Level.WARN, said, "The demo takes 0.6 GB, larger profiles more: close something.")
+    else:
+        yield Check("memory", Level.OK, said)
+
+
+def _folders(runs: Path, every: frozenset[str]) -> Iterator[Check]:
+    elsewhere = "Choose another folder with --runs DIR or the environment variable ACCL_RUNS."
+    problem = unwritable(runs)
+    if problem:
+        yield Check("runs folder", Level.FAIL, f"{runs}: {problem}", elsewhere, every)
+        return
+    kind = file_system(runs)
+    if _NETWORK.fullmatch(kind):
+        advice = f"DuckDB needs file locks, which are unsure on a network file system. {elsewhere}"
+        yield Check("runs folder", Level.WARN, f"{runs} is writable, on {kind}", advice)
+    else:
+        yield Check("runs folder", Level.OK, f"{runs} is writable" + (f", on {kind}" if kind else ""))
+    free = psutil.disk_usage(str(_existing(runs))).free
+    said = f"{free / GB:.1f} GB free"
+    if free < NO_DISK:
+        yield Check("disk", Level.FAIL, said, f"Make room. {elsewhere}", every)
+    elif free < SMALL_DISK:
+        yield Check("disk", Level.WARN, said, f"Two checkpoints of a paper run take 4.4 GB. {elsewhere}")
+    else:
+        yield Check("disk", Level.OK, said)
+    cache = hub.cache_folder()
+    problem = unwritable(cache)
+    advice = "Choose another with the environment variable ACCL_CACHE." if problem else ""
+    said = f"{cache}: {problem}" if problem else f"{cache} is writable"
+    yield Check("cache folder", Level.FAIL if problem else Level.OK, said, advice, every if problem else frozenset())
+
+
+def unwritable(folder: Path) -> str:
+    """Why no run can be kept in a folder, or nothing. A file is really made and locked; the folder is not made."""
+    place = _existing(folder)
+    try:
+        with tempfile.TemporaryFile(dir=place, prefix=".accl-doctor-") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kind of lock that DuckDB takes
+    except OSError as error:
+        where = "" if place == folder else f" in {place}"
+        return f"cannot be written{where} ({error.strerror})"
+    return ""
+
+
+def file_system(folder: Path) -> str:
+    """The kind of file system a folder is (or would be) on, as the system calls it; empty if unknown."""
+    place = _existing(folder)
+    mounts = [part for part in psutil.disk_partitions(all=True) if place.is_relative_to(part.mountpoint)]
+    # The longest path is the nearest mount; of several on one path, the last hides the others.
+    nearest = max(enumerate(mounts), key=lambda pair: (len(Path(pair[1].mountpoint).parts), pair[0]), default=None)
+    return nearest[1].fstype if nearest else ""
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
+    path = folder.expanduser().resolve()
+    return next((place for place in (path, *path.parents) if place.exists()), path)
+
+
+# Terminal ----------------------------------------------------------------------------------------
+
+
+def _terminal(descriptors: Sequence[int]) -> Iterator[Check]:
+    screen = next((number for number in descriptors if os.isatty(number)), None)
+    kind = os.environ.get("TERM", "")
+    if screen is None or kind in ("", "dumb"):
+        said = "none here" if screen is None else f"TERM={kind or '(not set)'}"
+        yield Check("terminal", Level.WARN, said, "accl tui needs a terminal; accl runs and accl show do not.")
+    else:
+        width, height = os.get_terminal_size(screen)
+        small = width < SMALLEST_TERMINAL[0] or height < SMALLEST_TERMINAL[1]
+        advice = f"Make it {SMALLEST_TERMINAL[0]} x {SMALLEST_TERMINAL[1]} or larger for accl tui." if small else ""
+        yield Check("terminal", Level.WARN if small else Level.OK, f"{kind}, {width} x {height}", advice)
+        yield _colours(kind)
+    encoding = locale.getpreferredencoding(False)
+    if encoding.lower().replace("-", "") == "utf8":
+        yield Check("locale", Level.OK, encoding)
+    else:
+        yield Check("locale", Level.WARN, encoding, "Charts need UTF-8. Type: export LANG=C.UTF-8")
+
+
+def _colours(kind: str) -> Check:
+    if os.environ.get("NO_COLOR"):
+        return Check("colours", Level.WARN, "turned off by NO_COLOR", "For the confusion grid: unset NO_COLOR")
+    if os.environ.get("COLORTERM", "").lower() in ("truecolor", "24bit"):
+        return Check("colours", Level.OK, "16.7 million")
+    if "256" in kind:
+        return Check("colours", Level.OK, "256")
+    advice = "If your terminal knows more colours, type: export COLORTERM=truecolor"
+    return Check("colours", Level.WARN, "8 or 16, as far as is known", advice)
+
+
+# Hub, model and data -----------------------------------------------------------------------------
+
+
+class _Answer:
+    """Asks the Hub on a thread: a name server that is out of reach waits longer than any timeout of ours."""
+
+    def __init__(self) -> None:
+        from huggingface_hub import get_session
+
+        get_session()  # made here, so that only the asking itself is on the clock
+        self._reachable = False
+        self._thread = threading.Thread(target=self._ask, daemon=True)
+        self._thread.start()
+
+    def _ask(self) -> None:
+        self._reachable = hub.reachable(HUB_SECONDS)
+
+    def wait(self) -> bool:
+        self._thread.join(HUB_SECONDS)
+        return self._reachable
+
+
+def _from_hub(config: Config) -> bool:
+    name = config.model.name
+    return config.data.source == "hub" or not (name.startswith("random:") or hub.is_local(name))
+
+
+def _hub(reachable: bool) -> Check:
+    if reachable:
+        return Check("Hub", Level.OK, f"{hub.endpoint()} answers")
+    advice = "Fine if model and data are cached. Else use local folders: --set data.path=DIR --set model.name=DIR"
+    said = "HF_HUB_OFFLINE is set" if hub.is_offline() else f"{hub.endpoint()} is out of reach"
+    return Check("Hub", Level.WARN, said, advice)
+
+
+def _model_and_data(configs: Mapping[str, Config], reachable: bool) -> Iterator[Check]:
+    """One line for each model and each data set, however many profiles share it."""
+    models: dict[tuple[str, str], list[str]] = {}
+    sets: dict[tuple[str, str, str], list[str]] = {}
+    for name, config in configs.items():
+        models.setdefault((config.model.name, config.model.revision), []).append(name)
+        sets.setdefault((config.data.source, config.data.path, config.data.revision), []).append(name)
+    for (name, revision), users in models.items():
+        if name.startswith("random:"):
+            yield Check("model", Level.OK, f"{name} comes with accl")
+        elif hub.is_local(name):
+            yield _local("model", name, partial(hub.local_model, name), users)
+        else:
+            yield _pinned("model", name, hub.cached_model(name, revision), users, reachable)
+    for (source, path, revision), users in sets.items():
+        if source == "synthetic":
+            yield Check("data", Level.OK, "the built-in benchmark comes with accl")
+        elif source == "folder":
+            yield _local("data", path, partial(load_corpus, source, path), users)
+        else:
+            yield _pinned("data", path, hub.cached_data(path, revision), users, reachable)
+
+
+def _local(part: str, folder: str, load: Callable[[], object], users: Sequence[str]) -> Check:
+    try:
+        load()
+    except AcclError as error:
+        return Check(part, Level.FAIL, error.what, error.hint, frozenset(users))
+    return Check(part, Level.OK, f"{folder} is complete")
+
+
+def _pinned(part: str, repo: str, cached: Path | None, users: Sequence[str], reachable: bool) -> Check:
+    if cached is not None:
+        return Check(part, Level.OK, f"{repo} is cached")
+    if reachable:
+        return Check(part, Level.OK, f"{repo} is not cached; the first run fetches it")
+    advice = f"Connect to the Hub, or use a local folder: --set {'model.name' if part == 'model' else 'data.path'}=DIR"
+    said = f"{repo} is neither cached nor within reach (needed by {' and '.join(users)})"
+    return Check(part, Level.FAIL, said, advice, frozenset(users))
+
+
+def _verdict(profile: str, hurdles: Sequence[str]) -> Check:
+    name = f"profile {profile}"
+    if hurdles:
+        return Check(name, Level.FAIL, f"cannot train here: {', '.join(hurdles)}", "See the lines above.")
+    return Check(name, Level.OK, "can train here", f"Type: accl train full --profile {profile}")

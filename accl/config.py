@@ -7,13 +7,15 @@ makes the arm), and ``--set key=value``.
 from __future__ import annotations
 
 import difflib
+import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from accl.errors import ConfigError
 
@@ -21,6 +23,46 @@ DEFAULT_PROFILE = "paper"
 
 # libyaml's loader where PyYAML was built with it: seven times as fast, which a folder of many runs feels.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+# Forms of negatives and policies, with the parameter that some take in brackets.
+NEGATIVES: dict[str, str] = {"all": "", "hardest": "k", "semi_hard": "margin", "debiased": "class prior"}
+POLICIES: dict[str, str] = {
+    "uniform": "",
+    "proportional": "alpha",
+    "confusion": "",
+    "seed_literal": "",
+    "uncertainty": "",
+    "uncertainty_gradient": "",
+    "loss_bandit": "",
+    "learning_progress": "",
+    "fixed": "",
+}
+
+
+def parse_choice(text: str) -> tuple[str, float]:
+    """``name`` or ``name(number)`` as (name, number); the number is NaN where there is none.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    match = re.fullmatch(r"(\w+)(?:\(([^()]+)\))?", text.strip())
+    if not match:
+        raise ValueError(f"{text!r} is not a name, or a name with a number in brackets")
+    return match[1], float(match[2]) if match[2] else float("nan")
+
+
+def _choice(known: Mapping[str, str]) -> AfterValidator:
+    def check(text: str) -> str:
+        forms = ", ".join(f"{name}({parameter})" if parameter else name for name, parameter in known.items())
+        name, number = parse_choice(text)
+        if name not in known:
+            raise ValueError(f"should be one of {forms}")
+        if bool(known[name]) == math.isnan(number):
+            raise ValueError(f"should be written {name}({known[name]})" if known[name] else f"{name} takes no number")
+        return text
+
+    return AfterValidator(check)
 
 
 class _Section(BaseModel):
@@ -56,6 +98,7 @@ class Loss(_Section):
     contrastive_weight: float = Field(ge=0)
     temperature: float = Field(gt=0)
     denominator: Literal["negatives", "all"]
+    negatives: Annotated[str, _choice(NEGATIVES)]  # which negatives count: mining, on the batch and the bank
     uncertainty_weight: Literal["entropy", "margin", "none"]
 
 
@@ -77,11 +120,14 @@ class MemoryBank(_Section):
 class Curriculum(_Section):
     """How task weights are made."""
 
-    policy: Literal["uniform", "confusion", "seed_literal"]
+    policy: Annotated[str, _choice(POLICIES)]
     temperature: float = Field(gt=0)
     warmup_epochs: float = Field(ge=0)
+    warmup_steps: int | None = Field(ge=0)  # wins over warmup_epochs
     update_every: int = Field(ge=1)
     floor: float = Field(ge=0, le=1)  # share of the probability that is always uniform
+    max_repeats: float | None = Field(gt=0)  # how often an epoch may go through a task's questions; null: no cap
+    weights_file: str | None  # YAML of `task: weight`, for the policy `fixed`
 
 
 class Optim(_Section):
@@ -137,6 +183,8 @@ class Config(_Section):
         if per_task is not None and (size % per_task or tasks not in (None, size // per_task)):
             wanted = f"{tasks or 'tasks'} x {per_task}"
             raise ValueError(f"train.batch_size={size} is not sampler {wanted} (tasks_per_batch x questions_per_task)")
+        if (self.curriculum.policy == "fixed") != (self.curriculum.weights_file is not None):
+            raise ValueError("curriculum.policy=fixed and curriculum.weights_file need each other")
         if self.loss.classification_weight == 0 and self.loss.contrastive_weight == 0:
             raise ValueError("loss.classification_weight and loss.contrastive_weight are both 0: nothing to learn")
         return self

@@ -13,6 +13,7 @@ from accl.errors import RunError
 from accl.store.rundir import RunDir, create_run
 from accl.store.state import (
     HEARTBEAT_LOST_S,
+    LIFE_MARK,
     STALLED_AFTER_S,
     UNHEARD_AFTER_S,
     RunState,
@@ -100,6 +101,9 @@ def test_a_process_that_never_came_up_is_crashed_after_a_while(run: RunDir) -> N
     assert observe(run, now + UNHEARD_AFTER_S + 1).state is State.CRASHED
     run.console.write_text("ModuleNotFoundError: No module named 'torch'\n")
     assert observe(run, now).reason == "ModuleNotFoundError: No module named 'torch'"
+    with open(run.console, "a") as console:
+        console.write(f"{LIFE_MARK} started again\n")
+    assert observe(run, now).state is State.STARTING  # the error was of an earlier life
 
 
 @pytest.mark.parametrize("state", [State.FINISHED, State.FAILED, State.STOPPED, State.QUEUED])

@@ -16,7 +16,7 @@ from accl import __version__
 from accl.config import Config, dump
 from accl.errors import RunError
 from accl.store.rundir import RunDir, create_run, write_atomically
-from accl.store.state import RunState, State, observe, process_start_time, read_state, write_state
+from accl.store.state import LIFE_MARK, RunState, State, observe, process_start_time, read_state, write_state
 
 
 def prepare(root: Path, config: Config, command: list[str]) -> RunDir:
@@ -38,6 +38,8 @@ def start(run: RunDir) -> subprocess.Popen[bytes]:
     """Start the training process of a prepared run, or of one to be resumed."""
     write_state(run, read_state(run).changed(state=State.STARTING, pid=0, started=time.time(), reason="", phase=""))
     with open(run.console, "ab") as console:
+        console.write(f"{LIFE_MARK} started {datetime.now():%Y-%m-%d %H:%M:%S}\n".encode())
+        console.flush()
         return subprocess.Popen(
             [sys.executable, "-m", "accl.training", str(run.path)],
             stdin=subprocess.DEVNULL,
@@ -77,18 +79,16 @@ def wait_until_ended(run: RunDir, seconds: float, every: float = 0.2) -> RunStat
 
 
 def resume(run: RunDir) -> subprocess.Popen[bytes]:
-    """Go on with a run from its last checkpoint.
+    """Go on with a run from its last checkpoint; from the beginning when it was killed before the first one.
 
     Raises:
-        RunError: it is at work, has finished, or never wrote a checkpoint.
+        RunError: it is at work or has finished.
     """
     state = observe(run)
     if state.state.active:
         raise RunError(f"{run.id} is {state.state}.", "Only a run that has stopped can be resumed.")
     if state.state is State.FINISHED:
         raise RunError(f"{run.id} has finished.", "Train longer with a new run: accl train ... --set train.epochs=N")
-    if not state.checkpoint_last:
-        raise RunError(f"{run.id} has no checkpoint to go on from.", "Start it anew with: accl train")
     return start(run)
 
 

@@ -62,6 +62,9 @@ STALLED_AFTER_S = 120.0
 # An interpreter on a slow network disk may take a while to say its first word.
 UNHEARD_AFTER_S = 30.0
 
+# Begins a line of the console log where a process starts: what stands above is of an earlier life of the run.
+LIFE_MARK = "---"
+
 
 @dataclass(frozen=True)
 class RunState:
@@ -190,7 +193,7 @@ def _why_crashed(run: RunDir, state: RunState) -> str:
 
 
 def last_exception_line(run: RunDir) -> str:
-    """The last line of the console log that names an exception; empty when there is none."""
+    """The last line that the newest process wrote on the console that names an exception; empty without one."""
     try:
         with open(run.console, "rb") as file:
             file.seek(0, os.SEEK_END)
@@ -199,6 +202,8 @@ def last_exception_line(run: RunDir) -> str:
     except OSError:
         return ""
     for line in reversed(lines):
+        if line.startswith(LIFE_MARK):
+            break
         head = line.split(":", 1)[0].strip()
         if head and " " not in head and head.rsplit(".", 1)[-1].endswith(("Error", "Exception", "Interrupt", "Exit")):
             return line.strip()

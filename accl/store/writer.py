@@ -121,14 +121,18 @@ class Recorder:
     def rewind(self, step: int) -> None:
         """Forget what lies after ``step``: a run resumed from there will record it again.
 
-        Followers see the new ``generation`` in ``meta`` and start over.
+        A step below 0 forgets everything. Followers see the new ``generation`` in ``meta`` and start over.
         """
         self.flush()
 
         def forget(db: str) -> None:
-            for table in STEPPED:
-                self._run(f"DELETE FROM {db}.{table} WHERE step > ?", [step])
-            self._run(f"DELETE FROM {db}.predictions")
+            for table in COLUMNS:
+                if table in STEPPED:
+                    self._run(f"DELETE FROM {db}.{table} WHERE step > ?", [step])
+                elif table != "meta" and (step < 0 or table == "predictions"):
+                    self._run(f"DELETE FROM {db}.{table}")
+            if step < 0:
+                self._run(f"DELETE FROM {db}.meta WHERE key NOT IN ('schema_version', 'generation')")
             self._run(
                 f"UPDATE {db}.meta SET value = CAST(CAST(value AS INTEGER) + 1 AS VARCHAR) WHERE key = 'generation'"
             )

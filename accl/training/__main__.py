@@ -76,6 +76,7 @@ def _train(run: RunDir, config: Config, reporter: Reporter, interrupt: Interrupt
         reporter.event("info", "resumed", f"resumed from step {trainer.step}")
     else:
         recorder = reporter.recorder
+        recorder.rewind(-1)  # of an earlier life that was killed before its first checkpoint
         recorder.tasks((i, s.name, s.subcategory, s.category) for i, s in enumerate(bench.subjects))
         recorder.meta({f"floor/{name}": f"{value:.6f}" for name, value in bench.floors.items()})
         recorder.meta({"protocol": config.data.protocol, "k": str(bench.tasks)})

@@ -1,0 +1,1 @@
+"""The terminal app: watch runs, look into one, compare several."""

@@ -1,0 +1,149 @@
+"""The one key table: bindings, the line at the foot and the help screen are all made from it.
+
+The keys follow W&B LEET, so that its users need no relearning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from textual.binding import Binding, BindingType
+
+_SHOWN = {
+    "question_mark": "?",
+    "slash": "/",
+    "escape": "esc",
+    "up": "↑",
+    "down": "↓",
+    "left": "←",
+    "right": "→",
+    "pageup": "pgup",
+    "pagedown": "pgdn",
+    "ctrl+c": "^c",
+    "ctrl+q": "^q",
+}
+
+
+@dataclass(frozen=True)
+class Key:
+    """One line of the table.
+
+    Attributes:
+        keys: Textual key names, the main one first.
+        action: the action of the widget or screen.
+        word: one or two words for the line at the foot; empty keeps it out of there.
+        meaning: a sentence for the help screen.
+        priority: also while text is being typed.
+    """
+
+    keys: tuple[str, ...]
+    action: str
+    word: str
+    meaning: str
+    priority: bool = False
+
+    @property
+    def shown(self) -> str:
+        return " ".join(_SHOWN.get(key, key) for key in self.keys)
+
+    @property
+    def main(self) -> str:
+        return _SHOWN.get(self.keys[0], self.keys[0])
+
+
+def _moves(what: str) -> tuple[Key, ...]:
+    return (
+        Key(("up", "k"), "up", "", f"{what} up"),
+        Key(("down", "j"), "down", "", f"{what} down"),
+        Key(("pageup",), "page_up", "", "a page up"),
+        Key(("pagedown",), "page_down", "", "a page down"),
+        Key(("home", "g"), "first", "", "to the first"),
+        Key(("end", "G"), "last", "", "to the last"),
+    )
+
+
+_CURVES = (
+    Key(("x",), "axis", "x axis", "x axis: step, epoch or time"),
+    Key(("s",), "smoothing", "smooth", "exponential smoothing: off, 0.6, 0.9"),
+    Key(("y",), "scale", "log y", "y axis: linear or logarithmic"),
+)
+
+KEYS: dict[str, tuple[Key, ...]] = {
+    "everywhere": (
+        Key(("question_mark",), "help", "help", "this page"),
+        Key(("q", "ctrl+q"), "quit", "quit", "leave; training goes on"),
+        Key(("ctrl+c",), "quit", "", "leave, also while typing; training goes on", priority=True),
+    ),
+    "runs": (
+        Key(("enter",), "open", "open", "open the highlighted run"),
+        Key(("space",), "select", "select", "select the highlighted run, or not any more"),
+        Key(("c",), "compare", "compare", "compare the selected runs"),
+        Key(("f",), "filter", "filter", "show only runs that contain all the words you type"),
+        Key(("t",), "stop", "stop", "stop the highlighted run; asks first"),
+        Key(("escape",), "back", "", "forget the filter, then the selection"),
+    ),
+    "lists": _moves("one line"),
+    "run": (
+        Key(("1",), "pane('curves')", "", "pane: curves"),
+        Key(("2",), "pane('curriculum')", "", "pane: curriculum, the task weights"),
+        Key(("3",), "pane('confusion')", "", "pane: confusion between tasks"),
+        Key(("4",), "pane('tasks')", "", "pane: accuracy of each task, events and console"),
+        Key(("t",), "stop", "stop", "stop this run; asks first"),
+        Key(("escape",), "back", "back", "back to the runs"),
+    ),
+    "curves": (
+        *_CURVES,
+        Key(("slash",), "filter", "metrics", "show only charts whose title or metric contains what you type"),
+    ),
+    "charts": _moves("scroll the charts one line"),
+    "curriculum": (Key(("o",), "order", "order", "order: weight, category, name"),),
+    "confusion": (
+        Key(("up", "k"), "move(-1, 0)", "", "cursor up"),
+        Key(("down", "j"), "move(1, 0)", "", "cursor down"),
+        Key(("left", "h"), "move(0, -1)", "", "cursor left"),
+        Key(("right", "l"), "move(0, 1)", "", "cursor right"),
+        Key(("pageup",), "move(-10, 0)", "", "ten rows up"),
+        Key(("pagedown",), "move(10, 0)", "", "ten rows down"),
+        Key(("home",), "edge(-1)", "", "to the first column"),
+        Key(("end",), "edge(1)", "", "to the last column"),
+    ),
+    "confusion pane": (
+        Key(("enter",), "jump", "go to pair", "in the list: put the cursor on the highlighted pair"),
+        Key(("y",), "scale", "log", "colour scale: linear or logarithmic"),
+        Key(("o",), "order", "order", "order of the tasks: category or name"),
+        Key(("z",), "zoom", "zoom", "size of a cell: fitting, small, medium, with numbers"),
+        Key(("tab", "shift+tab"), "app.focus_next", "list", "between the grid and the list of pairs"),
+        Key(("v",), "kind", "matrix", "which matrix: of the training stream, of the test questions"),
+    ),
+    "tasks": (
+        Key(("o",), "order", "order", "order: accuracy, its reverse, questions, name, category"),
+        Key(("tab", "shift+tab"), "app.focus_next", "log", "between the tasks and the log"),
+        Key(("v",), "split", "split", "which evaluation: validation, test"),
+    ),
+    "compare": (
+        *_CURVES,
+        Key(("tab", "shift+tab"), "app.focus_next", "part", "between the curves and the table"),
+        Key(("escape",), "back", "back", "back to the runs"),
+    ),
+    "confirm": (
+        Key(("y",), "answer(True)", "yes", "yes, stop it"),
+        Key(("n", "escape"), "answer(False)", "no", "no, leave it running"),
+    ),
+    "filter": (
+        Key(("enter",), "accept", "keep", "keep the filter and go on"),
+        Key(("escape",), "drop", "drop", "drop the filter"),
+    ),
+    "help": (
+        *_moves("scroll"),
+        Key(("escape", "question_mark"), "back", "close", "close this page"),
+    ),
+}
+
+
+def bindings(*scopes: str) -> list[BindingType]:
+    """Textual bindings of the scopes."""
+    return [
+        Binding(",".join(key.keys), key.action, key.meaning, show=False, priority=key.priority)
+        for scope in scopes
+        for key in KEYS[scope]
+    ]

@@ -1,0 +1,76 @@
+"""Words and widths: what fits into a cell of a table, and how long things take."""
+
+from __future__ import annotations
+
+import math
+
+from rich.cells import cell_len, set_cell_size
+from rich.segment import Segment
+from rich.style import Style
+from textual.strip import Strip
+
+Piece = tuple[str, Style]
+BLOCKS = " ▏▎▍▌▋▊▉█"
+SPARKS = "▁▂▃▄▅▆▇█"
+
+
+def cut(text: str, width: int) -> str:
+    """The text in at most ``width`` cells; an ellipsis says that something is missing."""
+    if cell_len(text) <= width:
+        return text
+    if width <= 0:
+        return ""
+    return set_cell_size(text, width - 1) + "…" if width > 1 else "…"
+
+
+def fit(text: str, width: int, right: bool = False) -> str:
+    """The text in exactly ``width`` cells."""
+    text = cut(text, width)
+    blank = " " * (width - cell_len(text))
+    return blank + text if right else text + blank
+
+
+def strip(pieces: list[Piece], width: int, background: Style | None = None) -> Strip:
+    """One line of exactly ``width`` cells from styled pieces."""
+    line = Strip([Segment(text, style) for text, style in pieces if text])
+    return line.adjust_cell_length(max(0, width), background)
+
+
+def duration(seconds: float) -> str:
+    """``42 s``, ``3 m 10 s``, ``5 h 02 m``, ``2 d 03 h``."""
+    if not math.isfinite(seconds) or seconds < 0:
+        return "–"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} m {whole % 60:02d} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} m"
+    return f"{whole // 86400} d {whole % 86400 // 3600:02d} h"
+
+
+def age(seconds: float) -> str:
+    """The largest unit alone: ``42 s``, ``3 m``, ``5 h``, ``2 d``."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit}"
+    return f"{max(0, int(seconds))} s"
+
+
+def bar(share: float, width: int) -> str:
+    """A horizontal bar of ``width`` cells, filled to ``share`` in eighths of a cell."""
+    if not math.isfinite(share):
+        return " " * width
+    eighths = round(min(max(share, 0.0), 1.0) * width * 8)
+    full, rest = divmod(eighths, 8)
+    return ("█" * full + (BLOCKS[rest] if rest else "")).ljust(width)[:width]
+
+
+def spark(values: list[float], width: int) -> str:
+    """The newest ``width`` values as a row of little columns."""
+    known = [v for v in values[-width:] if math.isfinite(v)] if width > 0 else []
+    if not known:
+        return ""
+    low, span = min(known), max(known) - min(known)
+    return "".join(SPARKS[round((v - low) / span * 7) if span > 0 else 3] for v in known)

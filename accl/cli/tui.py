@@ -3,24 +3,46 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from accl.errors import TerminalError
+from accl.errors import ConfigError, TerminalError
 
 
 def tui(
-    runs: Annotated[
-        Path, typer.Option("--runs", envvar="ACCL_RUNS", help="Folder of the runs.", show_envvar=True)
-    ] = Path("runs"),
+    runs: Annotated[Path, typer.Option("--runs", envvar="ACCL_RUNS", help="The folder of the runs.")] = Path("runs"),
+    picture: Annotated[
+        Path | None,
+        typer.Option("--picture", metavar="FILE.svg", help="Write a screen as SVG instead; needs no terminal."),
+    ] = None,
+    press: Annotated[
+        list[str] | None,
+        typer.Option("--press", metavar="KEY", help="With --picture: a key to press before; may be repeated."),
+    ] = None,
+    size: Annotated[str, typer.Option("--size", help="With --picture: columns x rows.")] = "120x36",
 ) -> None:
     """Watch, steer and compare runs in the terminal.
 
     Leaving it never stops training.
+
+    Examples:
+
+      accl tui
+
+      accl tui --picture confusion.svg --press enter --press 3
     """
+    if picture is not None:
+        measure = re.fullmatch(r"(\d+)x(\d+)", size)
+        if not measure:
+            raise ConfigError(f"--size {size} is not columns x rows.", "For example: --size 120x36")
+        from tui.picture import take_picture
+
+        take_picture(runs, picture, (int(measure[1]), int(measure[2])), press or [])
+        return
     if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM", "") == "dumb":
         raise TerminalError(
             "The app needs a terminal, and this is none.", "Without one, type: accl runs, or accl show RUN"

@@ -51,7 +51,7 @@ class TasksPane(Pane):
         with Horizontal(id="tasks-body"):
             yield Table(COLUMNS, "No evaluation yet.", id="task-table")
             with Vertical(id="logs"):
-                yield Log("events", "nothing happened yet", id="events")
+                yield Log("events", "nothing happened yet", wrap=True, id="events")
                 yield Log("console", "nothing was printed yet", id="console")
 
     def enter(self) -> None:

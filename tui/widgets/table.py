@@ -110,7 +110,7 @@ class Table(Listing):
             head += [(fit(self.columns[i].title, cells, self.columns[i].right), theme.VERY_DIM), (gap, theme.PLAIN)]
         lines = [strip(head, width)]
         if not self.rows:
-            return [*lines, *(strip([("  " + line, theme.DIM)], width) for line in ["", *self.empty.splitlines()])]
+            return [*(strip([("  " + line, theme.DIM)], width) for line in ["", *self.empty.splitlines()])]
         for entry in self.window(height - self.head):
             row = self.rows[entry]
             over = Style()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -40,6 +40,14 @@ POLICIES: dict[str, str] = {
 }
 
 
+_RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+    "hardest": (lambda k: k >= 1 and k == int(k), "a whole number of at least 1"),
+    "semi_hard": (lambda margin: margin > 0, "a margin above 0"),
+    "debiased": (lambda prior: 0 <= prior < 1, "a share from 0 to below 1"),
+    "proportional": (math.isfinite, "a number"),
+}
+
+
 def parse_choice(text: str) -> tuple[str, float]:
     """``name`` or ``name(number)`` as (name, number); the number is NaN where there is none.
 
@@ -60,6 +68,8 @@ def _choice(known: Mapping[str, str]) -> AfterValidator:
             raise ValueError(f"should be one of {forms}")
         if bool(known[name]) == math.isnan(number):
             raise ValueError(f"should be written {name}({known[name]})" if known[name] else f"{name} takes no number")
+        if name in _RANGES and not _RANGES[name][0](number):
+            raise ValueError(f"{name} takes {_RANGES[name][1]}")
         return text
 
     return AfterValidator(check)
@@ -150,6 +160,7 @@ class Train(_Section):
     precision: Literal["bf16", "fp32"]
     device: Literal["auto", "cpu", "cuda"]
     checkpoint_every: int = Field(ge=1)  # steps
+    deterministic: bool  # on a GPU: only kernels that give the same bits every time; slower. A CPU always does
 
 
 class Eval(_Section):

@@ -52,6 +52,8 @@ def finished_run(
     started: float = STARTED,
     fingerprint: str = "00112233aabbccdd",
     floors: Mapping[str, float] | None = None,
+    measured: tuple[float, float, float] = (0.9, 0.05, 0.4),
+    similarity: NDArray[np.float64] | None = None,
     overrides: Sequence[str] = (),
     training_seconds: float | None = 12.5,
     curves: bool = True,
@@ -65,6 +67,8 @@ def finished_run(
         correct: which test questions were answered right (its length wins over ``questions``), or the chance of it.
         started: seconds since the epoch; later ones make newer runs.
         floors: by name; a quarter each when None.
+        measured: loss, ECE and Brier score of the test evaluation.
+        similarity: K x K, of the test questions; noise when None.
         overrides: ``key=value``, as for ``--set``.
         training_seconds: not recorded when None, as by an accl that did not measure it.
         curves: record metrics, curriculum, confusion, load and events too.
@@ -76,7 +80,7 @@ def finished_run(
     if curves:
         _record_curves(recorder, len(tasks), steps, upto=steps)
     if predictions:
-        _record_test(recorder, right, len(tasks), steps)
+        _record_test(recorder, right, len(tasks), steps, measured, similarity)
     if training_seconds is not None:
         recorder.meta(
             {
@@ -212,7 +216,14 @@ def _right(correct: float | Sequence[bool] | NDArray[np.bool_], questions: int, 
     return np.asarray(correct, bool)
 
 
-def _record_test(recorder: Recorder, right: NDArray[np.bool_], k: int, step: int) -> None:
+def _record_test(
+    recorder: Recorder,
+    right: NDArray[np.bool_],
+    k: int,
+    step: int,
+    measured: tuple[float, float, float],
+    similarity: NDArray[np.float64] | None,
+) -> None:
     n = len(right)
     rows = []
     for i, good in enumerate(right.tolist()):
@@ -226,8 +237,10 @@ def _record_test(recorder: Recorder, right: NDArray[np.bool_], k: int, step: int
     per_task = [(step, "test", t, int(n_K[t]), int(correct_K[t])) for t in range(k) if n_K[t]]
     recorder.task_evaluations(per_task)
     macro = float(np.mean([good / count for *_, count, good in per_task]))
-    recorder.evaluation(step, "test", n, 0.9, float(right.mean()), macro, 0.05)
-    recorder.confusion(step, "similarity/test", _similarity(k).ravel().tolist(), [9] * (k * k))
+    loss, ece, brier = measured
+    recorder.evaluation(step, "test", n, loss, float(right.mean()), macro, ece, brier)
+    alike = _similarity(k) if similarity is None else similarity
+    recorder.confusion(step, "similarity/test", alike.ravel().tolist(), [9] * (k * k))
 
 
 def _record_curves(recorder: Recorder, k: int, steps: int, upto: int) -> None:
@@ -241,7 +254,7 @@ def _record_curves(recorder: Recorder, k: int, steps: int, upto: int) -> None:
             recorder.curriculum(step, "confusion", weights.tolist(), (weights * step * 16).astype(int).tolist())
             recorder.confusion(step, "similarity", _similarity(k).ravel().tolist(), [step] * (k * k))
             accuracy = 0.25 + 0.5 * step / steps
-            recorder.evaluation(step, "validation", 20 * k, loss, accuracy, accuracy, 0.05)
+            recorder.evaluation(step, "validation", 20 * k, loss, accuracy, accuracy, 0.05, 0.4)
             recorder.task_evaluations((step, "validation", t, 20, round(20 * accuracy)) for t in range(k))
             recorder.metrics(
                 step, step / steps * 3, step * 0.05, {"validation/loss": loss, "validation/accuracy": accuracy}

@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from accl.method.confusion import TaskConfusion, mean_similarity, pair_similarities, task_confusion
+from accl.method.confusion import (
+    PrototypeConfusion,
+    TaskConfusion,
+    mean_similarity,
+    pair_similarities,
+    prototype_confusion,
+    task_confusion,
+)
 
 TASKS = st.lists(st.integers(-1, 4), max_size=14)
 
@@ -186,3 +193,100 @@ def test_any_number_of_tasks_works(tasks: int) -> None:
     c_K = task_confusion(confusion.mean())
     assert c_K.shape == (tasks,)
     assert c_K.isnan().all() == (tasks == 1)  # a single task has no other to be confused with
+
+
+# --- nearest prototype
+
+
+def by_nearest_prototype(batches: list[tuple[Tensor, list[int]]], tasks: int, keep: float) -> tuple[Tensor, Tensor]:
+    """One question at a time, in float64: shares and counts."""
+    sums: dict[int, Tensor] = {}
+    nearest = torch.zeros(tasks, tasks, dtype=torch.float64)
+    count = torch.zeros(tasks, tasks, dtype=torch.float64)
+    for e, task in batches:
+        unit = torch.nn.functional.normalize(e.double(), dim=-1)
+        nearest, count = nearest * keep, count * keep
+        for row, t in zip(unit, task, strict=True):
+            if t in sums:
+                cosine = {s: float(row @ p / p.norm()) for s, p in sums.items()}
+                nearest[t, max(cosine, key=lambda s: cosine[s])] += 1
+                count[t, list(sums)] += 1
+        sums = {t: p * keep for t, p in sums.items()}
+        for row, t in zip(unit, task, strict=True):
+            if t >= 0:
+                sums[t] = sums.get(t, torch.zeros_like(row)) + row
+    share = nearest / nearest.sum(-1, keepdim=True)
+    return torch.where(count > 0, share, math.nan), count
+
+
+@settings(max_examples=40, deadline=None)
+@given(batches=st.lists(TASKS, max_size=5), half_life=st.sampled_from([None, 2.0]), seed=st.integers(0, 999))
+def test_streaming_prototypes_equal_loops_over_questions(
+    batches: list[list[int]], half_life: float | None, seed: int
+) -> None:
+    confusion = PrototypeConfusion(5, 6, half_life)
+    given_ = [(features(len(task), seed + i), task) for i, task in enumerate(batches)]
+    for e, task in given_:
+        confusion.observe(e, torch.tensor(task, dtype=torch.long))
+    share, count = by_nearest_prototype(given_, 5, confusion.keep)
+    close(confusion.share(), share)
+    close(confusion.count_KK, count)
+    rows = confusion.share().nansum(-1)
+    close(rows, (count.sum(-1) > 0).double())
+
+
+@settings(max_examples=40, deadline=None)
+@given(task=TASKS, tasks=st.integers(5, 7), seed=st.integers(0, 999))
+def test_whole_split_prototypes_leave_the_question_itself_out(task: list[int], tasks: int, seed: int) -> None:
+    e = features(len(task), seed)
+    unit = torch.nn.functional.normalize(e.double(), dim=-1)
+    nearest = torch.zeros(tasks, tasks, dtype=torch.float64)
+    for a, t in enumerate(task):
+        others = {s: [unit[b] for b in range(len(task)) if b != a and task[b] == s] for s in range(tasks) if t >= 0}
+        cosine = {
+            s: float(unit[a] @ torch.nn.functional.normalize(sum(v, torch.zeros(6)), dim=-1))
+            for s, v in others.items()
+            if v
+        }
+        if t in cosine:
+            nearest[t, max(cosine, key=lambda s: cosine[s])] += 1
+    share_KK, count_KK = prototype_confusion(e, torch.tensor(task, dtype=torch.long), tasks)
+    sizes = torch.tensor([task.count(t) for t in range(tasks)])
+    seen = (sizes > 1)[:, None] & (sizes > 0)
+    close(share_KK, torch.where(seen, nearest / sizes[:, None], math.nan))
+    close(count_KK, torch.where(seen, sizes[:, None], 0))
+
+
+def test_separate_tasks_are_told_apart_and_twins_are_taken_for_each_other() -> None:
+    generator = torch.Generator().manual_seed(8)
+    direction = torch.eye(12)[[0, 1, 2, 2]]  # tasks 2 and 3 are one
+    streaming = PrototypeConfusion(4, 12, 20)
+    for _ in range(100):
+        task = torch.randperm(4, generator=generator)
+        streaming.observe(direction[task] + 0.1 * torch.randn(4, 12, generator=generator), task)
+    task = torch.arange(400) % 4
+    whole, count = prototype_confusion(direction[task] + 0.1 * torch.randn(400, 12, generator=generator), task, 4)
+    for share in (streaming.share(), whole):
+        assert share[0, 0] == share[1, 1] == 1
+        assert 0.3 < share[2, 3] < 0.7
+        assert 0.3 < share[3, 2] < 0.7
+    assert (count == 100).all()
+
+
+def test_prototypes_are_part_of_the_checkpoint_and_do_not_depend_on_length_or_autocast() -> None:
+    one, other = PrototypeConfusion(3, 6, 10.0), PrototypeConfusion(3, 6, 10.0)
+    task = torch.tensor([0, 1, 2, 0, -1])
+    one.observe(features(5, 4), task)
+    other.load_state_dict(one.state_dict())
+    one.observe(features(5, 5), task)
+    with torch.autocast("cpu", torch.bfloat16):
+        other.observe(features(5, 5) * 9, task)
+    close(one.share(), other.share())
+    assert not one.share().isnan().any()
+
+
+def test_literal_totals_are_masked_where_no_pair_was_seen() -> None:
+    confusion = TaskConfusion(3, None)
+    confusion.observe(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1]))
+    nan = math.nan
+    close(confusion.total(), torch.tensor([[nan, 0, nan], [0, nan, nan], [nan, nan, nan]]))

@@ -34,6 +34,8 @@ def sampler(
     permute: bool = True,
     auxiliary: NDArray[np.int64] | None = None,
     auxiliary_questions: int = 0,
+    max_repeats: float | None = None,
+    steps_per_epoch: int | None = None,
 ) -> TaskSampler:
     return TaskSampler(
         pools_of(sizes),
@@ -44,6 +46,8 @@ def sampler(
         permute_options=permute,
         auxiliary=auxiliary,
         auxiliary_questions=auxiliary_questions,
+        max_repeats=max_repeats,
+        steps_per_epoch=steps_per_epoch,
     )
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as reference  # type: ignore[import-untyped]
 
+from accl.analysis.crossed import difference_over_seeds, student_t_quantile, student_t_tail
 from accl.analysis.stats import (
     Z_95,
     holm,
@@ -137,3 +138,92 @@ def test_holm_rejects_what_the_step_down_procedure_rejects(p_values: list[float]
 def test_holm_refuses_what_is_no_probability() -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
         holm([0.2, float("nan")])
+
+
+# Several seeds -----------------------------------------------------------------------------------
+
+
+@given(st.floats(0, 60), st.floats(0.5, 1e5))
+def test_students_t_agrees_with_scipy(t: float, freedom: float) -> None:
+    assert student_t_tail(t, freedom) == pytest.approx(reference.t.sf(t, freedom), rel=1e-8, abs=1e-300)
+
+
+@given(st.sampled_from([0.5, 0.9, 0.975, 0.995]), st.floats(1, 1e5))
+def test_students_quantiles_agree_with_scipy(probability: float, freedom: float) -> None:
+    assert student_t_quantile(probability, freedom) == pytest.approx(reference.t.ppf(probability, freedom), abs=1e-9)
+
+
+def test_students_t_refuses_what_it_has_no_value_for() -> None:
+    with pytest.raises(ValueError, match="t = -1"):
+        student_t_tail(-1.0, 3.0)
+    with pytest.raises(ValueError, match="df = 0"):
+        student_t_tail(1.0, 0.0)
+    with pytest.raises(ValueError, match="probability 1"):
+        student_t_quantile(1.0, 3.0)
+
+
+def test_difference_over_seeds_agrees_with_a_calculation_by_hand() -> None:
+    # Rows of d: (1, 1, 0, 0), (1, 0, 0, 0), (1, 1, 0, -1): seed means 1/2, 1/4, 1/4; question means 1, 2/3, 0, -1/3.
+    first = np.array([[0, 0, 1, 1], [0, 1, 0, 1], [0, 0, 0, 1]], bool)
+    second = np.array([[1, 1, 1, 1], [1, 1, 0, 1], [1, 1, 0, 0]], bool)
+    found = difference_over_seeds(first, second)
+    assert found.per_seed == (0.5, 0.25, 0.25)
+    assert found.delta == pytest.approx(1 / 3)
+    assert found.sd == pytest.approx(math.sqrt(1 / 48))  # (1/36 + 1/144 + 1/144) / 2 = 1/48
+    of_seeds = 1 / 48 / 3
+    questions = [1, 2 / 3, 0, -1 / 3, 1, -1]  # with the two imaginary ones
+    mean = sum(questions) / 6
+    of_questions = sum((d - mean) ** 2 for d in questions) / 5 / 6
+    variance = of_seeds + of_questions
+    freedom = variance**2 / (of_seeds**2 / 2 + of_questions**2 / 5)
+    half = reference.t.ppf(0.975, freedom) * math.sqrt(variance)
+    assert (found.low, found.high) == pytest.approx((1 / 3 - half, 1.0 if 1 / 3 + half > 1 else 1 / 3 + half))
+    assert found.p == pytest.approx(2 * reference.t.sf(1 / 3 / math.sqrt(variance), freedom))
+
+
+@given(st.integers(2, 5), st.integers(1, 60), st.integers(0, 2**32 - 1))
+def test_difference_over_seeds_mirrors_when_the_arms_swap(seeds: int, n: int, draw: int) -> None:
+    first, second = np.random.default_rng(draw).random((2, seeds, n)) < 0.5
+    one, other = difference_over_seeds(first, second), difference_over_seeds(second, first)
+    assert -1 <= one.low <= one.delta <= one.high <= 1
+    assert one.low < one.high
+    assert (other.delta, other.low, other.high) == pytest.approx((-one.delta, -one.high, -one.low))
+    assert other.p == pytest.approx(one.p)
+    if one.low > -1 and one.high < 1 and abs(one.p - 0.05) > 1e-9:
+        assert (one.p < 0.05) == (one.low > 0 or one.high < 0)
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+@pytest.mark.parametrize(("seed_sd", "question_sd"), [(0.0, 0.0), (0.0, 0.3), (0.02, 0.0), (0.02, 0.3)])
+def test_interval_over_seeds_covers_the_truth_whether_seeds_or_questions_vary(
+    seeds: int, seed_sd: float, question_sd: float
+) -> None:
+    generator = np.random.default_rng(seeds)
+    n, delta, inside, repetitions = 400, 0.03, 0, 400
+    for _ in range(repetitions):
+        # Chances of gain and loss: 0.25 each, moved by the arm, the seed and the question.
+        push = delta + generator.normal(0, seed_sd, (seeds, 1)) + generator.uniform(-1, 1, n) * question_sd * 0.5
+        draw = generator.random((seeds, n))
+        gain, loss = draw < 0.25 + push / 2, draw > 0.75 + push / 2
+        found = difference_over_seeds(loss, gain)
+        inside += found.low <= delta <= found.high
+    assert inside / repetitions >= 0.93
+
+
+def test_seeds_that_disagree_widen_the_interval() -> None:
+    generator = np.random.default_rng(7)
+    first = generator.random((3, 2000)) < 0.5
+    alike = np.stack([np.where(np.arange(2000) < 60, True, row) for row in first])
+    unlike = first.copy()
+    unlike[0, :180] = True
+    calm, wild = difference_over_seeds(first, alike), difference_over_seeds(first, unlike)
+    assert wild.delta == pytest.approx(calm.delta, abs=0.005)
+    assert wild.high - wild.low > 2 * (calm.high - calm.low)
+    assert calm.p < 0.05 < wild.p
+
+
+def test_a_single_seed_has_no_spread() -> None:
+    with pytest.raises(ValueError, match="over seeds"):
+        difference_over_seeds(np.ones((1, 4), bool), np.ones((1, 4), bool))
+    with pytest.raises(ValueError, match="over seeds"):
+        difference_over_seeds(np.ones((2, 4), bool), np.ones((2, 5), bool))

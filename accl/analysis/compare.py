@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from accl.analysis.pairs import HardPairs, HardScore, describe, hard_pairs, hard_score
 from accl.analysis.results import Results, check_pairable, read_results
 from accl.analysis.stats import Z_95, PairedDifference, holm, paired_difference, standard_error
 from accl.config import Config, difference
@@ -58,6 +60,10 @@ class Arm:
         finished: when the run ended, seconds since the epoch.
         accuracy: micro, over all n test questions; ``standard_error`` belongs to it.
         macro_accuracy: mean over the tasks that have test questions.
+        loss, ece, brier: mean cross-entropy in nats, expected calibration error over 15 bins, and Brier score
+            (0..2) of the test evaluation; None when the run did not record them.
+        predicted_shares, gold_shares: share of the questions where each letter was given, and is right.
+        hard: the questions of the hard pairs' tasks; None when no pairs could be named. Its p is not adjusted.
         floors: accuracy of answering without reading, by name of `FLOOR_NAMES`, as the run recorded it.
         above_floor: whether the accuracy beats the higher floor; None when no floor was recorded.
         paired: the difference to the first arm; None for the first arm itself. ``p_holm`` is its McNemar p,
@@ -81,6 +87,12 @@ class Arm:
     accuracy: float
     standard_error: float
     macro_accuracy: float
+    loss: float | None
+    ece: float | None
+    brier: float | None
+    predicted_shares: dict[str, float]
+    gold_shares: dict[str, float]
+    hard: HardScore | None
     categories: tuple[Group, ...]
     subcategories: tuple[Group, ...]
     floors: dict[str, float]
@@ -103,6 +115,7 @@ class Comparison:
     """All arms, the reference first, with what a reader must know beside the numbers.
 
     Attributes:
+        hard_pairs: the task pairs that the first arm confuses most; None when it did not record its similarities.
         warnings: what makes these numbers less than they seem.
         notes: which questions were asked, and what the statistics mean.
     """
@@ -112,6 +125,7 @@ class Comparison:
     fingerprint: str
     n: int
     arms: tuple[Arm, ...]
+    hard_pairs: HardPairs | None
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -133,8 +147,15 @@ def compare(runs: Sequence[RunDir]) -> Comparison:
     results = [read_results(run) for run in runs]
     check_pairable(results)
     first = results[0]
-    labels = _labels([result.setup.config for result in results], [run.id for run in runs])
-    arms = [_arm(result, first, label) for result, label in zip(results, labels, strict=True)]
+    return compare_results(results, hard_pairs(first.tasks, first.task, [first.similarity]))
+
+
+def compare_results(results: Sequence[Results], hard: HardPairs | None) -> Comparison:
+    """Compare results that `check_pairable` lets pass; ``hard`` says which pairs are the hard ones."""
+    first = results[0]
+    labels = _labels([result.setup.config for result in results], [result.setup.run.id for result in results])
+    mask = None if hard is None else hard.members(first.task)
+    arms = [_arm(result, first, label, mask) for result, label in zip(results, labels, strict=True)]
     arms = _adjust(arms)
     return Comparison(
         profile=first.setup.config.profile,
@@ -142,8 +163,13 @@ def compare(runs: Sequence[RunDir]) -> Comparison:
         fingerprint=first.setup.fingerprint,
         n=len(first.question_ids),
         arms=tuple(arms),
+        hard_pairs=hard,
         warnings=tuple(_warnings(arms)),
-        notes=(describe_protocol(first.setup.config), _about_the_statistics(arms)),
+        notes=(
+            describe_protocol(first.setup.config),
+            _about_the_statistics(arms),
+            describe(hard, arms[0].label, arms[0].n),
+        ),
     )
 
 
@@ -162,13 +188,15 @@ def describe_protocol(config: Config) -> str:
     return "Protocol official: trained on the dev and validation splits, tested on the official test split."
 
 
-def _arm(result: Results, first: Results, label: str) -> Arm:
+def _arm(result: Results, first: Results, label: str, hard: NDArray[np.bool_] | None) -> Arm:
     right, config = result.right, result.setup.config
     n, correct = len(right), int(right.sum())
     tasks = _task_scores(result, first)
     floors = {name: value for name in FLOOR_NAMES if (value := result.number(f"floor/test/{name}")) is not None}
     changed = difference(first.setup.config, config)
     changed.pop("recipe", None)
+    before = None if result is first else first.right
+    measured = result.evaluation
     return Arm(
         label=label,
         recipe=config.recipe,
@@ -183,18 +211,30 @@ def _arm(result: Results, first: Results, label: str) -> Arm:
         accuracy=correct / n,
         standard_error=standard_error(correct / n, n),
         macro_accuracy=float(np.mean([score.accuracy for score in tasks])),
+        loss=measured.loss if measured else None,
+        ece=measured.ece if measured else None,
+        brier=measured.brier if measured else None,
+        predicted_shares=_shares(result.predicted, result.choices),
+        gold_shares=_shares(result.gold, result.choices),
+        hard=None if hard is None else hard_score(hard, right, before),
         categories=_groups(tasks, lambda task: task.category),
         subcategories=_groups(tasks, lambda task: task.subcategory),
         floors=floors,
         # Floors are stored rounded; in whole questions an equal score stays equal.
         above_floor=correct > round(max(floors.values()) * n) if floors else None,
-        paired=None if result is first else paired_difference(first.right, right),
+        paired=None if before is None else paired_difference(before, right),
         p_holm=None,
         training_seconds=result.number("training_seconds"),
         questions_per_second=result.number("questions_per_second"),
         tasks=tuple(tasks),
         config_difference=changed,
     )
+
+
+def _shares(options: NDArray[np.int64], choices: int) -> dict[str, float]:
+    """The share of each letter among option indices."""
+    counts = np.bincount(options, minlength=choices)
+    return {chr(ord("A") + option): float(count / len(options)) for option, count in enumerate(counts)}
 
 
 def _adjust(arms: Sequence[Arm]) -> list[Arm]:

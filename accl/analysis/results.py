@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from accl import config as configuration
 from accl.config import Config
 from accl.errors import CompareError
-from accl.store.reader import Task, query
+from accl.store.reader import Evaluation, Task, query
 from accl.store.rundir import RunDir
 from accl.store.schema import SCHEMA_VERSION
 from accl.store.state import RunState, State, observe
 
 SPLIT = "test"
+SIMILARITY = f"similarity/{SPLIT}"
 _DATA_KEYS = ("data.source", "data.path", "data.revision", "data.protocol")
 
 
@@ -62,6 +63,10 @@ class Results:
         tasks: the K tasks, in index order.
         question_ids: n unique ids.
         task, gold, predicted: (n,) task index, right option, chosen option.
+        choices: options of a question, C.
+        evaluation: what the trainer measured on the split; None when it recorded nothing.
+        similarity: K x K mean positive cosine of the test questions' features (kind `SIMILARITY`), NaN where no pair
+            was seen; None when it was not recorded.
         meta: the run's ``meta`` table.
     """
 
@@ -72,6 +77,9 @@ class Results:
     task: NDArray[np.int64]
     gold: NDArray[np.int64]
     predicted: NDArray[np.int64]
+    choices: int
+    evaluation: Evaluation | None
+    similarity: NDArray[np.float64] | None
     meta: dict[str, str]
 
     @property
@@ -118,13 +126,20 @@ def read_results(run: RunDir) -> Results:
             f"Run {run.id} has schema {meta.get('schema_version', '?')}, this accl reads {SCHEMA_VERSION}.",
             "Compare it with the accl that wrote it.",
         )
-    tasks, answers = query(
+    tasks, answers, measured, matrices, ((choices,),) = query(
         run.database,
         ("SELECT task, name, subcategory, category FROM run.tasks ORDER BY task", ()),
         (
             "SELECT question_id, task, gold, predicted FROM run.predictions WHERE split = ? ORDER BY question_id",
             (SPLIT,),
         ),
+        (
+            "SELECT step, split, n, loss, accuracy, macro_accuracy, ece, brier FROM run.evals WHERE split = ? "
+            "ORDER BY seq DESC LIMIT 1",
+            (SPLIT,),
+        ),
+        ("SELECT matrix FROM run.confusion WHERE kind = ? ORDER BY seq DESC LIMIT 1", (SIMILARITY,)),
+        ("SELECT max(len(probabilities)) FROM run.predictions WHERE split = ?", (SPLIT,)),
     )
     if not answers:
         raise CompareError(f"Run {run.id} has no answers to the test split.", again)
@@ -139,6 +154,9 @@ def read_results(run: RunDir) -> Results:
         task=np.asarray(task, np.int64),
         gold=np.asarray(gold, np.int64),
         predicted=np.asarray(predicted, np.int64),
+        choices=int(choices),
+        evaluation=Evaluation(*measured[0]) if measured else None,
+        similarity=np.asarray(matrices[0][0], float).reshape(len(tasks), len(tasks)) if matrices else None,
         meta=meta,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from accl.analysis.results import Setup, read_setup
@@ -10,6 +11,8 @@ from accl.config import available
 from accl.errors import CompareError, ConfigError, RunError
 from accl.store.rundir import RunDir, find_run, list_runs
 from accl.store.state import State, read_state
+
+_Terms = tuple[tuple[str, ...], int]  # profile, protocol and data; optimizer steps
 
 EXAMPLE_PROFILE = "demo"  # what to suggest when nothing says which profile is meant
 
@@ -53,6 +56,102 @@ def select_runs(root: Path, names: Sequence[str], profile: str | None = None) ->
         raise _missing(missing, where, suggested, unreadable)
     chosen = _matching(anchors, candidates) if by_recipe else {}
     return [(named[name] if name in named else chosen[name]).run for name in names]
+
+
+@dataclass(frozen=True)
+class SeedSelection:
+    """Runs of several recipes over shared seeds.
+
+    Attributes:
+        seeds: S seeds, ascending.
+        runs: for each recipe, in the order of the names, its run of each seed.
+        left_out: per recipe, seeds of runs on the same terms that other recipes lack.
+        unreadable: how many runs could not be read, of whatever recipe and seed they are.
+    """
+
+    seeds: tuple[int, ...]
+    runs: tuple[tuple[RunDir, ...], ...]
+    left_out: dict[str, tuple[int, ...]]
+    unreadable: int
+
+    @property
+    def gaps(self) -> list[str]:
+        """What the selection lacks, in words."""
+        found = [
+            f"Left out for want of partners: seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))} of {recipe}."
+            for recipe, seeds in self.left_out.items()
+        ]
+        if self.unreadable:
+            runs = "1 run" if self.unreadable == 1 else f"{self.unreadable} runs"
+            found.append(f"{runs} in the folder could not be read and may be missing here; see: accl runs")
+        return found
+
+
+def select_seeds(root: Path, recipes: Sequence[str], profile: str | None = None) -> SeedSelection:
+    """For each recipe, its newest finished run of every seed that all recipes share.
+
+    Runs match when profile, protocol, data and the number of steps are equal. Where several such groups
+    have all recipes, the one with the most shared seeds is taken, then the one with the newest run of the first recipe.
+
+    Raises:
+        CompareError: a name is no recipe or comes twice, a recipe has no finished run, or no seed is shared.
+    """
+    everything = list_runs(root)
+    setups, unreadable = _finished(everything)
+    known = {setup.config.recipe for setup in setups} | set(available("recipes"))
+    for name in recipes:
+        if name not in known:
+            raise CompareError(
+                f"{name!r} is not a recipe with runs in {root}.", "Several seeds are gathered by recipe; see: accl runs"
+            )
+        if list(recipes).count(name) > 1:
+            raise CompareError(f"Recipe {name} was named twice.", "Name every recipe once.")
+    # recipe -> (terms, steps) -> seed -> newest run; dicts keep the order of `setups`, newest first.
+    grouped: dict[str, dict[_Terms, dict[int, Setup]]] = {name: {} for name in recipes}
+    for setup in setups:
+        if setup.config.recipe in grouped and profile in (None, setup.config.profile):
+            found = grouped[setup.config.recipe].setdefault(_terms(setup), {})
+            found.setdefault(setup.config.train.seed, setup)
+    missing = [name for name, groups in grouped.items() if not groups]
+    if missing:
+        have = next((group for groups in grouped.values() for group in groups), None)
+        suggested = profile or (have[0][0] if have else EXAMPLE_PROFILE)
+        raise _missing(missing, f"{root} with profile {profile}" if profile else str(root), suggested, unreadable)
+    shared = {
+        terms: set.intersection(*(set(groups.get(terms, {})) for groups in grouped.values()))
+        for terms in grouped[recipes[0]]
+    }
+    terms = max(shared, key=lambda terms: len(shared[terms]))  # the first of equals
+    seeds = tuple(sorted(shared[terms]))
+    if not seeds:
+        raise _nothing_shared(grouped)
+    return SeedSelection(
+        seeds,
+        tuple(tuple(grouped[name][terms][seed].run for seed in seeds) for name in recipes),
+        {name: extra for name in recipes if (extra := tuple(sorted(set(grouped[name][terms]) - set(seeds))))},
+        unreadable,
+    )
+
+
+def _terms(setup: Setup) -> _Terms:
+    return (*setup.terms.values(),), read_state(setup.run).step
+
+
+def _nothing_shared(grouped: dict[str, dict[_Terms, dict[int, Setup]]]) -> CompareError:
+    """What to train so that the newest run of the first recipe has a partner in every arm."""
+    first, *others = grouped
+    wanted, runs = next(iter(grouped[first].items()))
+    seed, anchor = next(iter(runs.items()))
+    commands = []
+    for name in others:
+        if seed not in grouped[name].get(wanted, {}):
+            terms, found = next(iter(grouped[name].items()))
+            command = f"{anchor.train_command(name, than=next(iter(found.values())))} --seed {seed}"
+            commands.append(command + (f" --set train.max_steps={wanted[1]}" if terms[1] != wanted[1] else ""))
+    return CompareError(
+        "No seed has a finished run of every recipe with equal profile, protocol, data and number of steps.",
+        f"Beside {anchor.run.id} train: {' && '.join(commands)}",
+    )
 
 
 def _matching(anchors: Sequence[Setup], candidates: dict[str, list[Setup]]) -> dict[str, Setup]:

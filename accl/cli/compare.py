@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from accl.analysis.ablation import Ablation, compare_seeds
 from accl.analysis.compare import FLOOR_NAMES, Arm, Comparison
 from accl.analysis.compare import compare as compare_runs
-from accl.analysis.select import select_runs
+from accl.analysis.pairs import HardScore
+from accl.analysis.select import select_runs, select_seeds
+from accl.cli.compare_seeds import arms_table, details_table, interval, runs_table, score
 from accl.cli.output import Column, Format, Row, Table, duration, emit, moment, p_value, percent, points
 
 DEFAULT_NAMES = ["baseline", "contrastive", "full"]
@@ -35,6 +39,9 @@ def compare(
     format: Annotated[Format, typer.Option("--format", "-f", help="How to print; csv and json hold raw values.")] = (
         Format.TABLE
     ),
+    all_seeds: Annotated[
+        bool, typer.Option("--all-seeds", help="Average each recipe over every seed that all of them have.")
+    ] = False,
     runs: Annotated[Path, typer.Option("--runs", envvar="ACCL_RUNS", help="The folder of the runs.")] = Path("runs"),
 ) -> None:
     """Compare finished runs on the test questions they all answered.
@@ -46,8 +53,16 @@ def compare(
     Both floors, what one gets without reading the question, stand below
     the accuracy.
 
+    Hard pairs are the tenth of all task pairs that the first arm tells
+    apart least; their accuracy is that on the questions of these tasks.
+
+    With --all-seeds an arm is all runs of its recipe: the newest finished
+    one of every seed that all recipes have, with equal profile, protocol,
+    data and number of steps. Intervals and p values then cover the choice
+    of the seeds as well as of the questions.
+
     csv holds one row per arm; json holds everything: all tasks,
-    categories and subcategories.
+    categories and subcategories, and every seed.
 
     Examples:
 
@@ -55,16 +70,36 @@ def compare(
 
       accl compare baseline full --profile demo --tasks 10
 
+      accl compare baseline contrastive full --all-seeds --format md
+
       accl compare 7f3a 91cc --format csv
 
       accl compare --format json
     """
-    comparison = compare_runs(select_runs(runs, names or DEFAULT_NAMES, profile))
+    if all_seeds:
+        selection = select_seeds(runs, names or DEFAULT_NAMES, profile)
+        if len(selection.seeds) > 1:
+            _emit_seeds(compare_seeds(selection), format)
+            return
+        comparison = compare_runs([found[0] for found in selection.runs])
+        lone = f"Only seed {selection.seeds[0]} has a run of every recipe: there is nothing to average over."
+        comparison = replace(comparison, warnings=(lone, *selection.gaps, *comparison.warnings))
+    else:
+        comparison = compare_runs(select_runs(runs, names or DEFAULT_NAMES, profile))
     notes = [*(f"Warning: {warning}" for warning in comparison.warnings), *comparison.notes]
     tables = [_arms_table(comparison)]
     if format is not Format.CSV:
         tables = [_runs_table(comparison), *tables, *_task_tables(comparison, tasks), *_config_tables(comparison)]
     emit(tables, format, Console(), data=comparison, notes=notes)
+
+
+def _emit_seeds(ablation: Ablation, format: Format) -> None:
+    """The table of arms; in a terminal also the details and the runs behind it."""
+    tables = [arms_table(ablation)]
+    if format is Format.TABLE:
+        tables += [details_table(ablation), runs_table(ablation)]
+    notes = [*(f"Warning: {warning}" for warning in ablation.warnings), *ablation.notes]
+    emit(tables, format, Console(), data=ablation, notes=notes)
 
 
 def _runs_table(comparison: Comparison) -> Table:
@@ -92,6 +127,7 @@ def _runs_table(comparison: Comparison) -> Table:
 
 def _arms_table(comparison: Comparison) -> Table:
     first = comparison.arms[0]
+    names = "/".join(first.gold_shares)
     columns = [
         Column("arm"),
         Column("accuracy", unit="%", justify="right", cell=_accuracy, style=_floor_style),
@@ -103,11 +139,17 @@ def _arms_table(comparison: Comparison) -> Table:
         Column("delta_low", "95 % interval", "points", "right", cell=_interval),
         Column("p", "McNemar p", "", "right", p_value),
         Column("p_holm", "Holm p", "", "right", p_value),
+        Column("hard_accuracy", "hard pairs", "%", "right", percent),
+        Column("hard_delta", "hard pairs, delta [95 %]", "points", "right", cell=lambda row: interval(row, "hard_")),
+        Column("hard_p", "hard pairs, McNemar p", "", "right", p_value),
+        Column("loss", "loss", "", "right", score),
+        Column("ece", "ECE", "", "right", score),
+        Column("brier", "Brier", "", "right", score),
+        Column("predicted", f"answers {names}", "%", "right", cell=lambda row: _letters(row, "predicted", names)),
+        Column("gold", f"right answers {names}", "%", "right", cell=lambda row: _letters(row, "gold", names)),
         Column("tested_step", "tested at step", justify="right"),
         Column("training_seconds", "training time", "", "right", duration),
-        Column(
-            "questions_per_second", "questions/s", "", "right", lambda value: "–" if value is None else f"{value:,.1f}"
-        ),
+        Column("questions_per_second", "questions/s", "", "right", _speed),
     ]
     return Table(
         f"Accuracy on {comparison.n:,} test questions", columns, [_arm_row(a, comparison) for a in comparison.arms]
@@ -140,6 +182,12 @@ def _arm_row(arm: Arm, comparison: Comparison) -> dict[str, Any]:
         "delta_high": paired.high if paired else None,
         "p": paired.p if paired else None,
         "p_holm": arm.p_holm,
+        **_hard_row(arm.hard),
+        "loss": arm.loss,
+        "ece": arm.ece,
+        "brier": arm.brier,
+        **{f"predicted/{letter}": share for letter, share in arm.predicted_shares.items()},
+        **{f"gold/{letter}": share for letter, share in arm.gold_shares.items()},
         "training_seconds": arm.training_seconds,
         "questions_per_second": arm.questions_per_second,
     }
@@ -193,6 +241,23 @@ def _config_tables(comparison: Comparison) -> list[Table]:
         rows.append({"key": key, **values})
     columns = [Column("key"), *(Column(arm.label, arm.label, "", "right", _setting) for arm in arms)]
     return [Table("Configuration differences", columns, rows)]
+
+
+def _letters(row: Row, kind: str, names: str) -> str:
+    """``27/24/26/23``: per cent of each letter."""
+    return "/".join(f"{100 * row[f'{kind}/{letter}']:.0f}" for letter in names.split("/"))
+
+
+def _hard_row(found: HardScore | None) -> dict[str, Any]:
+    paired = found.paired if found else None
+    return {
+        "hard_n": found.n if found else None,
+        "hard_accuracy": found.accuracy if found else None,
+        "hard_delta": paired.delta if paired else None,
+        "hard_delta_low": paired.low if paired else None,
+        "hard_delta_high": paired.high if paired else None,
+        "hard_p": paired.p if paired else None,
+    }
 
 
 def _speed(value: float | None) -> str:

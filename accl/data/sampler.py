@@ -1,7 +1,7 @@
 """Which questions the next step sees: tasks by the curriculum's weights, questions of a task in shuffled passes.
 
 Every draw is a pure function of (seed, step, weights, questions drawn so far), so a checkpoint needs to keep
-nothing but `drawn`, and a resumed run draws what an uninterrupted one would have drawn.
+nothing but those numbers, and a resumed run draws what an uninterrupted one would have drawn.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from accl.errors import ConfigError
 
 # Separate the random streams of one seed.
 _BATCHES, _PASSES = 1, 2
+# Less than any log p + Gumbel noise: below every task with questions, but above those without.
+_LAST = -1e6
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,18 @@ class TaskSampler:
     from p independently. Within a task, each pass over its questions is shuffled anew and none comes twice
     before all have come.
 
+    ``max_repeats`` caps how often an epoch goes through a task: of its n questions at most max_repeats * n are
+    drawn, rounded up to a whole number, at least 1, and with Q to whole groups of Q. A task at its cap has weight 0
+    until the next epoch. Only where a batch could not be filled otherwise does the cap yield: with Q, tasks at
+    their cap take the places that all other tasks with questions leave; without Q, tasks go on being drawn by
+    their weights once none below its cap has any weight. While it does not bind, draws are those without a cap.
+
     Args:
         pools: for each of the K tasks, the positions of its training questions; may be empty.
         auxiliary: positions of questions without task; ``auxiliary_questions`` of them join every batch.
         choices: C. permute_options: shuffle the options of every question drawn.
+        max_repeats: above 0; None for no cap. steps_per_epoch: how many steps, from step 1 on, make an epoch; needed
+            with ``max_repeats``.
 
     Raises:
         ConfigError: a batch wants more distinct tasks than have questions.
@@ -55,6 +65,8 @@ class TaskSampler:
         permute_options: bool,
         auxiliary: NDArray[np.int64] | None = None,
         auxiliary_questions: int = 0,
+        max_repeats: float | None = None,
+        steps_per_epoch: int | None = None,
     ) -> None:
         self._pools = [*pools, auxiliary if auxiliary is not None else np.empty(0, np.int64)]
         self._tasks = len(pools)
@@ -65,6 +77,14 @@ class TaskSampler:
         self._with_questions = np.array([len(pool) > 0 for pool in pools])
         # One entry per task, and a last one for the auxiliary questions.
         self._drawn = np.zeros(self._tasks + 1, np.int64)
+        self._steps_per_epoch, self._cap = steps_per_epoch, None
+        if max_repeats is not None:
+            assert steps_per_epoch is not None, "a cap per epoch needs the length of an epoch"
+            sizes = np.array([len(pool) for pool in pools], np.float64)
+            group = questions_per_task or 1
+            self._cap = (np.ceil(np.maximum(np.ceil(max_repeats * sizes), 1) / group) * group).astype(np.int64)
+        self._epoch = 0
+        self._drawn_before = np.zeros(self._tasks, np.int64)  # when this epoch began
         available = int(self._with_questions.sum())
         if questions_per_task is not None and batch_size // questions_per_task > available:
             raise ConfigError(
@@ -80,14 +100,27 @@ class TaskSampler:
         return self._drawn[:-1].copy()
 
     def state(self) -> list[int]:
-        """All that a checkpoint has to keep: drawn questions of the K tasks and of the auxiliary pool."""
-        return [int(n) for n in self._drawn]
+        """All that a checkpoint has to keep: drawn questions of the K tasks and of the auxiliary pool; with a cap
+        also the epoch, and what had been drawn of the tasks when it began."""
+        epoch = [] if self._cap is None else [self._epoch, *self._drawn_before]
+        return [int(n) for n in (*self._drawn, *epoch)]
 
     def restore(self, state: Sequence[int]) -> None:
-        self._drawn = np.asarray(state, np.int64).copy()
+        """Go on from a `state` of a sampler made with the same arguments."""
+        assert len(state) == len(self.state()), "state of another sampler"
+        numbers = np.asarray(state, np.int64)
+        self._drawn = numbers[: self._tasks + 1].copy()
+        if self._cap is not None:
+            self._epoch = int(numbers[self._tasks + 1])
+            self._drawn_before = numbers[self._tasks + 2 :].copy()
 
     def draw(self, step: int, weights: NDArray[np.float64]) -> Draw:
-        """The batch of ``step`` under task weights p_K. Advances the passes."""
+        """The batch of ``step`` under task weights p_K. Advances the passes.
+
+        Raises:
+            ConfigError: no task with questions has any weight.
+        """
+        self._begin(step)
         rng = np.random.default_rng([self._seed, _BATCHES, step])
         tasks = self._draw_tasks(rng, weights)
         tasks = np.concatenate([tasks, np.full(self._auxiliary_questions, self._tasks)])
@@ -97,17 +130,53 @@ class TaskSampler:
             order = rng.permuted(order, axis=1)
         return Draw(questions, order)
 
+    def _begin(self, step: int) -> None:
+        if self._steps_per_epoch is None:
+            return
+        epoch = max(step - 1, 0) // self._steps_per_epoch
+        if epoch != self._epoch:
+            self._epoch, self._drawn_before = epoch, self._drawn[:-1].copy()
+
+    def _left(self) -> NDArray[np.int64]:
+        """Questions that each task may still be drawn in this epoch, K."""
+        if self._cap is None:
+            return np.full(self._tasks, np.iinfo(np.int64).max)
+        return np.asarray(self._cap - (self._drawn[:-1] - self._drawn_before))
+
     def _draw_tasks(self, rng: np.random.Generator, weights: NDArray[np.float64]) -> NDArray[np.int64]:
         p = np.where(self._with_questions, np.asarray(weights, np.float64), 0.0)
+        if not p.sum() > 0:
+            raise ConfigError(
+                "No task with training questions has any weight.",
+                "Give one of them a weight in curriculum.weights_file, or take another curriculum.policy.",
+            )
         p /= p.sum()
+        left = self._left()
         if self._per_task is None:
-            return rng.choice(self._tasks, self._batch_size, p=p)
+            return self._draw_independently(rng, p, left)
         gumbel = rng.gumbel(size=self._tasks)
         # Where p is 0 for tasks with questions (a collapsed curriculum), they still come last but above empty ones.
         key = np.log(np.maximum(p, 1e-300)) + gumbel
+        key[left <= 0] += _LAST
         key[~self._with_questions] = -np.inf
         chosen = np.argsort(-key, kind="stable")[: self._batch_size // self._per_task]
         return np.repeat(chosen, self._per_task)
+
+    def _draw_independently(
+        self, rng: np.random.Generator, p: NDArray[np.float64], left: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Tasks of a batch; what goes beyond a task's cap is drawn again from the tasks below theirs."""
+        below = left > 0
+        tasks = rng.choice(self._tasks, self._batch_size, p=_among(p, below))
+        while (p[below] > 0).any():
+            # How many of its task stand before each place of the batch.
+            earlier = np.tril(tasks[:, None] == tasks, -1).sum(1)
+            over = earlier >= left[tasks]
+            if not over.any():
+                break
+            below = np.bincount(tasks[~over], minlength=self._tasks) < left
+            tasks[over] = rng.choice(self._tasks, int(over.sum()), p=_among(p, below))
+        return tasks
 
     def _next_question(self, task: int) -> int:
         pool = self._pools[task]
@@ -118,6 +187,12 @@ class TaskSampler:
             shuffled = np.random.default_rng([self._seed, _PASSES, task, number]).permutation(pool)
             held = self._passes[task] = (number, shuffled)
         return int(held[1][place])
+
+
+def _among(p: NDArray[np.float64], allowed: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """p of the allowed tasks alone; p itself, to the last bit, when that is all of it or nothing."""
+    part = np.where(allowed, p, 0.0)
+    return part / part.sum() if part.any() and not allowed.all() else p
 
 
 def _fitting(batch_size: int, available: int) -> int:

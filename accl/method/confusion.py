@@ -1,8 +1,10 @@
-"""The task confusion matrix: how alike the embeddings of two tasks are.
+"""The task confusion matrix: how alike the embeddings of two tasks are, and which are taken for which.
 
 The method writes C[i, j] = sum max(0, cos(e_a, e_b)) over a in task i and b in task j. The raw sum grows
 with how often a pair of tasks was drawn, so `TaskConfusion` keeps the number of pairs beside it; their
-quotient, the mean positive cosine, does not depend on the sampler.
+quotient, the mean positive cosine, does not depend on the sampler. `PrototypeConfusion` is a confusion matrix
+in the sense of classification: the share of a task's questions that lie nearest to the prototype of each task.
+Everything here works for any K, stays on the device and has shapes that do not depend on the data.
 """
 
 from __future__ import annotations
@@ -56,6 +58,86 @@ class TaskConfusion(nn.Module):
     def mean(self) -> Tensor:
         """Mean positive cosine of every pair of tasks, K x K in [0, 1]; NaN where no pair was observed."""
         return torch.where(self.count_KK > 0, self.sum_KK / self.count_KK, torch.nan)
+
+    def total(self) -> Tensor:
+        """Sum of positive cosines of every pair of tasks, K x K, at least 0; NaN where no pair was observed."""
+        return torch.where(self.count_KK > 0, self.sum_KK, torch.nan)
+
+
+class PrototypeConfusion(nn.Module):
+    """Streaming nearest-prototype confusion with exponential forgetting: buffers, so part of a checkpoint.
+
+    The prototype of task t is the decayed mean of its unit features, after Snell et al. (2017, arXiv 1703.05175);
+    nearest is by cosine. A question is assigned before it joins its own prototype, so it never meets itself, and
+    counts once its own task has a prototype, so that it could have been right. Rows need not equal columns:
+    a broad task is taken for a narrow one more often than the other way round.
+
+    Args:
+        tasks: K. dim: D. half_life: optimizer steps after which an observation counts half; None never forgets.
+    """
+
+    sum_KD: Tensor
+    weight_K: Tensor
+    nearest_KK: Tensor
+    count_KK: Tensor
+
+    def __init__(self, tasks: int, dim: int, half_life: float | None) -> None:
+        super().__init__()
+        self.keep = 1.0 if half_life is None else 0.5 ** (1 / half_life)
+        self.register_buffer("sum_KD", torch.zeros(tasks, dim))
+        self.register_buffer("weight_K", torch.zeros(tasks))
+        self.register_buffer("nearest_KK", torch.zeros(tasks, tasks))  # questions of i nearest to prototype j
+        self.register_buffer("count_KK", torch.zeros(tasks, tasks))  # questions of i that had j to choose from
+
+    @torch.no_grad()
+    def observe(self, e_BD: Tensor, task_B: Tensor) -> None:
+        """Assign a batch of embeddings (any length, any float type), then add it to the prototypes.
+
+        Questions without task (index below 0) do not count.
+        """
+        e_BD = F.normalize(e_BD.detach().float(), dim=-1)
+        index_K = torch.arange(len(self.weight_K), device=task_B.device)
+        member_BK = (task_B[:, None] == index_K).float()
+        exists_K = self.weight_K > 0
+        with torch.autocast(e_BD.device.type, enabled=False):
+            sim_BK = (e_BD @ F.normalize(self.sum_KD, dim=-1).T).masked_fill(~exists_K, -torch.inf)
+            nearest_BK = (sim_BK.argmax(-1, keepdim=True) == index_K).float()
+            judged_BK = member_BK * exists_K
+            self.nearest_KK.mul_(self.keep).add_(judged_BK.T @ nearest_BK)
+            self.count_KK.mul_(self.keep).add_(judged_BK.sum(0)[:, None] * exists_K)
+            self.sum_KD.mul_(self.keep).add_(member_BK.T @ e_BD)
+        self.weight_K.mul_(self.keep).add_(member_BK.sum(0))
+
+    def share(self) -> Tensor:
+        """Share of task i's questions nearest to prototype j, K x K; rows sum to 1.
+
+        NaN where no question of i was ever assigned while j had a prototype.
+        """
+        share_KK = self.nearest_KK / self.nearest_KK.sum(-1, keepdim=True)
+        return torch.where(self.count_KK > 0, share_KK, torch.nan)
+
+
+@torch.no_grad()
+def prototype_confusion(e_ND: Tensor, task_N: Tensor, tasks: int) -> tuple[Tensor, Tensor]:
+    """Share of each task's questions nearest to each task's prototype over a whole split, and the questions, K x K.
+
+    Leave-one-out: a question is compared with the mean of the *other* unit embeddings of its own task, so a task
+    of one question has no prototype for it and its row is NaN; so is the column of a task without questions.
+    Otherwise as `PrototypeConfusion`, without decay. Questions without task (index below 0) do not count.
+    """
+    e_ND = F.normalize(e_ND.float(), dim=-1)
+    member_NK = task_N[:, None] == torch.arange(tasks, device=task_N.device)
+    size_K = member_NK.sum(0)
+    sum_KD = member_NK.float().T @ e_ND
+    others_ND = F.normalize(sum_KD[task_N.clamp(min=0)] - e_ND, dim=-1)
+    own_N1 = (e_ND * others_ND).sum(-1, keepdim=True)
+    sim_NK = torch.where(member_NK, own_N1, e_ND @ F.normalize(sum_KD, dim=-1).T)
+    sim_NK = sim_NK.masked_fill(size_K == 0, -torch.inf)
+    nearest_NK = sim_NK.argmax(-1, keepdim=True) == torch.arange(tasks, device=task_N.device)
+    judged_K = torch.where(size_K > 1, size_K, 0)
+    count_KK = (judged_K[:, None] * (size_K > 0)).float()
+    nearest_KK = member_NK.float().T @ nearest_NK.float()
+    return torch.where(count_KK > 0, nearest_KK / size_K[:, None], torch.nan), count_KK
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ The method writes, for question i of task t_i with positives of the same task an
 which is decoupled contrastive learning (Yeh et al., 2022, arXiv 2110.06848): the positive is not in the
 denominator. ``denominator="all"`` is supervised contrastive learning, L_out (Khosla et al., 2020,
 arXiv 2004.11362). Both average over an anchor's positives outside the logarithm, and over the anchors
-that have a positive and a negative.
+that have a positive and a negative. Which negatives those are is chosen in `accl.method.mining`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from accl.method.mining import EXCLUDED, check_negatives, debiased_log_sum, hardest, semi_hard
+
 Denominator = Literal["negatives", "all"]
 UncertaintyWeight = Literal["entropy", "margin", "none"]
-
-# Finite, so that a row without any candidate gives a number and not NaN in the backward pass; in fp32
-# exp(EXCLUDED - anything sensible) is exactly 0.
-EXCLUDED = -1e9
 
 
 def uncertainty_weights(logits_BC: Tensor, kind: UncertaintyWeight = "entropy") -> Tensor:
@@ -67,7 +65,7 @@ class ContrastiveOutput:
 
     Attributes:
         loss: weighted mean over the anchors that count; 0 when there is none.
-        counted_B: anchors that have a positive and a negative.
+        counted_B: anchors that have a positive and, after mining, a negative.
     """
 
     loss: Tensor
@@ -82,6 +80,8 @@ def contrastive_loss(
     *,
     temperature: float,
     denominator: Denominator = "negatives",
+    negatives: str = "all",
+    parameter: float = math.nan,
     bank: Candidates | None = None,
 ) -> ContrastiveOutput:
     """Uncertainty-weighted contrastive loss of a batch.
@@ -92,7 +92,14 @@ def contrastive_loss(
         l_i = - 1/|P(i)| sum_{p in P(i)} ( s_ip - logsumexp_{a in A(i)} s_ia )
         L   = sum_i w_i l_i / sum_i w_i          over i with P(i) and N(i) not empty
 
-    where A(i) is N(i) for ``negatives`` (unbounded below) or P(i) and N(i) for ``all``.
+    where A(i) is N(i) for the denominator ``negatives`` (unbounded below) or P(i) and N(i) for ``all``. Mining
+    changes N(i), among batch and bank together; what it chooses by gets no gradient:
+
+        all               every negative
+        hardest(k)        the k most similar
+        semi_hard(margin) those with c_i - margin < cos(z_i, z_n) < c_i, c_i the mean cosine with P(i)
+        debiased(prior)   every negative, their sum of exponentials replaced by
+                          |N(i)| max{ (mean_N e^s - prior * mean_P e^s) / (1 - prior), e^{-1/tau} }
 
     Args:
         z_BD: unit embeddings of the anchors; any float type, computed in at least fp32.
@@ -100,8 +107,13 @@ def contrastive_loss(
         text_B: an id that equal texts share: such pairs are neither positive nor negative.
         weight_B: w_i, without gradient.
         temperature: tau > 0.
+        negatives: one of the four, see `accl.method.mining` for each and its source. parameter: its number in brackets.
         bank: further candidates, which get no gradient.
+
+    Raises:
+        ValueError: ``negatives`` is unknown or its parameter out of range.
     """
+    check_negatives(negatives, parameter)
     z_BD = z_BD if z_BD.dtype == torch.float64 else z_BD.float()
     z_MD, task_M, text_M = z_BD, task_B, text_B
     usable_M = task_B >= 0
@@ -119,10 +131,20 @@ def contrastive_loss(
     positive_BM = pair_BM & same_BM
     negative_BM = pair_BM & ~same_BM
 
-    normaliser_BM = negative_BM if denominator == "negatives" else pair_BM
-    log_sum_B = sim_BM.masked_fill(~normaliser_BM, EXCLUDED).logsumexp(-1)
     positives_B = positive_BM.sum(-1)
     mean_positive_B = (sim_BM * positive_BM).sum(-1) / positives_B.clamp(min=1)
+
+    if negatives == "hardest":
+        negative_BM = hardest(sim_BM, negative_BM, int(parameter))
+    elif negatives == "semi_hard":
+        negative_BM = semi_hard(sim_BM, negative_BM, mean_positive_B, parameter, temperature)
+    if negatives == "debiased":
+        log_sum_B = debiased_log_sum(sim_BM, positive_BM, negative_BM, parameter, temperature)
+        if denominator == "all":
+            log_sum_B = torch.logaddexp(log_sum_B, sim_BM.masked_fill(~positive_BM, EXCLUDED).logsumexp(-1))
+    else:
+        normaliser_BM = negative_BM if denominator == "negatives" else positive_BM | negative_BM
+        log_sum_B = sim_BM.masked_fill(~normaliser_BM, EXCLUDED).logsumexp(-1)
     counted_B = (positives_B > 0) & negative_BM.any(-1)
 
     weight_B = weight_B.to(sim_BM.dtype) * counted_B

@@ -120,6 +120,7 @@ class Evaluation:
     accuracy: float
     macro_accuracy: float
     ece: float
+    brier: float
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ _FOLLOW: dict[str, str] = {
     "metrics": "seq, step, epoch, seconds, name, value",
     "curriculum": "seq, step, policy, weights, drawn",
     "confusion": "seq, step, kind, matrix, counts",
-    "evals": "seq, step, split, n, loss, accuracy, macro_accuracy, ece",
+    "evals": "seq, step, split, n, loss, accuracy, macro_accuracy, ece, brier",
     "system": "seq, seconds, gpu_util, gpu_memory, power, cpu, rss",
     "events": "seq, seconds, level, kind, message",
 }

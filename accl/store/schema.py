@@ -17,7 +17,7 @@ TABLES: dict[str, str] = {
     "confusion": "seq BIGINT, step INTEGER, kind VARCHAR, matrix FLOAT[], counts INTEGER[]",
     "evals": (
         "seq BIGINT, step INTEGER, split VARCHAR, n INTEGER, loss DOUBLE, accuracy DOUBLE, "
-        "macro_accuracy DOUBLE, ece DOUBLE"
+        "macro_accuracy DOUBLE, ece DOUBLE, brier DOUBLE"
     ),
     "task_evals": "step INTEGER, split VARCHAR, task INTEGER, n INTEGER, correct INTEGER",
     # The final evaluation only: paired tests need every answer.

@@ -78,9 +78,17 @@ class Recorder:
         self._put("confusion", [(step, kind, list(matrix), list(counts))])
 
     def evaluation(
-        self, step: int, split: str, n: int, loss: float, accuracy: float, macro_accuracy: float, ece: float
+        self,
+        step: int,
+        split: str,
+        n: int,
+        loss: float,
+        accuracy: float,
+        macro_accuracy: float,
+        ece: float,
+        brier: float,
     ) -> None:
-        self._put("evals", [(step, split, n, loss, accuracy, macro_accuracy, ece)])
+        self._put("evals", [(step, split, n, loss, accuracy, macro_accuracy, ece, brier)])
 
     def task_evaluations(self, rows: Iterable[tuple[int, str, int, int, int]]) -> None:
         """Rows of (step, split, task, n, correct)."""

@@ -66,7 +66,7 @@ def _train(run: RunDir, config: Config, reporter: Reporter, interrupt: Interrupt
 
     reporter.watch_load(MachineLoad().read)
 
-    determinism = make_repeatable(config.train.seed)
+    determinism = make_repeatable(config.train.seed, config.train.deterministic)
     bench = build(config, reporter.phase)
     known = run.read_json(run.provenance)
     run.write_json(run.provenance, {**known, **provenance.environment(), **bench.facts, "determinism": determinism})

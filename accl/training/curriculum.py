@@ -1,61 +1,207 @@
-"""The curriculum of a run: watches the confusion of tasks, and says from which weights the next batch is drawn."""
+"""The curriculum of a run: watches the tasks, and says from which weights the next batch is drawn."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
 import numpy as np
 import torch
+import torch.nn.functional as F
+import yaml
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from accl.config import Curriculum
-from accl.method.confusion import TaskConfusion
-from accl.method.curriculum import confusion_policy, seed_literal_policy, uniform
+from accl.config import Curriculum, parse_choice
+from accl.errors import ConfigError
+from accl.method.confusion import PrototypeConfusion, TaskConfusion
+from accl.method.contrastive import uncertainty_weights
+from accl.method.curriculum import POLICIES, Knobs, Observed, uniform
 from accl.method.model import ModelOutput
+from accl.method.statistics import TaskStatistics, draw_shares
 
 # In updates of the curriculum: an observation counts half after so many. Slow enough that most of the K (K - 1) / 2
 # pairs have been seen within it, fast enough to follow an encoder that learns.
 HALF_LIFE_UPDATES = 5
+# The same of the fast loss of `learning_progress`: the last window or so, against the slow one's five.
+FAST_HALF_LIFE_UPDATES = 1
 
 
 class CurriculumState:
-    """Weights in force, and the confusion they are made from.
+    """Weights in force, and what they are made from.
 
-    The confusion is tracked under every policy, because every arm's matrix is to be looked at; only
-    `confusion` and `seed_literal` act on it. ``seed_literal`` uses what the method writes: raw sums over the
-    contrastive embeddings, never forgotten. Otherwise it is the encoder's features, which the contrastive loss
-    does not push apart directly.
+    Everything is tracked under every policy: every arm's matrices are to be looked at, and so every arm pays the same.
+    ``similarity`` and ``prototype`` are taken from the encoder's features, which the contrastive loss
+    does not push apart directly; ``literal`` is what the method writes, raw sums over the contrastive
+    embeddings that are never forgotten.
+
+    Args:
+        names: of the K tasks. questions_K: training questions of each. features: D.
+        places: distinct tasks of a batch; None when questions are drawn independently.
+
+    Raises:
+        ConfigError: `read_weights`, or weights for tasks without training questions alone.
     """
 
-    def __init__(self, config: Curriculum, tasks: int, steps_per_epoch: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: Curriculum,
+        names: Sequence[str],
+        questions_K: NDArray[np.int64],
+        steps_per_epoch: int,
+        features: int,
+        places: int | None,
+        device: torch.device,
+    ) -> None:
         self.config = config
-        self.literal = config.policy == "seed_literal"
-        half_life = None if self.literal else float(HALF_LIFE_UPDATES * config.update_every)
-        self.confusion = TaskConfusion(tasks, half_life).to(device)
-        self.warmup_steps = round(config.warmup_epochs * steps_per_epoch)
-        self.weights: NDArray[np.float64] = uniform(tasks).numpy()
+        name, parameter = parse_choice(config.policy)
+        self._policy = POLICIES[name]
+        self._knobs = Knobs(config.temperature, config.floor, parameter)
+        self._questions_K = torch.from_numpy(questions_K)
+        self._places = places
+        tasks, half_life = len(names), float(HALF_LIFE_UPDATES * config.update_every)
+        self.similarity = TaskConfusion(tasks, half_life)
+        self.literal = TaskConfusion(tasks, None)
+        self.prototype = PrototypeConfusion(tasks, features, half_life)
+        self.statistics = TaskStatistics(
+            tasks,
+            half_life=half_life,
+            fast_half_life=float(FAST_HALF_LIFE_UPDATES * config.update_every),
+            gain_half_life=HALF_LIFE_UPDATES,
+        )
+        self.state = nn.ModuleDict(
+            {
+                "similarity": self.similarity,
+                "literal": self.literal,
+                "prototype": self.prototype,
+                "statistics": self.statistics,
+            }
+        ).to(device)
+        """All that a checkpoint has to keep, beside the weights."""
+        steps = config.warmup_steps
+        self.warmup_steps = round(config.warmup_epochs * steps_per_epoch) if steps is None else steps
+        self._fixed_K: Tensor | None = None
+        if config.weights_file is not None:
+            weights = read_weights(Path(config.weights_file), names)
+            if not (weights[questions_K > 0] > 0).any():
+                raise ConfigError(
+                    f"{config.weights_file} gives weight only to tasks without training questions.",
+                    "Give a weight to a task that has some.",
+                )
+            self._fixed_K = torch.from_numpy(weights)
+        self.weights: NDArray[np.float64] = (uniform(tasks) if self._policy.updates else self._make()).numpy()
 
-    def observe(self, output: ModelOutput, task_B: torch.Tensor) -> None:
+    def observe(self, output: ModelOutput, answer_B: Tensor, task_B: Tensor) -> None:
         """Add a batch. Stays on the device."""
-        self.confusion.observe(output.z_BE if self.literal else output.features_BD, task_B)
+        self.similarity.observe(output.features_BD, task_B)
+        self.literal.observe(output.z_BE, task_B)
+        self.prototype.observe(output.features_BD, task_B)
+        logits_BC = output.logits_BC.detach().float()
+        loss_B = F.cross_entropy(logits_BC, answer_B, reduction="none")
+        self.statistics.observe(loss_B, uncertainty_weights(logits_BC), task_B, logits_BC.shape[-1])
+
+    def why_idle(self, total_steps: int) -> str | None:
+        """Why the policy will never act in a run of so many steps; None when it will, or is not to (uniform)."""
+        needed = self._policy.updates
+        if not needed:
+            return None
+        if len(self.weights) == 1:
+            return "there is one task only"
+        if self._policy.floored and self.config.floor == 1:
+            return "curriculum.floor=1 leaves it nothing"
+        every = self.config.update_every
+        first = max(-(-self.warmup_steps // every), needed) * every
+        if first < total_steps:
+            return None
+        if self.warmup_steps >= total_steps:
+            key = "warmup_epochs" if self.config.warmup_steps is None else "warmup_steps"
+            return f"its warm-up lasts {self.warmup_steps} steps and the run {total_steps}; lower curriculum.{key}"
+        return f"its first update is due at step {first} and the run lasts {total_steps}; lower curriculum.update_every"
 
     def acts_within(self, total_steps: int) -> bool:
-        """Whether the weights will ever leave uniform in a run of so many steps."""
-        first = -(-max(self.warmup_steps, 1) // self.config.update_every) * self.config.update_every
-        return self.config.policy == "uniform" or first < total_steps
+        """Whether the policy will ever act in a run of so many steps."""
+        return self.why_idle(total_steps) is None
 
     def due(self, step: int) -> bool:
+        """Whether an update follows ``step``: every ``update_every`` steps."""
         return step % self.config.update_every == 0
 
     def update(self, step: int) -> None:
         """Make the weights for the steps after ``step``: uniform while warming up."""
-        if self.config.policy == "uniform" or step < self.warmup_steps:
-            return
-        if self.literal:
-            p_K = seed_literal_policy(self.confusion.sum_KK, self.config.temperature)
-        else:
-            p_K = confusion_policy(self.confusion.mean(), self.config.temperature, self.config.floor)
-        self.weights = p_K.cpu().numpy()
+        p_K = torch.from_numpy(np.where(self._questions_K.numpy() > 0, self.weights, 0.0))
+        self.statistics.advance(draw_shares(p_K / p_K.sum(), self._places))
+        if self._policy.updates and step >= self.warmup_steps:
+            self.weights = self._make().numpy()
+
+    def matrices(self) -> Iterator[tuple[str, list[float], list[int]]]:
+        """(kind, K x K values, K x K counts) row by row: NaN and 0 where never observed.
+
+        A count is the number of pairs (of questions, for `prototype`) that the cell rests on, forgetting
+        included, rounded, and at least 1 where there is any.
+        """
+        for kind, value_KK, count_KK in (
+            ("similarity", self.similarity.mean(), self.similarity.count_KK),
+            ("literal", self.literal.total(), self.literal.count_KK),
+            ("prototype", self.prototype.share(), self.prototype.count_KK),
+        ):
+            count_KK = torch.where(count_KK > 0, count_KK.round().clamp(min=1), 0).long()
+            yield kind, value_KK.double().cpu().flatten().tolist(), count_KK.cpu().flatten().tolist()
 
     def name(self, step: int) -> str:
         """What the weights of the steps after ``step`` are made by."""
-        warming = self.config.policy != "uniform" and step < self.warmup_steps
+        warming = self._policy.updates > 0 and step < self.warmup_steps
         return f"uniform (warm-up of {self.config.policy})" if warming else self.config.policy
+
+    def _make(self) -> Tensor:
+        statistics = self.statistics
+        observed = Observed(
+            similarity_KK=self.similarity.mean().cpu(),
+            literal_KK=self.literal.sum_KK.cpu(),
+            entropy_K=statistics.entropy().cpu(),
+            entropy_change_K=statistics.change().cpu(),
+            fast_loss_K=statistics.fast_loss().cpu(),
+            slow_loss_K=statistics.slow_loss().cpu(),
+            gain_K=statistics.gain_K.cpu(),
+            updates=float(statistics.updates),
+            questions_K=self._questions_K,
+            fixed_K=self._fixed_K,
+        )
+        return self._policy.function(observed, self._knobs)
+
+
+def read_weights(path: Path, names: Sequence[str]) -> NDArray[np.float64]:
+    """Task weights from a YAML file of ``task: weight``, in the order of ``names``; they need not sum to 1.
+
+    Raises:
+        ConfigError: the file cannot be read or is no mapping, names an unknown task or lacks one, or a weight is not a
+            finite number of at least 0, or all are 0.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"curriculum.weights_file {path} cannot be read: {error}.", "Give a YAML file of `task: weight`."
+        ) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold `task: weight` lines.", f"For example: {names[0]}: 1.0")
+    unknown = [str(name) for name in content if name not in names]
+    missing = [name for name in names if name not in content]
+    if unknown or missing:
+        parts = [f"{kind} {', '.join(group)}" for kind, group in (("unknown", unknown), ("missing", missing)) if group]
+        raise ConfigError(
+            f"{path} does not fit the tasks: {'; '.join(parts)}.", "Give every task one weight; 0 is one."
+        )
+    bad = [
+        f"{name}: {value}"
+        for name, value in content.items()
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf
+    ]
+    if bad:
+        raise ConfigError(f"{path} has weights that are not numbers of at least 0: {', '.join(bad)}.")
+    weights = np.array([content[name] for name in names], np.float64)
+    if not weights.any():
+        raise ConfigError(f"{path} gives every task the weight 0.", "Give at least one task a weight above 0.")
+    return weights

@@ -84,9 +84,15 @@ def to_device(batch: Batch, device: torch.device) -> DeviceBatch:
     )
 
 
-def make_repeatable(seed: int) -> dict[str, str | int | bool]:
-    """Seed torch and choose deterministic kernels on the CPU. Returns the knobs, for the provenance."""
+def make_repeatable(seed: int, deterministic: bool) -> dict[str, str | int | bool]:
+    """Seed torch and, if asked, allow deterministic GPU kernels only. Returns the knobs, for the provenance.
+
+    Must come before the first use of a GPU: cuBLAS reads its workspace setting once.
+    """
     torch.manual_seed(seed)
+    if deterministic:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+        torch.use_deterministic_algorithms(True)
     return {
         "seed": seed,
         "step_seed": "torch is seeded anew with (seed, step) before every step",

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from accl.data.questions import LETTERS
 from accl.data.tokens import Assembler
-from accl.method.confusion import mean_similarity
+from accl.method.confusion import mean_similarity, prototype_confusion
 from accl.method.model import ContrastiveCurriculumModel
 from accl.training.device import Placement, to_device
 
@@ -29,6 +30,8 @@ class Evaluated:
         probabilities: N x C, options in their own order.
         loss: mean cross-entropy in nats.
         similarity, pairs: K x K mean positive cosine of encoder features, NaN without pairs; pairs per cell.
+        prototype, assigned: K x K share of task i's questions nearest to the prototype of task j, leave-one-out
+            (`prototype_confusion`), NaN without questions; questions per cell.
     """
 
     questions: NDArray[np.int64]
@@ -38,6 +41,8 @@ class Evaluated:
     loss: float
     similarity: NDArray[np.float64]
     pairs: NDArray[np.int64]
+    prototype: NDArray[np.float64]
+    assigned: NDArray[np.int64]
 
     @property
     def predicted(self) -> NDArray[np.int64]:
@@ -73,6 +78,24 @@ class Evaluated:
             for b in np.unique(bins)
         ]
         return float(np.sum(gaps))
+
+    @property
+    def brier(self) -> float:
+        """Brier score, in 0..2: the mean over questions of sum_c (p_c - y_c)^2, with y the one-hot right answer.
+
+        Source: Brier, Monthly Weather Review 78 (1950), in its form for several classes.
+        """
+        right = np.eye(self.probabilities.shape[1])[self.gold]
+        return float(((self.probabilities - right) ** 2).sum(1).mean())
+
+    def letter_shares(self) -> dict[str, float]:
+        """``predicted_A``, ``gold_A``, ...: the share of questions where each letter was given, and is right."""
+        choices, n = self.probabilities.shape[1], len(self.gold)
+        return {
+            f"{name}_{LETTERS[c]}": float(count / n)
+            for name, answers in (("predicted", self.predicted), ("gold", self.gold))
+            for c, count in enumerate(np.bincount(answers, minlength=choices))
+        }
 
 
 @torch.no_grad()
@@ -110,7 +133,9 @@ def evaluate(
     back = torch.from_numpy(np.argsort(by_length)).to(placement.device)
     logits, features = torch.cat(logits_parts)[back], torch.cat(feature_parts)[back]
     gold_N = torch.from_numpy(gold).to(placement.device)
-    similarity, pairs = mean_similarity(features, torch.from_numpy(task).to(placement.device), tasks)
+    task_N = torch.from_numpy(task).to(placement.device)
+    similarity, pairs = mean_similarity(features, task_N, tasks)
+    prototype, assigned = prototype_confusion(features, task_N, tasks)
     return Evaluated(
         questions,
         task,
@@ -119,4 +144,6 @@ def evaluate(
         float(F.cross_entropy(logits, gold_N)),
         similarity.double().cpu().numpy(),
         pairs.long().cpu().numpy(),
+        prototype.double().cpu().numpy(),
+        assigned.long().cpu().numpy(),
     )

@@ -24,6 +24,9 @@ from accl.training.setup import Workbench
 # Figures wait on the device until so many steps or seconds have passed, so that logging does not stop it each step.
 LOG_STEPS = 50
 LOG_SECONDS = 0.5
+# Steps from one measurement of each loss term's gradient to the next: it takes two more backward passes through the
+# heads, and every tenth step is dense enough for a curve.
+GRADIENT_NORM_EVERY = 10
 # Questions of one evaluation batch, as a multiple of the training batch: no gradients, so there is room.
 EVALUATION_BATCHES = 4
 
@@ -39,7 +42,7 @@ class Trainer:
         self.best_score, self.best_step = -1.0, 0
         self._pending: list[tuple[int, float, Tensor]] = []
         self._pending_since = time.monotonic()
-        self._buffers: dict[str, torch.nn.Module] = {"confusion": bench.curriculum.confusion}
+        self._buffers: dict[str, torch.nn.Module] = {"curriculum": bench.curriculum.state}
         if bench.bank is not None:
             self._buffers["bank"] = bench.bank
 
@@ -98,14 +101,25 @@ class Trainer:
             group["lr"] = rate
 
         with torch.autocast(device.type, autocast, enabled=autocast is not None):
-            output = bench.model(batch.chunks, batch.place_N, batch.task_B)
+            # The model's forward pass in its two halves, because the figures look at what lies between them.
+            pooled = [bench.model.pool(ids_NL, mask_NL) for ids_NL, mask_NL in batch.chunks]
+            pooled_ND = torch.cat(pooled)[batch.place_N]
+            output = bench.model.heads(pooled_ND, batch.task_B)
         bank = bench.bank if step > bench.bank_start else None
-        result = objective(output, batch.answer_B, batch.task_B, batch.text_B, config.loss, bank)
+        result = objective(
+            output,
+            batch.answer_B,
+            batch.task_B,
+            batch.text_B,
+            config.loss,
+            bank,
+            shared_ND=pooled_ND if step % GRADIENT_NORM_EVERY == 0 else None,
+        )
         torch.autograd.backward(result.loss)
         norm = torch.nn.utils.clip_grad_norm_(bench.model.parameters(), config.optim.max_grad_norm)
         bench.optimizer.step()
         bench.optimizer.zero_grad(set_to_none=True)
-        bench.curriculum.observe(output, batch.task_B)
+        bench.curriculum.observe(output, batch.answer_B, batch.task_B)
         if bench.bank is not None:
             bench.bank.write(output.z_BE, batch.task_B, batch.text_B)
 
@@ -195,6 +209,9 @@ class Trainer:
         self.recorder.confusion(
             self.step, "similarity/test", result.similarity.ravel().tolist(), result.pairs.ravel().tolist()
         )
+        self.recorder.confusion(
+            self.step, "prototype/test", result.prototype.ravel().tolist(), result.assigned.ravel().tolist()
+        )
         if self.bench.placement.device.type == "cuda":
             peak = torch.cuda.max_memory_allocated(self.bench.placement.device)
             self.recorder.meta({"peak_gpu_memory_bytes": str(peak)})
@@ -211,14 +228,25 @@ class Trainer:
     def _record_evaluation(self, split: str, result: Evaluated) -> None:
         step, seconds = self.step, self.reporter.seconds
         self.recorder.evaluation(
-            step, split, len(result.gold), result.loss, result.accuracy, result.macro_accuracy, result.ece
+            step,
+            split,
+            len(result.gold),
+            result.loss,
+            result.accuracy,
+            result.macro_accuracy,
+            result.ece,
+            result.brier,
         )
         self.recorder.task_evaluations((step, split, task, n, correct) for task, n, correct in result.per_task())
         self.recorder.metrics(
             step,
             step / self.bench.steps_per_epoch,
             seconds,
-            {f"{split}/loss": result.loss, f"{split}/accuracy": result.accuracy},
+            {
+                f"{split}/loss": result.loss,
+                f"{split}/accuracy": result.accuracy,
+                **{f"{split}/{name}": share for name, share in result.letter_shares().items()},
+            },
         )
         self.reporter.latest({f"{split}/accuracy": result.accuracy})
         print(f"step {step}: {split} accuracy {result.accuracy:.4f}, loss {result.loss:.4f}", flush=True)  # noqa: T201
@@ -239,13 +267,8 @@ class Trainer:
         )
 
     def _record_confusion(self) -> None:
-        confusion = self.bench.curriculum.confusion
-        self.recorder.confusion(
-            self.step,
-            "similarity",
-            confusion.mean().double().cpu().flatten().tolist(),
-            confusion.count_KK.round().long().cpu().flatten().tolist(),
-        )
+        for kind, matrix, counts in self.bench.curriculum.matrices():
+            self.recorder.confusion(self.step, kind, matrix, counts)
 
     def _checkpoint(self) -> None:
         """Everything up to this step, on disk. Measurements first: a resumed run must find them."""

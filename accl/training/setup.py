@@ -131,16 +131,19 @@ def build(config: Config, phase: Callable[[str], None]) -> Workbench:
     train = positions["train"]
     steps_per_epoch = -(-len(train) // config.train.batch_size)
     total_steps = config.train.max_steps or max(1, round(config.train.epochs * steps_per_epoch))
-    curriculum = CurriculumState(config.curriculum, len(corpus.subjects), steps_per_epoch, placement.device)
-    if not curriculum.acts_within(total_steps):
-        notes.append(
-            (
-                "warning",
-                "curriculum",
-                f"curriculum.policy={config.curriculum.policy} never acts: its warm-up lasts {curriculum.warmup_steps} "
-                f"steps and the run {total_steps}; lower curriculum.warmup_epochs",
-            )
-        )
+    per_task = config.sampler.questions_per_task
+    curriculum = CurriculumState(
+        config.curriculum,
+        [subject.name for subject in corpus.subjects],
+        np.bincount(blob.task[train], minlength=len(corpus.subjects)),
+        steps_per_epoch,
+        encoder.hidden_size,
+        None if per_task is None else config.train.batch_size // per_task,
+        placement.device,
+    )
+    idle = curriculum.why_idle(total_steps)
+    if idle is not None:
+        notes.append(("warning", "curriculum", f"curriculum.policy={config.curriculum.policy} never acts: {idle}"))
     use_bank = config.memory_bank.size > 0 and config.loss.contrastive_weight > 0
     start = config.memory_bank.start_step
     return Workbench(
@@ -151,7 +154,7 @@ def build(config: Config, phase: Callable[[str], None]) -> Workbench:
         floors=measured,
         blob=blob,
         assembler=assembler,
-        sampler=_sampler(config, blob, positions, len(corpus.subjects)),
+        sampler=_sampler(config, blob, positions, len(corpus.subjects), steps_per_epoch),
         placement=placement,
         model=model,
         bank=MemoryBank(len(corpus.subjects), config.memory_bank.size, config.model.contrastive_dim).to(
@@ -204,7 +207,9 @@ def _tokenizer(config: Config, train: list[Question]) -> tuple[Tokenizer, bool]:
     return load_tokenizer(resolve_model_folder(config.model.name, config.model.revision)), True
 
 
-def _sampler(config: Config, blob: TokenBlob, positions: dict[str, NDArray[np.int64]], tasks: int) -> TaskSampler:
+def _sampler(
+    config: Config, blob: TokenBlob, positions: dict[str, NDArray[np.int64]], tasks: int, steps_per_epoch: int
+) -> TaskSampler:
     train = positions["train"]
     pools = [train[blob.task[train] == t] for t in range(tasks)]
     wanted = config.sampler.auxiliary_questions
@@ -217,4 +222,6 @@ def _sampler(config: Config, blob: TokenBlob, positions: dict[str, NDArray[np.in
         permute_options=config.data.permute_options,
         auxiliary=positions["auxiliary"],
         auxiliary_questions=config.train.batch_size if wanted is None else wanted,
+        max_repeats=config.curriculum.max_repeats,
+        steps_per_epoch=steps_per_epoch,
     )

@@ -1,0 +1,188 @@
+"""The comparison of recipes over several seeds: means, spread over seeds, and differences that count both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from accl.analysis.compare import FLOOR_NAMES, Arm, Comparison, compare_results, describe_protocol
+from accl.analysis.crossed import SeedDifference, difference_over_seeds
+from accl.analysis.pairs import HardPairs, describe, hard_pairs
+from accl.analysis.results import Results, check_pairable, read_results
+from accl.analysis.select import SeedSelection
+from accl.analysis.stats import holm
+from accl.config import difference
+from accl.errors import CompareError
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Mean and standard deviation (S - 1 in the denominator) over S seeds."""
+
+    mean: float
+    sd: float
+
+
+@dataclass(frozen=True)
+class SeedArm:
+    """One recipe over S seeds. Accuracies and differences are fractions.
+
+    Attributes:
+        steps: optimizer steps, the same in every run of the comparison.
+        loss, ece, brier: None when a run did not record them.
+        hard_accuracy: on the questions of the hard pairs' tasks; None when no pairs could be named.
+        floors: the highest score without reading, per name of `FLOOR_NAMES`, over the seeds' runs.
+        above_floor: how many seeds beat their higher floor; None when a run recorded none.
+        difference, hard_difference: to the first arm, on all questions and on those of the hard pairs; None for the
+            first arm itself. ``p_holm`` adjusts the p of ``difference`` over all arms; that of ``hard_difference``
+            is not adjusted.
+        config_difference: key -> (value of the first arm, value of this one), under the first seed.
+    """
+
+    label: str
+    steps: int
+    n: int
+    accuracy: Mean
+    macro_accuracy: Mean
+    loss: Mean | None
+    ece: Mean | None
+    brier: Mean | None
+    hard_accuracy: Mean | None
+    floors: dict[str, float]
+    above_floor: int | None
+    difference: SeedDifference | None
+    p_holm: float | None
+    hard_difference: SeedDifference | None
+    config_difference: dict[str, tuple[Any, Any]]
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """All arms over the same S seeds, the reference first.
+
+    Attributes:
+        per_seed: the ordinary comparison of the arms' runs under each seed, in the order of ``seeds``.
+        warnings: what makes these numbers less than they seem.
+        notes: which questions were asked, and what the statistics mean.
+    """
+
+    profile: str
+    protocol: str
+    fingerprint: str
+    n: int
+    steps: int
+    seeds: tuple[int, ...]
+    arms: tuple[SeedArm, ...]
+    hard_pairs: HardPairs | None
+    per_seed: tuple[Comparison, ...]
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def compare_seeds(selection: SeedSelection) -> Ablation:
+    """Compare recipes over the seeds they share.
+
+    Raises:
+        CompareError: fewer than two recipes or seeds, or runs that did not answer the same questions.
+        RunError, ConfigError: the files of a run are damaged.
+    """
+    if len(selection.runs) < 2:
+        raise CompareError("A comparison needs at least two recipes.", "For example: accl compare baseline full")
+    if len(selection.seeds) < 2:
+        raise CompareError("Seeds are summed up from two on.", "Compare single runs without --all-seeds.")
+    grid = [[read_results(run) for run in runs] for runs in selection.runs]
+    check_pairable([result for row in grid for result in row])
+    first = grid[0]
+    hard = hard_pairs(first[0].tasks, first[0].task, [result.similarity for result in first])
+    per_seed = tuple(compare_results(column, hard) for column in zip(*grid, strict=True))
+    arms = [_arm(row, first, [c.arms[i] for c in per_seed], hard) for i, row in enumerate(grid)]
+    adjusted = iter(holm([arm.difference.p for arm in arms if arm.difference]))
+    arms = [replace(arm, p_holm=next(adjusted)) if arm.difference else arm for arm in arms]
+    config = first[0].setup.config
+    return Ablation(
+        profile=config.profile,
+        protocol=config.data.protocol,
+        fingerprint=first[0].setup.fingerprint,
+        n=per_seed[0].n,
+        steps=arms[0].steps,
+        seeds=selection.seeds,
+        arms=tuple(arms),
+        hard_pairs=hard,
+        per_seed=per_seed,
+        warnings=tuple(_warnings(arms, grid, selection)),
+        notes=(describe_protocol(config), *_notes(arms, selection), describe(hard, arms[0].label, arms[0].n)),
+    )
+
+
+def _arm(row: Sequence[Results], first: Sequence[Results], runs: Sequence[Arm], hard: HardPairs | None) -> SeedArm:
+    counted = [arm.above_floor for arm in runs]
+    right, before = (np.stack([result.right for result in results]) for results in (row, first))
+    mask = None if hard is None else hard.members(first[0].task)
+    reference = row is first
+    return SeedArm(
+        label=runs[0].recipe,
+        steps=runs[0].steps,
+        n=runs[0].n,
+        accuracy=_mean([arm.accuracy for arm in runs]),
+        macro_accuracy=_mean([arm.macro_accuracy for arm in runs]),
+        loss=_recorded(runs, lambda arm: arm.loss),
+        ece=_recorded(runs, lambda arm: arm.ece),
+        brier=_recorded(runs, lambda arm: arm.brier),
+        hard_accuracy=_recorded(runs, lambda arm: arm.hard.accuracy if arm.hard else None),
+        floors={
+            name: max(arm.floors[name] for arm in runs)
+            for name in FLOOR_NAMES
+            if all(name in arm.floors for arm in runs)
+        },
+        above_floor=None if None in counted else sum(above is True for above in counted),
+        difference=None if reference else difference_over_seeds(before, right),
+        p_holm=None,
+        hard_difference=None if reference or mask is None else difference_over_seeds(before[:, mask], right[:, mask]),
+        config_difference=runs[0].config_difference,
+    )
+
+
+def _mean(values: Sequence[float]) -> Mean:
+    return Mean(float(np.mean(values)), float(np.std(values, ddof=1)))
+
+
+def _recorded(runs: Sequence[Arm], value_of: Callable[[Arm], float | None]) -> Mean | None:
+    values = [value for arm in runs if (value := value_of(arm)) is not None]
+    return _mean(values) if len(values) == len(runs) else None
+
+
+def _warnings(arms: Sequence[SeedArm], grid: Sequence[Sequence[Results]], selection: SeedSelection) -> list[str]:
+    found = []
+    seeds = len(selection.seeds)
+    if seeds == 2:
+        found.append("Two seeds say little about the spread over seeds: train three to five.")
+    for arm, row in zip(arms, grid, strict=True):
+        changed = {key for result in row[1:] for key in difference(row[0].setup.config, result.setup.config)} - {
+            "train.seed"
+        }
+        if changed:
+            found.append(
+                f"The runs of {arm.label} differ in more than the seed ({', '.join(sorted(changed))}): "
+                "their mean mixes different settings."
+            )
+        if arm.above_floor is None:
+            found.append(f"{arm.label} has runs without floors, so nothing says whether they learned anything.")
+        elif arm.above_floor < seeds:
+            found.append(f"{arm.label} beats its floor under {arm.above_floor} of {seeds} seeds.")
+    return found + selection.gaps
+
+
+def _notes(arms: Sequence[SeedArm], selection: SeedSelection) -> list[str]:
+    seeds, reference = ", ".join(map(str, selection.seeds)), arms[0].label
+    floors = arms[0].floors.items()
+    told = "; ".join(f"{FLOOR_NAMES[name]}, {100 * value:.1f} %" for name, value in floors)
+    return [
+        *([f"Floors, what one gets without reading the question: {told}."] if told else []),
+        f"Seeds {seeds}; ± is the standard deviation over them. Differences are paired with {reference} seed by seed "
+        "and question by question; their 95 % intervals and p values (Holm-adjusted over the arms) cover the choice of "
+        "both: Student's t with Satterthwaite's degrees of freedom, on the variance of the mean difference over seeds "
+        "plus that over questions.",
+    ]

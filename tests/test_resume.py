@@ -1,0 +1,132 @@
+"""A run that is killed at any moment and resumed ends as one that never was."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import run_accl
+from safetensors.numpy import load_file
+
+from accl.store.reader import query
+from accl.store.rundir import RunDir, find_run
+from accl.store.state import State, observe, read_state
+
+STEPS = 45
+COMMAND = [
+    *("train", "full", "--profile", "demo", "--detach"),
+    f"--set=train.max_steps={STEPS}",
+    "--set=train.checkpoint_every=6",
+    "--set=eval.every=15",
+    "--set=eval.max_questions=60",
+    "--set=curriculum.warmup_steps=10",
+    "--set=curriculum.update_every=5",
+    "--set=memory_bank.start_step=8",
+]
+# Clocks and speeds are the only thing two equal runs may differ in.
+TIMED = ("train/questions_per_second",)
+
+
+def start(root: Path) -> RunDir:
+    done = run_accl(*COMMAND, "--runs", str(root))
+    assert done.returncode == 0, done.stderr
+    return find_run(root, done.stdout.strip())
+
+
+def wait(run: RunDir, step: int) -> State:
+    """Until the run has reached a step or has ended."""
+    deadline = time.monotonic() + 180
+    while True:
+        state = observe(run)
+        if (state.step >= step and state.pid) or not state.state.active:
+            return state.state
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def kill(run: RunDir) -> None:
+    pid = read_state(run).pid
+    assert pid
+    os.killpg(pid, signal.SIGKILL)
+    while observe(run).state is not State.CRASHED:
+        time.sleep(0.01)
+
+
+def recorded(run: RunDir) -> dict[str, Any]:
+    marks = ",".join("?" * len(TIMED))
+    names = ("metrics", "curriculum", "confusion", "evals", "task_evals", "predictions")
+    rows = query(
+        run.database,
+        (f"SELECT step, epoch, name, value FROM run.metrics WHERE name NOT IN ({marks}) ORDER BY name, step", TIMED),
+        ("SELECT step, policy, weights, drawn FROM run.curriculum ORDER BY step", ()),
+        ("SELECT step, kind, CAST(matrix AS VARCHAR), counts FROM run.confusion ORDER BY kind, step", ()),
+        ("SELECT * EXCLUDE seq FROM run.evals ORDER BY split, step", ()),
+        ("SELECT * FROM run.task_evals ORDER BY split, step, task", ()),
+        ("SELECT * FROM run.predictions ORDER BY question_id", ()),
+    )
+    return dict(zip(names, rows, strict=True))
+
+
+def tensors(run: RunDir) -> dict[str, bytes]:
+    """Every tensor of the last checkpoint, to the bit."""
+    folder = run.checkpoints / read_state(run).checkpoint_last
+    return {
+        f"{file.name}:{name}": array.tobytes()
+        for file in sorted(folder.glob("*.safetensors"))
+        for name, array in load_file(file).items()
+    }
+
+
+def assert_equal(a: RunDir, b: RunDir) -> None:
+    left, right = recorded(a), recorded(b)
+    for table in left:
+        assert left[table], table
+        assert left[table] == right[table], table
+    assert tensors(a) == tensors(b)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    run = start(tmp_path_factory.mktemp("whole"))
+    assert wait(run, STEPS + 1) is State.FINISHED
+    return run
+
+
+@pytest.mark.xdist_group("resume")
+def test_killed_runs_resume_to_the_very_same_end(tmp_path: Path, uninterrupted: RunDir) -> None:
+    run = start(tmp_path)
+    # Before the first checkpoint, and then wherever chance has it.
+    for step in (1, *sorted(random.Random(os.getpid()).sample(range(7, STEPS - 2), 2))):
+        if wait(run, step) is State.FINISHED:
+            break
+        kill(run)
+        done = run_accl("resume", run.id, "--detach", "--runs", str(tmp_path))
+        assert done.returncode == 0, done.stderr
+    assert wait(run, STEPS + 1) is State.FINISHED, observe(run)
+    assert_equal(run, uninterrupted)
+
+
+@pytest.mark.xdist_group("resume")
+def test_equal_configuration_and_seed_give_the_same_run_to_the_bit(tmp_path: Path, uninterrupted: RunDir) -> None:
+    again = start(tmp_path)
+    assert wait(again, STEPS + 1) is State.FINISHED
+    assert_equal(again, uninterrupted)
+
+
+@pytest.mark.xdist_group("resume")
+def test_stopped_runs_resume_to_the_very_same_end(tmp_path: Path, uninterrupted: RunDir) -> None:
+    run = start(tmp_path)
+    wait(run, 9)
+    assert run_accl("stop", run.id, "--runs", str(tmp_path)).returncode == 0
+    assert observe(run).state is State.STOPPED
+    assert run_accl("resume", run.id, "--detach", "--runs", str(tmp_path)).returncode == 0
+    assert wait(run, STEPS + 1) is State.FINISHED
+    assert_equal(run, uninterrupted)
+    finished = run_accl("resume", run.id, "--runs", str(tmp_path))
+    assert finished.returncode == 7
+    assert "has finished" in finished.stderr

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -233,11 +234,9 @@ def resolve(recipe: str, profile: str = DEFAULT_PROFILE, overrides: Sequence[str
     Raises:
         ConfigError: unknown name or key (the nearest one is named), wrong type, values that do not fit.
     """
-    folder = configs_folder()
-    base = _read_yaml(folder / "base.yaml")
     profile_path, recipe_path = _named("profiles", profile), _named("recipes", recipe)
     layers: list[tuple[str, Mapping[str, Any]]] = [
-        ("base", _flatten(base)),
+        ("base", _flatten(_base())),
         (f"profile {profile_path.stem}", _flatten(_read_yaml(profile_path))),
         (f"recipe {recipe_path.stem}", _flatten(_read_yaml(recipe_path))),
         ("--set", _parse_overrides(overrides)),
@@ -260,10 +259,22 @@ def resolve(recipe: str, profile: str = DEFAULT_PROFILE, overrides: Sequence[str
 def load(path: Path) -> Config:
     """The configuration of a run, from its ``config.yaml``.
 
+    A key that accl has learnt since the run was made gets its value of ``configs/base.yaml``: new keys are added so
+    that their default changes nothing.
+
     Raises:
         ConfigError: the file is missing, is no YAML, or does not validate.
     """
-    return _validate(_read_yaml(path), {})
+    tree = _read_yaml(path)
+    for section, values in _base().items():
+        if isinstance(tree.get(section), dict):
+            tree[section] = values | tree[section]
+    return _validate(tree, {})
+
+
+@cache
+def _base() -> dict[str, dict[str, Any]]:
+    return _read_yaml(configs_folder() / "base.yaml")
 
 
 def dump(config: Config) -> str:

@@ -115,6 +115,13 @@ def test_what_is_written_is_read_back(tmp_path: Path, recipe: str, profile: str)
     assert load(tmp_path / "config.yaml") == original
 
 
+def test_a_run_from_before_a_key_existed_is_read_with_its_default(tmp_path: Path) -> None:
+    written = dump(resolve("full", "demo").config)
+    file = tmp_path / "config.yaml"
+    file.write_text("".join(line for line in written.splitlines(keepends=True) if "deterministic" not in line))
+    assert load(file) == resolve("full", "demo").config
+
+
 def test_every_key_has_a_value_in_base_and_the_other_way_round() -> None:
     resolved = resolve("full", "paper")
     keys = {key for key in flat(resolved.config) if "." in key}

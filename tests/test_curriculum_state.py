@@ -36,6 +36,7 @@ def state_of(policy: str, tasks: int = 6, places: int | None = 4, **changes: Any
 def batch(step: int, tasks: int = 6) -> tuple[ModelOutput, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(step)
     output = ModelOutput(
+        torch.zeros(8, 8),
         torch.randn(8, 4, generator=generator) * 2,
         torch.randn(8, 8, generator=generator) + 1,
         torch.nn.functional.normalize(torch.randn(8, 5, generator=generator), dim=-1),

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import accl
-from accl.config import configs_folder
+from accl.config import available, configs_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
@@ -65,9 +65,7 @@ def test_accl_from_the_wheel_finds_its_recipes_anywhere(wheel: Path, tmp_path: P
         str(site / "accl/__init__.py"),
         str(site / "accl/configs"),
         "random:tiny",
-        "baseline",
-        "contrastive",
-        "full",
+        *available("recipes"),
         "True",
     ]
 

@@ -57,7 +57,7 @@ def load_command(name: str) -> Any:
     module, attribute, _ = COMMANDS[name]
     found: Any = getattr(import_module(module), attribute)
     if not isinstance(found, typer.Typer):
-        function, found = found, typer.Typer(add_completion=False)
+        function, found = found, typer.Typer(add_completion=False, rich_markup_mode=None)
         found.command(name)(function)
     command = typer.main.get_command(found)
     command.name = name
@@ -70,6 +70,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Adaptive Contrastive Curriculum Learning on MMLU: train, watch and compare from a terminal.",
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: typer's rich one takes longer to import than everything else
     epilog="Start with:  accl train full --profile demo   then, in another terminal:  accl tui",
 )
 

@@ -22,11 +22,13 @@ class ModelOutput:
     """What one forward pass gives.
 
     Attributes:
+        pooled_ND: mean of the encoder's hidden states of each sequence: where all heads, so both losses, meet.
         logits_BC: one score per option.
         features_BD: pooled encoder features of each question, before any head.
         z_BE: unit embeddings for the contrastive loss.
     """
 
+    pooled_ND: Tensor
     logits_BC: Tensor
     features_BD: Tensor
     z_BE: Tensor
@@ -115,4 +117,4 @@ class ContrastiveCurriculumModel(nn.Module):
         logits_BC = self.classifier(joined_ND).view(len(task_B), self.choices)
         features_BD = pooled_ND.view(len(task_B), self.sequences_per_question, -1).mean(1)
         z_BE = F.normalize(self.contrastive_head(features_BD).float(), dim=-1)
-        return ModelOutput(logits_BC, features_BD, z_BE)
+        return ModelOutput(pooled_ND, logits_BC, features_BD, z_BE)

@@ -59,6 +59,11 @@ def query(database: Path, *statements: tuple[str, Sequence[Any]]) -> list[list[t
                 time.sleep(TRY_AGAIN_S)
         try:
             return [_connection.execute(sql, list(values)).fetchall() for sql, values in statements]
+        except duckdb.BinderException as error:
+            raise RunError(
+                f"{database} was written by another version of accl: {str(error).splitlines()[0]}",
+                "Read it with the accl that wrote it.",
+            ) from error
         except duckdb.CatalogException as error:
             raise StoreBusyError(f"{database} has no such table yet: {str(error).splitlines()[0]}") from error
         finally:

@@ -101,10 +101,7 @@ class Trainer:
             group["lr"] = rate
 
         with torch.autocast(device.type, autocast, enabled=autocast is not None):
-            # The model's forward pass in its two halves, because the figures look at what lies between them.
-            pooled = [bench.model.pool(ids_NL, mask_NL) for ids_NL, mask_NL in batch.chunks]
-            pooled_ND = torch.cat(pooled)[batch.place_N]
-            output = bench.model.heads(pooled_ND, batch.task_B)
+            output = bench.model(batch.chunks, batch.place_N, batch.task_B)
         bank = bench.bank if step > bench.bank_start else None
         result = objective(
             output,
@@ -113,7 +110,7 @@ class Trainer:
             batch.text_B,
             config.loss,
             bank,
-            shared_ND=pooled_ND if step % GRADIENT_NORM_EVERY == 0 else None,
+            shared_ND=output.pooled_ND if step % GRADIENT_NORM_EVERY == 0 else None,
         )
         torch.autograd.backward(result.loss)
         norm = torch.nn.utils.clip_grad_norm_(bench.model.parameters(), config.optim.max_grad_norm)

@@ -75,8 +75,9 @@ class CompareScreen(Polled[list[RunView]]):
             {
                 "validation/accuracy": Chart("validation accuracy", shares=True),
                 "train/loss": Chart("training loss"),
+                "curriculum/effective_tasks": Chart("effective tasks"),
             },
-            most_columns=2,
+            most_columns=3,
             id="overlaid",
         )
         with Horizontal(id="compare-body"):

@@ -113,9 +113,7 @@ def _signal(run: RunDir, number: signal.Signals) -> None:
 
 
 def _environment(outer: Mapping[str, str]) -> dict[str, str]:
-    # Threads of OpenMP that spin while they wait slow each other down many times over as soon as two runs, or a run and
-    # anything else, share the cores.
-    return {"OMP_WAIT_POLICY": "passive", **outer, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
+    return {**outer, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
 
 
 def _origin(command: list[str]) -> dict[str, Any]:

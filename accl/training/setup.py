@@ -32,7 +32,7 @@ from accl.training.optim import make_optimizer, warmup_steps
 # Tokens that a tokenizer trained for an encoder from scratch may have.
 SCRATCH_VOCABULARY = 8192
 # Rows that share a length on the CPU: enough for its matrix products, few enough to be alike.
-CPU_CHUNK_ROWS = 8
+CPU_CHUNK_ROWS = 16
 
 
 @dataclass

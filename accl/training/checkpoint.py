@@ -46,6 +46,7 @@ class Progress:
 
 
 def folder_name(step: int) -> str:
+    """Name of the folder of a step's checkpoint; names sort by step."""
     return f"step-{step:08d}"
 
 

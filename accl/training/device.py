@@ -72,6 +72,8 @@ class DeviceBatch:
 
 
 def to_device(batch: Batch, device: torch.device) -> DeviceBatch:
+    """Copy a batch, without waiting for the copies to arrive."""
+
     def send(array: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(array).to(device, non_blocking=True)
 

@@ -44,4 +44,5 @@ def learning_rate(config: Optim, step: int, total_steps: int) -> float:
 
 
 def warmup_steps(config: Optim, total_steps: int) -> int:
+    """Steps over which the learning rate rises linearly from 0."""
     return round(config.warmup_ratio * total_steps)

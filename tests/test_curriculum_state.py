@@ -92,7 +92,7 @@ def test_weights_stay_uniform_while_warming_up_and_move_after(name: str) -> None
 def test_policies_that_observe_nothing_act_from_the_first_step_on(tmp_path: Path) -> None:
     state = state_of("proportional(1)", warmup_steps=1000)
     assert state.weights.tolist() == pytest.approx([n / 75 for n in range(10, 16)])
-    assert state.acts_within(1)
+    assert state.why_idle(1) is None
     assert state.name(0) == "proportional(1)"
     file = tmp_path / "w.yaml"
     file.write_text("t0: 0\nt1: 1\nt2: 3\n")
@@ -117,8 +117,8 @@ def test_whether_a_policy_can_act_is_known_beforehand(name: str, warmup: int) ->
             acted = step  # this step is drawn by them
         advance(state, range(step, step + 1))
     assert acted is not None
-    assert state.acts_within(acted)
-    assert not state.acts_within(acted - 1)
+    assert state.why_idle(acted) is None
+    assert state.why_idle(acted - 1) is not None
 
 
 def test_a_policy_that_never_acts_says_why() -> None:

@@ -21,7 +21,7 @@ from accl.launch import checks
 from accl.launch.checks import Check, Level, examine
 from accl.launch.gpus import Gpu
 
-H100 = Gpu(0, "NVIDIA H100 80GB HBM3", 85_000_000_000, 0)
+H100 = Gpu(0, "NVIDIA H100 80GB HBM3", 85_000_000_000)
 
 
 @pytest.fixture(autouse=True)

@@ -97,7 +97,6 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     return run
 
 
-@pytest.mark.xdist_group("resume")
 def test_killed_runs_resume_to_the_very_same_end(tmp_path: Path, uninterrupted: RunDir) -> None:
     run = start(tmp_path)
     # Before the first checkpoint, and then wherever chance has it.
@@ -111,14 +110,12 @@ def test_killed_runs_resume_to_the_very_same_end(tmp_path: Path, uninterrupted: 
     assert_equal(run, uninterrupted)
 
 
-@pytest.mark.xdist_group("resume")
 def test_equal_configuration_and_seed_give_the_same_run_to_the_bit(tmp_path: Path, uninterrupted: RunDir) -> None:
     again = start(tmp_path)
     assert wait(again, STEPS + 1) is State.FINISHED
     assert_equal(again, uninterrupted)
 
 
-@pytest.mark.xdist_group("resume")
 def test_stopped_runs_resume_to_the_very_same_end(tmp_path: Path, uninterrupted: RunDir) -> None:
     run = start(tmp_path)
     wait(run, 9)

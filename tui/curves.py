@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 from rich.style import Style
 
 from tui.feed import Curve
@@ -42,9 +41,3 @@ class CurveOptions:
 
     def note(self, metric: str) -> str:
         return f"smoothed {self.smoothing:g}" if self.smooths(metric) else ""
-
-
-def empty_curve() -> Curve:
-    """A curve without points."""
-    nothing = np.zeros(0)
-    return Curve(nothing, nothing, nothing, nothing)

@@ -15,7 +15,6 @@ class Gpu:
     index: int
     name: str
     memory_total: int
-    memory_used: int
 
 
 def gpus() -> list[Gpu]:
@@ -31,5 +30,5 @@ def gpus() -> list[Gpu]:
         handle = pynvml.nvmlDeviceGetHandleByIndex(index)
         memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
         name = pynvml.nvmlDeviceGetName(handle)
-        found.append(Gpu(index, name if isinstance(name, str) else name.decode(), int(memory.total), int(memory.used)))
+        found.append(Gpu(index, name if isinstance(name, str) else name.decode(), int(memory.total)))
     return found

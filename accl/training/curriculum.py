@@ -119,10 +119,6 @@ class CurriculumState:
             return f"its warm-up lasts {self.warmup_steps} steps and the run {total_steps}; lower curriculum.{key}"
         return f"its first update is due at step {first} and the run lasts {total_steps}; lower curriculum.update_every"
 
-    def acts_within(self, total_steps: int) -> bool:
-        """Whether the policy will ever act in a run of so many steps."""
-        return self.why_idle(total_steps) is None
-
     def due(self, step: int) -> bool:
         """Whether an update follows ``step``: every ``update_every`` steps."""
         return step % self.config.update_every == 0

@@ -58,11 +58,6 @@ class Table(Listing):
         if self.key != key:
             self.post_message(self.Moved(self))
 
-    def set_columns(self, columns: Sequence[Column]) -> None:
-        self.columns = list(columns)
-        self.rows, self.count = [], 0
-        self.redraw()
-
     @property
     def key(self) -> str | None:
         """Key of the highlighted row."""

@@ -121,12 +121,12 @@ class Assembler:
     def __init__(
         self, blob: TokenBlob, tokenizer: Tokenizer, head: str, max_length: int, chunk_rows: int | None = None
     ) -> None:
-        self._blob, self._head, self._max_length, self._chunk_rows = blob, head, max_length, chunk_rows
+        self.blob, self._head, self._max_length, self._chunk_rows = blob, head, max_length, chunk_rows
         self._cls, self._sep, self._pad = tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id
 
     def batch(self, questions: NDArray[np.int64], option_order: NDArray[np.int64] | None = None) -> Batch:
         """The input of some questions, with their options in the given order (default: as they are)."""
-        blob = self._blob
+        blob = self.blob
         if option_order is None:
             option_order = np.tile(np.arange(blob.choices), (len(questions), 1))
         rows: list[list[int]] = []
@@ -139,7 +139,7 @@ class Assembler:
 
     def lengths(self, questions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Tokens of the longest row of each question: to put questions of like length together."""
-        order = np.arange(self._blob.choices)
+        order = np.arange(self.blob.choices)
         return np.array([max(len(row) for row in self._rows(int(q), order)) for q in questions], np.int64)
 
     def _chunks(
@@ -162,11 +162,11 @@ class Assembler:
         return ids, mask
 
     def _rows(self, question: int, order: NDArray[np.int64]) -> list[list[int]]:
-        text = self._blob.segment(question, 0).tolist()
-        options = [self._blob.segment(question, 1 + int(c)).tolist() for c in order]
+        text = self.blob.segment(question, 0).tolist()
+        options = [self.blob.segment(question, 1 + int(c)).tolist() for c in order]
         if self._head == "per_option":
             return [self._row(text, [option]) for option in options]
-        shown = [letter + option for letter, option in zip(self._blob.letters, options, strict=True)]
+        shown = [letter + option for letter, option in zip(self.blob.letters, options, strict=True)]
         return [self._row(text, shown)]
 
     def _row(self, text: list[int], options: list[list[int]]) -> list[int]:

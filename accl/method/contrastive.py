@@ -165,6 +165,7 @@ class MemoryBank(nn.Module):
     z_KSE: Tensor
     text_KS: Tensor
     written_K: Tensor
+    opened: Tensor
 
     def __init__(self, tasks: int, size: int, dim: int) -> None:
         super().__init__()
@@ -172,6 +173,12 @@ class MemoryBank(nn.Module):
         self.register_buffer("z_KSE", torch.zeros(tasks, size, dim))
         self.register_buffer("text_KS", torch.full((tasks, size), -1, dtype=torch.long))
         self.register_buffer("written_K", torch.zeros(tasks, dtype=torch.long))
+        # On the device, so that a captured step sees the bank open; not kept: whoever trains knows when.
+        self.register_buffer("opened", torch.ones((), dtype=torch.bool), persistent=False)
+
+    def open(self, opened: bool) -> None:
+        """Whether `candidates` gives anything: embeddings of an encoder that still warms up age too fast."""
+        self.opened.fill_(opened)
 
     def candidates(self) -> Candidates:
         """Everything in the bank, M = K * S, without gradient. Shapes never change, filled or not."""
@@ -182,7 +189,7 @@ class MemoryBank(nn.Module):
             self.z_KSE.reshape(-1, dim).clone(),
             task_M,
             self.text_KS.reshape(-1).clone(),
-            (torch.arange(size, device=task_M.device) < self.written_K[:, None]).reshape(-1),
+            (torch.arange(size, device=task_M.device) < self.written_K[:, None]).reshape(-1) & self.opened,
         )
 
     @torch.no_grad()

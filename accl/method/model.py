@@ -98,8 +98,11 @@ class ContrastiveCurriculumModel(nn.Module):
             place_N: where among the rows of all chunks together each sequence of the batch stands.
             task_B: task index; below 0 for a question without task.
         """
-        pooled = [self.pool(ids_NL, mask_NL) for ids_NL, mask_NL in chunks]
-        return self.heads(torch.cat(pooled)[place_N], task_B)
+        return self.heads(self.pooled(chunks, place_N), task_B)
+
+    def pooled(self, chunks: Sequence[tuple[Tensor, Tensor]], place_N: Tensor) -> Tensor:
+        """`pool` of every sequence of a batch, N x D; arguments as for `forward`."""
+        return torch.cat([self.pool(ids_NL, mask_NL) for ids_NL, mask_NL in chunks])[place_N]
 
     def pool(self, ids_NL: Tensor, mask_NL: Tensor) -> Tensor:
         """Mean of the encoder's last hidden states over real tokens, N x D."""

@@ -22,6 +22,10 @@ class Placement:
     autocast: torch.dtype | None
     notes: tuple[str, ...]
 
+    def autocasting(self) -> torch.autocast:
+        """A context that computes in the autocast type, or in fp32 throughout."""
+        return torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None)
+
     def describe(self) -> dict[str, str | int]:
         """For the provenance."""
         if self.device.type == "cuda":

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from accl.data.questions import LETTERS
 from accl.data.tokens import Assembler
 from accl.method.confusion import mean_similarity, prototype_confusion
-from accl.method.model import ContrastiveCurriculumModel
-from accl.training.device import Placement, to_device
+from accl.method.model import ModelOutput
 
 # Bins of the expected calibration error (Guo et al., 2017).
 ECE_BINS = 15
@@ -100,40 +99,36 @@ class Evaluated:
 
 @torch.no_grad()
 def evaluate(
-    model: ContrastiveCurriculumModel,
+    forward: Callable[[NDArray[np.int64]], ModelOutput],
     assembler: Assembler,
     questions: NDArray[np.int64],
     tasks: int,
-    placement: Placement,
+    device: torch.device,
     *,
     batch_size: int,
     progress: Callable[[], Any],
 ) -> Evaluated:
-    """Answer every question once, options in their own order, dropout off.
+    """Answer every question once, options in their own order.
 
-    Questions of like length share a batch; results come back in the order asked for. ``progress`` is called
-    after each batch.
+    Questions of like length share a batch; results come back in the order asked for.
+
+    Args:
+        forward: the model's output for some questions, options in their own order, with dropout off.
+        tasks: K. device: where that output is.
+        progress: called after each batch.
     """
-    model.eval()
     by_length = np.argsort(-assembler.lengths(questions), kind="stable")
     logits_parts, feature_parts = [], []
-    gold = np.empty(len(questions), np.int64)
-    task = np.empty(len(questions), np.int64)
     for start in range(0, len(questions), batch_size):
-        part = by_length[start : start + batch_size]
-        batch = assembler.batch(questions[part])
-        gold[part], task[part] = batch.answer, batch.task
-        there = to_device(batch, placement.device)
-        with torch.autocast(placement.device.type, placement.autocast, enabled=placement.autocast is not None):
-            output = model(there.chunks, there.place_N, there.task_B)
+        output = forward(questions[by_length[start : start + batch_size]])
         logits_parts.append(output.logits_BC.float())
         feature_parts.append(output.features_BD.float())
         progress()
-    model.train()
-    back = torch.from_numpy(np.argsort(by_length)).to(placement.device)
+    back = torch.from_numpy(np.argsort(by_length)).to(device)
     logits, features = torch.cat(logits_parts)[back], torch.cat(feature_parts)[back]
-    gold_N = torch.from_numpy(gold).to(placement.device)
-    task_N = torch.from_numpy(task).to(placement.device)
+    gold, task = assembler.blob.answer[questions], assembler.blob.task[questions]
+    gold_N = torch.from_numpy(gold).to(device)
+    task_N = torch.from_numpy(task).to(device)
     similarity, pairs = mean_similarity(features, task_N, tasks)
     prototype, assigned = prototype_confusion(features, task_N, tasks)
     return Evaluated(

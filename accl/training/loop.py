@@ -13,20 +13,17 @@ from accl.store.rundir import RunDir
 from accl.store.state import State
 from accl.training import checkpoint
 from accl.training.checkpoint import Progress
-from accl.training.device import seed_step, to_device
 from accl.training.evaluate import Evaluated, evaluate
 from accl.training.interrupt import Interrupt
-from accl.training.objective import FIGURES, objective
+from accl.training.objective import FIGURES
 from accl.training.optim import learning_rate
+from accl.training.paths.eager import EagerPath
 from accl.training.report import Reporter
 from accl.training.setup import Workbench
 
 # Figures wait on the device until so many steps or seconds have passed, so that logging does not stop it each step.
 LOG_STEPS = 50
 LOG_SECONDS = 0.5
-# Steps from one measurement of each loss term's gradient to the next: it takes two more backward passes through the
-# heads, and every tenth step is dense enough for a curve.
-GRADIENT_NORM_EVERY = 10
 # Questions of one evaluation batch, as a multiple of the training batch: no gradients, so there is room.
 EVALUATION_BATCHES = 4
 
@@ -36,6 +33,7 @@ class Trainer:
 
     def __init__(self, run: RunDir, bench: Workbench, reporter: Reporter, interrupt: Interrupt) -> None:
         self.run, self.bench, self.reporter, self.interrupt = run, bench, reporter, interrupt
+        self.path = EagerPath(bench)
         self.recorder = reporter.recorder
         self.step = 0
         self.training_seconds = 0.0
@@ -92,36 +90,12 @@ class Trainer:
         began = time.monotonic()
         config, bench = self.bench.config, self.bench
         step = self.step + 1
-        device, autocast = bench.placement.device, bench.placement.autocast
         draw = bench.sampler.draw(step, bench.curriculum.weights)
-        batch = to_device(bench.assembler.batch(draw.questions, draw.option_order), device)
-        seed_step(config.train.seed, step)
         rate = learning_rate(config.optim, step, bench.total_steps)
-        for group in bench.optimizer.param_groups:
-            group["lr"] = rate
-
-        with torch.autocast(device.type, autocast, enabled=autocast is not None):
-            output = bench.model(batch.chunks, batch.place_N, batch.task_B)
-        bank = bench.bank if step > bench.bank_start else None
-        result = objective(
-            output,
-            batch.answer_B,
-            batch.task_B,
-            batch.text_B,
-            config.loss,
-            bank,
-            shared_ND=output.pooled_ND if step % GRADIENT_NORM_EVERY == 0 else None,
-        )
-        torch.autograd.backward(result.loss)
-        norm = torch.nn.utils.clip_grad_norm_(bench.model.parameters(), config.optim.max_grad_norm)
-        bench.optimizer.step()
-        bench.optimizer.zero_grad(set_to_none=True)
-        bench.curriculum.observe(output, batch.answer_B, batch.task_B)
-        if bench.bank is not None:
-            bench.bank.write(output.z_BE, batch.task_B, batch.text_B)
+        figures = self.path.step(step, draw, rate)
 
         self.step = step
-        self._pending.append((step, rate, torch.cat([result.figures, norm.detach().float().reshape(1)])))
+        self._pending.append((step, rate, figures))
         self.reporter.update(step=step)
         if len(self._pending) >= LOG_STEPS or time.monotonic() - self._pending_since > LOG_SECONDS:
             self._drain()
@@ -169,15 +143,18 @@ class Trainer:
         if limit is not None and limit < len(questions):
             # The same spread over tasks each time: splits lie in the order of tasks.
             questions = questions[torch.linspace(0, len(questions) - 1, limit).long().numpy()]
-        return evaluate(
-            bench.model,
+        bench.model.eval()
+        result = evaluate(
+            self.path.forward,
             bench.assembler,
             questions,
             bench.tasks,
-            bench.placement,
+            bench.placement.device,
             batch_size=EVALUATION_BATCHES * bench.config.train.batch_size,
             progress=self.reporter.update,
         )
+        bench.model.train()
+        return result
 
     def _validate(self) -> None:
         self._drain()

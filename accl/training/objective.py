@@ -14,7 +14,7 @@ from accl.method.model import ModelOutput
 from accl.method.representation import alignment_and_uniformity, quantiles
 
 WEIGHT_QUANTILES = (0.1, 0.5, 0.9)
-# The order of the figures in `Objective.figures`.
+# The order of the figures that `Objective.backward` returns.
 FIGURES = (
     "loss",
     "classification",
@@ -32,11 +32,47 @@ FIGURES = (
 
 @dataclass(frozen=True)
 class Objective:
-    """The loss to minimise (scalar), and the ``FIGURES`` as one detached fp32 tensor, so that they leave the
-    device together. A figure that this batch does not have is NaN."""
+    """The loss of a batch.
+
+    Attributes:
+        loss: what is minimised, scalar: the sum of the terms.
+        classification: weighted cross-entropy. contrastive: weighted contrastive loss; None where its weight is 0.
+        figures: the ``FIGURES`` but the gradients, as one detached fp32 tensor, so that they leave the device
+            together. A figure that this batch does not have is NaN.
+    """
 
     loss: Tensor
+    classification: Tensor
+    contrastive: Tensor | None
     figures: Tensor
+
+    def backward(self, shared_ND: Tensor) -> Tensor:
+        """Gradients of the terms, one after the other, down to the pooled features where they meet.
+
+        Above those the terms share no parameter, so this costs what one backward pass of the sum costs, and tells the
+        norms ||d term / d shared_ND|| besides: which term pulls harder on the encoder. GradNorm (Chen et al., 2018,
+        arXiv 1711.02257) likewise looks at the last shared layer.
+
+        Args:
+            shared_ND: a leaf that all of the model's output was made from. Its ``grad`` holds the sum afterwards, for
+                the encoder below.
+
+        Returns:
+            all ``FIGURES``.
+        """
+        norms = []
+        total_ND = torch.zeros_like(shared_ND)
+        for term in (self.classification, self.contrastive):
+            if term is None:
+                norms.append(torch.full((), torch.nan, device=self.figures.device))
+                continue
+            shared_ND.grad = None
+            torch.autograd.backward(term)
+            gradient_ND: Tensor = shared_ND.grad  # type: ignore[assignment]  # mypy holds on to the None above
+            norms.append(torch.linalg.vector_norm(gradient_ND.float()))
+            total_ND = total_ND + gradient_ND
+        shared_ND.grad = total_ND
+        return torch.cat([self.figures, torch.stack(norms)])
 
 
 def objective(
@@ -46,7 +82,6 @@ def objective(
     text_B: Tensor,
     config: Loss,
     bank: MemoryBank | None,
-    shared_ND: Tensor | None = None,
 ) -> Objective:
     """classification_weight x cross-entropy + contrastive_weight x contrastive loss.
 
@@ -54,14 +89,7 @@ def objective(
     task count in cross-entropy, accuracy and the weights' distribution only.
 
     The figures beyond the terms: the share of anchors that count in the contrastive loss; mean and quantiles of the
-    uncertainty weights w_i; alignment and uniformity of z_BE (`accl.method.representation`); and, where ``shared_ND``
-    is given, the gradient norm of each term as weighted in the loss, ||d(weight x term) / d shared_ND||. That is the
-    gradient at the shared representation, not over all parameters: it shows which term pulls harder on the encoder,
-    and costs a backward pass through the heads alone. GradNorm (Chen et al., 2018, arXiv 1711.02257) likewise looks
-    at the last shared layer.
-
-    Args:
-        shared_ND: the pooled features that all of ``output`` was made from; None leaves the gradient norms NaN.
+    uncertainty weights w_i; alignment and uniformity of z_BE (`accl.method.representation`).
 
     Raises:
         ValueError: the parameter of ``config.negatives`` is out of range.
@@ -73,9 +101,7 @@ def objective(
     loss = weighted_classification
     nothing = torch.full((), torch.nan, device=loss.device)
     contrastive, anchor_share = nothing, nothing
-    gradient_classification, gradient_contrastive = nothing, nothing
-    if shared_ND is not None:
-        gradient_classification = _gradient_norm(weighted_classification, shared_ND)
+    weighted_contrastive: Tensor | None = None
     if config.contrastive_weight > 0:
         negatives, parameter = parse_choice(config.negatives)
         result = contrastive_loss(
@@ -92,8 +118,6 @@ def objective(
         contrastive = result.loss
         anchor_share = result.counted_B.float().mean()
         weighted_contrastive = config.contrastive_weight * contrastive
-        if shared_ND is not None:
-            gradient_contrastive = _gradient_norm(weighted_contrastive, shared_ND)
         loss = loss + weighted_contrastive
     accuracy = (logits_BC.argmax(-1) == answer_B).float().mean()
     figures = (
@@ -105,14 +129,10 @@ def objective(
         weight_B.mean(),
         *quantiles(weight_B, WEIGHT_QUANTILES),
         *alignment_and_uniformity(output.z_BE, task_B, text_B),
-        gradient_classification,
-        gradient_contrastive,
     )
-    return Objective(loss, torch.stack([figure.detach().float() for figure in figures]))
-
-
-def _gradient_norm(term: Tensor, shared_ND: Tensor) -> Tensor:
-    # The graph is kept: the backward pass of the whole loss goes through it again.
-    (gradient_ND,) = torch.autograd.grad(term, shared_ND, retain_graph=True)
-    norm: Tensor = torch.linalg.vector_norm(gradient_ND.float())
-    return norm
+    return Objective(
+        loss,
+        weighted_classification,
+        weighted_contrastive,
+        torch.stack([figure.detach().float() for figure in figures]),
+    )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import re
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 import typer
 from conftest import Accl, run_accl
+from factory import finished_run
 
 from accl.cli.main import COMMANDS
 from accl.errors import (
@@ -130,6 +132,40 @@ def test_help_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_list_of_runs_imports_no_database_and_no_configuration(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    finished_run(tmp_path, curves=False)
+    code = (
+        "import sys\nfrom accl.cli.main import app\n"
+        "try: app(['runs', '--runs', sys.argv[1]])\nexcept SystemExit: pass\n"
+        "heavy = ('torch', 'duckdb', 'numpy', 'textual', 'psutil', 'accl.config', 'rich.table')\n"
+        "print([m for m in heavy if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert "finished" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_run_whose_configuration_is_damaged_is_listed_with_the_reason(tmp_path: Path, accl: Accl) -> None:
+    whole = finished_run(tmp_path, "full", curves=False)
+    damaged = finished_run(tmp_path, "baseline", curves=False)
+    damaged.config.write_text("recipe: [\n", encoding="utf-8")
+    done = accl("runs", "--runs", str(tmp_path))
+    assert done.returncode == 0
+    assert whole.id in done.stdout
+    assert f"{damaged.id}: " in done.stdout
+    assert "not valid YAML" in done.stdout
+
+
+def test_a_run_that_did_not_measure_its_steps_is_shown_without(tmp_path: Path, accl: Accl) -> None:
+    finished_run(tmp_path, training_seconds=12.5)
+    done = accl("show", "last", "--runs", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"training +12 s\n", done.stdout)
 
 
 def test_no_runs_yet_says_how_to_start_one(tmp_path: Path, accl: Accl) -> None:

@@ -143,6 +143,21 @@ def test_headers_are_stacked_before_anything_else_gives_way() -> None:
     assert max(map(len, narrow.splitlines())) <= 12
 
 
+def test_stacked_headers_stand_on_the_rule_and_cells_of_several_lines_hang_from_the_top() -> None:
+    table = Table("T", [Column("a b", justify="center"), Column("n", justify="right")], [{"a b": "十\nxyz", "n": 1}])
+    table = Table("T", table.columns, [*table.rows, {"a b": "v", "n": 10_000}])
+    assert printed(table, Format.TABLE, 80).splitlines() == [
+        "T",
+        "a b       n",
+        "───────────",
+        "十        1",
+        "xyz        ",
+        " v   10,000",
+    ]
+    stacked = Table("", [Column("long header", justify="right"), Column("n")], [{"long header": 1, "n": 2}])
+    assert printed(stacked, Format.TABLE, 9).splitlines() == ["  long  ", "header  n", "─────────", "     1  2"]
+
+
 def test_columns_that_may_wrap_break_between_words() -> None:
     columns = [Column("name", wrap=True), Column("a"), Column("b")]
     found = printed(Table("", columns, [{"name": "high school biology", "a": "y" * 9, "b": "z" * 9}]), Format.TABLE, 34)

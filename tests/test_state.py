@@ -123,3 +123,11 @@ def test_a_state_that_cannot_be_understood_is_one_clear_error(run: RunDir) -> No
 
 def test_every_state_has_a_sign_of_its_own() -> None:
     assert len({state.icon for state in State}) == len(State)
+
+
+def test_time_left_is_known_only_while_it_runs_at_a_known_speed() -> None:
+    running = RunState(State.RUNNING, step=40, total_steps=100, latest={"steps_per_second": 4.0})
+    assert running.left_seconds == 15.0
+    assert running.changed(latest={}).left_seconds is None
+    assert running.changed(latest={"steps_per_second": 0.0}).left_seconds is None
+    assert running.changed(state=State.FINISHED).left_seconds is None

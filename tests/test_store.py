@@ -13,7 +13,8 @@ import duckdb
 import numpy as np
 import pytest
 
-from accl.errors import RunError
+from accl.config import available, dump, load, resolve
+from accl.errors import ConfigError, RunError
 from accl.store import writer
 from accl.store.reader import Follower, StoreBusyError, query
 from accl.store.rundir import RunDir, create_run, find_run, list_runs, write_atomically
@@ -209,6 +210,42 @@ def test_run_ids_are_unique_and_found_by_their_parts(tmp_path: Path) -> None:
         find_run(tmp_path, "full")
     with pytest.raises(RunError, match="No run named"):
         find_run(tmp_path, "nothing")
+
+
+@pytest.mark.parametrize("recipe", available("recipes"))
+def test_the_setup_read_alone_is_that_of_the_whole_configuration(run: RunDir, recipe: str) -> None:
+    for profile in available("profiles"):
+        run.config.write_text(dump(resolve(recipe, profile, ["train.seed=7"]).config), encoding="utf-8")
+        whole, setup = load(run.config), run.setup()
+        assert (setup.recipe, setup.profile, setup.seed) == (whole.recipe, whole.profile, whole.train.seed)
+
+
+def test_a_setup_is_found_between_comments_and_blank_lines_and_its_names_stay_text(run: RunDir) -> None:
+    run.config.write_text(
+        "# train: of another\n'data': {path: 'train:'}\nrecipe: 1e3  # mine\nprofile: 'no'\n"
+        "train:\n  epochs: 1\n\n# by the way\n  seed: 9\neval:\n  seed: 8\n"
+    )
+    setup = run.setup()
+    assert (setup.recipe, setup.profile, setup.seed) == ("1e3", "no", 9)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("recipe: full\n", "does not say"),
+        ("recipe: full\nprofile: demo\ntrain: 3\n", "does not say"),
+        ("recipe: full\nprofile: demo\ntrain:\n  seed: one\n", "does not say"),
+        ("", "does not say"),
+        ("recipe: [full\n", "not valid YAML"),
+    ],
+)
+def test_a_configuration_without_a_setup_is_one_clear_error(run: RunDir, content: str, words: str) -> None:
+    run.config.write_text(content)
+    with pytest.raises(ConfigError, match=words):
+        run.setup()
+    run.config.unlink()
+    with pytest.raises(ConfigError, match="cannot be read"):
+        run.setup()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

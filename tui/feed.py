@@ -18,10 +18,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from accl import config
 from accl.errors import AcclError, ConfigError, RunError
 from accl.store.reader import Confusion, Evaluation, Event, Follower, Task, Weights
-from accl.store.rundir import RunDir, list_runs
+from accl.store.rundir import RunDir, Setup, list_runs
 from accl.store.state import RunState, State, judge, read_state
 from tui.raster import Floats
 
@@ -89,7 +88,7 @@ class LineReader:
         self._mark: tuple[int, int] | None = None
         self._state = RunState()
         self._problem = ""
-        self._setup: tuple[str, str, int] | None = None
+        self._setup: Setup | None = None
         self._seen: deque[tuple[float, int]] = deque()
 
     def look(self, now: float) -> RunLine:
@@ -111,13 +110,13 @@ class LineReader:
                 state = judge(state, self.run, now)
             except RunError as error:
                 self._problem = str(error)
-        recipe, profile, seed = self._setup or ("?", "?", -1)
+        setup = self._setup or Setup("?", "?", -1)
         return RunLine(
             self.run,
             state,
-            recipe,
-            profile,
-            seed,
+            setup.recipe,
+            setup.profile,
+            setup.seed,
             _created(self.run),
             self._rate(state, now),
             # The run is named beside it anyway.
@@ -128,8 +127,7 @@ class LineReader:
     def _read_setup(self) -> str:
         if self._setup is None:
             try:
-                found = config.load(self.run.config)
-                self._setup = (found.recipe, found.profile, found.train.seed)
+                self._setup = self.run.setup()
             except ConfigError as error:
                 return str(error)
         return ""

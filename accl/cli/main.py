@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "stop": ("accl.cli.control", "stop", "Stop a run after its current step, with a checkpoint."),
     "resume": ("accl.cli.control", "resume", "Go on with a stopped run from its last checkpoint."),
     "config": ("accl.cli.config", "app", "Show recipes, profiles and resolved configurations."),
+    "bench": ("accl.cli.bench", "app", "Measure accl on this machine: its store, app, commands and training."),
     "doctor": ("accl.cli.doctor", "doctor", "Check that this machine has what training needs."),
 }
 

@@ -12,7 +12,6 @@ import io
 import json
 import math
 import sys
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,17 +19,14 @@ from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
-import rich.box
-import rich.table
-from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from accl.cli.layout import print_table
 from accl.errors import AcclError
 
+Justify = Literal["left", "right", "center"]
 Row = Mapping[str, Any]
-
-GAP = 2  # blanks between columns
 
 
 class Format(StrEnum):
@@ -118,7 +114,7 @@ class Column:
     key: str
     header: str = ""
     unit: str = ""
-    justify: Literal["left", "right", "center"] = "left"
+    justify: Justify = "left"
     show: Callable[[Any], str] = text
     cell: Callable[[Row], str] | None = None
     style: Callable[[Row], str] | None = None
@@ -185,7 +181,7 @@ def emit(
         for index, table in enumerate(tables):
             if index:
                 console.print()
-            _print_table(table, console)
+            print_table(table, console)
         for note in notes:
             console.print()
             console.print(Text(note))
@@ -244,86 +240,6 @@ def _write(console: Console, content: str) -> None:
     """Past rich, which would wrap, highlight and read [brackets] as markup."""
     console.file.write(content)
     console.file.flush()
-
-
-def _print_table(table: Table, console: Console) -> None:
-    """The first layout that fits the terminal: upright, with stacked headers, on its side, record by record."""
-    columns = table.columns
-    cells = [[column.render(row) for column in columns] for row in table.rows]
-    styles = [[column.style(row) if column.style else "" for column in columns] for row in table.rows]
-    titles = [column.title for column in columns]
-    stacked = [_stack(title, [row[index] for row in cells]) for index, title in enumerate(titles)]
-    whole, breaking = [False] * len(columns), [column.wrap for column in columns]
-    for headers, wrap in ((titles, whole), (stacked, whole), (stacked, breaking)):
-        # With one or two columns nothing is gained by records: let their cells break.
-        if len(columns) < 3 or _width(headers, cells, wrap) <= console.width:
-            grid = _new_grid(table.title)
-            for column, header in zip(columns, headers, strict=True):
-                grid.add_column(
-                    Text(header),
-                    justify=column.justify,
-                    no_wrap=not column.wrap and len(columns) > 2,
-                    overflow="fold",
-                    vertical="top",
-                )
-            for row_cells, row_styles in zip(cells, styles, strict=True):
-                grid.add_row(*map(Text, row_cells, row_styles))
-            console.print(grid)
-            return
-    turned = [
-        list(row)
-        for row in zip(titles[1:], *([cell[i] for i in range(1, len(columns))] for cell in cells), strict=True)
-    ]
-    names = [titles[0], *(row[0] for row in cells)]
-    if len(cells) > 1 and _width(names, turned, [False] * len(names)) <= console.width:
-        grid = _new_grid(table.title)
-        for index, name in enumerate(names):
-            grid.add_column(Text(name), justify="right" if index else "left", no_wrap=True)
-        for number, row in enumerate(turned, start=1):
-            grid.add_row(*map(Text, row, ["", *(style[number] for style in styles)]))
-        console.print(grid)
-        return
-    console.print(Text(table.title, style="bold"))
-    for index, (row_cells, row_styles) in enumerate(zip(cells, styles, strict=True)):
-        record = rich.table.Table(box=None, show_header=False, pad_edge=False, padding=(0, GAP, 0, 0))
-        record.add_column(style="dim", overflow="fold")
-        record.add_column(overflow="fold", ratio=1)
-        for title, cell, style in zip(titles, row_cells, row_styles, strict=True):
-            record.add_row(Text(title), Text(cell, style=style))
-        if index:
-            console.print(Text("─" * min(console.width, 40), style="dim"))
-        console.print(record)
-
-
-def _stack(title: str, column: Sequence[str]) -> str:
-    """A header broken between words, no narrower than it must be to fit above its cells."""
-    words = title.split()
-    width = max([cell_len(part) for part in (*words, *column)], default=1)
-    return "\n".join(textwrap.wrap(title, width, break_long_words=False, break_on_hyphens=False))
-
-
-def _width(headers: Sequence[str], cells: Sequence[Sequence[str]], wrap: Sequence[bool]) -> int:
-    """Narrowest terminal that shows the grid without breaking a cell that must stay whole."""
-
-    def longest(content: str, words: bool) -> int:
-        return max((cell_len(part) for part in (content.split() if words else content.splitlines())), default=0)
-
-    widths = [
-        max([longest(header, False), *(longest(row[index], wrap[index]) for row in cells)])
-        for index, header in enumerate(headers)
-    ]
-    return sum(widths) + GAP * (len(widths) - 1)
-
-
-def _new_grid(title: str) -> rich.table.Table:
-    return rich.table.Table(
-        title=Text(title, style="bold") if title else None,
-        title_justify="left",
-        box=rich.box.SIMPLE_HEAD,
-        padding=(0, GAP - 1, 0, 0),  # the box adds a blank between columns
-        pad_edge=False,
-        show_edge=False,
-    )
 
 
 def _csv(table: Table) -> str:

@@ -65,7 +65,7 @@ def _interrupt(run: RunDir, console: Console, asked: bool) -> bool:
 def _view(state: RunState, asked: bool) -> Table:
     grid = Table.grid(padding=(0, 1))
     word = "stopping" if asked else state.phase or state.state.value
-    left, speed = remaining(state)
+    left, speed = state.left_seconds, state.latest.get("questions_per_second", 0.0)
     if state.total_steps:
         grid.add_row(
             Text(f"{state.state.icon} {word}"),
@@ -88,15 +88,6 @@ def _figures(state: RunState) -> str:
     if "validation/accuracy" in latest:
         parts.append(f"validation {percent(latest['validation/accuracy'])} %")
     return "  ".join(parts)
-
-
-def remaining(state: RunState) -> tuple[float | None, float]:
-    """(seconds to the last step at the newest speed, questions/s); None while there is no speed."""
-    speed = state.latest.get("questions_per_second", 0.0)
-    steps_per_second = state.latest.get("steps_per_second", 0.0)
-    if state.state is not State.RUNNING or not steps_per_second:
-        return None, speed
-    return (state.total_steps - state.step) / steps_per_second, speed
 
 
 def _say(console: Console, state: RunState, said: str) -> str:

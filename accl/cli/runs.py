@@ -10,10 +10,8 @@ import typer
 from rich.console import Console
 
 from accl.cli.output import Column, Format, Row, Table, duration, emit, moment, percent
-from accl.cli.progress import remaining
-from accl.config import Config, load
 from accl.errors import AcclError
-from accl.store.rundir import RunDir, find_run, list_runs
+from accl.store.rundir import RunDir, Setup, find_run, list_runs
 from accl.store.state import RunState, State, observe
 
 RunsOption = Annotated[Path, typer.Option("--runs", envvar="ACCL_RUNS", help="The folder of the runs.")]
@@ -64,6 +62,7 @@ def show(run: RunArgument, format: FormatOption = Format.TABLE, runs: RunsOption
 
       accl show last --format json
     """
+    from accl.config import load
     from accl.store.reader import Follower
 
     found = find_run(runs, run)
@@ -141,22 +140,21 @@ def logs(
 def _summary(run: RunDir) -> dict[str, Any]:
     """One row about a run; a run that cannot be read says so instead of hiding the others."""
     try:
-        config: Config | None = load(run.config)
+        setup: Setup | None = run.setup()
         state, problem = observe(run), ""
     except AcclError as error:
-        config, state, problem = None, RunState(State.CRASHED), error.what
-    left, _ = remaining(state)
+        setup, state, problem = None, RunState(State.CRASHED), error.what
     return {
         "id": run.id,
         "state": state.state,
         "reason": problem or state.reason,
         "phase": state.phase,
-        "recipe": config.recipe if config else None,
-        "profile": config.profile if config else None,
-        "seed": config.train.seed if config else None,
+        "recipe": setup.recipe if setup else None,
+        "profile": setup.profile if setup else None,
+        "seed": setup.seed if setup else None,
         "step": state.step,
         "total_steps": state.total_steps,
-        "eta_seconds": left,
+        "eta_seconds": state.left_seconds,
         "started": state.started or None,
         "ended": state.ended or None,
         "host": state.host,
@@ -189,8 +187,10 @@ def _facts(summary: dict[str, Any], totals: dict[str, float], floors: dict[str, 
         "started": moment(summary["started"]),
         "questions/s": f"{summary['questions_per_second']:,.0f}" if summary["questions_per_second"] else "–",
     }
-    if totals:
-        facts["training"] = f"{duration(totals['training_seconds'])}, {totals['milliseconds_per_step']:.1f} ms/step"
+    if "training_seconds" in totals:
+        facts["training"] = duration(totals["training_seconds"])
+        if "milliseconds_per_step" in totals:  # runs of earlier versions do not have it
+            facts["training"] += f", {totals['milliseconds_per_step']:.1f} ms/step"
     if "peak_gpu_memory_bytes" in totals:
         facts["peak GPU memory"] = f"{totals['peak_gpu_memory_bytes'] / 2**30:.2f} GiB"
     for split in ("validation", "test"):

@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-import psutil
-
 from accl.errors import RunError
 from accl.store.rundir import RunDir
 
@@ -102,6 +100,14 @@ class RunState:
     def changed(self, **values: Any) -> RunState:
         return dataclasses.replace(self, **values)
 
+    @property
+    def left_seconds(self) -> float | None:
+        """Time to the last step at the newest speed; None while there is no speed."""
+        steps_per_second = self.latest.get("steps_per_second", 0.0)
+        if self.state is not State.RUNNING or not steps_per_second:
+            return None
+        return (self.total_steps - self.step) / steps_per_second
+
 
 _FIELDS = {f.name for f in dataclasses.fields(RunState)}
 
@@ -127,6 +133,8 @@ def write_state(run: RunDir, state: RunState) -> None:
 
 def process_start_time(pid: int) -> float | None:
     """Start time of a living process in seconds since the epoch; None when it is gone (a zombie is gone)."""
+    import psutil  # here: a list of runs that have all ended asks about no process
+
     try:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:

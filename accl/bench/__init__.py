@@ -1,0 +1,1 @@
+"""Measurements behind every number that accl tells of itself: `accl bench`."""

@@ -1,0 +1,164 @@
+"""What a bench found, with all that a number needs beside it: date, commit, device, versions."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import statistics
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import accl
+from accl.errors import ConfigError
+from accl.launch.gpus import gpus
+
+Row = dict[str, Any]
+
+PACKAGES = ("accl", "torch", "transformers", "duckdb", "textual")
+
+
+@dataclass(frozen=True)
+class Report:
+    """One bench, run once.
+
+    Attributes:
+        name: ``store``, ``tui``, ``cli`` or ``train``.
+        date: UTC, ISO 8601.
+        commit: of the tree that accl was imported from, ``-dirty`` where it was changed; None when it is no clone.
+        device: processor and cores, then the GPUs.
+        versions: of Python and of the packages that the numbers depend on.
+        settings: what the bench was asked for.
+        rows: each with ``what``, ``value``, ``unit``, ``spread`` (of the middle half of the samples, in the same unit;
+            None for a single one) and ``target`` (None without one); any other key is free.
+    """
+
+    name: str
+    date: str
+    commit: str | None
+    device: str
+    versions: dict[str, str]
+    settings: dict[str, Any] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+
+    @classmethod
+    def here(cls, name: str, settings: Mapping[str, Any], rows: Sequence[Row]) -> Report:
+        """A report of rows measured just now on this machine."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        return cls(name, now, commit(), device(), versions(), dict(settings), list(rows))
+
+    def write(self, path: Path) -> None:
+        """Raises:
+        ConfigError: the file cannot be written.
+        """
+        content = json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False, allow_nan=False)
+        try:
+            path.write_text(content + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be written ({error.strerror}).") from error
+
+    @classmethod
+    def read(cls, path: Path) -> Report:
+        """The report that `write` wrote.
+
+        Raises:
+            ConfigError: it cannot be read, or is something else.
+        """
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read ({error.strerror}).") from error
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"{path} is not a report of accl bench.", "Make one with --output FILE.json") from error
+
+
+def row(what: str, samples: Sequence[float], unit: str, target: float | None = None, **more: Any) -> Row:
+    """A row with the median of ``samples`` and the width of their middle half; ``more`` are free keys."""
+    spread = None
+    if len(samples) > 1:
+        low, _, high = statistics.quantiles(samples, n=4, method="inclusive")
+        spread = high - low
+    value = statistics.median(samples)
+    return {"what": what, "value": value, "unit": unit, "spread": spread, "target": target, **more}
+
+
+def figure(value: float | None, unit: str = "") -> str:
+    """A value with the three digits that a measurement has, and its unit."""
+    if value is None:
+        return "–"
+    number = f"{value:,.0f}" if value == int(value) or abs(value) >= 100 else f"{value:.3g}"
+    return f"{number} {unit}".rstrip()
+
+
+def markdown(reports: Sequence[Report]) -> str:
+    """The rows of the reports as one GitHub table; beneath it date, commit, device and versions."""
+    several = len(reports) > 1
+    lines = [
+        f"| {'bench | ' if several else ''}what | median | spread | target |",
+        f"|{' :--- |' if several else ''} :--- | ---: | ---: | ---: |",
+    ]
+    for report in reports:
+        for found in report.rows:
+            cells = [report.name] if several else []
+            cells.append(str(found["what"]).replace("|", "\\|"))
+            cells += [figure(found[key], found["unit"]) for key in ("value", "spread", "target")]
+            lines.append(f"| {' | '.join(cells)} |")
+    names: dict[str, list[str]] = {}
+    for report in reports:
+        names.setdefault(measured(report), []).append(report.name)
+    lines += [f"\n{', '.join(dict.fromkeys(benches))}: {words}" for words, benches in names.items()]
+    return "\n".join(lines) + "\n"
+
+
+def measured(report: Report) -> str:
+    """When, on what and with which versions, in one line."""
+    used = ", ".join(f"{name} {number}" for name, number in report.versions.items())
+    return f"{report.date[:10]}, commit {report.commit or 'unknown'}, {report.device}; {used}."
+
+
+def commit() -> str | None:
+    """See `Report.commit`."""
+    source = Path(accl.__file__).resolve().parents[1]
+    if not (source / ".git").exists():  # an installed package, perhaps inside the clone of something else
+        return None
+    command = ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=7", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):  # no git on this machine, or a very slow disk
+        return None
+    return done.stdout.strip() or None
+
+
+def device() -> str:
+    """See `Report.device`."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    found = [f"{_processor()}, {cores} core{'s' if cores > 1 else ''}"]
+    names = [gpu.name for gpu in gpus()]
+    found += [f"{names.count(name)} × {name}" if names.count(name) > 1 else name for name in dict.fromkeys(names)]
+    return ", ".join(found)
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+def versions() -> dict[str, str]:
+    """See `Report.versions`; what is not installed is left out."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,128 @@
+"""`accl bench`: the measurements behind every number that accl tells of itself."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from accl.cli.output import Column, Format, Row, Table, emit
+
+if TYPE_CHECKING:
+    from accl.bench.report import Report
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Measure accl on this machine: its store, app, commands and training.",
+)
+
+FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How to print; csv and json hold raw values.")]
+OutputOption = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="FILE.json", help="Write the report as JSON too.", show_default=False),
+]
+RepeatOption = Annotated[int, typer.Option("--repeat", min=1, help="Samples of each figure.")]
+
+
+@app.command()
+def store(
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of a run's history.")] = 5000,
+    output: OutputOption = None,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """Measure what recording and following a run cost, and count lost rows.
+
+    Also while another process reads the database all the time.
+    """
+    from accl.bench.store import measure
+
+    _report("store", {"steps": steps}, lambda folder: measure(folder, steps), output, format)
+
+
+@app.command()
+def tui(
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of each of the three runs shown.")] = 5000,
+    runs: Annotated[int, typer.Option("--runs", min=1, help="Runs in the list.")] = 100,
+    repeat: RepeatOption = 10,
+    output: OutputOption = None,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """Measure how fast the app draws, without a terminal."""
+    from accl.bench.tui import measure
+
+    settings = {"steps": steps, "runs": runs, "repeat": repeat}
+    _report("tui", settings, lambda folder: measure(folder, steps, runs, repeat), output, format)
+
+
+@app.command()
+def cli(
+    runs: Annotated[int, typer.Option("--runs", min=3, help="Runs in the runs folder.")] = 100,
+    repeat: RepeatOption = 10,
+    output: OutputOption = None,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """Measure commands from their start to their exit."""
+    from accl.bench.cli import measure
+
+    _report("cli", {"runs": runs, "repeat": repeat}, lambda folder: measure(folder, runs, repeat), output, format)
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def train(context: typer.Context) -> None:
+    """Measure training steps, in a process of its own.
+
+    Every argument goes to that process; what it takes is listed by:
+
+      accl bench train -- --help
+    """
+    command = [sys.executable, "-m", "accl.bench.train", *context.args]
+    raise typer.Exit(subprocess.run(command, check=False).returncode)
+
+
+@app.command()
+def table(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE.json...", help="Reports written with --output.")],
+) -> None:
+    """Print reports as one Markdown table, with date, commit, device and versions."""
+    from accl.bench.report import Report, markdown
+
+    typer.echo(markdown([Report.read(file) for file in files]), nl=False)
+
+
+def _report(
+    name: str,
+    settings: dict[str, Any],
+    measure: Callable[[Path], list[dict[str, Any]]],
+    output: Path | None,
+    format: Format,
+) -> None:
+    from accl.bench.report import Report
+
+    typer.echo("measuring …", err=True)
+    with tempfile.TemporaryDirectory(prefix="accl-bench-") as folder:
+        report = Report.here(name, settings, measure(Path(folder)))
+    if output is not None:
+        report.write(output)
+    _print(report, format)
+
+
+def _print(report: Report, format: Format) -> None:
+    from accl.bench.report import figure, measured
+
+    def cell(key: str) -> Callable[[Row], str]:
+        return lambda row: figure(row[key], row["unit"])
+
+    columns = [
+        Column("what", wrap=True),
+        Column("value", "median", justify="right", cell=cell("value")),
+        Column("spread", justify="right", cell=cell("spread")),
+        Column("target", justify="right", cell=cell("target")),
+    ]
+    emit(Table("", columns, report.rows, name=report.name), format, data=report, notes=[measured(report)])

@@ -18,6 +18,7 @@ from accl.method.contrastive import contrastive_loss, uncertainty_weights
 from accl.method.model import ContrastiveCurriculumModel, Head, ModelOutput
 from accl.method.representation import alignment_and_uniformity, quantiles
 from accl.training.objective import FIGURES, Objective, objective
+from accl.training.objective import figures as all_figures
 
 CONFIG = Loss(
     classification_weight=0.7,
@@ -36,11 +37,14 @@ def changed(**keys: Any) -> Loss:
     return Loss(**{**CONFIG.model_dump(), **keys})
 
 
-def named(result: Objective, shared_ND: Tensor | None = None) -> dict[str, float]:
+def named(
+    output: ModelOutput, result: Objective, shared_ND: Tensor | None = None, task_B: Tensor = TASK
+) -> dict[str, float]:
     """The figures by name; those of the gradients only with the features that they are taken at."""
-    if shared_ND is None:
-        return dict(zip(FIGURES[:-2], result.figures.tolist(), strict=True))
-    return dict(zip(FIGURES, result.backward(shared_ND).tolist(), strict=True))
+    norms = torch.full((2,), torch.nan) if shared_ND is None else result.backward(shared_ND)
+    values = all_figures(result, norms, output, ANSWER, task_B, TEXT)
+    assert not values.requires_grad
+    return dict(zip(FIGURES, values.tolist(), strict=True))
 
 
 def outputs(head: Head = "per_option", seed: int = 0) -> tuple[ContrastiveCurriculumModel, Tensor, ModelOutput]:
@@ -66,20 +70,19 @@ def test_the_loss_is_the_weighted_sum_of_its_terms() -> None:
     classification = F.cross_entropy(output.logits_BC, ANSWER)
     contrastive = contrastive_loss(output.z_BE, TASK, TEXT, uncertainty_weights(output.logits_BC), temperature=0.07)
     torch.testing.assert_close(result.loss, 0.7 * classification + 0.3 * contrastive.loss)
-    figures = named(result)
+    figures = named(output, result)
     assert figures["loss"] == result.loss.item()
     assert figures["classification"] == pytest.approx(classification.item())
     assert figures["contrastive"] == pytest.approx(contrastive.loss.item())
     assert figures["anchor_share"] == pytest.approx(contrastive.counted_B.float().mean().item())
     assert figures["accuracy"] == pytest.approx((output.logits_BC.argmax(-1) == ANSWER).float().mean().item())
-    assert not result.figures.requires_grad
 
 
 @pytest.mark.parametrize("negatives", ["hardest(1)", "semi_hard(0.5)", "debiased(0.2)"])
 @pytest.mark.parametrize("denominator", ["negatives", "all"])
 def test_the_configured_negatives_reach_the_loss(negatives: str, denominator: Any) -> None:
     _, _, output = outputs()
-    figures = named(measure(output, changed(negatives=negatives, denominator=denominator)))
+    figures = named(output, measure(output, changed(negatives=negatives, denominator=denominator)))
     name, _, number = negatives.rstrip(")").partition("(")
     expected = contrastive_loss(
         output.z_BE,
@@ -93,12 +96,12 @@ def test_the_configured_negatives_reach_the_loss(negatives: str, denominator: An
     )
     assert figures["contrastive"] == pytest.approx(expected.loss.item())
     assert figures["anchor_share"] == pytest.approx(expected.counted_B.float().mean().item())
-    assert figures["contrastive"] != named(measure(output, changed(denominator=denominator)))["contrastive"]
+    assert figures["contrastive"] != named(output, measure(output, changed(denominator=denominator)))["contrastive"]
 
 
 def test_without_contrastive_weight_its_figures_are_missing_and_the_representation_is_still_measured() -> None:
     _, pooled_ND, output = outputs()
-    figures = named(measure(output, changed(contrastive_weight=0.0)), pooled_ND)
+    figures = named(output, measure(output, changed(contrastive_weight=0.0)), pooled_ND)
     missing = {name for name, value in figures.items() if math.isnan(value)}
     assert missing == {"contrastive", "anchor_share", "gradient_contrastive"}
     assert figures["loss"] == pytest.approx(0.7 * figures["classification"])
@@ -124,7 +127,7 @@ def test_quantiles_are_torchs(values: list[float], shares: tuple[float, ...]) ->
 
 def test_the_figures_hold_mean_and_quantiles_of_the_uncertainty_weights() -> None:
     _, _, output = outputs()
-    figures, weight_B = named(measure(output)), uncertainty_weights(output.logits_BC)
+    figures, weight_B = named(output, measure(output)), uncertainty_weights(output.logits_BC)
     assert figures["uncertainty_weight"] == pytest.approx(weight_B.mean().item())
     for name, share in (("p10", 0.1), ("p50", 0.5), ("p90", 0.9)):
         assert figures[f"uncertainty_weight_{name}"] == pytest.approx(weight_B.quantile(share).item(), rel=1e-6)
@@ -133,7 +136,7 @@ def test_the_figures_hold_mean_and_quantiles_of_the_uncertainty_weights() -> Non
 
 def test_equal_weights_are_1_in_every_quantile() -> None:
     _, _, output = outputs()
-    figures = named(measure(output, changed(uncertainty_weight="none")))
+    figures = named(output, measure(output, changed(uncertainty_weight="none")))
     assert {value for name, value in figures.items() if name.startswith("uncertainty_weight")} == {1.0}
 
 
@@ -185,7 +188,7 @@ def test_collapsed_embeddings_are_perfectly_aligned_and_not_uniform_at_all() -> 
 def test_gradient_norms_are_those_of_each_weighted_term_alone(head: Head, weights: tuple[float, float]) -> None:
     config = changed(classification_weight=weights[0], contrastive_weight=weights[1])
     _, pooled_ND, output = outputs(head)
-    figures = named(measure(output, config), pooled_ND)
+    figures = named(output, measure(output, config), pooled_ND)
     for name, only in (
         ("classification", changed(classification_weight=weights[0], contrastive_weight=0.0)),
         ("contrastive", changed(classification_weight=0.0, contrastive_weight=weights[1])),
@@ -221,7 +224,7 @@ def test_term_by_term_gradients_are_those_of_the_whole_loss(head: Head, contrast
 def test_a_batch_without_anchors_has_no_contrastive_gradient() -> None:
     _, pooled_ND, output = outputs()
     alone = torch.full_like(TASK, -1)
-    figures = named(measure(output, task_B=alone), pooled_ND)
+    figures = named(output, measure(output, task_B=alone), pooled_ND, alone)
     assert figures["contrastive"] == figures["anchor_share"] == figures["gradient_contrastive"] == 0
     assert figures["gradient_classification"] > 0
     assert math.isnan(figures["alignment"])
@@ -251,4 +254,5 @@ def test_gradients_can_be_measured_where_the_forward_pass_is_split() -> None:
     for name in ("logits_BC", "features_BD", "z_BE"):
         assert torch.equal(getattr(whole, name), getattr(split, name))
     shared_ND = pooled_ND.detach().requires_grad_()
-    assert named(measure(model.heads(shared_ND, TASK)), shared_ND)["gradient_contrastive"] > 0
+    again = model.heads(shared_ND, TASK)
+    assert named(again, measure(again), shared_ND)["gradient_contrastive"] > 0

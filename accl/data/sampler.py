@@ -6,6 +6,7 @@ nothing but those numbers, and a resumed run draws what an uninterrupted one wou
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -72,7 +73,7 @@ class TaskSampler:
         self._tasks = len(pools)
         self._batch_size, self._per_task = batch_size, questions_per_task
         self._seed, self._choices, self._permute = seed, choices, permute_options
-        self._auxiliary_questions = auxiliary_questions if len(self._pools[-1]) else 0
+        self.auxiliary_questions = auxiliary_questions if len(self._pools[-1]) else 0
         self._passes: dict[int, tuple[int, NDArray[np.int64]]] = {}
         self._with_questions = np.array([len(pool) > 0 for pool in pools])
         # One entry per task, and a last one for the auxiliary questions.
@@ -99,6 +100,10 @@ class TaskSampler:
         """Questions drawn of each task so far, K."""
         return self._drawn[:-1].copy()
 
+    def twin(self) -> TaskSampler:
+        """Another one that has drawn what this one has."""
+        return copy.deepcopy(self)
+
     def state(self) -> list[int]:
         """All that a checkpoint has to keep: drawn questions of the K tasks and of the auxiliary pool; with a cap
         also the epoch, and what had been drawn of the tasks when it began."""
@@ -123,7 +128,7 @@ class TaskSampler:
         self._begin(step)
         rng = np.random.default_rng([self._seed, _BATCHES, step])
         tasks = self._draw_tasks(rng, weights)
-        tasks = np.concatenate([tasks, np.full(self._auxiliary_questions, self._tasks)])
+        tasks = np.concatenate([tasks, np.full(self.auxiliary_questions, self._tasks)])
         questions = np.array([self._next_question(int(task)) for task in tasks], np.int64)
         order = np.tile(np.arange(self._choices), (len(questions), 1))
         if self._permute:

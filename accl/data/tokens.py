@@ -121,8 +121,8 @@ class Assembler:
     def __init__(
         self, blob: TokenBlob, tokenizer: Tokenizer, head: str, max_length: int, chunk_rows: int | None = None
     ) -> None:
-        self.blob, self._head, self._max_length, self._chunk_rows = blob, head, max_length, chunk_rows
-        self._cls, self._sep, self._pad = tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id
+        self.blob, self.head, self.max_length, self._chunk_rows = blob, head, max_length, chunk_rows
+        self.cls_id, self.sep_id, self.pad_id = tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id
 
     def batch(self, questions: NDArray[np.int64], option_order: NDArray[np.int64] | None = None) -> Batch:
         """The input of some questions, with their options in the given order (default: as they are)."""
@@ -136,6 +136,11 @@ class Assembler:
         # The right answer's place among the options as shown.
         answer = np.argmax(option_order == blob.answer[questions][:, None], axis=1)
         return Batch(chunks, place, blob.task[questions], answer, blob.text[questions])
+
+    def used_tokens(self) -> NDArray[np.int64]:
+        """Every token id that an input can hold, without repetition."""
+        own = [self.cls_id, self.sep_id, self.pad_id, *(i for letter in self.blob.letters for i in letter)]
+        return np.unique(np.concatenate([self.blob.ids, own])).astype(np.int64)
 
     def lengths(self, questions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Tokens of the longest row of each question: to put questions of like length together."""
@@ -154,7 +159,7 @@ class Assembler:
 
     def _padded(self, rows: list[list[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         width = max(len(row) for row in rows)
-        ids = np.full((len(rows), width), self._pad, np.int64)
+        ids = np.full((len(rows), width), self.pad_id, np.int64)
         mask = np.zeros((len(rows), width), np.int64)
         for i, row in enumerate(rows):
             ids[i, : len(row)] = row
@@ -164,22 +169,22 @@ class Assembler:
     def _rows(self, question: int, order: NDArray[np.int64]) -> list[list[int]]:
         text = self.blob.segment(question, 0).tolist()
         options = [self.blob.segment(question, 1 + int(c)).tolist() for c in order]
-        if self._head == "per_option":
+        if self.head == "per_option":
             return [self._row(text, [option]) for option in options]
         shown = [letter + option for letter, option in zip(self.blob.letters, options, strict=True)]
         return [self._row(text, shown)]
 
     def _row(self, text: list[int], options: list[list[int]]) -> list[int]:
-        room = self._max_length - 3
+        room = self.max_length - 3
         needed = sum(map(len, options))
         if len(text) + needed > room:
             text = text[-max(room - needed, room // 4) :]
-            cut = _fair_cut([len(option) for option in options], room - len(text))
+            cut = fair_cut([len(option) for option in options], room - len(text))
             options = [option[:cut] for option in options]
-        return [self._cls, *text, self._sep, *(i for option in options for i in option), self._sep]
+        return [self.cls_id, *text, self.sep_id, *(i for option in options for i in option), self.sep_id]
 
 
-def _fair_cut(lengths: Sequence[int], room: int) -> int:
+def fair_cut(lengths: Sequence[int], room: int) -> int:
     """The length to cut options to so that together they fit: what short ones leave over goes to long ones."""
     for rest, length in zip(range(len(lengths), 0, -1), sorted(lengths), strict=True):
         if length * rest > room:

@@ -174,10 +174,12 @@ class MemoryBank(nn.Module):
         self.register_buffer("text_KS", torch.full((tasks, size), -1, dtype=torch.long))
         self.register_buffer("written_K", torch.zeros(tasks, dtype=torch.long))
         # On the device, so that a captured step sees the bank open; not kept: whoever trains knows when.
+        self.is_open = True
         self.register_buffer("opened", torch.ones((), dtype=torch.bool), persistent=False)
 
     def open(self, opened: bool) -> None:
         """Whether `candidates` gives anything: embeddings of an encoder that still warms up age too fast."""
+        self.is_open = opened
         self.opened.fill_(opened)
 
     def candidates(self) -> Candidates:

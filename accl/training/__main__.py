@@ -62,6 +62,7 @@ def _train(run: RunDir, config: Config, reporter: Reporter, interrupt: Interrupt
     from accl.training.device import make_repeatable
     from accl.training.load import MachineLoad
     from accl.training.loop import Trainer
+    from accl.training.paths.choose import choose
     from accl.training.setup import build
 
     reporter.watch_load(MachineLoad().read)
@@ -70,7 +71,8 @@ def _train(run: RunDir, config: Config, reporter: Reporter, interrupt: Interrupt
     bench = build(config, reporter.phase)
     known = run.read_json(run.provenance)
     run.write_json(run.provenance, {**known, **provenance.environment(), **bench.facts, "determinism": determinism})
-    trainer = Trainer(run, bench, reporter, interrupt)
+    path, reason = choose(bench, lambda done, of: reporter.phase(f"warming up {done}/{of}"))
+    trainer = Trainer(run, bench, path, reporter, interrupt)
     if reporter.state.checkpoint_last:
         trainer.resume(reporter.state.checkpoint_last)
         reporter.event("info", "resumed", f"resumed from step {trainer.step}")
@@ -82,6 +84,9 @@ def _train(run: RunDir, config: Config, reporter: Reporter, interrupt: Interrupt
         recorder.meta({"protocol": config.data.protocol, "k": str(bench.tasks)})
         for level, kind, message in bench.notes:
             reporter.event(level, kind, message)
+        reporter.event(
+            "info", "path", f"steps are computed on the {path.name} path" + (f" ({reason})" if reason else "")
+        )
         reporter.event("info", "model", f"{bench.facts['model']['parameters']:,} parameters, all trained")
     if trainer.train():
         return State.FINISHED, ""

@@ -114,9 +114,15 @@ def load(
         prefix = f"buffer.{key}."
         module.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
     for name, parameter in model.named_parameters():
-        state = {leaf: tensors[f"{leaf}.{name}"] for leaf in ("step", "exp_avg", "exp_avg_sq")}
-        # AdamW's step counter stays where the fused kernel keeps it: beside its parameter.
-        optimizer.state[parameter] = {leaf: value.to(parameter.device) for leaf, value in state.items()}
+        state = {
+            leaf: tensors[f"{leaf}.{name}"] for leaf in ("step", "exp_avg", "exp_avg_sq") if f"{leaf}.{name}" in tensors
+        }
+        if parameter in optimizer.state:  # an optimizer that has its places already
+            for leaf, value in state.items():
+                optimizer.state[parameter][leaf].copy_(value)
+        elif state:
+            # AdamW's step counter stays where the fused kernel keeps it: beside its parameter.
+            optimizer.state[parameter] = {leaf: value.to(parameter.device) for leaf, value in state.items()}
     return progress
 
 

@@ -65,14 +65,21 @@ def place(device: str, precision: str) -> Placement:
 
 
 @dataclass(frozen=True)
+class Labels:
+    """What the loss needs to know of B questions, on the device; see `accl.data.tokens.Batch`."""
+
+    task_B: Tensor
+    answer_B: Tensor
+    text_B: Tensor
+
+
+@dataclass(frozen=True)
 class DeviceBatch:
     """A batch on the device; see `accl.data.tokens.Batch`."""
 
     chunks: list[tuple[Tensor, Tensor]]
     place_N: Tensor
-    task_B: Tensor
-    answer_B: Tensor
-    text_B: Tensor
+    labels: Labels
 
 
 def to_device(batch: Batch, device: torch.device) -> DeviceBatch:
@@ -84,9 +91,7 @@ def to_device(batch: Batch, device: torch.device) -> DeviceBatch:
     return DeviceBatch(
         [(send(ids), send(mask)) for ids, mask in batch.chunks],
         send(batch.place),
-        send(batch.task),
-        send(batch.answer),
-        send(batch.text),
+        Labels(send(batch.task), send(batch.answer), send(batch.text)),
     )
 
 
@@ -108,6 +113,15 @@ def make_repeatable(seed: int, deterministic: bool) -> dict[str, str | int | boo
     }
 
 
-def seed_step(seed: int, step: int) -> None:
-    """Make the randomness of a step (dropout) a function of (seed, step): nothing of it needs a checkpoint."""
-    torch.manual_seed((seed * 1_000_003 + step) % 2**63)
+def seed_step(seed: int, step: int, device: torch.device) -> int:
+    """Make the randomness of a step (dropout) a function of (seed, step): nothing of it needs a checkpoint.
+
+    Returns:
+        the seed that the device's generator was given.
+    """
+    own = (seed * 1_000_003 + step) % 2**63
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index or 0].manual_seed(own)
+    else:
+        torch.default_generator.manual_seed(own)
+    return own

@@ -45,7 +45,7 @@ _V3_BASE: dict[str, Any] = {
     "pad_token_id": 0,
 }
 
-# What can be started from scratch, as random:<name>. All are DeBERTa-v2 in transformers' words.
+# What can be started from scratch, as random:<name>: DeBERTa-v2 in transformers' words where no model_type is given.
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "tiny": _V3_BASE
     | {
@@ -58,6 +58,24 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "position_buckets": 32,
     },
     "deberta-v3-base": _V3_BASE,
+    # FacebookAI/roberta-base as published, but for padding: 0 as in a tokenizer trained for it, not 1. Positions count
+    # from the row after that, so 512 tokens need one row less.
+    "roberta-base": {
+        "model_type": "roberta",
+        "vocab_size": 50265,
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "intermediate_size": 3072,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1,
+        "initializer_range": 0.02,
+        "layer_norm_eps": 1e-5,
+        "max_position_embeddings": 513,
+        "type_vocab_size": 1,
+        "pad_token_id": 0,
+    },
 }
 
 
@@ -155,7 +173,7 @@ def _convert(snapshot: Path, target: Path) -> None:
 
 
 def _from_scratch(architecture: str, vocab_size: int | None) -> Encoder:
-    from transformers import DebertaV2Config, DebertaV2Model
+    from transformers import AutoConfig, AutoModel
 
     if architecture not in ARCHITECTURES:
         known = ", ".join(RANDOM + name for name in ARCHITECTURES)
@@ -167,7 +185,8 @@ def _from_scratch(architecture: str, vocab_size: int | None) -> Encoder:
         values["vocab_size"] = vocab_size
     elif vocab_size is not None and vocab_size > values["vocab_size"]:
         raise ValueError(f"{vocab_size} tokens do not fit {RANDOM}{architecture}'s {values['vocab_size']}")
-    module = DebertaV2Model(DebertaV2Config(**values)).float()
+    config = AutoConfig.for_model(values.pop("model_type", "deberta-v2"), **values)
+    module = AutoModel.from_config(config, **_without_pooler(type(config))).float()
     return _described(module, f"{RANDOM}{architecture}", pretrained=False)
 
 
@@ -180,12 +199,13 @@ def _from_folder(folder: Path, name: str) -> Encoder:
             config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
             if getattr(config, "is_encoder_decoder", False) or type(config) not in MODEL_MAPPING:
                 raise ConfigError(f"model.name={name} is no encoder.", "Use one such as microsoft/deberta-v3-base.")
-            accepted = inspect.signature(MODEL_MAPPING[type(config)].__init__).parameters
-            # The head pools by itself; an unused pooler would only be weights that never learn.
-            extra = {"add_pooling_layer": False} if "add_pooling_layer" in accepted else {}
             # dtype: transformers 5 would keep a half-precision file half.
             module, report = AutoModel.from_pretrained(
-                str(folder), dtype=torch.float32, local_files_only=True, output_loading_info=True, **extra
+                str(folder),
+                dtype=torch.float32,
+                local_files_only=True,
+                output_loading_info=True,
+                **_without_pooler(type(config)),
             )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, pickle.UnpicklingError) as error:
         raise _unreadable(folder, error) from error
@@ -196,6 +216,15 @@ def _from_folder(folder: Path, name: str) -> Encoder:
             "Fetch or save the model again.",
         )
     return _described(module, name, pretrained=True)
+
+
+def _without_pooler(config: type) -> dict[str, bool]:
+    """What to tell an encoder with that configuration: the head pools by itself, and an unused pooler would only be
+    weights that never learn."""
+    from transformers import MODEL_MAPPING
+
+    accepted = inspect.signature(MODEL_MAPPING[config].__init__).parameters
+    return {"add_pooling_layer": False} if "add_pooling_layer" in accepted else {}
 
 
 def _unreadable(folder: Path, error: Exception) -> ConfigError:

@@ -17,7 +17,7 @@ from accl.training.evaluate import Evaluated, evaluate
 from accl.training.interrupt import Interrupt
 from accl.training.objective import FIGURES
 from accl.training.optim import learning_rate
-from accl.training.paths.eager import EagerPath
+from accl.training.paths.choose import StepPath
 from accl.training.report import Reporter
 from accl.training.setup import Workbench
 
@@ -31,9 +31,9 @@ EVALUATION_BATCHES = 4
 class Trainer:
     """Trains one run to its end, or until it is interrupted."""
 
-    def __init__(self, run: RunDir, bench: Workbench, reporter: Reporter, interrupt: Interrupt) -> None:
+    def __init__(self, run: RunDir, bench: Workbench, path: StepPath, reporter: Reporter, interrupt: Interrupt) -> None:
         self.run, self.bench, self.reporter, self.interrupt = run, bench, reporter, interrupt
-        self.path = EagerPath(bench)
+        self.path = path
         self.recorder = reporter.recorder
         self.step = 0
         self.training_seconds = 0.0
@@ -74,7 +74,8 @@ class Trainer:
 
     def resume(self, name: str) -> None:
         """Go on from a checkpoint of this run: forget what was recorded after it."""
-        progress = checkpoint.load(self.run.checkpoints / name, self.bench.model, self.bench.optimizer, self._buffers)
+        progress = checkpoint.load(self.run.checkpoints / name, self.bench.model, self.path.optimizer, self._buffers)
+        self.path.refresh()
         self.step = progress.step
         self.training_seconds = progress.training_seconds
         self.best_score, self.best_step = progress.best_score, progress.best_step
@@ -171,6 +172,7 @@ class Trainer:
         """The one look at the test split, with the weights that validation chose."""
         self.reporter.phase("testing")
         checkpoint.load_model(self.run.checkpoints / checkpoint.folder_name(self.best_step), self.bench.model)
+        self.path.refresh()
         result = self._evaluate("test", None)
         self._record_evaluation("test", result)
         questions = self.bench.questions
@@ -260,7 +262,7 @@ class Trainer:
         )
         name = checkpoint.folder_name(self.step)
         if self.reporter.state.checkpoint_last != name or not (self.run.checkpoints / name).exists():
-            checkpoint.save(self.run.checkpoints, progress, bench.model, bench.optimizer, self._buffers)
+            checkpoint.save(self.run.checkpoints, progress, bench.model, self.path.optimizer, self._buffers)
         best = checkpoint.folder_name(self.best_step) if self.best_step else ""
         self.reporter.update(checkpoint_last=name, checkpoint_best=best)
         self.reporter.save()

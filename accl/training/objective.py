@@ -14,7 +14,7 @@ from accl.method.model import ModelOutput
 from accl.method.representation import alignment_and_uniformity, quantiles
 
 WEIGHT_QUANTILES = (0.1, 0.5, 0.9)
-# The order of the figures that `Objective.backward` returns.
+# The order of what `figures` returns.
 FIGURES = (
     "loss",
     "classification",
@@ -37,14 +37,15 @@ class Objective:
     Attributes:
         loss: what is minimised, scalar: the sum of the terms.
         classification: weighted cross-entropy. contrastive: weighted contrastive loss; None where its weight is 0.
-        figures: the ``FIGURES`` but the gradients, as one detached fp32 tensor, so that they leave the device
-            together. A figure that this batch does not have is NaN.
+        terms: both without their weights, and the share of anchors that count in the second; NaN for what is not there.
+        weight_B: the uncertainty weights w_i.
     """
 
     loss: Tensor
     classification: Tensor
     contrastive: Tensor | None
-    figures: Tensor
+    terms: tuple[Tensor, Tensor, Tensor]
+    weight_B: Tensor
 
     def backward(self, shared_ND: Tensor) -> Tensor:
         """Gradients of the terms, one after the other, down to the pooled features where they meet.
@@ -58,21 +59,21 @@ class Objective:
                 the encoder below.
 
         Returns:
-            all ``FIGURES``.
+            the two norms; NaN for a term that is not there.
         """
         norms = []
-        total_ND = torch.zeros_like(shared_ND)
+        total_ND: Tensor | None = None
         for term in (self.classification, self.contrastive):
             if term is None:
-                norms.append(torch.full((), torch.nan, device=self.figures.device))
+                norms.append(torch.full((), torch.nan, device=self.loss.device))
                 continue
             shared_ND.grad = None
             torch.autograd.backward(term)
             gradient_ND: Tensor = shared_ND.grad  # type: ignore[assignment]  # mypy holds on to the None above
             norms.append(torch.linalg.vector_norm(gradient_ND.float()))
-            total_ND = total_ND + gradient_ND
+            total_ND = gradient_ND if total_ND is None else total_ND + gradient_ND
         shared_ND.grad = total_ND
-        return torch.cat([self.figures, torch.stack(norms)])
+        return torch.stack(norms)
 
 
 def objective(
@@ -85,11 +86,7 @@ def objective(
 ) -> Objective:
     """classification_weight x cross-entropy + contrastive_weight x contrastive loss.
 
-    With a contrastive weight of 0 that term is not computed, and its figures are NaN (not logged). Questions without
-    task count in cross-entropy, accuracy and the weights' distribution only.
-
-    The figures beyond the terms: the share of anchors that count in the contrastive loss; mean and quantiles of the
-    uncertainty weights w_i; alignment and uniformity of z_BE (`accl.method.representation`).
+    With a contrastive weight of 0 that term is not computed. Questions without task count in cross-entropy only.
 
     Raises:
         ValueError: the parameter of ``config.negatives`` is out of range.
@@ -97,42 +94,45 @@ def objective(
     logits_BC = output.logits_BC.float()
     classification = F.cross_entropy(logits_BC, answer_B)
     weight_B = uncertainty_weights(logits_BC, config.uncertainty_weight)
-    weighted_classification = config.classification_weight * classification
-    loss = weighted_classification
-    nothing = torch.full((), torch.nan, device=loss.device)
-    contrastive, anchor_share = nothing, nothing
-    weighted_contrastive: Tensor | None = None
-    if config.contrastive_weight > 0:
-        negatives, parameter = parse_choice(config.negatives)
-        result = contrastive_loss(
-            output.z_BE,
-            task_B,
-            text_B,
-            weight_B,
-            temperature=config.temperature,
-            denominator=config.denominator,
-            negatives=negatives,
-            parameter=parameter,
-            bank=None if bank is None else bank.candidates(),
-        )
-        contrastive = result.loss
-        anchor_share = result.counted_B.float().mean()
-        weighted_contrastive = config.contrastive_weight * contrastive
-        loss = loss + weighted_contrastive
-    accuracy = (logits_BC.argmax(-1) == answer_B).float().mean()
-    figures = (
-        loss,
+    weighted = config.classification_weight * classification
+    if config.contrastive_weight == 0:
+        nothing = torch.full((), torch.nan, device=weighted.device)
+        return Objective(weighted, weighted, None, (classification, nothing, nothing), weight_B)
+    negatives, parameter = parse_choice(config.negatives)
+    result = contrastive_loss(
+        output.z_BE,
+        task_B,
+        text_B,
+        weight_B,
+        temperature=config.temperature,
+        denominator=config.denominator,
+        negatives=negatives,
+        parameter=parameter,
+        bank=None if bank is None else bank.candidates(),
+    )
+    contrastive = config.contrastive_weight * result.loss
+    terms = classification, result.loss, result.counted_B.float().mean()
+    return Objective(weighted + contrastive, weighted, contrastive, terms, weight_B)
+
+
+@torch.no_grad()
+def figures(
+    result: Objective, norms: Tensor, output: ModelOutput, answer_B: Tensor, task_B: Tensor, text_B: Tensor
+) -> Tensor:
+    """All ``FIGURES`` of a batch as one fp32 tensor, so that they leave the device together; NaN for what is not there.
+
+    Beyond the terms: accuracy, mean and quantiles of the uncertainty weights, alignment and uniformity of z_BE
+    (`accl.method.representation`), and the norms that `Objective.backward` gave.
+    """
+    classification, contrastive, anchor_share = result.terms
+    scalars = (
+        result.loss,
         classification,
         contrastive,
-        accuracy,
+        (output.logits_BC.argmax(-1) == answer_B).float().mean(),
         anchor_share,
-        weight_B.mean(),
-        *quantiles(weight_B, WEIGHT_QUANTILES),
+        result.weight_B.mean(),
+        *quantiles(result.weight_B, WEIGHT_QUANTILES),
         *alignment_and_uniformity(output.z_BE, task_B, text_B),
     )
-    return Objective(
-        loss,
-        weighted_classification,
-        weighted_contrastive,
-        torch.stack([figure.detach().float() for figure in figures]),
-    )
+    return torch.cat([torch.stack([scalar.float() for scalar in scalars]), norms])

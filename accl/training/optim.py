@@ -8,26 +8,33 @@ import torch
 from torch import nn
 
 from accl.config import Optim
+from accl.fast.vocabulary import CompactEmbedding
 
 
-def make_optimizer(model: nn.Module, config: Optim) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter, 2019). Weight decay on matrices only: not on biases, norms and embeddings."""
+def decays(model: nn.Module) -> list[tuple[nn.Parameter, bool]]:
+    """Every parameter, and whether it decays: matrices do; biases, norms and embeddings do not."""
     embeddings = {
         id(parameter)
         for module in model.modules()
-        if isinstance(module, nn.Embedding)
+        if isinstance(module, (nn.Embedding, CompactEmbedding))
         for parameter in module.parameters(recurse=False)
     }
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
-    for parameter in model.parameters():
-        matrix = parameter.ndim >= 2 and id(parameter) not in embeddings
-        (decayed if matrix else plain).append(parameter)
+    return [(parameter, parameter.ndim >= 2 and id(parameter) not in embeddings) for parameter in model.parameters()]
+
+
+def make_optimizer(model: nn.Module, config: Optim, capturable: bool = False) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov & Hutter, 2019).
+
+    Args:
+        capturable: for CUDA graphs: the learning rate of all groups is one tensor on the device.
+    """
+    rate = torch.tensor(config.lr, device=next(model.parameters()).device) if capturable else config.lr
+    known = decays(model)
     groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
+        {"params": [parameter for parameter, decay in known if decay], "weight_decay": config.weight_decay},
+        {"params": [parameter for parameter, decay in known if not decay], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.lr, fused=True)
+    return torch.optim.AdamW(groups, lr=rate, fused=True, capturable=capturable)
 
 
 def learning_rate(config: Optim, step: int, total_steps: int) -> float:

@@ -22,15 +22,17 @@ from accl.data.subjects import Subject
 from accl.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from accl.data.tokens import Assembler, TokenBlob, tokenise
 from accl.errors import ConfigError, DataError
+from accl.fast.vocabulary import CompactEmbedding
 from accl.method.contrastive import MemoryBank
 from accl.method.model import ContrastiveCurriculumModel
 from accl.training.curriculum import CurriculumState
 from accl.training.device import Placement, place
 from accl.training.encoder import load_encoder, resolve_model_folder
-from accl.training.optim import make_optimizer, warmup_steps
+from accl.training.optim import warmup_steps
 
-# Tokens that a tokenizer trained for an encoder from scratch may have.
-SCRATCH_VOCABULARY = 8192
+# Tokens that a tokenizer trained for an encoder from scratch may have, if the encoder has room for them: so many of
+# DeBERTa-v3's 128,100 give MMLU about the length it has under DeBERTa-v3's own tokenizer.
+SCRATCH_VOCABULARY = {"tiny": 8192, "deberta-v3-base": 32768, "roberta-base": 32768}
 # Rows that share a length on the CPU: enough for its matrix products, few enough to be alike.
 CPU_CHUNK_ROWS = 16
 
@@ -52,7 +54,6 @@ class Workbench:
     bank: MemoryBank | None
     bank_start: int
     curriculum: CurriculumState
-    optimizer: torch.optim.Optimizer
     steps_per_epoch: int
     total_steps: int
     facts: dict[str, Any]
@@ -118,6 +119,11 @@ def build(config: Config, phase: Callable[[str], None]) -> Workbench:
         )
     if not encoder.pretrained:
         notes.append(("warning", "model", f"{encoder.description}: random weights, nothing pretrained"))
+    parameters = sum(p.numel() for p in encoder.module.parameters())
+    if config.train.path != "eager":
+        module: Any = encoder.module
+        used = torch.from_numpy(assembler.used_tokens())
+        module.set_input_embeddings(CompactEmbedding(module.get_input_embeddings(), used))
     model = ContrastiveCurriculumModel(
         encoder.module,
         hidden=encoder.hidden_size,
@@ -164,7 +170,6 @@ def build(config: Config, phase: Callable[[str], None]) -> Workbench:
         else None,
         bank_start=warmup_steps(config.optim, total_steps) if start is None else start,
         curriculum=curriculum,
-        optimizer=make_optimizer(model, config.optim),
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
         facts={
@@ -180,7 +185,8 @@ def build(config: Config, phase: Callable[[str], None]) -> Workbench:
                 "revision": config.model.revision,
                 "description": encoder.description,
                 "pretrained": encoder.pretrained,
-                "parameters": sum(p.numel() for p in model.parameters()),
+                "parameters": parameters
+                + sum(p.numel() for n, p in model.named_parameters() if not n.startswith("encoder.")),
                 "tokenizer": tokenizer.fingerprint,
             },
             "device": placement.describe(),
@@ -201,7 +207,9 @@ def _tokenizer(config: Config, train: list[Question]) -> tuple[Tokenizer, bool]:
     """The encoder's own tokenizer, or one trained on the training questions; and whether to cache its tokens."""
     if config.model.name.startswith("random:"):
         texts = (part for q in train for part in (q.text, *q.options))
-        return train_tokenizer(texts, SCRATCH_VOCABULARY), False
+        # An unknown architecture is refused where the encoder is made, with the names that there are.
+        size = SCRATCH_VOCABULARY.get(config.model.name.removeprefix("random:"), min(SCRATCH_VOCABULARY.values()))
+        return train_tokenizer(texts, size), False
     # The tokenizers library would otherwise warn of forks, and use every core of a shared machine.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     return load_tokenizer(resolve_model_folder(config.model.name, config.model.revision)), True

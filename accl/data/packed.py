@@ -1,0 +1,99 @@
+"""Encoder inputs as pieces of one resident row of tokens: what a step needs then is a few hundred numbers.
+
+The sequences are those of `accl.data.tokens.Assembler`, without padding, end to end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from accl.data.tokens import Assembler, fair_cut
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """N sequences of B questions, end to end: N is B, or B * C with an option in each.
+
+    Attributes:
+        source: S; where in `Packer.tokens` each segment begins. begin: S + 1; where in the stream, and its end.
+        place: N; which in the stream each sequence is, in the order of the questions.
+        task, answer, text: B; as in `accl.data.tokens.Batch`.
+    """
+
+    source: Ints
+    begin: Ints
+    place: Ints
+    task: Ints
+    answer: Ints
+    text: Ints
+
+    @property
+    def total(self) -> int:
+        """Tokens of all sequences."""
+        return int(self.begin[-1])
+
+
+class Packer:
+    """Says where the segments of encoder inputs lie.
+
+    Attributes:
+        tokens: all tokens that inputs are made of, int32: for the device, once.
+        segments: of one sequence.
+    """
+
+    def __init__(self, assembler: Assembler) -> None:
+        blob = self._blob = assembler.blob
+        self._single, self._max_length = assembler.head == "single_sequence", assembler.max_length
+        letters = blob.letters if self._single else [[]]
+        self._letter_length = np.array([len(letter) for letter in letters])
+        ends = np.array([assembler.cls_id, assembler.sep_id], np.int32)
+        spelt = [np.array(letter, np.int32) for letter in letters]
+        self.tokens = np.concatenate([blob.ids, ends, *spelt])
+        self._cls = len(blob.ids)
+        self._letter_at = self._cls + 2 + np.cumsum([0, *self._letter_length[:-1]])
+        self.segments = 4 + 2 * len(letters)
+
+    @property
+    def sequences_per_question(self) -> int:
+        return 1 if self._single else self._blob.choices
+
+    def pack(self, questions: Ints, option_order: Ints | None = None) -> Packed:
+        """Questions with their options in the given order (default: as they are), one after the other."""
+        blob, size = self._blob, len(questions)
+        if option_order is None:
+            option_order = np.tile(np.arange(blob.choices), (size, 1))
+        base = questions * (1 + blob.choices)
+        parts = base[:, None] + 1 + option_order
+        if not self._single:  # a sequence for each option
+            base, parts = np.repeat(base, blob.choices), parts.reshape(-1, 1)
+        text, text_length = blob.offsets[base], blob.offsets[base + 1] - blob.offsets[base]
+        option, option_length = blob.offsets[parts], blob.offsets[parts + 1] - blob.offsets[parts]
+        shown = option_length + self._letter_length
+        room = self._max_length - 3
+        for row in np.flatnonzero(text_length + shown.sum(1) > room):
+            kept = min(text_length[row], max(room - shown[row].sum(), room // 4))
+            text[row] += text_length[row] - kept
+            text_length[row] = kept
+            shown[row] = np.minimum(shown[row], fair_cut(shown[row].tolist(), room - kept))
+
+        rows, options = len(base), parts.shape[1]
+        source = np.empty((rows, self.segments), np.int64)
+        length = np.ones((rows, self.segments), np.int64)
+        source[:, 0] = self._cls
+        source[:, 1], length[:, 1] = text, text_length
+        source[:, [2, -1]] = self._cls + 1
+        letter_length = np.minimum(shown, self._letter_length)
+        source[:, 3:-1:2], length[:, 3:-1:2] = np.broadcast_to(self._letter_at, (rows, options)), letter_length
+        source[:, 4:-1:2], length[:, 4:-1:2] = option, shown - letter_length
+        # Longest first: who works through them in order ends with the short ones, and so all end together.
+        order = np.argsort(-length.sum(1), kind="stable")
+        source, length = source[order], length[order]
+        begin = np.zeros(source.size + 1, np.int64)
+        np.cumsum(length.ravel(), out=begin[1:])
+        answer = np.argmax(option_order == blob.answer[questions][:, None], axis=1)
+        return Packed(source.ravel(), begin, np.argsort(order), blob.task[questions], answer, blob.text[questions])

@@ -1,0 +1,37 @@
+"""A second stream for what the next kernel does not wait for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+
+class Aside:
+    """Kernels beside those of the stream in use: two that are too small for the device fill it together.
+
+    On the CPU there is one order anyway.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self._used: list[Tensor] = []
+
+    @contextmanager
+    def __call__(self, *used: Tensor) -> Iterator[None]:
+        """A context that runs beside, after all that was asked for so far; ``used`` live until `join`."""
+        if self._stream is None:
+            yield
+            return
+        self._used += used
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            yield
+
+    def join(self) -> None:
+        """Wait for it, on the stream in use."""
+        if self._stream is not None:
+            torch.cuda.current_stream().wait_stream(self._stream)
+        self._used.clear()

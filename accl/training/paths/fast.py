@@ -1,0 +1,191 @@
+"""The fast path for DeBERTa-v2 and -v3 on a GPU: packed sequences, and the whole step as one CUDA graph.
+
+Questions lie end to end in a stream whose length is rounded up to one of a few, and each length has its graph: from the
+tokens, which stay on the device, to the updated weights. A step costs the host one copy of a few hundred numbers and
+one launch, and nothing in it waits for the device.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from accl.data.packed import Packed, Packer
+from accl.data.sampler import Draw
+from accl.fast.attention import Stream
+from accl.fast.deberta import FastDeberta, matrices, means, vectors
+from accl.fast.flat import FlatAdamW, FlatParameters
+from accl.fast.kernels import unpack
+from accl.method.model import ModelOutput
+from accl.training.device import seed_step
+from accl.training.optim import decays
+from accl.training.paths.heads import account, learn_heads, open_bank, undone
+from accl.training.paths.inputs import Inputs
+from accl.training.setup import Workbench
+
+# Lengths of a stream come in steps of at least so many tokens, and of an eighth of the power of two below.
+STEP_TOKENS = 128
+# Sequences are taken to be at least so long, and else a power of two.
+REACH = 256
+# Batches drawn to see which sizes will come, and the share of them from which one is captured ahead.
+DRAWS, WORTH = 512, 0.004
+
+# Tokens of a stream, and the reach of its longest sequence: what a captured step is made for.
+Size = tuple[int, int]
+
+
+class FastPath:
+    """Optimizer steps by CUDA graphs; see `accl.training.paths.eager.EagerPath` for what a path does."""
+
+    name = "fast"
+
+    def __init__(self, bench: Workbench) -> None:
+        self.bench = bench
+        model, config, device = bench.model, bench.config, bench.placement.device
+        self._packer = Packer(bench.assembler)
+        self._tokens = torch.from_numpy(self._packer.tokens).to(device)
+
+        encoder: Any = model.encoder
+        inner, small = list(matrices(encoder)), list(vectors(encoder))
+        words: list[nn.Parameter] = [encoder.embeddings.word_embeddings.weight]
+        known = {id(parameter) for parameter in (*inner, *small, *words)}
+        # A loss without the contrastive term never reaches its head, which then stays as it is.
+        idle = set() if config.loss.contrastive_weight > 0 else {id(p) for p in model.contrastive_head.parameters()}
+        others = [(p, decay) for p, decay in decays(model) if id(p) not in known | idle]
+        sections = [[p for p, decay in others if decay], inner, small, [p for p, decay in others if not decay], words]
+        self._flat = flat = FlatParameters(sections)
+        first, end = flat.bounds[1], flat.bounds[3]
+        computed = bench.placement.autocast or torch.float32
+        narrow = flat.values[first:end] if computed == torch.float32 else flat.values[first:end].to(computed)
+        self._adamw = FlatAdamW(
+            flat,
+            decayed=flat.bounds[2],
+            weight_decay=config.optim.weight_decay,
+            max_norm=config.optim.max_grad_norm,
+            narrow=None if computed == torch.float32 else narrow,
+            narrow_first=first,
+        )
+        self.optimizer: torch.optim.Optimizer = self._adamw
+        self._encoder = FastDeberta(model.encoder, flat, narrow, first)
+        size = config.train.batch_size + bench.sampler.auxiliary_questions
+        self._inputs = self._room(size)
+        self._graphs: dict[Size, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        self._pool = torch.cuda.graph_pool_handle()
+        self._main, self._side = (torch.cuda.Stream(device) for _ in range(2))  # type: ignore[no-untyped-call]
+
+    def warm_up(self, progress: Callable[[int, int], None]) -> None:
+        """Compile, and capture the sizes that will come; before weights or moments of a checkpoint are loaded.
+
+        Args:
+            progress: told how many sizes are done, and of how many.
+        """
+        sizes = self._likely_sizes()
+        for done, size in enumerate(sizes):
+            progress(done, len(sizes))
+            self._graph(size)
+        progress(len(sizes), len(sizes))
+        torch.cuda.synchronize()
+
+    def refresh(self) -> None:
+        """Take note of weights that were put into the model."""
+        self._adamw.refresh()
+
+    def step(self, step: int, draw: Draw, rate: float) -> Tensor:
+        """One optimizer step; as in `EagerPath.step`."""
+        packed = self._packer.pack(draw.questions, draw.option_order)
+        seed = seed_step(self.bench.config.train.seed, step, self.bench.placement.device)
+        graph, figures = self._graph(self._size(packed))
+        self._inputs.send(packed, seed, self._adamw.rates(step, rate))
+        open_bank(self.bench, step)
+        graph.replay()
+        return figures.clone()
+
+    def forward(self, questions: NDArray[np.int64]) -> ModelOutput:
+        """As in `EagerPath.forward`."""
+        packed = self._packer.pack(questions)
+        inputs = self._room(len(questions))
+        inputs.send(packed, 0, [0.0] * 3)
+        pooled_ND = self._pooled(inputs, self._size(packed), dropout=False)
+        with self.bench.placement.autocasting():
+            return self.bench.model.heads(pooled_ND, inputs.labels.task_B)
+
+    def _room(self, questions: int) -> Inputs:
+        sequences = questions * self._packer.sequences_per_question
+        return Inputs(questions, sequences, self._packer.segments, self.bench.placement.device)
+
+    def _likely_sizes(self) -> list[Size]:
+        """Sizes, largest first, that a share of batches worth it has; by drawing as the sampler does at first."""
+        found: Counter[Size] = Counter()
+        sampler = self.bench.sampler.twin()
+        for step in range(1, DRAWS + 1):
+            draw = sampler.draw(step, self.bench.curriculum.weights)
+            found[self._size(self._packer.pack(draw.questions, draw.option_order))] += 1
+        return sorted((size for size, times in found.items() if times >= WORTH * DRAWS), reverse=True)
+
+    def _size(self, packed: Packed) -> Size:
+        longest = int(np.diff(packed.begin[:: self._packer.segments]).max())
+        return stream_length(packed.total), max(REACH, 1 << (longest - 1).bit_length())
+
+    def _pooled(self, inputs: Inputs, size: Size, dropout: bool) -> Tensor:
+        tokens, reach = size
+        ids, start, end = (torch.empty(tokens, dtype=torch.int32, device=inputs.device) for _ in range(3))
+        segments, pad = self._packer.segments, self.bench.assembler.cls_id
+        unpack(inputs.source, inputs.begin, self._tokens, segments, pad, (ids, start, end))
+        hidden_TD = self._encoder(ids, Stream(start, end, inputs.seed), reach, dropout)
+        return means(hidden_TD, inputs.begin[:-1:segments], inputs.begin[segments::segments])[inputs.place]
+
+    def _gradients(self, size: Size) -> Tensor:
+        """Forward and backward pass: leaves gradients in place, and shows the batch to what watches; its figures."""
+        for number in (0, 3):  # where autograd adds; the others are written
+            self._flat.section(self._flat.gradients, number).zero_()
+        pooled_ND = self._pooled(self._inputs, size, dropout=True)
+        learnt = learn_heads(self.bench, pooled_ND, self._inputs.labels)
+        main = torch.cuda.current_stream()
+        # Beside the encoder's backward pass: many small kernels that nothing in this step waits for.
+        self._side.wait_stream(main)
+        with torch.cuda.stream(self._side):
+            figures = account(self.bench, learnt)
+        torch.autograd.backward(pooled_ND, learnt.shared_ND.grad)
+        main.wait_stream(self._side)
+        return figures
+
+    def _graph(self, size: Size) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+        if size not in self._graphs:
+            self._graphs[size] = self._capture(size)
+        return self._graphs[size]
+
+    def _capture(self, size: Size) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+        self._encoder.prepare(size[1])
+        if not self._graphs:
+            self._compile(size)
+        graph = torch.cuda.CUDAGraph()
+        # Graphs run one after the other, so they can share their memory. Other threads may go on meanwhile.
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._main, capture_error_mode="thread_local"):
+            figures = self._gradients(size)
+            norm = self._adamw.update(self._inputs.rates)
+            out = torch.cat([figures, norm.reshape(1)])
+        return graph, out
+
+    def _compile(self, size: Size) -> None:
+        """Kernels are compiled and loaded at their first launch, which must not be a captured one."""
+        with undone(self.bench):
+            self._main.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self._main):
+                self._gradients(size)
+                # Without gradients, and at rate 0, the update changes nothing.
+                self._flat.gradients.zero_()
+                self._adamw.update(torch.zeros(3, dtype=torch.float64, device=self._inputs.device))
+            torch.cuda.current_stream().wait_stream(self._main)
+            torch.cuda.synchronize()
+
+
+def stream_length(tokens: int) -> int:
+    """The length that a stream of so many tokens is rounded up to: at most an eighth more, or 128."""
+    step = max(STEP_TOKENS, (1 << max(tokens, 1).bit_length() - 1) // 8)
+    return -(-max(tokens, 1) // step) * step

@@ -1,0 +1,236 @@
+"""`accl bench train` measures the same work on both sides, counts it right, and says what failed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import BertConfig, BertModel, DebertaV2Config, DebertaV2Model
+
+from accl.bench import floor, train
+from accl.bench.floor import Rates, floor_ms, measure_rates
+from accl.bench.ours import Course
+from accl.bench.peer import Collator, PeerModel, Questions
+from accl.bench.process import Contestant, ContestantError, Entry
+from accl.bench.report import Report
+from accl.bench.results import report_rows
+from accl.bench.train import Race
+from accl.bench.work import lengths_of, live_parameters, shape_of, step_bytes
+from accl.config import resolve
+from accl.method.model import ContrastiveCurriculumModel
+from accl.training.encoder import load_encoder
+from accl.training.paths.eager import EagerPath
+from accl.training.setup import Workbench, build
+
+STEPS = 3
+SMALL = ["train.path=eager", "train.batch_size=4"]
+FAST_RATES = Rates("a device", "bf16", flops=1e12, bytes=1e9, vendor_flops=2e12)
+
+
+def _nothing(_: str) -> None:
+    """Not interested."""
+
+
+@pytest.fixture(scope="module")
+def bench() -> Workbench:
+    return build(resolve("baseline", "demo", SMALL).config, _nothing)
+
+
+def _race(output: Path, words: str) -> Report:
+    """The report of a real, tiny race."""
+    command = [sys.executable, "-m", "accl.bench.train", "baseline", "--profile=demo", "--set=train.batch_size=4"]
+    options = [f"--steps={STEPS}", "--warmup=1", "--rounds=2", "--peer=eager", f"--output={output}"]
+    done = subprocess.run([*command, *options, *words.split()], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert "round 2 of 2" in done.stderr
+    assert done.stdout.splitlines()[0].split()[:2] == ["ms/step", "questions/s"]
+    return Report.read(output)
+
+
+def _measures(report: Report, who: str) -> dict[str, dict[str, Any]]:
+    return {row["measure"]: row for row in report.rows if row.get("who") == who}
+
+
+def test_race_gives_both_sides_the_same_work_and_reports_their_figures(tmp_path: Path) -> None:
+    report = _race(tmp_path / "report.json", "")
+    ours, theirs = (_measures(report, who) for who in ("accl baseline (auto)", "Trainer eager"))
+    plain = {"time of a step", "questions", "real tokens", "use of the measured rate", "peak memory"}
+    floors = {f"distance from the floor, {which}" for which in ("all parameters", "those that change")}
+    assert set(theirs) == plain | floors
+    assert set(ours) == plain | floors | {"speed against Trainer eager"}
+    assert all(row["value"] > 0 for row in (*ours.values(), *theirs.values()))
+    seconds, their_seconds = ([ms / 1000 for ms in side["time of a step"]["rounds"]] for side in (ours, theirs))
+    for measure in ("questions", "real tokens"):
+        work, their_work = ours[measure]["rounds"][0] * seconds[0], theirs[measure]["rounds"][0] * their_seconds[0]
+        assert work == pytest.approx(their_work)
+    assert ours["questions"]["rounds"][1] * seconds[1] == pytest.approx(4)
+    ratios = [b / a for a, b in zip(seconds, their_seconds, strict=True)]
+    assert ours["speed against Trainer eager"]["rounds"] == pytest.approx(ratios)
+    assert report.settings["rates"]["flops"] > 0
+    assert report.settings["path"] == "eager"
+
+
+@pytest.mark.slow
+def test_arms_are_compared_within_rounds_and_two_processes_with_one(tmp_path: Path) -> None:
+    report = _race(tmp_path / "report.json", "--arms baseline,contrastive --together")
+    names = ("accl baseline (auto)", "accl contrastive (auto)", "accl contrastive (auto), no tracking")
+    baseline, contrastive, untracked = (_measures(report, who)["time of a step"]["rounds"] for who in names)
+    for who, more, less in (
+        ("contrastive loss (auto)", contrastive, baseline),
+        ("curriculum and confusion tracking (auto)", contrastive, untracked),
+    ):
+        added = _measures(report, who)["added to a step"]["rounds"]
+        assert added == pytest.approx([a - b for a, b in zip(more, less, strict=True)])
+    two = _measures(report, "two of accl baseline (auto) at once")
+    alone = _measures(report, "accl baseline (auto)")["questions"]["value"]
+    assert two["against one alone"]["rounds"] == pytest.approx([value / alone for value in two["questions"]["rounds"]])
+
+
+def test_peer_trains_the_same_model_on_the_same_questions(bench: Workbench) -> None:
+    peer = PeerModel(bench.model)
+    draw = Course(bench, STEPS).draws()[0]
+    questions = Questions(bench.assembler, [draw])
+    inputs = Collator(bench.assembler.pad_id)([questions[i] for i in range(len(questions))])
+    bench.model.eval()
+    batch = bench.assembler.batch(draw.questions, draw.option_order)
+    arrays = [(torch.from_numpy(ids), torch.from_numpy(mask)) for ids, mask in batch.chunks]
+    output = bench.model(arrays, torch.from_numpy(batch.place), torch.from_numpy(batch.task))
+    loss = F.cross_entropy(output.logits_BC, torch.from_numpy(batch.answer))
+    bench.model.train()
+    peer.eval()
+    assert sum(p.numel() for p in peer.parameters()) == bench.facts["model"]["parameters"]
+    assert peer(**inputs)["loss"].item() == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_course_draws_the_same_questions_every_time(bench: Workbench) -> None:
+    course = Course(bench, STEPS)
+    first, again = course.draws(), course.draws()
+    assert len(first) == STEPS
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a.questions, b.questions)
+        np.testing.assert_array_equal(a.option_order, b.option_order)
+    assert course.first > bench.bank_start
+
+
+def test_tokens_are_those_of_the_questions_without_padding(bench: Workbench) -> None:
+    draws = Course(bench, STEPS).draws()
+    expected: Counter[int] = Counter()
+    for draw in draws:
+        for question, order in zip(draw.questions, draw.option_order, strict=True):
+            text = len(bench.blob.segment(int(question), 0))
+            # [CLS] question [SEP] option [SEP]; nothing of the built-in questions is too long.
+            expected.update(text + len(bench.blob.segment(int(question), 1 + int(c))) + 3 for c in order)
+    assert Counter(lengths_of(bench.assembler, draws).tolist()) == expected
+
+
+def _disentangled() -> DebertaV2Model:
+    values = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 256}
+    attention = {"relative_attention": True, "position_buckets": 8, "pos_att_type": ["p2c", "c2p"]}
+    more = {"share_att_key": True, "norm_rel_ebd": "layer_norm", "position_biased_input": False, "type_vocab_size": 0}
+    return DebertaV2Model(DebertaV2Config(vocab_size=100, **values, **attention, **more))
+
+
+def _absolute() -> BertModel:
+    values = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 256}
+    config = BertConfig(vocab_size=100, **values)
+    config._attn_implementation = "eager"  # products that the counter sees
+    return BertModel(config, add_pooling_layer=False)
+
+
+@pytest.mark.parametrize("make", [_disentangled, _absolute])
+def test_operations_are_those_that_torch_counts(bench: Workbench, make: Any) -> None:
+    questions, length = 4, 48
+    model = ContrastiveCurriculumModel(
+        make(), hidden=64, tasks=bench.tasks, choices=4, contrastive_dim=8, head="per_option"
+    )
+    shape = shape_of(replace(bench, model=model))
+    ids_NL = torch.randint(1, 100, (questions * 4, length))
+    task_B = torch.zeros(questions, dtype=torch.long)
+    with FlopCounterMode(display=False) as counter:
+        output = model([(ids_NL, torch.ones_like(ids_NL))], torch.arange(len(ids_NL)), task_B)
+        F.cross_entropy(output.logits_BC, task_B).backward()
+    formula = shape.flops(np.full(questions * 4, length), questions, steps=1)
+    assert formula == pytest.approx(counter.get_total_flops(), rel=0.02)
+
+
+def test_parameters_that_change_are_all_but_the_unused_rows_and_the_head_without_loss(bench: Workbench) -> None:
+    shape = shape_of(bench)
+    live = live_parameters(bench, shape)
+    path = EagerPath(bench)
+    before = {name: value.clone() for name, value in bench.model.state_dict().items()}
+    draw = Course(bench, 1).draws()[0]
+    path.step(1, draw, 1e-3)
+    changed = sum(int((value != before[name]).sum()) for name, value in bench.model.state_dict().items())
+    head = sum(p.numel() for p in bench.model.contrastive_head.parameters())
+    assert shape.parameters == bench.facts["model"]["parameters"] - head
+    assert 0 < changed <= live < shape.parameters
+
+
+def test_floor_is_positive_and_adds_products_and_bytes(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(floor.MATMUL_SIDE, "cpu", 128)
+    monkeypatch.setitem(floor.COPY_BYTES, "cpu", 2**20)
+    rates = measure_rates(bench.placement)
+    assert rates.flops > 0
+    assert rates.bytes > 0
+    assert rates.vendor_flops is None
+    assert step_bytes(10) == 360
+    assert floor_ms(2e9, 1_000_000, FAST_RATES) == pytest.approx(2 + 36)
+
+
+def test_peer_that_fails_has_a_row_with_the_reason() -> None:
+    good = resolve("baseline", "demo", SMALL).config
+    bad = resolve("baseline", "demo", [*SMALL, "data.path=/nowhere/at/all"]).config
+    with ExitStack() as stack:
+        race = Race(120, _nothing, stack)
+        race.enter([Entry("accl", good, 1, 1, path="eager"), Entry("Trainer eager", bad, 1, 1)])
+        race.round()
+    ours, theirs = race.results
+    assert len(ours.windows) == 1
+    assert theirs.failed is not None
+    assert "/nowhere/at/all" in theirs.failed
+    rows = report_rows(race.results, FAST_RATES, [])
+    (failed,) = (row for row in rows if row.get("who") == "Trainer eager")
+    assert failed["value"] is None
+    assert theirs.failed in failed["what"]
+    json.dumps(rows, allow_nan=False)
+
+
+def test_contestant_whose_process_dies_says_so() -> None:
+    contestant = Contestant(Entry("accl", resolve("baseline", "demo", SMALL).config, 1, 1, path="eager"), _nothing)
+    contestant._process.kill()
+    with pytest.raises(ContestantError, match="exit code -9"):
+        contestant.ready(120)
+    contestant.close()
+
+
+def test_missing_accelerate_is_said_with_what_to_type(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(train, "find_spec", lambda _: None)
+    assert train.main(["baseline", "--profile=demo", "--peer=eager"]) == 3
+    assert "pip install 'accl[bench]'" in capsys.readouterr().err
+
+
+def test_unknown_recipe_is_refused_before_anything_starts(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert train.main(["basline", "--profile=demo", f"--output={tmp_path / 'none.json'}"]) == 3
+    assert "Did you mean 'baseline'?" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_family_of_encoders_starts_from_scratch() -> None:
+    with torch.device("meta"):  # shapes alone: 124 M weights take their time
+        encoder = load_encoder("random:roberta-base", "", vocab_size=8192)
+    module: Any = encoder.module
+    assert (module.config.model_type, encoder.max_length, encoder.hidden_size) == ("roberta", 512, 768)
+    assert not [name for name, _ in module.named_parameters() if "pooler" in name]

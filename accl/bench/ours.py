@@ -18,7 +18,7 @@ from accl.data.sampler import Draw
 from accl.training.device import make_repeatable
 from accl.training.optim import learning_rate
 from accl.training.paths.choose import StepPath, choose
-from accl.training.setup import Workbench, build
+from accl.training.setup import Workbench, build, make_sampler
 
 # How often the training loop brings waiting figures to the host.
 FIGURES_EVERY = 50
@@ -131,7 +131,17 @@ def prepare(entry: Entry, parent: Parent) -> tuple[Workbench, Course]:
     """The workbench of an entry, built as a training process builds it."""
     make_repeatable(entry.config.train.seed, entry.config.train.deterministic)
     bench = build(entry.config, parent.say)
+    if entry.min_tokens:
+        keep_long(bench, entry.min_tokens)
     return bench, Course(bench, entry.steps)
+
+
+def keep_long(bench: Workbench, tokens: int) -> None:
+    """Leave training questions that are shorter out of the draws."""
+    train = bench.positions["train"]
+    long = train[bench.assembler.lengths(train) >= tokens]
+    bench.positions = {**bench.positions, "train": long}
+    bench.sampler = make_sampler(bench.config, bench.blob, bench.positions, bench.tasks, bench.steps_per_epoch)
 
 
 def facts_of(bench: Workbench, shape: Shape) -> dict[str, Any]:

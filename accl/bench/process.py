@@ -37,6 +37,7 @@ class Entry:
         path: what ``train.path`` of accl is; "" for a peer.
         compile: whether a peer compiles its model.
         tracking: whether accl's curriculum watches the batches.
+        min_tokens: shorter training questions are left out.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Entry:
     path: str = ""
     compile: bool = False
     tracking: bool = True
+    min_tokens: int = 0
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
         help="untimed steps of a compiled peer, at least",
     )
     add("--limit", type=float, default=300, metavar="SECONDS", help="for building and warming up, and for a window")
+    add("--min-tokens", type=int, default=0, metavar="N", help="leave shorter training questions out")
     add("--together", action="store_true", help="time two processes of accl at once as well")
     add("--output", "-o", type=Path, metavar="FILE.json", help="write the report as JSON too")
     return it
@@ -78,7 +79,9 @@ def entries(asked: argparse.Namespace) -> list[Entry]:
     for path in asked.paths:
         for name in recipes:
             config = _config(asked, name, path)
-            found.append(Entry(f"accl {name} ({path})", config, asked.steps, asked.warmup, path))
+            found.append(
+                Entry(f"accl {name} ({path})", config, asked.steps, asked.warmup, path, min_tokens=asked.min_tokens)
+            )
         if asked.arms:
             found.append(replace(found[-1], name=f"{found[-1].name}, no tracking", tracking=False))
     if asked.peer and find_spec("accelerate") is None:
@@ -91,7 +94,8 @@ def entries(asked: argparse.Namespace) -> list[Entry]:
         warmup = max(asked.warmup, asked.compile_warmup) if compiled else asked.warmup
         # The eager path is the one that leaves the encoder as transformers made it.
         config = _config(asked, asked.recipe, "eager")
-        found.append(Entry(f"{PEER} {peer}", config, asked.steps, warmup, compile=compiled))
+        long = asked.min_tokens
+        found.append(Entry(f"{PEER} {peer}", config, asked.steps, warmup, compile=compiled, min_tokens=long))
     return found
 
 

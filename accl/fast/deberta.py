@@ -144,7 +144,14 @@ class _Layers(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, tokens_TD: Tensor, table_WD: Tensor, stream: Stream, reach: Reach, parts: list[Layer], shape: Shape
+        ctx: Any,
+        tokens_TD: Tensor,
+        table_WD: Tensor,
+        stream: Stream,
+        reach: Reach,
+        parts: list[Layer],
+        shape: Shape,
+        learning: bool,
     ) -> Tensor:
         tokens = len(tokens_TD)
         # The table rides behind the tokens of every layer.
@@ -154,7 +161,9 @@ class _Layers(torch.autograd.Function):
         for number, layer in enumerate(parts):
             drop(table_WD, joined[tokens:], stream.seed, site(number * SITES), shape.hidden_dropout)
             out = torch.empty_like(joined)
-            kept.append(_layer(joined, out, stream, reach, layer, shape, number * SITES))
+            saved = _layer(joined, out, stream, reach, layer, shape, number * SITES)
+            if learning:
+                kept.append(saved)
             joined = out
         ctx.kept, ctx.stream, ctx.reach, ctx.parts, ctx.shape, ctx.table = kept, stream, reach, parts, shape, table_WD
         return joined[:tokens]
@@ -173,7 +182,7 @@ class _Layers(torch.autograd.Function):
                 dx, dtable, tables, saved, ctx.stream, ctx.reach, layer, ctx.shape, number * SITES, aside
             )
         aside.join()
-        return dx, dtable.to(ctx.table.dtype), None, None, None, None
+        return dx, dtable.to(ctx.table.dtype), None, None, None, None, None
 
 
 def _by_head(rows: Tensor, part: int, parts: int, heads: int) -> Tensor:
@@ -348,7 +357,8 @@ class FastDeberta:
             x = F.dropout(x, self._shape.hidden_dropout)
         table = positions.LayerNorm(positions.rel_embeddings.weight)
         shape = self._shape if dropout else self._still
-        out: Tensor = _layers(x.to(self._dtype), table, stream, self._reaches[reach], self._parts, shape)
+        learning = torch.is_grad_enabled()  # which is off inside
+        out: Tensor = _layers(x.to(self._dtype), table, stream, self._reaches[reach], self._parts, shape, learning)
         return out
 
 

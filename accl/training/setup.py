@@ -160,7 +160,7 @@ def build(config: Config, phase: Callable[[str], None]) -> Workbench:
         floors=measured,
         blob=blob,
         assembler=assembler,
-        sampler=_sampler(config, blob, positions, len(corpus.subjects), steps_per_epoch),
+        sampler=make_sampler(config, blob, positions, len(corpus.subjects), steps_per_epoch),
         placement=placement,
         model=model,
         bank=MemoryBank(len(corpus.subjects), config.memory_bank.size, config.model.contrastive_dim).to(
@@ -215,9 +215,10 @@ def _tokenizer(config: Config, train: list[Question]) -> tuple[Tokenizer, bool]:
     return load_tokenizer(resolve_model_folder(config.model.name, config.model.revision)), True
 
 
-def _sampler(
+def make_sampler(
     config: Config, blob: TokenBlob, positions: dict[str, NDArray[np.int64]], tasks: int, steps_per_epoch: int
 ) -> TaskSampler:
+    """The sampler of a configuration, over the training questions in ``positions``."""
     train = positions["train"]
     pools = [train[blob.task[train] == t] for t in range(tasks)]
     wanted = config.sampler.auxiliary_questions

@@ -126,7 +126,7 @@ def commit() -> str | None:
     """See `Report.commit`."""
     source = Path(accl.__file__).resolve().parents[1]
     if not (source / ".git").exists():  # an installed package, perhaps inside the clone of something else
-        return None
+        return os.environ.get("ACCL_COMMIT")  # whoever copied the tree to a machine without git may say which it is
     command = ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=7", "--exclude=*"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10)

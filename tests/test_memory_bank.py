@@ -81,14 +81,21 @@ def test_the_order_of_writing_is_the_order_of_the_batch() -> None:
     assert bank.written_K.tolist() == [1, 5]
 
 
-def test_candidates_do_not_change_when_the_bank_is_written_to() -> None:
-    bank = MemoryBank(tasks=1, size=2, dim=2)
-    text = torch.arange(2)
-    bank.write(embedding(text), torch.zeros(2, dtype=torch.long), text)
-    before = bank.candidates()
-    bank.write(embedding(text + 5), torch.zeros(2, dtype=torch.long), text + 5)
-    assert before.text_M.tolist() == [0, 1]
-    assert before.z_MD.tolist() == embedding(text).tolist()
+def test_a_loss_keeps_the_candidates_it_was_made_with_when_the_bank_is_written_to() -> None:
+    gradients = []
+    for written in (False, True):
+        bank = MemoryBank(tasks=2, size=2, dim=2)
+        text, task = torch.arange(4), torch.tensor([0, 0, 1, 1])
+        bank.write(embedding(text), task, text)
+        z = embedding(text + 10).requires_grad_()
+        loss = contrastive_loss(z, task, text + 10, torch.ones(4), temperature=0.5, bank=bank.candidates()).loss
+        if written:
+            bank.write(embedding(text + 20), task, text + 20)
+        loss.backward()
+        gradients.append(z.grad)
+    assert gradients[0] is not None
+    assert gradients[0].abs().max() > 0
+    assert torch.equal(*gradients)
 
 
 def test_what_is_written_carries_no_gradient_and_is_stored_in_full_precision() -> None:

@@ -124,9 +124,11 @@ def measured(report: Report) -> str:
 
 def commit() -> str | None:
     """See `Report.commit`."""
+    if "ACCL_COMMIT" in os.environ:  # of a tree that was copied without its history
+        return os.environ["ACCL_COMMIT"]
     source = Path(accl.__file__).resolve().parents[1]
     if not (source / ".git").exists():  # an installed package, perhaps inside the clone of something else
-        return os.environ.get("ACCL_COMMIT")  # whoever copied the tree to a machine without git may say which it is
+        return None
     command = ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=7", "--exclude=*"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10)

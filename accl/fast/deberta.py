@@ -51,7 +51,8 @@ def unsupported(config: Any) -> str | None:
 class Layer:
     """Weights of one layer in the type that is computed in, norms in fp32, and where the gradients go, in fp32.
 
-    ``sums``: 3 x D; gradients of a norm's gain and bias, and of the bias of the linear layer before it.
+    ``sums``: 3 x D; gradients of a norm's gain and bias, and of the bias of the linear layer before it. ``matrices``:
+    the gradients of all matrices, end to end, and ``norm``: where the norm of them goes.
     """
 
     qkv: Tensor
@@ -74,6 +75,8 @@ class Layer:
     dup_bias: Tensor
     ddown: Tensor
     sums2: Tensor
+    matrices: Tensor
+    norm: Tensor
 
 
 def matrices(encoder: nn.Module) -> Iterator[nn.Parameter]:
@@ -98,14 +101,16 @@ def vectors(encoder: nn.Module) -> Iterator[nn.Parameter]:
             yield from (output.LayerNorm.weight, output.LayerNorm.bias, output.dense.bias)
 
 
-def layers(encoder: nn.Module, flat: FlatParameters, narrow: Tensor, before: int) -> list[Layer]:
+def layers(encoder: nn.Module, flat: FlatParameters, narrow: Tensor, before: int, norms: Tensor) -> list[Layer]:
     """The layers of an encoder whose `matrices` and `vectors` lie in ``flat``, end to end.
 
     Args:
         narrow: the copy that is computed with, of what lies ``before`` elements into ``flat``.
+        norms: one for each layer, see `Layer`.
     """
     found = []
-    for layer in encoder.encoder.layer:  # type: ignore[union-attr]
+    stack: Any = encoder.encoder
+    for number, layer in enumerate(stack.layer):
         attention, inner = layer.attention, layer.intermediate.dense
         three = (attention.self.query_proj, attention.self.key_proj, attention.self.value_proj)
         parts = {
@@ -118,14 +123,16 @@ def layers(encoder: nn.Module, flat: FlatParameters, narrow: Tensor, before: int
         }
         weights = {name: flat.span(narrow, part, before) for name, part in parts.items()}
         gradients = {f"d{name}": flat.span(flat.gradients, part) for name, part in parts.items()}
-        for number, output in ((1, attention.output), (2, layer.output)):
-            bias = "mix_bias" if number == 1 else "down_bias"
+        for half, output in ((1, attention.output), (2, layer.output)):
+            bias = "mix_bias" if half == 1 else "down_bias"
             weights[bias] = flat.span(narrow, [output.dense.bias], before)
             norm = output.LayerNorm
-            weights[f"gain{number}"], weights[f"bias{number}"] = norm.weight.data, norm.bias.data
+            weights[f"gain{half}"], weights[f"bias{half}"] = norm.weight.data, norm.bias.data
             sums = flat.span(flat.gradients, [norm.weight, norm.bias, output.dense.bias])
-            gradients[f"sums{number}"] = sums.view(3, -1)
-        found.append(Layer(**weights, **gradients))
+            gradients[f"sums{half}"] = sums.view(3, -1)
+        whole = [weight for name in ("qkv", "mix", "up", "down") for weight in parts[name]]
+        gradients["matrices"] = flat.span(flat.gradients, whole)
+        found.append(Layer(**weights, **gradients, norm=norms[number]))
     return found
 
 
@@ -288,6 +295,7 @@ def _layer_backward(
         _weight_gradient(dqkv, saved.joined, layer.dqkv)
         torch.sum(dqkv, 0, dtype=torch.float32, out=layer.dqkv_bias)
         add_dropped(torch.mm(dqkv[tokens:], layer.qkv), dtable, seed, site(first_site), dropout)
+        torch.linalg.vector_norm(layer.matrices, out=layer.norm)
     return torch.addmm(dx, dqkv[:tokens], layer.qkv)
 
 
@@ -333,7 +341,9 @@ class FastDeberta:
         config: Any = encoder.config
         self._encoder: Any = encoder
         self._dtype, self._device = narrow.dtype, narrow.device
-        self._parts = layers(encoder, flat, narrow, before)
+        self.norms = torch.zeros(config.num_hidden_layers, device=narrow.device)
+        """Of the gradients of each layer's `matrices`, after a backward pass."""
+        self._parts = layers(encoder, flat, narrow, before, self.norms)
         self._shape = Shape(
             config.num_attention_heads,
             config.layer_norm_eps,

@@ -114,9 +114,17 @@ class FlatAdamW(torch.optim.Optimizer):
         self._count.fill_(step)
         return [rate, rate / (1 - self._betas[0] ** step), (1 - self._betas[1] ** step) ** -0.5]
 
-    def update(self, rates: Tensor) -> Tensor:
-        """Clip and apply the gradients; ``rates`` are three float64 on the device. Returns their norm before."""
-        norm: Tensor = torch.linalg.vector_norm(self._flat.gradients)
+    def update(self, rates: Tensor, measured: int, norms: Tensor) -> Tensor:
+        """Clip and apply the gradients; returns their norm before that.
+
+        Args:
+            rates: three float64 on the device, see `rates`.
+            measured: a section whose gradients were measured when they were made; norms: of its parts.
+        """
+        gradients, bounds = self._flat.gradients, self._flat.bounds
+        rest = (gradients[: bounds[measured]], gradients[bounds[measured + 1] :])
+        parts = [norms, *(torch.linalg.vector_norm(part).reshape(1) for part in rest)]
+        norm: Tensor = torch.linalg.vector_norm(torch.cat(parts))
         adamw(
             self._flat.values,
             self._flat.gradients,

@@ -183,14 +183,16 @@ class MemoryBank(nn.Module):
         self.opened.fill_(opened)
 
     def candidates(self) -> Candidates:
-        """Everything in the bank, M = K * S, without gradient. Shapes never change, filled or not."""
+        """Everything in the bank, M = K * S, without gradient: views, so `write` after the backward pass.
+
+        Shapes never change, filled or not.
+        """
         tasks, size, dim = self.z_KSE.shape
         task_M = torch.arange(tasks, device=self.z_KSE.device).repeat_interleave(size)
-        # Copies: the bank is written to between the forward and the backward pass.
         return Candidates(
-            self.z_KSE.reshape(-1, dim).clone(),
+            self.z_KSE.reshape(-1, dim),
             task_M,
-            self.text_KS.reshape(-1).clone(),
+            self.text_KS.reshape(-1),
             (torch.arange(size, device=task_M.device) < self.written_K[:, None]).reshape(-1) & self.opened,
         )
 

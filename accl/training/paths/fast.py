@@ -36,6 +36,9 @@ REACH = 256
 # Batches drawn to see which sizes will come, and the share of them from which one is captured ahead.
 DRAWS, WORTH = 512, 0.004
 
+# The section of the parameters that holds the layers' matrices.
+MATRICES = 1
+
 # Tokens of a stream, and the reach of its longest sequence: what a captured step is made for.
 Size = tuple[int, int]
 
@@ -77,7 +80,9 @@ class FastPath:
         self._inputs = self._room(size)
         self._graphs: dict[Size, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
         self._pool = torch.cuda.graph_pool_handle()
-        self._main, self._side = (torch.cuda.Stream(device) for _ in range(2))  # type: ignore[no-untyped-call]
+        # What nothing waits for gives way to the rest.
+        self._main = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
+        self._side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def warm_up(self, progress: Callable[[int, int], None]) -> None:
         """Compile, and capture the sizes that will come; before weights or moments of a checkpoint are loaded.
@@ -168,7 +173,7 @@ class FastPath:
         # Graphs run one after the other, so they can share their memory. Other threads may go on meanwhile.
         with torch.cuda.graph(graph, pool=self._pool, stream=self._main, capture_error_mode="thread_local"):
             figures = self._gradients(size)
-            norm = self._adamw.update(self._inputs.rates)
+            norm = self._adamw.update(self._inputs.rates, MATRICES, self._encoder.norms)
             out = torch.cat([figures, norm.reshape(1)])
         return graph, out
 
@@ -180,7 +185,8 @@ class FastPath:
                 self._gradients(size)
                 # Without gradients, and at rate 0, the update changes nothing.
                 self._flat.gradients.zero_()
-                self._adamw.update(torch.zeros(3, dtype=torch.float64, device=self._inputs.device))
+                rates = torch.zeros(3, dtype=torch.float64, device=self._inputs.device)
+                self._adamw.update(rates, MATRICES, self._encoder.norms)
             torch.cuda.current_stream().wait_stream(self._main)
             torch.cuda.synchronize()
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from conftest import Accl
 
-from accl.bench.report import Report, commit, markdown, row
+from accl.bench.report import Report, commit, row
 from accl.bench.runs import FIGURES, K, finished_run
+from accl.bench.tables import markdown
 from accl.errors import ConfigError
 from accl.store.reader import Follower
 
@@ -134,6 +135,28 @@ def test_the_markdown_table_has_figures_with_units_and_their_origin_beneath() ->
         "",
         f"store, cli: {origin}",
     ]
+
+
+def test_figures_of_contestants_share_a_line_each_and_settings_name_what_was_changed() -> None:
+    def race(overrides: list[str], ms: float) -> Report:
+        rows = [
+            row("a: time of a step", [ms, ms, ms], "ms", who="a", measure="time of a step"),
+            row("a: peak memory", [100.0], "MiB", who="a", measure="peak memory"),
+            row("b: time of a step", [8.0], "ms", who="b", measure="time of a step"),
+            row("copy", [5.0], "GB/s"),
+        ]
+        return Report.here("train", {"profile": "demo", "overrides": overrides}, rows)
+
+    lines = markdown([race([], 2.0), race(["data.path=x", "train.batch_size=4"], 4.0)]).splitlines()
+    assert lines[:6] == [
+        "| setting |  | ms/step | peak MiB |",
+        "| :--- | :--- | ---: | ---: |",
+        "| demo | a | 2 ± 0 | 100 |",
+        "|  | b | 8 | – |",
+        "| demo, train.batch_size=4 | a | 4 ± 0 | 100 |",
+        "|  | b | 8 | – |",
+    ]
+    assert "| train | copy | 5 GB/s | – | – |" in lines
 
 
 def test_the_command_prints_the_table_of_reports(tmp_path: Path, accl: Accl) -> None:

@@ -96,26 +96,6 @@ def figure(value: float | None, unit: str = "") -> str:
     return f"{number} {unit}".rstrip()
 
 
-def markdown(reports: Sequence[Report]) -> str:
-    """The rows of the reports as one GitHub table; beneath it date, commit, device and versions."""
-    several = len(reports) > 1
-    lines = [
-        f"| {'bench | ' if several else ''}what | median | spread | target |",
-        f"|{' :--- |' if several else ''} :--- | ---: | ---: | ---: |",
-    ]
-    for report in reports:
-        for found in report.rows:
-            cells = [report.name] if several else []
-            cells.append(str(found["what"]).replace("|", "\\|"))
-            cells += [figure(found[key], found["unit"]) for key in ("value", "spread", "target")]
-            lines.append(f"| {' | '.join(cells)} |")
-    names: dict[str, list[str]] = {}
-    for report in reports:
-        names.setdefault(measured(report), []).append(report.name)
-    lines += [f"\n{', '.join(dict.fromkeys(benches))}: {words}" for words, benches in names.items()]
-    return "\n".join(lines) + "\n"
-
-
 def measured(report: Report) -> str:
     """When, on what and with which versions, in one line."""
     used = ", ".join(f"{name} {number}" for name, number in report.versions.items())

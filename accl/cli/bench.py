@@ -91,7 +91,8 @@ def table(
     files: Annotated[list[Path], typer.Argument(metavar="FILE.json...", help="Reports written with --output.")],
 ) -> None:
     """Print reports as one Markdown table, with date, commit, device and versions."""
-    from accl.bench.report import Report, markdown
+    from accl.bench.report import Report
+    from accl.bench.tables import markdown
 
     typer.echo(markdown([Report.read(file) for file in files]), nl=False)
 

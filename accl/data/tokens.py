@@ -121,7 +121,7 @@ class Assembler:
     def __init__(
         self, blob: TokenBlob, tokenizer: Tokenizer, head: str, max_length: int, chunk_rows: int | None = None
     ) -> None:
-        self.blob, self.head, self.max_length, self._chunk_rows = blob, head, max_length, chunk_rows
+        self.blob, self.head, self.max_length, self.chunk_rows = blob, head, max_length, chunk_rows
         self.cls_id, self.sep_id, self.pad_id = tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id
 
     def batch(self, questions: NDArray[np.int64], option_order: NDArray[np.int64] | None = None) -> Batch:
@@ -152,8 +152,8 @@ class Assembler:
     ) -> tuple[list[tuple[NDArray[np.int64], NDArray[np.int64]]], NDArray[np.int64]]:
         lengths = np.array([len(row) for row in rows])
         size, order = len(rows), np.arange(len(rows))
-        if self._chunk_rows is not None and lengths.max() * size > WORTH_CUTTING * lengths.sum():
-            size, order = self._chunk_rows, np.argsort(lengths, kind="stable")
+        if self.chunk_rows is not None and lengths.max() * size > WORTH_CUTTING * lengths.sum():
+            size, order = self.chunk_rows, np.argsort(lengths, kind="stable")
         chunks = [self._padded([rows[i] for i in order[at : at + size]]) for at in range(0, len(rows), size)]
         return chunks, np.argsort(order)
 

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from accl.fast.row_layer import (
     Distances,
@@ -91,6 +92,8 @@ class RowEncoder:
         hidden_TD = self._embed(input_ids.flatten()[place_T], place_T % input_ids.shape[1])
         own = chain.from_iterable(map(parameters, module.encoder.layer))
         table_RD = module.encoder.get_rel_embedding()
+        # Under autocast the embedding may have come out narrower.
+        hidden_TD = hidden_TD.to(table_RD.dtype)
         hidden_TD = _Layers.apply(self, parts, hidden_TD, table_RD, *own)  # type: ignore[no-untyped-call]
         hidden_MD = hidden_TD.new_zeros(input_ids.numel(), hidden_TD.shape[1]).index_copy(0, place_T, hidden_TD)
         return Encoded(hidden_MD.view(*input_ids.shape, -1))
@@ -113,11 +116,12 @@ class RowEncoder:
         )
 
     def share_out(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-        """``work`` of every item without gradients, each in a thread of its own, the first in this one."""
+        """``work`` of every item without graph or autocast, each in a thread of its own, the first in this one."""
+        device = self._module.device.type
 
         def alone(item: Item) -> Result:
-            # A thread does not have these from this one.
-            with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            # A new thread does not have these from this one.
+            with torch.no_grad(), torch.autocast(device, enabled=False):
                 return work(item)
 
         others = [self._workers.submit(alone, item) for item in items[1:]]
@@ -172,6 +176,7 @@ class RowEncoder:
         return parts
 
     def _by_distance(self, length: int, device: torch.device) -> Distances:
+        """Of rows of a length, with transformers' own buckets."""
         from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 
         if (length, device) not in self._distances:
@@ -212,6 +217,7 @@ class _Layers(torch.autograd.Function):
         return torch.cat(outs)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         (table_RD,) = ctx.saved_tensors
 

@@ -13,9 +13,14 @@ from torch import Tensor
 
 from accl.data.sampler import Draw
 from accl.errors import ConfigError
+from accl.fast.rows import unsupported
 from accl.method.model import ModelOutput
 from accl.training.paths.eager import EagerPath
+from accl.training.paths.graphed import GraphedPath, UncapturableError
+from accl.training.paths.rows import RowsPath
 from accl.training.setup import Workbench
+
+NO_GPU = "it needs an NVIDIA GPU"
 
 
 class StepPath(Protocol):
@@ -43,51 +48,60 @@ def choose(bench: Workbench, progress: Callable[[int, int], None]) -> tuple[Step
         ConfigError: the path named cannot be taken.
     """
     wanted = bench.config.train.path
-    if wanted == "eager":
-        return EagerPath(bench), "as asked for by train.path"
-    no_fast = why_not_fast(bench)
-    if no_fast is None and wanted != "graphed":
-        # Triton comes with torch's builds for GPUs only.
-        from accl.training.paths.fast import FastPath
-
-        fast = FastPath(bench)
-        fast.warm_up(progress)
-        return fast, ""
-    no_graph = why_not_graphed(bench)
-    why = f"not fast: {no_fast}"
-    if no_graph is None and wanted != "fast":
-        from accl.training.paths.graphed import GraphedPath
-
-        graphed = GraphedPath(bench)
-        try:
-            graphed.warm_up(progress)
-        except RuntimeError as error:
-            no_graph = f"the encoder cannot be captured: {str(error).splitlines()[0]}"
-            if wanted != "graphed":
-                torch.cuda.synchronize()
-                return EagerPath(bench), f"{why}; not graphed: {no_graph}"
-        else:
-            return graphed, why if wanted == "auto" else "as asked for by train.path"
-    if wanted != "auto":
-        reason = no_fast if wanted == "fast" else no_graph
-        raise ConfigError(f"train.path={wanted} cannot be taken: {reason}.", "Try: --set train.path=auto")
-    return EagerPath(bench), f"{why}; not graphed: {no_graph}"
+    why: list[str] = []
+    for name, (obstacle, make) in PATHS.items():
+        if wanted not in ("auto", name):
+            continue
+        reason = obstacle(bench)
+        if reason is None:
+            try:
+                path = make(bench)
+                path.warm_up(progress)
+            except UncapturableError as error:
+                reason = str(error)
+            else:
+                return path, "as asked for by train.path" if wanted != "auto" else "; ".join(why)
+        if wanted != "auto":
+            raise ConfigError(f"train.path={wanted} cannot be taken: {reason}.", "Try: --set train.path=auto")
+        why.append(f"not {name}: {reason}")
+    raise AssertionError("eager is always there")
 
 
-def why_not_graphed(bench: Workbench) -> str | None:
-    """Why steps cannot be CUDA graphs; None when they can."""
-    return None if bench.placement.device.type == "cuda" else "it needs an NVIDIA GPU"
+def _fast(bench: Workbench) -> StepPath:
+    from accl.training.paths.fast import FastPath
+
+    return FastPath(bench)
 
 
-def why_not_fast(bench: Workbench) -> str | None:
-    """Why the fast path cannot be taken; None when it can."""
-    if bench.placement.device.type != "cuda":
-        return "it needs an NVIDIA GPU"
+def _why_not_fast(bench: Workbench) -> str | None:
     config: Any = bench.model.encoder.config
+    if bench.placement.device.type != "cuda":
+        return NO_GPU
     if config.model_type != "deberta-v2":
         return f"its layers are DeBERTa-v2's and -v3's, and the encoder is {config.model_type}"
+    # Triton comes with torch's builds for GPUs only.
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
-    from accl.fast.deberta import unsupported
+    from accl.fast import deberta
 
+    return deberta.unsupported(config)
+
+
+def _why_not_graphed(bench: Workbench) -> str | None:
+    return None if bench.placement.device.type == "cuda" else NO_GPU
+
+
+def _why_not_rows(bench: Workbench) -> str | None:
+    if bench.placement.device.type != "cpu":
+        return "it is for the CPU"
+    config: Any = bench.model.encoder.config
     return unsupported(config)
+
+
+# Fastest first: why each cannot be taken (None: it can), and how it is made.
+PATHS: dict[str, tuple[Callable[[Workbench], str | None], Callable[[Workbench], StepPath]]] = {
+    "fast": (_why_not_fast, _fast),
+    "graphed": (_why_not_graphed, GraphedPath),
+    "rows": (_why_not_rows, RowsPath),
+    "eager": (lambda _: None, EagerPath),
+}

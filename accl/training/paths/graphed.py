@@ -35,12 +35,12 @@ class _Inputs:
     labels: Labels
 
 
-class GraphedPath:
-    """Optimizer steps by CUDA graphs; see `accl.training.paths.eager.EagerPath` for what a path does.
+class UncapturableError(Exception):
+    """An encoder does something that a CUDA graph cannot hold, such as looking at values on the host."""
 
-    Raises:
-        RuntimeError: at `warm_up`, when the encoder does something that cannot be captured.
-    """
+
+class GraphedPath:
+    """Optimizer steps by CUDA graphs; see `accl.training.paths.eager.EagerPath` for what a path does."""
 
     name = "graphed"
 
@@ -54,13 +54,22 @@ class GraphedPath:
         self._stream = torch.cuda.Stream(bench.placement.device)  # type: ignore[no-untyped-call]
 
     def warm_up(self, progress: Callable[[int, int], None]) -> None:
-        """Capture every length up to the longest of the training questions; before a checkpoint is loaded."""
+        """Capture every length up to the longest of the training questions; before a checkpoint is loaded.
+
+        Raises:
+            UncapturableError: that is not possible with this encoder.
+        """
         bench = self.bench
         longest = self._length(int(bench.assembler.lengths(bench.positions["train"]).max()))
         lengths = list(range(longest, 0, -STEP_TOKENS))
         for done, length in enumerate(lengths):
             progress(done, len(lengths))
-            self._graph(length)
+            try:
+                self._graph(length)
+            except RuntimeError as error:
+                torch.cuda.synchronize()
+                reason = str(error).splitlines()[0]
+                raise UncapturableError(f"the encoder cannot be captured in a CUDA graph ({reason})") from error
         progress(len(lengths), len(lengths))
         torch.cuda.synchronize()
 

@@ -1,0 +1,209 @@
+"""DeBERTa by rows: hidden states, gradients, dropout and weights as with transformers' own module."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from transformers import BertConfig, DebertaV2Config, DebertaV2Model
+
+from accl.fast.rows import RowEncoder, unsupported
+from accl.method.model import ContrastiveCurriculumModel
+
+VOCABULARY = 50
+SMALL: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "max_position_embeddings": 32,
+    "position_buckets": 8,
+    "relative_attention": True,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "position_biased_input": False,
+    "type_vocab_size": 0,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
+ATTENTION = "attention other than of content to position and position to content"
+VARIANTS: dict[str, dict[str, Any]] = {
+    "v3": {},
+    "no buckets": {"position_buckets": -1, "max_relative_positions": 6},
+    "projections of their own for positions": {"share_att_key": False},
+    "table as it is": {"norm_rel_ebd": "none"},
+    "absolute positions and types": {"position_biased_input": True, "type_vocab_size": 2},
+    "narrow embedding": {"embedding_size": 12},
+}
+
+
+def build(dtype: torch.dtype = torch.float32, **changed: Any) -> Any:
+    """An encoder whose attention is far from uniform, so that no term of the scores can hide."""
+    torch.manual_seed(0)
+    module = DebertaV2Model(DebertaV2Config(**(SMALL | changed))).to(dtype)
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    return module
+
+
+def inputs(lengths: list[int], width: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(sum(lengths))
+    ids_NL = torch.randint(1, VOCABULARY, (len(lengths), width), generator=generator)
+    mask_NL = (torch.arange(width) < torch.tensor(lengths)[:, None]).long()
+    return ids_NL * mask_NL, mask_NL
+
+
+def states_and_gradients(module: Any, encode: Any, ids_NL: Tensor, mask_NL: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Hidden states of real tokens, and the gradients of every parameter under a loss that sees all of them."""
+    module.zero_grad()
+    hidden_NLD = encode(input_ids=ids_NL, attention_mask=mask_NL).last_hidden_state
+    real_TD = hidden_NLD[mask_NL.bool()]
+    weights_TD = torch.sin(torch.arange(real_TD.numel(), dtype=real_TD.dtype)).view_as(real_TD)
+    (real_TD * weights_TD).sum().backward()
+    return real_TD.detach(), {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+
+
+def assert_same_as_transformers(
+    module: Any, threads: int, ids_NL: Tensor, mask_NL: Tensor, least_scale: float = 1e-2
+) -> None:
+    expected_TD, expected = states_and_gradients(module, module, ids_NL, mask_NL)
+    found_TD, found = states_and_gradients(module, RowEncoder(module, threads), ids_NL, mask_NL)
+    torch.testing.assert_close(found_TD, expected_TD, rtol=0, atol=1e-5 * float(expected_TD.abs().max()))
+    assert found.keys() == expected.keys()
+    # A bias of keys moves all scores of a query alike, so its gradient is rounding alone: hence a least scale.
+    largest = max(float(gradient.abs().max()) for gradient in expected.values())
+    for name, gradient in expected.items():
+        scale = max(float(gradient.abs().max()), least_scale * largest)
+        torch.testing.assert_close(
+            found[name], gradient, rtol=0, atol=1e-5 * scale, msg=lambda text, n=name: f"{n}: {text}"
+        )
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@settings(max_examples=6, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 19), min_size=1, max_size=7),
+    padding=st.integers(0, 2),
+    threads=st.integers(1, 3),
+)
+def test_hidden_states_and_all_gradients_are_those_of_transformers(
+    variant: str, lengths: list[int], padding: int, threads: int
+) -> None:
+    module = build(torch.float64, **VARIANTS[variant])
+    assert_same_as_transformers(module, threads, *inputs(lengths, max(lengths) + padding))
+
+
+@pytest.mark.parametrize("heads", [1, 4])
+def test_single_precision_agrees_as_well(heads: int) -> None:
+    assert_same_as_transformers(build(num_attention_heads=heads), 2, *inputs([3, 40, 17, 18, 1], 40), least_scale=1)
+
+
+def test_padding_gets_zeros() -> None:
+    ids_NL, mask_NL = inputs([2, 5], 6)
+    hidden_NLD = RowEncoder(build(), 2)(ids_NL, mask_NL).last_hidden_state
+    assert hidden_NLD[mask_NL == 0].abs().max() == 0
+    assert hidden_NLD[mask_NL == 1].abs().min() > 0
+
+
+def test_without_gradients_the_states_are_the_same() -> None:
+    module = build()
+    ids_NL, mask_NL = inputs([4, 9, 2], 9)
+    encode = RowEncoder(module, 2)
+    with torch.no_grad():
+        alone_NLD = encode(ids_NL, mask_NL).last_hidden_state
+    assert not alone_NLD.requires_grad
+    torch.testing.assert_close(alone_NLD, encode(ids_NL, mask_NL).last_hidden_state)
+
+
+def test_autocast_does_not_narrow_it() -> None:
+    module = build(embedding_size=12)
+    ids_NL, mask_NL = inputs([4, 9, 2], 9)
+    encode = RowEncoder(module, 2)
+    exact_TD, _ = states_and_gradients(module, encode, ids_NL, mask_NL)
+    with torch.autocast("cpu", torch.bfloat16):
+        found_TD, _ = states_and_gradients(module, encode, ids_NL, mask_NL)
+    assert found_TD.dtype == torch.float32
+    # The projection of the embedding, which torch computes, is the only thing narrow.
+    assert float((found_TD - exact_TD).norm() / exact_TD.norm()) < 0.02
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_dropout_depends_on_the_seed_alone(threads: int) -> None:
+    module = build(hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.2).train()
+    ids_NL, mask_NL = inputs([4, 9, 2, 7], 9)
+    encode = RowEncoder(module, threads)
+
+    def drawn(seed: int) -> tuple[Tensor, dict[str, Tensor]]:
+        torch.manual_seed(seed)
+        return states_and_gradients(module, encode, ids_NL, mask_NL)
+
+    (first_TD, first), (again_TD, again), (other_TD, _) = drawn(1), drawn(1), drawn(2)
+    assert torch.equal(first_TD, again_TD)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.allclose(first_TD, other_TD)
+    module.eval()
+    assert not torch.allclose(first_TD, drawn(1)[0])
+
+
+@pytest.mark.parametrize("place", ["hidden_dropout_prob", "attention_probs_dropout_prob"])
+def test_dropout_shifts_and_scatters_states_as_transformers_does(place: str) -> None:
+    module = build(**{place: 0.3}).train()
+    ids_NL, mask_NL = inputs([5] * 6, 5)
+    many_NL, masks_NL = ids_NL.repeat(600, 1), mask_NL.repeat(600, 1)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        samples = [
+            encode(input_ids=many_NL, attention_mask=masks_NL).last_hidden_state.view(600, -1)
+            for encode in (module, RowEncoder(module, 2))
+        ]
+    theirs_SX, ours_SX = samples
+    error_X = ((theirs_SX.var(0) + ours_SX.var(0)) / 600).sqrt()
+    z_X = (theirs_SX.mean(0) - ours_SX.mean(0)) / error_X
+    assert 0.85 < float(z_X.std()) < 1.15
+    ratio_X = ours_SX.std(0) / theirs_SX.std(0)
+    assert abs(float(ratio_X.mean()) - 1) < 0.02
+
+
+def test_it_stands_in_for_the_encoder_and_leaves_the_weights_where_they_are() -> None:
+    model = ContrastiveCurriculumModel(
+        build(), hidden=16, tasks=3, choices=4, contrastive_dim=8, head="single_sequence"
+    ).eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    chunk, place_N, task_B = inputs([3, 8, 5], 8), torch.arange(3), torch.tensor([0, 1, 2])
+    expected = model([chunk], place_N, task_B)
+    model.encode = RowEncoder(model.encoder, 2)
+    found = model([chunk], place_N, task_B)
+    torch.testing.assert_close(found.logits_BC, expected.logits_BC, rtol=1e-4, atol=1e-5)
+    assert before.keys() == model.state_dict().keys()
+    with torch.no_grad():
+        model.encoder.embeddings.word_embeddings.weight.copy_(model.encoder.embeddings.word_embeddings.weight.flip(0))
+    assert not torch.allclose(model([chunk], place_N, task_B).logits_BC, found.logits_BC)
+    model.load_state_dict(before)
+    torch.testing.assert_close(model([chunk], place_N, task_B).logits_BC, found.logits_BC)
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (BertConfig(), "bert is not DeBERTa-v2 or v3"),
+        (DebertaV2Config(**SMALL | {"relative_attention": False}), ATTENTION),
+        (DebertaV2Config(**SMALL | {"pos_att_type": ["c2p"]}), ATTENTION),
+        (DebertaV2Config(**SMALL, conv_kernel_size=3), "a convolution beside the first layer"),
+        (DebertaV2Config(**SMALL, hidden_act="relu"), "hidden_act=relu instead of gelu"),
+        (DebertaV2Config(**SMALL), None),
+    ],
+)
+def test_what_it_cannot_compute_it_names(config: Any, reason: str | None) -> None:
+    assert unsupported(config) == reason
+
+
+def test_an_unsupported_encoder_is_refused() -> None:
+    module = DebertaV2Model(DebertaV2Config(**SMALL, conv_kernel_size=3))
+    with pytest.raises(ValueError, match="a convolution beside the first layer"):
+        RowEncoder(module, 1)

@@ -31,7 +31,8 @@ class CompactEmbedding(nn.Module):
         place_V[used] = torch.arange(len(used), device=used.device)
         # Not kept: it follows from the corpus.
         self.register_buffer("place_V", place_V, persistent=False)
-        self.padding_idx = None if whole.padding_idx is None else int(place_V[whole.padding_idx])
+        padding = -1 if whole.padding_idx is None else int(place_V[whole.padding_idx])
+        self.padding_idx = None if padding < 0 else padding
         self._whole_VD = whole.weight.detach().cpu().clone()
 
     def forward(self, ids: Tensor) -> Tensor:

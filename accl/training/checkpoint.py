@@ -102,7 +102,8 @@ def load(
     """Put everything back; returns the scalars.
 
     Raises:
-        RunError: the checkpoint is incomplete (only `best` may lack the optimizer).
+        RunError: the checkpoint is incomplete (only `best` may lack the optimizer), or holds the moments of a word
+            embedding with other rows.
     """
     progress = load_progress(folder)
     load_model(folder, model)
@@ -117,6 +118,12 @@ def load(
         state = {
             leaf: tensors[f"{leaf}.{name}"] for leaf in ("step", "exp_avg", "exp_avg_sq") if f"{leaf}.{name}" in tensors
         }
+        if any(value.dim() and value.shape != parameter.shape for value in state.values()):
+            # Its moments are of the word embedding's used rows, or of all.
+            raise RunError(
+                f"{folder} was made with another train.path: {name} has {len(parameter)} rows here, and not there.",
+                "Resume with the configuration that the run began with.",
+            )
         if parameter in optimizer.state:  # an optimizer that has its places already
             for leaf, value in state.items():
                 optimizer.state[parameter][leaf].copy_(value)

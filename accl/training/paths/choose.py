@@ -49,6 +49,8 @@ def choose(bench: Workbench, progress: Callable[[int, int], None]) -> tuple[Step
     """
     wanted = bench.config.train.path
     why: list[str] = []
+    # A captured step keeps the mode that it was captured in, and transformers loads encoders with dropout off.
+    bench.model.train()
     for name, (obstacle, make) in PATHS.items():
         if wanted not in ("auto", name):
             continue
@@ -75,8 +77,8 @@ def _fast(bench: Workbench) -> StepPath:
 
 def _why_not_fast(bench: Workbench) -> str | None:
     config: Any = bench.model.encoder.config
-    if bench.placement.device.type != "cuda":
-        return NO_GPU
+    if (reason := _why_not_graphed(bench)) is not None:
+        return reason
     if config.model_type != "deberta-v2":
         return f"its layers are DeBERTa-v2's and -v3's, and the encoder is {config.model_type}"
     # Triton comes with torch's builds for GPUs only.
@@ -88,7 +90,9 @@ def _why_not_fast(bench: Workbench) -> str | None:
 
 
 def _why_not_graphed(bench: Workbench) -> str | None:
-    return None if bench.placement.device.type == "cuda" else NO_GPU
+    if bench.placement.device.type != "cuda":
+        return NO_GPU
+    return "train.deterministic=true holds for the reference only" if bench.config.train.deterministic else None
 
 
 def _why_not_rows(bench: Workbench) -> str | None:

@@ -58,6 +58,8 @@ def undone(bench: Workbench) -> Iterator[None]:
     """What curriculum and bank are shown inside is forgotten afterwards: for rehearsals."""
     watching = [bench.curriculum.state, *([] if bench.bank is None else [bench.bank])]
     before = [{name: value.clone() for name, value in module.state_dict().items()} for module in watching]
-    yield
-    for module, values in zip(watching, before, strict=True):
-        module.load_state_dict(values)
+    try:
+        yield
+    finally:
+        for module, values in zip(watching, before, strict=True):
+            module.load_state_dict(values)

@@ -84,10 +84,9 @@ def _train(run: RunDir, config: Config, reporter: Reporter, interrupt: Interrupt
         recorder.meta({"protocol": config.data.protocol, "k": str(bench.tasks)})
         for level, kind, message in bench.notes:
             reporter.event(level, kind, message)
-        reporter.event(
-            "info", "path", f"steps are computed on the {path.name} path" + (f" ({reason})" if reason else "")
-        )
         reporter.event("info", "model", f"{bench.facts['model']['parameters']:,} parameters, all trained")
+    words = f"steps are computed on the {path.name} path"
+    reporter.event("info", "path", f"{words} ({reason})" if reason else words)
     if trainer.train():
         return State.FINISHED, ""
     return State.STOPPED, f"stopped as asked after step {trainer.step}; goes on with: accl resume {run.id}"

@@ -122,7 +122,7 @@ def load(
             # Its moments are of the word embedding's used rows, or of all.
             raise RunError(
                 f"{folder} was made with another train.path: {name} has {len(parameter)} rows here, and not there.",
-                "Resume with the configuration that the run began with.",
+                "Set train.path in the run's config.yaml to what it began with (eager, before there was a choice).",
             )
         if parameter in optimizer.state:  # an optimizer that has its places already
             for leaf, value in state.items():

@@ -104,8 +104,9 @@ class FastPath:
     def step(self, step: int, draw: Draw, rate: float) -> Tensor:
         """One optimizer step; as in `EagerPath.step`."""
         packed = self._packer.pack(draw.questions, draw.option_order)
-        seed = seed_step(self.bench.config.train.seed, step, self.bench.placement.device)
         graph, figures = self._graph(self._size(packed))
+        # After a capture, whose rehearsal draws random numbers.
+        seed = seed_step(self.bench.config.train.seed, step, self.bench.placement.device)
         self._inputs.send(packed, seed, self._adamw.rates(step, rate))
         open_bank(self.bench, step)
         graph.replay()
@@ -167,7 +168,7 @@ class FastPath:
 
     def _capture(self, size: Size) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         self._encoder.prepare(size[1])
-        if not self._graphs:
+        if size[1] not in {reach for _, reach in self._graphs}:
             self._compile(size)
         graph = torch.cuda.CUDAGraph()
         # Graphs run one after the other, so they can share their memory. Other threads may go on meanwhile.
@@ -182,11 +183,14 @@ class FastPath:
         with undone(self.bench):
             self._main.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self._main):
+                # No sequences, padding alone: those of the last step may not fit.
+                self._inputs.clear()
                 self._gradients(size)
-                # Without gradients, and at rate 0, the update changes nothing.
-                self._flat.gradients.zero_()
-                rates = torch.zeros(3, dtype=torch.float64, device=self._inputs.device)
-                self._adamw.update(rates, MATRICES, self._encoder.norms)
+                if not self._graphs:
+                    # Without gradients, without moments and at rate 0, the update changes nothing.
+                    self._flat.gradients.zero_()
+                    rates = torch.zeros(3, dtype=torch.float64, device=self._inputs.device)
+                    self._adamw.update(rates, MATRICES, self._encoder.norms)
             torch.cuda.current_stream().wait_stream(self._main)
             torch.cuda.synchronize()
 

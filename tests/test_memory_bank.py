@@ -119,13 +119,13 @@ def test_a_batch_without_tasks_leaves_the_bank_as_it_was() -> None:
 def test_no_slot_is_written_twice_by_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """With equal indices a GPU may let any of the writes win."""
     written_to: list[list[int]] = []
-    index_copy = Tensor.index_copy
+    index_copy = Tensor.index_copy_
 
     def watched(self: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
         written_to.append(index.tolist())
         return index_copy(self, dim, index, source)
 
-    monkeypatch.setattr(Tensor, "index_copy", watched)
+    monkeypatch.setattr(Tensor, "index_copy_", watched)
     bank = MemoryBank(tasks=2, size=2, dim=2)
     text = torch.arange(7)
     bank.write(embedding(text), torch.tensor([0, 0, 0, 1, 0, 0, -1]), text)

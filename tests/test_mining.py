@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from accl.method.contrastive import Candidates, Denominator, contrastive_loss
-from accl.method.mining import Negatives, check_negatives, debiased_log_sum, hardest, semi_hard
+from accl.method.mining import Negatives, check_negatives, debiased_log_sum, hardest, log_sum, semi_hard
 
 FORMS: list[tuple[str, float]] = [
     ("all", math.nan),
@@ -220,6 +220,24 @@ def test_without_negatives_nothing_counts(negatives: str, parameter: float) -> N
     assert not result.counted_B.any()
     assert z.grad is not None
     assert not z.grad.any()
+
+
+# --- sums of exponentials
+
+
+@settings(max_examples=40, deadline=None)
+@given(tau=st.sampled_from([1e-3, 0.07, 1.0]), seed=st.integers(0, 999))
+def test_the_sum_over_a_mask_is_torchs_logsumexp_over_what_it_has(tau: float, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    sim = ((2 * torch.rand(5, 9, generator=generator, dtype=torch.float64) - 1) / tau).requires_grad_()
+    mask = torch.rand(5, 9, generator=generator) < 0.5
+    mask[:, 0] = True
+    expected = sim.masked_fill(~mask, -math.inf).logsumexp(-1)
+    torch.testing.assert_close(log_sum(sim, mask), expected)
+    gradients = [torch.autograd.grad(value.sum(), sim)[0] for value in (log_sum(sim, mask), expected)]
+    torch.testing.assert_close(*gradients)
+    assert not gradients[0][~mask].any()
+    assert torch.isfinite(log_sum(sim, torch.zeros_like(mask))).all()
 
 
 # --- hardest

@@ -9,9 +9,47 @@ Everything here works for any K, stays on the device and has shapes that do not 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+# A decayed sum, the share of it that is kept, and what is added to it.
+Addition = tuple[Tensor, float, Tensor]
+
+
+def accumulate(additions: Iterable[Addition]) -> None:
+    """sum <- keep * sum + new in place, for any number of sums in two operations: on a GPU each costs a launch."""
+    sums, keeps, news = zip(*additions, strict=True)
+    torch._foreach_mul_(sums, keeps)
+    torch._foreach_add_(sums, news)
+
+
+def membership(task_B: Tensor, index_K: Tensor) -> Tensor:
+    """1 where a question is of a task, B x K and fp32: a row of zeros for a question without task (index below 0).
+
+    Args:
+        index_K: 0 to K - 1.
+    """
+    return (task_B[:, None] == index_K).float()
+
+
+def pair_sums(embeddings: Sequence[Tensor], member_BK: Tensor) -> Tensor:
+    """What `pair_similarities` gives, for X kinds of embeddings of one batch: the X sums, then the number of pairs.
+
+    Args:
+        embeddings: B x D each, any D, of length 1 and in fp32. member_BK: `membership`.
+
+    Returns:
+        (X + 1) x K x K.
+    """
+    with torch.autocast(member_BK.device.type, enabled=False):
+        one_BB = member_BK.new_ones(len(member_BK), len(member_BK))
+        sim_XBB = torch.stack([*(e_BD @ e_BD.T for e_BD in embeddings), one_BB]).clamp(min=0)
+        # Each pair in one direction, and then in both: nothing meets itself, and the result is symmetric to the bit.
+        sum_XKK = member_BK.T @ (sim_XBB.triu(1) @ member_BK)
+    return sum_XKK + sum_XKK.mT
 
 
 def pair_similarities(e_BD: Tensor, task_B: Tensor, tasks: int) -> tuple[Tensor, Tensor]:
@@ -21,14 +59,9 @@ def pair_similarities(e_BD: Tensor, task_B: Tensor, tasks: int) -> tuple[Tensor,
     symmetric and fp32. An embedding is never paired with itself. Questions without task (index below 0) do not count.
     """
     e_BD = F.normalize(e_BD.detach().float(), dim=-1)
-    member_BK = (task_B[:, None] == torch.arange(tasks, device=task_B.device)).float()
-    with torch.autocast(e_BD.device.type, enabled=False):
-        sim_BB = (e_BD @ e_BD.T).clamp(min=0)
-        sim_BB = (sim_BB + sim_BB.T) / 2  # a matrix product need not be symmetric to the last bit
-        others_BB = 1 - torch.eye(len(e_BD), device=e_BD.device)
-        sum_KK = member_BK.T @ (sim_BB * others_BB) @ member_BK
-        count_KK = member_BK.T @ others_BB @ member_BK
-    return (sum_KK + sum_KK.T) / 2, count_KK
+    member_BK = membership(task_B, torch.arange(tasks, device=task_B.device))
+    sum_KK, count_KK = pair_sums([e_BD], member_BK)
+    return sum_KK, count_KK
 
 
 class TaskConfusion(nn.Module):
@@ -51,9 +84,11 @@ class TaskConfusion(nn.Module):
     @torch.no_grad()
     def observe(self, e_BD: Tensor, task_B: Tensor) -> None:
         """Add the pairs of one batch of embeddings; they need not be normalised."""
-        sum_KK, count_KK = pair_similarities(e_BD, task_B, len(self.sum_KK))
-        self.sum_KK.mul_(self.keep).add_(sum_KK)
-        self.count_KK.mul_(self.keep).add_(count_KK)
+        accumulate(self.additions(*pair_similarities(e_BD, task_B, len(self.sum_KK))))
+
+    def additions(self, sum_KK: Tensor, count_KK: Tensor) -> list[Addition]:
+        """What `observe` accumulates, of a batch's `pair_similarities`."""
+        return [(self.sum_KK, self.keep, sum_KK), (self.count_KK, self.keep, count_KK)]
 
     def mean(self) -> Tensor:
         """Mean positive cosine of every pair of tasks, K x K in [0, 1]; NaN where no pair was observed."""
@@ -80,6 +115,7 @@ class PrototypeConfusion(nn.Module):
     weight_K: Tensor
     nearest_KK: Tensor
     count_KK: Tensor
+    one_KK: Tensor
 
     def __init__(self, tasks: int, dim: int, half_life: float | None) -> None:
         super().__init__()
@@ -88,6 +124,7 @@ class PrototypeConfusion(nn.Module):
         self.register_buffer("weight_K", torch.zeros(tasks))
         self.register_buffer("nearest_KK", torch.zeros(tasks, tasks))  # questions of i nearest to prototype j
         self.register_buffer("count_KK", torch.zeros(tasks, tasks))  # questions of i that had j to choose from
+        self.register_buffer("one_KK", torch.eye(tasks), persistent=False)  # a task's row is its membership
 
     @torch.no_grad()
     def observe(self, e_BD: Tensor, task_B: Tensor) -> None:
@@ -96,17 +133,21 @@ class PrototypeConfusion(nn.Module):
         Questions without task (index below 0) do not count.
         """
         e_BD = F.normalize(e_BD.detach().float(), dim=-1)
-        index_K = torch.arange(len(self.weight_K), device=task_B.device)
-        member_BK = (task_B[:, None] == index_K).float()
-        exists_K = self.weight_K > 0
+        accumulate(self.additions(e_BD, membership(task_B, torch.arange(len(self.weight_K), device=task_B.device))))
+
+    def additions(self, e_BD: Tensor, member_BK: Tensor) -> list[Addition]:
+        """What `observe` accumulates, of embeddings of length 1 in fp32 and the `membership` of their tasks."""
+        exists_K = self.weight_K.sign()
+        judged_BK = member_BK * exists_K
         with torch.autocast(e_BD.device.type, enabled=False):
-            sim_BK = (e_BD @ F.normalize(self.sum_KD, dim=-1).T).masked_fill(~exists_K, -torch.inf)
-            nearest_BK = (sim_BK.argmax(-1, keepdim=True) == index_K).float()
-            judged_BK = member_BK * exists_K
-            self.nearest_KK.mul_(self.keep).add_(judged_BK.T @ nearest_BK)
-            self.count_KK.mul_(self.keep).add_(judged_BK.sum(0)[:, None] * exists_K)
-            self.sum_KD.mul_(self.keep).add_(member_BK.T @ e_BD)
-        self.weight_K.mul_(self.keep).add_(member_BK.sum(0))
+            # log 1 = 0, and log 0 = -inf keeps questions away from prototypes that are not there.
+            nearest_B = F.linear(e_BD, F.normalize(self.sum_KD, dim=-1), exists_K.log()).argmax(-1)
+            return [
+                (self.nearest_KK, self.keep, judged_BK.T @ self.one_KK[nearest_B]),
+                (self.count_KK, self.keep, judged_BK.sum(0)[:, None] * exists_K),
+                (self.sum_KD, self.keep, member_BK.T @ e_BD),
+                (self.weight_K, self.keep, member_BK.sum(0)),
+            ]
 
     def share(self) -> Tensor:
         """Share of task i's questions nearest to prototype j, K x K; rows sum to 1.

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from accl.method.mining import EXCLUDED, check_negatives, debiased_log_sum, hardest, semi_hard
+from accl.method.mining import check_negatives, debiased_log_sum, hardest, log_sum, semi_hard
 
 Denominator = Literal["negatives", "all"]
 UncertaintyWeight = Literal["entropy", "margin", "none"]
@@ -34,14 +34,13 @@ def uncertainty_weights(logits_BC: Tensor, kind: UncertaintyWeight = "entropy") 
 
     Source: the method, "uncertainty weighting"; margin after Scheffer et al., 2001.
     """
-    p_BC = logits_BC.detach().float().softmax(-1)
     if kind == "none":
-        return torch.ones_like(p_BC[:, 0])
+        return logits_BC.new_ones(len(logits_BC), dtype=torch.float32)
+    p_BC = logits_BC.detach().float().softmax(-1)
     if kind == "margin":
         top_B2 = p_BC.topk(2, dim=-1).values
         return 1 - (top_B2[:, 0] - top_B2[:, 1])
-    entropy_B = -torch.xlogy(p_BC, p_BC).sum(-1)
-    return (entropy_B / math.log(p_BC.shape[-1])).clamp(0, 1)
+    return (torch.xlogy(p_BC, p_BC).sum(-1) / -math.log(p_BC.shape[-1])).clamp(0, 1)
 
 
 @dataclass(frozen=True)
@@ -113,6 +112,34 @@ def contrastive_loss(
     Raises:
         ValueError: ``negatives`` is unknown or its parameter out of range.
     """
+    output = anchor_losses(
+        z_BD,
+        task_B,
+        text_B,
+        temperature=temperature,
+        denominator=denominator,
+        negatives=negatives,
+        parameter=parameter,
+        bank=bank,
+    )
+    return ContrastiveOutput(weighted_mean(*output, weight_B), output[1])
+
+
+def anchor_losses(
+    z_BD: Tensor,
+    task_B: Tensor,
+    text_B: Tensor,
+    *,
+    temperature: float,
+    denominator: Denominator = "negatives",
+    negatives: str = "all",
+    parameter: float = math.nan,
+    bank: Candidates | None = None,
+) -> tuple[Tensor, Tensor]:
+    """l_i of `contrastive_loss`, and which anchors count; what it does not say of the others is finite.
+
+    Arguments and errors as there. Apart from the weights, so that it need not wait for them.
+    """
     check_negatives(negatives, parameter)
     z_BD = z_BD if z_BD.dtype == torch.float64 else z_BD.float()
     z_MD, task_M, text_M = z_BD, task_B, text_B
@@ -125,14 +152,14 @@ def contrastive_loss(
     with torch.autocast(z_BD.device.type, enabled=False):
         sim_BM = z_BD @ z_MD.T / temperature
 
-    # Equal text covers the anchor itself, its old copies in the bank, and duplicates in other subjects.
-    pair_BM = usable_M & (text_B[:, None] != text_M) & (task_B >= 0)[:, None]
-    same_BM = task_B[:, None] == task_M
-    positive_BM = pair_BM & same_BM
-    negative_BM = pair_BM & ~same_BM
+    # Equal text covers the anchor itself, its old copies in the bank, and duplicates in other subjects. A question
+    # without task finds no positive among what is usable, and so does not count.
+    pair_BM = usable_M & (text_B[:, None] != text_M)
+    positive_BM = pair_BM & (task_B[:, None] == task_M)
+    negative_BM = pair_BM ^ positive_BM
 
-    positives_B = positive_BM.sum(-1)
-    mean_positive_B = (sim_BM * positive_BM).sum(-1) / positives_B.clamp(min=1)
+    positives_B = positive_BM.sum(-1, dtype=sim_BM.dtype)
+    mean_positive_B = (sim_BM * (positive_BM / positives_B.clamp(min=1)[:, None])).sum(-1)
 
     if negatives == "hardest":
         negative_BM = hardest(sim_BM, negative_BM, int(parameter))
@@ -141,17 +168,17 @@ def contrastive_loss(
     if negatives == "debiased":
         log_sum_B = debiased_log_sum(sim_BM, positive_BM, negative_BM, parameter, temperature)
         if denominator == "all":
-            log_sum_B = torch.logaddexp(log_sum_B, sim_BM.masked_fill(~positive_BM, EXCLUDED).logsumexp(-1))
+            log_sum_B = torch.logaddexp(log_sum_B, log_sum(sim_BM, positive_BM))
     else:
-        normaliser_BM = negative_BM if denominator == "negatives" else positive_BM | negative_BM
-        log_sum_B = sim_BM.masked_fill(~normaliser_BM, EXCLUDED).logsumexp(-1)
-    counted_B = (positives_B > 0) & negative_BM.any(-1)
+        log_sum_B = log_sum(sim_BM, negative_BM if denominator == "negatives" else positive_BM | negative_BM)
+    return log_sum_B - mean_positive_B, positives_B.logical_and(negative_BM.any(-1))
 
-    weight_B = weight_B.to(sim_BM.dtype) * counted_B
-    loss_B = torch.where(counted_B, log_sum_B - mean_positive_B, 0.0)
-    # All-zero weights (every answer certain) give 0, not 0/0.
-    loss = (weight_B * loss_B).sum() / weight_B.sum().clamp(min=torch.finfo(sim_BM.dtype).tiny)
-    return ContrastiveOutput(loss, counted_B)
+
+def weighted_mean(loss_B: Tensor, counted_B: Tensor, weight_B: Tensor) -> Tensor:
+    """L of `contrastive_loss`: the mean of l_i, weighted, over the anchors that count; 0 when there is none."""
+    # All-zero weights (every answer certain) stay 0. What does not count is finite, and so adds nothing.
+    weight_B = F.normalize(weight_B.to(loss_B.dtype) * counted_B, p=1, dim=0, eps=torch.finfo(loss_B.dtype).tiny)
+    return (weight_B * loss_B).sum()
 
 
 class MemoryBank(nn.Module):
@@ -165,6 +192,8 @@ class MemoryBank(nn.Module):
     z_KSE: Tensor
     text_KS: Tensor
     written_K: Tensor
+    task_M: Tensor
+    slot_S: Tensor
     opened: Tensor
 
     def __init__(self, tasks: int, size: int, dim: int) -> None:
@@ -173,6 +202,8 @@ class MemoryBank(nn.Module):
         self.register_buffer("z_KSE", torch.zeros(tasks, size, dim))
         self.register_buffer("text_KS", torch.full((tasks, size), -1, dtype=torch.long))
         self.register_buffer("written_K", torch.zeros(tasks, dtype=torch.long))
+        self.register_buffer("task_M", torch.arange(tasks).repeat_interleave(size), persistent=False)
+        self.register_buffer("slot_S", torch.arange(size), persistent=False)
         # On the device, so that a captured step sees the bank open; not kept: whoever trains knows when.
         self.is_open = True
         self.register_buffer("opened", torch.ones((), dtype=torch.bool), persistent=False)
@@ -187,14 +218,8 @@ class MemoryBank(nn.Module):
 
         Shapes never change, filled or not.
         """
-        tasks, size, dim = self.z_KSE.shape
-        task_M = torch.arange(tasks, device=self.z_KSE.device).repeat_interleave(size)
-        return Candidates(
-            self.z_KSE.reshape(-1, dim),
-            task_M,
-            self.text_KS.reshape(-1),
-            (torch.arange(size, device=task_M.device) < self.written_K[:, None]).reshape(-1) & self.opened,
-        )
+        filled_KS = (self.slot_S < self.written_K[:, None]) & self.opened
+        return Candidates(self.z_KSE.flatten(0, 1), self.task_M, self.text_KS.flatten(), filled_KS.flatten())
 
     @torch.no_grad()
     def write(self, z_BE: Tensor, task_B: Tensor, text_B: Tensor) -> None:
@@ -202,21 +227,15 @@ class MemoryBank(nn.Module):
 
         With more than S questions of one task in a batch, the last S stay.
         """
-        tasks = len(self.written_K)
-        task_B = torch.where(task_B >= 0, task_B, tasks)
-        same_BB = task_B[:, None] == task_B
-        later_B = same_BB.triu(1).sum(1)
-        earlier_B = same_BB.tril(-1).sum(1)
-        kept_B = (task_B < tasks) & (later_B < self.size)
-        row_B = torch.where(kept_B, task_B, 0)
+        known_B, row_B = task_B >= 0, task_B.clamp(min=0)
+        before_BB = (task_B[:, None] == task_B).long().tril(-1)
+        earlier_B, later_B = before_BB.sum(1), before_BB.sum(0)
+        kept_B = known_B & (later_B < self.size)
         slot_B = (self.written_K[row_B] + earlier_B) % self.size
         # Every index keeps its shape for graph capture: what is not kept goes to a spare row that is cut off again.
-        flat_B = torch.where(kept_B, row_B * self.size + slot_B, tasks * self.size)
-        z_ME = F.pad(self.z_KSE.reshape(tasks * self.size, -1), (0, 0, 0, 1))
-        text_M = F.pad(self.text_KS.reshape(-1), (0, 1))
-        z_ME = z_ME.index_copy(0, flat_B, z_BE.detach().to(z_ME.dtype))
-        text_M = text_M.index_copy(0, flat_B, text_B)
-        self.z_KSE.copy_(z_ME[:-1].view_as(self.z_KSE))
-        self.text_KS.copy_(text_M[:-1].view_as(self.text_KS))
-        counts_K = torch.zeros(tasks + 1, dtype=torch.long, device=task_B.device)
-        self.written_K.add_(counts_K.index_add(0, task_B, torch.ones_like(task_B))[:-1])
+        flat_B = torch.where(kept_B, slot_B.add(row_B, alpha=self.size), len(self.task_M))
+        for rings_KS, new_B in ((self.z_KSE, z_BE.to(self.z_KSE.dtype)), (self.text_KS, text_B)):
+            old_M = rings_KS.flatten(0, 1)
+            new_M = torch.cat([old_M, new_B[:1]]).index_copy_(0, flat_B, new_B)
+            rings_KS.copy_(new_M[: len(old_M)].view_as(rings_KS))
+        self.written_K.index_add_(0, row_B, known_B.long())

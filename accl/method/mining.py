@@ -36,6 +36,16 @@ def check_negatives(negatives: str, parameter: float) -> None:
         raise ValueError(f"debiased({parameter:g}) needs a class prior of 0 <= prior < 1, such as debiased(0.1)")
 
 
+def log_sum(sim_BM: Tensor, mask_BM: Tensor) -> Tensor:
+    """log sum exp(sim_ij) over the candidates j that the mask has, B; about `EXCLUDED` where it has none.
+
+    What ``masked_fill`` and ``logsumexp`` compute, in half as many operations.
+    """
+    sim_BM = torch.add(sim_BM, ~mask_BM, alpha=EXCLUDED)
+    top_B1 = sim_BM.detach().amax(-1, keepdim=True)
+    return (sim_BM - top_B1).exp().sum(-1).log() + top_B1[:, 0]
+
+
 @torch.no_grad()
 def hardest(sim_BM: Tensor, negative_BM: Tensor, k: int) -> Tensor:
     """The k negatives most similar to each anchor, as a mask B x M; all of them where there are fewer.
@@ -47,8 +57,9 @@ def hardest(sim_BM: Tensor, negative_BM: Tensor, k: int) -> Tensor:
         sim_BM: similarities at any temperature. negative_BM: where the negatives are.
     """
     # sorted=False: only membership matters. What fills up a row short of negatives is taken off by the last mask.
-    top_Bk = sim_BM.masked_fill(~negative_BM, EXCLUDED).topk(min(k, sim_BM.shape[1]), sorted=False).indices
-    return torch.zeros_like(negative_BM).scatter(1, top_Bk, True) & negative_BM
+    sim_BM = torch.add(sim_BM, ~negative_BM, alpha=EXCLUDED)
+    top_Bk = sim_BM.topk(min(k, sim_BM.shape[1]), sorted=False).indices
+    return torch.zeros_like(negative_BM).scatter_(1, top_Bk, True) & negative_BM
 
 
 @torch.no_grad()
@@ -86,14 +97,13 @@ def debiased_log_sum(
     Args:
         sim_BM: similarities cos / temperature. prior: tau+ in [0, 1), the share of negatives that are none.
     """
-    negatives_B = negative_BM.sum(-1).clamp(min=1).to(sim_BM.dtype)
-    positives_B = positive_BM.sum(-1).clamp(min=1).to(sim_BM.dtype)
-    log_negative_B = sim_BM.masked_fill(~negative_BM, EXCLUDED).logsumexp(-1)
-    log_positive_B = sim_BM.masked_fill(~positive_BM, EXCLUDED).logsumexp(-1)
-    floor_B = negatives_B.log() - 1 / temperature
+    log_negatives_B = negative_BM.sum(-1, dtype=sim_BM.dtype).clamp(min=1).log()
+    log_positives_B = positive_BM.sum(-1, dtype=sim_BM.dtype).clamp(min=1).log()
+    log_negative_B, log_positive_B = log_sum(sim_BM, negative_BM), log_sum(sim_BM, positive_BM)
+    floor_B = log_negatives_B - 1 / temperature
     # log(n - p) = log n + log(1 - p/n), for neither n nor p fits into fp32 at small temperatures.
     log_prior = math.log(prior) if prior > 0 else -math.inf
-    log_share_B = log_prior + negatives_B.log() + log_positive_B - positives_B.log() - log_negative_B
+    log_share_B = log_prior + log_negatives_B + log_positive_B - log_positives_B - log_negative_B
     # Where nothing is left beyond rounding, an arbitrary share stands in: the gradient of the branch not taken must
     # not be NaN.
     left_B = log_share_B < -torch.finfo(sim_BM.dtype).eps

@@ -25,14 +25,15 @@ def alignment_and_uniformity(z_BE: Tensor, task_B: Tensor, text_B: Tensor) -> tu
         z_BE: unit embeddings. task_B: task index of each. text_B: an id that equal texts share.
     """
     z_BE = z_BE if z_BE.dtype == torch.float64 else z_BE.float()
-    with torch.autocast(z_BE.device.type, enabled=False):
-        distance_BB = (2 - 2 * (z_BE @ z_BE.T)).clamp(min=0)  # squared, of unit vectors
+    # By differences: that equal embeddings are 0 apart.
+    distance_BB = torch.cdist(z_BE, z_BE, compute_mode="donot_use_mm_for_euclid_dist").square()
     known_B = task_B >= 0
     pair_BB = (known_B[:, None] & known_B).triu(1)
     positive_BB = pair_BB & (task_B[:, None] == task_B) & (text_B[:, None] != text_B)
+    value_2BB = torch.stack([distance_BB, (-UNIFORMITY_SCALE * distance_BB).exp()])
+    among_2BB = torch.stack([positive_BB, pair_BB])
     # Without a pair these are 0/0, which is the NaN that is meant.
-    alignment = (distance_BB * positive_BB).sum() / positive_BB.sum()
-    closeness = ((-UNIFORMITY_SCALE * distance_BB).exp() * pair_BB).sum() / pair_BB.sum()
+    alignment, closeness = (value_2BB * among_2BB).sum((1, 2)) / among_2BB.sum((1, 2))
     return alignment.float(), closeness.log().float()
 
 
@@ -46,10 +47,8 @@ def quantiles(values_B: Tensor, shares: tuple[float, ...]) -> tuple[Tensor, ...]
         shares: which quantiles, each in [0, 1].
     """
     sorted_B = values_B.sort().values
-    results = []
-    for share in shares:
-        position = share * (len(sorted_B) - 1)
-        below = int(position)
-        above = min(below + 1, len(sorted_B) - 1)
-        results.append(torch.lerp(sorted_B[below], sorted_B[above], position - below))
-    return tuple(results)
+    last = len(sorted_B) - 1
+    belows = [int(share * last) for share in shares]
+    aboves = [min(below + 1, last) for below in belows]
+    parts = [share * last - below for share, below in zip(shares, belows, strict=True)]
+    return tuple(torch._foreach_lerp([sorted_B[i] for i in belows], [sorted_B[i] for i in aboves], parts))

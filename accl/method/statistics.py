@@ -10,6 +10,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from accl.method.confusion import Addition, accumulate, membership
+
 # Rows of the decayed sums.
 _ENTROPY, _FAST, _SLOW, _WINDOW = range(4)
 
@@ -41,7 +43,6 @@ class TaskStatistics(nn.Module):
 
     sum_VK: Tensor
     count_VK: Tensor
-    keep_V1: Tensor
     previous_K: Tensor
     change_K: Tensor
     gain_K: Tensor
@@ -49,9 +50,8 @@ class TaskStatistics(nn.Module):
 
     def __init__(self, tasks: int, *, half_life: float, fast_half_life: float, gain_half_life: float) -> None:
         super().__init__()
-        keep = [0.5 ** (1 / steps) for steps in (half_life, fast_half_life, half_life)]
+        self.keep = [*(0.5 ** (1 / steps) for steps in (half_life, fast_half_life, half_life)), 1.0]
         self.gain_keep = 0.5 ** (1 / gain_half_life)
-        self.register_buffer("keep_V1", torch.tensor([*keep, 1.0])[:, None], persistent=False)
         self.register_buffer("sum_VK", torch.zeros(4, tasks))
         self.register_buffer("count_VK", torch.zeros(4, tasks))
         unknown_K = torch.full((tasks,), torch.nan, dtype=torch.float64)
@@ -67,11 +67,19 @@ class TaskStatistics(nn.Module):
         Args:
             loss_B: cross-entropy in nats. entropy_B: H / log C in [0, 1]. choices: C.
         """
-        loss_B = loss_B.detach().float()
-        value_VB = torch.stack([entropy_B.detach().float(), loss_B, loss_B, bandit_reward(loss_B, choices)])
-        member_BK = task_B[:, None] == torch.arange(self.sum_VK.shape[1], device=task_B.device)
-        self.sum_VK.mul_(self.keep_V1).add_(torch.where(member_BK, value_VB[:, :, None], 0.0).sum(1))
-        self.count_VK.mul_(self.keep_V1).add_(member_BK.float().sum(0))
+        index_K = torch.arange(self.sum_VK.shape[1], device=task_B.device)
+        member_BK = membership(task_B, index_K)
+        accumulate(self.additions(loss_B.detach().float(), entropy_B.detach().float(), member_BK, choices))
+
+    def additions(self, loss_B: Tensor, entropy_B: Tensor, member_BK: Tensor, choices: int) -> list[Addition]:
+        """What `observe` accumulates, of losses and entropies in fp32 and the `membership` of the questions' tasks."""
+        value_VB = torch.stack([entropy_B, loss_B, loss_B, bandit_reward(loss_B, choices)])
+        with torch.autocast(loss_B.device.type, enabled=False):
+            sum_VK, count_VK = value_VB @ member_BK, member_BK.sum(0).expand_as(self.count_VK)
+        return [
+            *zip(self.sum_VK, self.keep, sum_VK, strict=True),
+            *zip(self.count_VK, self.keep, count_VK, strict=True),
+        ]
 
     def entropy(self) -> Tensor:
         """Mean normalised entropy of each task's predictions, K float64 in [0, 1]; NaN where never seen."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from accl.config import Curriculum, parse_choice
 from accl.errors import ConfigError
-from accl.method.confusion import PrototypeConfusion, TaskConfusion
+from accl.method.confusion import PrototypeConfusion, TaskConfusion, accumulate, membership, pair_sums
 from accl.method.contrastive import uncertainty_weights
 from accl.method.curriculum import POLICIES, Knobs, Observed, uniform
 from accl.method.model import ModelOutput
@@ -79,6 +80,7 @@ class CurriculumState:
             }
         ).to(device)
         """All that a checkpoint has to keep, beside the weights."""
+        self._index_K = torch.arange(tasks, device=device)
         steps = config.warmup_steps
         self.warmup_steps = round(config.warmup_epochs * steps_per_epoch) if steps is None else steps
         self._fixed_K: Tensor | None = None
@@ -92,14 +94,22 @@ class CurriculumState:
             self._fixed_K = torch.from_numpy(weights)
         self.weights: NDArray[np.float64] = (uniform(tasks) if self._policy.updates else self._make()).numpy()
 
+    @torch.no_grad()
     def observe(self, output: ModelOutput, answer_B: Tensor, task_B: Tensor) -> None:
         """Add a batch. Stays on the device."""
-        self.similarity.observe(output.features_BD, task_B)
-        self.literal.observe(output.z_BE, task_B)
-        self.prototype.observe(output.features_BD, task_B)
-        logits_BC = output.logits_BC.detach().float()
+        # As if each observed by itself, with what they share computed once.
+        member_BK = membership(task_B, self._index_K)
+        features_BD = F.normalize(output.features_BD.float(), dim=-1)
+        similarity_KK, literal_KK, count_KK = pair_sums([features_BD, output.z_BE.float()], member_BK)
+        logits_BC = output.logits_BC.float()
         loss_B = F.cross_entropy(logits_BC, answer_B, reduction="none")
-        self.statistics.observe(loss_B, uncertainty_weights(logits_BC), task_B, logits_BC.shape[-1])
+        additions = (
+            self.similarity.additions(similarity_KK, count_KK),
+            self.literal.additions(literal_KK, count_KK),
+            self.prototype.additions(features_BD, member_BK),
+            self.statistics.additions(loss_B, uncertainty_weights(logits_BC), member_BK, logits_BC.shape[-1]),
+        )
+        accumulate(chain.from_iterable(additions))
 
     def why_idle(self, total_steps: int) -> str | None:
         """Why the policy will never act in a run of so many steps; None when it will, or is not to (uniform)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,17 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from workbenches import DEVICE_NAME, WORDS, Maker, assert_same_figures, bank_of, learn, no_progress, some_draws
+from workbenches import (
+    DEVICE_NAME,
+    QUESTIONS,
+    WORDS,
+    Maker,
+    assert_same_figures,
+    bank_of,
+    learn,
+    no_progress,
+    some_draws,
+)
 
 from accl.config import resolve
 from accl.data.sampler import Draw
@@ -127,7 +138,11 @@ def test_steps_learn_what_eager_ones_learn_and_leave_unused_words_to_the_bit(mak
     before = {name: value.clone() for name, value in fast.model.state_dict().items()}
     path, draws = fast_path(fast), some_draws(fast, 20)
     found, expected = learn(path, draws, 1e-4), learn(EagerPath(eager), draws, 1e-4)
+    # Accuracy goes by whole questions, and may turn on a rounding.
+    accuracy = [figures.pop("accuracy") for figures in (found, expected)]
+    assert float((accuracy[0] - accuracy[1]).abs().sum()) <= 2 / QUESTIONS
     assert_same_figures(found, expected, 5e-3)
+    path.settle()
     after, reference = fast.model.state_dict(), eager.model.state_dict()
     assert list(after) == list(reference)
     assert [value.shape for value in after.values()] == [value.shape for value in reference.values()]
@@ -138,8 +153,6 @@ def test_steps_learn_what_eager_ones_learn_and_leave_unused_words_to_the_bit(mak
 
 
 def test_captured_steps_are_those_that_are_launched_one_by_one(make: Maker) -> None:
-    from accl.training.paths.fast import MATRICES
-
     captured, launched = (fast_path(make("auto", dropout=0.1, long=True)) for _ in range(2))
     draws = [*some_draws(captured.bench, 3, longest=60), *some_draws(captured.bench, 5)]
     found = learn(captured, draws)
@@ -148,11 +161,10 @@ def test_captured_steps_are_those_that_are_launched_one_by_one(make: Maker) -> N
     for step, draw in enumerate(draws, 1):
         packed = launched._packer.pack(draw.questions, draw.option_order)
         seed = seed_step(launched.bench.config.train.seed, step, launched.bench.placement.device)
-        launched._inputs.send(packed, seed, launched._adamw.rates(step, 1e-3))
+        launched._inputs.send(packed, seed, launched._adamw.owed)
         open_bank(launched.bench, step)
-        figures = launched._gradients(launched._size(packed))
-        norm = launched._adamw.update(launched._inputs.rates, MATRICES, launched._encoder.norms)
-        rows.append(torch.cat([figures, norm.reshape(1)]).cpu())
+        rows.append(launched._work(launched._size(packed)).cpu())
+        launched._adamw.owe(step, 1e-3)
     assert not launched._graphs
     expected = dict(zip((*FIGURES, "grad_norm"), torch.stack(rows).T, strict=True))
     assert_same_figures(found, expected, 5e-3)
@@ -177,6 +189,7 @@ def test_each_replay_takes_its_own_learning_rate(make: Maker) -> None:
     def moved(step: int, rate: float) -> float:
         before = {name: value.clone() for name, value in bench.model.state_dict().items()}
         path.step(step, draw, rate)
+        path.settle()
         after = bench.model.state_dict()
         return float(torch.stack([(after[n] - v).norm().cpu() for n, v in before.items()]).norm())
 
@@ -228,11 +241,14 @@ def test_a_checkpoint_of_one_path_goes_on_with_the_other(make: Maker, first: str
     before = {name: value.clone() for name, value in here.bench.model.state_dict().items()}
     progress = Progress(3, here.bench.sampler.state(), [], 0.0, 0.0, -1.0, 0)
     buffers = [{"bank": bank_of(path.bench)} for path in (here, there)]
+    here.settle()
     name = checkpoint.save(tmp_path, progress, here.bench.model, here.optimizer, buffers[0])
     expected = learn(here, draws[3:], 1e-4, first=4)
     checkpoint.load(tmp_path / name, there.bench.model, there.optimizer, buffers[1])
     there.refresh()
     assert_same_figures(learn(there, draws[3:], 1e-4, first=4), expected, 5e-3)
+    for path in (here, there):
+        path.settle()
     # Without the moments, or their count of steps, it would be more than the whole way.
     assert apart(there.bench.model.state_dict(), here.bench.model.state_dict(), before) < 0.05
 
@@ -246,8 +262,9 @@ def test_loss_curves_differ_from_eager_ones_by_less_than_seeds_do() -> None:
         draws = [bench.sampler.draw(step, bench.curriculum.weights) for step in range(1, 201)]
         return float(learn(way, draws)["classification"][150:].mean())
 
-    eager, fast = ([late_loss(path, seed) for seed in (1, 2, 3)] for path in ("eager", "auto"))
-    assert abs(np.mean(fast) - np.mean(eager)) < max(eager) - min(eager)
+    eager, fast = (np.array([late_loss(path, seed) for seed in (1, 2, 3, 4)]) for path in ("eager", "auto"))
+    # Welch's t of about 6 degrees of freedom, at 1 %.
+    assert abs(fast.mean() - eager.mean()) < 3.7 * math.sqrt((fast.var(ddof=1) + eager.var(ddof=1)) / 4)
 
 
 def test_lengths_of_streams_are_few_and_little_longer_than_what_they_hold() -> None:
@@ -258,6 +275,6 @@ def test_lengths_of_streams_are_few_and_little_longer_than_what_they_hold() -> N
     for tokens, length in enumerate(lengths):
         assert length % 128 == 0
         assert max(tokens, 1) <= length
-        assert length <= max(tokens + 127, 9 / 8 * tokens)
+        assert length <= max(tokens + 127, 128, 9 / 8 * tokens)
         assert stream_length(length) == length
     assert len(set(lengths)) < 60

@@ -90,11 +90,11 @@ def found_by_kernels(
     """The output, and the gradients of the tokens' rows of qkv, of c2p and of p2c."""
     from accl.fast.attention import Stream, attend, attend_backward
 
-    stream = Stream(*ends, seed(7))
-    out, lse = attend(*inputs, stream, heads, site, dropout)
-    dqkv, dc2p, dp2c = torch.full_like(inputs[0], torch.nan), torch.zeros_like(inputs[1]), torch.zeros_like(inputs[2])
-    attend_backward(dout, *inputs, out, lse, dqkv, dc2p, dp2c, stream, heads, site, dropout)
-    return dict(zip(PARTS, (out, dqkv[: len(out)], dc2p, dp2c), strict=True))
+    stream, qkv = Stream(*ends, seed(7)), inputs[0]
+    attended = attend(qkv, torch.stack(inputs[1:]), stream, heads, site, dropout)
+    dqkv, dtables = torch.full_like(qkv, torch.nan), torch.zeros(2, *inputs[1].shape, dtype=qkv.dtype, device=DEVICE)
+    attend_backward(dout, qkv, attended, dqkv, dtables, stream, heads, site, dropout)
+    return dict(zip(PARTS, (attended.out, dqkv[: len(dout)], *dtables), strict=True))
 
 
 def expected_of(
@@ -229,7 +229,7 @@ def test_add_norm_and_its_gradients_are_those_of_torch_under_one_mask(tokens: in
     total = leaves[0] * kept / (1 - dropout) + leaves[1]
     expected = F.layer_norm(total, (width,), leaves[2], leaves[3], 1e-7)
     gradients = torch.autograd.grad(expected, leaves, dout.double())
-    sums = partial.sum(0)
+    sums = partial.sum(0).view(3, width)
     found = {"out": out, "dense": ddense, "residual": dresidual, "gain": sums[0], "bias": sums[1]}
     for (name, value), wanted in zip(found.items(), (expected.detach(), *gradients), strict=True):
         assert off(value, wanted) < 2e-6, name
@@ -249,25 +249,141 @@ def test_gelus_gradient_is_torchs(dtype: torch.dtype, limit: float) -> None:
     assert off(partial.sum(0), expected.sum(0)) < 1e-5
 
 
-def test_rows_of_the_position_table_are_spread_by_distance_and_their_gradients_gathered() -> None:
-    from accl.fast.kernels import collect, expand
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_sums_over_rows_are_torchs(dtype: torch.dtype) -> None:
+    from accl.fast.adamw import square_sums
+    from accl.fast.kernels import column_sums
 
     torch.manual_seed(0)
-    tokens, rows, width = 5, 6, 96
-    row = torch.tensor([0, 0, 0, 1, 2, 3, 3, 4, 5, 5], dtype=torch.int32, device=DEVICE)
-    edges = torch.searchsorted(row, torch.arange(rows + 1, device=DEVICE, dtype=torch.int32)).int()
-    qkv = torch.randn(tokens + rows, 3 * width, device=DEVICE)
-    expected = qkv[tokens:].view(rows, 3, width)[row.long(), :2].transpose(0, 1)
-    assert torch.equal(expand(qkv, tokens, row), expected)
+    for rows in (1, 255, 300, 70_000):
+        wide, out = torch.randn(rows, 96, device=DEVICE).to(dtype), torch.full((96,), torch.nan, device=DEVICE)
+        column_sums(wide, out)
+        assert off(out, wide.double().sum(0)) < 1e-6
+    values = torch.randn(20_000, device=DEVICE)
+    assert off(square_sums(values).sum(), values.double().square().sum()) < 1e-6
 
-    dout = torch.randn(2, len(row), width, device=DEVICE)
-    dqkv = torch.full_like(qkv, 7.0)
-    collect(dout, edges[:-1], edges[1:], dqkv)
-    assert (dqkv[:tokens] == 7).all()
-    found = dqkv[tokens:].view(rows, 3, width)
-    gathered = torch.zeros(2, rows, width, device=DEVICE).index_add_(1, row.long(), dout)
-    torch.testing.assert_close(found[:, :2].transpose(0, 1), gathered)
-    assert (found[:, 2] == 0).all()
+
+@pytest.mark.parametrize(
+    ("dtype", "limit", "reach", "lengths", "tokens"),
+    [
+        (torch.float32, 1e-6, 256, [129, 64, 37, 1], 256),
+        (torch.float32, 1e-6, 512, [512, 300, 257, 17], 1152),
+        (torch.bfloat16, 1e-2, 256, [256, 255, 90, 16, 5, 1], 640),
+    ],
+)
+def test_products_with_the_position_table_are_looked_up_by_distance(
+    dtype: torch.dtype, limit: float, reach: int, lengths: list[int], tokens: int
+) -> None:
+    from transformers import DebertaV2Config
+
+    from accl.fast.attention import Stream
+    from accl.fast.positions import by_distance
+    from accl.fast.tables import look_up, look_up_to_table, look_up_to_tokens
+
+    torch.manual_seed(0)
+    heads, width = 2, 32
+    table = by_distance(DebertaV2Config(position_buckets=32, max_relative_positions=512), reach, DEVICE)
+    rows = len(table.first)
+    qkv = torch.randn(tokens + rows, 3 * heads * width, device=DEVICE).to(dtype)
+    ends = bounds(lengths, tokens)
+    stream = Stream(*ends, seed(0))
+    found = look_up(qkv, stream, table, heads)
+
+    leaf = qkv.double().requires_grad_()
+    parts = leaf.view(tokens + rows, 3, heads, width).permute(1, 2, 0, 3)
+    spread = parts[:, :, tokens:][:, :, table.row.long()]
+    products = torch.stack([parts[0][:, :tokens] @ spread[1].mT, parts[1][:, :tokens] @ spread[0].mT])
+    at, distance = torch.arange(tokens, device=DEVICE)[:, None], torch.arange(-reach, reach, device=DEVICE)
+    partner = torch.stack([at - distance, at + distance])  # of a query, of a key
+    band = ((partner >= ends[0][:, None]) & (partner < ends[1][:, None]))[:, None].expand_as(products)
+    assert int(band.sum()) == 2 * heads * (sum(n * n for n in lengths) + tokens - sum(lengths))
+    assert off(found[band], products.detach()[band]) < limit
+
+    # What lies outside of the band is not to be relied on.
+    gradient = torch.randn(products.shape, device=DEVICE).to(dtype)
+    (expected,) = torch.autograd.grad(products, leaf, gradient.double() * band)
+    dtables = torch.where(band, gradient, torch.nan)
+    before = torch.randn(qkv.shape, device=DEVICE).to(dtype)
+    dqkv = before.clone()
+    look_up_to_table(dtables, qkv, stream, table, dqkv)
+    assert torch.equal(dqkv[:tokens], before[:tokens])
+    assert off(dqkv[tokens:], expected[tokens:]) < limit
+    assert (dqkv[tokens:, 2 * heads * width :] == 0).all()
+    look_up_to_tokens(dtables, qkv, stream, table, dqkv)
+    assert off(dqkv[:tokens], before[:tokens] + expected[:tokens]) < limit
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_embeddings_and_their_gradients_are_those_of_torch_under_one_mask(dropout: float) -> None:
+    from accl.fast.embedding import Words, embed, embed_backward
+
+    torch.manual_seed(0)
+    rows, tokens, width = 50, 131, 192
+    place = torch.full((200,), -1, device=DEVICE)
+    place[torch.randperm(200, device=DEVICE)[:rows]] = torch.arange(rows, device=DEVICE)
+    ids = torch.nonzero(place >= 0)[:, 0][torch.randint(rows, (tokens,), device=DEVICE)].int()
+    weight, (gain, bias) = torch.randn(rows, width, device=DEVICE), torch.randn(2, width, device=DEVICE)
+    words = Words(place, weight, torch.zeros_like(weight), torch.zeros_like(weight), torch.zeros_like(weight))
+    out, dout = torch.empty(tokens, width, device=DEVICE), torch.randn(tokens, width, device=DEVICE)
+    embedded = embed(ids, words, gain, bias, 1e-7, seed(1), 11, dropout, out, None)
+    sums = embed_backward(dout, embedded, words, gain, seed(1), 11, dropout).sum(0)
+
+    kept = out != 0
+    assert share_is_right(kept, dropout) if dropout else kept.all()
+    leaves = [part.double().requires_grad_() for part in (weight, gain, bias)]
+    expected = F.layer_norm(leaves[0][place[ids.long()]], (width,), leaves[1], leaves[2], 1e-7) * kept / (1 - dropout)
+    gradients = torch.autograd.grad(expected, leaves, dout.double())
+    found = (out, words.gradients, sums[:width], sums[width:])
+    for value, wanted in zip(found, (expected.detach(), *gradients), strict=True):
+        assert off(value, wanted) < 2e-6
+
+
+def test_words_that_are_behind_are_embedded_as_if_they_were_not() -> None:
+    from accl.fast.adamw import Rule, adamw
+    from accl.fast.embedding import Words, embed
+
+    torch.manual_seed(0)
+    rows, width = 40, 128
+    weight, gradients, first, second = torch.rand(4, rows, width, device=DEVICE)
+    gain, bias = torch.randn(2, width, device=DEVICE)
+    ids = torch.randint(rows, (64,), device=DEVICE).int()
+    words = Words(torch.arange(rows, device=DEVICE), weight, gradients, first, second)
+
+    def embeddings(rule: Rule | None) -> Tensor:
+        out = torch.empty(64, width, device=DEVICE)
+        embed(ids, words, gain, bias, 1e-7, seed(1), 11, 0.0, out, rule)
+        return out
+
+    rates = torch.tensor([0.1, 0.2, 1.5, 1.0], dtype=torch.float64, device=DEVICE)
+    rule = Rule(rates, torch.tensor(2.0, device=DEVICE), 1.0, 0.9, 0.999, 1e-8)
+    stale, ahead = embeddings(None), embeddings(rule)
+    assert torch.equal(stale, embeddings(None)), "reading must not write"
+    adamw(weight.view(-1), gradients.view(-1), first.view(-1), second.view(-1), None, 0.0, rule, True, units=3)
+    assert (gradients == 0).all()
+    torch.testing.assert_close(ahead, embeddings(None), rtol=1e-5, atol=1e-5)
+    assert off(stale, ahead) > 0.01
+    # And where nothing is owed, the same rule does nothing.
+    rates[3] = 0
+    assert torch.equal(embeddings(rule), embeddings(None))
+
+
+def test_means_of_sequences_and_their_gradients_are_torchs() -> None:
+    from accl.fast.embedding import means, means_backward
+
+    torch.manual_seed(0)
+    lengths, segments, width, tokens = [100, 33, 7, 1], 2, 192, 256
+    ends = np.cumsum([0, *lengths])
+    begin = torch.tensor(np.sort([*ends, *(ends[:-1] + 1)]), device=DEVICE)  # each in two segments
+    place = torch.tensor([2, 0, 3, 1], device=DEVICE)
+    hidden = torch.randn(tokens, width, device=DEVICE, dtype=torch.float64, requires_grad=True)
+    expected = torch.stack([hidden[ends[s] : ends[s + 1]].mean(0) for s in place.tolist()])
+    narrow = hidden.detach().float()
+    assert off(means(narrow, begin, segments, place), expected.detach()) < 1e-6
+    dout = torch.randn(4, width, device=DEVICE)
+    (wanted,) = torch.autograd.grad(expected, hidden, dout.double())
+    found = torch.zeros_like(narrow)
+    means_backward(dout, begin, segments, place, 128, found)
+    assert off(found, wanted) < 1e-6
 
 
 @pytest.mark.parametrize(("segments", "row"), [(6, 6), (24, 6), (60, 12)])
@@ -300,6 +416,7 @@ def test_a_stream_is_unpacked_from_its_segments(segments: int, row: int) -> None
 
 @pytest.mark.parametrize("max_norm", [0.5, 1e6])
 def test_adamw_over_flat_parameters_is_torchs(max_norm: float) -> None:
+    from accl.fast.adamw import square_sums
     from accl.fast.flat import FlatAdamW, FlatParameters
 
     torch.manual_seed(0)
@@ -309,8 +426,9 @@ def test_adamw_over_flat_parameters_is_torchs(max_norm: float) -> None:
     flat = FlatParameters([[parameter] for parameter in ours.values()])
     begin, end = flat.bounds[1], flat.bounds[3]
     narrow = flat.values[begin:end].bfloat16()
+    rates = torch.zeros(4, dtype=torch.float64, device=DEVICE)
     optimizer = FlatAdamW(
-        flat, decayed=flat.bounds[2], weight_decay=0.1, max_norm=max_norm, narrow=narrow, narrow_first=begin
+        flat, decayed=2, weight_decay=0.1, max_norm=max_norm, narrow=narrow, narrow_section=1, rates=rates
     )
     groups = [
         {"params": [theirs["first"], theirs["inner"]], "weight_decay": 0.1},
@@ -324,9 +442,10 @@ def test_adamw_over_flat_parameters_is_torchs(max_norm: float) -> None:
             theirs[name].grad = torch.randn_like(parameter) * 10.0 ** (step % 4 - 3)
             assert parameter.grad is not None
             parameter.grad.copy_(theirs[name].grad)  # type: ignore[arg-type]
-        rates = torch.tensor(optimizer.rates(step, rate), dtype=torch.float64, device=DEVICE)
-        measured = torch.linalg.vector_norm(flat.section(flat.gradients, 1)).reshape(1)
-        norm = optimizer.update(rates, 1, measured)
+        norm = optimizer.measure({1: [square_sums(flat.section(flat.gradients, 1))]}).clone()
+        optimizer.owe(step, rate)
+        optimizer.settle()
+        assert optimizer.owed[-1] == 0
         expected = nn.utils.clip_grad_norm_(theirs.values(), max_norm)
         clipped += bool(expected > max_norm)
         for group in reference.param_groups:

@@ -41,7 +41,7 @@ def named(
     output: ModelOutput, result: Objective, shared_ND: Tensor | None = None, task_B: Tensor = TASK
 ) -> dict[str, float]:
     """The figures by name; those of the gradients only with the features that they are taken at."""
-    norms = torch.full((2,), torch.nan) if shared_ND is None else result.backward(shared_ND)
+    norms = torch.full((2,), torch.nan) if shared_ND is None else result.backward(shared_ND, shared_ND)
     values = all_figures(result, norms, output, ANSWER, task_B, TEXT)
     assert not values.requires_grad
     return dict(zip(FIGURES, values.tolist(), strict=True))
@@ -211,7 +211,7 @@ def test_term_by_term_gradients_are_those_of_the_whole_loss(head: Head, contrast
         if whole:
             result.loss.backward()
         else:
-            result.backward(pooled_ND)
+            result.backward(pooled_ND, pooled_ND)
         gradients.append([pooled_ND.grad, *(parameter.grad for parameter in model.parameters())])
     assert gradients[0][0] is not None
     for a, b in zip(*gradients, strict=True):

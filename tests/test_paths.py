@@ -207,10 +207,10 @@ def test_what_is_sent_arrives_at_the_same_place_every_time(bench: Workbench) -> 
     for step in range(1, 2 * AHEAD + 2):  # all slots, and the first ones again
         draw = sampler.draw(step, bench.curriculum.weights)
         packed = packer.pack(draw.questions, draw.option_order)
-        inputs.send(packed, 2**62 + step, [1e-3 / step, 0.5, 2.0])
+        inputs.send(packed, 2**62 + step, [1e-3 / step, 0.5, 2.0, 1.0])
         for name in ("source", "begin", "place", "task", "answer", "text"):
             assert views[name].tolist() == getattr(packed, name).tolist(), name
         assert views["seed"].tolist() == [2**62 + step]
         assert views["rates"].dtype == torch.float64
-        assert views["rates"].tolist() == [1e-3 / step, 0.5, 2.0]
+        assert views["rates"].tolist() == [1e-3 / step, 0.5, 2.0, 1.0]
     assert {name: view.data_ptr() for name, view in views.items()} == places

@@ -1,4 +1,4 @@
-"""A second stream for what the next kernel does not wait for."""
+"""Another stream for what the next kernel does not wait for."""
 
 from __future__ import annotations
 
@@ -27,11 +27,34 @@ class Aside:
             return
         self._used += used
         self._stream.wait_stream(torch.cuda.current_stream())
+        with self.again():
+            yield
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """A context that runs beside, after what runs there already and without waiting for more."""
+        if self._stream is None:
+            yield
+            return
         with torch.cuda.stream(self._stream):
             yield
+
+    def mark(self) -> torch.cuda.Event | None:
+        """What it was asked for so far."""
+        return None if self._stream is None else self._stream.record_event()
 
     def join(self) -> None:
         """Wait for it, on the stream in use."""
         if self._stream is not None:
             torch.cuda.current_stream().wait_stream(self._stream)
         self._used.clear()
+
+
+def wait(event: torch.cuda.Event | None) -> None:
+    """Let the stream in use wait for what `Aside.mark` gave."""
+    if event is not None:
+        torch.cuda.current_stream().wait_event(event)
+
+
+# In the one order that there is.
+NOT_ASIDE = Aside(torch.device("cpu"))

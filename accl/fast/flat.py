@@ -1,16 +1,19 @@
-"""All trained parameters in one row of memory, so that what touches all of them is one kernel."""
+"""All trained parameters in one row of memory, so that what touches many of them is one kernel."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from accl.fast.kernels import adamw
+from accl.fast.adamw import Rule, adamw, square_sums
 
 # Elements that a parameter begins at a multiple of: matrix products want aligned operands.
 ALIGNMENT = 64
+# The numbers of a step that never was; see `accl.fast.adamw.Rule`.
+NOTHING = (0.0, 0.0, 0.0, 0.0)
 
 
 class FlatParameters:
@@ -71,11 +74,15 @@ class FlatParameters:
 class FlatAdamW(torch.optim.Optimizer):
     """AdamW over `FlatParameters`: clipping, both moments, weight decay and a narrow copy in one pass over memory.
 
-    The learning rate comes from the device (`step`), so that a captured step can be replayed with another one. The
-    moments of each parameter are in ``state`` under torch's names.
+    Gradients are first `measure`d; then the update is owed (`owe`) until every section has been `apply`d, which may be
+    done piece by piece. What a step's numbers are is read from the device, so that a captured one can be replayed with
+    others. The moments of each parameter are in ``state`` under torch's names.
 
     Args:
-        decayed: the first so many elements decay. narrow: see `accl.fast.kernels.adamw`, from ``narrow_first`` on.
+        decayed: the first so many sections decay. narrow: a copy, in a narrower type, of the sections from
+            ``narrow_section`` on, as many as it holds; None for none.
+        rates: four float64 on the device, of `accl.fast.adamw.Rule`; whoever replays a captured `apply` fills them with
+            what is ``owed`` before.
     """
 
     def __init__(
@@ -86,58 +93,77 @@ class FlatAdamW(torch.optim.Optimizer):
         weight_decay: float,
         max_norm: float,
         narrow: Tensor | None,
-        narrow_first: int,
+        narrow_section: int,
+        rates: Tensor,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
     ) -> None:
         super().__init__(flat.parameters, {"betas": betas, "eps": eps, "weight_decay": weight_decay})
         self._flat, self._narrow = flat, narrow
-        self._decayed, self._narrow_first = decayed, narrow_first
-        self._weight_decay, self._max_norm, self._betas, self._eps = weight_decay, max_norm, betas, eps
-        self._first, self._second = torch.zeros_like(flat.values), torch.zeros_like(flat.values)
+        self._decayed_end, self._narrow_first = flat.bounds[decayed], flat.bounds[narrow_section]
+        self._weight_decay, self._betas = weight_decay, betas
+        self.first, self.second = torch.zeros_like(flat.values), torch.zeros_like(flat.values)
+        """Both moments."""
+        device = flat.values.device
+        self.norm = torch.zeros((), device=device)
+        """Of all gradients, as last measured."""
+        self.rule = Rule(rates, self.norm, max_norm, *betas, eps)
+        self.owed = NOTHING
         self._count = torch.zeros(())
         for parameter in flat.parameters:
             self.state[parameter] = {
                 "step": self._count,
-                "exp_avg": flat.view(self._first, parameter),
-                "exp_avg_sq": flat.view(self._second, parameter),
+                "exp_avg": flat.view(self.first, parameter),
+                "exp_avg_sq": flat.view(self.second, parameter),
             }
         self.refresh()
 
     def refresh(self) -> None:
-        """Make the narrow copy true again, after weights were put into the parameters."""
+        """Make the narrow copy true again, after weights were put into the parameters; nothing is owed to them."""
         if self._narrow is not None:
             self._narrow.copy_(self._flat.values[self._narrow_first :][: self._narrow.numel()])
+        self._flat.gradients.zero_()
+        self.owed = NOTHING
 
-    def rates(self, step: int, rate: float) -> list[float]:
-        """What `update` wants for optimizer step 1, 2, ...; counts it."""
-        self._count.fill_(step)
-        return [rate, rate / (1 - self._betas[0] ** step), (1 - self._betas[1] ** step) ** -0.5]
-
-    def update(self, rates: Tensor, measured: int, norms: Tensor) -> Tensor:
-        """Clip and apply the gradients; returns their norm before that.
+    def measure(self, measured: Mapping[int, Sequence[Tensor]]) -> Tensor:
+        """The norm of all gradients.
 
         Args:
-            rates: three float64 on the device, see `rates`.
-            measured: a section whose gradients were measured when they were made; norms: of its parts.
+            measured: `accl.fast.adamw.square_sums` of a section's gradients, by section, where they are known already.
         """
-        gradients, bounds = self._flat.gradients, self._flat.bounds
-        rest = (gradients[: bounds[measured]], gradients[bounds[measured + 1] :])
-        parts = [norms, *(torch.linalg.vector_norm(part).reshape(1) for part in rest)]
-        norm: Tensor = torch.linalg.vector_norm(torch.cat(parts))
-        adamw(
-            self._flat.values,
-            self._flat.gradients,
-            self._first,
-            self._second,
-            self._narrow,
-            rates,
-            norm,
-            decayed=self._decayed,
-            narrow_first=self._narrow_first,
-            max_norm=self._max_norm,
-            betas=self._betas,
-            eps=self._eps,
-            weight_decay=self._weight_decay,
-        )
-        return norm
+        flat, begin = self._flat, 0
+        parts = [part for section in measured.values() for part in section]
+        for section in (*sorted(measured), len(flat.bounds) - 1):
+            between = flat.gradients[begin : flat.bounds[section]]
+            if between.numel():
+                parts.append(square_sums(between))
+            begin = flat.bounds[min(section + 1, len(flat.bounds) - 1)]
+        return torch.sqrt(torch.cat(parts).sum(), out=self.norm)
+
+    def owe(self, step: int, rate: float) -> None:
+        """Optimizer step 1, 2, ... is to be applied with the gradients that were measured."""
+        self._count.fill_(step)
+        self.owed = (rate, rate / (1 - self._betas[0] ** step), (1 - self._betas[1] ** step) ** -0.5, 1.0)
+
+    def apply(self, begin: int, end: int, clear: bool, units: int | None = None) -> None:
+        """Do what is owed to the elements from ``begin`` to before ``end``, which decay all or none.
+
+        Args:
+            clear, units: see `accl.fast.adamw.adamw`.
+        """
+        flat, narrow = self._flat, None
+        if self._narrow is not None and self._narrow_first <= begin < self._narrow_first + self._narrow.numel():
+            narrow = self._narrow[begin - self._narrow_first : end - self._narrow_first]
+        decay = self._weight_decay if end <= self._decayed_end else 0.0
+        p, g, m, v = (part[begin:end] for part in (flat.values, flat.gradients, self.first, self.second))
+        adamw(p, g, m, v, narrow, decay, self.rule, clear, units)
+
+    def settle(self) -> None:
+        """Do all that is owed, now."""
+        if self.owed[-1]:
+            self.rule.rates.copy_(torch.tensor(self.owed, dtype=torch.float64))
+            bounds = self._flat.bounds
+            for begin, end in pairwise(bounds):
+                if begin < end:
+                    self.apply(begin, end, clear=True)
+            self.owed = NOTHING

@@ -1,4 +1,4 @@
-"""Triton kernels of what stands between the matrix products: dropout, residuals, norms, GELU, AdamW."""
+"""Triton kernels of what stands between the matrix products: dropout, residuals, norms, GELU, sums over tokens."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from accl.fast.dropout import keep, threshold
 
 # Tokens that a program takes of a norm's and of GELU's backward pass; of its sums over tokens it leaves one row.
 NORM_ROWS, GELU_ROWS = 4, 32
+# Rows of a sum over rows that one program adds up.
+SUM_ROWS = 256
 
 
 @triton.jit(do_not_specialize=["site"])
@@ -100,14 +102,14 @@ def add_norm_backward(
     site: int,
     dropout: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `add_norm` to ``dense`` and ``residual``, T x D, and partial sums, n x 3 x D.
+    """Gradients of `add_norm` to ``dense`` and ``residual``, T x D, and partial sums, n x 3 D.
 
     Summed over n those are the gradients of gain and bias, and the sum of the gradient to ``dense`` over tokens, which
     is that of the bias of the linear layer before.
     """
     tokens, width = dense.shape
     ddense, dresidual = torch.empty_like(dense), torch.empty_like(residual)
-    partial = torch.empty(triton.cdiv(tokens, NORM_ROWS), 3, width, dtype=torch.float32, device=dense.device)
+    partial = torch.empty(triton.cdiv(tokens, NORM_ROWS), 3 * width, dtype=torch.float32, device=dense.device)
     _norm_backward[(len(partial),)](
         dout, dense, residual, gain, mean, rstd, ddense, dresidual, partial, seed, site, tokens,
         D=width, THRESHOLD=threshold(dropout), KEPT=1 - dropout, BLOCK=triton.next_power_of_2(width), ROWS=NORM_ROWS,
@@ -175,117 +177,29 @@ def gelu_backward(dout: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @triton.jit
-def _adamw(
-    p_ptr, g_ptr, m_ptr, v_ptr, narrow_ptr, rates_ptr, norm_ptr, n, decayed, narrow_first, narrow_end,
-    max_norm, beta1, beta2, eps, decay, NARROW: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = at < n
-    rate = tl.load(rates_ptr).to(tl.float32)
-    step_size = tl.load(rates_ptr + 1).to(tl.float32)
-    correction = tl.load(rates_ptr + 2).to(tl.float32)
-    clip = tl.minimum(max_norm / (tl.load(norm_ptr) + 1e-6), 1.0)
-    p = tl.load(p_ptr + at, mask=inside)
-    g = tl.load(g_ptr + at, mask=inside) * clip
-    m = tl.load(m_ptr + at, mask=inside)
-    v = tl.load(v_ptr + at, mask=inside)
-    p *= tl.where(at < decayed, 1 - rate * decay, 1.0)
-    m = beta1 * m + (1 - beta1) * g
-    v = beta2 * v + (1 - beta2) * g * g
-    p -= step_size * m / (tl.sqrt(v) * correction + eps)
-    tl.store(p_ptr + at, p, mask=inside)
-    tl.store(m_ptr + at, m, mask=inside)
-    tl.store(v_ptr + at, v, mask=inside)
-    if NARROW:
-        copied = inside & (at >= narrow_first) & (at < narrow_end)
-        tl.store(narrow_ptr + at - narrow_first, p.to(narrow_ptr.dtype.element_ty), mask=copied)
+def _column_sums(in_ptr, out_ptr, rows, columns, part_rows, BLOCK: tl.constexpr, ROWS: tl.constexpr):
+    part = tl.program_id(1)
+    c = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    total = tl.zeros([ROWS, BLOCK], tl.float32)
+    last = min(rows, (part + 1) * part_rows)
+    for first in range(part * part_rows, last, ROWS):
+        r = first + tl.arange(0, ROWS)
+        inside = (r < last)[:, None] & (c < columns)[None, :]
+        total += tl.load(in_ptr + r[:, None] * columns + c[None, :], mask=inside, other=0.0).to(tl.float32)
+    tl.store(out_ptr + part * columns + c, tl.sum(total, 0), mask=c < columns)
 
 
-def adamw(
-    values: Tensor,
-    gradients: Tensor,
-    first: Tensor,
-    second: Tensor,
-    narrow: Tensor | None,
-    rates: Tensor,
-    norm: Tensor,
-    *,
-    decayed: int,
-    narrow_first: int,
-    max_norm: float,
-    betas: tuple[float, float],
-    eps: float,
-    weight_decay: float,
-) -> None:
-    """One AdamW step (Loshchilov & Hutter, 2019) over flat fp32 parameters, with gradients clipped to ``max_norm``.
-
-    Args:
-        values, gradients, first, second: n; parameters, their gradients, and both moments.
-        narrow: a copy of ``values[narrow_first:]`` in a narrower type, kept true; None for none.
-        rates: three float64 on the device: the learning rate, it over 1 - beta1^t, and 1 / sqrt(1 - beta2^t).
-        norm: of all gradients, scalar, fp32. decayed: the first so many parameters decay.
-    """
-    n = values.numel()
-    block = 2048
-    _adamw[(triton.cdiv(n, block),)](
-        values, gradients, first, second, values if narrow is None else narrow, rates, norm, n, decayed, narrow_first,
-        narrow_first + (0 if narrow is None else narrow.numel()), max_norm, betas[0], betas[1], eps, weight_decay,
-        NARROW=narrow is not None, BLOCK=block, num_warps=8,
-    )  # fmt: skip
-
-
-@triton.jit
-def _expand(qkv_ptr, row_ptr, out_ptr, T, W, D: tl.constexpr, BLOCK: tl.constexpr):
-    distance, part = tl.program_id(0), tl.program_id(1)
-    d = tl.arange(0, BLOCK)
-    row = T + tl.load(row_ptr + distance)
-    value = tl.load(qkv_ptr + row.to(tl.int64) * (3 * D) + part * D + d, mask=d < D)
-    tl.store(out_ptr + (part * W + distance) * D + d, value, mask=d < D)
-
-
-def expand(qkv: Tensor, tokens: int, row: Tensor) -> Tensor:
-    """Projected rows of the position table for every distance: queries and keys, 2 x 2R x H Dh.
-
-    Args:
-        qkv: rows of joined queries, keys and values; the table's lie behind ``tokens`` others. row: int32, 2R; the
-            table's row of each distance.
-    """
-    width = qkv.shape[1] // 3
-    out = qkv.new_empty(2, len(row), width)
-    _expand[(len(row), 2)](qkv, row, out, tokens, len(row), D=width, BLOCK=triton.next_power_of_2(width), num_warps=1)
-    return out
-
-
-@triton.jit
-def _collect(dout_ptr, first_ptr, end_ptr, dqkv_ptr, T, W, D: tl.constexpr, BLOCK: tl.constexpr):
-    row, part = tl.program_id(0), tl.program_id(1)
-    d = tl.arange(0, BLOCK)
-    total = tl.zeros([BLOCK], tl.float32)
-    if part < 2:
-        for distance in range(tl.load(first_ptr + row), tl.load(end_ptr + row)):
-            total += tl.load(dout_ptr + (part * W + distance) * D + d, mask=d < D, other=0.0).to(tl.float32)
-    place = dqkv_ptr + (T + row).to(tl.int64) * (3 * D) + part * D + d
-    tl.store(place, total.to(dqkv_ptr.dtype.element_ty), mask=d < D)
-
-
-def collect(dout: Tensor, first: Tensor, end: Tensor, dqkv: Tensor) -> None:
-    """The gradient of `expand`, written behind the tokens' rows of ``dqkv``; the table's values get 0.
-
-    Args:
-        dout: 2 x 2R x H Dh. first, end: int32; distances of each row of the table, which lie side by side.
-    """
-    width, rows = dout.shape[2], len(first)
-    _collect[(rows, 3)](
-        dout,
-        first,
-        end,
-        dqkv,
-        len(dqkv) - rows,
-        dout.shape[1],
-        D=width,
-        BLOCK=triton.next_power_of_2(width),
-        num_warps=1,
+def column_sums(rows_RC: Tensor, out: Tensor) -> None:
+    """out = the sum of all rows, C in fp32."""
+    rows, columns = rows_RC.shape
+    parts = triton.cdiv(rows, SUM_ROWS)
+    # Of many rows, parts beside each other first.
+    found = out if parts == 1 else torch.empty(parts, columns, dtype=torch.float32, device=out.device)
+    _column_sums[(triton.cdiv(columns, 64), parts)](
+        rows_RC, found, rows, columns, triton.cdiv(rows, parts), BLOCK=64, ROWS=64, num_warps=4
     )
+    if parts > 1:
+        column_sums(found, out)
 
 
 @triton.jit

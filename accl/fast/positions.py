@@ -16,11 +16,13 @@ class Reach:
     Attributes:
         row: int32, 2R; row of the table for the distance d at d + R. first, end: int32, W; the places in ``row`` that
             hold each row of the table.
+        most: that one of them holds, rounded up to a power of two.
     """
 
     row: Tensor
     first: Tensor
     end: Tensor
+    most: int
 
 
 def span(config: Any) -> int:
@@ -43,4 +45,6 @@ def by_distance(config: Any, reach: int, device: torch.device) -> Reach:
     row = (distance + half).clamp(0, 2 * half - 1)
     # Farther apart is never an earlier row, so the places of a row lie side by side.
     bounds = torch.searchsorted(row, torch.arange(2 * half + 1))
-    return Reach(*(part.int().to(device) for part in (row, bounds[:-1], bounds[1:])))
+    most = 1 << (int((bounds[1:] - bounds[:-1]).max()) - 1).bit_length()
+    row, first, end = (part.int().to(device) for part in (row, bounds[:-1], bounds[1:]))
+    return Reach(row, first, end, most)

@@ -113,6 +113,10 @@ class ContrastiveCurriculumModel(nn.Module):
 
     def heads(self, pooled_ND: Tensor, task_B: Tensor) -> ModelOutput:
         """Everything after pooling, so that another way of running the encoder can share it."""
+        return ModelOutput(pooled_ND, self.classify(pooled_ND, task_B), *self.represent(pooled_ND))
+
+    def classify(self, pooled_ND: Tensor, task_B: Tensor) -> Tensor:
+        """One score per option, B x C."""
         joined_ND = pooled_ND
         if self.task_embedding is not None:
             table = self.task_embedding
@@ -120,7 +124,10 @@ class ContrastiveCurriculumModel(nn.Module):
             task_BD = table(rows_B).to(pooled_ND.dtype)
             task_ND = task_BD.repeat_interleave(self.sequences_per_question, dim=0)
             joined_ND = torch.cat([pooled_ND, task_ND], dim=-1)
-        logits_BC = self.classifier(joined_ND).view(len(task_B), self.choices)
-        features_BD = pooled_ND.view(len(task_B), self.sequences_per_question, -1).mean(1)
-        z_BE = F.normalize(self.contrastive_head(features_BD).float(), dim=-1)
-        return ModelOutput(pooled_ND, logits_BC, features_BD, z_BE)
+        logits_BC: Tensor = self.classifier(joined_ND).view(len(task_B), self.choices)
+        return logits_BC
+
+    def represent(self, pooled_ND: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of each question, B x D, and their unit embeddings for the contrastive loss, B x E."""
+        features_BD = pooled_ND.view(-1, self.sequences_per_question, pooled_ND.shape[-1]).mean(1)
+        return features_BD, F.normalize(self.contrastive_head(features_BD).float(), dim=-1)

@@ -250,6 +250,7 @@ class Trainer:
         """Everything up to this step, on disk. Measurements first: a resumed run must find them."""
         self._drain()
         self.recorder.flush()
+        self.path.settle()
         bench = self.bench
         progress = Progress(
             step=self.step,

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from accl.config import Loss, parse_choice
-from accl.method.contrastive import MemoryBank, contrastive_loss, uncertainty_weights
+from accl.fast.aside import NOT_ASIDE, Aside
+from accl.method.contrastive import MemoryBank, anchor_losses, uncertainty_weights, weighted_mean
 from accl.method.model import ModelOutput
 from accl.method.representation import alignment_and_uniformity, quantiles
 
@@ -35,45 +36,53 @@ class Objective:
     """The loss of a batch.
 
     Attributes:
-        loss: what is minimised, scalar: the sum of the terms.
         classification: weighted cross-entropy. contrastive: weighted contrastive loss; None where its weight is 0.
         terms: both without their weights, and the share of anchors that count in the second; NaN for what is not there.
         weight_B: the uncertainty weights w_i.
     """
 
-    loss: Tensor
     classification: Tensor
     contrastive: Tensor | None
     terms: tuple[Tensor, Tensor, Tensor]
     weight_B: Tensor
 
-    def backward(self, shared_ND: Tensor) -> Tensor:
-        """Gradients of the terms, one after the other, down to the pooled features where they meet.
+    @property
+    def loss(self) -> Tensor:
+        """What is minimised, scalar: the sum of the terms."""
+        return self.classification if self.contrastive is None else self.classification + self.contrastive
+
+    def backward(self, shared_ND: Tensor, apart_ND: Tensor, aside: Aside = NOT_ASIDE) -> Tensor:
+        """Gradients of the terms, one beside the other, down to the pooled features where they meet.
 
         Above those the terms share no parameter, so this costs what one backward pass of the sum costs, and tells the
         norms ||d term / d shared_ND|| besides: which term pulls harder on the encoder. GradNorm (Chen et al., 2018,
         arXiv 1711.02257) likewise looks at the last shared layer.
 
         Args:
-            shared_ND: a leaf that all of the model's output was made from. Its ``grad`` holds the sum afterwards, for
-                the encoder below.
+            shared_ND, apart_ND: the pooled features as leaves that the classification and the contrastive term were
+                made from, which may be one. The ``grad`` of the first holds the sum afterwards, for the encoder below.
+            aside: where the contrastive term was made.
 
         Returns:
             the two norms; NaN for a term that is not there.
         """
-        norms = []
-        total_ND: Tensor | None = None
-        for term in (self.classification, self.contrastive):
-            if term is None:
-                norms.append(torch.full((), torch.nan, device=self.loss.device))
-                continue
-            shared_ND.grad = None
-            torch.autograd.backward(term)
-            gradient_ND: Tensor = shared_ND.grad  # type: ignore[assignment]  # mypy holds on to the None above
-            norms.append(torch.linalg.vector_norm(gradient_ND.float()))
-            total_ND = gradient_ND if total_ND is None else total_ND + gradient_ND
-        shared_ND.grad = total_ND
+        contrast_ND: Tensor | None = None
+        norms = [torch.full((), torch.nan, device=self.classification.device)] * 2
+        if self.contrastive is not None:
+            with aside.again():
+                contrast_ND, norms[1] = _gradient(self.contrastive, apart_ND)
+        gradient_ND, norms[0] = _gradient(self.classification, shared_ND)
+        aside.join()
+        shared_ND.grad = gradient_ND if contrast_ND is None else gradient_ND + contrast_ND
         return torch.stack(norms)
+
+
+def _gradient(term: Tensor, leaf_ND: Tensor) -> tuple[Tensor, Tensor]:
+    """Of a term, at a leaf, and its norm; the parameters in between get theirs."""
+    leaf_ND.grad = None
+    torch.autograd.backward(term)
+    gradient_ND: Tensor = leaf_ND.grad  # type: ignore[assignment]  # mypy holds on to the None above
+    return gradient_ND, torch.linalg.vector_norm(gradient_ND.float())
 
 
 def objective(
@@ -83,36 +92,42 @@ def objective(
     text_B: Tensor,
     config: Loss,
     bank: MemoryBank | None,
+    aside: Aside = NOT_ASIDE,
 ) -> Objective:
     """classification_weight x cross-entropy + contrastive_weight x contrastive loss.
 
-    With a contrastive weight of 0 that term is not computed. Questions without task count in cross-entropy only.
+    The contrastive term is computed ``aside``; with a weight of 0 it is not. Questions without task count in
+    cross-entropy only.
 
     Raises:
         ValueError: the parameter of ``config.negatives`` is out of range.
     """
+    contrasted = config.contrastive_weight != 0
+    if contrasted:
+        negatives, parameter = parse_choice(config.negatives)
+        with aside.again():
+            loss_B, counted_B = anchor_losses(
+                output.z_BE,
+                task_B,
+                text_B,
+                temperature=config.temperature,
+                denominator=config.denominator,
+                negatives=negatives,
+                parameter=parameter,
+                bank=None if bank is None else bank.candidates(),
+            )
     logits_BC = output.logits_BC.float()
     classification = F.cross_entropy(logits_BC, answer_B)
     weight_B = uncertainty_weights(logits_BC, config.uncertainty_weight)
     weighted = config.classification_weight * classification
-    if config.contrastive_weight == 0:
+    if not contrasted:
         nothing = torch.full((), torch.nan, device=weighted.device)
-        return Objective(weighted, weighted, None, (classification, nothing, nothing), weight_B)
-    negatives, parameter = parse_choice(config.negatives)
-    result = contrastive_loss(
-        output.z_BE,
-        task_B,
-        text_B,
-        weight_B,
-        temperature=config.temperature,
-        denominator=config.denominator,
-        negatives=negatives,
-        parameter=parameter,
-        bank=None if bank is None else bank.candidates(),
-    )
-    contrastive = config.contrastive_weight * result.loss
-    terms = classification, result.loss, result.counted_B.float().mean()
-    return Objective(weighted + contrastive, weighted, contrastive, terms, weight_B)
+        return Objective(weighted, None, (classification, nothing, nothing), weight_B)
+    with aside(weight_B):
+        loss = weighted_mean(loss_B, counted_B, weight_B)
+        contrastive = config.contrastive_weight * loss
+        terms = classification, loss, counted_B.mean(dtype=torch.float32)
+    return Objective(weighted, contrastive, terms, weight_B)
 
 
 @torch.no_grad()
@@ -129,10 +144,11 @@ def figures(
         result.loss,
         classification,
         contrastive,
-        (output.logits_BC.argmax(-1) == answer_B).float().mean(),
+        (output.logits_BC.argmax(-1) == answer_B).mean(dtype=torch.float32),
         anchor_share,
         result.weight_B.mean(),
         *quantiles(result.weight_B, WEIGHT_QUANTILES),
         *alignment_and_uniformity(output.z_BE, task_B, text_B),
+        *norms,
     )
-    return torch.cat([torch.stack([scalar.float() for scalar in scalars]), norms])
+    return torch.stack([scalar.float() for scalar in scalars])

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from accl.data.sampler import Draw
 from accl.errors import ConfigError
-from accl.fast.rows import unsupported
+from accl.fast import rows
 from accl.method.model import ModelOutput
 from accl.training.paths.eager import EagerPath
 from accl.training.paths.graphed import GraphedPath, UncapturableError
@@ -30,6 +30,8 @@ class StepPath(Protocol):
     optimizer: torch.optim.Optimizer
 
     def warm_up(self, progress: Callable[[int, int], None]) -> None: ...
+
+    def settle(self) -> None: ...
 
     def refresh(self) -> None: ...
 
@@ -84,9 +86,9 @@ def _why_not_fast(bench: Workbench) -> str | None:
     # Triton comes with torch's builds for GPUs only.
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
-    from accl.fast import deberta
+    from accl.fast.parameters import unsupported
 
-    return deberta.unsupported(config)
+    return unsupported(config)
 
 
 def _why_not_graphed(bench: Workbench) -> str | None:
@@ -98,8 +100,7 @@ def _why_not_graphed(bench: Workbench) -> str | None:
 def _why_not_rows(bench: Workbench) -> str | None:
     if bench.placement.device.type != "cpu":
         return "it is for the CPU"
-    config: Any = bench.model.encoder.config
-    return unsupported(config)
+    return rows.unsupported(bench.model.encoder.config)
 
 
 # Fastest first: why each cannot be taken (None: it can), and how it is made.

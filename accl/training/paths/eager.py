@@ -34,6 +34,9 @@ class EagerPath:
     def warm_up(self, progress: Callable[[int, int], None]) -> None:
         """Get ready; ``progress`` is told how much of how much is done. Nothing, on this path."""
 
+    def settle(self) -> None:
+        """Do what a step may have left to the next one; before weights or moments are looked at. Nothing, here."""
+
     def refresh(self) -> None:
         """Take note of weights that were put into the model. Nothing to do, on this path."""
 

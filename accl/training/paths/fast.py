@@ -1,8 +1,8 @@
 """The fast path for DeBERTa-v2 and -v3 on a GPU: packed sequences, and the whole step as one CUDA graph.
 
 Questions lie end to end in a stream whose length is rounded up to one of a few, and each length has its graph: from the
-tokens, which stay on the device, to the updated weights. A step costs the host one copy of a few hundred numbers and
-one launch, and nothing in it waits for the device.
+tokens, which stay on the device, to gradients, whose update is done beside the next step's forward pass. A step costs
+the host one copy of a few hundred numbers and one launch, and nothing in it waits for the device.
 """
 
 from __future__ import annotations
@@ -18,10 +18,15 @@ from torch import Tensor, nn
 
 from accl.data.packed import Packed, Packer
 from accl.data.sampler import Draw
+from accl.fast.adamw import square_sums
+from accl.fast.aside import Aside
 from accl.fast.attention import Stream
-from accl.fast.deberta import FastDeberta, matrices, means, vectors
-from accl.fast.flat import FlatAdamW, FlatParameters
+from accl.fast.deberta import FastDeberta
+from accl.fast.embedding import means, means_backward
+from accl.fast.flat import NOTHING, FlatAdamW, FlatParameters
 from accl.fast.kernels import unpack
+from accl.fast.overdue import MATRICES, VECTORS, WORDS, Overdue
+from accl.fast.parameters import matrices, vectors
 from accl.method.model import ModelOutput
 from accl.training.device import seed_step
 from accl.training.optim import decays
@@ -35,9 +40,6 @@ STEP_TOKENS = 128
 REACH = 256
 # Batches drawn to see which sizes will come, and the share of them from which one is captured ahead.
 DRAWS, WORTH = 512, 0.004
-
-# The section of the parameters that holds the layers' matrices.
-MATRICES = 1
 
 # Tokens of a stream, and the reach of its longest sequence: what a captured step is made for.
 Size = tuple[int, int]
@@ -53,6 +55,8 @@ class FastPath:
         model, config, device = bench.model, bench.config, bench.placement.device
         self._packer = Packer(bench.assembler)
         self._tokens = torch.from_numpy(self._packer.tokens).to(device)
+        size = config.train.batch_size + bench.sampler.auxiliary_questions
+        self._inputs = self._room(size)
 
         encoder: Any = model.encoder
         inner, small = list(matrices(encoder)), list(vectors(encoder))
@@ -61,28 +65,29 @@ class FastPath:
         # A loss without the contrastive term never reaches its head, which then stays as it is.
         idle = set() if config.loss.contrastive_weight > 0 else {id(p) for p in model.contrastive_head.parameters()}
         others = [(p, decay) for p, decay in decays(model) if id(p) not in known | idle]
+        # In the order of `accl.fast.overdue`.
         sections = [[p for p, decay in others if decay], inner, small, [p for p, decay in others if not decay], words]
         self._flat = flat = FlatParameters(sections)
-        first, end = flat.bounds[1], flat.bounds[3]
+        first, end = flat.bounds[MATRICES], flat.bounds[VECTORS + 1]
         computed = bench.placement.autocast or torch.float32
         narrow = flat.values[first:end] if computed == torch.float32 else flat.values[first:end].to(computed)
         self._adamw = FlatAdamW(
             flat,
-            decayed=flat.bounds[2],
+            decayed=VECTORS,
             weight_decay=config.optim.weight_decay,
             max_norm=config.optim.max_grad_norm,
             narrow=None if computed == torch.float32 else narrow,
-            narrow_first=first,
+            narrow_section=MATRICES,
+            rates=self._inputs.rates,
         )
         self.optimizer: torch.optim.Optimizer = self._adamw
-        self._encoder = FastDeberta(model.encoder, flat, narrow, first)
-        size = config.train.batch_size + bench.sampler.auxiliary_questions
-        self._inputs = self._room(size)
+        self._encoder = FastDeberta(model.encoder, flat, self._adamw, narrow, first)
         self._graphs: dict[Size, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
         self._pool = torch.cuda.graph_pool_handle()
         # What nothing waits for gives way to the rest.
         self._main = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
         self._side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._overdue = Overdue(self._adamw, flat, encoder.config.num_hidden_layers, self._side)
 
     def warm_up(self, progress: Callable[[int, int], None]) -> None:
         """Compile, and capture the sizes that will come; before weights or moments of a checkpoint are loaded.
@@ -97,27 +102,35 @@ class FastPath:
         progress(len(sizes), len(sizes))
         torch.cuda.synchronize()
 
+    def settle(self) -> None:
+        """Do the update that the last step left to the next one; before weights or moments are looked at."""
+        self._adamw.settle()
+
     def refresh(self) -> None:
         """Take note of weights that were put into the model."""
         self._adamw.refresh()
 
     def step(self, step: int, draw: Draw, rate: float) -> Tensor:
-        """One optimizer step; as in `EagerPath.step`."""
+        """One optimizer step; as in `EagerPath.step`, but its update is done by the next one, or by `settle`."""
         packed = self._packer.pack(draw.questions, draw.option_order)
         graph, figures = self._graph(self._size(packed))
         # After a capture, whose rehearsal draws random numbers.
         seed = seed_step(self.bench.config.train.seed, step, self.bench.placement.device)
-        self._inputs.send(packed, seed, self._adamw.rates(step, rate))
+        self._inputs.send(packed, seed, self._adamw.owed)
         open_bank(self.bench, step)
         graph.replay()
+        self._adamw.owe(step, rate)
         return figures.clone()
 
     def forward(self, questions: NDArray[np.int64]) -> ModelOutput:
         """As in `EagerPath.forward`."""
+        self.settle()
         packed = self._packer.pack(questions)
         inputs = self._room(len(questions))
-        inputs.send(packed, 0, [0.0] * 3)
-        pooled_ND = self._pooled(inputs, self._size(packed), dropout=False)
+        inputs.send(packed, 0, NOTHING)
+        size = self._size(packed)
+        hidden_TD = self._encoder.infer(*self._stream(inputs, size), size[1])
+        pooled_ND = means(hidden_TD, inputs.begin, self._packer.segments, inputs.place)
         with self.bench.placement.autocasting():
             return self.bench.model.heads(pooled_ND, inputs.labels.task_B)
 
@@ -138,28 +151,33 @@ class FastPath:
         longest = int(np.diff(packed.begin[:: self._packer.segments]).max())
         return stream_length(packed.total), max(REACH, 1 << (longest - 1).bit_length())
 
-    def _pooled(self, inputs: Inputs, size: Size, dropout: bool) -> Tensor:
-        tokens, reach = size
-        ids, start, end = (torch.empty(tokens, dtype=torch.int32, device=inputs.device) for _ in range(3))
-        segments, pad = self._packer.segments, self.bench.assembler.cls_id
-        unpack(inputs.source, inputs.begin, self._tokens, segments, pad, (ids, start, end))
-        hidden_TD = self._encoder(ids, Stream(start, end, inputs.seed), reach, dropout)
-        return means(hidden_TD, inputs.begin[:-1:segments], inputs.begin[segments::segments])[inputs.place]
+    def _stream(self, inputs: Inputs, size: Size) -> tuple[Tensor, Stream]:
+        """Token ids, and the sequences that they belong to."""
+        ids, start, end = (torch.empty(size[0], dtype=torch.int32, device=inputs.device) for _ in range(3))
+        pad = self.bench.assembler.cls_id
+        unpack(inputs.source, inputs.begin, self._tokens, self._packer.segments, pad, (ids, start, end))
+        return ids, Stream(start, end, inputs.seed)
 
-    def _gradients(self, size: Size) -> Tensor:
-        """Forward and backward pass: leaves gradients in place, and shows the batch to what watches; its figures."""
-        for number in (0, 3):  # where autograd adds; the others are written
-            self._flat.section(self._flat.gradients, number).zero_()
-        pooled_ND = self._pooled(self._inputs, size, dropout=True)
-        learnt = learn_heads(self.bench, pooled_ND, self._inputs.labels)
+    def _work(self, size: Size) -> Tensor:
+        """All of a step on the device: the update that is owed, gradients, and their norm; returns the figures."""
+        inputs, segments = self._inputs, self._packer.segments
+        hidden_TD, track = self._encoder.learn(*self._stream(inputs, size), size[1], self._overdue)
+        pooled_ND = means(hidden_TD, inputs.begin, segments, inputs.place)
+        learnt = learn_heads(self.bench, pooled_ND, inputs.labels, Aside(inputs.device))
         main = torch.cuda.current_stream()
         # Beside the encoder's backward pass: many small kernels that nothing in this step waits for.
         self._side.wait_stream(main)
         with torch.cuda.stream(self._side):
             figures = account(self.bench, learnt)
-        torch.autograd.backward(pooled_ND, learnt.shared_ND.grad)
+        dhidden_TD = torch.zeros_like(hidden_TD)
+        assert learnt.shared_ND.grad is not None
+        means_backward(learnt.shared_ND.grad, inputs.begin, segments, inputs.place, size[1], dhidden_TD)
+        gradients = self._encoder.backward(dhidden_TD, track)
+        words = square_sums(self._flat.section(self._flat.gradients, WORDS))
+        gradients.join()
+        norm = self._adamw.measure({MATRICES: gradients.squares, WORDS: [words]})
         main.wait_stream(self._side)
-        return figures
+        return torch.cat([figures, norm.reshape(1)])
 
     def _graph(self, size: Size) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         if size not in self._graphs:
@@ -167,30 +185,25 @@ class FastPath:
         return self._graphs[size]
 
     def _capture(self, size: Size) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+        self.settle()
         self._encoder.prepare(size[1])
         if size[1] not in {reach for _, reach in self._graphs}:
             self._compile(size)
         graph = torch.cuda.CUDAGraph()
         # Graphs run one after the other, so they can share their memory. Other threads may go on meanwhile.
         with torch.cuda.graph(graph, pool=self._pool, stream=self._main, capture_error_mode="thread_local"):
-            figures = self._gradients(size)
-            norm = self._adamw.update(self._inputs.rates, MATRICES, self._encoder.norms)
-            out = torch.cat([figures, norm.reshape(1)])
-        return graph, out
+            figures = self._work(size)
+        return graph, figures
 
     def _compile(self, size: Size) -> None:
         """Kernels are compiled and loaded at their first launch, which must not be a captured one."""
         with undone(self.bench):
             self._main.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self._main):
-                # No sequences, padding alone: those of the last step may not fit.
+                # No sequences, padding alone: those of the last step may not fit. And nothing is owed.
                 self._inputs.clear()
-                self._gradients(size)
-                if not self._graphs:
-                    # Without gradients, without moments and at rate 0, the update changes nothing.
-                    self._flat.gradients.zero_()
-                    rates = torch.zeros(3, dtype=torch.float64, device=self._inputs.device)
-                    self._adamw.update(rates, MATRICES, self._encoder.norms)
+                self._work(size)
+                self._flat.gradients.zero_()
             torch.cuda.current_stream().wait_stream(self._main)
             torch.cuda.synchronize()
 

@@ -78,6 +78,9 @@ class GraphedPath:
         progress(len(lengths), len(lengths))
         torch.cuda.synchronize()
 
+    def settle(self) -> None:
+        """As in `EagerPath.settle`: nothing."""
+
     def refresh(self) -> None:
         """Nothing to do: graphs read the weights where they are."""
 

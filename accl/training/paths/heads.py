@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from accl.fast.aside import NOT_ASIDE, Aside
 from accl.method.model import ModelOutput
 from accl.training.device import Labels
 from accl.training.objective import Objective, figures, objective
@@ -35,13 +36,17 @@ class Learnt:
     labels: Labels
 
 
-def learn_heads(bench: Workbench, pooled_ND: Tensor, labels: Labels) -> Learnt:
-    """Heads, loss and the heads' gradients."""
-    shared_ND = pooled_ND.detach().requires_grad_()
+def learn_heads(bench: Workbench, pooled_ND: Tensor, labels: Labels, aside: Aside = NOT_ASIDE) -> Learnt:
+    """Heads, loss and the heads' gradients: the contrastive ones ``aside``, which is joined."""
+    model = bench.model
+    # Each a leaf of its own, so that neither branch waits for the other.
+    shared_ND, apart_ND = (pooled_ND.detach().requires_grad_() for _ in range(2))
     with bench.placement.autocasting():
-        output = bench.model.heads(shared_ND, labels.task_B)
-    result = objective(output, labels.answer_B, labels.task_B, labels.text_B, bench.config.loss, bench.bank)
-    return Learnt(shared_ND, output, result, result.backward(shared_ND), labels)
+        with aside(pooled_ND):
+            features_BD, z_BE = model.represent(apart_ND)
+        output = ModelOutput(shared_ND, model.classify(shared_ND, labels.task_B), features_BD, z_BE)
+    result = objective(output, labels.answer_B, labels.task_B, labels.text_B, bench.config.loss, bench.bank, aside)
+    return Learnt(shared_ND, output, result, result.backward(shared_ND, apart_ND, aside), labels)
 
 
 def account(bench: Workbench, learnt: Learnt) -> Tensor:

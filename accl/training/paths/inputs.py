@@ -18,13 +18,13 @@ class Inputs:
 
     Attributes:
         source, begin, place: as in `accl.data.packed.Packed`. labels: of the questions.
-        seed: one int64. rates: three float64.
+        seed: one int64. rates: four float64, see `accl.fast.adamw.Rule`.
     """
 
     def __init__(self, questions: int, sequences: int, segments: int, device: torch.device) -> None:
         self.device = device
         pieces = sequences * segments
-        sizes = (pieces, pieces + 1, sequences, questions, questions, questions, 1, 3)
+        sizes = (pieces, pieces + 1, sequences, questions, questions, questions, 1, 4)
         self._there = torch.zeros(sum(sizes), dtype=torch.long, device=device)
         parts = torch.split(self._there, list(sizes))
         self.source, self.begin, self.place, self.seed = parts[0], parts[1], parts[2], parts[6]

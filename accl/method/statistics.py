@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from accl.method.confusion import Addition, accumulate, membership
@@ -153,10 +155,16 @@ def draw_shares(p_K: Tensor, places: int | None) -> Tensor:
     possible_K = p_K > 0
     if int(possible_K.sum()) <= places:
         return possible_K.double() / places
+    # Outside of torch, whose operations on so few numbers take ten times as long, while a GPU may be waiting.
+    rate_K = p_K.numpy()
+
+    def inclusions(c: float) -> NDArray[np.float64]:
+        return -np.expm1(-c * rate_K)
+
     low, high = 0.0, 1.0
-    while float(-torch.expm1(-high * p_K).sum()) < places and high < 1e300:
+    while inclusions(high).sum() < places and high < 1e300:
         high *= 2
     for _ in range(100):
         middle = (low + high) / 2
-        low, high = (middle, high) if float((-torch.expm1(-middle * p_K)).sum()) < places else (low, middle)
-    return -torch.expm1(-high * p_K) / places
+        low, high = (middle, high) if inclusions(middle).sum() < places else (low, middle)
+    return torch.from_numpy(inclusions(high)) / places

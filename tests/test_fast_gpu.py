@@ -174,7 +174,7 @@ def test_equal_seeds_give_equal_steps_and_other_seeds_other_ones(make: Maker) ->
     paths = [fast_path(make("auto", dropout=0.2)) for _ in range(2)]
     draws = some_draws(paths[0].bench, 5)
     first, again = (learn(path, draws) for path in paths)
-    # Not to the bit, which the reference alone promises: words' gradients are added up in any order.
+    # Not to the bit: the reference alone promises that.
     assert float(first["loss"][0]) == pytest.approx(float(again["loss"][0]), rel=1e-6)
     assert_same_figures(first, again, 5e-3)
     # The same questions in another step, at rate 0, meet another mask.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from torch import Tensor
 from transformers import BertConfig, DebertaV2Config, DebertaV2Model
 
 from accl.fast.rows import RowEncoder, unsupported
-from accl.method.model import ContrastiveCurriculumModel
+from accl.method.model import ContrastiveCurriculumModel, mean_pool
 
 VOCABULARY = 50
 SMALL: dict[str, Any] = {
@@ -207,3 +208,19 @@ def test_an_unsupported_encoder_is_refused() -> None:
     module = DebertaV2Model(DebertaV2Config(**SMALL, conv_kernel_size=3))
     with pytest.raises(ValueError, match="a convolution beside the first layer"):
         RowEncoder(module, 1)
+
+
+def test_means_of_packed_rows_are_those_of_padded_ones() -> None:
+    module, lengths = build(), [9, 7, 4, 4, 2]
+    ids_NL, mask_NL = inputs(lengths, 9)
+    encode = RowEncoder(module, 2)
+
+    def gradients(mean_ND: Tensor) -> dict[str, Tensor]:
+        module.zero_grad()
+        mean_ND.square().sum().backward()
+        return {name: parameter.grad.clone() for name, parameter in module.named_parameters()}
+
+    expected_ND = mean_pool(encode(ids_NL, mask_NL).last_hidden_state, mask_NL)
+    found_ND = encode.means(ids_NL[mask_NL.bool()], np.array(lengths))
+    torch.testing.assert_close(found_ND, expected_ND)
+    torch.testing.assert_close(gradients(found_ND), gradients(expected_ND))

@@ -108,6 +108,25 @@ def test_a_run_records_its_path_and_why(full_run: RunDir) -> None:
     assert event.message == f"steps are computed on the rows path ({NO_GPU})"
 
 
+def test_rows_take_the_steps_of_the_reference(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in bench.model.modules():
+        if isinstance(module, nn.Dropout):
+            monkeypatch.setattr(module, "p", 0.0)
+    weights = {name: value.clone() for name, value in bench.model.state_dict().items()}
+
+    def figures(name: str) -> Tensor:
+        bench.model.load_state_dict(weights)
+        path, _ = choose(asking_for(bench, name), nothing_to_warm_up)
+        sampler, steps = bench.sampler.twin(), range(START, START + 4)
+        with undone(bench):
+            return torch.stack([path.step(i, sampler.draw(i, bench.curriculum.weights), 1e-3) for i in steps])
+
+    expected = figures("eager")
+    assert float(expected[-1, 0]) != float(expected[0, 0])
+    torch.testing.assert_close(figures("rows"), expected, rtol=2e-4, atol=2e-5, equal_nan=True)
+    bench.model.load_state_dict(weights)
+
+
 # --- memory bank
 
 

@@ -164,6 +164,8 @@ def run(entry: Entry, parent: Parent) -> None:
     shape = shape_of(bench)
     parent.say("warming up")
     began = time.monotonic()
+    # A path may keep the device's cores for itself.
+    threads = torch.get_num_threads()
     path, reason = choose(bench, lambda done, of: parent.say(f"warming up {done}/{of}"))
     parent.say(f"on the {path.name} path" + (f" ({reason})" if reason else ""))
     loop = Loop(bench, path, course)
@@ -175,7 +177,10 @@ def run(entry: Entry, parent: Parent) -> None:
     )
     while (command := parent.command()) in (WINDOW, RATES):
         if command == RATES:
+            own = torch.get_num_threads()
+            torch.set_num_threads(threads)
             parent.send(measure_rates(bench.placement))
+            torch.set_num_threads(own)
         else:
             parent.send(loop.window(shape))
             make_room(bench.placement.device)

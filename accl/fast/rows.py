@@ -4,7 +4,7 @@ Rows are sorted by length and cut into one part for each thread. A thread takes 
 (`accl.fast.row_layer`); sharing out every single product instead would make the threads wait for each other hundreds of
 times a step, and for whatever else runs on the machine.
 
-Shapes: N rows, L length, M = N * L places, T real tokens, D hidden, R rows of the position table.
+Shapes: N rows, L length, T real tokens, D hidden, R rows of the position table.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from itertools import chain, pairwise
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -25,12 +27,12 @@ from accl.fast.row_layer import (
     Part,
     Saved,
     Shape,
-    Weights,
     backward,
-    dropout_mask,
+    draw_masks,
+    dropout_masks,
     forward,
-    parameters,
 )
+from accl.fast.row_weights import Weights, parameters
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -64,8 +66,8 @@ class RowEncoder:
 
     Args:
         module: read anew at every call, so that it may be trained, loaded and switched between modes.
-        threads: rows on the CPU are shared out to so many, this one among them. With more than one, torch's own threads
-            should be off (``torch.set_num_threads(1)``), or both kinds take the cores from each other.
+        threads: rows are shared out to so many, this one among them. With more than one, torch's own threads should be
+            off (``torch.set_num_threads(1)``), or both kinds take the cores from each other.
 
     Raises:
         ValueError: `unsupported`.
@@ -78,7 +80,7 @@ class RowEncoder:
             raise ValueError(f"no DeBERTa encoder that can be run by rows: {reason}")
         self._threads = threads
         self._workers = ThreadPoolExecutor(max(1, threads - 1), initializer=torch.set_num_threads, initargs=(1,))
-        self._distances: dict[tuple[int, torch.device], Distances] = {}
+        self._distances: dict[int, Distances] = {}
 
     def __call__(self, input_ids: Tensor, attention_mask: Tensor) -> Encoded:
         """One forward pass.
@@ -86,17 +88,30 @@ class RowEncoder:
         Args:
             input_ids: N x L. attention_mask: N x L, 1 for real tokens: at least one in a row, and before all padding.
         """
-        module = self._module
-        parts = self._cut(attention_mask)
-        place_T = torch.cat([part.place_T for part in parts])
-        hidden_TD = self._embed(input_ids.flatten()[place_T], place_T % input_ids.shape[1])
-        own = chain.from_iterable(map(parameters, module.encoder.layer))
-        table_RD = module.encoder.get_rel_embedding()
-        # Under autocast the embedding may have come out narrower.
-        hidden_TD = hidden_TD.to(table_RD.dtype)
-        hidden_TD = _Layers.apply(self, parts, hidden_TD, table_RD, *own)  # type: ignore[no-untyped-call]
+        length_N, order_N = attention_mask.sum(1).sort(descending=True, stable=True)
+        width = input_ids.shape[1]
+        row_T = order_N.repeat_interleave(length_N)
+        place_T = row_T * width + _positions(length_N.numpy())
+        hidden_TD = self.states(input_ids.flatten()[place_T], length_N.numpy())
         hidden_MD = hidden_TD.new_zeros(input_ids.numel(), hidden_TD.shape[1]).index_copy(0, place_T, hidden_TD)
         return Encoded(hidden_MD.view(*input_ids.shape, -1))
+
+    def states(self, ids_T: Tensor, length_N: NDArray[np.int64]) -> Tensor:
+        """Hidden states of the last layer, T x D, of rows that lie end to end, the longest first."""
+        module = self._module
+        own = chain.from_iterable(map(parameters, module.encoder.layer))
+        table_RD = module.encoder.get_rel_embedding()
+        # Under autocast the embedding may come out narrower.
+        hidden_TD = self._embed(ids_T, length_N).to(table_RD.dtype)
+        out_TD: Tensor = _Layers.apply(self, self._cut(length_N), hidden_TD, table_RD, *own)  # type: ignore[no-untyped-call]
+        return out_TD
+
+    def means(self, ids_T: Tensor, length_N: NDArray[np.int64]) -> Tensor:
+        """Mean of the hidden states of each row, N x D; arguments as for `states`."""
+        hidden_TD = self.states(ids_T, length_N)
+        row_T = torch.from_numpy(np.repeat(np.arange(len(length_N)), length_N))
+        sum_ND = hidden_TD.new_zeros(len(length_N), hidden_TD.shape[1]).index_add(0, row_T, hidden_TD)
+        return sum_ND / torch.from_numpy(length_N)[:, None]
 
     @property
     def layers(self) -> int:
@@ -117,80 +132,78 @@ class RowEncoder:
 
     def share_out(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """``work`` of every item without graph or autocast, each in a thread of its own, the first in this one."""
-        device = self._module.device.type
 
         def alone(item: Item) -> Result:
             # A new thread does not have these from this one.
-            with torch.no_grad(), torch.autocast(device, enabled=False):
+            with torch.no_grad(), torch.autocast("cpu", enabled=False):
                 return work(item)
 
         others = [self._workers.submit(alone, item) for item in items[1:]]
         return [alone(items[0]), *(other.result() for other in others)]
 
-    def _embed(self, ids_T: Tensor, position_T: Tensor) -> Tensor:
+    def _embed(self, ids_T: Tensor, length_N: NDArray[np.int64]) -> Tensor:
         embeddings = self._module.embeddings
         hidden_TD: Tensor = embeddings.word_embeddings(ids_T)
         if embeddings.position_embeddings is not None:
-            hidden_TD = hidden_TD + embeddings.position_embeddings(position_T)
+            hidden_TD = hidden_TD + embeddings.position_embeddings(_positions(length_N))
         if embeddings.token_type_embeddings is not None:
             hidden_TD = hidden_TD + embeddings.token_type_embeddings.weight[0]
         if embeddings.embed_proj is not None:
             hidden_TD = embeddings.embed_proj(hidden_TD)
         hidden_TD = embeddings.LayerNorm(hidden_TD)
-        mask_TD = dropout_mask(hidden_TD, embeddings.dropout.p if embeddings.training else 0.0, None)
+        probability = embeddings.dropout.p if embeddings.training else 0.0
+        (mask_TD,) = dropout_masks([tuple(hidden_TD.shape)], probability, None, hidden_TD.dtype)
         return hidden_TD if mask_TD is None else hidden_TD * mask_TD
 
-    def _cut(self, mask_NL: Tensor) -> list[Part]:
-        """Rows in parts of like length, with about as many tokens each: one for each thread on the CPU, else one."""
-        width, heads = mask_NL.shape[1], self._module.config.num_attention_heads
-        length_N, order_N = mask_NL.sum(1).sort(stable=True)
-        bounds = [0, len(order_N)]
-        if mask_NL.device.type == "cpu" and self._threads > 1:
-            total_N = length_N.cumsum(0)
-            wanted = total_N[-1] * torch.arange(1, self._threads) / self._threads
-            bounds = [0, *torch.searchsorted(total_N, wanted).tolist(), len(order_N)]
+    def _cut(self, length_N: NDArray[np.int64]) -> list[Part]:
+        """Rows in a part for each thread, with about as many tokens each."""
+        heads, total_N = self._module.config.num_attention_heads, length_N.cumsum()
+        wanted = total_N[-1] * np.arange(1, self._threads) / self._threads
+        bounds = [0, *np.searchsorted(total_N, wanted).tolist(), len(length_N)]
         parts: list[Part] = []
-        first = 0
         for start, stop in pairwise(bounds):
             if start == stop:
                 continue
-            order_n, length = order_N[start:stop], int(length_N[stop - 1])
-            mask_nL = mask_NL[order_n, :length]
-            real_T = mask_nL.flatten().nonzero().squeeze(1)
-            real_nL = mask_nL.to(torch.float32)
+            length_n, length = length_N[start:stop], int(length_N[start])
+            real_nL = np.arange(length) < length_n[:, None]
+            real_T = real_nL.ravel().nonzero()[0]
+            fill_M = real_nL.ravel().cumsum() - 1
+            real = torch.from_numpy(real_nL.astype(np.float32))
+            first = int(total_N[start - 1]) if start else 0
             parts.append(
                 Part(
                     n=stop - start,
                     length=length,
                     tokens=slice(first, first + len(real_T)),
-                    place_T=order_n[real_T // length] * width + real_T % length,
-                    real_M1=real_nL.view(-1, 1),
-                    projected=_grid(real_T, mask_nL.numel(), 3 * heads),
-                    context=_grid(real_T, mask_nL.numel(), heads),
-                    padding_n1L=None if len(real_T) == mask_nL.numel() else (1 - real_nL).mul_(-1e30)[:, None],
-                    distances=self._by_distance(length, mask_NL.device),
-                    generator=torch.Generator().manual_seed(int(torch.randint(2**62, ()))) if len(bounds) > 2 else None,
+                    real_M1=real.view(-1, 1),
+                    projected=_grid(real_T, fill_M, 3 * heads),
+                    context=_grid(real_T, fill_M, heads),
+                    padding_n1L=None if len(real_T) == real_nL.size else (1 - real).mul_(-1e30)[:, None],
+                    distances=self._by_distance(length, heads),
+                    generator=torch.Generator().manual_seed(int(torch.randint(2**62, ()))),
                 )
             )
-            first += len(real_T)
         return parts
 
-    def _by_distance(self, length: int, device: torch.device) -> Distances:
+    def _by_distance(self, length: int, heads: int) -> Distances:
         """Of rows of a length, with transformers' own buckets."""
         from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 
-        if (length, device) not in self._distances:
+        if length not in self._distances:
             encoder = self._module.encoder
             buckets, farthest = encoder.position_buckets, encoder.max_relative_positions
             span = buckets if buckets > 0 else farthest
-            column_P = torch.arange(2 * length, device=device)
+            column_P = torch.arange(2 * length)
             rows_2P = torch.stack([length - 1 - column_P, column_P - (length - 1)])
             if buckets > 0:
                 rows_2P = make_log_bucket_position(rows_2P, buckets, farthest).long()
             rows_2P = (rows_2P + span).clamp(0, 2 * span - 1)
             first, last = int(rows_2P.min()), int(rows_2P.max())
-            self._distances[length, device] = Distances(rows_2P[0] - first, rows_2P[1] - first, slice(first, last + 1))
-        return self._distances[length, device]
+            # Of each row of the table, the heads' queries come first, then their keys.
+            head_2h = torch.arange(2 * heads).view(2, heads).flip(0)
+            row_2hP = (rows_2P[:, None] - first) * 2 * heads + head_2h[:, :, None]
+            self._distances[length] = Distances(row_2hP.flatten(), slice(first, last + 1))
+        return self._distances[length]
 
 
 class _Layers(torch.autograd.Function):
@@ -206,8 +219,9 @@ class _Layers(torch.autograd.Function):
 
         def through(part: Part) -> tuple[Tensor, list[Saved]]:
             out_TD, kept = hidden_TD[part.tokens], []
-            for of_layer in weights:
-                out_TD, saved = forward(out_TD, table_RD, of_layer, shape, part)
+            masks = draw_masks(layers, table_RD, shape, part)
+            for of_layer, own_masks in zip(weights, masks, strict=True):
+                out_TD, saved = forward(out_TD, table_RD, of_layer, shape, part, own_masks)
                 kept.append(saved)
             return out_TD, kept
 
@@ -237,8 +251,14 @@ class _Layers(torch.autograd.Function):
         return None, None, torch.cat(dhidden), *total
 
 
-def _grid(real_T: Tensor, size: int, times: int) -> Grid:
-    head_k = torch.arange(times, device=real_T.device)
-    fill_M = real_T.new_zeros(size).index_copy_(0, real_T, torch.arange(len(real_T), device=real_T.device))
+def _positions(length_N: NDArray[np.int64]) -> Tensor:
+    """Where in its row each token stands, T."""
+    begin_N = length_N.cumsum() - length_N
+    return torch.from_numpy(np.arange(length_N.sum()) - np.repeat(begin_N, length_N))
+
+
+def _grid(real_T: NDArray[np.int64], fill_M: NDArray[np.int64], times: int) -> Grid:
+    head_k = np.arange(times)
     fill_kM = fill_M * times + head_k[:, None]
-    return Grid(fill_kM.flatten(), (real_T[:, None] + head_k * size).flatten())
+    place_Tk = real_T[:, None] + head_k * len(fill_M)
+    return Grid(torch.from_numpy(fill_kM.ravel()), torch.from_numpy(place_Tk.ravel()))

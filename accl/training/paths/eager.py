@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from accl.data.sampler import Draw
 from accl.method.model import ModelOutput
-from accl.training.device import seed_step, to_device
+from accl.training.device import Labels, seed_step, to_device
 from accl.training.optim import make_optimizer
-from accl.training.paths.heads import account, learn_heads, open_bank
+from accl.training.paths.heads import Learnt, account, learn_heads, open_bank
 from accl.training.setup import Workbench
 
 
@@ -47,20 +47,28 @@ class EagerPath:
             ``(*FIGURES, "grad_norm")`` of the batch, on the device, not waited for.
         """
         bench = self.bench
-        config = bench.config
-        batch = to_device(bench.assembler.batch(draw.questions, draw.option_order), bench.placement.device)
-        seed_step(config.train.seed, step, bench.placement.device)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         open_bank(bench, step)
-        with bench.placement.autocasting():
-            pooled_ND = bench.model.pooled(batch.chunks, batch.place_N)
-        learnt = learn_heads(bench, pooled_ND, batch.labels)
+        seed_step(bench.config.train.seed, step, bench.placement.device)
+        pooled_ND, labels = self._pooled(draw)
+        learnt = learn_heads(bench, pooled_ND, labels)
         torch.autograd.backward(pooled_ND, learnt.shared_ND.grad)
-        norm = nn.utils.clip_grad_norm_(self._parameters, config.optim.max_grad_norm)
+        return torch.cat(self._conclude(learnt))
+
+    def _pooled(self, draw: Draw) -> tuple[Tensor, Labels]:
+        """The encoder's features of every sequence of a draw."""
+        bench = self.bench
+        batch = to_device(bench.assembler.batch(draw.questions, draw.option_order), bench.placement.device)
+        with bench.placement.autocasting():
+            return bench.model.pooled(batch.chunks, batch.place_N), batch.labels
+
+    def _conclude(self, learnt: Learnt) -> tuple[Tensor, Tensor]:
+        """Update by the gradients, which are dropped, and show the batch; its figures, and the gradients' norm, 1."""
+        norm = nn.utils.clip_grad_norm_(self._parameters, self.bench.config.optim.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return torch.cat([account(bench, learnt), norm.detach().float().reshape(1)])
+        return account(self.bench, learnt), norm.detach().float().reshape(1)
 
     def forward(self, questions: NDArray[np.int64]) -> ModelOutput:
         """The model's output for some questions, as evaluation needs it."""

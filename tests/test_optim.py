@@ -1,0 +1,100 @@
+"""One optimizer over joined memory, held against torch's AdamW and clipping."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from accl.config import Optim, resolve
+from accl.training.optim import JoinedAdamW, make_optimizer
+
+RATES = [1e-2, 2e-2, 5e-3, 1e-2]
+
+
+class Net(nn.Module):
+    """Matrices, a vector of odd size, an embedding, and a layer that no loss reaches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(5, 7)
+        self.first, self.second, self.idle = nn.Linear(7, 3), nn.Linear(3, 1), nn.Linear(2, 2)
+
+    def loss(self, seed: int) -> Tensor:
+        ids_N = torch.randint(5, (6,), generator=torch.Generator().manual_seed(seed))
+        result: Tensor = self.second(torch.tanh(self.first(self.table(ids_N)))).square().sum()
+        return result
+
+
+def settings(**changed: float) -> Optim:
+    return resolve("full", "demo", [f"optim.{key}={value}" for key, value in changed.items()]).config.optim
+
+
+def net() -> Net:
+    torch.manual_seed(0)
+    return Net()
+
+
+def joined_steps(model: Net, optimizer: JoinedAdamW, steps: range) -> list[float]:
+    norms = []
+    for step in steps:
+        for group in optimizer.param_groups:
+            group["lr"] = RATES[step]
+        model.loss(step).backward()  # type: ignore[no-untyped-call]
+        norms.append(float(optimizer.step()))
+    return norms
+
+
+@pytest.mark.parametrize("max_norm", [0.05, 1000.0])
+def test_joined_parameters_take_the_steps_of_clipping_and_adamw(max_norm: float) -> None:
+    config = settings(weight_decay=0.1, max_grad_norm=max_norm)
+    reference, model = net(), net()
+    theirs, ours = make_optimizer(reference, config), JoinedAdamW(model, config)
+    expected = []
+    for step, rate in enumerate(RATES):
+        for group in theirs.param_groups:
+            group["lr"] = rate
+        reference.loss(step).backward()  # type: ignore[no-untyped-call]
+        expected.append(float(nn.utils.clip_grad_norm_(reference.parameters(), max_norm)))
+        theirs.step()
+        theirs.zero_grad(set_to_none=True)
+    assert joined_steps(model, ours, range(len(RATES))) == pytest.approx(expected, rel=1e-5)
+    torch.testing.assert_close(dict(model.named_parameters()), dict(reference.named_parameters()))
+    assert all(parameter.grad is None for parameter in model.parameters())
+    for mine, other in zip(model.parameters(), reference.parameters(), strict=True):
+        assert ours.state[mine].keys() == theirs.state[other].keys()
+        for name, value in ours.state[mine].items():
+            torch.testing.assert_close(value, theirs.state[other][name])
+
+
+def test_what_no_loss_reaches_does_not_decay_either() -> None:
+    model = net()
+    before = model.idle.weight.clone()
+    joined_steps(model, JoinedAdamW(model, settings(weight_decay=0.1)), range(2))
+    assert torch.equal(model.idle.weight, before)
+
+
+def test_a_parameter_that_is_learnt_later_is_refused() -> None:
+    model = net()
+    optimizer = JoinedAdamW(model, settings())
+    joined_steps(model, optimizer, range(1))
+    model.idle.weight.grad = torch.ones_like(model.idle.weight)
+    with pytest.raises(AssertionError, match="from the first step on or never"):
+        joined_steps(model, optimizer, range(1, 2))
+
+
+def test_with_weights_and_moments_put_back_it_goes_on_to_the_bit() -> None:
+    whole, model = net(), net()
+    joined_steps(whole, JoinedAdamW(whole, settings()), range(4))
+    before = JoinedAdamW(model, settings())
+    joined_steps(model, before, range(2))
+    again = net()
+    again.load_state_dict(model.state_dict())
+    after = JoinedAdamW(again, settings())
+    for own, held in zip(again.parameters(), model.parameters(), strict=True):
+        if held in before.state:
+            after.state[own] = {name: value.clone() for name, value in before.state[held].items()}
+    joined_steps(again, after, range(2, 4))
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), whole.parameters(), strict=True))
+    addresses = [parameter.data_ptr() % 64 for parameter in again.parameters()]
+    assert addresses == [0] * len(addresses)

@@ -15,7 +15,7 @@ from accl.fast.flat import FlatAdamW, FlatParameters
 # Sections of the parameters, in the order of the memory: decayed ones outside of the layers, the layers' matrices and
 # vectors, other ones that do not decay, the word embedding.
 OTHERS, MATRICES, VECTORS, PLAIN, WORDS = range(5)
-# Of the device's multiprocessors, those that update the words; the heads need the others.
+# Of the device's multiprocessors, those that update the words. The heads' products want clusters of eight free ones.
 SHARE = 0.5
 
 
@@ -23,7 +23,7 @@ class Overdue:
     """Does what is owed, in the order in which a forward pass needs it.
 
     Args:
-        layers: elements of each layer's matrices, as many in each. side: a stream for what the pass need not wait for.
+        layers: their number; the matrices of each take the same room. side: a stream for what runs beside the pass.
     """
 
     def __init__(self, adamw: FlatAdamW, flat: FlatParameters, layers: int, side: torch.cuda.Stream) -> None:

@@ -9,7 +9,6 @@ import math
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from accl.method.confusion import Addition, accumulate, membership
@@ -157,14 +156,10 @@ def draw_shares(p_K: Tensor, places: int | None) -> Tensor:
         return possible_K.double() / places
     # Outside of torch, whose operations on so few numbers take ten times as long, while a GPU may be waiting.
     rate_K = p_K.numpy()
-
-    def inclusions(c: float) -> NDArray[np.float64]:
-        return -np.expm1(-c * rate_K)
-
-    low, high = 0.0, 1.0
-    while inclusions(high).sum() < places and high < 1e300:
-        high *= 2
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if inclusions(middle).sum() < places else (low, middle)
-    return torch.from_numpy(inclusions(high)) / places
+    c, further = 0.0, float(places)
+    # Newton's steps on a concave rise come from below and never pass the root: they end where rounding ends them.
+    while further > c:
+        c = further
+        silent_K = np.exp(-c * rate_K)
+        further = c + (places - (1 - silent_K).sum()) / max((rate_K * silent_K).sum(), np.finfo(np.float64).tiny)
+    return torch.from_numpy(-np.expm1(-c * rate_K)) / places

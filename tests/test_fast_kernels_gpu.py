@@ -460,3 +460,45 @@ def test_adamw_over_flat_parameters_is_torchs(max_norm: float) -> None:
             wanted = reference.state[theirs[name]][leaf]
             torch.testing.assert_close(optimizer.state[parameter][leaf], wanted, rtol=1e-5, atol=1e-7)
         assert float(optimizer.state[parameter]["step"]) == 20
+
+
+def test_an_update_done_piece_by_piece_is_the_whole_one_and_writes_nowhere_else() -> None:
+    from accl.fast.flat import FlatAdamW, FlatParameters
+    from accl.fast.overdue import MATRICES, VECTORS, WORDS, Overdue
+
+    torch.manual_seed(0)
+    shapes = [[(64, 8)], [(64, 64), (64, 64)], [(64,)], [(100, 64)], [(128, 64)]]
+    flat = FlatParameters([[nn.Parameter(torch.randn(s, device=DEVICE)) for s in section] for section in shapes])
+    first, end = flat.bounds[MATRICES], flat.bounds[WORDS]
+    room = torch.full((end - first + 20_000,), 7.0, dtype=torch.bfloat16, device=DEVICE)
+    narrow, rates = room[: end - first], torch.zeros(4, dtype=torch.float64, device=DEVICE)
+    adamw = FlatAdamW(
+        flat, decayed=VECTORS, weight_decay=0.1, max_norm=1.0, narrow=narrow, narrow_section=MATRICES, rates=rates
+    )
+    overdue = Overdue(adamw, flat, 2, torch.cuda.Stream(DEVICE))  # type: ignore[no-untyped-call]
+    parts = flat.values, flat.gradients, adamw.first, adamw.second
+    flat.gradients.normal_()
+    adamw.first.normal_()
+    adamw.second.uniform_()
+    adamw.norm.fill_(3.0)
+    before = [part.clone() for part in parts]
+    adamw.owe(3, 0.1)
+    adamw.settle()
+    expected = [part.clone() for part in parts]
+    assert not torch.equal(expected[0], before[0])
+
+    for part, value in zip(parts, before, strict=True):
+        part.copy_(value)
+    adamw.owe(3, 0.1)
+    rates.copy_(torch.tensor(adamw.owed, dtype=torch.float64))
+    overdue.begin()
+    overdue.others()
+    overdue.before(0)
+    overdue.before(1)
+    overdue.words()
+    overdue.end()
+    flat.section(flat.gradients, MATRICES).zero_()  # written by the next backward pass, not added to
+    for part, value in zip(parts, expected, strict=True):
+        assert torch.equal(part, value)
+    assert torch.equal(narrow, flat.values[first:end].bfloat16())
+    assert (room[end - first :] == 7).all()

@@ -80,6 +80,7 @@ class FastDeberta:
             config.attention_probs_dropout_prob,
         )
         self._reaches: dict[int, Reach] = {}
+        self._asides = Aside(narrow.device), Aside(narrow.device)
 
     def prepare(self, reach: int) -> None:
         """Lay the position table out for a reach; before a step with it is captured."""
@@ -110,6 +111,7 @@ class FastDeberta:
         table_WD = positions.rel_embeddings.weight.data
         tokens, (rows, width) = len(ids_T), table_WD.shape
         seed, dropout = stream.seed, shape.hidden_dropout
+        assert (tokens + rows) * 3 * width < 2**31, "offsets in the kernels are of 32 bits"
         joined = torch.empty(tokens + rows, width, dtype=self._dtype, device=self._device)
         embedded = embed(
             ids_T, self._words, words.weight.data, words.bias.data, words.eps, seed, self._site, dropout,
@@ -141,7 +143,7 @@ class FastDeberta:
         size = (2, shared.shape.heads, len(dx), len(shared.reach.row))
         rooms = [Room(torch.empty(size, dtype=self._dtype, device=device)) for _ in range(2)]
         dtable = torch.zeros_like(self._no_residual)
-        back = Back(shared, Aside(device), Aside(device), (rooms[0], rooms[1]), dtable)
+        back = Back(shared, *self._asides, (rooms[0], rooms[1]), dtable)
         squares = []
         for number in reversed(range(len(self._layers))):
             dx, found = layers.backward(dx, track.layers.pop(), back, self._layers[number], number)

@@ -80,7 +80,7 @@ class FlatAdamW(torch.optim.Optimizer):
 
     Args:
         decayed: the first so many sections decay. narrow: a copy, in a narrower type, of the sections from
-            ``narrow_section`` on, as many as it holds; None for none.
+            ``narrow_section`` on, whole ones of what `apply` is given; None for none.
         rates: four float64 on the device, of `accl.fast.adamw.Rule`; whoever replays a captured `apply` fills them with
             what is ``owed`` before.
     """
@@ -154,6 +154,7 @@ class FlatAdamW(torch.optim.Optimizer):
         flat, narrow = self._flat, None
         if self._narrow is not None and self._narrow_first <= begin < self._narrow_first + self._narrow.numel():
             narrow = self._narrow[begin - self._narrow_first : end - self._narrow_first]
+            assert len(narrow) == end - begin, "the narrow copy ends within what is updated"
         decay = self._weight_decay if end <= self._decayed_end else 0.0
         p, g, m, v = (part[begin:end] for part in (flat.values, flat.gradients, self.first, self.second))
         adamw(p, g, m, v, narrow, decay, self.rule, clear, units)

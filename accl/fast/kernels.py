@@ -176,7 +176,7 @@ def gelu_backward(dout: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
     return din, partial
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "part_rows"])
 def _column_sums(in_ptr, out_ptr, rows, columns, part_rows, BLOCK: tl.constexpr, ROWS: tl.constexpr):
     part = tl.program_id(1)
     c = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)

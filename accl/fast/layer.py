@@ -1,7 +1,7 @@
 """One layer of DeBERTa-v2 and -v3 over packed sequences: forward and backward pass by hand, on the GPU.
 
-Matrix products are cuBLAS's, everything between them is in `accl.fast.kernels`, `accl.fast.attention` and
-`accl.fast.tables`. Parameter gradients are written where `accl.fast.flat` keeps them, not accumulated.
+Matrix products are cuBLAS's and GELU torch's, all else between them is in `accl.fast.kernels`, `accl.fast.attention`
+and `accl.fast.tables`. Parameter gradients are written where `accl.fast.flat` keeps them, not accumulated.
 """
 
 from __future__ import annotations

@@ -35,15 +35,16 @@ class Overdue:
         self._units = int(units * SHARE)
 
     def begin(self) -> None:
-        """What embeddings need, and beside it the first layer's matrices."""
+        """What embeddings and the position table need, and beside it the first layer's matrices."""
         bounds = self._flat.bounds
+        self._ready = []
         self._side.wait_stream(torch.cuda.current_stream())
         self._layer(0)
         # Gradients that the backward pass adds to, not writes, begin at 0.
         self._adamw.apply(bounds[VECTORS], bounds[WORDS], clear=True)
 
     def others(self) -> None:
-        """What the position table and the heads need, and then beside them the other layers' matrices.
+        """The heads' matrices, and then beside what follows those of the other layers.
 
         The words were embedded as if they were up to date (`accl.fast.embedding.embed`): they have time.
         """
@@ -67,7 +68,6 @@ class Overdue:
     def end(self) -> None:
         """Wait for all of it."""
         wait(self._done)
-        self._ready.clear()
 
     def _layer(self, number: int) -> None:
         begin, end = self._flat.bounds[MATRICES], self._flat.bounds[VECTORS]

@@ -92,8 +92,8 @@ def _to_distances(
     # Sequences come longest first: those that reach as far as these distances are the first ones.
     nearest = tl.maximum(tl.maximum(at - REACH, REACH - at - OTHERS + 1), 0)
     begin = part * PART
-    any = begin + tl.arange(0, PART)
-    length = tl.load(end_ptr + any, mask=any < T, other=0) - tl.load(start_ptr + any, mask=any < T, other=0)
+    around = begin + tl.arange(0, PART)
+    length = tl.load(end_ptr + around, mask=around < T, other=0) - tl.load(start_ptr + around, mask=around < T, other=0)
     end = begin + tl.sum((length > nearest).to(tl.int32), 0)
     for block in range(begin, end, BLOCK):
         t = block + tl.arange(0, BLOCK)
@@ -107,7 +107,7 @@ def _to_distances(
     tl.store(out_ptr + place, total.to(out_ptr.dtype.element_ty))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["parts"])
 def _collect(
     parts_ptr, first_ptr, end_ptr, dqkv_ptr, T, parts,
     WIDTH: tl.constexpr, DISTANCES: tl.constexpr, BLOCK: tl.constexpr, MOST: tl.constexpr,
@@ -164,6 +164,11 @@ def look_up_to_tokens(dtable: Tensor, qkv: Tensor, stream: Stream, reach: Reach,
     )
 
 
+def part_of(tokens: int) -> int:
+    """Tokens of a part of a stream, see `PARTS`."""
+    return max(PART_TOKENS, int(triton.next_power_of_2(triton.cdiv(tokens, PARTS))))
+
+
 def look_up_to_table(dtable: Tensor, qkv: Tensor, stream: Stream, reach: Reach, dqkv: Tensor) -> None:
     """The part that goes to the position table, written to its rows of ``dqkv``; the table's values get 0.
 
@@ -172,7 +177,7 @@ def look_up_to_table(dtable: Tensor, qkv: Tensor, stream: Stream, reach: Reach, 
     """
     heads, tokens, distances = dtable.shape[1:]
     width, rows = qkv.shape[1] // 3, len(reach.first)
-    part = max(PART_TOKENS, triton.next_power_of_2(triton.cdiv(tokens, PARTS)))
+    part = part_of(tokens)
     parts = qkv.new_empty(triton.cdiv(tokens, part), 2, distances, width)
     _to_distances[(heads, distances // DISTANCES, 2 * len(parts))](
         dtable, qkv, stream.start_T, stream.end_T, parts, PART=part,

@@ -161,5 +161,6 @@ def draw_shares(p_K: Tensor, places: int | None) -> Tensor:
     while further > c:
         c = further
         silent_K = np.exp(-c * rate_K)
-        further = c + (places - (1 - silent_K).sum()) / max((rate_K * silent_K).sum(), np.finfo(np.float64).tiny)
+        slope = max((rate_K * silent_K).sum(), np.finfo(np.float64).tiny)
+        further = min(c + (places - (1 - silent_K).sum()) / slope, 1e300)
     return torch.from_numpy(-np.expm1(-c * rate_K)) / places

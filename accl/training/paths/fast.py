@@ -27,6 +27,7 @@ from accl.fast.flat import NOTHING, FlatAdamW, FlatParameters
 from accl.fast.kernels import unpack
 from accl.fast.overdue import MATRICES, VECTORS, WORDS, Overdue
 from accl.fast.parameters import matrices, vectors
+from accl.fast.tables import part_of
 from accl.method.model import ModelOutput
 from accl.training.device import seed_step
 from accl.training.optim import decays
@@ -68,7 +69,8 @@ class FastPath:
         # In the order of `accl.fast.overdue`.
         sections = [[p for p, decay in others if decay], inner, small, [p for p, decay in others if not decay], words]
         self._flat = flat = FlatParameters(sections)
-        first, end = flat.bounds[MATRICES], flat.bounds[VECTORS + 1]
+        # Whole pieces of what `Overdue` updates at a time, though nobody reads what lies behind the vectors.
+        first, end = flat.bounds[MATRICES], flat.bounds[WORDS]
         computed = bench.placement.autocast or torch.float32
         narrow = flat.values[first:end] if computed == torch.float32 else flat.values[first:end].to(computed)
         self._adamw = FlatAdamW(
@@ -87,6 +89,8 @@ class FastPath:
         # What nothing waits for gives way to the rest.
         self._main = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
         self._side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        # Once for all graphs: torch has few streams, and cuBLAS keeps memory for each that it has seen.
+        self._aside = Aside(device)
         self._overdue = Overdue(self._adamw, flat, encoder.config.num_hidden_layers, self._side)
 
     def warm_up(self, progress: Callable[[int, int], None]) -> None:
@@ -163,7 +167,7 @@ class FastPath:
         inputs, segments = self._inputs, self._packer.segments
         hidden_TD, track = self._encoder.learn(*self._stream(inputs, size), size[1], self._overdue)
         pooled_ND = means(hidden_TD, inputs.begin, segments, inputs.place)
-        learnt = learn_heads(self.bench, pooled_ND, inputs.labels, Aside(inputs.device))
+        learnt = learn_heads(self.bench, pooled_ND, inputs.labels, self._aside)
         main = torch.cuda.current_stream()
         # Beside the encoder's backward pass: many small kernels that nothing in this step waits for.
         self._side.wait_stream(main)
@@ -187,7 +191,7 @@ class FastPath:
     def _capture(self, size: Size) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         self.settle()
         self._encoder.prepare(size[1])
-        if size[1] not in {reach for _, reach in self._graphs}:
+        if _variant(size) not in {_variant(known) for known in self._graphs}:
             self._compile(size)
         graph = torch.cuda.CUDAGraph()
         # Graphs run one after the other, so they can share their memory. Other threads may go on meanwhile.
@@ -206,6 +210,12 @@ class FastPath:
                 self._flat.gradients.zero_()
             torch.cuda.current_stream().wait_stream(self._main)
             torch.cuda.synchronize()
+
+
+def _variant(size: Size) -> tuple[int, int]:
+    """What kernels are compiled for."""
+    tokens, reach = size
+    return reach, part_of(tokens)
 
 
 def stream_length(tokens: int) -> int:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import get_args
 
 import pytest
 import torch
-import torch.nn.functional as F
+from embeddings import unit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytorch_metric_learning.losses import SupConLoss
@@ -23,41 +22,6 @@ from accl.method.contrastive import (
 
 DENOMINATORS: tuple[Denominator, ...] = get_args(Denominator)
 EVERY_FORM = pytest.mark.parametrize("denominator", DENOMINATORS)
-
-
-def unit(count: int, dim: int, seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return F.normalize(torch.randn(count, dim, generator=generator, dtype=torch.float64), dim=-1).to(dtype)
-
-
-def reference(
-    z: list[list[float]],
-    task: list[int],
-    text: list[int],
-    weight: list[float],
-    temperature: float,
-    denominator: Denominator,
-    bank: tuple[list[list[float]], list[int], list[int], list[bool]] = ([], [], [], []),
-) -> tuple[float, list[bool]]:
-    """The docstring's formula, one pair at a time in Python's own floats."""
-    candidates = list(zip(z, task, text, [t >= 0 for t in task], strict=True)) + list(zip(*bank, strict=True))
-    total, norm, counted = 0.0, 0.0, []
-    for i in range(len(z)):
-        positive, negative = [], []
-        for j, (other, other_task, other_text, usable) in enumerate(candidates):
-            if j == i or not usable or task[i] < 0 or other_text == text[i]:
-                continue
-            similarity = sum(a * b for a, b in zip(z[i], other, strict=True)) / temperature
-            (positive if other_task == task[i] else negative).append(similarity)
-        counted.append(bool(positive and negative))
-        if not counted[-1]:
-            continue
-        below = negative if denominator == "negatives" else negative + positive
-        top = max(below)
-        log_sum = top + math.log(sum(math.exp(s - top) for s in below))
-        total += weight[i] * -sum(s - log_sum for s in positive) / len(positive)
-        norm += weight[i]
-    return (total / norm if norm else 0.0), counted
 
 
 # --- references
@@ -85,41 +49,6 @@ def test_all_in_the_denominator_is_pytorch_metric_learnings_supcon(
     unit_z = z.detach()
     ours_grad = ours_grad - (ours_grad * unit_z).sum(-1, keepdim=True) * unit_z
     torch.testing.assert_close(ours_grad, theirs_grad, rtol=1e-4, atol=1e-6)
-
-
-@EVERY_FORM
-@settings(max_examples=40, deadline=None)
-@given(data=st.data(), with_bank=st.booleans())
-def test_it_is_the_written_formula_with_weights_bank_duplicates_and_questions_without_task(
-    denominator: Denominator, data: st.DataObject, with_bank: bool
-) -> None:
-    count = data.draw(st.integers(2, 12))
-    task = data.draw(st.lists(st.integers(-1, 3), min_size=count, max_size=count))
-    text = data.draw(st.lists(st.integers(0, 9), min_size=count, max_size=count))
-    weight = data.draw(st.lists(st.sampled_from([0.0, 0.1, 0.5, 1.0]), min_size=count, max_size=count))
-    seed = data.draw(st.integers(0, 2**16))
-    z = unit(count, 5, seed)
-    bank, plain = None, ([], [], [], [])
-    if with_bank:
-        slots = data.draw(st.integers(1, 10))
-        bank_task = data.draw(st.lists(st.integers(0, 3), min_size=slots, max_size=slots))
-        bank_text = data.draw(st.lists(st.integers(0, 9), min_size=slots, max_size=slots))
-        filled = data.draw(st.lists(st.booleans(), min_size=slots, max_size=slots))
-        bank_z = unit(slots, 5, seed + 1)
-        bank = Candidates(bank_z, torch.tensor(bank_task), torch.tensor(bank_text), torch.tensor(filled))
-        plain = (bank_z.tolist(), bank_task, bank_text, filled)
-    result = contrastive_loss(
-        z,
-        torch.tensor(task),
-        torch.tensor(text),
-        torch.tensor(weight, dtype=torch.float64),
-        temperature=0.07,
-        denominator=denominator,
-        bank=bank,
-    )
-    loss, counted = reference(z.tolist(), task, text, weight, 0.07, denominator, plain)
-    assert result.counted_B.tolist() == counted
-    assert result.loss.item() == pytest.approx(loss, rel=1e-9, abs=1e-12)
 
 
 @EVERY_FORM

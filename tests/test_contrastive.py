@@ -6,19 +6,13 @@ from typing import get_args
 
 import pytest
 import torch
-from embeddings import unit
+from embeddings import contrastive_loss, unit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytorch_metric_learning.losses import SupConLoss
 from torch import Tensor
 
-from accl.method.contrastive import (
-    Candidates,
-    Denominator,
-    UncertaintyWeight,
-    contrastive_loss,
-    uncertainty_weights,
-)
+from accl.method.contrastive import Candidates, Denominator, UncertaintyWeight, uncertainty_weights
 
 DENOMINATORS: tuple[Denominator, ...] = get_args(Denominator)
 EVERY_FORM = pytest.mark.parametrize("denominator", DENOMINATORS)

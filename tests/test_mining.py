@@ -7,12 +7,12 @@ from typing import get_args
 
 import pytest
 import torch
-from embeddings import unit
+from embeddings import contrastive_loss, unit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from accl.method.contrastive import Candidates, Denominator, contrastive_loss
+from accl.method.contrastive import Candidates, Denominator
 from accl.method.mining import Negatives, check_negatives, debiased_log_sum, hardest, log_sum, semi_hard
 
 FORMS: list[tuple[str, float]] = [

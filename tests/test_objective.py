@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from embeddings import contrastive_loss
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from accl.config import Loss
-from accl.method.contrastive import contrastive_loss, uncertainty_weights
+from accl.method.contrastive import uncertainty_weights
 from accl.method.model import ContrastiveCurriculumModel, Head, ModelOutput
 from accl.method.representation import alignment_and_uniformity, quantiles
 from accl.training.objective import FIGURES, Objective, objective

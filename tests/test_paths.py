@@ -8,12 +8,13 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from embeddings import contrastive_loss
 from torch import Tensor, nn
 
 from accl.config import resolve
 from accl.data.packed import Packer
 from accl.errors import ConfigError
-from accl.method.contrastive import MemoryBank, contrastive_loss
+from accl.method.contrastive import MemoryBank
 from accl.store.reader import Follower
 from accl.store.rundir import RunDir
 from accl.training.device import to_device

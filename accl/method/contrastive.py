@@ -58,73 +58,6 @@ class Candidates:
     filled_M: Tensor
 
 
-@dataclass(frozen=True)
-class ContrastiveOutput:
-    """The loss (scalar, fp32) and what it was made of.
-
-    Attributes:
-        loss: weighted mean over the anchors that count; 0 when there is none.
-        counted_B: anchors that have a positive and, after mining, a negative.
-    """
-
-    loss: Tensor
-    counted_B: Tensor
-
-
-def contrastive_loss(
-    z_BD: Tensor,
-    task_B: Tensor,
-    text_B: Tensor,
-    weight_B: Tensor,
-    *,
-    temperature: float,
-    denominator: Denominator = "negatives",
-    negatives: str = "all",
-    parameter: float = math.nan,
-    bank: Candidates | None = None,
-) -> ContrastiveOutput:
-    """Uncertainty-weighted contrastive loss of a batch.
-
-    With s_ij = z_i . z_j / tau, positives P(i) of the same task and negatives N(i) of other tasks,
-    neither containing i itself nor a question of equal text:
-
-        l_i = - 1/|P(i)| sum_{p in P(i)} ( s_ip - logsumexp_{a in A(i)} s_ia )
-        L   = sum_i w_i l_i / sum_i w_i          over i with P(i) and N(i) not empty
-
-    where A(i) is N(i) for the denominator ``negatives`` (unbounded below) or P(i) and N(i) for ``all``. Mining
-    changes N(i), among batch and bank together; what it chooses by gets no gradient:
-
-        all               every negative
-        hardest(k)        the k most similar
-        semi_hard(margin) those with c_i - margin < cos(z_i, z_n) < c_i, c_i the mean cosine with P(i)
-        debiased(prior)   every negative, their sum of exponentials replaced by
-                          |N(i)| max{ (mean_N e^s - prior * mean_P e^s) / (1 - prior), e^{-1/tau} }
-
-    Args:
-        z_BD: unit embeddings of the anchors; any float type, computed in at least fp32.
-        task_B: task index of each; below 0 for a question without task, which is left out altogether.
-        text_B: an id that equal texts share: such pairs are neither positive nor negative.
-        weight_B: w_i, without gradient.
-        temperature: tau > 0.
-        negatives: one of the four, see `accl.method.mining` for each and its source. parameter: its number in brackets.
-        bank: further candidates, which get no gradient.
-
-    Raises:
-        ValueError: ``negatives`` is unknown or its parameter out of range.
-    """
-    output = anchor_losses(
-        z_BD,
-        task_B,
-        text_B,
-        temperature=temperature,
-        denominator=denominator,
-        negatives=negatives,
-        parameter=parameter,
-        bank=bank,
-    )
-    return ContrastiveOutput(weighted_mean(*output, weight_B), output[1])
-
-
 def anchor_losses(
     z_BD: Tensor,
     task_B: Tensor,
@@ -136,9 +69,33 @@ def anchor_losses(
     parameter: float = math.nan,
     bank: Candidates | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """l_i of `contrastive_loss`, and which anchors count; what it does not say of the others is finite.
+    """The contrastive loss of each anchor, B, and which anchors count; what it says of the others is finite.
 
-    Arguments and errors as there. Apart from the weights, so that it need not wait for them.
+    With s_ij = z_i . z_j / tau, positives P(i) of the same task and negatives N(i) of other tasks,
+    neither containing i itself nor a question of equal text:
+
+        l_i = - 1/|P(i)| sum_{p in P(i)} ( s_ip - logsumexp_{a in A(i)} s_ia )
+
+    where A(i) is N(i) for the denominator ``negatives`` (unbounded below) or P(i) and N(i) for ``all``. An anchor
+    counts if P(i) and N(i) are not empty. Mining changes N(i), among batch and bank together; what it chooses by gets
+    no gradient:
+
+        all               every negative
+        hardest(k)        the k most similar
+        semi_hard(margin) those with c_i - margin < cos(z_i, z_n) < c_i, c_i the mean cosine with P(i)
+        debiased(prior)   every negative, their sum of exponentials replaced by
+                          |N(i)| max{ (mean_N e^s - prior * mean_P e^s) / (1 - prior), e^{-1/tau} }
+
+    Args:
+        z_BD: unit embeddings of the anchors; any float type, computed in at least fp32.
+        task_B: task index of each; below 0 for a question without task, which is left out altogether.
+        text_B: an id that equal texts share: such pairs are neither positive nor negative.
+        temperature: tau > 0.
+        negatives: one of the four, see `accl.method.mining` for each and its source. parameter: its number in brackets.
+        bank: further candidates, which get no gradient.
+
+    Raises:
+        ValueError: ``negatives`` is unknown or its parameter out of range.
     """
     check_negatives(negatives, parameter)
     z_BD = z_BD if z_BD.dtype == torch.float64 else z_BD.float()
@@ -175,7 +132,11 @@ def anchor_losses(
 
 
 def weighted_mean(loss_B: Tensor, counted_B: Tensor, weight_B: Tensor) -> Tensor:
-    """L of `contrastive_loss`: the mean of l_i, weighted, over the anchors that count; 0 when there is none."""
+    """The loss of a batch: L = sum_i w_i l_i / sum_i w_i over the anchors that count, scalar; 0 when there is none.
+
+    Args:
+        loss_B, counted_B: see `anchor_losses`, which need not wait for the weights. weight_B: w_i, without gradient.
+    """
     # All-zero weights (every answer certain) stay 0. What does not count is finite, and so adds nothing.
     weight_B = F.normalize(weight_B.to(loss_B.dtype) * counted_B, p=1, dim=0, eps=torch.finfo(loss_B.dtype).tiny)
     return (weight_B * loss_B).sum()

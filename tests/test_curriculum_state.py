@@ -152,7 +152,7 @@ def test_a_policy_that_never_acts_says_why() -> None:
 def test_all_matrices_are_kept_under_every_policy_and_masked_where_never_observed() -> None:
     state = state_of("uniform", tasks=7)  # the seventh is never drawn
     advance(state, range(1, 21))
-    matrices = {kind: (np.array(m).reshape(7, 7), np.array(c).reshape(7, 7)) for kind, m, c in state.matrices()}
+    matrices = {kind: (value_KK.numpy(), count_KK.numpy()) for kind, (value_KK, count_KK) in state.matrices().items()}
     assert list(matrices) == ["similarity", "literal", "prototype"]
     for kind, (matrix, counts) in matrices.items():
         assert np.array_equal(np.isnan(matrix), counts == 0), kind

@@ -74,6 +74,8 @@ def test_a_finished_run_has_recorded_everything(full_run: RunDir) -> None:
     assert {"floor/test/majority_letter", "floor/validation/longest_option"} <= set(follower.meta)
     assert follower.system["rss"][1]
     assert any("random weights" in event.message for event in follower.events)
+    (ready,) = (event.message for event in follower.events if event.kind == "ready")
+    assert 0 < float(ready.removeprefix("ready for the first step ").split()[0]) < 240
 
 
 def test_predictions_agree_with_the_reported_accuracy(full_run: RunDir) -> None:

@@ -17,10 +17,11 @@ from accl.bench.work import Shape, lengths_of, live_parameters, shape_of
 from accl.data.sampler import Draw
 from accl.training.device import make_repeatable
 from accl.training.optim import learning_rate
+from accl.training.outbox import Outbox
 from accl.training.paths.choose import StepPath, choose
 from accl.training.setup import Workbench, build, make_sampler
 
-# How often the training loop brings waiting figures to the host.
+# How often the training loop lets waiting figures leave the device.
 FIGURES_EVERY = 50
 
 
@@ -52,6 +53,7 @@ class Loop:
 
     def __init__(self, bench: Workbench, path: StepPath, course: Course) -> None:
         self.bench, self.path, self.course = bench, path, course
+        self.outbox = Outbox(bench.placement.device)
 
     def run(self, steps: int) -> list[Draw]:
         """Take the first ``steps`` steps of the course; returns what was drawn."""
@@ -64,11 +66,18 @@ class Loop:
             pending.append(self.path.step(step, draw, learning_rate(bench.config.optim, step, bench.total_steps)))
             drawn.append(draw)
             if len(pending) == FIGURES_EVERY:
-                pending = _to_host(pending)
+                pending = self._send(pending)
+            self.outbox.deliver()
             if bench.curriculum.due(step):
                 bench.curriculum.update(step)
-        _to_host(pending)
+        self._send(pending)
+        self.outbox.drain()
         return drawn
+
+    def _send(self, pending: list[Tensor]) -> list[Tensor]:
+        if pending:
+            self.outbox.send(torch.stack(pending), lambda figures: figures.tolist())
+        return []
 
     def window(self, shape: Shape) -> Window:
         """Time all steps of the course."""
@@ -81,12 +90,6 @@ class Loop:
         ended = time.monotonic()
         memory = memory_used(device)
         return counted(shape, began, ended, memory, drawn, lengths_of(self.bench.assembler, drawn))
-
-
-def _to_host(pending: list[Tensor]) -> list[Tensor]:
-    if pending:
-        torch.stack(pending).cpu().tolist()
-    return []
 
 
 def counted(

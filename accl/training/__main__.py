@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 import traceback
 from pathlib import Path
 from types import FrameType
@@ -58,16 +59,18 @@ def main(arguments: list[str]) -> int:
 def _train(run: RunDir, config: Config, reporter: Reporter, interrupt: Interrupt) -> tuple[State, str]:
     reporter.phase("loading libraries")
     # Seconds of imports: by now the run shows as starting, and a signal is heard.
+    from accl.training.device import make_repeatable, open_early
+
+    determinism = make_repeatable(config.train.seed, config.train.deterministic)
+    open_early(config.train.device)
+
     from accl.training import provenance
-    from accl.training.device import make_repeatable
     from accl.training.load import MachineLoad
     from accl.training.loop import Trainer
     from accl.training.paths.choose import choose
     from accl.training.setup import build
 
     reporter.watch_load(MachineLoad().read)
-
-    determinism = make_repeatable(config.train.seed, config.train.deterministic)
     bench = build(config, reporter.phase)
     known = run.read_json(run.provenance)
     run.write_json(run.provenance, {**known, **provenance.environment(), **bench.facts, "determinism": determinism})
@@ -87,6 +90,8 @@ def _train(run: RunDir, config: Config, reporter: Reporter, interrupt: Interrupt
         reporter.event("info", "model", f"{bench.facts['model']['parameters']:,} parameters, all trained")
     words = f"steps are computed on the {path.name} path"
     reporter.event("info", "path", f"{words} ({reason})" if reason else words)
+    seconds = time.time() - reporter.state.pid_started
+    reporter.event("info", "ready", f"ready for the first step {seconds:.1f} s after the process began")
     if trainer.train():
         return State.FINISHED, ""
     return State.STOPPED, f"stopped as asked after step {trainer.step}; goes on with: accl resume {run.id}"

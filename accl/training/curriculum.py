@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -136,23 +136,28 @@ class CurriculumState:
     def update(self, step: int) -> None:
         """Make the weights for the steps after ``step``: uniform while warming up."""
         p_K = torch.from_numpy(np.where(self._questions_K.numpy() > 0, self.weights, 0.0))
-        self.statistics.advance(draw_shares(p_K / p_K.sum(), self._places))
+        share_K = draw_shares(p_K / p_K.sum(), self._places)
+        if self._index_K.is_cuda:  # without waiting for the steps before
+            share_K = share_K.pin_memory().to(self._index_K.device, non_blocking=True)
+        self.statistics.advance(share_K)
         if self._policy.updates and step >= self.warmup_steps:
             self.weights = self._make().numpy()
 
-    def matrices(self) -> Iterator[tuple[str, list[float], list[int]]]:
-        """(kind, K x K values, K x K counts) row by row: NaN and 0 where never observed.
+    def matrices(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """By kind, K x K values and K x K counts, on the device in fp32: NaN and 0 where never observed.
 
         A count is the number of pairs (of questions, for `prototype`) that the cell rests on, forgetting
         included, rounded, and at least 1 where there is any.
         """
-        for kind, value_KK, count_KK in (
-            ("similarity", self.similarity.mean(), self.similarity.count_KK),
-            ("literal", self.literal.total(), self.literal.count_KK),
-            ("prototype", self.prototype.share(), self.prototype.count_KK),
-        ):
-            count_KK = torch.where(count_KK > 0, count_KK.round().clamp(min=1), 0).long()
-            yield kind, value_KK.double().cpu().flatten().tolist(), count_KK.cpu().flatten().tolist()
+        found = {
+            "similarity": (self.similarity.mean(), self.similarity.count_KK),
+            "literal": (self.literal.total(), self.literal.count_KK),
+            "prototype": (self.prototype.share(), self.prototype.count_KK),
+        }
+        return {
+            kind: (value_KK.float(), torch.where(count_KK > 0, count_KK.round().clamp(min=1), 0))
+            for kind, (value_KK, count_KK) in found.items()
+        }
 
     def name(self, step: int) -> str:
         """What the weights of the steps after ``step`` are made by."""
@@ -161,18 +166,22 @@ class CurriculumState:
 
     def _make(self) -> Tensor:
         statistics = self.statistics
-        observed = Observed(
-            similarity_KK=self.similarity.mean().cpu(),
-            literal_KK=self.literal.sum_KK.cpu(),
-            entropy_K=statistics.entropy().cpu(),
-            entropy_change_K=statistics.change().cpu(),
-            fast_loss_K=statistics.fast_loss().cpu(),
-            slow_loss_K=statistics.slow_loss().cpu(),
-            gain_K=statistics.gain_K.cpu(),
-            updates=float(statistics.updates),
-            questions_K=self._questions_K,
-            fixed_K=self._fixed_K,
-        )
+        seen = {
+            "similarity_KK": self.similarity.mean(),
+            "literal_KK": self.literal.sum_KK,
+            "entropy_K": statistics.entropy(),
+            "entropy_change_K": statistics.change(),
+            "fast_loss_K": statistics.fast_loss(),
+            "slow_loss_K": statistics.slow_loss(),
+            "gain_K": statistics.gain_K,
+            "updates": statistics.updates,
+        }
+        # In one copy: the device has no other work while the host makes the weights that the next batch is drawn by.
+        row = torch.cat([value.double().flatten() for value in seen.values()]).cpu()
+        parts = torch.split(row, [value.numel() for value in seen.values()])
+        here = {name: part.view(seen[name].shape) for name, part in zip(seen, parts, strict=True)}
+        updates = float(here.pop("updates"))
+        observed = Observed(**here, updates=updates, questions_K=self._questions_K, fixed_K=self._fixed_K)
         return self._policy.function(observed, self._knobs)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,6 +64,21 @@ def place(device: str, precision: str) -> Placement:
         else:
             notes.append("train.precision=bf16 applies to GPUs only: computing in fp32")
     return Placement(chosen, autocast, tuple(notes))
+
+
+def open_early(device: str) -> None:
+    """Begin to open the GPU, if it may be used, in the background: the driver takes seconds, and needs none of the
+    interpreter, which has imports to do meanwhile. After `make_repeatable`."""
+    if device != "cpu":
+        threading.Thread(target=_open, name="opens the GPU", daemon=True).start()
+
+
+def _open() -> None:
+    # What goes wrong here goes wrong again where it matters, and is told there.
+    with suppress(RuntimeError):
+        if torch.cuda.is_available():
+            square = torch.ones(64, 64, device="cuda")
+            square @ square  # cuBLAS takes a moment of its own
 
 
 @dataclass(frozen=True)

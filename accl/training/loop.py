@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,11 +18,12 @@ from accl.training.evaluate import Evaluated, evaluate
 from accl.training.interrupt import Interrupt
 from accl.training.objective import FIGURES
 from accl.training.optim import learning_rate
+from accl.training.outbox import Outbox
 from accl.training.paths.choose import StepPath
 from accl.training.report import Reporter
 from accl.training.setup import Workbench
 
-# Figures wait on the device until so many steps or seconds have passed, so that logging does not stop it each step.
+# Figures wait on the device until so many steps or seconds have passed, and leave it together.
 LOG_STEPS = 50
 LOG_SECONDS = 0.5
 # Questions of one evaluation batch, as a multiple of the training batch: no gradients, so there is room.
@@ -38,8 +40,10 @@ class Trainer:
         self.step = 0
         self.training_seconds = 0.0
         self.best_score, self.best_step = -1.0, 0
+        self._outbox = Outbox(bench.placement.device)
         self._pending: list[tuple[int, float, Tensor]] = []
-        self._pending_since = time.monotonic()
+        self._sent = self._arrived = time.monotonic()
+        """When figures last left the device, and when some were last recorded."""
         self._buffers: dict[str, torch.nn.Module] = {"curriculum": bench.curriculum.state}
         if bench.bank is not None:
             self._buffers["bank"] = bench.bank
@@ -53,13 +57,14 @@ class Trainer:
             self._record_curriculum()
         bench.model.train()
         while self.step < bench.total_steps:
+            began = time.monotonic()
             self._train_step()
             step = self.step
             if bench.curriculum.due(step):
-                self._drain()
                 bench.curriculum.update(step)
                 self._record_curriculum()
                 self._record_confusion()
+            self.training_seconds += time.monotonic() - began
             last = step == bench.total_steps
             if step % config.eval.every == 0 or last:
                 self._validate()
@@ -88,7 +93,6 @@ class Trainer:
     # One step --------------------------------------------------------------------------------------
 
     def _train_step(self) -> None:
-        began = time.monotonic()
         config, bench = self.bench.config, self.bench
         step = self.step + 1
         draw = bench.sampler.draw(step, bench.curriculum.weights)
@@ -98,24 +102,36 @@ class Trainer:
         self.step = step
         self._pending.append((step, rate, figures))
         self.reporter.update(step=step)
-        if len(self._pending) >= LOG_STEPS or time.monotonic() - self._pending_since > LOG_SECONDS:
-            self._drain()
-        self.training_seconds += time.monotonic() - began
+        if len(self._pending) >= LOG_STEPS or time.monotonic() - self._sent > LOG_SECONDS:
+            self._send()
+        self._outbox.deliver()
+
+    def _send(self) -> None:
+        """Let waiting figures leave the device, to be recorded when they arrive."""
+        if self._pending:
+            steps, rates, figures = zip(*self._pending, strict=True)
+            self._outbox.send(torch.stack(figures), partial(self._record_steps, steps, rates))
+            self._pending = []
+        self._sent = time.monotonic()
 
     def _drain(self) -> None:
-        """Bring waiting figures to the host and record them.
+        """Wait for all steps taken, and record their figures.
 
         Raises:
             TrainingError: a loss is not finite.
         """
-        if not self._pending:
-            return
-        rows = torch.stack([figures for _, _, figures in self._pending]).cpu().tolist()
-        seconds = self.reporter.seconds
-        pace = len(rows) / max(time.monotonic() - self._pending_since, 1e-9)  # steps per second
+        began = time.monotonic()
+        self._send()
+        self._outbox.drain()
+        self.training_seconds += time.monotonic() - began
+
+    def _record_steps(self, steps: tuple[int, ...], rates: tuple[float, ...], rows: Tensor) -> None:
+        seconds, now = self.reporter.seconds, time.monotonic()
+        pace = len(steps) / max(now - self._arrived, 1e-9)  # steps per second
+        self._arrived = now
         speed = pace * self.bench.config.train.batch_size
         epoch_length = self.bench.steps_per_epoch
-        for (step, rate, _), row in zip(self._pending, rows, strict=True):
+        for step, rate, row in zip(steps, rates, rows.tolist(), strict=True):
             named = dict(zip((*FIGURES, "grad_norm"), row, strict=True))
             if not math.isfinite(named["loss"]):
                 raise TrainingError(
@@ -125,16 +141,15 @@ class Trainer:
             values = {f"train/{name}": value for name, value in named.items() if math.isfinite(value)}
             values["train/lr"] = rate
             self.recorder.metrics(step, step / epoch_length, seconds, values)
-        self.recorder.metrics(self.step, self.step / epoch_length, seconds, {"train/questions_per_second": speed})
+        self.recorder.metrics(steps[-1], steps[-1] / epoch_length, seconds, {"train/questions_per_second": speed})
         self.reporter.latest(
             {
-                "train/loss": rows[-1][0],
-                "train/accuracy": rows[-1][3],
+                "train/loss": named["loss"],
+                "train/accuracy": named["accuracy"],
                 "questions_per_second": speed,
                 "steps_per_second": pace,
             }
         )
-        self._pending, self._pending_since = [], time.monotonic()
 
     # Around the steps ------------------------------------------------------------------------------
 
@@ -166,7 +181,7 @@ class Trainer:
             self.best_score, self.best_step = result.accuracy, self.step
             self._checkpoint()
         self.reporter.phase("training")
-        self._pending_since = time.monotonic()
+        self._sent = self._arrived = time.monotonic()
 
     def _test(self) -> None:
         """The one look at the test split, with the weights that validation chose."""
@@ -243,8 +258,13 @@ class Trainer:
         )
 
     def _record_confusion(self) -> None:
-        for kind, matrix, counts in self.bench.curriculum.matrices():
-            self.recorder.confusion(self.step, kind, matrix, counts)
+        matrices = self.bench.curriculum.matrices()
+        record = partial(self._put_confusion, self.step, list(matrices))
+        self._outbox.send(torch.stack([matrix for pair in matrices.values() for matrix in pair]), record)
+
+    def _put_confusion(self, step: int, kinds: list[str], found: Tensor) -> None:
+        for kind, (value_KK, count_KK) in zip(kinds, torch.split(found.flatten(1), 2), strict=True):
+            self.recorder.confusion(step, kind, value_KK.tolist(), count_KK.long().tolist())
 
     def _checkpoint(self) -> None:
         """Everything up to this step, on disk. Measurements first: a resumed run must find them."""

@@ -192,6 +192,28 @@ def test_questions_of_like_length_share_a_batch(assembler: Assembler) -> None:
     assert model.seen == [[1, 5], [3, 4], [7, 0], [6, 2]]
 
 
+@pytest.mark.parametrize(("head", "rows"), [("single_sequence", 1), ("per_option", CHOICES)])
+def test_long_questions_share_a_batch_with_fewer(
+    assembler: Assembler, monkeypatch: pytest.MonkeyPatch, head: str, rows: int
+) -> None:
+    assembler.head = head
+    asked = np.arange(len(LENGTHS))
+    lengths = assembler.lengths(asked)
+    monkeypatch.setattr("accl.training.evaluate.MOST_TOKENS", 3 * rows * int(lengths.max()) - 1)
+    model = Lookup(len(LENGTHS))
+    evaluate(model, assembler, asked, 3, torch.device("cpu"), batch_size=4, progress=lambda: None)
+    padded = [rows * max(lengths[q] for q in batch) * len(batch) for batch in model.seen]
+    assert max(padded) < 3 * rows * lengths.max()
+    assert len(model.seen[0]) == 2
+    assert max(map(len, model.seen)) > 2
+    assert sorted(q for batch in model.seen for q in batch) == asked.tolist()
+
+    monkeypatch.setattr("accl.training.evaluate.MOST_TOKENS", 1)
+    alone = Lookup(len(LENGTHS))
+    evaluate(alone, assembler, asked, 3, torch.device("cpu"), batch_size=4, progress=lambda: None)
+    assert [len(batch) for batch in alone.seen] == [1] * len(LENGTHS)
+
+
 def test_similarity_belongs_to_the_tasks_of_the_questions(assembler: Assembler) -> None:
     model = Lookup(len(LENGTHS))
     asked = np.array([4, 0, 3, 1])  # tasks 1, 0, 0, 1; task 2 is not asked

@@ -173,11 +173,11 @@ def run(entry: Entry, parent: Parent) -> None:
     parent.say(f"on the {path.name} path" + (f" ({reason})" if reason else ""))
     loop = Loop(bench, path, course)
     course.start()
-    loop.run(entry.warmup)
+    # The whole course at least: a length that had no graph yet gets it here.
+    warmup = max(entry.warmup, entry.steps)
+    loop.run(warmup)
     synchronise(bench.placement.device)
-    parent.send(
-        Ready({**facts_of(bench, shape), "path": path.name, "why": reason}, entry.warmup, time.monotonic() - began)
-    )
+    parent.send(Ready({**facts_of(bench, shape), "path": path.name, "why": reason}, warmup, time.monotonic() - began))
     while (command := parent.command()) in (WINDOW, RATES):
         if command == RATES:
             own = torch.get_num_threads()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,9 @@ from accl.method.model import ModelOutput
 
 # Bins of the expected calibration error (Guo et al., 2017).
 ECE_BINS = 15
+# Tokens of a batch, padding included, at most (one question is a batch whatever its length): what an encoder needs for
+# them at a time has to fit beside the model.
+MOST_TOKENS = 2**16
 
 
 @dataclass(frozen=True)
@@ -114,13 +117,15 @@ def evaluate(
 
     Args:
         forward: the model's output for some questions, options in their own order, with dropout off.
-        tasks: K. device: where that output is.
+        tasks: K. device: where that output is. batch_size: questions of a batch, at most; fewer if they are long.
         progress: called after each batch.
     """
-    by_length = np.argsort(-assembler.lengths(questions), kind="stable")
+    lengths = assembler.lengths(questions)
+    by_length = np.argsort(-lengths, kind="stable")
+    rows = assembler.blob.choices if assembler.head == "per_option" else 1
     logits_parts, feature_parts = [], []
-    for start in range(0, len(questions), batch_size):
-        output = forward(questions[by_length[start : start + batch_size]])
+    for batch in _batches(rows * lengths[by_length], batch_size):
+        output = forward(questions[by_length[batch]])
         logits_parts.append(output.logits_BC.float())
         feature_parts.append(output.features_BD.float())
         progress()
@@ -142,3 +147,12 @@ def evaluate(
         prototype.double().cpu().numpy(),
         assigned.long().cpu().numpy(),
     )
+
+
+def _batches(tokens: NDArray[np.int64], most: int) -> Iterator[slice]:
+    """Batches of questions that need so many tokens each, the longest first."""
+    start = 0
+    while start < len(tokens):
+        size = min(most, max(1, MOST_TOKENS // int(tokens[start])))
+        yield slice(start, start + size)
+        start += size

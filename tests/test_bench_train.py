@@ -62,8 +62,9 @@ def _measures(report: Report, who: str) -> dict[str, dict[str, Any]]:
     return {row["measure"]: row for row in report.rows if row.get("who") == who}
 
 
-def test_race_gives_both_sides_the_same_work_and_reports_their_figures(tmp_path: Path) -> None:
-    report = _race(tmp_path / "report.json", "")
+@pytest.mark.parametrize("words", ["", pytest.param("--apart", marks=pytest.mark.slow)])
+def test_race_gives_both_sides_the_same_work_and_reports_their_figures(tmp_path: Path, words: str) -> None:
+    report = _race(tmp_path / "report.json", words)
     ours, theirs = (_measures(report, who) for who in ("accl baseline (auto)", "Trainer eager"))
     plain = {"time of a step", "questions", "real tokens", "use of the measured rate", "peak memory"}
     floors = {f"distance from the floor, {which}" for which in ("all parameters", "those that change")}
@@ -194,7 +195,7 @@ def test_peer_that_fails_has_a_row_with_the_reason() -> None:
     with ExitStack() as stack:
         race = Race(120, _nothing, stack)
         race.enter([Entry("accl", good, 1, 1, path="eager"), Entry("Trainer eager", bad, 1, 1)])
-        race.round()
+        race.rounds(1)
     ours, theirs = race.results
     assert len(ours.windows) == 1
     assert theirs.failed is not None

@@ -52,7 +52,11 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--limit", type=float, default=300, metavar="SECONDS", help="for building and warming up, and for a window")
     add("--min-tokens", type=int, default=0, metavar="N", help="leave shorter training questions out")
-    add("--together", action="store_true", help="time two processes of accl at once as well")
+    either = it.add_mutually_exclusive_group()
+    either.add_argument("--together", action="store_true", help="time two processes of accl at once as well")
+    either.add_argument(
+        "--apart", action="store_true", help="one contestant after the other: no turns, but memory for one at a time"
+    )
     add("--output", "-o", type=Path, metavar="FILE.json", help="write the report as JSON too")
     return it
 
@@ -128,6 +132,12 @@ class Race:
                 result.ready = ready
                 self.say(f"{result.entry.name}: ready, {ready.warmup_steps} steps in {ready.warmup_seconds:.1f} s")
 
+    def leave(self, entry: Entry) -> None:
+        """End a contestant's process, if it still runs: its windows stay."""
+        contestant = self.running.pop(entry.name, None)
+        if contestant is not None:
+            contestant.close()
+
     def start(self, entry: Entry) -> Contestant:
         """A contestant's process, which ends with the race."""
         contestant = Contestant(entry, lambda phase: self.say(f"{entry.name}: {phase}"))
@@ -141,13 +151,15 @@ class Race:
         rates: Rates = first.answer(self.limit)
         return rates
 
-    def round(self) -> None:
-        """One window of each contestant."""
-        for result in self.results:
-            window = self._try(result, lambda contestant: contestant.window(self.limit))
-            if isinstance(window, Window):
-                result.windows.append(window)
-                self.say(f"{result.entry.name}: {1000 * window.seconds / window.steps:.2f} ms/step")
+    def rounds(self, number: int) -> None:
+        """So many windows of each contestant that is there, in turns."""
+        for done in range(number):
+            self.say(f"round {done + 1} of {number}")
+            for result in self.results:
+                window = self._try(result, lambda contestant: contestant.window(self.limit))
+                if isinstance(window, Window):
+                    result.windows.append(window)
+                    self.say(f"{result.entry.name}: {1000 * window.seconds / window.steps:.2f} ms/step")
 
     def together(self, rounds: int) -> list[tuple[Window, Window]]:
         """Windows of accl's first contestant and of a second process like it, begun at the same time."""
@@ -175,8 +187,7 @@ class Race:
                 raise
             result.failed = str(error)
             self.say(f"{result.entry.name}: failed: {error}")
-            del self.running[result.entry.name]
-            contestant.close()
+            self.leave(result.entry)
             return None
 
 
@@ -189,14 +200,17 @@ def measure(asked: argparse.Namespace, say: Callable[[str], None]) -> tuple[list
     contestants = entries(asked)
     with ExitStack() as stack:
         race = Race(asked.limit, say, stack)
-        for group in _groups(contestants):
+        first, *others = [[entry] for entry in contestants] if asked.apart else [contestants]
+        for group in _groups(first):
             race.enter(group)
         rates = race.rates()
         say(f"{rates.device}: {rates.flops / 1e12:.3g} TFLOP/s in {rates.precision}, {rates.bytes / 1e9:.4g} GB/s")
-        for number in range(asked.rounds):
-            say(f"round {number + 1} of {asked.rounds}")
-            race.round()
+        race.rounds(asked.rounds)
         pairs = race.together(asked.rounds) if asked.together else []
+        for (entry,) in others:
+            race.leave(race.results[-1].entry)
+            race.enter([entry])
+            race.rounds(asked.rounds)
     return race.results, rates, report_rows(race.results, rates, pairs)
 
 

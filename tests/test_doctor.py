@@ -17,8 +17,9 @@ import pytest
 from hub_server import MODEL_REPO, MODEL_REVISION, serve
 from huggingface_hub import constants
 
-from accl.launch import checks
-from accl.launch.checks import Check, Level, examine
+from accl.launch import checks, sources
+from accl.launch.check import Check, Level
+from accl.launch.checks import examine
 from accl.launch.gpus import Gpu
 
 H100 = Gpu(0, "NVIDIA H100 80GB HBM3", 85_000_000_000)
@@ -75,7 +76,7 @@ def test_paper_without_gpu_and_hub_says_what_is_missing_and_what_to_type(tmp_pat
 def test_hub_that_answers_makes_a_missing_model_no_obstacle_and_a_cached_one_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checks, "HUB_SECONDS", 60.0)  # returns as soon as there is an answer
+    monkeypatch.setattr(sources, "HUB_SECONDS", 60.0)  # returns as soon as there is an answer
     with serve(tmp_path) as server:
         monkeypatch.setattr(constants, "ENDPOINT", server.url)
         before = examine(["paper"], tmp_path, ())
@@ -94,6 +95,24 @@ def test_hub_that_answers_makes_a_missing_model_no_obstacle_and_a_cached_one_is_
     assert line(after.checks, "Hub").level is Level.WARN
     assert line(after.checks, "model").found == f"{MODEL_REPO} is cached"
     assert line(after.checks, "data").level is Level.FAIL
+
+
+def test_a_missing_c_compiler_makes_training_on_the_cpu_slower_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert line(examine(["demo"], tmp_path, ()).checks, "C compiler").level is Level.OK
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    report = examine(["demo"], tmp_path, ())
+    found = line(report.checks, "C compiler")
+    assert (found.level, found.found) == (Level.WARN, "no cc")
+    assert "Training on the CPU is slower" in found.advice
+    assert "apt install gcc" in found.advice
+    assert report.usable == ["demo"]
+    assert line(examine(["paper"], tmp_path, ()).checks, "C compiler").level is Level.OK
+
+    monkeypatch.setenv("CC", "my-cc -m64")
+    assert line(examine(["demo"], tmp_path, ()).checks, "C compiler").found == "no my-cc (named by CC)"
 
 
 def test_offline_mode_is_told_apart_from_a_hub_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import BertConfig, DebertaV2Config, DebertaV2Model
 
+from accl.data.hub import cache_folder
+from accl.fast.native import load
 from accl.fast.rows import RowEncoder, unsupported
 from accl.method.model import ContrastiveCurriculumModel, mean_pool
 
@@ -44,13 +47,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def build(dtype: torch.dtype = torch.float32, **changed: Any) -> Any:
+def build(**changed: Any) -> Any:
     """An encoder whose attention is far from uniform, so that no term of the scores can hide."""
     torch.manual_seed(0)
-    module = DebertaV2Model(DebertaV2Config(**(SMALL | changed))).to(dtype)
+    module = DebertaV2Model(DebertaV2Config(**(SMALL | changed)))
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
     return module
+
+
+def encoder(module: Any, threads: int) -> RowEncoder:
+    return RowEncoder(module, load(cache_folder()), threads)
 
 
 def inputs(lengths: list[int], width: int) -> tuple[Tensor, Tensor]:
@@ -70,19 +77,22 @@ def states_and_gradients(module: Any, encode: Any, ids_NL: Tensor, mask_NL: Tens
     return real_TD.detach(), {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
 
 
-def assert_same_as_transformers(
-    module: Any, threads: int, ids_NL: Tensor, mask_NL: Tensor, least_scale: float = 1e-2
-) -> None:
-    expected_TD, expected = states_and_gradients(module, module, ids_NL, mask_NL)
-    found_TD, found = states_and_gradients(module, RowEncoder(module, threads), ids_NL, mask_NL)
-    torch.testing.assert_close(found_TD, expected_TD, rtol=0, atol=1e-5 * float(expected_TD.abs().max()))
+def assert_same_as_transformers(module: Any, threads: int, ids_NL: Tensor, mask_NL: Tensor) -> None:
+    """To 1e-5 of each tensor's largest element, and what single precision costs transformers itself, some times over:
+    few rows of random weights may be ill-conditioned."""
+    exact = deepcopy(module).double()
+    expected_TD, expected = states_and_gradients(exact, exact, ids_NL, mask_NL)
+    _, theirs = states_and_gradients(module, module, ids_NL, mask_NL)
+    found_TD, found = states_and_gradients(module, encoder(module, threads), ids_NL, mask_NL)
+    torch.testing.assert_close(found_TD.double(), expected_TD, rtol=0, atol=1e-5 * float(expected_TD.abs().max()))
     assert found.keys() == expected.keys()
     # A bias of keys moves all scores of a query alike, so its gradient is rounding alone: hence a least scale.
     largest = max(float(gradient.abs().max()) for gradient in expected.values())
     for name, gradient in expected.items():
-        scale = max(float(gradient.abs().max()), least_scale * largest)
+        scale = max(float(gradient.abs().max()), 0.1 * largest)
+        error = 1e-5 * scale + 3 * float((theirs[name] - gradient).abs().max())
         torch.testing.assert_close(
-            found[name], gradient, rtol=0, atol=1e-5 * scale, msg=lambda text, n=name: f"{n}: {text}"
+            found[name].double(), gradient, rtol=0, atol=error, msg=lambda text, n=name: f"{n}: {text}"
         )
 
 
@@ -96,18 +106,19 @@ def assert_same_as_transformers(
 def test_hidden_states_and_all_gradients_are_those_of_transformers(
     variant: str, lengths: list[int], padding: int, threads: int
 ) -> None:
-    module = build(torch.float64, **VARIANTS[variant])
-    assert_same_as_transformers(module, threads, *inputs(lengths, max(lengths) + padding))
+    assert_same_as_transformers(build(**VARIANTS[variant]), threads, *inputs(lengths, max(lengths) + padding))
 
 
-@pytest.mark.parametrize("heads", [1, 4])
-def test_single_precision_agrees_as_well(heads: int) -> None:
-    assert_same_as_transformers(build(num_attention_heads=heads), 2, *inputs([3, 40, 17, 18, 1], 40), least_scale=1)
+@pytest.mark.parametrize("variant", ["v3", "no buckets", "projections of their own for positions"])
+@pytest.mark.parametrize(("hidden", "heads"), [(16, 4), (64, 4), (64, 2), (128, 2), (60, 3)])
+def test_heads_of_all_sizes_agree_on_rows_beyond_the_span_of_the_table(variant: str, hidden: int, heads: int) -> None:
+    module = build(**VARIANTS[variant] | {"hidden_size": hidden, "num_attention_heads": heads})
+    assert_same_as_transformers(module, 2, *inputs([3, 40, 17, 18, 1], 40))
 
 
 def test_padding_gets_zeros() -> None:
     ids_NL, mask_NL = inputs([2, 5], 6)
-    hidden_NLD = RowEncoder(build(), 2)(ids_NL, mask_NL).last_hidden_state
+    hidden_NLD = encoder(build(), 2)(ids_NL, mask_NL).last_hidden_state
     assert hidden_NLD[mask_NL == 0].abs().max() == 0
     assert hidden_NLD[mask_NL == 1].abs().min() > 0
 
@@ -115,7 +126,7 @@ def test_padding_gets_zeros() -> None:
 def test_without_gradients_the_states_are_the_same() -> None:
     module = build()
     ids_NL, mask_NL = inputs([4, 9, 2], 9)
-    encode = RowEncoder(module, 2)
+    encode = encoder(module, 2)
     with torch.no_grad():
         alone_NLD = encode(ids_NL, mask_NL).last_hidden_state
     assert not alone_NLD.requires_grad
@@ -125,7 +136,7 @@ def test_without_gradients_the_states_are_the_same() -> None:
 def test_autocast_does_not_narrow_it() -> None:
     module = build(embedding_size=12)
     ids_NL, mask_NL = inputs([4, 9, 2], 9)
-    encode = RowEncoder(module, 2)
+    encode = encoder(module, 2)
     exact_TD, _ = states_and_gradients(module, encode, ids_NL, mask_NL)
     with torch.autocast("cpu", torch.bfloat16):
         found_TD, _ = states_and_gradients(module, encode, ids_NL, mask_NL)
@@ -138,7 +149,7 @@ def test_autocast_does_not_narrow_it() -> None:
 def test_dropout_depends_on_the_seed_alone(threads: int) -> None:
     module = build(hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.2).train()
     ids_NL, mask_NL = inputs([4, 9, 2, 7], 9)
-    encode = RowEncoder(module, threads)
+    encode = encoder(module, threads)
 
     def drawn(seed: int) -> tuple[Tensor, dict[str, Tensor]]:
         torch.manual_seed(seed)
@@ -158,17 +169,20 @@ def test_dropout_shifts_and_scatters_states_as_transformers_does(place: str) -> 
     ids_NL, mask_NL = inputs([5] * 6, 5)
     many_NL, masks_NL = ids_NL.repeat(600, 1), mask_NL.repeat(600, 1)
     torch.manual_seed(3)
+
+    def sampled(encode: Any) -> Tensor:
+        return encode(input_ids=many_NL, attention_mask=masks_NL).last_hidden_state.view(600, -1)
+
+    z, ratio = [], []
+    ours = encoder(module, 2)
     with torch.no_grad():
-        samples = [
-            encode(input_ids=many_NL, attention_mask=masks_NL).last_hidden_state.view(600, -1)
-            for encode in (module, RowEncoder(module, 2))
-        ]
-    theirs_SX, ours_SX = samples
-    error_X = ((theirs_SX.var(0) + ours_SX.var(0)) / 600).sqrt()
-    z_X = (theirs_SX.mean(0) - ours_SX.mean(0)) / error_X
-    assert 0.85 < float(z_X.std()) < 1.15
-    ratio_X = ours_SX.std(0) / theirs_SX.std(0)
-    assert abs(float(ratio_X.mean()) - 1) < 0.02
+        for _ in range(4):
+            theirs_SX, ours_SX = sampled(module), sampled(ours)
+            error_X = ((theirs_SX.var(0) + ours_SX.var(0)) / 600).sqrt()
+            z.append((theirs_SX.mean(0) - ours_SX.mean(0)) / error_X)
+            ratio.append(ours_SX.std(0) / theirs_SX.std(0))
+    assert 0.85 < float(torch.stack(z).std()) < 1.15
+    assert abs(float(torch.stack(ratio).mean()) - 1) < 0.02
 
 
 def test_it_stands_in_for_the_encoder_and_leaves_the_weights_where_they_are() -> None:
@@ -178,7 +192,7 @@ def test_it_stands_in_for_the_encoder_and_leaves_the_weights_where_they_are() ->
     before = {name: value.clone() for name, value in model.state_dict().items()}
     chunk, place_N, task_B = inputs([3, 8, 5], 8), torch.arange(3), torch.tensor([0, 1, 2])
     expected = model([chunk], place_N, task_B)
-    model.encode = RowEncoder(model.encoder, 2)
+    model.encode = encoder(model.encoder, 2)
     found = model([chunk], place_N, task_B)
     torch.testing.assert_close(found.logits_BC, expected.logits_BC, rtol=1e-4, atol=1e-5)
     assert before.keys() == model.state_dict().keys()
@@ -204,16 +218,35 @@ def test_what_it_cannot_compute_it_names(config: Any, reason: str | None) -> Non
     assert unsupported(config) == reason
 
 
+def test_weights_in_another_precision_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"\.float\(\)"):
+        encoder(build().double(), 1)
+
+
+def test_gradients_that_are_one_number_repeated_are_taken_as_well() -> None:
+    module = build()
+    ids_NL, mask_NL = inputs([4, 9, 2], 9)
+
+    def gradients(ones: bool) -> dict[str, Tensor]:
+        module.zero_grad()
+        states_TD = encoder(module, 2).states(ids_NL[1], np.array([6, 3]))
+        states_TD.sum().backward() if ones else states_TD.backward(torch.ones_like(states_TD))
+        return {name: parameter.grad.clone() for name, parameter in module.named_parameters()}
+
+    assert mask_NL[1].all()
+    torch.testing.assert_close(gradients(True), gradients(False), rtol=0, atol=0)
+
+
 def test_an_unsupported_encoder_is_refused() -> None:
     module = DebertaV2Model(DebertaV2Config(**SMALL, conv_kernel_size=3))
     with pytest.raises(ValueError, match="a convolution beside the first layer"):
-        RowEncoder(module, 1)
+        encoder(module, 1)
 
 
 def test_means_of_packed_rows_are_those_of_padded_ones() -> None:
     module, lengths = build(), [9, 7, 4, 4, 2]
     ids_NL, mask_NL = inputs(lengths, 9)
-    encode = RowEncoder(module, 2)
+    encode = encoder(module, 2)
 
     def gradients(mean_ND: Tensor) -> dict[str, Tensor]:
         module.zero_grad()

@@ -34,7 +34,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_wheel_holds_both_packages_with_all_their_files_and_the_recipes(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
 
-    kept = {".py", ".yaml", ".tcss", ".typed"}
+    kept = {".py", ".c", ".h", ".yaml", ".tcss", ".typed"}
     expected = {
         str(path.relative_to(ROOT))
         for package in ("accl", "tui")
@@ -42,7 +42,14 @@ def test_wheel_holds_both_packages_with_all_their_files_and_the_recipes(wheel: P
         if path.suffix in kept
     }
     expected |= {f"accl/configs/{path.relative_to(configs_folder())}" for path in configs_folder().rglob("*.yaml")}
-    assert {"accl/data/terms.yaml", "accl/configs/recipes/full.yaml", "accl/py.typed", "tui/py.typed"} <= expected
+    needed = {
+        "accl/data/terms.yaml",
+        "accl/fast/c/attention.c",
+        "accl/configs/recipes/full.yaml",
+        "accl/py.typed",
+        "tui/py.typed",
+    }
+    assert needed <= expected
     assert expected <= names
     assert not [name for name in names if name.startswith(("tests/", "runs/", "configs/"))]
 

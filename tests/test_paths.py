@@ -81,6 +81,17 @@ def test_an_encoder_that_rows_cannot_take_is_run_by_the_reference(
     assert reason == f"{NO_GPU}; not rows: a convolution beside the first layer"
 
 
+def test_without_a_c_compiler_the_reference_computes_and_says_so(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    path, reason = choose(asking_for(bench, "auto"), nothing_to_warm_up)
+    assert path.name == "eager"
+    assert reason == f"{NO_GPU}; not rows: no C compiler (cc) was found"
+    with pytest.raises(ConfigError, match=r"train\.path=rows cannot be taken: no C compiler \(cc\) was found"):
+        choose(asking_for(bench, "rows"), nothing_to_warm_up)
+
+
 @pytest.mark.parametrize("name", ["rows", "eager"])
 def test_the_path_asked_for_is_taken(bench: Workbench, name: str) -> None:
     path, reason = choose(asking_for(bench, name), nothing_to_warm_up)

@@ -9,19 +9,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# Floats that a gradient begins at a multiple of: 64 bytes, as memory of its own does.
+ALIGNMENT = 16
+
 
 @dataclass(frozen=True)
 class Weights:
     """Parameters of a layer, or their gradients.
 
     ``inner`` are queries, keys and values, one below the other; ``position`` queries and keys of the position table,
-    and None where they are the first two thirds of ``inner``. ``norm``: gain and bias.
+    where they are not the first two thirds of ``inner``. ``norm``: gain and bias.
+
+    Attributes:
+        own_positions: whether the position table is projected with weights of its own.
     """
 
     inner_3ED: Tensor
     inner_3E: Tensor
-    position_2ED: Tensor | None
-    position_2E: Tensor | None
+    position_2ED: Tensor
+    position_2E: Tensor
+    own_positions: bool
     mix_DE: Tensor
     mix_D: Tensor
     norm1: tuple[Tensor, Tensor]
@@ -35,27 +42,49 @@ class Weights:
     def joined(cls, own: Sequence[Tensor]) -> Weights:
         """From the tensors of a layer in the order of `parameters`."""
         *first, mix_DE, mix_D, gain1_D, bias1_D, up_FD, up_F, down_DF, down_D, gain2_D, bias2_D = own
-        apart = len(first) > 6
-        return cls(
-            torch.cat(first[0:3]),
-            torch.cat(first[3:6]),
-            torch.cat(first[6:8]) if apart else None,
-            torch.cat(first[8:10]) if apart else None,
-            mix_DE,
-            mix_D,
-            (gain1_D, bias1_D),
-            up_FD,
-            up_F,
-            down_DF,
-            down_D,
-            (gain2_D, bias2_D),
+        positions = [torch.cat(first[6:8]), torch.cat(first[8:10])] if len(first) > 6 else []
+        matrices, vectors = [mix_DE, up_FD, down_DF], [mix_D, gain1_D, bias1_D, up_F, down_D, gain2_D, bias2_D]
+        return cls._of(
+            [torch.cat(first[0:3]), *positions[:1], *matrices], [torch.cat(first[3:6]), *positions[1:], *vectors]
         )
+
+    @classmethod
+    def _of(cls, matrices: Sequence[Tensor], vectors: Sequence[Tensor]) -> Weights:
+        """From what `matrices` and `vectors` give."""
+        inner_3ED, *position, mix_DE, up_FD, down_DF = matrices
+        inner_3E, *positions, mix_D, gain1_D, bias1_D, up_F, down_D, gain2_D, bias2_D = vectors
+        shared = len(inner_3E) // 3 * 2
+        return cls(
+            inner_3ED=inner_3ED,
+            inner_3E=inner_3E,
+            position_2ED=position[0] if position else inner_3ED[:shared],
+            position_2E=positions[0] if positions else inner_3E[:shared],
+            own_positions=bool(position),
+            mix_DE=mix_DE,
+            mix_D=mix_D,
+            norm1=(gain1_D, bias1_D),
+            up_FD=up_FD,
+            up_F=up_F,
+            down_DF=down_DF,
+            down_D=down_D,
+            norm2=(gain2_D, bias2_D),
+        )
+
+    @property
+    def matrices(self) -> list[Tensor]:
+        """All of two dimensions."""
+        positions = [self.position_2ED] if self.own_positions else []
+        return [self.inner_3ED, *positions, self.mix_DE, self.up_FD, self.down_DF]
+
+    @property
+    def vectors(self) -> list[Tensor]:
+        """All of one."""
+        positions = [self.position_2E] if self.own_positions else []
+        return [self.inner_3E, *positions, self.mix_D, *self.norm1, self.up_F, self.down_D, *self.norm2]
 
     def parted(self) -> list[Tensor]:
         """The tensors of a layer in the order of `parameters`."""
-        positions: tuple[Tensor, ...] = ()
-        if self.position_2ED is not None and self.position_2E is not None:
-            positions = (*self.position_2ED.chunk(2), *self.position_2E.chunk(2))
+        positions = [*self.position_2ED.chunk(2), *self.position_2E.chunk(2)] if self.own_positions else []
         return [
             *self.inner_3ED.chunk(3),
             *self.inner_3E.chunk(3),
@@ -70,13 +99,35 @@ class Weights:
             *self.norm2,
         ]
 
-    @property
-    def of_positions(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias that the position table is projected with."""
-        if self.position_2ED is not None and self.position_2E is not None:
-            return self.position_2ED, self.position_2E
-        size = len(self.inner_3E) // 3 * 2
-        return self.inner_3ED[:size], self.inner_3E[:size]
+
+@dataclass(frozen=True)
+class Gradients:
+    """Of the position table and the weights of all layers, end to end in ``flat``: so those of two threads are added
+    in one operation.
+
+    What is added up from 0 on comes first; matrices, of which each is written once, are left as they are found.
+    """
+
+    flat: Tensor
+    table_RD: Tensor
+    layers: list[Weights]
+
+    @classmethod
+    def of(cls, table_RD: Tensor, weights: Sequence[Weights]) -> Gradients:
+        """Room for those of ``weights``."""
+        vectors = [table_RD, *(vector for of_layer in weights for vector in of_layer.vectors)]
+        tensors = [*vectors, *(matrix for of_layer in weights for matrix in of_layer.matrices)]
+        sizes = [size for tensor in tensors for size in (tensor.numel(), -tensor.numel() % ALIGNMENT)]
+        flat, added = torch.empty(sum(sizes), dtype=table_RD.dtype), len(vectors)
+        flat[: sum(sizes[: 2 * added])].zero_()
+        views = [view.view(t.shape) for view, t in zip(torch.split_with_sizes(flat, sizes)[::2], tensors, strict=True)]
+        of_vectors, of_matrices = iter(views[:added]), iter(views[added:])
+        of_table = next(of_vectors)
+        layers = [
+            Weights._of([next(of_matrices) for _ in of.matrices], [next(of_vectors) for _ in of.vectors])
+            for of in weights
+        ]
+        return cls(flat, of_table, layers)
 
 
 def parameters(layer: Any) -> list[Tensor]:

@@ -9,6 +9,7 @@ Shapes: N rows, L length, T real tokens, D hidden, R rows of the position table.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,18 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from accl.fast.row_layer import (
-    Distances,
-    Grid,
-    Part,
-    Saved,
-    Shape,
-    backward,
-    draw_masks,
-    dropout_masks,
-    forward,
-)
-from accl.fast.row_weights import Weights, parameters
+from accl.fast.row_layer import PADDING, Distances, Layer, Part, Room, Saved, Shape, dropout
+from accl.fast.row_weights import Gradients, Weights, parameters
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -61,23 +52,27 @@ def unsupported(config: Any) -> str | None:
 class RowEncoder:
     """Runs a `DebertaV2Model`: the same hidden states and gradients, and dropout where the module is in training mode.
 
-    Computes in the type of the weights, under autocast as well. Not a module itself: it owns no parameter, so that the
-    names and files of the module's weights stay as they are.
+    Computes in single precision, which the weights must be in, under autocast as well. Not a module itself: it owns no
+    parameter, so that the names and files of the module's weights stay as they are.
 
     Args:
         module: read anew at every call, so that it may be trained, loaded and switched between modes.
+        kernels: from `accl.fast.native.load`.
         threads: rows are shared out to so many, this one among them. With more than one, torch's own threads should be
             off (``torch.set_num_threads(1)``), or both kinds take the cores from each other.
 
     Raises:
-        ValueError: `unsupported`.
+        ValueError: `unsupported`, or weights in another precision.
     """
 
-    def __init__(self, module: nn.Module, threads: int) -> None:
+    def __init__(self, module: nn.Module, kernels: ctypes.CDLL, threads: int) -> None:
         self._module: Any = module
         reason = unsupported(self._module.config)
         if reason is not None:
             raise ValueError(f"no DeBERTa encoder that can be run by rows: {reason}")
+        if any(parameter.dtype != torch.float32 for parameter in module.parameters()):
+            raise ValueError("rows are computed in single precision: convert the encoder with .float()")
+        self.kernels = kernels
         self._threads = threads
         self._workers = ThreadPoolExecutor(max(1, threads - 1), initializer=torch.set_num_threads, initargs=(1,))
         self._distances: dict[int, Distances] = {}
@@ -103,7 +98,8 @@ class RowEncoder:
         table_RD = module.encoder.get_rel_embedding()
         # Under autocast the embedding may come out narrower.
         hidden_TD = self._embed(ids_T, length_N).to(table_RD.dtype)
-        out_TD: Tensor = _Layers.apply(self, self._cut(length_N), hidden_TD, table_RD, *own)  # type: ignore[no-untyped-call]
+        parts = self._cut(length_N)
+        out_TD: Tensor = _Layers.apply(self, parts, hidden_TD, table_RD, *own)  # type: ignore[no-untyped-call]
         return out_TD
 
     def means(self, ids_T: Tensor, length_N: NDArray[np.int64]) -> Tensor:
@@ -130,6 +126,11 @@ class RowEncoder:
             attention_dropout=attention.dropout.p if training else 0.0,
         )
 
+    def embedding_dropout(self) -> float:
+        """Probability in the module's present mode."""
+        embeddings = self._module.embeddings
+        return float(embeddings.dropout.p) if embeddings.training else 0.0
+
     def share_out(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """``work`` of every item without graph or autocast, each in a thread of its own, the first in this one."""
 
@@ -150,42 +151,38 @@ class RowEncoder:
             hidden_TD = hidden_TD + embeddings.token_type_embeddings.weight[0]
         if embeddings.embed_proj is not None:
             hidden_TD = embeddings.embed_proj(hidden_TD)
-        hidden_TD = embeddings.LayerNorm(hidden_TD)
-        probability = embeddings.dropout.p if embeddings.training else 0.0
-        (mask_TD,) = dropout_masks([tuple(hidden_TD.shape)], probability, None, hidden_TD.dtype)
-        return hidden_TD if mask_TD is None else hidden_TD * mask_TD
+        normal_TD: Tensor = embeddings.LayerNorm(hidden_TD)
+        return normal_TD
 
     def _cut(self, length_N: NDArray[np.int64]) -> list[Part]:
-        """Rows in a part for each thread, with about as many tokens each."""
-        heads, total_N = self._module.config.num_attention_heads, length_N.cumsum()
-        wanted = total_N[-1] * np.arange(1, self._threads) / self._threads
-        bounds = [0, *np.searchsorted(total_N, wanted).tolist(), len(length_N)]
+        """Rows in a part for each thread, with as many tokens each as whole rows allow."""
+        attention = self._module.encoder.layer[0].attention.self
+        heads, size = attention.num_attention_heads, attention.attention_head_size
+        begin_N = np.concatenate([[0], length_N.cumsum()])
+        wanted = begin_N[-1] * np.arange(1, self._threads) / self._threads
+        bounds = [0, *np.abs(begin_N - wanted[:, None]).argmin(1).tolist(), len(length_N)]
+        seeds = torch.randint(2**62, (self._threads,)).tolist()
         parts: list[Part] = []
-        for start, stop in pairwise(bounds):
+        for (start, stop), seed in zip(pairwise(bounds), seeds, strict=True):
             if start == stop:
                 continue
-            length_n, length = length_N[start:stop], int(length_N[start])
-            real_nL = np.arange(length) < length_n[:, None]
-            real_T = real_nL.ravel().nonzero()[0]
-            fill_M = real_nL.ravel().cumsum() - 1
-            real = torch.from_numpy(real_nL.astype(np.float32))
-            first = int(total_N[start - 1]) if start else 0
+            length_n, longest = length_N[start:stop], int(length_N[start])
+            padded_n = -(-length_n // PADDING) * PADDING
+            first, last = int(begin_N[start]), int(begin_N[stop])
             parts.append(
                 Part(
-                    n=stop - start,
-                    length=length,
-                    tokens=slice(first, first + len(real_T)),
-                    real_M1=real.view(-1, 1),
-                    projected=_grid(real_T, fill_M, 3 * heads),
-                    context=_grid(real_T, fill_M, heads),
-                    padding_n1L=None if len(real_T) == real_nL.size else (1 - real).mul_(-1e30)[:, None],
-                    distances=self._by_distance(length, heads),
-                    generator=torch.Generator().manual_seed(int(torch.randint(2**62, ()))),
+                    longest=longest,
+                    tokens=slice(first, last),
+                    begin_n=torch.from_numpy(begin_N[start : stop + 1] - first),
+                    scores=heads * int((length_n * padded_n).sum()),
+                    distances=self._by_distance(longest),
+                    seed=seed,
+                    scratch=torch.empty(self.kernels.attention_scratch(longest, size)),
                 )
             )
         return parts
 
-    def _by_distance(self, length: int, heads: int) -> Distances:
+    def _by_distance(self, length: int) -> Distances:
         """Of rows of a length, with transformers' own buckets."""
         from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 
@@ -193,72 +190,71 @@ class RowEncoder:
             encoder = self._module.encoder
             buckets, farthest = encoder.position_buckets, encoder.max_relative_positions
             span = buckets if buckets > 0 else farthest
-            column_P = torch.arange(2 * length)
-            rows_2P = torch.stack([length - 1 - column_P, column_P - (length - 1)])
+            row_X = length - 1 - torch.arange(2 * length - 1)
             if buckets > 0:
-                rows_2P = make_log_bucket_position(rows_2P, buckets, farthest).long()
-            rows_2P = (rows_2P + span).clamp(0, 2 * span - 1)
-            first, last = int(rows_2P.min()), int(rows_2P.max())
-            # Of each row of the table, the heads' queries come first, then their keys.
-            head_2h = torch.arange(2 * heads).view(2, heads).flip(0)
-            row_2hP = (rows_2P[:, None] - first) * 2 * heads + head_2h[:, :, None]
-            self._distances[length] = Distances(row_2hP.flatten(), slice(first, last + 1))
+                row_X = make_log_bucket_position(row_X, buckets, farthest).long()
+            row_X = (row_X + span).clamp(0, 2 * span - 1)
+            first, last = int(row_X.min()), int(row_X.max())
+            self._distances[length] = Distances(row_X - first, slice(first, last + 1))
         return self._distances[length]
 
 
 class _Layers(torch.autograd.Function):
-    """All layers forward, and later all of them back: each part of the rows in a thread of its own."""
+    """Dropout of the embedding and all layers forward, and later all of it back: each part of the rows in a thread of
+    its own."""
 
     @staticmethod
     def forward(
         ctx: Any, encoder: RowEncoder, parts: list[Part], hidden_TD: Tensor, table_RD: Tensor, *own: Tensor
     ) -> Tensor:
-        shape, layers = encoder.shape(), encoder.layers
-        size = len(own) // layers
+        count = encoder.layers
+        size = len(own) // count
         weights = [Weights.joined(own[at : at + size]) for at in range(0, len(own), size)]
+        kernels, shape = encoder.kernels, encoder.shape()
+        layers = [Layer(kernels, of_layer, shape, i) for i, of_layer in enumerate(weights)]
+        hidden_TD, probability = hidden_TD.contiguous(), encoder.embedding_dropout()
+        out_TD = torch.empty_like(hidden_TD)
 
-        def through(part: Part) -> tuple[Tensor, list[Saved]]:
-            out_TD, kept = hidden_TD[part.tokens], []
-            masks = draw_masks(layers, table_RD, shape, part)
-            for of_layer, own_masks in zip(weights, masks, strict=True):
-                out_TD, saved = forward(out_TD, table_RD, of_layer, shape, part, own_masks)
-                kept.append(saved)
-            return out_TD, kept
+        def through(part: Part) -> list[Saved]:
+            x_TD, kept = hidden_TD[part.tokens], []
+            if probability:
+                x_TD = dropout(kernels, x_TD, torch.empty_like(x_TD), (part.seed, 0, probability))
+            for i, layer in enumerate(layers):
+                y_TD = torch.empty_like(x_TD) if i + 1 < count else out_TD[part.tokens]
+                kept.append(layer.forward(x_TD, table_RD, part, y_TD))
+                x_TD = y_TD
+            return kept
 
-        outs, kept = zip(*encoder.share_out(through, parts), strict=True)
-        ctx.encoder, ctx.shape, ctx.weights, ctx.done = encoder, shape, weights, list(zip(parts, kept, strict=True))
+        kept = encoder.share_out(through, parts)
+        ctx.encoder, ctx.probability, ctx.layers, ctx.weights = encoder, probability, layers, weights
+        ctx.done = list(zip(parts, kept, strict=True))
         ctx.save_for_backward(table_RD)
-        return torch.cat(outs)
+        return out_TD
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         (table_RD,) = ctx.saved_tensors
+        kernels, dout_TD = ctx.encoder.kernels, torch.empty(gradients[0].shape)
 
-        def back(done: tuple[Part, list[Saved]]) -> tuple[Tensor, list[Tensor]]:
+        def back(done: tuple[Part, list[Saved]]) -> Gradients:
             part, kept = done
-            dout_TD, dtable_RD = gradients[0][part.tokens], torch.zeros_like(table_RD)
-            of_layers = []
-            for of_layer, saved in zip(reversed(ctx.weights), reversed(kept), strict=True):
-                dout_TD, dof_layer = backward(dout_TD, dtable_RD, saved, of_layer, ctx.shape, part)
-                of_layers.append(dof_layer.parted())
-            return dout_TD, [dtable_RD, *chain.from_iterable(reversed(of_layers))]
+            own, room = Gradients.of(table_RD, ctx.weights), Room.of(kept[0])
+            d_TD = dout_TD[part.tokens].copy_(gradients[0][part.tokens])
+            for layer, saved, of_layer in zip(*map(reversed, (ctx.layers, kept, own.layers)), strict=True):
+                layer.backward(d_TD, saved, part, of_layer, own.table_RD, room)
+            if ctx.probability:
+                dropout(kernels, d_TD, d_TD, (part.seed, 0, ctx.probability))
+            return own
 
-        dhidden, of_parts = zip(*ctx.encoder.share_out(back, ctx.done), strict=True)
-        total, *others = of_parts
+        total, *others = ctx.encoder.share_out(back, ctx.done)
         for other in others:
-            torch._foreach_add_(total, other)
-        return None, None, torch.cat(dhidden), *total
+            total.flat.add_(other.flat)
+        own = chain.from_iterable(of_layer.parted() for of_layer in total.layers)
+        return None, None, dout_TD, total.table_RD, *own
 
 
 def _positions(length_N: NDArray[np.int64]) -> Tensor:
     """Where in its row each token stands, T."""
     begin_N = length_N.cumsum() - length_N
     return torch.from_numpy(np.arange(length_N.sum()) - np.repeat(begin_N, length_N))
-
-
-def _grid(real_T: NDArray[np.int64], fill_M: NDArray[np.int64], times: int) -> Grid:
-    head_k = np.arange(times)
-    fill_kM = fill_M * times + head_k[:, None]
-    place_Tk = real_T[:, None] + head_k * len(fill_M)
-    return Grid(torch.from_numpy(fill_kM.ravel()), torch.from_numpy(place_Tk.ravel()))

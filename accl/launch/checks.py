@@ -7,13 +7,12 @@ import importlib.util
 import locale
 import os
 import re
+import shlex
+import shutil
 import sys
 import tempfile
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
-from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -21,14 +20,13 @@ import psutil
 
 from accl import __version__
 from accl.config import Config, resolve
-from accl.data import hub
-from accl.data.sources import load_corpus
-from accl.errors import AcclError
+from accl.data.hub import cache_folder
+from accl.launch.check import Check, Level
 from accl.launch.gpus import Gpu, gpus
+from accl.launch.sources import Answer, from_hub, hub_answer, model_and_data
 
 OLDEST_PYTHON = (3, 11)
 NAMED = ("torch", "transformers", "duckdb", "textual")  # the packages that get a line of their own
-HUB_SECONDS = 1.0  # a doctor should answer at once; a Hub slower than this is of little use
 GB = 1e9
 
 # A checkpoint of DeBERTa-v3-base is 185 M parameters x 4 bytes, and twice that for AdamW's moments: 2.2 GB; a run
@@ -41,34 +39,6 @@ BF16_SINCE = (8, 0)  # compute capability of Ampere
 _NETWORK = re.compile(
     r"nfs\d?|cifs|smb\w*|ceph|lustre|gpfs|beegfs|afs|9p|glusterfs|fuse\.(sshfs|glusterfs|s3fs|gcsfuse)"
 )
-
-
-class Level(StrEnum):
-    """How a check came out."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-    @property
-    def icon(self) -> str:
-        """A sign beside the word, so that nothing is told by colour alone."""
-        return {"ok": "✓", "warn": "!", "fail": "✗"}[self.value]
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line: what was looked at, how it came out, what was found, and what to do next.
-
-    Args:
-        blocks: the profiles that cannot train because of it.
-    """
-
-    name: str
-    level: Level
-    found: str
-    advice: str = ""
-    blocks: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -91,21 +61,22 @@ def examine(profiles: Sequence[str], runs: Path, terminal: Sequence[int] = (0, 1
         ConfigError: there is no such profile, or it does not validate.
     """
     configs = {name: resolve("full", name).config for name in profiles}
-    needs_hub = any(_from_hub(config) for config in configs.values())
-    answer = _Answer() if needs_hub else None  # asked first, so that it is waited for beside the other checks
+    needs_hub = any(from_hub(config) for config in configs.values())
+    answer = Answer() if needs_hub else None  # asked first, so that it is waited for beside the other checks
     found_gpus = gpus()
     every = frozenset(profiles)
     checks = [
         *_versions(every),
         _gpu(found_gpus, configs),
         *_processor(),
+        _compiler(configs),
         *_folders(runs, every),
         *_terminal(terminal),
     ]
     reachable = answer is not None and answer.wait()
     if answer is not None:
-        checks.append(_hub(reachable))
-    checks += _model_and_data(configs, reachable)
+        checks.append(hub_answer(reachable))
+    checks += model_and_data(configs, reachable)
     blocked = frozenset[str]().union(*(check.blocks for check in checks))
     usable = [name for name in profiles if name not in blocked]
     hurdles = {name: [check.name for check in checks if name in check.blocks] for name in profiles}
@@ -227,6 +198,19 @@ def _processor() -> Iterator[Check]:
         yield Check("memory", Level.OK, said)
 
 
+def _compiler(configs: Mapping[str, Config]) -> Check:
+    """Of `accl.fast.native`, which knows what else can go wrong with it."""
+    named = (shlex.split(os.environ.get("CC", "")) or ["cc"])[0]
+    found = shutil.which(named)
+    if found is not None:
+        return Check("C compiler", Level.OK, found)
+    said = f"no {named}" + (" (named by CC)" if os.environ.get("CC") else "")
+    if all(config.train.device == "cuda" for config in configs.values()):
+        return Check("C compiler", Level.OK, f"{said}, and none needed")
+    advice = "Training on the CPU is slower without one. Install gcc or clang: apt install gcc, dnf install gcc"
+    return Check("C compiler", Level.WARN, said, f"{advice}, or xcode-select --install")
+
+
 def _folders(runs: Path, every: frozenset[str]) -> Iterator[Check]:
     elsewhere = "Choose another folder with --runs DIR or the environment variable ACCL_RUNS."
     problem = unwritable(runs)
@@ -247,7 +231,7 @@ def _folders(runs: Path, every: frozenset[str]) -> Iterator[Check]:
         yield Check("disk", Level.WARN, said, f"Two checkpoints of a paper run take 4.4 GB. {elsewhere}")
     else:
         yield Check("disk", Level.OK, said)
-    cache = hub.cache_folder()
+    cache = cache_folder()
     problem = unwritable(cache)
     advice = "Choose another with the environment variable ACCL_CACHE." if problem else ""
     said = f"{cache}: {problem}" if problem else f"{cache} is writable"
@@ -314,80 +298,7 @@ def _colours(kind: str) -> Check:
     return Check("colours", Level.WARN, "8 or 16, as far as is known", advice)
 
 
-# Hub, model and data -----------------------------------------------------------------------------
-
-
-class _Answer:
-    """Asks the Hub on a thread: a name server that is out of reach waits longer than any timeout of ours."""
-
-    def __init__(self) -> None:
-        from huggingface_hub import get_session
-
-        get_session()  # made here, so that only the asking itself is on the clock
-        self._reachable = False
-        self._thread = threading.Thread(target=self._ask, daemon=True)
-        self._thread.start()
-
-    def _ask(self) -> None:
-        self._reachable = hub.reachable(HUB_SECONDS)
-
-    def wait(self) -> bool:
-        self._thread.join(HUB_SECONDS)
-        return self._reachable
-
-
-def _from_hub(config: Config) -> bool:
-    name = config.model.name
-    return config.data.source == "hub" or not (name.startswith("random:") or hub.is_local(name))
-
-
-def _hub(reachable: bool) -> Check:
-    if reachable:
-        return Check("Hub", Level.OK, f"{hub.endpoint()} answers")
-    advice = "Fine if model and data are cached. Else use local folders: --set data.path=DIR --set model.name=DIR"
-    said = "HF_HUB_OFFLINE is set" if hub.is_offline() else f"{hub.endpoint()} is out of reach"
-    return Check("Hub", Level.WARN, said, advice)
-
-
-def _model_and_data(configs: Mapping[str, Config], reachable: bool) -> Iterator[Check]:
-    """One line for each model and each data set, however many profiles share it."""
-    models: dict[tuple[str, str], list[str]] = {}
-    sets: dict[tuple[str, str, str], list[str]] = {}
-    for name, config in configs.items():
-        models.setdefault((config.model.name, config.model.revision), []).append(name)
-        sets.setdefault((config.data.source, config.data.path, config.data.revision), []).append(name)
-    for (name, revision), users in models.items():
-        if name.startswith("random:"):
-            yield Check("model", Level.OK, f"{name} comes with accl")
-        elif hub.is_local(name):
-            yield _local("model", name, partial(hub.local_model, name), users)
-        else:
-            yield _pinned("model", name, hub.cached_model(name, revision), users, reachable)
-    for (source, path, revision), users in sets.items():
-        if source == "synthetic":
-            yield Check("data", Level.OK, "the built-in benchmark comes with accl")
-        elif source == "folder":
-            yield _local("data", path, partial(load_corpus, source, path), users)
-        else:
-            yield _pinned("data", path, hub.cached_data(path, revision), users, reachable)
-
-
-def _local(part: str, folder: str, load: Callable[[], object], users: Sequence[str]) -> Check:
-    try:
-        load()
-    except AcclError as error:
-        return Check(part, Level.FAIL, error.what, error.hint, frozenset(users))
-    return Check(part, Level.OK, f"{folder} is complete")
-
-
-def _pinned(part: str, repo: str, cached: Path | None, users: Sequence[str], reachable: bool) -> Check:
-    if cached is not None:
-        return Check(part, Level.OK, f"{repo} is cached")
-    if reachable:
-        return Check(part, Level.OK, f"{repo} is not cached; the first run fetches it")
-    advice = f"Connect to the Hub, or use a local folder: --set {'model.name' if part == 'model' else 'data.path'}=DIR"
-    said = f"{repo} is neither cached nor within reach (needed by {' and '.join(users)})"
-    return Check(part, Level.FAIL, said, advice, frozenset(users))
+# Verdict ----------------------------------------------------------------------------------------
 
 
 def _verdict(profile: str, hurdles: Sequence[str]) -> Check:

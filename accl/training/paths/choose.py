@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from accl.data import hub
 from accl.data.sampler import Draw
 from accl.errors import ConfigError
-from accl.fast import rows
+from accl.fast import native, rows
 from accl.method.model import ModelOutput
 from accl.training.paths.eager import EagerPath
 from accl.training.paths.graphed import GraphedPath, UncapturableError
@@ -100,7 +101,7 @@ def _why_not_graphed(bench: Workbench) -> str | None:
 def _why_not_rows(bench: Workbench) -> str | None:
     if bench.placement.device.type != "cpu":
         return "it is for the CPU"
-    return rows.unsupported(bench.model.encoder.config)
+    return rows.unsupported(bench.model.encoder.config) or native.obstacle(hub.cache_folder())
 
 
 # Fastest first: why each cannot be taken (None: it can), and how it is made.

@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from accl.data.hub import cache_folder
 from accl.data.packed import Packer
 from accl.data.sampler import Draw
+from accl.fast.native import load
 from accl.fast.rows import RowEncoder
 from accl.training.device import Labels
 from accl.training.optim import JoinedAdamW
@@ -29,7 +31,8 @@ class RowsPath(EagerPath):
         super().__init__(bench, self._joined)
         self._aside = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
         self._packer = Packer(bench.assembler)
-        self._encoder = bench.model.encode = RowEncoder(bench.model.encoder, torch.get_num_threads())
+        kernels = load(cache_folder())
+        self._encoder = bench.model.encode = RowEncoder(bench.model.encoder, kernels, torch.get_num_threads())
         # Each thread takes whole rows through all layers; torch's own would only take the cores from them.
         torch.set_num_threads(1)
         # Rows are cut by length there.

@@ -1,0 +1,133 @@
+/* Dropout, GELU and LayerNorm. */
+
+#include "shared.h"
+
+/* Dropout --------------------------------------------------------------------------------------------------------- */
+
+/* out = x * mask; out may be x. */
+API void dropout(const float *x, float *out, int64_t count, uint64_t seed, uint32_t site, double probability) {
+  Dropout drop = dropout_at(seed, site, probability);
+#pragma omp simd
+  for (int64_t i = 0; i < count; i++) out[i] = x[i] * mask(drop, (uint32_t)i);
+}
+
+/* GELU ------------------------------------------------------------------------------------------------------------ */
+
+/* wide = x Phi(x) of x = product + bias; in place of the product its slope, Phi(x) + x phi(x). The normal distribution
+   from Abramowitz & Stegun 7.1.26, to 1e-7: one exponential gives both Phi and phi. */
+API void gelu(float *product_TF, const float *bias_F, int64_t tokens, int64_t width, float *wide_TF) {
+  for (int64_t t = 0; t < tokens; t++) {
+    float *product = product_TF + t * width, *wide = wide_TF + t * width;
+#pragma omp simd
+    for (int64_t f = 0; f < width; f++) {
+      float x = product[f] + bias_F[f];
+      float k = 1.0f / (1.0f + 0.3275911f * 0.70710678f * fabsf(x));
+      float bell = exp_negative(-0.5f * x * x);
+      float tail = 1.061405429f;
+      tail = tail * k - 1.453152027f;
+      tail = tail * k + 1.421413741f;
+      tail = tail * k - 0.284496736f;
+      tail = tail * k + 0.254829592f;
+      tail = 0.5f * tail * k * bell;
+      float phi = x < 0.0f ? tail : 1.0f - tail;
+      wide[f] = x * phi;
+      product[f] = phi + x * 0.39894228f * bell;
+    }
+  }
+}
+
+/* dwide becomes the gradient of the product and of the bias. */
+API void gelu_back(float *dwide_TF, const float *slope_TF, int64_t tokens, int64_t width, float *dbias_F) {
+  for (int64_t t = 0; t < tokens; t++) {
+    float *dwide = dwide_TF + t * width;
+    const float *slope = slope_TF + t * width;
+#pragma omp simd
+    for (int64_t f = 0; f < width; f++) {
+      dwide[f] *= slope[f];
+      dbias_F[f] += dwide[f];
+    }
+  }
+}
+
+/* LayerNorm ------------------------------------------------------------------------------------------------------- */
+
+INLINE void norm_of(float *product_TD, const float *bias, const float *residual_TD, const float *gain,
+                    const float *shift, int64_t tokens, int64_t width, float eps, int dropping, Dropout drop,
+                    float *out_TD, float *inverse_T) {
+  for (int64_t t = 0; t < tokens; t++) {
+    float *x = product_TD + t * width, *out = out_TD + t * width;
+    const float *residual = residual_TD + t * width;
+    uint32_t first = (uint32_t)(t * width);
+    float sum = 0.0f, squares = 0.0f;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t c = 0; c < width; c++) {
+      float product = x[c] + bias[c];
+      x[c] = residual[c] + (dropping ? product * mask(drop, first + (uint32_t)c) : product);
+      sum += x[c];
+    }
+    float mean = sum / (float)width;
+#pragma omp simd reduction(+ : squares)
+    for (int64_t c = 0; c < width; c++) squares += (x[c] - mean) * (x[c] - mean);
+    float inverse = inverse_T[t] = 1.0f / sqrtf(squares / (float)width + eps);
+#pragma omp simd
+    for (int64_t c = 0; c < width; c++) {
+      x[c] = (x[c] - mean) * inverse;
+      out[c] = x[c] * gain[c] + shift[c];
+    }
+  }
+}
+
+/* out = LayerNorm(residual + dropout(product + bias)). In place of the product what came out before gain and shift;
+   inverse: 1 / deviation. */
+API void norm(float *product_TD, const float *bias_D, const float *residual_TD, const float *gain_D,
+              const float *shift_D, int64_t tokens, int64_t width, float eps, uint64_t seed, uint32_t site,
+              double probability, float *out_TD, float *inverse_T) {
+  Dropout drop = dropout_at(seed, site, probability);
+  if (drop.threshold)
+    norm_of(product_TD, bias_D, residual_TD, gain_D, shift_D, tokens, width, eps, 1, drop, out_TD, inverse_T);
+  else
+    norm_of(product_TD, bias_D, residual_TD, gain_D, shift_D, tokens, width, eps, 0, drop, out_TD, inverse_T);
+}
+
+INLINE void norm_back_of(const float *dout_TD, const float *normal_TD, const float *inverse_T, const float *gain,
+                         int64_t tokens, int64_t width, int dropping, Dropout drop, float *dsum_TD,
+                         float *dproduct_TD, float *dgain, float *dshift, float *dbias) {
+  for (int64_t t = 0; t < tokens; t++) {
+    const float *dout = dout_TD + t * width, *normal = normal_TD + t * width;
+    float *dsum = dsum_TD + t * width, *dproduct = dproduct_TD + t * width;
+    uint32_t first = (uint32_t)(t * width);
+    float sum = 0.0f, along = 0.0f;
+#pragma omp simd reduction(+ : sum, along)
+    for (int64_t c = 0; c < width; c++) {
+      float d = dout[c] * gain[c];
+      sum += d;
+      along += d * normal[c];
+    }
+    sum /= (float)width;
+    along /= (float)width;
+    float inverse = inverse_T[t];
+#pragma omp simd
+    for (int64_t c = 0; c < width; c++) {
+      float d = dout[c], of_sum = inverse * (d * gain[c] - sum - normal[c] * along);
+      float of_product = dropping ? of_sum * mask(drop, first + (uint32_t)c) : of_sum;
+      dgain[c] += d * normal[c];
+      dshift[c] += d;
+      dbias[c] += of_product;
+      dsum[c] = of_sum;
+      dproduct[c] = of_product;
+    }
+  }
+}
+
+/* dsum: the gradient of the residual; it may be written over dout. */
+API void norm_back(const float *dout_TD, const float *normal_TD, const float *inverse_T, const float *gain_D,
+                   int64_t tokens, int64_t width, uint64_t seed, uint32_t site, double probability, float *dsum_TD,
+                   float *dproduct_TD, float *dgain_D, float *dshift_D, float *dbias_D) {
+  Dropout drop = dropout_at(seed, site, probability);
+  if (drop.threshold)
+    norm_back_of(dout_TD, normal_TD, inverse_T, gain_D, tokens, width, 1, drop, dsum_TD, dproduct_TD, dgain_D,
+                 dshift_D, dbias_D);
+  else
+    norm_back_of(dout_TD, normal_TD, inverse_T, gain_D, tokens, width, 0, drop, dsum_TD, dproduct_TD, dgain_D,
+                 dshift_D, dbias_D);
+}

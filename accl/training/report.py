@@ -91,6 +91,9 @@ class Reporter:
 
     def close(self, state: State, reason: str, exit_code: int) -> None:
         """Record how the run ended. The measurements are on disk before the state says so."""
+        # Of a run that is over before the first figure was due, there is one all the same.
+        if self._read_load is not None:
+            self.recorder.system(self.seconds, self._read_load())
         self.recorder.close()
         self.update(state=state, reason=reason, exit_code=exit_code, phase="", ended=time.time())
         self.save()

@@ -39,11 +39,12 @@ def check_negatives(negatives: str, parameter: float) -> None:
 def log_sum(sim_BM: Tensor, mask_BM: Tensor) -> Tensor:
     """log sum exp(sim_ij) over the candidates j that the mask has, B; about `EXCLUDED` where it has none.
 
-    What ``masked_fill`` and ``logsumexp`` compute, in half as many operations.
+    What ``masked_fill`` and ``logsumexp`` compute, in fewer operations, and with 2^x: on a CPU, e^x takes several times
+    as long where it comes out as 0.
     """
     sim_BM = torch.add(sim_BM, ~mask_BM, alpha=EXCLUDED)
     top_B1 = sim_BM.detach().amax(-1, keepdim=True)
-    return (sim_BM - top_B1).exp().sum(-1).log() + top_B1[:, 0]
+    return ((sim_BM - top_B1) * math.log2(math.e)).exp2().sum(-1).log() + top_B1[:, 0]
 
 
 @torch.no_grad()

@@ -30,7 +30,7 @@ from accl.training.checkpoint import Progress
 from accl.training.device import seed_step, to_device
 from accl.training.objective import FIGURES
 from accl.training.paths.eager import EagerPath
-from accl.training.paths.heads import account, learn_heads, open_bank
+from accl.training.paths.heads import judge, open_bank, watch
 from accl.training.setup import Workbench, build
 
 if TYPE_CHECKING:
@@ -59,9 +59,10 @@ def eager_gradients(bench: Workbench, draw: Draw) -> dict[str, Tensor]:
     with bench.placement.autocasting():
         pooled_ND = bench.model.pooled(batch.chunks, batch.place_N)
     open_bank(bench, 1)
-    learnt = learn_heads(bench, pooled_ND, batch.labels)
-    torch.autograd.backward(pooled_ND, learnt.shared_ND.grad)
-    account(bench, learnt)
+    judged = judge(bench, pooled_ND, batch.labels)
+    judged.backward()
+    torch.autograd.backward(pooled_ND, judged.shared_ND.grad)
+    watch(bench, judged)
     found = {name: p.grad.clone() for name, p in bench.model.named_parameters() if p.grad is not None}
     bench.model.zero_grad(set_to_none=True)
     if not isinstance(bench.model.get_submodule(WORDS.removesuffix(".weight")), CompactEmbedding):

@@ -18,7 +18,7 @@ from accl.config import Loss
 from accl.method.contrastive import uncertainty_weights
 from accl.method.model import ContrastiveCurriculumModel, Head, ModelOutput
 from accl.method.representation import alignment_and_uniformity, quantiles
-from accl.training.objective import FIGURES, Objective, objective
+from accl.training.objective import FIGURES, Objective, classify, contrast, objective
 from accl.training.objective import figures as all_figures
 
 CONFIG = Loss(
@@ -59,7 +59,8 @@ def outputs(head: Head = "per_option", seed: int = 0) -> tuple[ContrastiveCurric
 
 
 def measure(output: ModelOutput, config: Loss = CONFIG, task_B: Tensor = TASK) -> Objective:
-    return objective(output, ANSWER, task_B, TEXT, config, None)
+    contrasted = contrast(output.z_BE, task_B, TEXT, config, None)
+    return objective(contrasted, classify(output.logits_BC, ANSWER, config), config)
 
 
 # --- the loss

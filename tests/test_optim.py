@@ -7,7 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from accl.config import Optim, resolve
-from accl.training.optim import JoinedAdamW, make_optimizer
+from accl.data.hub import cache_folder
+from accl.fast.native import load
+from accl.fast.team import Team
+from accl.training.joined import JoinedAdamW
+from accl.training.optim import make_optimizer
 
 RATES = [1e-2, 2e-2, 5e-3, 1e-2]
 
@@ -35,21 +39,26 @@ def net() -> Net:
     return Net()
 
 
+def joined(model: Net, config: Optim | None = None, threads: int = 2) -> JoinedAdamW:
+    return JoinedAdamW(model, config or settings(), load(cache_folder()), Team(threads))
+
+
 def joined_steps(model: Net, optimizer: JoinedAdamW, steps: range) -> list[float]:
     norms = []
     for step in steps:
         for group in optimizer.param_groups:
             group["lr"] = RATES[step]
         model.loss(step).backward()  # type: ignore[no-untyped-call]
-        norms.append(float(optimizer.step()))
+        norms.append(float(optimizer.update()))
     return norms
 
 
+@pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize("max_norm", [0.05, 1000.0])
-def test_joined_parameters_take_the_steps_of_clipping_and_adamw(max_norm: float) -> None:
+def test_joined_parameters_take_the_steps_of_clipping_and_adamw(max_norm: float, threads: int) -> None:
     config = settings(weight_decay=0.1, max_grad_norm=max_norm)
     reference, model = net(), net()
-    theirs, ours = make_optimizer(reference, config), JoinedAdamW(model, config)
+    theirs, ours = make_optimizer(reference, config), joined(model, config, threads)
     expected = []
     for step, rate in enumerate(RATES):
         for group in theirs.param_groups:
@@ -60,7 +69,8 @@ def test_joined_parameters_take_the_steps_of_clipping_and_adamw(max_norm: float)
         theirs.zero_grad(set_to_none=True)
     assert joined_steps(model, ours, range(len(RATES))) == pytest.approx(expected, rel=1e-5)
     torch.testing.assert_close(dict(model.named_parameters()), dict(reference.named_parameters()))
-    assert all(parameter.grad is None for parameter in model.parameters())
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is None if name.startswith("idle") else not parameter.grad.any(), name
     for mine, other in zip(model.parameters(), reference.parameters(), strict=True):
         assert ours.state[mine].keys() == theirs.state[other].keys()
         for name, value in ours.state[mine].items():
@@ -70,27 +80,36 @@ def test_joined_parameters_take_the_steps_of_clipping_and_adamw(max_norm: float)
 def test_what_no_loss_reaches_does_not_decay_either() -> None:
     model = net()
     before = model.idle.weight.clone()
-    joined_steps(model, JoinedAdamW(model, settings(weight_decay=0.1)), range(2))
+    joined_steps(model, joined(model, settings(weight_decay=0.1)), range(2))
     assert torch.equal(model.idle.weight, before)
 
 
 def test_a_parameter_that_is_learnt_later_is_refused() -> None:
     model = net()
-    optimizer = JoinedAdamW(model, settings())
+    optimizer = joined(model)
     joined_steps(model, optimizer, range(1))
     model.idle.weight.grad = torch.ones_like(model.idle.weight)
     with pytest.raises(AssertionError, match="from the first step on or never"):
         joined_steps(model, optimizer, range(1, 2))
 
 
+def test_gradients_that_were_put_elsewhere_are_refused() -> None:
+    model = net()
+    optimizer = joined(model)
+    joined_steps(model, optimizer, range(1))
+    model.zero_grad(set_to_none=True)
+    with pytest.raises(AssertionError, match="where the first step put them"):
+        joined_steps(model, optimizer, range(1, 2))
+
+
 def test_with_weights_and_moments_put_back_it_goes_on_to_the_bit() -> None:
     whole, model = net(), net()
-    joined_steps(whole, JoinedAdamW(whole, settings()), range(4))
-    before = JoinedAdamW(model, settings())
+    joined_steps(whole, joined(whole), range(4))
+    before = joined(model)
     joined_steps(model, before, range(2))
     again = net()
     again.load_state_dict(model.state_dict())
-    after = JoinedAdamW(again, settings())
+    after = joined(again)
     for own, held in zip(again.parameters(), model.parameters(), strict=True):
         if held in before.state:
             after.state[own] = {name: value.clone() for name, value in before.state[held].items()}

@@ -19,7 +19,7 @@ from accl.store.reader import Follower
 from accl.store.rundir import RunDir
 from accl.training.device import to_device
 from accl.training.paths.choose import choose
-from accl.training.paths.heads import account, learn_heads, open_bank, undone
+from accl.training.paths.heads import judge, open_bank, undone, watch
 from accl.training.paths.inputs import AHEAD, Inputs
 from accl.training.setup import Workbench, build
 
@@ -195,7 +195,7 @@ def watched(bench: Workbench) -> dict[str, Tensor]:
 def show_a_batch(bench: Workbench, step: int) -> None:
     draw = bench.sampler.twin().draw(step, bench.curriculum.weights)
     batch = to_device(bench.assembler.batch(draw.questions, draw.option_order), torch.device("cpu"))
-    account(bench, learn_heads(bench, bench.model.pooled(batch.chunks, batch.place_N), batch.labels))
+    watch(bench, judge(bench, bench.model.pooled(batch.chunks, batch.place_N), batch.labels))
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:

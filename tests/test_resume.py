@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from accl.store.reader import query
 from accl.store.rundir import RunDir, find_run
 from accl.store.state import State, observe, read_state
 
-STEPS = 45
+# So many that a run is still at it when a command that was typed at a step arrives.
+STEPS = 105
 COMMAND = [
     *("train", "full", "--profile", "demo", "--detach"),
     f"--set=train.max_steps={STEPS}",
     "--set=train.checkpoint_every=6",
-    "--set=eval.every=15",
+    "--set=eval.every=35",
     "--set=eval.max_questions=60",
     "--set=curriculum.warmup_steps=10",
     "--set=curriculum.update_every=5",
@@ -49,12 +51,17 @@ def wait(run: RunDir, step: int) -> State:
         time.sleep(0.01)
 
 
-def kill(run: RunDir) -> None:
+def kill(run: RunDir) -> bool:
+    """Whether that came before its end."""
     pid = read_state(run).pid
     assert pid
-    os.killpg(pid, signal.SIGKILL)
-    while observe(run).state is not State.CRASHED:
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while observe(run).state.active:
+        assert time.monotonic() < deadline
         time.sleep(0.01)
+    return observe(run).state is State.CRASHED
 
 
 def recorded(run: RunDir) -> dict[str, Any]:
@@ -101,9 +108,8 @@ def test_killed_runs_resume_to_the_very_same_end(tmp_path: Path, uninterrupted: 
     run = start(tmp_path)
     # Before the first checkpoint, and then wherever chance has it.
     for step in (1, *sorted(random.Random(os.getpid()).sample(range(7, STEPS - 2), 2))):
-        if wait(run, step) is State.FINISHED:
+        if wait(run, step) is State.FINISHED or not kill(run):
             break
-        kill(run)
         done = run_accl("resume", run.id, "--detach", "--runs", str(tmp_path))
         assert done.returncode == 0, done.stderr
     assert wait(run, STEPS + 1) is State.FINISHED, observe(run)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from accl.data.hub import cache_folder
 from accl.fast.native import load, pointer
+from accl.fast.products import NativeProducts, Products, TorchProducts, products
 
 SEED, SITE = 2**61 + 12345, 7
 SHARES = [0.0, 0.1, 0.5]
@@ -251,3 +252,39 @@ def test_scores_too_far_apart_for_single_precision_leave_one_key(kernels: Any) -
     )
     torch.testing.assert_close(context, qkv[3, 8:].expand(5, 4))
     assert shares.view(5, 16).sum(0).tolist() == [0.0] * 3 + [5.0] + [0.0] * 12
+
+
+# --- products
+
+SHAPES = [(1, 1, 1), (13, 128, 384), (400, 128, 32), (29, 5, 33), (50, 40, 31), (12, 64, 64), (403, 17, 100)]
+
+
+@pytest.mark.parametrize("add", [False, True])
+@pytest.mark.parametrize("by", ["torch", "kernels"])
+@pytest.mark.parametrize(("tokens", "inputs", "outputs"), SHAPES)
+def test_products_of_a_linear_layer(
+    kernels: ctypes.CDLL, by: str, tokens: int, inputs: int, outputs: int, add: bool
+) -> None:
+    ours: Products = TorchProducts() if by == "torch" else NativeProducts(kernels)
+    x_TK, w_NK, bias_N, dy_TN = draw(tokens, inputs), draw(outputs, inputs), draw(outputs), draw(tokens, outputs)
+    # What is not written must not matter.
+    scratch = torch.full((ours.scratch(tokens, inputs, outputs),), math.nan)
+    close(ours.forward(x_TK, w_NK, None, scratch), x_TK.double() @ w_NK.double().T)
+    close(ours.forward(x_TK, w_NK, bias_N, scratch), x_TK.double() @ w_NK.double().T + bias_N)
+    there = 1.0 if add else math.nan
+    dx_TK, dw_NK = torch.full_like(x_TK, there), torch.full_like(w_NK, there)
+    ours.back(dy_TN, w_NK, dx_TK, scratch, add=add)
+    ours.weights(dy_TN, x_TK, dw_NK, scratch, add=add)
+    close(dx_TK, dy_TN.double() @ w_NK.double() + add)
+    close(dw_NK, dy_TN.double().T @ x_TK.double() + add)
+
+
+def test_a_product_that_lacks_room_is_refused(kernels: ctypes.CDLL) -> None:
+    with pytest.raises(AssertionError):
+        NativeProducts(kernels).forward(draw(4, 3), draw(5, 3), None, torch.empty(5))
+
+
+def test_products_are_left_to_torch_where_it_knows_more(kernels: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(products(kernels), NativeProducts)
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert isinstance(products(kernels), TorchProducts)

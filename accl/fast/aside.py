@@ -1,21 +1,31 @@
-"""Another stream for what the next kernel does not wait for."""
+"""Another stream, or another thread, for what the next operation does not wait for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+from accl.fast.team import Team
+
+One = TypeVar("One")
+Other = TypeVar("Other")
 
 
 class Aside:
     """Kernels beside those of the stream in use: two that are too small for the device fill it together.
 
-    On the CPU there is one order anyway.
+    On the CPU there is one order, but for `both`.
+
+    Args:
+        team: two threads of which share out `both`, on the CPU.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, team: Team | None = None) -> None:
+        self._team = team if team is not None and team.size > 1 else None
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._used: list[Tensor] = []
 
@@ -38,6 +48,20 @@ class Aside:
             return
         with torch.cuda.stream(self._stream):
             yield
+
+    def both(self, work: Callable[[], One], other: Callable[[], Other], *used: Tensor) -> tuple[One, Other]:
+        """The results of two things that do not wait for each other: the first runs beside; ``used`` as above."""
+        if self._team is None:
+            with self(*used):
+                one = work()
+            return one, other()
+
+        def alone(item: Callable[[], Any]) -> Any:
+            with torch.enable_grad():
+                return item()
+
+        one, there = self._team.share_out(alone, [work, other])
+        return one, there
 
     def mark(self) -> torch.cuda.Event | None:
         """What it was asked for so far."""

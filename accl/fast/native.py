@@ -13,7 +13,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from ctypes import c_double, c_float, c_int64, c_uint32, c_uint64, c_void_p
+from ctypes import c_double, c_float, c_int32, c_int64, c_uint32, c_uint64, c_void_p
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,25 @@ WARNINGS = ("-Wall", "-Wextra")
 
 _DROPOUT = (c_uint64, c_uint32, c_double)  # seed, site, probability
 _ROWS = (c_void_p, c_int64, c_int64, c_void_p)  # begin, n, longest, row_X
+_LAYER = (c_int64, c_int64, c_int64)  # tokens, inputs, outputs
 _SIGNATURES: dict[str, tuple[type[Any] | None, tuple[type[Any], ...]]] = {
     "dropout": (None, (c_void_p, c_void_p, c_int64, *_DROPOUT)),
     "gelu": (None, (c_void_p, c_void_p, c_int64, c_int64, c_void_p)),
     "gelu_back": (None, (c_void_p, c_void_p, c_int64, c_int64, c_void_p)),
     "norm": (None, (*(c_void_p,) * 5, c_int64, c_int64, c_float, *_DROPOUT, c_void_p, c_void_p)),
     "norm_back": (None, (*(c_void_p,) * 4, c_int64, c_int64, *_DROPOUT, *(c_void_p,) * 5)),
+    "embed": (c_int64, (c_void_p, c_int64, *(c_void_p,) * 3, c_int64, c_int64, c_float, *_DROPOUT, *(c_void_p,) * 3)),
+    "embed_back": (None, (*(c_void_p,) * 4, c_int64, c_int64, *_DROPOUT, *(c_void_p,) * 3)),
+    "scatter": (None, (c_void_p, c_void_p, c_int64, c_int64, c_int64, c_void_p)),
+    "means": (None, (c_void_p, c_void_p, c_int64, c_int64, c_void_p)),
+    "means_back": (None, (c_void_p, c_void_p, c_int64, c_int64, c_void_p)),
+    "product_scratch": (c_int64, _LAYER),
+    "product": (None, (*(c_void_p,) * 3, *_LAYER, c_void_p, c_void_p)),
+    "product_back": (None, (c_void_p, c_void_p, *_LAYER, c_int32, c_void_p, c_void_p)),
+    "product_weights": (None, (c_void_p, c_void_p, *_LAYER, c_int32, c_void_p, c_void_p)),
+    "gather": (None, (c_void_p, c_int64, c_void_p, c_void_p, c_void_p, c_int64)),
+    "square_sum": (c_double, (c_void_p, c_int64)),
+    "adamw": (None, (*(c_void_p,) * 4, c_int64, *(c_float,) * 8)),
     "attention_scratch": (c_int64, (c_int64, c_int64)),
     "attention": (None, (c_void_p, c_void_p, *_ROWS, c_int64, c_int64, c_float, *_DROPOUT, *(c_void_p,) * 3)),
     "attention_back": (

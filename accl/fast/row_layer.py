@@ -1,5 +1,4 @@
-"""One layer of DeBERTa-v2 over rows that lie end to end, forward and back by hand: matrix products in torch, all
-between them in `c/`.
+"""One layer of DeBERTa-v2 over rows that lie end to end, forward and back by hand, with the kernels in `c/`.
 
 By hand, because on a CPU a small layer is as much bookkeeping as arithmetic: there is no graph to record and walk, few
 calls wait for Python's lock, nothing is computed for padding, no dropout mask is drawn or kept, and the gradients of
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from accl.fast.native import pointer
+from accl.fast.products import products
 from accl.fast.row_weights import Weights
 
 # Places of dropout in a layer: the position table, attention weights, what attention adds, what feed-forward adds.
@@ -44,15 +44,16 @@ class Part:
     """Rows that go through the layers together.
 
     Attributes:
-        tokens: which of all tokens these are.
+        tokens, rows: which of all these are.
         begin_n: where each row begins, and the end of the last.
         scores: floats that the scores of all rows and heads take.
         seed: of its dropout, so that it does not depend on what other threads do.
-        scratch: for the kernels of attention to work in.
+        scratch: for kernels to work in.
     """
 
     longest: int
     tokens: slice
+    rows: slice
     begin_n: Tensor
     scores: int
     distances: Distances
@@ -60,9 +61,14 @@ class Part:
     scratch: Tensor
 
     @property
-    def rows(self) -> tuple[int, int, int, int]:
-        """As the kernels of attention take them."""
-        return pointer(self.begin_n), len(self.begin_n) - 1, self.longest, pointer(self.distances.row_X)
+    def spans(self) -> tuple[int, int]:
+        """Where rows begin, and how many there are, as kernels take them."""
+        return pointer(self.begin_n), len(self.begin_n) - 1
+
+    @property
+    def places(self) -> tuple[int, int, int, int]:
+        """`spans` and positions, as the kernels of attention take them."""
+        return *self.spans, self.longest, pointer(self.distances.row_X)
 
 
 @dataclass(frozen=True)
@@ -70,8 +76,8 @@ class Shape:
     """What a layer has beside its weights.
 
     Attributes:
-        dropout: after the layer's products, and of the position table. attention_dropout: of attention weights. 0 when
-            not training.
+        dropout: after the layer's products, and of the position table. attention_dropout: of attention weights.
+            embedding_dropout: of what comes into the first layer. 0 when not training.
     """
 
     heads: int
@@ -79,6 +85,7 @@ class Shape:
     eps: float
     dropout: float
     attention_dropout: float
+    embedding_dropout: float
 
     @property
     def scale(self) -> float:
@@ -110,7 +117,8 @@ class Layer:
     """
 
     def __init__(self, kernels: ctypes.CDLL, weights: Weights, shape: Shape, number: int) -> None:
-        self._kernels, self._weights, self._shape = kernels, weights, shape
+        self._kernels, self._products = kernels, products(kernels)
+        self._weights, self._shape = weights, shape
         self._site = 1 + SITES * number  # 0 is the embedding
 
     def forward(self, x_TD: Tensor, table_RD: Tensor, part: Part, out_TD: Tensor) -> Saved:
@@ -120,13 +128,14 @@ class Layer:
         table_UD = table_RD[part.distances.used]
         if shape.dropout:
             table_UD = dropout(kernels, table_UD, torch.empty_like(table_UD), self._dropout(part, TABLE))
-        position_U2E = torch.addmm(weights.position_2E, table_UD, weights.position_2ED.t())
-        qkv_T3E = torch.addmm(weights.inner_3E, x_TD, weights.inner_3ED.t())
+        linear, scratch = self._products.forward, part.scratch
+        position_U2E = linear(table_UD, weights.position_2ED, weights.position_2E, scratch)
+        qkv_T3E = linear(x_TD, weights.inner_3ED, weights.inner_3E, scratch)
         probability_X, context_TE = x_TD.new_empty(part.scores), x_TD.new_empty(tokens, shape.heads * shape.size)
         kernels.attention(
             pointer(qkv_T3E),
             pointer(position_U2E),
-            *part.rows,
+            *part.places,
             shape.heads,
             shape.size,
             shape.scale,
@@ -160,12 +169,12 @@ class Layer:
             return product_TD, inverse_T
 
         y_TD = torch.empty_like(x_TD)
-        mixed_TD = torch.mm(context_TE, weights.mix_DE.t())
+        mixed_TD = linear(context_TE, weights.mix_DE, None, scratch)
         norm1 = joined(mixed_TD, weights.mix_D, x_TD, weights.norm1, MIXED, y_TD)
-        up_TF = torch.mm(y_TD, weights.up_FD.t())
+        up_TF = linear(y_TD, weights.up_FD, None, scratch)
         wide_TF = torch.empty_like(up_TF)
         kernels.gelu(pointer(up_TF), pointer(weights.up_F), *up_TF.shape, pointer(wide_TF))
-        down_TD = torch.mm(wide_TF, weights.down_DF.t())
+        down_TD = linear(wide_TF, weights.down_DF, None, scratch)
         norm2 = joined(down_TD, weights.down_D, y_TD, weights.norm2, DOWN, out_TD)
         return Saved(
             x_TD, qkv_T3E, table_UD, position_U2E, probability_X, context_TE, norm1, y_TD, up_TF, wide_TF, norm2
@@ -177,6 +186,7 @@ class Layer:
         """Gradients of the layer's input, written over ``dout_TD``, and of its weights, to ``gradients``. That of the
         position table is added to ``dtable_RD``."""
         kernels, weights, shape = self._kernels, self._weights, self._shape
+        back, to_weights, scratch = self._products.back, self._products.weights, part.scratch
         tokens, hidden = dout_TD.shape
 
         def unjoined(
@@ -202,14 +212,15 @@ class Layer:
             )
 
         unjoined(dout_TD, saved.norm2, weights.norm2[0], DOWN, gradients.norm2, gradients.down_D)
-        torch.mm(room.dproduct_TD.t(), saved.wide_TF, out=gradients.down_DF)
-        dup_TF = torch.mm(room.dproduct_TD, weights.down_DF, out=room.dup_TF)
+        dup_TF = room.dup_TF
+        to_weights(room.dproduct_TD, saved.wide_TF, gradients.down_DF, scratch)
+        back(room.dproduct_TD, weights.down_DF, dup_TF, scratch)
         kernels.gelu_back(pointer(dup_TF), pointer(saved.slope_TF), *dup_TF.shape, pointer(gradients.up_F))
-        torch.mm(dup_TF.t(), saved.y_TD, out=gradients.up_FD)
-        dout_TD.addmm_(dup_TF, weights.up_FD)
+        to_weights(dup_TF, saved.y_TD, gradients.up_FD, scratch)
+        back(dup_TF, weights.up_FD, dout_TD, scratch, add=True)
         unjoined(dout_TD, saved.norm1, weights.norm1[0], MIXED, gradients.norm1, gradients.mix_D)
-        torch.mm(room.dproduct_TD.t(), saved.context_TE, out=gradients.mix_DE)
-        torch.mm(room.dproduct_TD, weights.mix_DE, out=room.dcontext_TE)
+        to_weights(room.dproduct_TD, saved.context_TE, gradients.mix_DE, scratch)
+        back(room.dproduct_TD, weights.mix_DE, room.dcontext_TE, scratch)
 
         dqkv_T3E, dposition_U2E = room.dqkv_T3E, room.dposition_U2E
         kernels.attention_back(
@@ -217,7 +228,7 @@ class Layer:
             pointer(saved.qkv_T3E),
             pointer(saved.position_U2E),
             pointer(saved.probability_X),
-            *part.rows,
+            *part.places,
             len(dposition_U2E),
             shape.heads,
             shape.size,
@@ -229,15 +240,16 @@ class Layer:
             pointer(dposition_U2E),
             pointer(gradients.position_2E),
         )
-        torch.mm(dqkv_T3E.t(), saved.x_TD, out=gradients.inner_3ED)
+        to_weights(dqkv_T3E, saved.x_TD, gradients.inner_3ED, scratch)
         # Where the weights are shared, on top of what is there.
-        beta = 0 if weights.own_positions else 1
-        gradients.position_2ED.addmm_(dposition_U2E.t(), saved.table_UD, beta=beta)
-        dtable_UD = torch.mm(dposition_U2E, weights.position_2ED)
+        shared = not weights.own_positions
+        to_weights(dposition_U2E, saved.table_UD, gradients.position_2ED, scratch, add=shared)
+        dtable_UD = torch.empty_like(saved.table_UD)
+        back(dposition_U2E, weights.position_2ED, dtable_UD, scratch)
         if shape.dropout:
             dropout(kernels, dtable_UD, dtable_UD, self._dropout(part, TABLE))
         dtable_RD[part.distances.used].add_(dtable_UD)
-        dout_TD.addmm_(dqkv_T3E, weights.inner_3ED)
+        back(dqkv_T3E, weights.inner_3ED, dout_TD, scratch, add=True)
 
     def _dropout(self, part: Part, site: int) -> tuple[int, int, float]:
         probability = self._shape.attention_dropout if site == ATTENTION else self._shape.dropout

@@ -100,34 +100,36 @@ class Weights:
         ]
 
 
-@dataclass(frozen=True)
 class Gradients:
-    """Of the position table and the weights of all layers, end to end in ``flat``: so those of two threads are added
-    in one operation.
+    """Of the position table, the embedding's norm, and the weights of all layers, end to end in ``flat``: a thread has
+    them for itself, and writes to them in every step.
 
-    What is added up from 0 on comes first; matrices, of which each is written once, are left as they are found.
+    Args:
+        table_RD, norm, weights: what they are gradients of.
     """
 
-    flat: Tensor
-    table_RD: Tensor
-    layers: list[Weights]
-
-    @classmethod
-    def of(cls, table_RD: Tensor, weights: Sequence[Weights]) -> Gradients:
-        """Room for those of ``weights``."""
-        vectors = [table_RD, *(vector for of_layer in weights for vector in of_layer.vectors)]
+    def __init__(self, table_RD: Tensor, norm: tuple[Tensor, Tensor], weights: Sequence[Weights]) -> None:
+        # What is added up from 0 on comes first; matrices, of which each is written once, are left as they are found.
+        vectors = [table_RD, *norm, *(vector for of_layer in weights for vector in of_layer.vectors)]
         tensors = [*vectors, *(matrix for of_layer in weights for matrix in of_layer.matrices)]
         sizes = [size for tensor in tensors for size in (tensor.numel(), -tensor.numel() % ALIGNMENT)]
-        flat, added = torch.empty(sum(sizes), dtype=table_RD.dtype), len(vectors)
-        flat[: sum(sizes[: 2 * added])].zero_()
-        views = [view.view(t.shape) for view, t in zip(torch.split_with_sizes(flat, sizes)[::2], tensors, strict=True)]
-        of_vectors, of_matrices = iter(views[:added]), iter(views[added:])
-        of_table = next(of_vectors)
-        layers = [
-            Weights._of([next(of_matrices) for _ in of.matrices], [next(of_vectors) for _ in of.vectors])
-            for of in weights
-        ]
-        return cls(flat, of_table, layers)
+        self.flat = torch.empty(sum(sizes))
+        self._added = self.flat[: sum(sizes[: 2 * len(vectors)])]
+        parts = torch.split_with_sizes(self.flat, sizes)[::2]
+        views = iter([part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)])
+        self.table_RD = next(views)
+        self.norm = (next(views), next(views))
+        of_vectors = [[next(views) for _ in of_layer.vectors] for of_layer in weights]
+        of_matrices = [[next(views) for _ in of_layer.matrices] for of_layer in weights]
+        self.layers = [Weights._of(*both) for both in zip(of_matrices, of_vectors, strict=True)]
+        parted = [*self.norm, *(tensor for of_layer in self.layers for tensor in of_layer.parted())]
+        self.places = [tensor.storage_offset() for tensor in parted], [tensor.numel() for tensor in parted]
+        """Where those of the norm and the weights begin, and how many elements they have, in the order of `parameters`,
+        layer by layer."""
+
+    def clear(self) -> None:
+        """Before a step."""
+        self._added.zero_()
 
 
 def parameters(layer: Any) -> list[Tensor]:

@@ -122,7 +122,7 @@ class ContrastiveCurriculumModel(nn.Module):
             table = self.task_embedding
             rows_B = torch.where(task_B >= 0, task_B, table.num_embeddings - 1)
             task_BD = table(rows_B).to(pooled_ND.dtype)
-            task_ND = task_BD.repeat_interleave(self.sequences_per_question, dim=0)
+            task_ND = task_BD[:, None].expand(-1, self.sequences_per_question, -1).flatten(0, 1)
             joined_ND = torch.cat([pooled_ND, task_ND], dim=-1)
         logits_BC: Tensor = self.classifier(joined_ND).view(len(task_B), self.choices)
         return logits_BC

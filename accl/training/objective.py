@@ -85,44 +85,52 @@ def _gradient(term: Tensor, leaf_ND: Tensor) -> tuple[Tensor, Tensor]:
     return gradient_ND, torch.linalg.vector_norm(gradient_ND.float())
 
 
-def objective(
-    output: ModelOutput,
-    answer_B: Tensor,
-    task_B: Tensor,
-    text_B: Tensor,
-    config: Loss,
-    bank: MemoryBank | None,
-    aside: Aside = NOT_ASIDE,
-) -> Objective:
-    """classification_weight x cross-entropy + contrastive_weight x contrastive loss.
-
-    The contrastive term is computed ``aside``; with a weight of 0 it is not. Questions without task count in
-    cross-entropy only.
+def contrast(
+    z_BE: Tensor, task_B: Tensor, text_B: Tensor, config: Loss, bank: MemoryBank | None
+) -> tuple[Tensor, Tensor] | None:
+    """`accl.method.contrastive.anchor_losses` as configured; None, and not computed, where their weight is 0.
 
     Raises:
         ValueError: the parameter of ``config.negatives`` is out of range.
     """
-    contrasted = config.contrastive_weight != 0
-    if contrasted:
-        negatives, parameter = parse_choice(config.negatives)
-        with aside.again():
-            loss_B, counted_B = anchor_losses(
-                output.z_BE,
-                task_B,
-                text_B,
-                temperature=config.temperature,
-                denominator=config.denominator,
-                negatives=negatives,
-                parameter=parameter,
-                bank=None if bank is None else bank.candidates(),
-            )
-    logits_BC = output.logits_BC.float()
-    classification = F.cross_entropy(logits_BC, answer_B)
-    weight_B = uncertainty_weights(logits_BC, config.uncertainty_weight)
+    if config.contrastive_weight == 0:
+        return None
+    negatives, parameter = parse_choice(config.negatives)
+    return anchor_losses(
+        z_BE,
+        task_B,
+        text_B,
+        temperature=config.temperature,
+        denominator=config.denominator,
+        negatives=negatives,
+        parameter=parameter,
+        bank=None if bank is None else bank.candidates(),
+    )
+
+
+def classify(logits_BC: Tensor, answer_B: Tensor, config: Loss) -> tuple[Tensor, Tensor]:
+    """Cross-entropy, scalar, and the uncertainty weights w_i, B."""
+    logits_BC = logits_BC.float()
+    return F.cross_entropy(logits_BC, answer_B), uncertainty_weights(logits_BC, config.uncertainty_weight)
+
+
+def objective(
+    contrasted: tuple[Tensor, Tensor] | None,
+    classified: tuple[Tensor, Tensor],
+    config: Loss,
+    aside: Aside = NOT_ASIDE,
+) -> Objective:
+    """classification_weight x cross-entropy + contrastive_weight x contrastive loss.
+
+    Args:
+        contrasted: from `contrast`, made ``aside``. classified: from `classify`.
+    """
+    classification, weight_B = classified
     weighted = config.classification_weight * classification
-    if not contrasted:
+    if contrasted is None:
         nothing = torch.full((), torch.nan, device=weighted.device)
         return Objective(weighted, None, (classification, nothing, nothing), weight_B)
+    loss_B, counted_B = contrasted
     with aside(weight_B):
         loss = weighted_mean(loss_B, counted_B, weight_B)
         contrastive = config.contrastive_weight * loss

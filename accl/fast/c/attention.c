@@ -223,15 +223,17 @@ INLINE void attend_back(Rows rows, int64_t size, int dropping, Dropout drop, con
       memset(row.dk, 0, (size_t)(2 * most) * sizeof(float));
       for (int64_t i = 0; i < length; i += QUERIES) reach(row.dcontext, wide, vT, i, length, size, dscore_LL);
       for (int64_t i = 0; i < length; i++, probability += keys) {
-        float *dscore = dscore_LL + i * keys, along = 0.0f;
+        float *dscore = dscore_LL + i * keys, along = 0.0f, whole = 0.0f;
         uint32_t first = (uint32_t)(probability - probability_X);
-#pragma omp simd reduction(+ : along)
+#pragma omp simd reduction(+ : along, whole)
         for (int64_t j = 0; j < keys; j++) {
           float share = dropping ? mask(drop, first + (uint32_t)j) : 1.0f;
           dscore[j] *= share;
           kept[j] = share * probability[j];
           along += dscore[j] * probability[j];
+          whole += probability[j];
         }
+        along /= whole; /* 1, up to a rounding that would not average out over queries */
 #pragma omp simd
         for (int64_t j = 0; j < keys; j++) dscore[j] = rows.scale * probability[j] * (dscore[j] - along);
         spread(row, table, i, length, longest, wide, kept, dscore);

@@ -1,4 +1,4 @@
-/* Dropout, GELU and LayerNorm. */
+/* Dropout, GELU, LayerNorm, the embedding, and means. */
 
 #include "shared.h"
 
@@ -130,4 +130,89 @@ API void norm_back(const float *dout_TD, const float *normal_TD, const float *in
   else
     norm_back_of(dout_TD, normal_TD, inverse_T, gain_D, tokens, width, 0, drop, dsum_TD, dproduct_TD, dgain_D,
                  dshift_D, dbias_D);
+}
+
+/* Embedding ------------------------------------------------------------------------------------------------------- */
+
+/* out = dropout(LayerNorm(table[id])); normal and inverse as above. Gives how many ids have no row in the table, for
+   which another one is read. */
+API int64_t embed(const float *table_VD, int64_t rows, const int64_t *id_T, const float *gain_D, const float *shift_D,
+                  int64_t tokens, int64_t width, float eps, uint64_t seed, uint32_t site, double probability,
+                  float *normal_TD, float *out_TD, float *inverse_T) {
+  Dropout drop = dropout_at(seed, site, probability);
+  int64_t unknown = 0;
+  for (int64_t t = 0; t < tokens; t++) {
+    int known = id_T[t] >= 0 && id_T[t] < rows;
+    unknown += !known;
+    const float *x = table_VD + (known ? id_T[t] * width : 0);
+    float *normal = normal_TD + t * width, *out = out_TD + t * width, sum = 0.0f, squares = 0.0f;
+    uint32_t first = (uint32_t)(t * width);
+#pragma omp simd reduction(+ : sum)
+    for (int64_t c = 0; c < width; c++) sum += x[c];
+    float mean = sum / (float)width;
+#pragma omp simd reduction(+ : squares)
+    for (int64_t c = 0; c < width; c++) squares += (x[c] - mean) * (x[c] - mean);
+    float inverse = inverse_T[t] = 1.0f / sqrtf(squares / (float)width + eps);
+#pragma omp simd
+    for (int64_t c = 0; c < width; c++) {
+      normal[c] = (x[c] - mean) * inverse;
+      out[c] = (normal[c] * gain_D[c] + shift_D[c]) * mask(drop, first + (uint32_t)c);
+    }
+  }
+  return unknown;
+}
+
+/* drow: of the rows that were read, still one for each token; it may be written over dout. */
+API void embed_back(const float *dout_TD, const float *normal_TD, const float *inverse_T, const float *gain_D,
+                    int64_t tokens, int64_t width, uint64_t seed, uint32_t site, double probability, float *drow_TD,
+                    float *dgain_D, float *dshift_D) {
+  Dropout drop = dropout_at(seed, site, probability);
+  for (int64_t t = 0; t < tokens; t++) {
+    const float *dout = dout_TD + t * width, *normal = normal_TD + t * width;
+    float *drow = drow_TD + t * width, sum = 0.0f, along = 0.0f;
+    uint32_t first = (uint32_t)(t * width);
+#pragma omp simd reduction(+ : sum, along)
+    for (int64_t c = 0; c < width; c++) {
+      float d = drow[c] = dout[c] * mask(drop, first + (uint32_t)c);
+      dgain_D[c] += d * normal[c];
+      dshift_D[c] += d;
+      sum += d * gain_D[c];
+      along += d * gain_D[c] * normal[c];
+    }
+    sum /= (float)width;
+    along /= (float)width;
+#pragma omp simd
+    for (int64_t c = 0; c < width; c++) drow[c] = inverse_T[t] * (drow[c] * gain_D[c] - sum - normal[c] * along);
+  }
+}
+
+/* Adds the rows of all tokens to those of the table that they came from, but for one that is not learnt. */
+API void scatter(const float *drow_TD, const int64_t *id_T, int64_t tokens, int64_t width, int64_t never,
+                 float *dtable_VD) {
+  for (int64_t t = 0; t < tokens; t++)
+    if (id_T[t] != never)
+#pragma omp simd
+      for (int64_t c = 0; c < width; c++) dtable_VD[id_T[t] * width + c] += drow_TD[t * width + c];
+}
+
+/* Means ----------------------------------------------------------------------------------------------------------- */
+
+/* Of each row's tokens; begin: where each of n rows begins, and the end of the last. */
+API void means(const float *x_TD, const int64_t *begin, int64_t n, int64_t width, float *mean_nD) {
+  memset(mean_nD, 0, (size_t)(n * width) * sizeof(float));
+  for (int64_t r = 0; r < n; r++) {
+    float share = 1.0f / (float)(begin[r + 1] - begin[r]), *mean = mean_nD + r * width;
+    for (int64_t t = begin[r]; t < begin[r + 1]; t++)
+#pragma omp simd
+      for (int64_t c = 0; c < width; c++) mean[c] += share * x_TD[t * width + c];
+  }
+}
+
+API void means_back(const float *dmean_nD, const int64_t *begin, int64_t n, int64_t width, float *dx_TD) {
+  for (int64_t r = 0; r < n; r++) {
+    float share = 1.0f / (float)(begin[r + 1] - begin[r]);
+    for (int64_t t = begin[r]; t < begin[r + 1]; t++)
+#pragma omp simd
+      for (int64_t c = 0; c < width; c++) dx_TD[t * width + c] = share * dmean_nD[r * width + c];
+  }
 }

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from accl.data.sampler import Draw
+from accl.fast.aside import NOT_ASIDE, Aside
 from accl.method.model import ModelOutput
 from accl.training.device import Labels, seed_step, to_device
 from accl.training.optim import make_optimizer
-from accl.training.paths.heads import Learnt, account, learn_heads, open_bank
+from accl.training.paths.heads import Judged, judge, open_bank, watch
 from accl.training.setup import Workbench
 
 
@@ -26,8 +27,11 @@ class EagerPath:
 
     name = "eager"
 
-    def __init__(self, bench: Workbench, optimizer: torch.optim.Optimizer | None = None) -> None:
+    def __init__(
+        self, bench: Workbench, optimizer: torch.optim.Optimizer | None = None, aside: Aside = NOT_ASIDE
+    ) -> None:
         self.bench = bench
+        self._aside = aside
         self.optimizer = optimizer or make_optimizer(bench.model, bench.config.optim)
         self._parameters = list(bench.model.parameters())
 
@@ -52,9 +56,7 @@ class EagerPath:
         open_bank(bench, step)
         seed_step(bench.config.train.seed, step, bench.placement.device)
         pooled_ND, labels = self._pooled(draw)
-        learnt = learn_heads(bench, pooled_ND, labels)
-        torch.autograd.backward(pooled_ND, learnt.shared_ND.grad)
-        return torch.cat(self._conclude(learnt))
+        return torch.cat(self._learn(pooled_ND, judge(bench, pooled_ND, labels, self._aside)))
 
     def _pooled(self, draw: Draw) -> tuple[Tensor, Labels]:
         """The encoder's features of every sequence of a draw."""
@@ -63,12 +65,15 @@ class EagerPath:
         with bench.placement.autocasting():
             return bench.model.pooled(batch.chunks, batch.place_N), batch.labels
 
-    def _conclude(self, learnt: Learnt) -> tuple[Tensor, Tensor]:
+    def _learn(self, pooled_ND: Tensor, judged: Judged) -> tuple[Tensor, Tensor]:
         """Update by the gradients, which are dropped, and show the batch; its figures, and the gradients' norm, 1."""
+        norms = judged.backward()
+        torch.autograd.backward(pooled_ND, judged.shared_ND.grad)
         norm = nn.utils.clip_grad_norm_(self._parameters, self.bench.config.optim.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return account(self.bench, learnt), norm.detach().float().reshape(1)
+        watch(self.bench, judged)
+        return judged.figures(norms), norm.detach().float().reshape(1)
 
     def forward(self, questions: NDArray[np.int64]) -> ModelOutput:
         """The model's output for some questions, as evaluation needs it."""

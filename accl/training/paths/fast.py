@@ -31,7 +31,7 @@ from accl.fast.tables import part_of
 from accl.method.model import ModelOutput
 from accl.training.device import seed_step
 from accl.training.optim import decays
-from accl.training.paths.heads import account, learn_heads, open_bank, undone
+from accl.training.paths.heads import judge, open_bank, undone, watch
 from accl.training.paths.inputs import Inputs
 from accl.training.setup import Workbench
 
@@ -167,15 +167,17 @@ class FastPath:
         inputs, segments = self._inputs, self._packer.segments
         hidden_TD, track = self._encoder.learn(*self._stream(inputs, size), size[1], self._overdue)
         pooled_ND = means(hidden_TD, inputs.begin, segments, inputs.place)
-        learnt = learn_heads(self.bench, pooled_ND, inputs.labels, self._aside)
+        judged = judge(self.bench, pooled_ND, inputs.labels, self._aside)
+        norms = judged.backward(self._aside)
         main = torch.cuda.current_stream()
         # Beside the encoder's backward pass: many small kernels that nothing in this step waits for.
         self._side.wait_stream(main)
         with torch.cuda.stream(self._side):
-            figures = account(self.bench, learnt)
+            watch(self.bench, judged)
+            figures = judged.figures(norms)
         dhidden_TD = torch.zeros_like(hidden_TD)
-        assert learnt.shared_ND.grad is not None
-        means_backward(learnt.shared_ND.grad, inputs.begin, segments, inputs.place, size[1], dhidden_TD)
+        assert judged.shared_ND.grad is not None
+        means_backward(judged.shared_ND.grad, inputs.begin, segments, inputs.place, size[1], dhidden_TD)
         gradients = self._encoder.backward(dhidden_TD, track)
         words = square_sums(self._flat.section(self._flat.gradients, WORDS))
         gradients.join()

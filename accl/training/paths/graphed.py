@@ -19,7 +19,7 @@ from accl.method.model import ModelOutput
 from accl.training.device import Labels, seed_step
 from accl.training.optim import make_optimizer
 from accl.training.paths.eager import EagerPath
-from accl.training.paths.heads import Learnt, account, learn_heads, open_bank, undone
+from accl.training.paths.heads import Judged, judge, open_bank, undone, watch
 from accl.training.setup import Workbench
 
 # Sequences are padded to multiples of so many tokens.
@@ -114,13 +114,14 @@ class GraphedPath:
             self._graphs[length] = self._capture(length)
         return self._graphs[length]
 
-    def _gradients(self, inputs: _Inputs) -> Learnt:
+    def _gradients(self, inputs: _Inputs) -> tuple[Judged, Tensor]:
         bench = self.bench
         with bench.placement.autocasting():
             pooled_ND = bench.model.pool(inputs.ids_NL, inputs.mask_NL)
-        learnt = learn_heads(bench, pooled_ND, inputs.labels)
-        torch.autograd.backward(pooled_ND, learnt.shared_ND.grad)
-        return learnt
+        judged = judge(bench, pooled_ND, inputs.labels)
+        norms = judged.backward()
+        torch.autograd.backward(pooled_ND, judged.shared_ND.grad)
+        return judged, norms
 
     def _capture(self, length: int) -> tuple[torch.cuda.CUDAGraph, _Inputs, Tensor]:
         bench, device = self.bench, self.bench.placement.device
@@ -138,7 +139,9 @@ class GraphedPath:
                 # What is to be undone is copied before, and put back after, all that happens on the other stream.
                 self._stream.wait_stream(torch.cuda.current_stream())
                 with torch.cuda.stream(self._stream):
-                    account(bench, self._gradients(inputs))
+                    judged, norms = self._gradients(inputs)
+                    watch(bench, judged)
+                    judged.figures(norms)
                     for parameter in parameters:
                         if parameter.grad is not None:
                             parameter.grad.zero_()
@@ -149,9 +152,10 @@ class GraphedPath:
         self.optimizer.zero_grad(set_to_none=True)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-            learnt = self._gradients(inputs)
+            judged, norms = self._gradients(inputs)
             norm = nn.utils.clip_grad_norm_(parameters, bench.config.optim.max_grad_norm)
             self.optimizer.step()
-            out = torch.cat([account(bench, learnt), norm.detach().float().reshape(1)])
+            watch(bench, judged)
+            out = torch.cat([judged.figures(norms), norm.detach().float().reshape(1)])
         self.optimizer.zero_grad(set_to_none=True)
         return graph, inputs, out

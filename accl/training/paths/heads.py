@@ -11,7 +11,7 @@ from torch import Tensor
 from accl.fast.aside import NOT_ASIDE, Aside
 from accl.method.model import ModelOutput
 from accl.training.device import Labels
-from accl.training.objective import Objective, figures, objective
+from accl.training.objective import Objective, classify, contrast, figures, objective
 from accl.training.setup import Workbench
 
 
@@ -22,40 +22,57 @@ def open_bank(bench: Workbench, step: int) -> None:
 
 
 @dataclass(frozen=True)
-class Learnt:
-    """What the heads made of a batch.
+class Judged:
+    """What the heads made of a batch, and its loss.
 
     Attributes:
-        shared_ND: the pooled features as a leaf; its ``grad`` is what the encoder is owed.
+        shared_ND, apart_ND: the pooled features as leaves, one for each term of the loss.
     """
 
     shared_ND: Tensor
+    apart_ND: Tensor
     output: ModelOutput
     result: Objective
-    norms: Tensor
     labels: Labels
 
+    def backward(self, aside: Aside = NOT_ASIDE) -> Tensor:
+        """The heads' gradients, the contrastive ones ``aside``, which is joined. ``shared_ND.grad`` is then what the
+        encoder is owed; returns the norms of `accl.training.objective.Objective.backward`."""
+        return self.result.backward(self.shared_ND, self.apart_ND, aside)
 
-def learn_heads(bench: Workbench, pooled_ND: Tensor, labels: Labels, aside: Aside = NOT_ASIDE) -> Learnt:
-    """Heads, loss and the heads' gradients: the contrastive ones ``aside``, which is joined."""
-    model = bench.model
+    def figures(self, norms: Tensor) -> Tensor:
+        """The `accl.training.objective.FIGURES` of the batch."""
+        labels = self.labels
+        return figures(self.result, norms, self.output, labels.answer_B, labels.task_B, labels.text_B)
+
+
+def judge(bench: Workbench, pooled_ND: Tensor, labels: Labels, aside: Aside = NOT_ASIDE) -> Judged:
+    """Heads and loss, the contrastive ones ``aside``."""
+    model, config = bench.model, bench.config.loss
     # Each a leaf of its own, so that neither branch waits for the other.
     shared_ND, apart_ND = (pooled_ND.detach().requires_grad_() for _ in range(2))
-    with bench.placement.autocasting():
-        with aside(pooled_ND):
+
+    def represented() -> tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]:
+        with bench.placement.autocasting():
             features_BD, z_BE = model.represent(apart_ND)
-        output = ModelOutput(shared_ND, model.classify(shared_ND, labels.task_B), features_BD, z_BE)
-    result = objective(output, labels.answer_B, labels.task_B, labels.text_B, bench.config.loss, bench.bank, aside)
-    return Learnt(shared_ND, output, result, result.backward(shared_ND, apart_ND, aside), labels)
+        return features_BD, z_BE, contrast(z_BE, labels.task_B, labels.text_B, config, bench.bank)
+
+    def classified() -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        with bench.placement.autocasting():
+            logits_BC = model.classify(shared_ND, labels.task_B)
+        return logits_BC, classify(logits_BC, labels.answer_B, config)
+
+    (features_BD, z_BE, contrasted), (logits_BC, found) = aside.both(represented, classified, pooled_ND)
+    output = ModelOutput(shared_ND, logits_BC, features_BD, z_BE)
+    return Judged(shared_ND, apart_ND, output, objective(contrasted, found, config, aside), labels)
 
 
-def account(bench: Workbench, learnt: Learnt) -> Tensor:
-    """Show the batch to curriculum and memory bank; returns its `accl.training.objective.FIGURES`."""
-    labels, output = learnt.labels, learnt.output
+def watch(bench: Workbench, judged: Judged) -> None:
+    """Show a batch to curriculum and memory bank."""
+    labels, output = judged.labels, judged.output
     bench.curriculum.observe(output, labels.answer_B, labels.task_B)
     if bench.bank is not None:
         bench.bank.write(output.z_BE, labels.task_B, labels.text_B)
-    return figures(learnt.result, learnt.norms, output, labels.answer_B, labels.task_B, labels.text_B)
 
 
 @contextmanager

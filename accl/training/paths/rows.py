@@ -12,12 +12,14 @@ from torch import Tensor
 from accl.data.hub import cache_folder
 from accl.data.packed import Packer
 from accl.data.sampler import Draw
+from accl.fast.aside import Aside
 from accl.fast.native import load
 from accl.fast.rows import RowEncoder
+from accl.fast.team import Team
 from accl.training.device import Labels
-from accl.training.optim import JoinedAdamW
+from accl.training.joined import JoinedAdamW
 from accl.training.paths.eager import EagerPath
-from accl.training.paths.heads import Learnt, account
+from accl.training.paths.heads import Judged, watch
 from accl.training.setup import Workbench
 
 
@@ -27,12 +29,12 @@ class RowsPath(EagerPath):
     name = "rows"
 
     def __init__(self, bench: Workbench) -> None:
-        self._joined = JoinedAdamW(bench.model, bench.config.optim)
-        super().__init__(bench, self._joined)
-        self._aside = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
+        kernels, team = load(cache_folder()), Team(torch.get_num_threads())
+        self._joined = JoinedAdamW(bench.model, bench.config.optim, kernels, team)
+        super().__init__(bench, self._joined, Aside(bench.placement.device, team))
+        self._encoder = bench.model.encode = RowEncoder(bench.model.encoder, kernels, team)
+        self._beside = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
         self._packer = Packer(bench.assembler)
-        kernels = load(cache_folder())
-        self._encoder = bench.model.encode = RowEncoder(bench.model.encoder, kernels, torch.get_num_threads())
         # Each thread takes whole rows through all layers; torch's own would only take the cores from them.
         torch.set_num_threads(1)
         # Rows are cut by length there.
@@ -43,11 +45,15 @@ class RowsPath(EagerPath):
         begin = packed.begin
         source_T = np.repeat(packed.source - begin[:-1], np.diff(begin)) + np.arange(packed.total)
         ids_T = torch.from_numpy(self._packer.tokens[source_T].astype(np.int64))
-        mean_ND = self._encoder.means(ids_T, np.diff(begin[:: self._packer.segments]))
+        place_N = torch.from_numpy(packed.place)
         labels = (torch.from_numpy(known) for known in (packed.task, packed.answer, packed.text))
-        return mean_ND[torch.from_numpy(packed.place)], Labels(*labels)
+        return self._encoder.means(ids_T, np.diff(begin[:: self._packer.segments]), place_N), Labels(*labels)
 
-    def _conclude(self, learnt: Learnt) -> tuple[Tensor, Tensor]:
-        # Beside each other: what is shown of a batch does not depend on the update.
-        norm = self._aside.submit(self._joined.step)
-        return account(self.bench, learnt), norm.result().reshape(1)
+    def _learn(self, pooled_ND: Tensor, judged: Judged) -> tuple[Tensor, Tensor]:
+        # Beside, what nothing in the step waits for: while torch goes back through the heads, a core has nothing to do.
+        watching = self._beside.submit(watch, self.bench, judged)
+        showing = self._beside.submit(judged.figures, judged.backward())
+        torch.autograd.backward(pooled_ND, judged.shared_ND.grad)
+        norm = self._joined.update()
+        watching.result()
+        return showing.result(), norm.reshape(1)

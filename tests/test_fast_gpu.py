@@ -180,7 +180,7 @@ def test_equal_seeds_give_equal_steps_and_other_seeds_other_ones(make: Maker) ->
     assert_same_figures(first, again, 5e-3)
     # The same questions in another step, at rate 0, meet another mask.
     losses = [float(paths[0].step(step, draws[0], 0.0)[1]) for step in (6, 7, 6)]
-    assert losses[0] == losses[2]
+    assert losses[0] == pytest.approx(losses[2], rel=1e-6)
     assert abs(losses[0] - losses[1]) > 1e-4
 
 

@@ -33,7 +33,7 @@ class Products(Protocol):
 
 def products(kernels: ctypes.CDLL) -> Products:
     """The faster ones here. On Apple's processors torch reaches matrix units that no compiler knows; elsewhere, the
-    kernels take a sixth less time, because in a step the factors do not lie in the cache."""
+    kernels take a fifth less time, because in a step the factors do not lie in the cache."""
     return TorchProducts() if sys.platform == "darwin" else NativeProducts(kernels)
 
 

@@ -2,7 +2,8 @@
 
    Of the two factors one is packed into panels of COLUMNS columns, which stay in the core's cache while the other is
    read once, from wherever it lies: in a training step, hardly ever in the cache. A tile of the result is summed up in
-   registers; after Goto & van de Geijn, "Anatomy of high-performance matrix multiplication", 2008.
+   registers; after Goto & van de Geijn, "Anatomy of high-performance matrix multiplication", 2008. Meanwhile, what comes
+   next is asked for, which the processor foresees little of.
 
    Shapes: T tokens, K inputs, N outputs; w is N x K. */
 
@@ -16,11 +17,15 @@
 #endif
 #define WIDE 2
 #define COLUMNS (WIDE * LANES)
+/* Tokens that gradients of weights are summed over at a time: their panel stays in the innermost cache, and the next
+   ones are on their way. */
+#define BLOCK 128
 
-/* The other factor: element (r, k) of it is at[r * row + k * step]. */
+/* The other factor: element (r, k) of it is at[r * apart + k], turned at[k * apart + r]. */
 typedef struct {
   const float *at;
-  int64_t row, step;
+  int64_t apart;
+  int turned;
 } Factor;
 
 /* What the result is added to: element (r, n) at[r * row + n]. Row 0: a vector for all. Nowhere: 0. */
@@ -29,61 +34,91 @@ typedef struct {
   int64_t row;
 } Start;
 
-INLINE void tile(int rows, Factor a, const float *panel, int64_t depth, Start start, float *c, int64_t c_row) {
-  Lanes sum[ROWS][WIDE];
+/* What comes next: memory that is read, of which a tile asks for so many bytes for each k, and a tile of the result. */
+typedef struct {
+  const char *at;
+  int64_t bytes;
+  const float *result;
+} Next;
+
+/* sum += column k of a * row k of the panel. */
+INLINE void add_outer(int rows, Factor a, int64_t k, const float *panel, Lanes sum[ROWS][WIDE]) {
+  Lanes b[WIDE];
+#pragma GCC unroll 2
+  for (int w = 0; w < WIDE; w++) b[w] = load(panel + k * COLUMNS + w * LANES);
+  /* The end of the next strip's share of this column; it begins in the same line, or in one that is here already. */
+  if (a.turned) __builtin_prefetch(a.at + k * a.apart + 2 * rows - 1);
 #pragma GCC unroll 12
   for (int r = 0; r < rows; r++)
 #pragma GCC unroll 2
-    for (int w = 0; w < WIDE; w++) {
-      sum[r][w] = start.at ? load(start.at + r * start.row + w * LANES) : (Lanes){0.0f};
-      __builtin_prefetch(c + r * c_row + w * LANES, 1);
-    }
-  for (int64_t k = 0; k < depth; k++) {
-    Lanes b[WIDE];
-#pragma GCC unroll 2
-    for (int w = 0; w < WIDE; w++) b[w] = load(panel + k * COLUMNS + w * LANES);
-    /* What is read across its rows the processor does not foresee: the next tile's share of this one. */
-    if (a.row == 1) __builtin_prefetch(a.at + k * a.step + 16);
+    for (int w = 0; w < WIDE; w++) sum[r][w] += a.at[a.turned ? k * a.apart + r : r * a.apart + k] * b[w];
+}
+
+INLINE void tile(int rows, Factor a, const float *panel, int64_t depth, Start start, Next next, float *c,
+                 int64_t c_row) {
+  Lanes sum[ROWS][WIDE];
+  int64_t k = 0;
 #pragma GCC unroll 12
-    for (int r = 0; r < rows; r++)
+  for (int r = 0; r < rows; r++)
 #pragma GCC unroll 2
-      for (int w = 0; w < WIDE; w++) sum[r][w] += a.at[r * a.row + k * a.step] * b[w];
+    for (int w = 0; w < WIDE; w++) sum[r][w] = start.at ? load(start.at + r * start.row + w * LANES) : (Lanes){0.0f};
+  /* All at once, these would hold up what is needed now. */
+  for (; k < depth && k < rows; k++) {
+#pragma GCC unroll 2
+    for (int w = 0; w < WIDE; w++) __builtin_prefetch(next.result + k * c_row + w * LANES, 1);
+    add_outer(rows, a, k, panel, sum);
   }
+  /* By twos, since asking for the same line again and again takes time too. */
+  for (; k + 2 <= depth; k += 2) {
+    __builtin_prefetch(next.at + k * next.bytes);
+    add_outer(rows, a, k, panel, sum);
+    add_outer(rows, a, k + 1, panel, sum);
+  }
+  if (k < depth) add_outer(rows, a, k, panel, sum);
 #pragma GCC unroll 12
   for (int r = 0; r < rows; r++)
 #pragma GCC unroll 2
     for (int w = 0; w < WIDE; w++) store(c + r * c_row + w * LANES, sum[r][w]);
 }
 
+INLINE int64_t panels(int64_t columns) { return (columns + COLUMNS - 1) / COLUMNS; }
+
 /* Some rows of the result, in all its columns. */
-INLINE void strip(int rows, Factor a, const float *packed, int64_t columns, int64_t depth, Start start, float *c) {
-  for (int64_t n = 0; n < columns; n += COLUMNS) {
+INLINE void strip(int rows, Factor a, const float *packed, int64_t columns, int64_t depth, Start start, Next next,
+                  float *c) {
+  if (!a.turned) { /* the next rows of a */
+    next.at = (const char *)(a.at + rows * a.apart);
+    next.bytes = (rows * (int64_t)sizeof(float) + panels(columns) - 1) / panels(columns);
+  }
+  for (int64_t n = 0; n < columns; n += COLUMNS, next.at += depth * next.bytes) {
     const float *panel = packed + n * depth;
-    Start here = {start.at ? start.at + n : 0, start.row};
+    Start from = {start.at ? start.at + n : 0, start.row};
+    next.result = c + (n + COLUMNS < columns ? n + COLUMNS : rows * columns);
     if (n + COLUMNS <= columns) {
-      tile(rows, a, panel, depth, here, c + n, columns);
+      tile(rows, a, panel, depth, from, next, c + n, columns);
       continue;
     }
     /* The last panel is filled up with zeros, and its tile computed aside. */
     float aside[ROWS * COLUMNS] = {0.0f};
-    size_t bytes = (size_t)(columns - n) * sizeof(float);
-    if (start.at)
-      for (int r = 0; r < rows; r++) memcpy(aside + r * COLUMNS, here.at + r * here.row, bytes);
-    Start same = {aside, COLUMNS};
-    tile(rows, a, panel, depth, same, aside, COLUMNS);
-    for (int r = 0; r < rows; r++) memcpy(c + r * columns + n, aside + r * COLUMNS, bytes);
+    size_t there = (size_t)(columns - n) * sizeof(float);
+    if (from.at)
+      for (int r = 0; r < rows; r++) memcpy(aside + r * COLUMNS, from.at + r * from.row, there);
+    tile(rows, a, panel, depth, (Start){aside, COLUMNS}, next, aside, COLUMNS);
+    for (int r = 0; r < rows; r++) memcpy(c + r * columns + n, aside + r * COLUMNS, there);
   }
 }
 
-/* c = start + a * packed, of `rows` x `columns`. */
+/* c = start + a * packed, of `rows` x `columns`. later: of `size` floats, what is packed next if a is turned. */
 INLINE void multiply(Factor a, const float *packed, int64_t rows, int64_t columns, int64_t depth, Start start,
-                     float *c) {
-  int64_t i = 0;
+                     const float *later, int64_t size, float *c) {
+  int64_t i = 0, strips = (rows + ROWS - 1) / ROWS, steps = strips * panels(columns) * depth;
+  Next next = {(const char *)later, steps ? size * (int64_t)sizeof(float) / steps + 1 : 0, 0};
 #define STRIPS(count)                                                                                                 \
   for (; i + count <= rows; i += count) {                                                                             \
-    Factor of_strip = {a.at + i * a.row, a.row, a.step};                                                              \
+    Factor of_strip = {a.at + (a.turned ? i : i * a.apart), a.apart, a.turned};                                       \
     Start from = {start.at ? start.at + i * start.row : 0, start.row};                                                \
-    strip(count, of_strip, packed, columns, depth, from, c + i * columns);                                            \
+    strip(count, of_strip, packed, columns, depth, from, next, c + i * columns);                                      \
+    next.at += panels(columns) * depth * next.bytes;                                                                  \
   }
   STRIPS(ROWS)
 #if ROWS > 8
@@ -94,60 +129,106 @@ INLINE void multiply(Factor a, const float *packed, int64_t rows, int64_t column
 #undef STRIPS
 }
 
-INLINE int64_t panels(int64_t columns) { return (columns + COLUMNS - 1) / COLUMNS * COLUMNS; }
-
-/* b: depth x columns. */
+/* b: depth x columns. A few rows at a time, so that little is read and written in turns. */
 INLINE void pack_rows(const float *b, int64_t columns, int64_t depth, float *packed) {
-  for (int64_t n = 0; n < columns; n += COLUMNS) {
-    int64_t there = columns - n < COLUMNS ? columns - n : COLUMNS;
-    for (int64_t k = 0; k < depth; k++) {
-      float *to = packed + n * depth + k * COLUMNS;
-      if (there == COLUMNS)
-        memcpy(to, b + k * columns + n, COLUMNS * sizeof(float));
-      else
-        for (int64_t c = 0; c < COLUMNS; c++) to[c] = c < there ? b[k * columns + n + c] : 0.0f;
+  for (int64_t k0 = 0; k0 < depth; k0 += 8)
+    for (int64_t n = 0; n < columns; n += COLUMNS)
+      for (int64_t k = k0; k < depth && k < k0 + 8; k++) {
+        const float *from = b + k * columns + n;
+        float *to = packed + n * depth + k * COLUMNS;
+        if (n + COLUMNS <= columns)
+          memcpy(to, from, COLUMNS * sizeof(float));
+        else
+          for (int64_t c = 0; c < COLUMNS; c++) to[c] = n + c < columns ? from[c] : 0.0f;
+      }
+}
+
+/* Elements of two vectors by turns: of their first halves, and of their second. */
+#if LANES == 16
+#define FIRST 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define SECOND 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#elif LANES == 8
+#define FIRST 0, 8, 1, 9, 2, 10, 3, 11
+#define SECOND 4, 12, 5, 13, 6, 14, 7, 15
+#else
+#define FIRST 0, 4, 1, 5
+#define SECOND 2, 6, 3, 7
+#endif
+#ifdef __clang__
+#define BY_TURNS(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+typedef int32_t Places __attribute__((vector_size(LANES * sizeof(int32_t))));
+#define BY_TURNS(a, b, ...) __builtin_shuffle(a, b, (Places){__VA_ARGS__})
+#endif
+
+/* LANES x LANES elements, rows to columns: each round doubles how many of a column lie side by side. */
+INLINE void turn_block(const float *from, int64_t stride, float *to) {
+  Lanes x[LANES], y[LANES];
+#pragma GCC unroll 16
+  for (int i = 0; i < LANES; i++) x[i] = load(from + i * stride);
+#pragma GCC unroll 4
+  for (int length = 1; length < LANES; length *= 2) {
+#pragma GCC unroll 8
+    for (int i = 0; i < LANES / 2; i++) {
+      y[2 * i] = BY_TURNS(x[i], x[i + LANES / 2], FIRST);
+      y[2 * i + 1] = BY_TURNS(x[i], x[i + LANES / 2], SECOND);
     }
+#pragma GCC unroll 16
+    for (int i = 0; i < LANES; i++) x[i] = y[i];
   }
+#pragma GCC unroll 16
+  for (int i = 0; i < LANES; i++) store(to + i * COLUMNS, x[i]);
 }
 
 /* b: columns x depth. */
 INLINE void pack_turned(const float *b, int64_t columns, int64_t depth, float *packed) {
-  for (int64_t n = 0; n < columns; n += COLUMNS)
-    for (int64_t k0 = 0; k0 < depth; k0 += LANES) /* so much of a panel's rows stays at hand for all its columns */
-      for (int64_t c = 0; c < COLUMNS; c++)
-        for (int64_t k = k0; k < depth && k < k0 + LANES; k++)
-          packed[n * depth + k * COLUMNS + c] = n + c < columns ? b[(n + c) * depth + k] : 0.0f;
+  for (int64_t n = 0; n < panels(columns) * COLUMNS; n += LANES) {
+    float *to = packed + n / COLUMNS * COLUMNS * depth + n % COLUMNS;
+    int64_t k = 0;
+    if (n + LANES <= columns)
+      for (; k + LANES <= depth; k += LANES) turn_block(b + n * depth + k, depth, to + k * COLUMNS);
+    for (; k < depth; k++)
+      for (int64_t i = 0; i < LANES; i++) to[k * COLUMNS + i] = n + i < columns ? b[(n + i) * depth + k] : 0.0f;
+  }
 }
 
 /* Floats that the products of such a layer need to work in. */
 API int64_t product_scratch(int64_t tokens, int64_t inputs, int64_t outputs) {
-  int64_t forward = panels(outputs) * inputs, back = panels(inputs) * (outputs > tokens ? outputs : tokens);
+  int64_t block = tokens < BLOCK ? tokens : BLOCK, most = outputs > block ? outputs : block;
+  int64_t forward = panels(outputs) * COLUMNS * inputs, back = panels(inputs) * COLUMNS * most;
   return forward > back ? forward : back;
 }
 
 /* y = x w^T + bias, which may be nowhere. */
 API void product(const float *x_TK, const float *w_NK, const float *bias_N, int64_t tokens, int64_t inputs,
                  int64_t outputs, float *scratch, float *y_TN) {
-  Factor x = {x_TK, inputs, 1};
+  Factor x = {x_TK, inputs, 0};
   Start bias = {bias_N, 0};
   pack_turned(w_NK, outputs, inputs, scratch);
-  multiply(x, scratch, tokens, outputs, inputs, bias, y_TN);
+  multiply(x, scratch, tokens, outputs, inputs, bias, 0, 0, y_TN);
 }
 
 /* dx = dy w, added to what is there or written over it. */
 API void product_back(const float *dy_TN, const float *w_NK, int64_t tokens, int64_t inputs, int64_t outputs,
                       int32_t add, float *scratch, float *dx_TK) {
-  Factor dy = {dy_TN, outputs, 1};
+  Factor dy = {dy_TN, outputs, 0};
   Start start = {add ? dx_TK : 0, inputs};
   pack_rows(w_NK, inputs, outputs, scratch);
-  multiply(dy, scratch, tokens, inputs, outputs, start, dx_TK);
+  multiply(dy, scratch, tokens, inputs, outputs, start, 0, 0, dx_TK);
 }
 
 /* dw = dy^T x, likewise. */
 API void product_weights(const float *dy_TN, const float *x_TK, int64_t tokens, int64_t inputs, int64_t outputs,
                          int32_t add, float *scratch, float *dw_NK) {
-  Factor dy = {dy_TN, 1, outputs};
   Start start = {add ? dw_NK : 0, inputs};
-  pack_rows(x_TK, inputs, tokens, scratch);
-  multiply(dy, scratch, outputs, inputs, tokens, start, dw_NK);
+  int64_t blocks = tokens / BLOCK + 1, most = (tokens + blocks - 1) / blocks, t = 0;
+  do {
+    int64_t depth = tokens - t < most ? tokens - t : most, after = t + depth;
+    Factor dy = {dy_TN + t * outputs, outputs, 1};
+    const float *x = x_TK + t * inputs, *later = x_TK + after * inputs;
+    pack_rows(x, inputs, depth, scratch);
+    multiply(dy, scratch, outputs, inputs, depth, start, later, after < tokens ? depth * inputs : 0, dw_NK);
+    start.at = dw_NK;
+    t = after;
+  } while (t < tokens);
 }

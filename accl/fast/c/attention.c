@@ -13,6 +13,7 @@ typedef struct {
   float scale;
 } Rows;
 
+INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t distances(int64_t longest) { return 2 * longest - 1; }
 /* So many that those which belong to the padding of a row can be read as well. */
 INLINE int64_t distances_padded(int64_t longest) { return padded(distances(longest) + PADDING); }
@@ -20,7 +21,7 @@ INLINE int64_t distances_padded(int64_t longest) { return padded(distances(longe
 /* Floats that a call of attention needs to work in. */
 API int64_t attention_scratch(int64_t longest, int64_t size) {
   int64_t table = distances_padded(longest) * padded(size), row = padded(longest) * padded(size);
-  return 4 * table + 8 * row + (longest + 2) * padded(longest);
+  return 4 * table + 8 * row + (longest + QUERIES) * padded(longest);
 }
 
 /* from: L x d, rows `stride` apart; to: L x padded d. */
@@ -32,24 +33,51 @@ INLINE void pack(const float *from, int64_t stride, int64_t length, int64_t size
   }
 }
 
-/* from: L x d, rows `stride` apart; to: d x padded L. */
-INLINE void turn(const float *from, int64_t stride, int64_t length, int64_t size, float *to) {
-  int64_t wide = padded(length);
-  for (int64_t c = 0; c < size; c++) {
-    for (int64_t j = 0; j < length; j++) to[c * wide + j] = from[j * stride + c];
-    for (int64_t j = length; j < wide; j++) to[c * wide + j] = 0.0f;
+/* from: 2 x N; to: N x 2. */
+INLINE void interleave(const float *from, int64_t count, float *to) {
+#pragma omp simd
+  for (int64_t e = 0; e < count; e++) {
+    to[2 * e] = from[e];
+    to[2 * e + 1] = from[count + e];
   }
+}
+
+/* from: L x d, rows `stride` apart; to: d x PADDING for every PADDING of them, the last repeated at the end. By
+   interleaving halves, which brings one bit of a row's number after another from the front of an element's place to
+   its end: the compiler vectorises that, as opposed to a transposition. */
+INLINE void turn(const float *from, int64_t stride, int64_t length, int64_t size, float *spare, float *to) {
+  _Static_assert(PADDING == 16, "four halvings");
+  int64_t half = PADDING / 2;
+  for (int64_t j0 = 0; j0 < length; j0 += PADDING, to += PADDING * size) {
+    for (int64_t j = j0; j < j0 + half; j++) {
+      const float *low = from + least(j, length - 1) * stride, *high = from + least(j + half, length - 1) * stride;
+      float *pairs = spare + 2 * (j - j0) * size;
+#pragma omp simd
+      for (int64_t c = 0; c < size; c++) {
+        pairs[2 * c] = low[c];
+        pairs[2 * c + 1] = high[c];
+      }
+    }
+    interleave(spare, half * size, to);
+    interleave(to, half * size, spare);
+    interleave(spare, half * size, to);
+  }
+}
+
+/* Where LANES of keys begin in what `turn` made. */
+INLINE const float *turned(const float *kT, int64_t j, int64_t size) {
+  return kT + j / PADDING * PADDING * size + j % PADDING;
 }
 
 /* The raw scores of a few queries from i0 on. Past the last query that one is computed again. */
 INLINE void score(const float *q, int64_t stride, const float *kT, const float *pkT, const float *pqT, int64_t i0,
                   int64_t length, int64_t longest, int64_t size, float *score_LL) {
   int64_t wide = padded(length), apart = distances_padded(longest), i[QUERIES];
-  for (int u = 0; u < QUERIES; u++) i[u] = i0 + u < length ? i0 + u : length - 1;
+  for (int u = 0; u < QUERIES; u++) i[u] = least(i0 + u, length - 1);
   for (int64_t j = 0; j < wide; j += LANES) {
     Lanes sum[QUERIES] = {{0.0f}};
     for (int64_t c = 0; c < size; c++) {
-      Lanes k = load(kT + c * wide + j);
+      Lanes k = load(turned(kT, j, size) + c * PADDING);
       for (int u = 0; u < QUERIES; u++) {
         int64_t x = c * apart + longest - 1 - i[u] + j;
         sum[u] += q[i[u] * stride + c] * (k + load(pkT + x));
@@ -60,25 +88,57 @@ INLINE void score(const float *q, int64_t stride, const float *kT, const float *
   }
 }
 
+/* A whole number that is ordered as x is; it is its own inverse. The compiler makes no vectors of the greatest of
+   floats. */
+INLINE int32_t ordered(int32_t bits) { return bits ^ (bits >> 31 & INT32_MAX); }
+
+/* The sum of all lanes. The compiler, which keeps to the order of a sum, would add one after another. */
+INLINE float total(Lanes lanes) {
+  typedef float Four __attribute__((vector_size(4 * sizeof(float))));
+  Four part[LANES / 4], sum = {0.0f};
+  memcpy(part, &lanes, sizeof part);
+  for (int p = 0; p < LANES / 4; p++) sum += part[p];
+  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+
 /* The softmax of a query's scores in place, 0 in their padding. */
 INLINE void softmax(float *score, int64_t length, float scale) {
   int64_t wide = padded(length);
-  float tops[PADDING], sum = 0.0f;
   for (int64_t j = length; j < wide; j++) score[j] = -INFINITY;
-  memcpy(tops, score, sizeof tops);
-  for (int64_t j = PADDING; j < wide; j += PADDING)
-    for (int l = 0; l < PADDING; l++) tops[l] = score[j + l] > tops[l] ? score[j + l] : tops[l];
-  for (int half = PADDING / 2; half > 0; half /= 2)
-    for (int l = 0; l < half; l++) tops[l] = tops[l] > tops[l + half] ? tops[l] : tops[l + half];
-  float most = tops[0];
-#pragma omp simd reduction(+ : sum)
+  int32_t top = INT32_MIN;
+#pragma omp simd reduction(max : top)
   for (int64_t j = 0; j < wide; j++) {
-    score[j] = exp_negative(scale * (score[j] - most));
-    sum += score[j];
+    int32_t bits;
+    memcpy(&bits, score + j, sizeof bits);
+    bits = ordered(bits);
+    top = bits > top ? bits : top;
   }
-  float share = 1.0f / sum;
+  float most;
+  top = ordered(top);
+  memcpy(&most, &top, sizeof most);
+#pragma omp simd
+  for (int64_t j = 0; j < wide; j++) score[j] = exp_negative(scale * (score[j] - most));
+  Lanes sum = {0.0f};
+  for (int64_t j = 0; j < wide; j += LANES) sum += load(score + j);
+  float share = 1.0f / total(sum);
 #pragma omp simd
   for (int64_t j = 0; j < wide; j++) score[j] *= share;
+}
+
+/* What a few queries read, as they follow `share`. */
+INLINE void read(const float *share, const float *v, int64_t count, int64_t length, int64_t size, int64_t hidden,
+                 float *context) {
+  int64_t wide = padded(size), keys = padded(length), i[QUERIES];
+  for (int u = 0; u < QUERIES; u++) i[u] = least(u, count - 1);
+  for (int64_t c = 0; c < size; c += LANES) {
+    Lanes sum[QUERIES] = {{0.0f}};
+    for (int64_t j = 0; j < length; j++) {
+      Lanes value = load(v + j * wide + c);
+      for (int u = 0; u < QUERIES; u++) sum[u] += share[i[u] * keys + j] * value;
+    }
+    for (int u = 0; u < QUERIES; u++)
+      memcpy(context + i[u] * hidden + c, &sum[u], (size_t)least(LANES, size - c) * sizeof(float));
+  }
 }
 
 INLINE void attend(Rows rows, int64_t size, int dropping, Dropout drop, const float *qkv_T3E,
@@ -86,7 +146,7 @@ INLINE void attend(Rows rows, int64_t size, int dropping, Dropout drop, const fl
   int64_t hidden = rows.heads * size, stride = 3 * hidden, longest = rows.longest;
   int64_t apart = distances_padded(longest), wide = padded(size);
   float *pkT = scratch, *pqT = pkT + size * apart, *kT = pqT + size * apart;
-  float *v = kT + size * padded(longest), *kept = v + longest * wide;
+  float *v = kT + size * padded(longest), *spare = v + longest * wide, *kept = spare + PADDING * size;
   float *probability = probability_X;
   memset(pkT, 0, (size_t)(2 * size * apart) * sizeof(float));
   for (int64_t h = 0; h < rows.heads; h++) {
@@ -101,27 +161,22 @@ INLINE void attend(Rows rows, int64_t size, int dropping, Dropout drop, const fl
       int64_t length = rows.begin[r + 1] - rows.begin[r], keys = padded(length);
       const float *q = qkv_T3E + rows.begin[r] * stride + h * size;
       float *context = context_TE + rows.begin[r] * hidden + h * size;
-      turn(q + hidden, stride, length, size, kT);
+      turn(q + hidden, stride, length, size, spare, kT);
       pack(q + 2 * hidden, stride, length, size, v);
       for (int64_t i = 0; i < length; i += QUERIES)
         score(q, stride, kT, pkT, pqT, i, length, longest, size, probability);
-      for (int64_t i = 0; i < length; i++, probability += keys) {
-        softmax(probability, length, rows.scale);
+      for (int64_t i = 0; i < length; i += QUERIES) {
+        int64_t count = least(QUERIES, length - i);
+        for (int64_t u = 0; u < count; u++) softmax(probability + u * keys, length, rows.scale);
         const float *share = probability;
         if (dropping) {
           uint32_t first = (uint32_t)(probability - probability_X);
 #pragma omp simd
-          for (int64_t j = 0; j < keys; j++) kept[j] = probability[j] * mask(drop, first + (uint32_t)j);
+          for (int64_t e = 0; e < count * keys; e++) kept[e] = probability[e] * mask(drop, first + (uint32_t)e);
           share = kept;
         }
-        for (int64_t c = 0; c < wide; c += LANES) {
-          Lanes sum = {0.0f};
-          for (int64_t j = 0; j < length; j++) sum += share[j] * load(v + j * wide + c);
-          if (c + LANES <= size)
-            store(context + i * hidden + c, sum);
-          else
-            for (int64_t l = c; l < size; l++) context[i * hidden + l] = sum[l - c];
-        }
+        read(share, v, count, length, size, hidden, context + i * hidden);
+        probability += count * keys;
       }
     }
   }
@@ -144,11 +199,11 @@ API void attention(const float *qkv_T3E, const float *position_U2E, const int64_
 INLINE void reach(const float *dcontext, int64_t stride, const float *vT, int64_t i0, int64_t length, int64_t size,
                   float *dkept_LL) {
   int64_t wide = padded(length), i[QUERIES];
-  for (int u = 0; u < QUERIES; u++) i[u] = i0 + u < length ? i0 + u : length - 1;
+  for (int u = 0; u < QUERIES; u++) i[u] = least(i0 + u, length - 1);
   for (int64_t j = 0; j < wide; j += LANES) {
     Lanes sum[QUERIES] = {{0.0f}};
     for (int64_t c = 0; c < size; c++) {
-      Lanes v = load(vT + c * wide + j);
+      Lanes v = load(turned(vT, j, size) + c * PADDING);
       for (int u = 0; u < QUERIES; u++) sum[u] += dcontext[i[u] * stride + c] * v;
     }
     for (int u = 0; u < QUERIES; u++) store(dkept_LL + i[u] * wide + j, sum[u]);
@@ -165,21 +220,53 @@ typedef struct {
   float *query, *key, *dquery, *dkey;
 } Table;
 
-/* From the gradients of a query's scores to those of all that they and what was read came from. */
-INLINE void spread(Row row, Table table, int64_t i, int64_t length, int64_t longest, int64_t wide, const float *kept,
-                   const float *dscore) {
+/* From the gradients of the scores of `count` neighbouring queries to those of all that they and what was read came
+   from. From key to key, a distance goes over to the next query: what belongs to it stays in registers meanwhile. */
+INLINE void spread(Row row, Table table, const int count, int64_t i0, int64_t length, int64_t longest, int64_t wide,
+                   const float *kept, const float *dscore_LL) {
+  int64_t keys = padded(length), x0 = longest - 1 - i0;
+  const float *dscore = dscore_LL + i0 * keys;
   for (int64_t c = 0; c < wide; c += LANES) {
-    Lanes q = load(row.q + i * wide + c), dcontext = load(row.dcontext + i * wide + c), dq = {0.0f};
+    Lanes q[QUERIES], dcontext[QUERIES], dq[QUERIES] = {{0.0f}};
+    Lanes query[QUERIES], key[QUERIES], dquery[QUERIES], dkey[QUERIES];
+    for (int u = 0; u < count; u++) dcontext[u] = load(row.dcontext + (i0 + u) * wide + c);
     for (int64_t j = 0; j < length; j++) {
-      int64_t at = j * wide + c, x = (longest - 1 - i) * wide + at;
-      Lanes k = load(row.k + at);
-      dq += dscore[j] * (k + load(table.key + x));
-      store(row.dk + at, load(row.dk + at) + dscore[j] * (q + load(table.query + x)));
-      store(row.dv + at, load(row.dv + at) + kept[j] * dcontext);
-      store(table.dkey + x, load(table.dkey + x) + dscore[j] * q);
-      store(table.dquery + x, load(table.dquery + x) + dscore[j] * k);
+      Lanes dv = load(row.dv + j * wide + c);
+      for (int u = 0; u < count; u++) dv += kept[u * keys + j] * dcontext[u];
+      store(row.dv + j * wide + c, dv);
     }
-    store(row.dq + i * wide + c, dq);
+    for (int u = 0; u < count; u++) q[u] = load(row.q + (i0 + u) * wide + c);
+    for (int u = 0; u < count - 1; u++) {
+      int64_t x = (x0 - 1 - u) * wide + c;
+      query[u] = load(table.query + x), key[u] = load(table.key + x);
+      dquery[u] = load(table.dquery + x), dkey[u] = load(table.dkey + x);
+    }
+    for (int64_t j = 0; j < length; j++) {
+      int64_t at = j * wide + c, x = x0 * wide + at, last = x - (count - 1) * wide;
+      Lanes k = load(row.k + at), dk = load(row.dk + at);
+      for (int u = count - 1; u > 0; u--) {
+        query[u] = query[u - 1], key[u] = key[u - 1];
+        dquery[u] = dquery[u - 1], dkey[u] = dkey[u - 1];
+      }
+      query[0] = load(table.query + x), key[0] = load(table.key + x);
+      dquery[0] = load(table.dquery + x), dkey[0] = load(table.dkey + x);
+      for (int u = 0; u < count; u++) {
+        float d = dscore[u * keys + j];
+        dq[u] += d * (k + key[u]);
+        dk += d * (q[u] + query[u]);
+        dkey[u] += d * q[u];
+        dquery[u] += d * k;
+      }
+      store(row.dk + at, dk);
+      store(table.dquery + last, dquery[count - 1]);
+      store(table.dkey + last, dkey[count - 1]);
+    }
+    for (int u = 0; u < count - 1; u++) {
+      int64_t x = (x0 + length - 1 - u) * wide + c;
+      store(table.dquery + x, dquery[u]);
+      store(table.dkey + x, dkey[u]);
+    }
+    for (int u = 0; u < count; u++) store(row.dq + (i0 + u) * wide + c, dq[u]);
   }
 }
 
@@ -194,6 +281,27 @@ INLINE void unpack(const float *from, int64_t stride, int64_t length, int64_t si
     }
 }
 
+/* From the gradients of a query's probabilities after dropout to those of its scores, in place; and those after
+   dropout, again. */
+INLINE void unweigh(const float *probability, int64_t keys, float scale, int dropping, Dropout drop, uint32_t first,
+                    float *kept, float *dscore) {
+#pragma omp simd
+  for (int64_t j = 0; j < keys; j++) {
+    float share = dropping ? mask(drop, first + (uint32_t)j) : 1.0f;
+    dscore[j] *= share;
+    kept[j] = share * probability[j];
+  }
+  Lanes product = {0.0f}, sum = {0.0f};
+  for (int64_t j = 0; j < keys; j += LANES) {
+    product += load(dscore + j) * load(probability + j);
+    sum += load(probability + j);
+  }
+  /* The sum is 1, up to a rounding that would not average out over queries. */
+  float along = total(product) / total(sum);
+#pragma omp simd
+  for (int64_t j = 0; j < keys; j++) dscore[j] = scale * probability[j] * (dscore[j] - along);
+}
+
 INLINE void attend_back(Rows rows, int64_t size, int dropping, Dropout drop, const float *dcontext_TE,
                         const float *qkv_T3E, const float *position_U2E, const float *probability_X, float *scratch,
                         float *dqkv_T3E, float *dinner_3E, float *dposition_U2E, float *dposition_2E) {
@@ -202,7 +310,8 @@ INLINE void attend_back(Rows rows, int64_t size, int dropping, Dropout drop, con
   Table table = {scratch, scratch + all, scratch + 2 * all, scratch + 3 * all};
   float *free = scratch + 4 * all;
   Row row = {free, free + most, free + 2 * most, free + 3 * most, free + 4 * most, free + 5 * most};
-  float *vT = free + 6 * most, *kept = vT + padded(longest) * size, *dscore_LL = kept + padded(longest);
+  float *vT = free + 6 * most, *spare = vT + padded(longest) * size, *kept = spare + PADDING * size;
+  float *dscore_LL = kept + QUERIES * padded(longest);
   const float *probability = probability_X;
   for (int64_t h = 0; h < rows.heads; h++) {
     for (int64_t x = 0; x < distances(longest); x++) {
@@ -218,25 +327,19 @@ INLINE void attend_back(Rows rows, int64_t size, int dropping, Dropout drop, con
       float *dq = dqkv_T3E + first_q, *sum = dinner_3E + h * size;
       pack(q, stride, length, size, row.q);
       pack(q + hidden, stride, length, size, row.k);
-      turn(q + 2 * hidden, stride, length, size, vT);
+      turn(q + 2 * hidden, stride, length, size, spare, vT);
       pack(dcontext, hidden, length, size, row.dcontext);
       memset(row.dk, 0, (size_t)(2 * most) * sizeof(float));
       for (int64_t i = 0; i < length; i += QUERIES) reach(row.dcontext, wide, vT, i, length, size, dscore_LL);
-      for (int64_t i = 0; i < length; i++, probability += keys) {
-        float *dscore = dscore_LL + i * keys, along = 0.0f, whole = 0.0f;
-        uint32_t first = (uint32_t)(probability - probability_X);
-#pragma omp simd reduction(+ : along, whole)
-        for (int64_t j = 0; j < keys; j++) {
-          float share = dropping ? mask(drop, first + (uint32_t)j) : 1.0f;
-          dscore[j] *= share;
-          kept[j] = share * probability[j];
-          along += dscore[j] * probability[j];
-          whole += probability[j];
-        }
-        along /= whole; /* 1, up to a rounding that would not average out over queries */
-#pragma omp simd
-        for (int64_t j = 0; j < keys; j++) dscore[j] = rows.scale * probability[j] * (dscore[j] - along);
-        spread(row, table, i, length, longest, wide, kept, dscore);
+      for (int64_t i = 0, count; i < length; i += count) {
+        count = i + QUERIES <= length ? QUERIES : 1;
+        for (int64_t u = 0; u < count; u++, probability += keys)
+          unweigh(probability, keys, rows.scale, dropping, drop, (uint32_t)(probability - probability_X),
+                  kept + u * keys, dscore_LL + (i + u) * keys);
+        if (count == QUERIES)
+          spread(row, table, QUERIES, i, length, longest, wide, kept, dscore_LL);
+        else
+          spread(row, table, 1, i, length, longest, wide, kept, dscore_LL);
       }
       unpack(row.dq, stride, length, size, dq, sum);
       unpack(row.dk, stride, length, size, dq + hidden, sum + hidden);

@@ -21,6 +21,7 @@ from accl.training.device import to_device
 from accl.training.paths.choose import choose
 from accl.training.paths.heads import judge, open_bank, undone, watch
 from accl.training.paths.inputs import AHEAD, Inputs
+from accl.training.paths.rows import useful_threads
 from accl.training.setup import Workbench, build
 
 START = 7
@@ -245,3 +246,14 @@ def test_what_is_sent_arrives_at_the_same_place_every_time(bench: Workbench) -> 
         assert views["rates"].dtype == torch.float64
         assert views["rates"].tolist() == [1e-3 / step, 0.5, 2.0, 1.0]
     assert {name: view.data_ptr() for name, view in views.items()} == places
+
+
+# --- threads
+
+
+@pytest.mark.parametrize(
+    ("tokens", "hidden", "cores", "expected"),
+    [(800, 128, 1, 1), (800, 128, 2, 2), (800, 128, 16, 3), (1, 16, 16, 1), (1400, 768, 16, 16), (1400, 768, 64, 24)],
+)
+def test_small_steps_are_shared_out_to_few_threads(tokens: int, hidden: int, cores: int, expected: int) -> None:
+    assert useful_threads(tokens, 12 * hidden**2, cores) == expected

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,11 +48,12 @@ class RowsPath(EagerPath):
         self._packer = Packer(bench.assembler)
         some = bench.positions["train"][:256]
         tokens = self._packer.pack(some).total / len(some) * bench.config.train.batch_size
-        weights = sum(p.numel() for p in bench.model.encoder.encoder.layer[0].parameters() if p.ndim == 2)
+        encoder: Any = bench.model.encoder
+        weights = sum(p.numel() for p in encoder.encoder.layer[0].parameters() if p.ndim == 2)
         kernels, team = load(cache_folder()), Team(useful_threads(tokens, weights, torch.get_num_threads()))
         self._joined = JoinedAdamW(bench.model, bench.config.optim, kernels, team)
         super().__init__(bench, self._joined, Aside(bench.placement.device, team))
-        self._encoder = bench.model.encode = RowEncoder(bench.model.encoder, kernels, team)
+        self._encoder = bench.model.encode = RowEncoder(encoder, kernels, team)
         self._beside = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
         # Each thread takes whole rows through all layers; torch's own would only take the cores from them.
         torch.set_num_threads(1)

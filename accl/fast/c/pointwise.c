@@ -51,6 +51,13 @@ API void gelu_back(float *dwide_TF, const float *slope_TF, int64_t tokens, int64
 
 /* LayerNorm ------------------------------------------------------------------------------------------------------- */
 
+INLINE float inverse_deviation(const float *x, int64_t width, float mean, float eps) {
+  float squares = 0.0f;
+#pragma omp simd reduction(+ : squares)
+  for (int64_t c = 0; c < width; c++) squares += (x[c] - mean) * (x[c] - mean);
+  return 1.0f / sqrtf(squares / (float)width + eps);
+}
+
 INLINE void norm_of(float *product_TD, const float *bias, const float *residual_TD, const float *gain,
                     const float *shift, int64_t tokens, int64_t width, float eps, int dropping, Dropout drop,
                     float *out_TD, float *inverse_T) {
@@ -58,17 +65,14 @@ INLINE void norm_of(float *product_TD, const float *bias, const float *residual_
     float *x = product_TD + t * width, *out = out_TD + t * width;
     const float *residual = residual_TD + t * width;
     uint32_t first = (uint32_t)(t * width);
-    float sum = 0.0f, squares = 0.0f;
+    float sum = 0.0f;
 #pragma omp simd reduction(+ : sum)
     for (int64_t c = 0; c < width; c++) {
       float product = x[c] + bias[c];
       x[c] = residual[c] + (dropping ? product * mask(drop, first + (uint32_t)c) : product);
       sum += x[c];
     }
-    float mean = sum / (float)width;
-#pragma omp simd reduction(+ : squares)
-    for (int64_t c = 0; c < width; c++) squares += (x[c] - mean) * (x[c] - mean);
-    float inverse = inverse_T[t] = 1.0f / sqrtf(squares / (float)width + eps);
+    float mean = sum / (float)width, inverse = inverse_T[t] = inverse_deviation(x, width, mean, eps);
 #pragma omp simd
     for (int64_t c = 0; c < width; c++) {
       x[c] = (x[c] - mean) * inverse;
@@ -145,14 +149,11 @@ API int64_t embed(const float *table_VD, int64_t rows, const int64_t *id_T, cons
     int known = id_T[t] >= 0 && id_T[t] < rows;
     unknown += !known;
     const float *x = table_VD + (known ? id_T[t] * width : 0);
-    float *normal = normal_TD + t * width, *out = out_TD + t * width, sum = 0.0f, squares = 0.0f;
+    float *normal = normal_TD + t * width, *out = out_TD + t * width, sum = 0.0f;
     uint32_t first = (uint32_t)(t * width);
 #pragma omp simd reduction(+ : sum)
     for (int64_t c = 0; c < width; c++) sum += x[c];
-    float mean = sum / (float)width;
-#pragma omp simd reduction(+ : squares)
-    for (int64_t c = 0; c < width; c++) squares += (x[c] - mean) * (x[c] - mean);
-    float inverse = inverse_T[t] = 1.0f / sqrtf(squares / (float)width + eps);
+    float mean = sum / (float)width, inverse = inverse_T[t] = inverse_deviation(x, width, mean, eps);
 #pragma omp simd
     for (int64_t c = 0; c < width; c++) {
       normal[c] = (x[c] - mean) * inverse;

@@ -175,7 +175,7 @@ class MemoryBank(nn.Module):
         self.opened.fill_(opened)
 
     def candidates(self) -> Candidates:
-        """Everything in the bank, M = K * S, without gradient: views, so `write` after the backward pass.
+        """Everything in the bank, M = K * S, without gradient: views, which losses copy; `write` after.
 
         Shapes never change, filled or not.
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import deque
 from typing import get_args
 
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from accl.method.contrastive import Denominator, MemoryBank
+from accl.method.contrastive import Denominator, MemoryBank, anchor_losses
 
 BATCHES = st.lists(st.lists(st.integers(-1, 2), max_size=9), max_size=8)
 
@@ -161,3 +162,25 @@ def test_an_unfilled_slot_is_no_candidate(denominator: Denominator) -> None:
     without = contrastive_loss(z, task, text, torch.ones(4), temperature=0.07, denominator=denominator)
     with_it = contrastive_loss(z, task, text, torch.ones(4), temperature=0.07, denominator=denominator, bank=empty)
     assert with_it.loss.item() == pytest.approx(without.loss.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("negatives", ["all", "hardest", "semi_hard", "debiased"])
+def test_writing_after_the_losses_are_made_leaves_their_gradients_alone(negatives: str) -> None:
+    task_B, text_B = torch.tensor([0, 0, 1, 1, 2, 2]), torch.arange(6)
+    start = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0))
+
+    def gradient(write: bool) -> Tensor:
+        bank = MemoryBank(3, 4, 5)
+        bank.write(F.normalize(start[0], dim=-1), task_B, text_B + 100)
+        z_BD = F.normalize(start[1], dim=-1).requires_grad_()
+        parameter = {"hardest": 2.0, "semi_hard": 0.5, "debiased": 0.1}.get(negatives, math.nan)
+        losses_B, _ = anchor_losses(
+            z_BD, task_B, text_B, temperature=0.1, negatives=negatives, parameter=parameter, bank=bank.candidates()
+        )
+        if write:
+            bank.write(-start[0], task_B, text_B + 200)
+        (gradient_BD,) = torch.autograd.grad(losses_B.sum(), z_BD)
+        return gradient_BD
+
+    assert gradient(False).any()
+    assert torch.equal(gradient(True), gradient(False))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import subprocess
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from accl.data.hub import cache_folder
-from accl.fast.native import load, pointer
-from accl.fast.products import NativeProducts, Products, TorchProducts, products
+from accl.fast.native import FLAGS, FOLDER, load, pointer
 
 SEED, SITE = 2**61 + 12345, 7
 SHARES = [0.0, 0.1, 0.5]
@@ -257,34 +257,56 @@ def test_scores_too_far_apart_for_single_precision_leave_one_key(kernels: Any) -
 # --- products
 
 SHAPES = [(1, 1, 1), (13, 128, 384), (400, 128, 32), (29, 5, 33), (50, 40, 31), (12, 64, 64), (403, 17, 100)]
+# What Apple's processors have, in the terms of the reference BLAS: of matrices in rows.
+BLAS = """
+void cblas_sgemm(int order, int turn_a, int turn_b, int rows, int columns, int depth, float alpha, const float *a,
+                 int a_row, const float *b, int b_row, float beta, float *c, int c_row) {
+  if (order != 101) __builtin_trap();
+  for (int i = 0; i < rows; i++)
+    for (int j = 0; j < columns; j++) {
+      double sum = 0.0;
+      for (int k = 0; k < depth; k++) {
+        double factor = a[turn_a == 112 ? k * a_row + i : i * a_row + k];
+        sum += factor * b[turn_b == 112 ? j * b_row + k : k * b_row + j];
+      }
+      c[i * c_row + j] = alpha * (float)sum + (beta == 0.0f ? 0.0f : beta * c[i * c_row + j]);
+    }
+}
+"""
+
+
+@pytest.fixture(scope="module", name="by")
+def _by(request: pytest.FixtureRequest, kernels: ctypes.CDLL, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    if request.param == "kernels":
+        return kernels
+    folder = tmp_path_factory.mktemp("apple")
+    (folder / "blas.c").write_text(BLAS)
+    sources = [str(FOLDER / "product_apple.c"), str(folder / "blas.c")]
+    subprocess.run(["cc", *FLAGS, "-D__APPLE__", "-o", str(folder / "apple.so"), *sources], check=True)
+    library = ctypes.CDLL(str(folder / "apple.so"))
+    for name in ("product_scratch", "product", "product_back", "product_weights"):
+        ours, theirs = getattr(library, name), getattr(kernels, name)
+        ours.argtypes, ours.restype = theirs.argtypes, theirs.restype
+    return library
 
 
 @pytest.mark.parametrize("add", [False, True])
-@pytest.mark.parametrize("by", ["torch", "kernels"])
+@pytest.mark.parametrize("by", ["kernels", "blas"], indirect=True)
 @pytest.mark.parametrize(("tokens", "inputs", "outputs"), SHAPES)
-def test_products_of_a_linear_layer(
-    kernels: ctypes.CDLL, by: str, tokens: int, inputs: int, outputs: int, add: bool
-) -> None:
-    ours: Products = TorchProducts() if by == "torch" else NativeProducts(kernels)
+def test_products_of_a_linear_layer(by: Any, tokens: int, inputs: int, outputs: int, add: bool) -> None:
     x_TK, w_NK, bias_N, dy_TN = draw(tokens, inputs), draw(outputs, inputs), draw(outputs), draw(tokens, outputs)
+    sizes = (tokens, inputs, outputs)
     # What is not written must not matter.
-    scratch = torch.full((ours.scratch(tokens, inputs, outputs),), math.nan)
-    close(ours.forward(x_TK, w_NK, None, scratch), x_TK.double() @ w_NK.double().T)
-    close(ours.forward(x_TK, w_NK, bias_N, scratch), x_TK.double() @ w_NK.double().T + bias_N)
+    room = torch.full((max(by.product_scratch(*sizes), 1),), math.nan)
+    scratch = pointer(room)
+    for bias in (None, bias_N):
+        y_TN = torch.full_like(dy_TN, math.nan)
+        at = None if bias is None else pointer(bias)
+        by.product(pointer(x_TK), pointer(w_NK), at, *sizes, scratch, pointer(y_TN))
+        close(y_TN, x_TK.double() @ w_NK.double().T + (0.0 if bias is None else bias))
     there = 1.0 if add else math.nan
     dx_TK, dw_NK = torch.full_like(x_TK, there), torch.full_like(w_NK, there)
-    ours.back(dy_TN, w_NK, dx_TK, scratch, add=add)
-    ours.weights(dy_TN, x_TK, dw_NK, scratch, add=add)
+    by.product_back(pointer(dy_TN), pointer(w_NK), *sizes, add, scratch, pointer(dx_TK))
+    by.product_weights(pointer(dy_TN), pointer(x_TK), *sizes, add, scratch, pointer(dw_NK))
     close(dx_TK, dy_TN.double() @ w_NK.double() + add)
     close(dw_NK, dy_TN.double().T @ x_TK.double() + add)
-
-
-def test_a_product_that_lacks_room_is_refused(kernels: ctypes.CDLL) -> None:
-    with pytest.raises(AssertionError):
-        NativeProducts(kernels).forward(draw(4, 3), draw(5, 3), None, torch.empty(5))
-
-
-def test_products_are_left_to_torch_where_it_knows_more(kernels: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert isinstance(products(kernels), NativeProducts)
-    monkeypatch.setattr("sys.platform", "darwin")
-    assert isinstance(products(kernels), TorchProducts)

@@ -12,6 +12,7 @@ import platform
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 from ctypes import c_double, c_float, c_int32, c_int64, c_uint32, c_uint64, c_void_p
 from functools import cache
@@ -27,6 +28,8 @@ FLAGS = (
     *("-std=c11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd"),
     *("-fvisibility=hidden", "-fPIC", "-shared"),
 )
+# Where c/product_apple.c finds its products.
+LIBRARIES = ("-framework", "Accelerate") if sys.platform == "darwin" else ("-lm",)
 # What some compilers do not know of some machines.
 NATIVE = "-march=native"
 WARNINGS = ("-Wall", "-Wextra")
@@ -34,6 +37,7 @@ WARNINGS = ("-Wall", "-Wextra")
 _DROPOUT = (c_uint64, c_uint32, c_double)  # seed, site, probability
 _ROWS = (c_void_p, c_int64, c_int64, c_void_p)  # begin, n, longest, row_X
 _LAYER = (c_int64, c_int64, c_int64)  # tokens, inputs, outputs
+_ENCODER = (c_void_p,) * 3  # shape, part, weights
 _SIGNATURES: dict[str, tuple[type[Any] | None, tuple[type[Any], ...]]] = {
     "dropout": (None, (c_void_p, c_void_p, c_int64, *_DROPOUT)),
     "gelu": (None, (c_void_p, c_void_p, c_int64, c_int64, c_void_p)),
@@ -58,6 +62,9 @@ _SIGNATURES: dict[str, tuple[type[Any] | None, tuple[type[Any], ...]]] = {
         None,
         (*(c_void_p,) * 4, *_ROWS, c_int64, c_int64, c_int64, c_float, *_DROPOUT, *(c_void_p,) * 5),
     ),
+    "encode_room": (c_int64, (c_void_p, c_void_p)),
+    "encode": (c_int64, (*_ENCODER, c_void_p, c_void_p)),
+    "encode_back": (None, (*_ENCODER, *(c_void_p,) * 4)),
 }
 
 
@@ -114,7 +121,7 @@ def _compiled(folder: Path, compiler: tuple[str, ...]) -> Path:
     real = Path(compiler[0]).resolve()
     state = real.stat()
     text = [file.read_text() for file in sorted(FOLDER.iterdir())]
-    known = [*text, *FLAGS, NATIVE, *compiler, real, state.st_mtime_ns, state.st_size, _processor()]
+    known = [*text, *FLAGS, *LIBRARIES, NATIVE, *compiler, real, state.st_mtime_ns, state.st_size, _processor()]
     digest = hashlib.sha256("\0".join(map(str, known)).encode()).hexdigest()[:16]
     library = folder / f"kernels-{digest}.so"
     if not library.is_file():
@@ -130,7 +137,7 @@ def _compiled(folder: Path, compiler: tuple[str, ...]) -> Path:
 def _compile(compiler: tuple[str, ...], made: Path) -> None:
     sources = sorted(map(str, FOLDER.glob("*.c")))
     for native in ([NATIVE], []):
-        command = [*compiler, *FLAGS, *native, *WARNINGS, "-o", str(made), *sources, "-lm"]
+        command = [*compiler, *FLAGS, *native, *WARNINGS, "-o", str(made), *sources, *LIBRARIES]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
         if done.returncode == 0:
             return

@@ -1,10 +1,12 @@
 """DeBERTa-v2 and v3 on the CPU: what transformers' `DebertaV2Model` computes, from its own parameters, in less time.
 
-Rows are sorted by length and cut into one part for each thread. A thread takes its part through all layers and back
-(`accl.fast.row_layer`); sharing out every single product instead would make the threads wait for each other hundreds of
-times a step, and for whatever else runs on the machine.
+Rows are sorted by length and cut into one part for each thread. A thread takes its part through all layers, and later
+back, in one call of `c/encoder.c`: sharing out every single product instead would make the threads wait for each other
+hundreds of times a step, and for whatever else runs on the machine. On a CPU a small layer is as much bookkeeping as
+arithmetic: there is no graph to record and walk, nothing is computed for padding, no dropout mask is drawn or kept, and
+the gradients of residuals ride on matrix products.
 
-Shapes: N rows, L length, T real tokens, D hidden, R rows of the position table.
+Shapes: N rows, L length, T real tokens, D hidden.
 """
 
 from __future__ import annotations
@@ -12,8 +14,8 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, NamedTuple
+from itertools import accumulate, pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,9 +24,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from accl.fast.native import pointer
-from accl.fast.products import products
-from accl.fast.row_layer import PADDING, Distances, Layer, Part, Room, Saved, Shape
-from accl.fast.row_weights import Gradients, Weights, parameters
+from accl.fast.row_weights import Gradients, Weights
 from accl.fast.team import Team
 
 
@@ -54,26 +54,30 @@ def unsupported(config: Any) -> str | None:
     return None
 
 
-@dataclass(frozen=True)
-class Embedding:
-    """Parameters of a `DebertaV2Embeddings` of tokens alone, all or those in use: the table; its norm's gain and bias.
+class Shape(ctypes.Structure):
+    """What c/encoder.c knows of an encoder beside its weights."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("layers", "kept", "hidden", "heads", "size", "wide", "words")),
+        *((name, ctypes.c_double) for name in ("embedding_dropout", "attention_dropout", "dropout")),
+        *((name, ctypes.c_float) for name in ("embedding_eps", "table_eps", "eps")),
+    ]
+
+
+class Part(ctypes.Structure):
+    """Rows that go through the layers together, as c/encoder.c knows them.
 
     Attributes:
-        place_V: the row of the table for each token id; None where they are the same.
-        never: the row of the table that is not learnt; -1 when all are.
+        held: what the addresses among the fields belong to.
     """
 
-    table_VD: Tensor
-    place_V: Tensor | None
-    norm: tuple[Tensor, Tensor]
-    eps: float
-    never: int
-
-    @classmethod
-    def of(cls, embeddings: Any) -> Embedding:
-        words, norm = embeddings.word_embeddings, embeddings.LayerNorm
-        never = -1 if words.padding_idx is None else words.padding_idx
-        return cls(words.weight, getattr(words, "place_V", None), (norm.weight, norm.bias), norm.eps, never)
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("tokens", "n", "longest", "first", "used")),
+        *((name, ctypes.c_void_p) for name in ("id_T", "begin", "row_X")),
+        ("seed", ctypes.c_uint64),
+        ("room", ctypes.c_void_p),
+    ]
+    held: list[Tensor]
 
 
 class RowEncoder:
@@ -81,7 +85,7 @@ class RowEncoder:
 
     Computes in single precision, which the weights must be in, under autocast as well. Not a module itself: it owns no
     parameter, so that the names and files of the module's weights stay as they are. A backward pass adds the gradients
-    to the ``grad`` of all weights by itself, but for the position table, which torch goes on with.
+    to the ``grad`` of all weights by itself.
 
     Args:
         module: its parameters must stay the same objects; what is in them is read anew at every call, so that it may be
@@ -94,19 +98,16 @@ class RowEncoder:
     """
 
     def __init__(self, module: Any, kernels: ctypes.CDLL, team: Team) -> None:
-        self._module = module
-        reason = unsupported(self._module.config)
+        reason = unsupported(module.config)
         if reason is not None:
             raise ValueError(f"no DeBERTa encoder that can be run by rows: {reason}")
         if any(parameter.dtype != torch.float32 for parameter in module.parameters()):
             raise ValueError("rows are computed in single precision: convert the encoder with .float()")
+        self._module = module
         self.kernels = kernels
         self.team = team
-        self.own = [parameters(layer) for layer in self._module.encoder.layer]
-        """Parameters of each layer."""
-        self.embedding = Embedding.of(self._module.embeddings)
-        self._every = [*self.embedding.norm, *(parameter for of_layer in self.own for parameter in of_layer)]
-        self._distances: dict[int, Distances] = {}
+        self.weights = Weights(module)
+        self._distances: dict[int, tuple[Tensor, int, int]] = {}
         self._gradients: list[Gradients] = []
 
     def __call__(self, input_ids: Tensor, attention_mask: Tensor) -> Encoded:
@@ -132,19 +133,20 @@ class RowEncoder:
         arguments as for `states`."""
         return self._run(ids_T, length_N, place_N)
 
-    def gradients(self, table_RD: Tensor, weights: Sequence[Weights], count: int) -> list[Gradients]:
+    def gradients(self, count: int) -> list[Gradients]:
         """For so many threads."""
         while len(self._gradients) < count:
-            self._gradients.append(Gradients(table_RD, self.embedding.norm, weights))
+            self._gradients.append(Gradients(self.weights))
         return self._gradients[:count]
 
     def gather(self, found: Sequence[Gradients], drow_TD: Tensor, ids_T: Tensor) -> None:
         """Add what threads have found for the weights to the ``grad`` of these."""
-        every = zip(self._every, *found[0].places, strict=True)
-        learnt = [(pointer(_gradient(p)), offset, count) for p, offset, count in every if p.requires_grad]
-        to, offset, count = torch.tensor(learnt).t().contiguous()
+        learnt = [i for i, p in enumerate(self.weights.parameters) if p.requires_grad]
+        to = torch.tensor([pointer(_gradient(self.weights.parameters[i])) for i in learnt])
+        offset, count = found[0].offsets[learnt], found[0].counts[learnt]
         parts = torch.tensor([pointer(of_thread.flat) for of_thread in found])
-        table_VD = self.embedding.table_VD
+        words = self._module.embeddings.word_embeddings
+        table_VD, never = words.weight, -1 if words.padding_idx is None else words.padding_idx
         dtable_VD = _gradient(table_VD) if table_VD.requires_grad else None
 
         def add(span: tuple[int, int]) -> None:
@@ -152,71 +154,79 @@ class RowEncoder:
             where = (offset[here], count[here], to[here])
             self.kernels.gather(pointer(parts), len(parts), *map(pointer, where), span[1] - span[0])
             if span[0] == 0 and dtable_VD is not None:
-                sizes = (len(ids_T), dtable_VD.shape[1], self.embedding.never)
+                sizes = (len(ids_T), dtable_VD.shape[1], never)
                 self.kernels.scatter(pointer(drow_TD), pointer(ids_T), *sizes, pointer(dtable_VD))
 
         self.team.share_out(add, self.team.ranges(len(learnt)))
 
-    def shape(self) -> Shape:
-        """Of every layer, in the module's present mode."""
-        layer, training = self._module.encoder.layer[0], self._module.training
-        attention = layer.attention.self
-        return Shape(
-            heads=attention.num_attention_heads,
-            size=attention.attention_head_size,
-            eps=layer.output.LayerNorm.eps,
-            dropout=layer.output.dropout.p if training else 0.0,
-            attention_dropout=attention.dropout.p if training else 0.0,
-            embedding_dropout=self._module.embeddings.dropout.p if training else 0.0,
-        )
-
     def _run(self, ids_T: Tensor, length_N: NDArray[np.int64], place_N: Tensor | None) -> Tensor:
-        table_RD, place_V = self._module.encoder.get_rel_embedding(), self.embedding.place_V
+        words = self._module.embeddings.word_embeddings
+        place_V = getattr(words, "place_V", None)
         ids_T = ids_T if place_V is None else place_V[ids_T]
-        out: Tensor = _Layers.apply(self, self._cut(length_N), place_N, ids_T, table_RD)  # type: ignore[no-untyped-call]
+        shape = self._shape()
+        wanted = (words.weight, *self.weights.parameters)
+        # For torch to come back: it gets no gradient.
+        anchor = torch.empty(0, requires_grad=any(p.requires_grad for p in wanted))
+        shape.kept = shape.layers if torch.is_grad_enabled() and anchor.requires_grad else 1
+        parts = self._cut(ids_T, length_N, shape)
+        pointers = self.weights.pointers(words.weight)
+        out: Tensor = _Layers.apply(self, shape, parts, pointers, place_N, ids_T, anchor)  # type: ignore[no-untyped-call]
         return out
 
-    def _cut(self, length_N: NDArray[np.int64]) -> list[Part]:
+    def _shape(self) -> Shape:
+        """In the module's present mode."""
+        module, config, layer = self._module, self._module.config, self._module.encoder.layer[0]
+        embeddings, encoder, attention = module.embeddings, module.encoder, layer.attention.self
+        return Shape(
+            layers=len(encoder.layer),
+            hidden=config.hidden_size,
+            heads=attention.num_attention_heads,
+            size=attention.attention_head_size,
+            wide=config.intermediate_size,
+            words=len(embeddings.word_embeddings.weight),
+            embedding_dropout=embeddings.dropout.p if module.training else 0.0,
+            attention_dropout=attention.dropout.p if module.training else 0.0,
+            dropout=layer.output.dropout.p if module.training else 0.0,
+            embedding_eps=embeddings.LayerNorm.eps,
+            table_eps=encoder.LayerNorm.eps if hasattr(encoder, "LayerNorm") else 0.0,
+            eps=layer.output.LayerNorm.eps,
+        )
+
+    def _cut(self, ids_T: Tensor, length_N: NDArray[np.int64], shape: Shape) -> list[Part]:
         """Rows in a part for each thread, with as many tokens each as whole rows allow."""
-        attention = self._module.encoder.layer[0].attention.self
-        heads = attention.num_attention_heads
         begin_N = np.concatenate([[0], length_N.cumsum()])
         wanted = begin_N[-1] * np.arange(1, self.team.size) / self.team.size
         bounds = [0, *np.abs(begin_N - wanted[:, None]).argmin(1).tolist(), len(length_N)]
+        # Each its own, so that dropout does not depend on what other threads do.
         seeds = torch.randint(2**62, (self.team.size,)).tolist()
         parts: list[Part] = []
         for (start, stop), seed in zip(pairwise(bounds), seeds, strict=True):
             if start == stop:
                 continue
-            length_n, longest = length_N[start:stop], int(length_N[start])
-            padded_n = -(-length_n // PADDING) * PADDING
-            first, last = int(begin_N[start]), int(begin_N[stop])
-            parts.append(
-                Part(
-                    longest=longest,
-                    tokens=slice(first, last),
-                    rows=slice(start, stop),
-                    begin_n=torch.from_numpy(begin_N[start : stop + 1] - first),
-                    scores=heads * int((length_n * padded_n).sum()),
-                    distances=self._by_distance(longest),
-                    seed=seed,
-                    scratch=torch.empty(self._scratch(last - first, longest)),
-                )
+            longest, first = int(length_N[start]), int(begin_N[start])
+            begin = torch.from_numpy(begin_N[start : stop + 1] - first)
+            row_X, lowest, used = self._by_distance(longest)
+            part = Part(
+                tokens=int(begin_N[stop]) - first,
+                n=stop - start,
+                longest=longest,
+                first=lowest,
+                used=used,
+                id_T=pointer(ids_T) + first * ids_T.itemsize,
+                begin=pointer(begin),
+                row_X=pointer(row_X),
+                seed=seed,
             )
+            room = torch.empty(self.kernels.encode_room(ctypes.byref(shape), ctypes.byref(part)))
+            part.room = pointer(room)
+            part.held = [ids_T, begin, row_X, room]
+            parts.append(part)
         return parts
 
-    def _scratch(self, tokens: int, longest: int) -> int:
-        """Floats that a part of the rows needs to work in."""
-        config, attention = self._module.config, self._module.encoder.layer[0].attention.self
-        hidden, inner, wide = config.hidden_size, attention.all_head_size, config.intermediate_size
-        rows = max(tokens, 2 * longest)  # the position table has up to so many
-        layers = ((hidden, 3 * inner), (inner, hidden), (hidden, wide), (wide, hidden))
-        needed = [products(self.kernels).scratch(rows, *of) for of in layers]
-        needed.append(self.kernels.attention_scratch(longest, attention.attention_head_size))
-        return max(needed)
-
-    def _by_distance(self, length: int) -> Distances:
-        """Of rows of a length, with transformers' own buckets."""
+    def _by_distance(self, length: int) -> tuple[Tensor, int, int]:
+        """How the position table is laid out by distance in rows of a length, with transformers' own buckets: which of
+        the used rows belongs to the distance i - j = L - 1 - x of query i and key j, for each of 2L - 1 x; the first
+        used one, and how many."""
         from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 
         if length not in self._distances:
@@ -228,15 +238,8 @@ class RowEncoder:
                 row_X = make_log_bucket_position(row_X, buckets, farthest).long()
             row_X = (row_X + span).clamp(0, 2 * span - 1)
             first, last = int(row_X.min()), int(row_X.max())
-            self._distances[length] = Distances(row_X - first, slice(first, last + 1))
+            self._distances[length] = row_X - first, first, last - first + 1
         return self._distances[length]
-
-
-class Embedded(NamedTuple):
-    """What the way back through the embedding needs: what came out before gain and bias, and 1 / deviation."""
-
-    normal_TD: Tensor
-    inverse_T: Tensor
 
 
 class _Layers(torch.autograd.Function):
@@ -245,79 +248,56 @@ class _Layers(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, encoder: RowEncoder, parts: list[Part], place_N: Tensor | None, ids_T: Tensor, table_RD: Tensor
+        ctx: Any,
+        encoder: RowEncoder,
+        shape: Shape,
+        parts: list[Part],
+        weights: NDArray[np.int64],
+        place_N: Tensor | None,
+        ids_T: Tensor,
+        _: Tensor,
     ) -> Tensor:
-        weights = [Weights.joined(own) for own in encoder.own]
-        kernels, embedding, shape = encoder.kernels, encoder.embedding, encoder.shape()
-        layers = [Layer(kernels, of_layer, shape, i) for i, of_layer in enumerate(weights)]
-        table_VD, width = embedding.table_VD.detach(), table_RD.shape[1]
-        out_TD = torch.empty(len(ids_T), width)
-        mean_ND = torch.empty(0 if place_N is None else len(place_N), width)
+        told = ctypes.byref(shape), weights.ctypes.data
+        out = torch.empty(len(ids_T if place_N is None else place_N), shape.hidden)
 
-        def through(part: Part) -> tuple[Embedded, list[Saved]]:
-            ids_t, kept = ids_T[part.tokens], []
-            normal_TD, x_TD, inverse_T = (
-                torch.empty(len(ids_t), width),
-                torch.empty(len(ids_t), width),
-                torch.empty(len(ids_t)),
-            )
-            unknown = kernels.embed(
-                pointer(table_VD),
-                len(table_VD),
-                *map(pointer, (ids_t, *embedding.norm)),
-                *x_TD.shape,
-                embedding.eps,
-                *(part.seed, 0, shape.embedding_dropout),
-                *map(pointer, (normal_TD, x_TD, inverse_T)),
-            )
+        def through(work: tuple[Part, int]) -> None:
+            part, to = work
+            where = (to, None) if place_N is None else (None, to)
+            unknown = encoder.kernels.encode(told[0], ctypes.byref(part), told[1], *where)
             if unknown:
-                raise IndexError(f"{unknown} token ids have no row in an embedding of {len(table_VD)}")
-            for i, layer in enumerate(layers):
-                y_TD = torch.empty_like(x_TD) if i + 1 < len(layers) else out_TD[part.tokens]
-                kept.append(layer.forward(x_TD, table_RD, part, y_TD))
-                x_TD = y_TD
-            if place_N is not None:
-                kernels.means(pointer(x_TD), *part.spans, width, pointer(mean_ND[part.rows]))
-            return Embedded(normal_TD, inverse_T), kept
+                raise IndexError(f"{unknown} token ids have no row in an embedding of {shape.words}")
 
-        kept = encoder.team.share_out(through, parts)
-        ctx.encoder, ctx.shape, ctx.layers, ctx.weights = encoder, shape, layers, weights
-        ctx.done, ctx.place_N, ctx.ids_T = list(zip(parts, kept, strict=True)), place_N, ids_T
-        ctx.save_for_backward(table_RD)
-        return out_TD if place_N is None else mean_ND[place_N]
+        encoder.team.share_out(through, list(zip(parts, _places(parts, out, place_N), strict=True)))
+        ctx.encoder, ctx.shape, ctx.parts, ctx.weights = encoder, shape, parts, weights
+        ctx.place_N, ctx.ids_T = place_N, ids_T
+        return out if place_N is None else out[place_N]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
-        (table_RD,), (dout,) = ctx.saved_tensors, gradients
-        encoder, place_N = ctx.encoder, ctx.place_N
-        kernels, embedding = encoder.kernels, encoder.embedding
-        d_TD = torch.empty(len(ctx.ids_T), dout.shape[1])
-        if place_N is not None:
-            dout = torch.empty(dout.shape).index_copy_(0, place_N, dout)
-        own = encoder.gradients(table_RD, ctx.weights, len(ctx.done))
+        encoder, shape, parts, place_N = ctx.encoder, ctx.shape, ctx.parts, ctx.place_N
+        (dout,) = gradients
+        dout = dout.contiguous() if place_N is None else torch.empty(dout.shape).index_copy_(0, place_N, dout)
+        drow_TD = torch.empty(len(ctx.ids_T), shape.hidden)
+        own = encoder.gradients(len(parts))
+        told = ctypes.byref(shape), ctx.weights.ctypes.data
 
-        def back(work: tuple[Gradients, tuple[Part, tuple[Embedded, list[Saved]]]]) -> None:
-            own, (part, (embedded, kept)) = work
+        def back(work: tuple[Gradients, Part, int, int]) -> None:
+            own, part, at, to = work
             own.clear()
-            room, d_tD = Room.of(kept[0]), d_TD[part.tokens]
-            if place_N is None:
-                d_tD.copy_(dout[part.tokens])
-            else:
-                kernels.means_back(pointer(dout[part.rows]), *part.spans, d_tD.shape[1], pointer(d_tD))
-            for layer, saved, of_layer in zip(*map(reversed, (ctx.layers, kept, own.layers)), strict=True):
-                layer.backward(d_tD, saved, part, of_layer, own.table_RD, room)
-            kernels.embed_back(
-                *map(pointer, (d_tD, *embedded, embedding.norm[0])),
-                *d_tD.shape,
-                *(part.seed, 0, ctx.shape.embedding_dropout),
-                *map(pointer, (d_tD, *own.norm)),
-            )
+            where = (at, None) if place_N is None else (None, at)
+            encoder.kernels.encode_back(told[0], ctypes.byref(part), told[1], own.pointers.ctypes.data, *where, to)
 
-        encoder.team.share_out(back, list(zip(own, ctx.done, strict=True)))
-        encoder.gather(own, d_TD, ctx.ids_T)
-        dtable_RD = torch.stack([of_thread.table_RD for of_thread in own]).sum(0)
-        return None, None, None, None, dtable_RD
+        places = _places(parts, dout, place_N), _places(parts, drow_TD, None)
+        encoder.team.share_out(back, list(zip(own, parts, *places, strict=True)))
+        encoder.gather(own, drow_TD, ctx.ids_T)
+        return (None,) * 7
+
+
+def _places(parts: Sequence[Part], x: Tensor, place_N: Tensor | None) -> list[int]:
+    """Where the tokens of each part begin in T x D; or, if there is an order of rows, its rows in N x D."""
+    sizes = [part.tokens if place_N is None else part.n for part in parts]
+    return [pointer(x) + 4 * x.shape[1] * before for before in accumulate(sizes[:-1], initial=0)]
 
 
 def _gradient(parameter: Tensor) -> Tensor:

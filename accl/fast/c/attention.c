@@ -1,5 +1,6 @@
 /* Attention with DeBERTa's positions. */
 
+#include "kernels.h"
 #include "shared.h"
 
 /* Rows of different lengths and the position table by distance.

@@ -1,5 +1,6 @@
 /* Dropout, GELU, LayerNorm, the embedding, and means. */
 
+#include "kernels.h"
 #include "shared.h"
 
 /* Dropout --------------------------------------------------------------------------------------------------------- */
@@ -138,17 +139,18 @@ API void norm_back(const float *dout_TD, const float *normal_TD, const float *in
 
 /* Embedding ------------------------------------------------------------------------------------------------------- */
 
-/* out = dropout(LayerNorm(table[id])); normal and inverse as above. Gives how many ids have no row in the table, for
-   which another one is read. */
+/* out = dropout(LayerNorm(table[id])), where ids that are nowhere count from 0; normal and inverse as above. Gives how
+   many ids have no row in the table, for which another one is read. */
 API int64_t embed(const float *table_VD, int64_t rows, const int64_t *id_T, const float *gain_D, const float *shift_D,
                   int64_t tokens, int64_t width, float eps, uint64_t seed, uint32_t site, double probability,
                   float *normal_TD, float *out_TD, float *inverse_T) {
   Dropout drop = dropout_at(seed, site, probability);
   int64_t unknown = 0;
   for (int64_t t = 0; t < tokens; t++) {
-    int known = id_T[t] >= 0 && id_T[t] < rows;
+    int64_t id = id_T ? id_T[t] : t;
+    int known = id >= 0 && id < rows;
     unknown += !known;
-    const float *x = table_VD + (known ? id_T[t] * width : 0);
+    const float *x = table_VD + (known ? id * width : 0);
     float *normal = normal_TD + t * width, *out = out_TD + t * width, sum = 0.0f;
     uint32_t first = (uint32_t)(t * width);
 #pragma omp simd reduction(+ : sum)

@@ -7,7 +7,10 @@
 
    Shapes: T tokens, K inputs, N outputs; w is N x K. */
 
+#include "kernels.h"
 #include "shared.h"
+
+#ifndef __APPLE__ /* product_apple.c */
 
 /* Of a tile; two registers more hold a row of the panel. */
 #if defined(__AVX512F__) || defined(__aarch64__)
@@ -232,3 +235,5 @@ API void product_weights(const float *dy_TN, const float *x_TK, int64_t tokens, 
     t = after;
   } while (t < tokens);
 }
+
+#endif

@@ -21,13 +21,14 @@ class Packed:
 
     Attributes:
         source: S; where in `Packer.tokens` each segment begins. begin: S + 1; where in the stream, and its end.
-        place: N; which in the stream each sequence is, in the order of the questions.
+        place: N; which in the stream each sequence is, in the order of the questions. order: N; the inverse.
         task, answer, text: B; as in `accl.data.tokens.Batch`.
     """
 
     source: Ints
     begin: Ints
     place: Ints
+    order: Ints
     task: Ints
     answer: Ints
     text: Ints
@@ -96,4 +97,6 @@ class Packer:
         begin = np.zeros(source.size + 1, np.int64)
         np.cumsum(length.ravel(), out=begin[1:])
         answer = np.argmax(option_order == blob.answer[questions][:, None], axis=1)
-        return Packed(source.ravel(), begin, np.argsort(order), blob.task[questions], answer, blob.text[questions])
+        return Packed(
+            source.ravel(), begin, np.argsort(order), order, blob.task[questions], answer, blob.text[questions]
+        )

@@ -71,8 +71,8 @@ class Gradients:
         self.pointers = np.array(at, np.int64)
         counts = [[parameter.numel() for parameter in group] for group in groups]
         offsets = [place[i] + before for i, of_group in enumerate(counts) for before in [0, *accumulate(of_group)][:-1]]
-        self.offsets = torch.tensor(offsets)
-        self.counts = torch.tensor([count for of_group in counts for count in of_group])
+        self.offsets = np.array(offsets, np.int64)
+        self.counts = np.array([count for of_group in counts for count in of_group], np.int64)
 
     def clear(self) -> None:
         """Before a step."""

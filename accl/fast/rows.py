@@ -73,11 +73,11 @@ class Part(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("tokens", "n", "longest", "first", "used")),
-        *((name, ctypes.c_void_p) for name in ("id_T", "begin", "row_X")),
+        *((name, ctypes.c_void_p) for name in ("id_T", "begin", "row_X", "place_n")),
         ("seed", ctypes.c_uint64),
         ("room", ctypes.c_void_p),
     ]
-    held: list[Tensor]
+    held: list[Tensor | None]
 
 
 class RowEncoder:
@@ -107,6 +107,7 @@ class RowEncoder:
         self.kernels = kernels
         self.team = team
         self.weights = Weights(module)
+        self._shapes: dict[tuple[bool, bool], Shape] = {}
         self._distances: dict[int, tuple[Tensor, int, int]] = {}
         self._gradients: list[Gradients] = []
 
@@ -129,8 +130,8 @@ class RowEncoder:
         return self._run(ids_T, length_N, None)
 
     def means(self, ids_T: Tensor, length_N: NDArray[np.int64], place_N: Tensor) -> Tensor:
-        """Mean of the hidden states of each row, N x D, in another order: row ``place_N[i]`` comes i-th; other
-        arguments as for `states`."""
+        """Mean of the hidden states of each row, N x D, in another order: that of row r comes as the ``place_N[r]``-th;
+        other arguments as for `states`."""
         return self._run(ids_T, length_N, place_N)
 
     def gradients(self, count: int) -> list[Gradients]:
@@ -141,58 +142,56 @@ class RowEncoder:
 
     def gather(self, found: Sequence[Gradients], drow_TD: Tensor, ids_T: Tensor) -> None:
         """Add what threads have found for the weights to the ``grad`` of these."""
-        learnt = [i for i, p in enumerate(self.weights.parameters) if p.requires_grad]
-        to = torch.tensor([pointer(_gradient(self.weights.parameters[i])) for i in learnt])
-        offset, count = found[0].offsets[learnt], found[0].counts[learnt]
-        parts = torch.tensor([pointer(of_thread.flat) for of_thread in found])
+        to = np.array([pointer(_gradient(p)) if p.requires_grad else 0 for p in self.weights.parameters], np.int64)
+        parts = np.array([pointer(of_thread.flat) for of_thread in found], np.int64)
         words = self._module.embeddings.word_embeddings
-        table_VD, never = words.weight, -1 if words.padding_idx is None else words.padding_idx
-        dtable_VD = _gradient(table_VD) if table_VD.requires_grad else None
+        never = -1 if words.padding_idx is None else words.padding_idx
+        dtable_VD = _gradient(words.weight) if words.weight.requires_grad else None
 
         def add(span: tuple[int, int]) -> None:
-            here = slice(*span)
-            where = (offset[here], count[here], to[here])
-            self.kernels.gather(pointer(parts), len(parts), *map(pointer, where), span[1] - span[0])
+            where = (array[slice(*span)].ctypes.data for array in (found[0].offsets, found[0].counts, to))
+            self.kernels.gather(parts.ctypes.data, len(parts), *where, span[1] - span[0])
             if span[0] == 0 and dtable_VD is not None:
                 sizes = (len(ids_T), dtable_VD.shape[1], never)
                 self.kernels.scatter(pointer(drow_TD), pointer(ids_T), *sizes, pointer(dtable_VD))
 
-        self.team.share_out(add, self.team.ranges(len(learnt)))
+        self.team.share_out(add, self.team.ranges(len(to)))
 
     def _run(self, ids_T: Tensor, length_N: NDArray[np.int64], place_N: Tensor | None) -> Tensor:
         words = self._module.embeddings.word_embeddings
         place_V = getattr(words, "place_V", None)
         ids_T = ids_T if place_V is None else place_V[ids_T]
-        shape = self._shape()
         wanted = (words.weight, *self.weights.parameters)
         # For torch to come back: it gets no gradient.
         anchor = torch.empty(0, requires_grad=any(p.requires_grad for p in wanted))
-        shape.kept = shape.layers if torch.is_grad_enabled() and anchor.requires_grad else 1
-        parts = self._cut(ids_T, length_N, shape)
+        shape = self._shape(self._module.training, torch.is_grad_enabled() and anchor.requires_grad)
+        parts = self._cut(ids_T, length_N, place_N, shape)
         pointers = self.weights.pointers(words.weight)
-        out: Tensor = _Layers.apply(self, shape, parts, pointers, place_N, ids_T, anchor)  # type: ignore[no-untyped-call]
+        out: Tensor = _Layers.apply(self, shape, parts, pointers, ids_T, place_N is not None, anchor)  # type: ignore[no-untyped-call]
         return out
 
-    def _shape(self) -> Shape:
-        """In the module's present mode."""
-        module, config, layer = self._module, self._module.config, self._module.encoder.layer[0]
-        embeddings, encoder, attention = module.embeddings, module.encoder, layer.attention.self
-        return Shape(
-            layers=len(encoder.layer),
-            hidden=config.hidden_size,
-            heads=attention.num_attention_heads,
-            size=attention.attention_head_size,
-            wide=config.intermediate_size,
-            words=len(embeddings.word_embeddings.weight),
-            embedding_dropout=embeddings.dropout.p if module.training else 0.0,
-            attention_dropout=attention.dropout.p if module.training else 0.0,
-            dropout=layer.output.dropout.p if module.training else 0.0,
-            embedding_eps=embeddings.LayerNorm.eps,
-            table_eps=encoder.LayerNorm.eps if hasattr(encoder, "LayerNorm") else 0.0,
-            eps=layer.output.LayerNorm.eps,
-        )
+    def _shape(self, training: bool, learning: bool) -> Shape:
+        if (training, learning) not in self._shapes:
+            module, config, layer = self._module, self._module.config, self._module.encoder.layer[0]
+            embeddings, encoder, attention = module.embeddings, module.encoder, layer.attention.self
+            self._shapes[training, learning] = Shape(
+                layers=len(encoder.layer),
+                kept=len(encoder.layer) if learning else 1,
+                hidden=config.hidden_size,
+                heads=attention.num_attention_heads,
+                size=attention.attention_head_size,
+                wide=config.intermediate_size,
+                words=len(embeddings.word_embeddings.weight),
+                embedding_dropout=embeddings.dropout.p if training else 0.0,
+                attention_dropout=attention.dropout.p if training else 0.0,
+                dropout=layer.output.dropout.p if training else 0.0,
+                embedding_eps=embeddings.LayerNorm.eps,
+                table_eps=encoder.LayerNorm.eps if hasattr(encoder, "LayerNorm") else 0.0,
+                eps=layer.output.LayerNorm.eps,
+            )
+        return self._shapes[training, learning]
 
-    def _cut(self, ids_T: Tensor, length_N: NDArray[np.int64], shape: Shape) -> list[Part]:
+    def _cut(self, ids_T: Tensor, length_N: NDArray[np.int64], place_N: Tensor | None, shape: Shape) -> list[Part]:
         """Rows in a part for each thread, with as many tokens each as whole rows allow."""
         begin_N = np.concatenate([[0], length_N.cumsum()])
         wanted = begin_N[-1] * np.arange(1, self.team.size) / self.team.size
@@ -212,14 +211,15 @@ class RowEncoder:
                 longest=longest,
                 first=lowest,
                 used=used,
-                id_T=pointer(ids_T) + first * ids_T.itemsize,
+                id_T=pointer(ids_T) + 8 * first,
                 begin=pointer(begin),
                 row_X=pointer(row_X),
+                place_n=None if place_N is None else pointer(place_N) + 8 * start,
                 seed=seed,
             )
             room = torch.empty(self.kernels.encode_room(ctypes.byref(shape), ctypes.byref(part)))
             part.room = pointer(room)
-            part.held = [ids_T, begin, row_X, room]
+            part.held = [ids_T, begin, row_X, room, place_N]
             parts.append(part)
         return parts
 
@@ -244,7 +244,7 @@ class RowEncoder:
 
 class _Layers(torch.autograd.Function):
     """Embedding and layers forward, and later back: each part of the rows in a thread of its own. Gives the last states
-    of all tokens, or their means."""
+    of all tokens, or the means of rows."""
 
     @staticmethod
     def forward(
@@ -253,51 +253,49 @@ class _Layers(torch.autograd.Function):
         shape: Shape,
         parts: list[Part],
         weights: NDArray[np.int64],
-        place_N: Tensor | None,
         ids_T: Tensor,
+        means: bool,
         _: Tensor,
     ) -> Tensor:
+        out = torch.empty(sum(part.n for part in parts) if means else len(ids_T), shape.hidden)
         told = ctypes.byref(shape), weights.ctypes.data
-        out = torch.empty(len(ids_T if place_N is None else place_N), shape.hidden)
 
-        def through(work: tuple[Part, int]) -> None:
-            part, to = work
-            where = (to, None) if place_N is None else (None, to)
+        def through(work: tuple[Part, tuple[int | None, int | None]]) -> None:
+            part, where = work
             unknown = encoder.kernels.encode(told[0], ctypes.byref(part), told[1], *where)
             if unknown:
                 raise IndexError(f"{unknown} token ids have no row in an embedding of {shape.words}")
 
-        encoder.team.share_out(through, list(zip(parts, _places(parts, out, place_N), strict=True)))
+        encoder.team.share_out(through, list(zip(parts, _places(parts, out, means), strict=True)))
         ctx.encoder, ctx.shape, ctx.parts, ctx.weights = encoder, shape, parts, weights
-        ctx.place_N, ctx.ids_T = place_N, ids_T
-        return out if place_N is None else out[place_N]
+        ctx.ids_T, ctx.means = ids_T, means
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
-        encoder, shape, parts, place_N = ctx.encoder, ctx.shape, ctx.parts, ctx.place_N
-        (dout,) = gradients
-        dout = dout.contiguous() if place_N is None else torch.empty(dout.shape).index_copy_(0, place_N, dout)
-        drow_TD = torch.empty(len(ctx.ids_T), shape.hidden)
+        encoder, shape, parts, ids_T = ctx.encoder, ctx.shape, ctx.parts, ctx.ids_T
+        dout, drow_TD = gradients[0].contiguous(), torch.empty(len(ids_T), shape.hidden)
         own = encoder.gradients(len(parts))
         told = ctypes.byref(shape), ctx.weights.ctypes.data
 
-        def back(work: tuple[Gradients, Part, int, int]) -> None:
-            own, part, at, to = work
+        def back(work: tuple[Gradients, Part, tuple[int | None, int | None], tuple[int | None, int | None]]) -> None:
+            own, part, where, to = work
             own.clear()
-            where = (at, None) if place_N is None else (None, at)
-            encoder.kernels.encode_back(told[0], ctypes.byref(part), told[1], own.pointers.ctypes.data, *where, to)
+            encoder.kernels.encode_back(told[0], ctypes.byref(part), told[1], own.pointers.ctypes.data, *where, to[0])
 
-        places = _places(parts, dout, place_N), _places(parts, drow_TD, None)
+        places = _places(parts, dout, ctx.means), _places(parts, drow_TD, False)
         encoder.team.share_out(back, list(zip(own, parts, *places, strict=True)))
-        encoder.gather(own, drow_TD, ctx.ids_T)
+        encoder.gather(own, drow_TD, ids_T)
         return (None,) * 7
 
 
-def _places(parts: Sequence[Part], x: Tensor, place_N: Tensor | None) -> list[int]:
-    """Where the tokens of each part begin in T x D; or, if there is an order of rows, its rows in N x D."""
-    sizes = [part.tokens if place_N is None else part.n for part in parts]
-    return [pointer(x) + 4 * x.shape[1] * before for before in accumulate(sizes[:-1], initial=0)]
+def _places(parts: Sequence[Part], x: Tensor, means: bool) -> list[tuple[int | None, int | None]]:
+    """For each part, where the states of its tokens begin in T x D, or where all means do."""
+    if means:
+        return [(None, pointer(x))] * len(parts)
+    before = accumulate((part.tokens for part in parts[:-1]), initial=0)
+    return [(pointer(x) + 4 * x.shape[1] * tokens, None) for tokens in before]
 
 
 def _gradient(parameter: Tensor) -> Tensor:

@@ -18,10 +18,10 @@ typedef struct {
 } Shape;
 
 /* Rows that go through the layers together. first: of the U used rows of the position table, which row_X counts from
-   0. room: for what is kept from the way there to the way back, and to work in. */
+   0. place_n: of their means. room: for what is kept from the way there to the way back, and to work in. */
 typedef struct {
   int64_t tokens, n, longest, first, used;
-  const int64_t *id_T, *begin, *row_X;
+  const int64_t *id_T, *begin, *row_X, *place_n;
   uint64_t seed;
   float *room;
 } Part;
@@ -202,9 +202,9 @@ static void layer_back(const Shape *shape, const Part *part, const Given *given,
   product_back(base->dqkv_T3E, saved->inner_3ED, T, D, 3 * E, 1, scratch, d_TD);
 }
 
-/* Hidden states of the last layer, or means of each row; the other one is nowhere. Gives how many ids have no row in
-   the table, for which another one is read. */
-API int64_t encode(const Shape *shape, const Part *part, const Weights *weights, float *state_TD, float *mean_nD) {
+/* Hidden states of the last layer, or means of all rows, of which these are some; the other one is nowhere. Gives how
+   many ids have no row in the table, for which another one is read. */
+API int64_t encode(const Shape *shape, const Part *part, const Weights *weights, float *state_TD, float *mean_ND) {
   int64_t T = part->tokens, U = part->used, D = shape->hidden;
   const float *table_UD = weights->table_RD + part->first * D;
   Base base = base_of(shape, part);
@@ -224,19 +224,19 @@ API int64_t encode(const Shape *shape, const Part *part, const Weights *weights,
     layer(shape, part, &weights->layer[i], &saved, i, table_UD, base.scratch, last ? state_TD : next.x_TD);
     saved = next;
   }
-  if (mean_nD) means(state_TD, part->begin, part->n, D, mean_nD);
+  if (mean_ND) means(state_TD, part->begin, part->n, D, part->place_n, mean_ND);
   return unknown;
 }
 
 /* Gradients from those of states or means; drow: of the rows of words that were read, still one for each token. Of
    vectors and the position table, they are added to what is there. */
 API void encode_back(const Shape *shape, const Part *part, const Weights *weights, const Gradients *gradients,
-                     const float *dstate_TD, const float *dmean_nD, float *drow_TD) {
+                     const float *dstate_TD, const float *dmean_ND, float *drow_TD) {
   int64_t T = part->tokens, U = part->used, D = shape->hidden;
   Base base = base_of(shape, part);
   float *dtable_UD = gradients->table_RD + part->first * D;
-  if (dmean_nD)
-    means_back(dmean_nD, part->begin, part->n, D, drow_TD);
+  if (dmean_ND)
+    means_back(dmean_ND, part->begin, part->n, D, part->place_n, drow_TD);
   else
     memcpy(drow_TD, dstate_TD, (size_t)(T * D) * sizeof(float));
   if (weights->table_gain_D)

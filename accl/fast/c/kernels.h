@@ -19,8 +19,9 @@ int64_t embed(const float *table_VD, int64_t rows, const int64_t *id_T, const fl
 void embed_back(const float *dout_TD, const float *normal_TD, const float *inverse_T, const float *gain_D,
                 int64_t tokens, int64_t width, uint64_t seed, uint32_t site, double probability, float *drow_TD,
                 float *dgain_D, float *dshift_D);
-void means(const float *x_TD, const int64_t *begin, int64_t n, int64_t width, float *mean_nD);
-void means_back(const float *dmean_nD, const int64_t *begin, int64_t n, int64_t width, float *dx_TD);
+void means(const float *x_TD, const int64_t *begin, int64_t n, int64_t width, const int64_t *place_n, float *mean_ND);
+void means_back(const float *dmean_ND, const int64_t *begin, int64_t n, int64_t width, const int64_t *place_n,
+                float *dx_TD);
 
 int64_t attention_scratch(int64_t longest, int64_t size);
 void attention(const float *qkv_T3E, const float *position_U2E, const int64_t *begin, int64_t n, int64_t longest,

@@ -200,22 +200,26 @@ API void scatter(const float *drow_TD, const int64_t *id_T, int64_t tokens, int6
 
 /* Means ----------------------------------------------------------------------------------------------------------- */
 
-/* Of each row's tokens; begin: where each of n rows begins, and the end of the last. */
-API void means(const float *x_TD, const int64_t *begin, int64_t n, int64_t width, float *mean_nD) {
-  memset(mean_nD, 0, (size_t)(n * width) * sizeof(float));
+/* Of each row's tokens, that of row r as the place_n[r]-th; begin: where each of n rows begins, and the end of the
+   last. */
+API void means(const float *x_TD, const int64_t *begin, int64_t n, int64_t width, const int64_t *place_n,
+               float *mean_ND) {
   for (int64_t r = 0; r < n; r++) {
-    float share = 1.0f / (float)(begin[r + 1] - begin[r]), *mean = mean_nD + r * width;
+    float share = 1.0f / (float)(begin[r + 1] - begin[r]), *mean = mean_ND + place_n[r] * width;
+    memset(mean, 0, (size_t)width * sizeof(float));
     for (int64_t t = begin[r]; t < begin[r + 1]; t++)
 #pragma omp simd
       for (int64_t c = 0; c < width; c++) mean[c] += share * x_TD[t * width + c];
   }
 }
 
-API void means_back(const float *dmean_nD, const int64_t *begin, int64_t n, int64_t width, float *dx_TD) {
+API void means_back(const float *dmean_ND, const int64_t *begin, int64_t n, int64_t width, const int64_t *place_n,
+                    float *dx_TD) {
   for (int64_t r = 0; r < n; r++) {
     float share = 1.0f / (float)(begin[r + 1] - begin[r]);
+    const float *dmean = dmean_ND + place_n[r] * width;
     for (int64_t t = begin[r]; t < begin[r + 1]; t++)
 #pragma omp simd
-      for (int64_t c = 0; c < width; c++) dx_TD[t * width + c] = share * dmean_nD[r * width + c];
+      for (int64_t c = 0; c < width; c++) dx_TD[t * width + c] = share * dmean[c];
   }
 }

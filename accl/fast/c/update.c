@@ -2,11 +2,12 @@
 
 #include "shared.h"
 
-/* Adds up what the threads have: to[s][i] += sum over parts of part[offset[s] + i], of each of some tensors s. */
+/* Adds up what the threads have: to[s][i] += sum over parts of part[offset[s] + i], of each of some tensors s, unless
+   it goes nowhere. */
 API void gather(const float *const *parts, int64_t n, const int64_t *offset, const int64_t *count, float *const *to,
                 int64_t tensors) {
   for (int64_t s = 0; s < tensors; s++)
-    for (int64_t p = 0; p < n; p++) {
+    for (int64_t p = 0; to[s] && p < n; p++) {
       const float *part = parts[p] + offset[s];
       float *sum = to[s];
 #pragma omp simd

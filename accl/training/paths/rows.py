@@ -65,9 +65,9 @@ class RowsPath(EagerPath):
         begin = packed.begin
         source_T = np.repeat(packed.source - begin[:-1], np.diff(begin)) + np.arange(packed.total)
         ids_T = torch.from_numpy(self._packer.tokens[source_T].astype(np.int64))
-        place_N = torch.from_numpy(packed.place)
+        order_N = torch.from_numpy(packed.order)
         labels = (torch.from_numpy(known) for known in (packed.task, packed.answer, packed.text))
-        return self._encoder.means(ids_T, np.diff(begin[:: self._packer.segments]), place_N), Labels(*labels)
+        return self._encoder.means(ids_T, np.diff(begin[:: self._packer.segments]), order_N), Labels(*labels)
 
     def _learn(self, pooled_ND: Tensor, judged: Judged) -> tuple[Tensor, Tensor]:
         # Beside, what nothing in the step waits for: while torch goes back through the heads, a core has nothing to do.

@@ -58,7 +58,8 @@ def build(**changed: Any) -> Any:
 
 
 def encoder(module: Any, threads: int) -> RowEncoder:
-    return RowEncoder(module, load(cache_folder()), Team(threads))
+    kernels = load(cache_folder())
+    return RowEncoder(module, kernels, Team(threads, kernels))
 
 
 def inputs(lengths: list[int], width: int) -> tuple[Tensor, Tensor]:

@@ -40,7 +40,8 @@ def net() -> Net:
 
 
 def joined(model: Net, config: Optim | None = None, threads: int = 2) -> JoinedAdamW:
-    return JoinedAdamW(model, config or settings(), load(cache_folder()), Team(threads))
+    kernels = load(cache_folder())
+    return JoinedAdamW(model, config or settings(), kernels, Team(threads, kernels))
 
 
 def joined_steps(model: Net, optimizer: JoinedAdamW, steps: range) -> list[float]:

@@ -2,39 +2,47 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from pathlib import Path
 
 import pytest
 import torch
 
-from accl.fast.team import Team
+from accl.data.hub import cache_folder
+from accl.fast.native import load
+from accl.fast.team import Partner, Team
 
 
-@pytest.mark.parametrize("size", [1, 2, 4])
-def test_results_come_in_the_order_of_the_items_each_from_a_thread_of_its_own(size: int) -> None:
-    together = threading.Barrier(size)
-
-    def work(item: int) -> tuple[int, int]:
-        together.wait(30)  # all at once, or never
-        return item * item, threading.get_ident()
-
-    team = Team(size)
-    for count in (size, size):
-        found = team.share_out(work, range(count))
-        assert [square for square, _ in found] == [i * i for i in range(count)]
-        assert len({thread for _, thread in found}) == count
-        assert found[0][1] == threading.get_ident()
+def threads() -> int:
+    return len(os.listdir("/proc/self/task"))
 
 
-def test_fewer_items_than_threads_are_taken_as_well() -> None:
-    assert Team(3).share_out(str, [7]) == ["7"]
-    with pytest.raises(AssertionError):
-        Team(1).share_out(str, [1, 2])
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads by /proc")
+def test_a_team_has_a_thread_less_than_its_size_and_ends_them_with_itself() -> None:
+    kernels, before = load(cache_folder()), threads()
+    teams = [Team(size, kernels) for size in (1, 2, 5)]
+    assert threads() == before + 0 + 1 + 4
+    teams.clear()
+    assert threads() == before
+
+
+def test_two_things_are_done_at_once_each_in_a_thread_of_its_own() -> None:
+    together = threading.Barrier(2)
+
+    def work() -> int:
+        together.wait(30)  # both at once, or never
+        return threading.get_ident()
+
+    partner = Partner()
+    for _ in range(2):
+        one, other = partner.both(work, work)
+        assert one == threading.get_ident() != other
 
 
 @pytest.mark.parametrize("failing", [0, 1])
-def test_an_error_is_raised_after_all_have_ended_and_the_team_goes_on(failing: int) -> None:
-    team, ended = Team(2), []
+def test_an_error_is_raised_after_both_have_ended_and_the_partner_goes_on(failing: int) -> None:
+    partner, ended = Partner(), []
 
     def work(item: int) -> None:
         if item == failing:
@@ -43,31 +51,23 @@ def test_an_error_is_raised_after_all_have_ended_and_the_team_goes_on(failing: i
 
     for _ in range(2):
         with pytest.raises(KeyError, match=str(failing)):
-            team.share_out(work, [0, 1])
+            partner.both(lambda: work(0), lambda: work(1))
     assert ended == [1 - failing] * 2
-    assert team.share_out(str, [0, 1]) == ["0", "1"]
+    assert partner.both(lambda: 1, lambda: 2) == (1, 2)
 
 
-def test_work_is_done_without_graph_and_autocast_in_every_thread() -> None:
-    with torch.enable_grad(), torch.autocast("cpu", torch.bfloat16):
-        found = Team(2).share_out(lambda _: (torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")), [0, 1])
-    assert found == [(False, False)] * 2
+def test_gradients_are_followed_in_both_threads() -> None:
+    x = torch.ones(1, requires_grad=True)
+    one, other = Partner().both(lambda: 2 * x, lambda: 3 * x)
+    (one + other).backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [5.0]
 
 
-def test_threads_end_with_their_team() -> None:
+def test_a_partner_ends_with_who_asks() -> None:
     before = set(threading.enumerate())
-    team = Team(3)
-    own = set(threading.enumerate()) - before
-    assert len(own) == 2
-    del team
-    for thread in own:
-        thread.join(30)
-    assert not any(thread.is_alive() for thread in own)
-
-
-@pytest.mark.parametrize(("total", "size", "multiple"), [(100, 3, 16), (5, 4, 16), (64, 2, 16), (7, 7, 1), (1, 3, 1)])
-def test_ranges_cover_everything_once(total: int, size: int, multiple: int) -> None:
-    found = Team(size).ranges(total, multiple)
-    assert [i for begin, end in found for i in range(begin, end)] == list(range(total))
-    assert len(found) <= size
-    assert all(begin % multiple == 0 and begin < end for begin, end in found)
+    partner = Partner()
+    (own,) = set(threading.enumerate()) - before
+    del partner
+    own.join(30)
+    assert not own.is_alive()

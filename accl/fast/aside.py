@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from accl.fast.team import Team
+from accl.fast.team import Partner
 
 One = TypeVar("One")
 Other = TypeVar("Other")
@@ -21,11 +21,11 @@ class Aside:
     On the CPU there is one order, but for `both`.
 
     Args:
-        team: two threads of which share out `both`, on the CPU.
+        partner: who takes part in `both`, on the CPU.
     """
 
-    def __init__(self, device: torch.device, team: Team | None = None) -> None:
-        self._team = team if team is not None and team.size > 1 else None
+    def __init__(self, device: torch.device, partner: Partner | None = None) -> None:
+        self._partner = partner
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._used: list[Tensor] = []
 
@@ -51,17 +51,11 @@ class Aside:
 
     def both(self, work: Callable[[], One], other: Callable[[], Other], *used: Tensor) -> tuple[One, Other]:
         """The results of two things that do not wait for each other: the first runs beside; ``used`` as above."""
-        if self._team is None:
-            with self(*used):
-                one = work()
-            return one, other()
-
-        def alone(item: Callable[[], Any]) -> Any:
-            with torch.enable_grad():
-                return item()
-
-        one, there = self._team.share_out(alone, [work, other])
-        return one, there
+        if self._partner is not None:
+            return self._partner.both(work, other)
+        with self(*used):
+            one = work()
+        return one, other()
 
     def mark(self) -> torch.cuda.Event | None:
         """What it was asked for so far."""

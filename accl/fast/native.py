@@ -26,7 +26,7 @@ FOLDER = Path(__file__).with_name("c")
 # Not -ffast-math: a library that gcc links with it turns denormal numbers off for the whole process.
 FLAGS = (
     *("-std=c11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd"),
-    *("-fvisibility=hidden", "-fPIC", "-shared"),
+    *("-fvisibility=hidden", "-fPIC", "-shared", "-pthread"),
 )
 # Where c/product_apple.c finds its products.
 LIBRARIES = ("-framework", "Accelerate") if sys.platform == "darwin" else ("-lm",)
@@ -37,8 +37,10 @@ WARNINGS = ("-Wall", "-Wextra")
 _DROPOUT = (c_uint64, c_uint32, c_double)  # seed, site, probability
 _ROWS = (c_void_p, c_int64, c_int64, c_void_p)  # begin, n, longest, row_X
 _LAYER = (c_int64, c_int64, c_int64)  # tokens, inputs, outputs
-_ENCODER = (c_void_p,) * 3  # shape, part, weights
+_ENCODER = (c_void_p, c_void_p, c_void_p, c_int64, c_void_p)  # team, shape, parts, how many, weights
 _SIGNATURES: dict[str, tuple[type[Any] | None, tuple[type[Any], ...]]] = {
+    "team_open": (c_void_p, (c_int64,)),
+    "team_close": (None, (c_void_p,)),
     "dropout": (None, (c_void_p, c_void_p, c_int64, *_DROPOUT)),
     "gelu": (None, (c_void_p, c_void_p, c_int64, c_int64, c_void_p)),
     "gelu_back": (None, (c_void_p, c_void_p, c_int64, c_int64, c_void_p)),
@@ -46,16 +48,13 @@ _SIGNATURES: dict[str, tuple[type[Any] | None, tuple[type[Any], ...]]] = {
     "norm_back": (None, (*(c_void_p,) * 4, c_int64, c_int64, *_DROPOUT, *(c_void_p,) * 5)),
     "embed": (c_int64, (c_void_p, c_int64, *(c_void_p,) * 3, c_int64, c_int64, c_float, *_DROPOUT, *(c_void_p,) * 3)),
     "embed_back": (None, (*(c_void_p,) * 4, c_int64, c_int64, *_DROPOUT, *(c_void_p,) * 3)),
-    "scatter": (None, (c_void_p, c_void_p, c_int64, c_int64, c_int64, c_void_p)),
     "means": (None, (c_void_p, c_void_p, c_int64, c_int64, c_void_p, c_void_p)),
     "means_back": (None, (c_void_p, c_void_p, c_int64, c_int64, c_void_p, c_void_p)),
     "product_scratch": (c_int64, _LAYER),
     "product": (None, (*(c_void_p,) * 3, *_LAYER, c_void_p, c_void_p)),
     "product_back": (None, (c_void_p, c_void_p, *_LAYER, c_int32, c_void_p, c_void_p)),
     "product_weights": (None, (c_void_p, c_void_p, *_LAYER, c_int32, c_void_p, c_void_p)),
-    "gather": (None, (c_void_p, c_int64, c_void_p, c_void_p, c_void_p, c_int64)),
-    "square_sum": (c_double, (c_void_p, c_int64)),
-    "adamw": (None, (*(c_void_p,) * 4, c_int64, *(c_float,) * 8)),
+    "adamw": (None, (*(c_void_p,) * 6, c_int64, c_double, c_void_p, c_void_p)),
     "attention_scratch": (c_int64, (c_int64, c_int64)),
     "attention": (None, (c_void_p, c_void_p, *_ROWS, c_int64, c_int64, c_float, *_DROPOUT, *(c_void_p,) * 3)),
     "attention_back": (
@@ -64,7 +63,7 @@ _SIGNATURES: dict[str, tuple[type[Any] | None, tuple[type[Any], ...]]] = {
     ),
     "encode_room": (c_int64, (c_void_p, c_void_p)),
     "encode": (c_int64, (*_ENCODER, c_void_p, c_void_p)),
-    "encode_back": (None, (*_ENCODER, *(c_void_p,) * 4)),
+    "encode_back": (None, (*_ENCODER, *(c_void_p,) * 5)),
 }
 
 

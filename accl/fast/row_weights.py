@@ -65,18 +65,13 @@ class Gradients:
         sizes = [sum(parameter.numel() for parameter in groups[i]) for i in order]
         begins = [0, *accumulate(-(-size // ALIGNMENT) * ALIGNMENT for size in sizes)]
         self.flat = torch.empty(begins[-1])
-        self._added = self.flat[: begins[len(added)]]
         place = dict(zip(order, begins, strict=False))
         at = [pointer(self.flat) + 4 * place[i] if group else 0 for i, group in enumerate(groups)]
-        self.pointers = np.array(at, np.int64)
+        self.pointers = np.array([pointer(self.flat), begins[len(added)], *at], np.int64)
         counts = [[parameter.numel() for parameter in group] for group in groups]
         offsets = [place[i] + before for i, of_group in enumerate(counts) for before in [0, *accumulate(of_group)][:-1]]
         self.offsets = np.array(offsets, np.int64)
         self.counts = np.array([count for of_group in counts for count in of_group], np.int64)
-
-    def clear(self) -> None:
-        """Before a step."""
-        self._added.zero_()
 
 
 def _of_layer(layer: Any) -> list[list[Tensor]]:

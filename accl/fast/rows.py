@@ -12,9 +12,7 @@ Shapes: N rows, L length, T real tokens, D hidden.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -65,27 +63,57 @@ class Shape(ctypes.Structure):
 
 
 class Part(ctypes.Structure):
-    """Rows that go through the layers together, as c/encoder.c knows them.
-
-    Attributes:
-        held: what the addresses among the fields belong to.
-    """
+    """Rows that one thread takes through the layers, as c/encoder.c knows them."""
 
     _fields_ = [
-        *((name, ctypes.c_int64) for name in ("tokens", "n", "longest", "first", "used")),
+        *((name, ctypes.c_int64) for name in ("before", "tokens", "n", "longest", "first", "used")),
         *((name, ctypes.c_void_p) for name in ("id_T", "begin", "row_X", "place_n")),
         ("seed", ctypes.c_uint64),
         ("room", ctypes.c_void_p),
+        ("unknown", ctypes.c_int64),
     ]
-    held: list[Tensor | None]
+
+
+class Target(ctypes.Structure):
+    """Where c/encoder.c adds gradients to."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("offset", "count", "to")),
+        *((name, ctypes.c_int64) for name in ("tensors", "never")),
+        ("dword_VD", ctypes.c_void_p),
+    ]
+
+
+@dataclass(frozen=True)
+class Passage:
+    """One way of rows through the layers, which torch does not follow.
+
+    Attributes:
+        out: states, T x D, or means, N x D.
+        told: what c/encoder.c is told on both ways. held: what the addresses among that belong to.
+    """
+
+    encoder: RowEncoder
+    ids_T: Tensor
+    means: bool
+    out: Tensor
+    told: tuple[Any, ...]
+    held: tuple[Any, ...]
+
+    def back(self, dout: Tensor) -> None:
+        """Add the gradients of all weights to their ``grad``, from that of ``out``."""
+        dout, drow_TD = dout.contiguous(), torch.empty(len(self.ids_T), dout.shape[1])
+        gradients, target, _held = self.encoder.target(len(self.held[0]))
+        where = (gradients.ctypes.data, *_either(dout, self.means), pointer(drow_TD))
+        self.encoder.kernels.encode_back(*self.told, *where, ctypes.byref(target))
 
 
 class RowEncoder:
     """Runs a `DebertaV2Model`: the same hidden states and gradients, and dropout where the module is in training mode.
 
     Computes in single precision, which the weights must be in, under autocast as well. Not a module itself: it owns no
-    parameter, so that the names and files of the module's weights stay as they are. A backward pass adds the gradients
-    to the ``grad`` of all weights by itself.
+    parameter, so that the names and files of the module's weights stay as they are. The way back adds the gradients to
+    the ``grad`` of all weights by itself.
 
     Args:
         module: its parameters must stay the same objects; what is in them is read anew at every call, so that it may be
@@ -106,7 +134,7 @@ class RowEncoder:
         self._module = module
         self.kernels = kernels
         self.team = team
-        self.weights = Weights(module)
+        self._weights, self._words = Weights(module), module.embeddings.word_embeddings
         self._shapes: dict[tuple[bool, bool], Shape] = {}
         self._distances: dict[int, tuple[Tensor, int, int]] = {}
         self._gradients: list[Gradients] = []
@@ -127,47 +155,57 @@ class RowEncoder:
 
     def states(self, ids_T: Tensor, length_N: NDArray[np.int64]) -> Tensor:
         """Hidden states of the last layer, T x D, of rows that lie end to end, the longest first."""
-        return self._run(ids_T, length_N, None)
+        return self._followed(ids_T, length_N, None)
 
     def means(self, ids_T: Tensor, length_N: NDArray[np.int64], place_N: Tensor) -> Tensor:
         """Mean of the hidden states of each row, N x D, in another order: that of row r comes as the ``place_N[r]``-th;
         other arguments as for `states`."""
-        return self._run(ids_T, length_N, place_N)
+        return self._followed(ids_T, length_N, place_N)
 
-    def gradients(self, count: int) -> list[Gradients]:
-        """For so many threads."""
-        while len(self._gradients) < count:
-            self._gradients.append(Gradients(self.weights))
-        return self._gradients[:count]
+    def run(self, ids_T: Tensor, length_N: NDArray[np.int64], place_N: Tensor | None, learning: bool) -> Passage:
+        """`means`, or `states` without ``place_N``.
 
-    def gather(self, found: Sequence[Gradients], drow_TD: Tensor, ids_T: Tensor) -> None:
-        """Add what threads have found for the weights to the ``grad`` of these."""
-        to = np.array([pointer(_gradient(p)) if p.requires_grad else 0 for p in self.weights.parameters], np.int64)
-        parts = np.array([pointer(of_thread.flat) for of_thread in found], np.int64)
-        words = self._module.embeddings.word_embeddings
-        never = -1 if words.padding_idx is None else words.padding_idx
-        dtable_VD = _gradient(words.weight) if words.weight.requires_grad else None
+        Args:
+            learning: whether to go back.
 
-        def add(span: tuple[int, int]) -> None:
-            where = (array[slice(*span)].ctypes.data for array in (found[0].offsets, found[0].counts, to))
-            self.kernels.gather(parts.ctypes.data, len(parts), *where, span[1] - span[0])
-            if span[0] == 0 and dtable_VD is not None:
-                sizes = (len(ids_T), dtable_VD.shape[1], never)
-                self.kernels.scatter(pointer(drow_TD), pointer(ids_T), *sizes, pointer(dtable_VD))
-
-        self.team.share_out(add, self.team.ranges(len(to)))
-
-    def _run(self, ids_T: Tensor, length_N: NDArray[np.int64], place_N: Tensor | None) -> Tensor:
-        words = self._module.embeddings.word_embeddings
-        place_V = getattr(words, "place_V", None)
+        Raises:
+            IndexError: a token id has no row in the embedding.
+        """
+        place_V = getattr(self._words, "place_V", None)
         ids_T = ids_T if place_V is None else place_V[ids_T]
-        wanted = (words.weight, *self.weights.parameters)
-        # For torch to come back: it gets no gradient.
-        anchor = torch.empty(0, requires_grad=any(p.requires_grad for p in wanted))
-        shape = self._shape(self._module.training, torch.is_grad_enabled() and anchor.requires_grad)
-        parts = self._cut(ids_T, length_N, place_N, shape)
-        pointers = self.weights.pointers(words.weight)
-        out: Tensor = _Layers.apply(self, shape, parts, pointers, ids_T, place_N is not None, anchor)  # type: ignore[no-untyped-call]
+        shape, means = self._shape(self._module.training, learning), place_N is not None
+        parts, held = self._cut(ids_T, length_N, place_N, shape)
+        weights = self._weights.pointers(self._words.weight)
+        out = torch.empty(len(length_N) if means else len(ids_T), shape.hidden)
+        told = (self.team.handle, ctypes.byref(shape), ctypes.byref(parts), len(parts), weights.ctypes.data)
+        unknown = self.kernels.encode(*told, *_either(out, means))
+        if unknown:
+            raise IndexError(f"{unknown} token ids have no row in an embedding of {shape.words}")
+        return Passage(self, ids_T, means, out, told, (parts, weights, *held))
+
+    def target(self, parts: int) -> tuple[NDArray[np.int64], Target, NDArray[np.int64]]:
+        """For the way back of so many parts: memory for the gradients of each, where they are added up in the end, and
+        what addresses in that belong to."""
+        while len(self._gradients) < parts:
+            self._gradients.append(Gradients(self._weights))
+        own = self._gradients[:parts]
+        to = np.array([_gradient(parameter) for parameter in self._weights.parameters], np.int64)
+        target = Target(
+            offset=own[0].offsets.ctypes.data,
+            count=own[0].counts.ctypes.data,
+            to=to.ctypes.data,
+            tensors=len(to),
+            never=-1 if self._words.padding_idx is None else self._words.padding_idx,
+            dword_VD=_gradient(self._words.weight),
+        )
+        return np.array([of_part.pointers.ctypes.data for of_part in own], np.int64), target, to
+
+    def _followed(self, ids_T: Tensor, length_N: NDArray[np.int64], place_N: Tensor | None) -> Tensor:
+        wanted = any(p.requires_grad for p in (self._words.weight, *self._weights.parameters))
+        # So that torch comes back: it gets no gradient.
+        anchor = torch.empty(0, requires_grad=wanted)
+        rows = (ids_T, length_N, place_N, wanted and torch.is_grad_enabled())
+        out: Tensor = _Followed.apply(self, rows, anchor)  # type: ignore[no-untyped-call]
         return out
 
     def _shape(self, training: bool, learning: bool) -> Shape:
@@ -191,37 +229,29 @@ class RowEncoder:
             )
         return self._shapes[training, learning]
 
-    def _cut(self, ids_T: Tensor, length_N: NDArray[np.int64], place_N: Tensor | None, shape: Shape) -> list[Part]:
+    def _cut(
+        self, ids_T: Tensor, length_N: NDArray[np.int64], place_N: Tensor | None, shape: Shape
+    ) -> tuple[Any, list[Tensor]]:
         """Rows in a part for each thread, with as many tokens each as whole rows allow."""
         begin_N = np.concatenate([[0], length_N.cumsum()])
         wanted = begin_N[-1] * np.arange(1, self.team.size) / self.team.size
         bounds = [0, *np.abs(begin_N - wanted[:, None]).argmin(1).tolist(), len(length_N)]
         # Each its own, so that dropout does not depend on what other threads do.
         seeds = torch.randint(2**62, (self.team.size,)).tolist()
-        parts: list[Part] = []
-        for (start, stop), seed in zip(pairwise(bounds), seeds, strict=True):
-            if start == stop:
-                continue
-            longest, first = int(length_N[start]), int(begin_N[start])
-            begin = torch.from_numpy(begin_N[start : stop + 1] - first)
-            row_X, lowest, used = self._by_distance(longest)
-            part = Part(
-                tokens=int(begin_N[stop]) - first,
-                n=stop - start,
-                longest=longest,
-                first=lowest,
-                used=used,
-                id_T=pointer(ids_T) + 8 * first,
-                begin=pointer(begin),
-                row_X=pointer(row_X),
-                place_n=None if place_N is None else pointer(place_N) + 8 * start,
-                seed=seed,
-            )
+        cuts = [(*cut, seed) for *cut, seed in zip(bounds[:-1], bounds[1:], seeds, strict=True) if cut[0] < cut[1]]
+        parts, held = (Part * len(cuts))(), [ids_T]
+        for part, (start, stop, seed) in zip(parts, cuts, strict=True):
+            part.before, part.n, part.longest, part.seed = begin_N[start], stop - start, length_N[start], seed
+            part.tokens = begin_N[stop] - begin_N[start]
+            begin = torch.from_numpy(begin_N[start : stop + 1] - begin_N[start])
+            row_X, part.first, part.used = self._by_distance(part.longest)
+            part.id_T, part.begin, part.row_X = pointer(ids_T) + 8 * part.before, pointer(begin), pointer(row_X)
+            if place_N is not None:
+                part.place_n = pointer(place_N) + 8 * start
             room = torch.empty(self.kernels.encode_room(ctypes.byref(shape), ctypes.byref(part)))
             part.room = pointer(room)
-            part.held = [ids_T, begin, row_X, room, place_N]
-            parts.append(part)
-        return parts
+            held += [begin, row_X, room, *([] if place_N is None else [place_N])]
+        return parts, held
 
     def _by_distance(self, length: int) -> tuple[Tensor, int, int]:
         """How the position table is laid out by distance in rows of a length, with transformers' own buckets: which of
@@ -242,67 +272,36 @@ class RowEncoder:
         return self._distances[length]
 
 
-class _Layers(torch.autograd.Function):
-    """Embedding and layers forward, and later back: each part of the rows in a thread of its own. Gives the last states
-    of all tokens, or the means of rows."""
+class _Followed(torch.autograd.Function):
+    """A passage that torch follows."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        encoder: RowEncoder,
-        shape: Shape,
-        parts: list[Part],
-        weights: NDArray[np.int64],
-        ids_T: Tensor,
-        means: bool,
-        _: Tensor,
+        ctx: Any, encoder: RowEncoder, rows: tuple[Tensor, NDArray[np.int64], Tensor | None, bool], _: Tensor
     ) -> Tensor:
-        out = torch.empty(sum(part.n for part in parts) if means else len(ids_T), shape.hidden)
-        told = ctypes.byref(shape), weights.ctypes.data
-
-        def through(work: tuple[Part, tuple[int | None, int | None]]) -> None:
-            part, where = work
-            unknown = encoder.kernels.encode(told[0], ctypes.byref(part), told[1], *where)
-            if unknown:
-                raise IndexError(f"{unknown} token ids have no row in an embedding of {shape.words}")
-
-        encoder.team.share_out(through, list(zip(parts, _places(parts, out, means), strict=True)))
-        ctx.encoder, ctx.shape, ctx.parts, ctx.weights = encoder, shape, parts, weights
-        ctx.ids_T, ctx.means = ids_T, means
+        ctx.passage = encoder.run(*rows)
+        out: Tensor = ctx.passage.out
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
-        encoder, shape, parts, ids_T = ctx.encoder, ctx.shape, ctx.parts, ctx.ids_T
-        dout, drow_TD = gradients[0].contiguous(), torch.empty(len(ids_T), shape.hidden)
-        own = encoder.gradients(len(parts))
-        told = ctypes.byref(shape), ctx.weights.ctypes.data
-
-        def back(work: tuple[Gradients, Part, tuple[int | None, int | None], tuple[int | None, int | None]]) -> None:
-            own, part, where, to = work
-            own.clear()
-            encoder.kernels.encode_back(told[0], ctypes.byref(part), told[1], own.pointers.ctypes.data, *where, to[0])
-
-        places = _places(parts, dout, ctx.means), _places(parts, drow_TD, False)
-        encoder.team.share_out(back, list(zip(own, parts, *places, strict=True)))
-        encoder.gather(own, drow_TD, ids_T)
-        return (None,) * 7
+        ctx.passage.back(*gradients)
+        return None, None, None
 
 
-def _places(parts: Sequence[Part], x: Tensor, means: bool) -> list[tuple[int | None, int | None]]:
-    """For each part, where the states of its tokens begin in T x D, or where all means do."""
-    if means:
-        return [(None, pointer(x))] * len(parts)
-    before = accumulate((part.tokens for part in parts[:-1]), initial=0)
-    return [(pointer(x) + 4 * x.shape[1] * tokens, None) for tokens in before]
+def _either(x: Tensor, means: bool) -> tuple[int | None, int | None]:
+    """States or means, or gradients of either."""
+    return (None, pointer(x)) if means else (pointer(x), None)
 
 
-def _gradient(parameter: Tensor) -> Tensor:
-    """Where the gradient of a parameter is added up."""
+def _gradient(parameter: Tensor) -> int:
+    """Where the gradient of a parameter is added up; 0 if none is wanted."""
+    if not parameter.requires_grad:
+        return 0
     if parameter.grad is None:
         parameter.grad = torch.zeros_like(parameter)
-    return parameter.grad
+    return pointer(parameter.grad)
 
 
 def _positions(length_N: NDArray[np.int64]) -> Tensor:

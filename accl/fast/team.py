@@ -2,75 +2,75 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import weakref
-from collections.abc import Callable, Sequence
-from itertools import pairwise
+from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import torch
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+One = TypeVar("One")
+Other = TypeVar("Other")
 
 
 class Team:
-    """A thread for each core, the one that asks among them. One may ask at a time.
+    """Threads of c/team.c, for what is computed without Python. One thread may ask at a time.
 
     With more than one, torch's own threads should be off (``torch.set_num_threads(1)``), or both kinds take the cores
-    from each other. Not an executor: its futures take as long as the smallest things that are shared out here.
+    from each other.
 
     Args:
-        size: how many threads, at least 1.
+        size: how many threads, the one that asks among them; at least 1. kernels: from `accl.fast.native.load`.
+
+    Attributes:
+        handle: what kernels that share out their work are given.
+
+    Raises:
+        RuntimeError: the system gives no more threads.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, kernels: ctypes.CDLL) -> None:
+        assert size >= 1, size
         self.size = size
-        self._jobs: list[SimpleQueue[Any]] = [SimpleQueue() for _ in range(size - 1)]
-        self._done: SimpleQueue[tuple[int, Any, BaseException | None]] = SimpleQueue()
-        for jobs in self._jobs:
-            threading.Thread(target=_serve, args=(jobs, self._done), daemon=True).start()
-            weakref.finalize(self, jobs.put, None)
+        self.handle: int | None = kernels.team_open(size)
+        if self.handle is None:
+            raise RuntimeError(f"the system gives no {size} threads")
+        weakref.finalize(self, kernels.team_close, self.handle)
 
-    def share_out(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-        """``work`` of every item, at most as many as threads, without graph or autocast: the first in this thread, each
-        other in one of its own. What is raised in one is raised here, after all have ended."""
-        assert 1 <= len(items) <= self.size, (len(items), self.size)
-        for number, item in enumerate(items[1:], start=1):
-            self._jobs[number - 1].put((number, work, item))
-        found: list[Any] = [None] * len(items)
-        errors: list[BaseException] = []
+
+class Partner:
+    """A thread beside this one, for two things in Python that do not wait for each other. Not an executor: its futures
+    take as long as the smallest things that are shared out here."""
+
+    def __init__(self) -> None:
+        self._asked: SimpleQueue[Callable[[], Any] | None] = SimpleQueue()
+        self._answered: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+        threading.Thread(target=_serve, args=(self._asked, self._answered), daemon=True).start()
+        weakref.finalize(self, self._asked.put, None)
+
+    def both(self, one: Callable[[], One], other: Callable[[], Other]) -> tuple[One, Other]:
+        """The results of two things, the first of this thread. What is raised in one is raised here, after both have
+        ended."""
+        self._asked.put(other)
         try:
-            found[0] = _alone(work, items[0])
-        except BaseException as error:
-            errors.append(error)
-        for _ in items[1:]:
-            number, found[number], error_there = self._done.get()
-            errors += [] if error_there is None else [error_there]
-        if errors:
-            raise errors[0]
-        return found
-
-    def ranges(self, total: int, multiple: int = 1) -> list[tuple[int, int]]:
-        """Begin and end of a part of ``total`` for each thread, cut at multiples; none is empty."""
-        bounds = [round(total * i / self.size / multiple) * multiple for i in range(self.size)] + [total]
-        return [(begin, end) for begin, end in pairwise(bounds) if begin < end]
+            found = one()
+        finally:
+            there, error = self._answered.get()
+        if error is not None:
+            raise error
+        return found, there
 
 
-def _serve(jobs: SimpleQueue[Any], done: SimpleQueue[tuple[int, Any, BaseException | None]]) -> None:
+def _serve(
+    asked: SimpleQueue[Callable[[], Any] | None], answered: SimpleQueue[tuple[Any, BaseException | None]]
+) -> None:
     torch.set_num_threads(1)
-    while (job := jobs.get()) is not None:
-        number, work, item = job
+    while (work := asked.get()) is not None:
         try:
-            done.put((number, _alone(work, item), None))
+            answered.put((work(), None))
         except BaseException as error:
-            done.put((number, None, error))
-        # What it worked on is not to live until the next job comes.
-        del job, work, item
-
-
-def _alone(work: Callable[[Item], Result], item: Item) -> Result:
-    # A new thread does not have these from the one that asks.
-    with torch.no_grad(), torch.autocast("cpu", enabled=False):
-        return work(item)
+            answered.put((None, error))
+        # What it worked on is not to live until the next one comes.
+        del work

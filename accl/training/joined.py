@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import math
 from itertools import accumulate
+from operator import attrgetter, is_
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,15 @@ from accl.training.optim import groups
 # Elements that a parameter begins at a multiple of: 64 bytes, as memory of its own does. The last bits of a matrix
 # product may depend on that, and those of a resumed run are to be the same.
 ALIGNMENT = 16
+
+
+class Group(ctypes.Structure):
+    """As in c/update.c."""
+
+    _fields_ = [
+        ("end", ctypes.c_int64),
+        *((name, ctypes.c_double) for name in ("rate", "keep1", "keep2", "eps", "decay")),
+    ]
 
 
 class JoinedAdamW(torch.optim.Optimizer):
@@ -38,70 +47,45 @@ class JoinedAdamW(torch.optim.Optimizer):
         self._kernels, self._team = kernels, team
         self._flats = [torch.empty(0)] * 4  # values, gradients, first and second moments
         self._count = torch.zeros(())
-        self._learnt: list[tuple[nn.Parameter, Tensor]] = []  # each with its place among the gradients
+        self._learnt: list[nn.Parameter] = []
+        self._places: list[Tensor] = []  # among the gradients
         self._idle: list[nn.Parameter] = []
-        # For each thread, of which group it updates what.
-        self._shares: list[list[tuple[int, int, int]]] = []
+        self._ends: list[int] = []  # of each group, in these
 
     def update(self) -> Tensor:
-        """A step by the gradients; returns their norm before clipping. Not `step`, which returns a loss, and around
+        """A step by the gradients; returns their norm before clipping, 1. Not `step`, which returns a loss, and around
         which torch puts hooks."""
-        if not self._shares:
+        if not self._ends:
             self._join()
+        grad = attrgetter("grad")
         assert all(p.grad is None for p in self._idle), "a parameter is learnt from the first step on or never"
-        assert all(p.grad is place for p, place in self._learnt), "gradients are to stay where the first step put them"
-        norm = math.sqrt(sum(self._team.share_out(self._square_sum, self._shares)))
-        # As `torch.nn.utils.clip_grad_norm_`.
-        scale = min(1.0, self._max_norm / (norm + 1e-6))
-        self._count += 1
-        count = int(self._count)
-        self._team.share_out(lambda share: self._update(share, scale, count), self._shares)
-        return torch.tensor(norm)
-
-    def _square_sum(self, share: list[tuple[int, int, int]]) -> float:
-        begin, end = share[0][1], share[-1][2]
-        found: float = self._kernels.square_sum(self._at(1, begin), end - begin)
-        return found
-
-    def _update(self, share: list[tuple[int, int, int]], scale: float, count: int) -> None:
-        for group, begin, end in share:
-            settings = self.param_groups[group]
-            keep1, keep2 = settings["betas"]
-            self._kernels.adamw(
-                *(self._at(flat, begin) for flat in range(4)),
-                end - begin,
-                scale,
-                settings["lr"],
-                keep1,
-                keep2,
-                1 - keep1**count,
-                1 - keep2**count,
-                settings["eps"],
-                settings["weight_decay"],
-            )
-
-    def _at(self, flat: int, element: int) -> int:
-        return pointer(self._flats[flat]) + 4 * element
+        kept = all(map(is_, map(grad, self._learnt), self._places))
+        assert kept, "gradients are to stay where the first step put them"
+        groups = (Group * len(self._ends))()
+        for group, end, settings in zip(groups, self._ends, self.param_groups, strict=True):
+            group.end, group.rate, group.decay = end, settings["lr"], settings["weight_decay"]
+            (group.keep1, group.keep2), group.eps = settings["betas"], settings["eps"]
+        norm, flats = torch.empty(1), map(pointer, self._flats)
+        counted = (len(groups), self._max_norm, pointer(self._count), pointer(norm))
+        self._kernels.adamw(self._team.handle, *flats, ctypes.byref(groups), *counted)
+        return norm
 
     def _join(self) -> None:
         learnt = [[p for p in settings["params"] if p.grad is not None] for settings in self.param_groups]
         self._idle = [p for settings in self.param_groups for p in settings["params"] if p.grad is None]
-        ends = list(accumulate(sum(map(_aligned, parameters)) for parameters in learnt))
-        self._flats = [torch.zeros(ends[-1]) for _ in range(4)]
+        self._ends = list(accumulate(sum(map(_aligned, parameters)) for parameters in learnt))
+        self._flats = [torch.zeros(self._ends[-1]) for _ in range(4)]
         everything = [p for parameters in learnt for p in parameters]
         for p, begin in zip(everything, accumulate(map(_aligned, everything), initial=0), strict=False):
             value, gradient, first, second = (flat[begin : begin + p.numel()].view_as(p) for flat in self._flats)
             p.data = value.copy_(p.detach())
             p.grad = gradient.copy_(p.grad)
-            self._learnt.append((p, p.grad))
+            self._learnt.append(p)
+            self._places.append(p.grad)
             own = {"step": self._count, "exp_avg": first, "exp_avg_sq": second}
             for name, held in self.state[p].items():  # put there from a checkpoint
                 own[name].copy_(held)
             self.state[p] = own
-        groups_of = list(zip(range(len(ends)), [0, *ends], ends, strict=False))
-        for begin, end in self._team.ranges(ends[-1], ALIGNMENT):
-            parts = [(group, max(begin, first), min(end, last)) for group, first, last in groups_of]
-            self._shares.append([part for part in parts if part[1] < part[2]])
 
 
 def _aligned(parameter: nn.Parameter) -> int:

@@ -5,6 +5,7 @@
 
 #include "kernels.h"
 #include "shared.h"
+#include "team.h"
 
 /* Places of dropout: the embedding; then in each layer the position table, attention weights, what attention adds, and
    what feed-forward adds. */
@@ -17,13 +18,15 @@ typedef struct {
   float embedding_eps, table_eps, eps;
 } Shape;
 
-/* Rows that go through the layers together. first: of the U used rows of the position table, which row_X counts from
-   0. place_n: of their means. room: for what is kept from the way there to the way back, and to work in. */
+/* Rows that one thread takes through the layers. before: tokens of other parts. first: of the U used rows of the
+   position table, which row_X counts from 0. place_n: of their means among all. room: for what is kept from the way
+   there to the way back, and to work in. unknown: ids that have no row in the table. */
 typedef struct {
-  int64_t tokens, n, longest, first, used;
+  int64_t before, tokens, n, longest, first, used;
   const int64_t *id_T, *begin, *row_X, *place_n;
   uint64_t seed;
   float *room;
+  int64_t unknown;
 } Part;
 
 /* Weights of a layer, or their gradients. inner: queries, keys and values, one below the other; position: queries and
@@ -45,8 +48,10 @@ typedef struct {
   Given layer[];
 } Weights;
 
-/* Those of words are left to `scatter`. */
+/* Of one thread, end to end: first so many that are added up from 0 on. Those of words are left to `scatter`. */
 typedef struct {
+  float *all;
+  int64_t added;
   float *gain_D, *shift_D, *table_RD, *table_gain_D, *table_shift_D;
   Layer layer[];
 } Gradients;
@@ -202,9 +207,8 @@ static void layer_back(const Shape *shape, const Part *part, const Given *given,
   product_back(base->dqkv_T3E, saved->inner_3ED, T, D, 3 * E, 1, scratch, d_TD);
 }
 
-/* Hidden states of the last layer, or means of all rows, of which these are some; the other one is nowhere. Gives how
-   many ids have no row in the table, for which another one is read. */
-API int64_t encode(const Shape *shape, const Part *part, const Weights *weights, float *state_TD, float *mean_ND) {
+static int64_t forward(const Shape *shape, const Part *part, const Weights *weights, float *state_TD,
+                       float *mean_ND) {
   int64_t T = part->tokens, U = part->used, D = shape->hidden;
   const float *table_UD = weights->table_RD + part->first * D;
   Base base = base_of(shape, part);
@@ -217,39 +221,96 @@ API int64_t encode(const Shape *shape, const Part *part, const Weights *weights,
   int64_t unknown = embed(weights->word_VD, shape->words, part->id_T, weights->gain_D, weights->shift_D, T, D,
                           shape->embedding_eps, part->seed, EMBEDDING, shape->embedding_dropout, base.normal_TD,
                           saved.x_TD, base.inverse_T);
-  state_TD = state_TD ? state_TD : base.state_TD;
+  float *last_TD = state_TD ? state_TD + part->before * D : base.state_TD;
   for (int64_t i = 0; i < shape->layers; i++) {
     int last = i + 1 == shape->layers;
     Saved next = last ? saved : saved_by(shape, part, i + 1);
-    layer(shape, part, &weights->layer[i], &saved, i, table_UD, base.scratch, last ? state_TD : next.x_TD);
+    layer(shape, part, &weights->layer[i], &saved, i, table_UD, base.scratch, last ? last_TD : next.x_TD);
     saved = next;
   }
-  if (mean_ND) means(state_TD, part->begin, part->n, D, part->place_n, mean_ND);
+  if (mean_ND) means(last_TD, part->begin, part->n, D, part->place_n, mean_ND);
   return unknown;
 }
 
-/* Gradients from those of states or means; drow: of the rows of words that were read, still one for each token. Of
-   vectors and the position table, they are added to what is there. */
-API void encode_back(const Shape *shape, const Part *part, const Weights *weights, const Gradients *gradients,
-                     const float *dstate_TD, const float *dmean_ND, float *drow_TD) {
+static void back(const Shape *shape, const Part *part, const Weights *weights, const Gradients *gradients,
+                 const float *dstate_TD, const float *dmean_ND, float *drow_TD) {
   int64_t T = part->tokens, U = part->used, D = shape->hidden;
   Base base = base_of(shape, part);
-  float *dtable_UD = gradients->table_RD + part->first * D;
+  float *dtable_UD = gradients->table_RD + part->first * D, *d_TD = drow_TD + part->before * D;
+  memset(gradients->all, 0, (size_t)gradients->added * sizeof(float));
   if (dmean_ND)
-    means_back(dmean_ND, part->begin, part->n, D, part->place_n, drow_TD);
+    means_back(dmean_ND, part->begin, part->n, D, part->place_n, d_TD);
   else
-    memcpy(drow_TD, dstate_TD, (size_t)(T * D) * sizeof(float));
+    memcpy(d_TD, dstate_TD + part->before * D, (size_t)(T * D) * sizeof(float));
   if (weights->table_gain_D)
     memset(base.dtable_UD, 0, (size_t)(U * D) * sizeof(float));
   else
     base.dtable_UD = dtable_UD;
   for (int64_t i = shape->layers - 1; i >= 0; i--) {
     Saved saved = saved_by(shape, part, i);
-    layer_back(shape, part, &weights->layer[i], &saved, &gradients->layer[i], i, &base, drow_TD);
+    layer_back(shape, part, &weights->layer[i], &saved, &gradients->layer[i], i, &base, d_TD);
   }
-  embed_back(drow_TD, base.normal_TD, base.inverse_T, weights->gain_D, T, D, part->seed, EMBEDDING,
-             shape->embedding_dropout, drow_TD, gradients->gain_D, gradients->shift_D);
+  embed_back(d_TD, base.normal_TD, base.inverse_T, weights->gain_D, T, D, part->seed, EMBEDDING,
+             shape->embedding_dropout, d_TD, gradients->gain_D, gradients->shift_D);
   if (weights->table_gain_D)
     embed_back(base.dtable_UD, base.table_normal_UD, base.table_inverse_U, weights->table_gain_D, U, D, 0, 0, 0.0,
                dtable_UD, gradients->table_gain_D, gradients->table_shift_D);
+}
+
+/* What threads share out, each a part. */
+typedef struct {
+  const Shape *shape;
+  Part *parts;
+  const Weights *weights;
+  const Gradients *const *gradients;
+  float *state_TD, *mean_ND;
+  const float *dstate_TD, *dmean_ND;
+  float *drow_TD;
+} Call;
+
+static void forward_of(void *what, int64_t item) {
+  Call *call = what;
+  Part *part = call->parts + item;
+  part->unknown = forward(call->shape, part, call->weights, call->state_TD, call->mean_ND);
+}
+
+static void back_of(void *what, int64_t item) {
+  Call *call = what;
+  back(call->shape, call->parts + item, call->weights, call->gradients[item], call->dstate_TD, call->dmean_ND,
+       call->drow_TD);
+}
+
+/* Hidden states of the last layer, T x D of all parts; or means of their rows, N x D; the other one is nowhere. Gives
+   how many ids have no row in the table, for which another one is read. */
+API int64_t encode(Team *team, const Shape *shape, Part *parts, int64_t count, const Weights *weights,
+                   float *state_TD, float *mean_ND) {
+  Call call = {.shape = shape, .parts = parts, .weights = weights, .state_TD = state_TD, .mean_ND = mean_ND};
+  share_out(team, forward_of, &call, count);
+  int64_t unknown = 0;
+  for (int64_t i = 0; i < count; i++) unknown += parts[i].unknown;
+  return unknown;
+}
+
+/* Where gradients go in the end: those of tensor s, which begin at offset[s] in each part's, to to[s]; those of words,
+   but for one that is not learnt, to dword. What goes nowhere is not wanted. */
+typedef struct {
+  const int64_t *offset, *count;
+  float *const *to;
+  int64_t tensors, never;
+  float *dword_VD;
+} Target;
+
+/* Adds gradients to what is there, from those of states or means. gradients: for each part, to work in, and so drow: of
+   words, one row for each token. */
+API void encode_back(Team *team, const Shape *shape, Part *parts, int64_t count, const Weights *weights,
+                     const Gradients *const *gradients, const float *dstate_TD, const float *dmean_ND, float *drow_TD,
+                     const Target *target) {
+  Call call = {shape, parts, weights, gradients, 0, 0, dstate_TD, dmean_ND, drow_TD};
+  share_out(team, back_of, &call, count);
+  const float *found[count];
+  for (int64_t i = 0; i < count; i++) found[i] = gradients[i]->all;
+  gather(team, found, count, target->offset, target->count, target->to, target->tensors);
+  int64_t tokens = parts[count - 1].before + parts[count - 1].tokens;
+  if (target->dword_VD)
+    scatter(drow_TD, parts->id_T, tokens, shape->hidden, target->never, target->dword_VD);
 }

@@ -4,6 +4,8 @@
 
 #include <stdint.h>
 
+#include "team.h"
+
 void dropout(const float *x, float *out, int64_t count, uint64_t seed, uint32_t site, double probability);
 void gelu(float *product_TF, const float *bias_F, int64_t tokens, int64_t width, float *wide_TF);
 void gelu_back(float *dwide_TF, const float *slope_TF, int64_t tokens, int64_t width, float *dbias_F);
@@ -40,3 +42,12 @@ void product_back(const float *dy_TN, const float *w_NK, int64_t tokens, int64_t
                   float *scratch, float *dx_TK);
 void product_weights(const float *dy_TN, const float *x_TK, int64_t tokens, int64_t inputs, int64_t outputs,
                      int32_t add, float *scratch, float *dw_NK);
+
+/* Adds up what threads have: to[s][i] += sum over n parts of part[offset[s] + i], of each of some tensors s, unless it
+   goes nowhere. */
+void gather(Team *team, const float *const *parts, int64_t n, const int64_t *offset, const int64_t *count,
+            float *const *to, int64_t tensors);
+
+/* Adds the rows of all tokens to those of the table that they came from, but for one that is not learnt. */
+void scatter(const float *drow_TD, const int64_t *id_T, int64_t tokens, int64_t width, int64_t never,
+             float *dtable_VD);

@@ -189,15 +189,6 @@ API void embed_back(const float *dout_TD, const float *normal_TD, const float *i
   }
 }
 
-/* Adds the rows of all tokens to those of the table that they came from, but for one that is not learnt. */
-API void scatter(const float *drow_TD, const int64_t *id_T, int64_t tokens, int64_t width, int64_t never,
-                 float *dtable_VD) {
-  for (int64_t t = 0; t < tokens; t++)
-    if (id_T[t] != never)
-#pragma omp simd
-      for (int64_t c = 0; c < width; c++) dtable_VD[id_T[t] * width + c] += drow_TD[t * width + c];
-}
-
 /* Means ----------------------------------------------------------------------------------------------------------- */
 
 /* Of each row's tokens, that of row r as the place_n[r]-th; begin: where each of n rows begins, and the end of the

@@ -17,7 +17,7 @@ from accl.data.sampler import Draw
 from accl.fast.aside import Aside
 from accl.fast.native import load
 from accl.fast.rows import RowEncoder
-from accl.fast.team import Team
+from accl.fast.team import Partner, Team
 from accl.training.device import Labels
 from accl.training.joined import JoinedAdamW
 from accl.training.paths.eager import EagerPath
@@ -50,9 +50,10 @@ class RowsPath(EagerPath):
         tokens = self._packer.pack(some).total / len(some) * bench.config.train.batch_size
         encoder: Any = bench.model.encoder
         weights = sum(p.numel() for p in encoder.encoder.layer[0].parameters() if p.ndim == 2)
-        kernels, team = load(cache_folder()), Team(useful_threads(tokens, weights, torch.get_num_threads()))
+        kernels = load(cache_folder())
+        team = Team(useful_threads(tokens, weights, torch.get_num_threads()), kernels)
         self._joined = JoinedAdamW(bench.model, bench.config.optim, kernels, team)
-        super().__init__(bench, self._joined, Aside(bench.placement.device, team))
+        super().__init__(bench, self._joined, Aside(bench.placement.device, Partner() if team.size > 1 else None))
         self._encoder = bench.model.encode = RowEncoder(encoder, kernels, team)
         self._beside = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
         # Each thread takes whole rows through all layers; torch's own would only take the cores from them.
@@ -67,13 +68,14 @@ class RowsPath(EagerPath):
         ids_T = torch.from_numpy(self._packer.tokens[source_T].astype(np.int64))
         order_N = torch.from_numpy(packed.order)
         labels = (torch.from_numpy(known) for known in (packed.task, packed.answer, packed.text))
-        return self._encoder.means(ids_T, np.diff(begin[:: self._packer.segments]), order_N), Labels(*labels)
+        self._passage = self._encoder.run(ids_T, np.diff(begin[:: self._packer.segments]), order_N, learning=True)
+        return self._passage.out, Labels(*labels)
 
     def _learn(self, pooled_ND: Tensor, judged: Judged) -> tuple[Tensor, Tensor]:
         # Beside, what nothing in the step waits for: while torch goes back through the heads, a core has nothing to do.
         watching = self._beside.submit(watch, self.bench, judged)
         showing = self._beside.submit(judged.figures, judged.backward())
-        torch.autograd.backward(pooled_ND, judged.shared_ND.grad)
+        self._passage.back(judged.shared_ND.grad)  # type: ignore[arg-type]  # it has one now
         norm = self._joined.update()
         watching.result()
-        return showing.result(), norm.reshape(1)
+        return showing.result(), norm

@@ -15,6 +15,7 @@ from transformers import BertConfig, DebertaV2Config, DebertaV2Model
 
 from accl.data.hub import cache_folder
 from accl.fast.native import load
+from accl.fast.rooms import Rooms
 from accl.fast.rows import RowEncoder, unsupported
 from accl.fast.team import Team
 from accl.fast.vocabulary import CompactEmbedding
@@ -308,3 +309,44 @@ def test_gradients_are_added_to_those_that_are_there_and_only_where_they_are_wan
     twice = {name: p.grad / 2 for name, p in module.named_parameters() if p.grad is not None}
     assert twice.keys() == once.keys() - {frozen}
     torch.testing.assert_close(twice, {name: once[name] for name in twice})
+
+
+def test_memory_that_is_used_again_leaves_no_trace() -> None:
+    module, (ids_NL, mask_NL) = build(), inputs([4, 9, 2], 9)
+    encode = encoder(module, 2)
+    expected_TD, expected = states_and_gradients(module, encode, ids_NL, mask_NL)
+
+    class Spoilt(Rooms):
+        def take(self, count: int) -> Tensor:
+            return super().take(count).fill_(float("nan"))
+
+    encode.rooms = Spoilt()
+    for _ in range(2):
+        found_TD, found = states_and_gradients(module, encode, ids_NL, mask_NL)
+        assert torch.equal(found_TD, expected_TD)
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_passes_that_overlap_do_not_share_memory() -> None:
+    module = build()
+    encode, (first, second) = encoder(module, 2), (inputs([4, 9], 9), inputs([7, 5, 1], 7))
+
+    def gradients(together: bool) -> dict[str, Tensor]:
+        module.zero_grad()
+        losses = []
+        for rows in (first, second):
+            losses.append(encode(*rows).last_hidden_state.square().sum())
+            if not together:
+                losses.pop().backward()
+        for loss in losses:
+            loss.backward()
+        return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+
+    torch.testing.assert_close(gradients(together=True), gradients(together=False), rtol=0, atol=0)
+
+
+def test_going_back_twice_is_refused() -> None:
+    loss = encoder(build(), 1)(*inputs([4, 9], 9)).last_hidden_state.sum()
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="rows go back through the layers once"):
+        loss.backward()

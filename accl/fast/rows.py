@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from accl.fast.native import pointer
+from accl.fast.rooms import Rooms
 from accl.fast.row_weights import Gradients, Weights
 from accl.fast.team import Team
 
@@ -90,7 +91,8 @@ class Passage:
 
     Attributes:
         out: states, T x D, or means, N x D.
-        told: what c/encoder.c is told on both ways. held: what the addresses among that belong to.
+        told: what c/encoder.c is told on both ways. held: what the addresses among that belong to; rooms: the same, of
+            each part, until it has gone back.
     """
 
     encoder: RowEncoder
@@ -99,13 +101,28 @@ class Passage:
     out: Tensor
     told: tuple[Any, ...]
     held: tuple[Any, ...]
+    rooms: list[Tensor]
 
     def back(self, dout: Tensor) -> None:
-        """Add the gradients of all weights to their ``grad``, from that of ``out``."""
-        dout, drow_TD = dout.contiguous(), torch.empty(len(self.ids_T), dout.shape[1])
-        gradients, target, _held = self.encoder.target(len(self.held[0]))
-        where = (gradients.ctypes.data, *_either(dout, self.means), pointer(drow_TD))
+        """Add the gradients of all weights to their ``grad``, from that of ``out``.
+
+        Raises:
+            RuntimeError: it has gone back before, or was not to.
+        """
+        if not self.rooms:
+            raise RuntimeError("rows go back through the layers once, and only when they are learnt from")
+        rooms, dout = self.encoder.rooms, dout.contiguous()
+        drow = rooms.take(len(self.ids_T) * dout.shape[1])
+        gradients, target, _held = self.encoder.target(len(self.rooms))
+        where = (gradients.ctypes.data, *_either(dout, self.means), pointer(drow))
         self.encoder.kernels.encode_back(*self.told, *where, ctypes.byref(target))
+        rooms.give(drow)
+        self.release()
+
+    def release(self) -> None:
+        """Nothing goes back."""
+        while self.rooms:
+            self.encoder.rooms.give(self.rooms.pop())
 
 
 class RowEncoder:
@@ -132,8 +149,7 @@ class RowEncoder:
         if any(parameter.dtype != torch.float32 for parameter in module.parameters()):
             raise ValueError("rows are computed in single precision: convert the encoder with .float()")
         self._module = module
-        self.kernels = kernels
-        self.team = team
+        self.kernels, self.team, self.rooms = kernels, team, Rooms()
         self._weights, self._words = Weights(module), module.embeddings.word_embeddings
         self._shapes: dict[tuple[bool, bool], Shape] = {}
         self._distances: dict[int, tuple[Tensor, int, int]] = {}
@@ -174,14 +190,17 @@ class RowEncoder:
         place_V = getattr(self._words, "place_V", None)
         ids_T = ids_T if place_V is None else place_V[ids_T]
         shape, means = self._shape(self._module.training, learning), place_N is not None
-        parts, held = self._cut(ids_T, length_N, place_N, shape)
+        parts, rooms, held = self._cut(ids_T, length_N, place_N, shape)
         weights = self._weights.pointers(self._words.weight)
         out = torch.empty(len(length_N) if means else len(ids_T), shape.hidden)
         told = (self.team.handle, ctypes.byref(shape), ctypes.byref(parts), len(parts), weights.ctypes.data)
         unknown = self.kernels.encode(*told, *_either(out, means))
         if unknown:
             raise IndexError(f"{unknown} token ids have no row in an embedding of {shape.words}")
-        return Passage(self, ids_T, means, out, told, (parts, weights, *held))
+        passage = Passage(self, ids_T, means, out, told, (weights, *held), rooms)
+        if not learning:
+            passage.release()
+        return passage
 
     def target(self, parts: int) -> tuple[NDArray[np.int64], Target, NDArray[np.int64]]:
         """For the way back of so many parts: memory for the gradients of each, where they are added up in the end, and
@@ -231,15 +250,16 @@ class RowEncoder:
 
     def _cut(
         self, ids_T: Tensor, length_N: NDArray[np.int64], place_N: Tensor | None, shape: Shape
-    ) -> tuple[Any, list[Tensor]]:
-        """Rows in a part for each thread, with as many tokens each as whole rows allow."""
+    ) -> tuple[Any, list[Tensor], list[Any]]:
+        """Rows in a part for each thread, with as many tokens each as whole rows allow; the room of each; and what else
+        is to live as long."""
         begin_N = np.concatenate([[0], length_N.cumsum()])
         wanted = begin_N[-1] * np.arange(1, self.team.size) / self.team.size
         bounds = [0, *np.abs(begin_N - wanted[:, None]).argmin(1).tolist(), len(length_N)]
         # Each its own, so that dropout does not depend on what other threads do.
         seeds = torch.randint(2**62, (self.team.size,)).tolist()
         cuts = [(*cut, seed) for *cut, seed in zip(bounds[:-1], bounds[1:], seeds, strict=True) if cut[0] < cut[1]]
-        parts, held = (Part * len(cuts))(), [ids_T]
+        parts, rooms, held = (Part * len(cuts))(), [], [ids_T, place_N]
         for part, (start, stop, seed) in zip(parts, cuts, strict=True):
             part.before, part.n, part.longest, part.seed = begin_N[start], stop - start, length_N[start], seed
             part.tokens = begin_N[stop] - begin_N[start]
@@ -248,10 +268,10 @@ class RowEncoder:
             part.id_T, part.begin, part.row_X = pointer(ids_T) + 8 * part.before, pointer(begin), pointer(row_X)
             if place_N is not None:
                 part.place_n = pointer(place_N) + 8 * start
-            room = torch.empty(self.kernels.encode_room(ctypes.byref(shape), ctypes.byref(part)))
-            part.room = pointer(room)
-            held += [begin, row_X, room, *([] if place_N is None else [place_N])]
-        return parts, held
+            rooms.append(self.rooms.take(self.kernels.encode_room(ctypes.byref(shape), ctypes.byref(part))))
+            part.room = pointer(rooms[-1])
+            held += [begin, row_X]
+        return parts, rooms, held
 
     def _by_distance(self, length: int) -> tuple[Tensor, int, int]:
         """How the position table is laid out by distance in rows of a length, with transformers' own buckets: which of

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from accl.config import Loss, parse_choice
 from accl.fast.aside import NOT_ASIDE, Aside
+from accl.fast.contrast import Bank, Contrast
 from accl.method.contrastive import MemoryBank, anchor_losses, uncertainty_weights, weighted_mean
 from accl.method.model import ModelOutput
 from accl.method.representation import alignment_and_uniformity, quantiles
@@ -86,9 +87,17 @@ def _gradient(term: Tensor, leaf_ND: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def contrast(
-    z_BE: Tensor, task_B: Tensor, text_B: Tensor, config: Loss, bank: MemoryBank | None
+    z_BE: Tensor,
+    task_B: Tensor,
+    text_B: Tensor,
+    config: Loss,
+    bank: MemoryBank | None,
+    faster: Contrast | None = None,
 ) -> tuple[Tensor, Tensor] | None:
     """`accl.method.contrastive.anchor_losses` as configured; None, and not computed, where their weight is 0.
+
+    Args:
+        faster: computes it, as far as it can.
 
     Raises:
         ValueError: the parameter of ``config.negatives`` is out of range.
@@ -96,6 +105,12 @@ def contrast(
     if config.contrastive_weight == 0:
         return None
     negatives, parameter = parse_choice(config.negatives)
+    if faster is not None and negatives == "all":
+        seen = None if bank is None or not bank.is_open else Bank(bank.z_KSE, bank.text_KS, bank.written_K)
+        positives = config.denominator == "all"
+        return faster.anchor_losses(
+            z_BE, task_B, text_B, temperature=config.temperature, positives=positives, bank=seen
+        )
     return anchor_losses(
         z_BE,
         task_B,

@@ -89,10 +89,6 @@ INLINE void score(const float *q, int64_t stride, const float *kT, const float *
   }
 }
 
-/* A whole number that is ordered as x is; it is its own inverse. The compiler makes no vectors of the greatest of
-   floats. */
-INLINE int32_t ordered(int32_t bits) { return bits ^ (bits >> 31 & INT32_MAX); }
-
 /* The sum of all lanes. The compiler, which keeps to the order of a sum, would add one after another. */
 INLINE float total(Lanes lanes) {
   typedef float Four __attribute__((vector_size(4 * sizeof(float))));

@@ -1,5 +1,4 @@
-/* What all kernels share. They compute what lies between the matrix products of a DeBERTa, forward and back, for rows
-   that lie end to end.
+/* What all kernels share. They compute a DeBERTa, forward and back, for rows that lie end to end.
 
    Compiled where they run (accl.fast.native) and called without Python's lock, so that threads do not wait for one
    another. All numbers are fp32. What is named *_back adds the gradients of vectors (biases, gains) to what is there;
@@ -54,6 +53,10 @@ INLINE float exp_negative(float x) {
   memcpy(&power, &bits, sizeof power);
   return p * power * least;
 }
+
+/* A whole number that is ordered as x is; it is its own inverse. The compiler makes no vectors of the greatest of
+   floats. */
+INLINE int32_t ordered(int32_t bits) { return bits ^ (bits >> 31 & INT32_MAX); }
 
 /* Dropout --------------------------------------------------------------------------------------------------------- */
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from accl.data.sampler import Draw
 from accl.fast.aside import NOT_ASIDE, Aside
+from accl.fast.contrast import Contrast
 from accl.method.model import ModelOutput
 from accl.training.device import Labels, seed_step, to_device
 from accl.training.optim import make_optimizer
@@ -28,10 +29,14 @@ class EagerPath:
     name = "eager"
 
     def __init__(
-        self, bench: Workbench, optimizer: torch.optim.Optimizer | None = None, aside: Aside = NOT_ASIDE
+        self,
+        bench: Workbench,
+        optimizer: torch.optim.Optimizer | None = None,
+        aside: Aside = NOT_ASIDE,
+        contrast: Contrast | None = None,
     ) -> None:
         self.bench = bench
-        self._aside = aside
+        self._aside, self._contrast = aside, contrast
         self.optimizer = optimizer or make_optimizer(bench.model, bench.config.optim)
         self._parameters = list(bench.model.parameters())
 
@@ -56,7 +61,7 @@ class EagerPath:
         open_bank(bench, step)
         seed_step(bench.config.train.seed, step, bench.placement.device)
         pooled_ND, labels = self._pooled(draw)
-        return torch.cat(self._learn(pooled_ND, judge(bench, pooled_ND, labels, self._aside)))
+        return torch.cat(self._learn(pooled_ND, judge(bench, pooled_ND, labels, self._aside, self._contrast)))
 
     def _pooled(self, draw: Draw) -> tuple[Tensor, Labels]:
         """The encoder's features of every sequence of a draw."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from accl.fast.aside import NOT_ASIDE, Aside
+from accl.fast.contrast import Contrast
 from accl.method.model import ModelOutput
 from accl.training.device import Labels
 from accl.training.objective import Objective, classify, contrast, figures, objective
@@ -46,8 +47,14 @@ class Judged:
         return figures(self.result, norms, self.output, labels.answer_B, labels.task_B, labels.text_B)
 
 
-def judge(bench: Workbench, pooled_ND: Tensor, labels: Labels, aside: Aside = NOT_ASIDE) -> Judged:
-    """Heads and loss, the contrastive ones ``aside``."""
+def judge(
+    bench: Workbench,
+    pooled_ND: Tensor,
+    labels: Labels,
+    aside: Aside = NOT_ASIDE,
+    faster: Contrast | None = None,
+) -> Judged:
+    """Heads and loss, the contrastive ones ``aside``; ``faster`` as for `accl.training.objective.contrast`."""
     model, config = bench.model, bench.config.loss
     # Each a leaf of its own, so that neither branch waits for the other.
     shared_ND, apart_ND = (pooled_ND.detach().requires_grad_() for _ in range(2))
@@ -55,7 +62,7 @@ def judge(bench: Workbench, pooled_ND: Tensor, labels: Labels, aside: Aside = NO
     def represented() -> tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]:
         with bench.placement.autocasting():
             features_BD, z_BE = model.represent(apart_ND)
-        return features_BD, z_BE, contrast(z_BE, labels.task_B, labels.text_B, config, bench.bank)
+        return features_BD, z_BE, contrast(z_BE, labels.task_B, labels.text_B, config, bench.bank, faster)
 
     def classified() -> tuple[Tensor, tuple[Tensor, Tensor]]:
         with bench.placement.autocasting():

@@ -15,6 +15,7 @@ from accl.data.hub import cache_folder
 from accl.data.packed import Packer
 from accl.data.sampler import Draw
 from accl.fast.aside import Aside
+from accl.fast.contrast import Contrast
 from accl.fast.native import load
 from accl.fast.rows import RowEncoder
 from accl.fast.team import Partner, Team
@@ -53,7 +54,8 @@ class RowsPath(EagerPath):
         kernels = load(cache_folder())
         team = Team(useful_threads(tokens, weights, torch.get_num_threads()), kernels)
         self._joined = JoinedAdamW(bench.model, bench.config.optim, kernels, team)
-        super().__init__(bench, self._joined, Aside(bench.placement.device, Partner() if team.size > 1 else None))
+        aside = Aside(bench.placement.device, Partner() if team.size > 1 else None)
+        super().__init__(bench, self._joined, aside, Contrast(kernels))
         self._encoder = bench.model.encode = RowEncoder(encoder, kernels, team)
         self._beside = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
         # Each thread takes whole rows through all layers; torch's own would only take the cores from them.

@@ -158,10 +158,14 @@ static void layer(const Shape *shape, const Part *part, const Given *given, Save
   join(given->inner_ED, 3, E * D, saved->inner_3ED);
   join(given->inner_E, 3, E, saved->inner_3E);
   int own = given->position_ED[0] != 0;
-  join(own ? given->position_ED : given->inner_ED, 2, E * D, saved->position_2ED);
-  join(own ? given->position_E : given->inner_E, 2, E, saved->position_2E);
+  if (own) {
+    join(given->position_ED, 2, E * D, saved->position_2ED);
+    join(given->position_E, 2, E, saved->position_2E);
+  }
+  const float *position_2ED = own ? saved->position_2ED : saved->inner_3ED;
+  const float *position_2E = own ? saved->position_2E : saved->inner_3E;
   dropout(table_UD, saved->table_UD, U * D, part->seed, site(number, TABLE), shape->dropout);
-  product(saved->table_UD, saved->position_2ED, saved->position_2E, U, D, 2 * E, scratch, saved->position_U2E);
+  product(saved->table_UD, position_2ED, position_2E, U, D, 2 * E, scratch, saved->position_U2E);
   product(saved->x_TD, saved->inner_3ED, saved->inner_3E, T, D, 3 * E, scratch, saved->qkv_T3E);
   attention(saved->qkv_T3E, saved->position_U2E, part->begin, part->n, part->longest, part->row_X, shape->heads,
             shape->size, scale(shape), part->seed, site(number, ATTENTION), shape->attention_dropout, scratch,
@@ -176,7 +180,8 @@ static void layer(const Shape *shape, const Part *part, const Given *given, Save
        site(number, DOWN), shape->dropout, out_TD, saved->inverse2_T);
 }
 
-/* From the gradient of the layer's output to that of its input, in its place. `add`s to that of the table. */
+/* From the gradient of the layer's output to that of its input, in its place. That of the position table is added to what
+   is there. */
 static void layer_back(const Shape *shape, const Part *part, const Given *given, const Saved *saved, const Layer *d,
                        int64_t number, const Base *base, float *d_TD) {
   int64_t T = part->tokens, U = part->used, D = shape->hidden, E = shape->heads * shape->size, F = shape->wide;
@@ -200,7 +205,8 @@ static void layer_back(const Shape *shape, const Part *part, const Given *given,
   product_weights(base->dqkv_T3E, saved->x_TD, T, D, 3 * E, 0, scratch, d->inner_3ED);
   product_weights(base->dposition_U2E, saved->table_UD, U, D, 2 * E, !own, scratch,
                   own ? d->position_2ED : d->inner_3ED);
-  product_back(base->dposition_U2E, saved->position_2ED, U, D, 2 * E, 0, scratch, base->drow_UD);
+  product_back(base->dposition_U2E, own ? saved->position_2ED : saved->inner_3ED, U, D, 2 * E, 0, scratch,
+               base->drow_UD);
   Dropout drop = dropout_at(part->seed, site(number, TABLE), shape->dropout);
 #pragma omp simd
   for (int64_t i = 0; i < U * D; i++) base->dtable_UD[i] += base->drow_UD[i] * mask(drop, (uint32_t)i);

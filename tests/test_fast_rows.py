@@ -282,16 +282,19 @@ def test_means_of_packed_rows_are_those_of_padded_ones(threads: int) -> None:
     module, lengths = build(), [9, 7, 4, 4, 2]
     ids_NL, mask_NL = inputs(lengths, 9)
     encode, place_N = encoder(module, threads), torch.tensor([3, 0, 4, 1, 2])
+    weight_N = 1.0 + torch.arange(len(lengths))
 
-    def gradients(mean_ND: Tensor) -> dict[str, Tensor]:
-        module.zero_grad()
-        (mean_ND.square().sum(1) * (1 + torch.arange(len(mean_ND)))).sum().backward()
+    def gradients() -> dict[str, Tensor]:
         return {name: parameter.grad.clone() for name, parameter in module.named_parameters()}
 
     expected_ND = mean_pool(encode(ids_NL, mask_NL).last_hidden_state, mask_NL)[place_N]
-    found_ND = encode.means(ids_NL[mask_NL.bool()], np.array(lengths), place_N.argsort())
-    torch.testing.assert_close(found_ND, expected_ND)
-    torch.testing.assert_close(gradients(found_ND), gradients(expected_ND))
+    (expected_ND.square().sum(1) * weight_N).sum().backward()
+    expected = gradients()
+    module.zero_grad()
+    passage = encode.run(ids_NL[mask_NL.bool()], np.array(lengths), place_N.argsort(), learning=True)
+    torch.testing.assert_close(passage.out, expected_ND)
+    passage.back(2 * weight_N[:, None] * passage.out)
+    torch.testing.assert_close(gradients(), expected)
 
 
 def test_gradients_are_added_to_those_that_are_there_and_only_where_they_are_wanted() -> None:

@@ -54,6 +54,7 @@ def assert_same_as_the_assembler(
     packed = packer.pack(questions, order)
     stream = sequences(packer, packed)
     assert [stream[place] for place in packed.place] == expected
+    assert [expected[place] for place in packed.order] == stream
     lengths = [len(sequence) for sequence in stream]
     assert lengths == sorted(lengths, reverse=True)
     assert packed.begin[0] == 0

@@ -53,7 +53,7 @@ class Contrast:
             bank: more candidates, which get no gradient, and may be written to before the way back.
         """
         given = (task_B, text_B, temperature, positives, bank)
-        found: tuple[Tensor, Tensor] = _Anchors.apply(z_BE, self, *given)  # type: ignore[no-untyped-call]
+        found: tuple[Tensor, Tensor] = _Anchors.apply(z_BE, self, given)  # type: ignore[no-untyped-call]
         return found
 
 
@@ -63,12 +63,9 @@ class _Anchors(torch.autograd.Function):
         ctx: Any,
         z_BE: Tensor,
         contrast: Contrast,
-        task_B: Tensor,
-        text_B: Tensor,
-        temperature: float,
-        positives: bool,
-        bank: Bank | None,
+        given: tuple[Tensor, Tensor, float, bool, Bank | None],
     ) -> tuple[Tensor, Tensor]:
+        task_B, text_B, temperature, positives, bank = given
         anchors, width = z_BE.shape
         z_BE, sizes = z_BE.contiguous(), (0, 0) if bank is None else bank.text_KS.shape
         room = contrast.rooms.take(contrast.kernels.contrast_scratch(anchors, width, sizes[0] * sizes[1]))
@@ -96,4 +93,4 @@ class _Anchors(torch.autograd.Function):
         dloss_B, saved = gradients[0].contiguous(), ctx.saved_tensors
         dz_BE = torch.empty_like(saved[0])
         ctx.kernels.contrast_back(pointer(dloss_B), *map(pointer, saved), *dz_BE.shape, pointer(dz_BE))
-        return dz_BE, *(None,) * 6
+        return dz_BE, None, None

@@ -38,6 +38,7 @@ _DROPOUT = (c_uint64, c_uint32, c_double)  # seed, site, probability
 _ROWS = (c_void_p, c_int64, c_int64, c_void_p)  # begin, n, longest, row_X
 _LAYER = (c_int64, c_int64, c_int64)  # tokens, inputs, outputs
 _ENCODER = (c_void_p, c_void_p, c_void_p, c_int64, c_void_p)  # team, shape, parts, how many, weights
+# Those of single kernels, which `encode` is made of, are for whoever checks them one by one.
 _SIGNATURES: dict[str, tuple[type[Any] | None, tuple[type[Any], ...]]] = {
     "team_open": (c_void_p, (c_int64,)),
     "team_close": (None, (c_void_p,)),
@@ -46,10 +47,6 @@ _SIGNATURES: dict[str, tuple[type[Any] | None, tuple[type[Any], ...]]] = {
     "gelu_back": (None, (c_void_p, c_void_p, c_int64, c_int64, c_void_p)),
     "norm": (None, (*(c_void_p,) * 5, c_int64, c_int64, c_float, *_DROPOUT, c_void_p, c_void_p)),
     "norm_back": (None, (*(c_void_p,) * 4, c_int64, c_int64, *_DROPOUT, *(c_void_p,) * 5)),
-    "embed": (c_int64, (c_void_p, c_int64, *(c_void_p,) * 3, c_int64, c_int64, c_float, *_DROPOUT, *(c_void_p,) * 3)),
-    "embed_back": (None, (*(c_void_p,) * 4, c_int64, c_int64, *_DROPOUT, *(c_void_p,) * 3)),
-    "means": (None, (c_void_p, c_void_p, c_int64, c_int64, c_void_p, c_void_p)),
-    "means_back": (None, (c_void_p, c_void_p, c_int64, c_int64, c_void_p, c_void_p)),
     "product_scratch": (c_int64, _LAYER),
     "product": (None, (*(c_void_p,) * 3, *_LAYER, c_void_p, c_void_p)),
     "product_back": (None, (c_void_p, c_void_p, *_LAYER, c_int32, c_void_p, c_void_p)),

@@ -11,7 +11,7 @@ SLACK = 1.25
 
 class Rooms:
     """Floats to work in, taken and given back. What has just been in use is in the processor's caches, at least in its
-    page tables; the system hands out other memory each time: a step of the demo took a tenth longer."""
+    page tables; the system hands out other memory each time: a step of the demo took up to a tenth longer."""
 
     def __init__(self) -> None:
         self._free: list[Tensor] = []

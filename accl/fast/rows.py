@@ -171,17 +171,19 @@ class RowEncoder:
 
     def states(self, ids_T: Tensor, length_N: NDArray[np.int64]) -> Tensor:
         """Hidden states of the last layer, T x D, of rows that lie end to end, the longest first."""
-        return self._followed(ids_T, length_N, None)
-
-    def means(self, ids_T: Tensor, length_N: NDArray[np.int64], place_N: Tensor) -> Tensor:
-        """Mean of the hidden states of each row, N x D, in another order: that of row r comes as the ``place_N[r]``-th;
-        other arguments as for `states`."""
-        return self._followed(ids_T, length_N, place_N)
+        wanted = any(p.requires_grad for p in (self._words.weight, *self._weights.parameters))
+        # So that torch comes back: it gets no gradient.
+        anchor = torch.empty(0, requires_grad=wanted)
+        learning = wanted and torch.is_grad_enabled()
+        out: Tensor = _Followed.apply(self, ids_T, length_N, learning, anchor)  # type: ignore[no-untyped-call]
+        return out
 
     def run(self, ids_T: Tensor, length_N: NDArray[np.int64], place_N: Tensor | None, learning: bool) -> Passage:
-        """`means`, or `states` without ``place_N``.
+        """One way through the layers.
 
         Args:
+            ids_T, length_N: as for `states`.
+            place_N: for means of rows, N x D, where that of each row goes; None for `states`.
             learning: whether to go back.
 
         Raises:
@@ -218,14 +220,6 @@ class RowEncoder:
             dword_VD=_gradient(self._words.weight),
         )
         return np.array([of_part.pointers.ctypes.data for of_part in own], np.int64), target, to
-
-    def _followed(self, ids_T: Tensor, length_N: NDArray[np.int64], place_N: Tensor | None) -> Tensor:
-        wanted = any(p.requires_grad for p in (self._words.weight, *self._weights.parameters))
-        # So that torch comes back: it gets no gradient.
-        anchor = torch.empty(0, requires_grad=wanted)
-        rows = (ids_T, length_N, place_N, wanted and torch.is_grad_enabled())
-        out: Tensor = _Followed.apply(self, rows, anchor)  # type: ignore[no-untyped-call]
-        return out
 
     def _shape(self, training: bool, learning: bool) -> Shape:
         if (training, learning) not in self._shapes:
@@ -297,9 +291,9 @@ class _Followed(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, encoder: RowEncoder, rows: tuple[Tensor, NDArray[np.int64], Tensor | None, bool], _: Tensor
+        ctx: Any, encoder: RowEncoder, ids_T: Tensor, length_N: NDArray[np.int64], learning: bool, _: Tensor
     ) -> Tensor:
-        ctx.passage = encoder.run(*rows)
+        ctx.passage = encoder.run(ids_T, length_N, None, learning)
         out: Tensor = ctx.passage.out
         return out
 
@@ -307,7 +301,7 @@ class _Followed(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         ctx.passage.back(*gradients)
-        return None, None, None
+        return (None,) * 5
 
 
 def _either(x: Tensor, means: bool) -> tuple[int | None, int | None]:

@@ -141,7 +141,7 @@ API void norm_back(const float *dout_TD, const float *normal_TD, const float *in
 
 /* out = dropout(LayerNorm(table[id])), where ids that are nowhere count from 0; normal and inverse as above. Gives how
    many ids have no row in the table, for which another one is read. */
-API int64_t embed(const float *table_VD, int64_t rows, const int64_t *id_T, const float *gain_D, const float *shift_D,
+int64_t embed(const float *table_VD, int64_t rows, const int64_t *id_T, const float *gain_D, const float *shift_D,
                   int64_t tokens, int64_t width, float eps, uint64_t seed, uint32_t site, double probability,
                   float *normal_TD, float *out_TD, float *inverse_T) {
   Dropout drop = dropout_at(seed, site, probability);
@@ -166,7 +166,7 @@ API int64_t embed(const float *table_VD, int64_t rows, const int64_t *id_T, cons
 }
 
 /* drow: of the rows that were read, still one for each token; it may be written over dout. */
-API void embed_back(const float *dout_TD, const float *normal_TD, const float *inverse_T, const float *gain_D,
+void embed_back(const float *dout_TD, const float *normal_TD, const float *inverse_T, const float *gain_D,
                     int64_t tokens, int64_t width, uint64_t seed, uint32_t site, double probability, float *drow_TD,
                     float *dgain_D, float *dshift_D) {
   Dropout drop = dropout_at(seed, site, probability);
@@ -193,7 +193,7 @@ API void embed_back(const float *dout_TD, const float *normal_TD, const float *i
 
 /* Of each row's tokens, that of row r as the place_n[r]-th; begin: where each of n rows begins, and the end of the
    last. */
-API void means(const float *x_TD, const int64_t *begin, int64_t n, int64_t width, const int64_t *place_n,
+void means(const float *x_TD, const int64_t *begin, int64_t n, int64_t width, const int64_t *place_n,
                float *mean_ND) {
   for (int64_t r = 0; r < n; r++) {
     float share = 1.0f / (float)(begin[r + 1] - begin[r]), *mean = mean_ND + place_n[r] * width;
@@ -204,7 +204,7 @@ API void means(const float *x_TD, const int64_t *begin, int64_t n, int64_t width
   }
 }
 
-API void means_back(const float *dmean_ND, const int64_t *begin, int64_t n, int64_t width, const int64_t *place_n,
+void means_back(const float *dmean_ND, const int64_t *begin, int64_t n, int64_t width, const int64_t *place_n,
                     float *dx_TD) {
   for (int64_t r = 0; r < n; r++) {
     float share = 1.0f / (float)(begin[r + 1] - begin[r]);

@@ -17,7 +17,7 @@ from accl.data.sampler import Draw
 from accl.fast.aside import Aside
 from accl.fast.contrast import Contrast
 from accl.fast.native import load
-from accl.fast.rows import RowEncoder
+from accl.fast.rows import Passage, RowEncoder
 from accl.fast.team import Partner, Team
 from accl.training.device import Labels
 from accl.training.joined import JoinedAdamW
@@ -44,6 +44,7 @@ class RowsPath(EagerPath):
     """See `accl.training.paths.eager.EagerPath`. Takes torch's threads over for the whole process."""
 
     name = "rows"
+    _passage: Passage  # of the step that is being taken
 
     def __init__(self, bench: Workbench) -> None:
         self._packer = Packer(bench.assembler)

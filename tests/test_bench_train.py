@@ -29,8 +29,8 @@ from accl.bench.train import Race
 from accl.bench.work import lengths_of, live_parameters, shape_of, step_bytes
 from accl.config import resolve
 from accl.method.model import ContrastiveCurriculumModel
+from accl.training.backends.reference import EagerPath
 from accl.training.encoder import load_encoder
-from accl.training.paths.eager import EagerPath
 from accl.training.setup import Workbench, build
 
 STEPS = 3

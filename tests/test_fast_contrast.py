@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from accl.data.hub import cache_folder
-from accl.fast.contrast import Bank, Contrast
-from accl.fast.native import load
+from accl.kernels.cpu.contrast import Bank, Contrast
+from accl.kernels.cpu.native import load
 from accl.method.contrastive import Denominator, MemoryBank, anchor_losses
 
 TASKS = 5

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from accl.fast import native
-from accl.fast.native import CompilerError, load, obstacle
+from accl.kernels.cpu import native
+from accl.kernels.cpu.native import CompilerError, load, obstacle
 
 
 def script(path: Path, text: str) -> str:
@@ -97,7 +97,7 @@ def test_two_processes_that_compile_at_once_both_work(tmp_path: Path) -> None:
     waiting = f'{wait}\nexec {shutil.which("cc")} "$@"'
     environment = {**os.environ, "CC": script(tmp_path / "cc", waiting)}
     code = (
-        "import sys; from pathlib import Path; from accl.fast.native import load\n"
+        "import sys; from pathlib import Path; from accl.kernels.cpu.native import load\n"
         "print(load(Path(sys.argv[1])).attention_scratch(1, 16))"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "cache")]

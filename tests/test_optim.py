@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from accl.config import Optim, resolve
 from accl.data.hub import cache_folder
-from accl.fast.native import load
-from accl.fast.team import Team
-from accl.training.joined import JoinedAdamW
+from accl.kernels.cpu.native import load
+from accl.kernels.cpu.team import Team
+from accl.training.backends.flat_adamw import JoinedAdamW
 from accl.training.optim import make_optimizer
 
 RATES = [1e-2, 2e-2, 5e-3, 1e-2]

@@ -44,7 +44,7 @@ def test_wheel_holds_both_packages_with_all_their_files_and_the_recipes(wheel: P
     expected |= {f"accl/configs/{path.relative_to(configs_folder())}" for path in configs_folder().rglob("*.yaml")}
     needed = {
         "accl/data/terms.yaml",
-        "accl/fast/c/attention.c",
+        "accl/kernels/cpu/c/attention.c",
         "accl/configs/recipes/full.yaml",
         "accl/py.typed",
         "tui/py.typed",

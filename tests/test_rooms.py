@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from accl.fast.rooms import Rooms
+from accl.kernels.cpu.rooms import Rooms
 
 
 def test_a_room_is_taken_again_when_it_is_large_enough() -> None:

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from accl.data.hub import cache_folder
-from accl.fast.native import load
-from accl.fast.team import Partner, Team
+from accl.kernels.cpu.native import load
+from accl.kernels.cpu.team import Partner, Team
 
 
 def threads() -> int:

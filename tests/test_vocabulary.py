@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from accl.config import resolve
 from accl.errors import RunError
-from accl.fast.vocabulary import CompactEmbedding
+from accl.kernels.triton.vocabulary import CompactEmbedding
 from accl.training import checkpoint
+from accl.training.backends.reference import EagerPath
 from accl.training.checkpoint import Progress
-from accl.training.paths.eager import EagerPath
 from accl.training.setup import Workbench, build
 
 WORDS = "encoder.embeddings.word_embeddings.weight"

@@ -15,10 +15,10 @@ from accl.bench.floor import measure_rates, synchronise
 from accl.bench.process import RATES, WINDOW, Entry, Parent, Ready, Window
 from accl.bench.work import Shape, lengths_of, live_parameters, shape_of
 from accl.data.sampler import Draw
+from accl.training.backends.select import StepPath, choose
 from accl.training.device import make_repeatable
 from accl.training.optim import learning_rate
 from accl.training.outbox import Outbox
-from accl.training.paths.choose import StepPath, choose
 from accl.training.setup import Workbench, build, make_sampler
 
 # How often the training loop lets waiting figures leave the device.

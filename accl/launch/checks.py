@@ -199,7 +199,7 @@ def _processor() -> Iterator[Check]:
 
 
 def _compiler(configs: Mapping[str, Config]) -> Check:
-    """Of `accl.fast.native`, which knows what else can go wrong with it."""
+    """Of `accl.kernels.cpu.native`, which knows what else can go wrong with it."""
     named = (shlex.split(os.environ.get("CC", "")) or ["cc"])[0]
     found = shutil.which(named)
     if found is not None:

@@ -65,9 +65,9 @@ def _train(run: RunDir, config: Config, reporter: Reporter, interrupt: Interrupt
     open_early(config.train.device)
 
     from accl.training import provenance
+    from accl.training.backends.select import choose
     from accl.training.load import MachineLoad
     from accl.training.loop import Trainer
-    from accl.training.paths.choose import choose
     from accl.training.setup import build
 
     reporter.watch_load(MachineLoad().read)

@@ -13,13 +13,13 @@ from accl.errors import TrainingError
 from accl.store.rundir import RunDir
 from accl.store.state import State
 from accl.training import checkpoint
+from accl.training.backends.select import StepPath
 from accl.training.checkpoint import Progress
 from accl.training.evaluate import Evaluated, evaluate
 from accl.training.interrupt import Interrupt
 from accl.training.objective import FIGURES
 from accl.training.optim import learning_rate
 from accl.training.outbox import Outbox
-from accl.training.paths.choose import StepPath
 from accl.training.report import Reporter
 from accl.training.setup import Workbench
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from accl.config import Loss, parse_choice
-from accl.fast.aside import NOT_ASIDE, Aside
-from accl.fast.contrast import Bank, Contrast
+from accl.kernels.cpu.contrast import Bank, Contrast
+from accl.kernels.triton.aside import NOT_ASIDE, Aside
 from accl.method.contrastive import MemoryBank, anchor_losses, uncertainty_weights, weighted_mean
 from accl.method.model import ModelOutput
 from accl.method.representation import alignment_and_uniformity, quantiles

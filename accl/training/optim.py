@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from accl.config import Optim
-from accl.fast.vocabulary import CompactEmbedding
+from accl.kernels.triton.vocabulary import CompactEmbedding
 
 
 def decays(model: nn.Module) -> list[tuple[nn.Parameter, bool]]:

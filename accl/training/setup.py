@@ -22,7 +22,7 @@ from accl.data.subjects import Subject
 from accl.data.tokenizer import Tokenizer, load_tokenizer, trained_tokenizer
 from accl.data.tokens import Assembler, TokenBlob, tokenise
 from accl.errors import ConfigError, DataError
-from accl.fast.vocabulary import CompactEmbedding
+from accl.kernels.triton.vocabulary import CompactEmbedding
 from accl.method.contrastive import MemoryBank
 from accl.method.model import ContrastiveCurriculumModel
 from accl.training.curriculum import CurriculumState

@@ -1,0 +1,1 @@
+"""Triton kernels for DeBERTa-v2 and -v3 on packed sequences."""

@@ -1,0 +1,312 @@
+"""What is computed between the matrix products on a CPU, against float64; and its dropout."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import subprocess
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from accl.data.hub import cache_folder
+from accl.kernels.cpu.native import FLAGS, FOLDER, load, pointer
+
+SEED, SITE = 2**61 + 12345, 7
+SHARES = [0.0, 0.1, 0.5]
+
+
+@pytest.fixture(scope="module", name="kernels")
+def _kernels() -> ctypes.CDLL:
+    return load(cache_folder())
+
+
+def close(found: Tensor, expected: Tensor, tolerance: float = 2e-6) -> None:
+    """To a share of the largest element."""
+    scale = max(float(expected.abs().max()), 1e-3)
+    torch.testing.assert_close(found.double(), expected.double(), rtol=0, atol=tolerance * scale)
+
+
+def mask_of(kernels: Any, count: int, probability: float, seed: int = SEED, site: int = SITE) -> Tensor:
+    ones, out = torch.ones(count), torch.empty(count)
+    kernels.dropout(pointer(ones), pointer(out), count, seed, site, probability)
+    return out
+
+
+def draw(*shape: int, std: float = 1.0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape))) * std
+
+
+# --- dropout
+
+
+@pytest.mark.parametrize("probability", [0.1, 0.3, 0.5, 0.9])
+def test_the_right_share_is_kept_and_so_is_the_mean(kernels: Any, probability: float) -> None:
+    count = 400_000
+    mask = mask_of(kernels, count, probability)
+    kept = float((mask > 0).float().mean())
+    assert abs(kept - (1 - probability)) < 5 * math.sqrt(probability * (1 - probability) / count)
+    assert mask.unique().tolist() == [0.0, pytest.approx(1 / (1 - probability), rel=1e-6)]
+
+
+def test_without_dropout_everything_is_kept(kernels: Any) -> None:
+    assert torch.equal(mask_of(kernels, 1000, 0.0), torch.ones(1000))
+
+
+def test_masks_are_the_same_for_a_seed_and_site_and_unrelated_for_others(kernels: Any) -> None:
+    mask, count = mask_of(kernels, 200_000, 0.5), 200_000
+    assert torch.equal(mask, mask_of(kernels, count, 0.5))
+    others = [(SEED + 1, SITE), (SEED ^ 2**40, SITE), (SEED, SITE + 1), (SEED, 0), (SEED + 1, SITE - 1)]
+    for seed, site in others:
+        other = mask_of(kernels, count, 0.5, seed, site)
+        assert abs(float(((mask - 1) * (other - 1)).mean())) < 5 / math.sqrt(count), (seed, site)
+    for lag in (1, 2, 16, 128, 512):  # neither do neighbours in a mask know of one another
+        assert abs(float(((mask[lag:] - 1) * (mask[:-lag] - 1)).mean())) < 5 / math.sqrt(count - lag), lag
+
+
+def test_dropout_in_place_is_the_same(kernels: Any) -> None:
+    x = draw(1003)
+    expected = x * mask_of(kernels, 1003, 0.3)
+    kernels.dropout(pointer(x), pointer(x), 1003, SEED, SITE, 0.3)
+    torch.testing.assert_close(x, expected)
+
+
+# --- gelu
+
+
+def test_gelu_and_its_slope_are_exact_also_for_extreme_inputs(kernels: Any) -> None:
+    x_TF = torch.cat([torch.linspace(-30, 30, 40_001), torch.linspace(-1e-3, 1e-3, 1001), draw(998, std=3)]).view(
+        24, -1
+    )
+    tokens, width = x_TF.shape
+    bias_F, sum_F = draw(width), torch.ones(width)
+    reference = (x_TF + bias_F).double().requires_grad_()
+    expected = nn.functional.gelu(reference)
+    d_TF = draw(tokens, width)
+    (expected_d,) = torch.autograd.grad(expected, reference, d_TF.double())
+
+    product_TF, wide_TF, found_d = x_TF.clone(), torch.empty_like(x_TF), d_TF.clone()
+    kernels.gelu(pointer(product_TF), pointer(bias_F), tokens, width, pointer(wide_TF))
+    kernels.gelu_back(pointer(found_d), pointer(product_TF), tokens, width, pointer(sum_F))
+
+    torch.testing.assert_close(wide_TF.double(), expected.detach(), rtol=2e-7, atol=4e-7)
+    torch.testing.assert_close(found_d.double(), expected_d, rtol=1e-6, atol=2e-6)
+    close(sum_F - 1, found_d.double().sum(0))
+
+
+def test_gelu_passes_on_what_is_not_a_number(kernels: Any) -> None:
+    x, bias, wide = torch.tensor([[math.nan, 1.0]]), torch.zeros(2), torch.empty(1, 2)
+    kernels.gelu(pointer(x), pointer(bias), 1, 2, pointer(wide))
+    assert wide.isnan().tolist() == [[True, False]]
+
+
+# --- norm
+
+
+@pytest.mark.parametrize("probability", SHARES)
+@pytest.mark.parametrize("width", [3, 12, 128])
+@pytest.mark.parametrize("std", [1e-3, 1.0, 30.0])
+def test_norm_of_a_sum_and_all_its_gradients(kernels: Any, probability: float, width: int, std: float) -> None:
+    tokens, eps = 37, 1e-5
+    product_TD, residual_TD = draw(tokens, width, std=std), draw(tokens + 1, width, std=std)[1:].clone()
+    bias_D, gain_D, shift_D, dout_TD = (
+        draw(width),
+        draw(width + 1)[1:],
+        draw(width + 2)[2:],
+        draw(tokens + 2, width)[2:],
+    )
+    gain_D, shift_D, dout_TD = gain_D.clone(), shift_D.clone(), dout_TD.clone()
+    mask_TD = mask_of(kernels, tokens * width, probability).view(tokens, width).double()
+    leaves = [t.double().requires_grad_() for t in (product_TD, residual_TD, bias_D, gain_D, shift_D)]
+    product, residual, bias, gain, shift = leaves
+    expected = nn.functional.layer_norm(residual + (product + bias) * mask_TD, (width,), gain, shift, eps)
+    wanted = torch.autograd.grad(expected, leaves, dout_TD.double())
+
+    out_TD, inverse_T = torch.empty_like(product_TD), torch.empty(tokens)
+    dropping = (SEED, SITE, probability)
+    kernels.norm(
+        *map(pointer, (product_TD, bias_D, residual_TD, gain_D, shift_D)),
+        tokens,
+        width,
+        eps,
+        *dropping,
+        pointer(out_TD),
+        pointer(inverse_T),
+    )
+    close(out_TD, expected.detach(), 1e-5)
+    dproduct_TD = torch.empty_like(product_TD)
+    dgain_D, dshift_D, dbias_D = (torch.ones(width) for _ in range(3))
+    kernels.norm_back(
+        *map(pointer, (dout_TD, product_TD, inverse_T, gain_D)),
+        tokens,
+        width,
+        *dropping,
+        *map(pointer, (dout_TD, dproduct_TD, dgain_D, dshift_D, dbias_D)),
+    )
+    found = (dproduct_TD, dout_TD, dbias_D - 1, dgain_D - 1, dshift_D - 1)
+    for ours, theirs in zip(found, wanted, strict=True):
+        close(ours, theirs, 2e-5)
+
+
+# --- attention
+
+
+@dataclass(frozen=True)
+class Case:
+    """Rows of these lengths, and a table of ``used`` rows in which far distances share the outermost."""
+
+    lengths: list[int]
+    heads: int
+    size: int
+    used: int
+    std: float = 1.0
+
+    @property
+    def row_of_distance(self) -> Tensor:
+        longest, half = max(self.lengths), self.used // 2
+        return (longest - 1 - torch.arange(2 * longest - 1)).clamp(-half, self.used - 1 - half) + half
+
+
+CASES = [
+    Case([1], 2, 32, 3),
+    Case([16, 13, 12, 3, 2, 1], 4, 32, 31),
+    Case([33, 17, 5], 2, 64, 9),
+    Case([19, 16, 4], 3, 16, 12),
+    Case([18, 7], 2, 12, 40),
+    Case([20, 11], 2, 32, 20, std=12.0),
+]
+
+
+def reference(case: Case, qkv: Tensor, position: Tensor, masks: list[Tensor]) -> Tensor:
+    """Context T x E, a row and a head at a time; masks: of each head and row, L x L."""
+    width, longest, scale = case.heads * case.size, max(case.lengths), (3 * case.size) ** -0.5
+    queries, keys = position.split(width, 1)
+    heads = []
+    for h in range(case.heads):
+        of_head = slice(h * case.size, (h + 1) * case.size)
+        rows = []
+        for r, row in enumerate(qkv.split(case.lengths)):
+            q, k, v = (part[:, of_head] for part in row.split(width, 1))
+            place = torch.arange(len(row))
+            table = case.row_of_distance[place - place[:, None] + longest - 1]
+            toward = (q[:, None] * keys[:, of_head][table]).sum(-1)
+            back = (k * queries[:, of_head][table]).sum(-1)
+            share = (scale * (q @ k.T + toward + back)).softmax(-1)
+            rows.append((share * masks[h * len(case.lengths) + r]) @ v)
+        heads.append(torch.cat(rows))
+    return torch.cat(heads, 1)
+
+
+@pytest.mark.parametrize("probability", SHARES)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_attention_and_all_its_gradients(kernels: Any, case: Case, probability: float) -> None:
+    tokens, width, longest = sum(case.lengths), case.heads * case.size, max(case.lengths)
+    qkv, position, dcontext = draw(tokens, 3 * width, std=case.std), draw(case.used, 2 * width), draw(tokens, width)
+    padded = [-(-length // 16) * 16 for length in case.lengths]
+    sizes = [length * wide for length, wide in zip(case.lengths, padded, strict=True)] * case.heads
+    whole = mask_of(kernels, sum(sizes), probability).double().split(sizes)
+    shapes = list(zip(case.lengths, padded, strict=True)) * case.heads
+    masks = [m.view(shape)[:, : shape[0]] for m, shape in zip(whole, shapes, strict=True)]
+    leaves = [t.double().requires_grad_() for t in (qkv, position)]
+    expected = reference(case, *leaves, masks)
+    wanted_qkv, wanted_position = torch.autograd.grad(expected, leaves, dcontext.double())
+
+    begin = torch.tensor([0, *case.lengths]).cumsum(0)
+    row_X = case.row_of_distance
+    rows = (pointer(begin), len(case.lengths), longest, pointer(row_X))
+    of_heads = (case.heads, case.size, (3 * case.size) ** -0.5, SEED, SITE, probability)
+    # What is not written must not matter.
+    scratch = torch.full((kernels.attention_scratch(longest, case.size),), math.nan)
+    shares, context = torch.full((sum(sizes),), math.nan), torch.empty(tokens, width)
+    kernels.attention(pointer(qkv), pointer(position), *rows, *of_heads, *map(pointer, (scratch, shares, context)))
+    close(context, expected.detach(), 1e-5)
+
+    scratch.fill_(math.nan)
+    dqkv, dposition = torch.empty_like(qkv), torch.full_like(position, math.nan)
+    sum_inner, sum_position = torch.ones(3 * width), torch.ones(2 * width)
+    kernels.attention_back(
+        *map(pointer, (dcontext, qkv, position, shares)),
+        *rows,
+        case.used,
+        *of_heads,
+        *map(pointer, (scratch, dqkv, sum_inner, dposition, sum_position)),
+    )
+    for ours, theirs in zip(dqkv.split(width, 1), wanted_qkv.split(width, 1), strict=True):
+        close(ours, theirs, 2e-5)
+    close(dposition, wanted_position, 2e-5)
+    close(sum_inner - 1, dqkv.double().sum(0), 1e-5)
+    close(sum_position - 1, dposition.double().sum(0), 1e-5)
+
+
+def test_scores_too_far_apart_for_single_precision_leave_one_key(kernels: Any) -> None:
+    qkv, position, begin = draw(5, 12), torch.zeros(1, 8), torch.tensor([0, 5])
+    qkv[:, :8], qkv[3, 4:8] = 100.0, 200.0
+    row_X, scratch = torch.zeros(9, dtype=torch.long), torch.empty(kernels.attention_scratch(5, 4))
+    shares, context = torch.empty(5 * 16), torch.empty(5, 4)
+    rows = (pointer(begin), 1, 5, pointer(row_X))
+    kernels.attention(
+        pointer(qkv), pointer(position), *rows, 1, 4, 1.0, SEED, SITE, 0.0, *map(pointer, (scratch, shares, context))
+    )
+    torch.testing.assert_close(context, qkv[3, 8:].expand(5, 4))
+    assert shares.view(5, 16).sum(0).tolist() == [0.0] * 3 + [5.0] + [0.0] * 12
+
+
+# --- products
+
+SHAPES = [(1, 1, 1), (13, 128, 384), (400, 128, 32), (29, 5, 33), (50, 40, 31), (12, 64, 64), (403, 17, 100)]
+# What Apple's processors have, in the terms of the reference BLAS: of matrices in rows.
+BLAS = """
+void cblas_sgemm(int order, int turn_a, int turn_b, int rows, int columns, int depth, float alpha, const float *a,
+                 int a_row, const float *b, int b_row, float beta, float *c, int c_row) {
+  if (order != 101) __builtin_trap();
+  for (int i = 0; i < rows; i++)
+    for (int j = 0; j < columns; j++) {
+      double sum = 0.0;
+      for (int k = 0; k < depth; k++) {
+        double factor = a[turn_a == 112 ? k * a_row + i : i * a_row + k];
+        sum += factor * b[turn_b == 112 ? j * b_row + k : k * b_row + j];
+      }
+      c[i * c_row + j] = alpha * (float)sum + (beta == 0.0f ? 0.0f : beta * c[i * c_row + j]);
+    }
+}
+"""
+
+
+@pytest.fixture(scope="module", name="by")
+def _by(request: pytest.FixtureRequest, kernels: ctypes.CDLL, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    if request.param == "kernels":
+        return kernels
+    folder = tmp_path_factory.mktemp("apple")
+    (folder / "blas.c").write_text(BLAS)
+    sources = [str(FOLDER / "product_apple.c"), str(folder / "blas.c")]
+    subprocess.run(["cc", *FLAGS, "-D__APPLE__", "-o", str(folder / "apple.so"), *sources], check=True)
+    library = ctypes.CDLL(str(folder / "apple.so"))
+    for name in ("product_scratch", "product", "product_back", "product_weights"):
+        ours, theirs = getattr(library, name), getattr(kernels, name)
+        ours.argtypes, ours.restype = theirs.argtypes, theirs.restype
+    return library
+
+
+@pytest.mark.parametrize("add", [False, True])
+@pytest.mark.parametrize("by", ["kernels", "blas"], indirect=True)
+@pytest.mark.parametrize(("tokens", "inputs", "outputs"), SHAPES)
+def test_products_of_a_linear_layer(by: Any, tokens: int, inputs: int, outputs: int, add: bool) -> None:
+    x_TK, w_NK, bias_N, dy_TN = draw(tokens, inputs), draw(outputs, inputs), draw(outputs), draw(tokens, outputs)
+    sizes = (tokens, inputs, outputs)
+    # What is not written must not matter.
+    room = torch.full((max(by.product_scratch(*sizes), 1),), math.nan)
+    scratch = pointer(room)
+    for bias in (None, bias_N):
+        y_TN = torch.full_like(dy_TN, math.nan)
+        at = None if bias is None else pointer(bias)
+        by.product(pointer(x_TK), pointer(w_NK), at, *sizes, scratch, pointer(y_TN))
+        close(y_TN, x_TK.double() @ w_NK.double().T + (0.0 if bias is None else bias))
+    there = 1.0 if add else math.nan
+    dx_TK, dw_NK = torch.full_like(x_TK, there), torch.full_like(w_NK, there)
+    by.product_back(pointer(dy_TN), pointer(w_NK), *sizes, add, scratch, pointer(dx_TK))
+    by.product_weights(pointer(dy_TN), pointer(x_TK), *sizes, add, scratch, pointer(dw_NK))
+    close(dx_TK, dy_TN.double() @ w_NK.double() + add)
+    close(dw_NK, dy_TN.double().T @ x_TK.double() + add)

@@ -1,0 +1,504 @@
+"""The fast path's kernels, each against plain torch; what imports Triton is imported where a GPU is there."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no NVIDIA GPU"),
+]
+DEVICE = torch.device("cuda")
+PARTS = ("out", "dqkv", "dc2p", "dp2c")
+
+
+def off(found: Tensor, expected: Tensor) -> float:
+    """|found - expected| / |expected|, over all elements."""
+    return float((found.double() - expected.double()).norm() / expected.double().norm().clamp(min=1e-30))
+
+
+def seed(value: int) -> Tensor:
+    return torch.tensor([value], device=DEVICE)
+
+
+def uncorrelated(a: Tensor, b: Tensor) -> bool:
+    """Within 5 sigma of what independent draws show."""
+    a, b = a.double().flatten(), b.double().flatten()
+    r = ((a - a.mean()) * (b - b.mean())).mean() / (a.std() * b.std())
+    return abs(float(r)) < 5 / math.sqrt(a.numel())
+
+
+def share_is_right(kept: Tensor, dropout: float) -> bool:
+    """Within 5 sigma of 1 - dropout."""
+    sigma = math.sqrt(dropout * (1 - dropout) / kept.numel())
+    return abs(float(kept.double().mean()) - (1 - dropout)) < 5 * sigma
+
+
+# --- attention
+
+Inputs = tuple[Tensor, Tensor, Tensor]
+Bounds = tuple[Tensor, Tensor]
+
+
+def bounds(lengths: Sequence[int], tokens: int) -> Bounds:
+    """Start and end of each token's sequence; what is left of the stream is padding."""
+    start = torch.arange(tokens, dtype=torch.int32)
+    end = start + 1
+    for first, last in itertools.pairwise(np.cumsum([0, *lengths]).tolist()):
+        start[first:last], end[first:last] = first, last
+    return start.to(DEVICE), end.to(DEVICE)
+
+
+def plain_attention(inputs: Inputs, ends: Bounds, heads: int, kept: Tensor | None = None) -> Tensor:
+    """The formula of `accl.kernels.triton.attention`; ``kept``: H x T x T, by what dropout multiplies the weights."""
+    qkv, c2p, p2c = inputs
+    start, end = ends
+    tokens, reach = len(start), c2p.shape[2] // 2
+    q, k, v = qkv[:tokens].view(tokens, 3, heads, -1).permute(1, 2, 0, 3)
+    at = torch.arange(tokens, device=qkv.device)
+    place = (at[:, None] - at + reach).clamp(0, 2 * reach - 1).expand(heads, -1, -1)
+    score = q @ k.mT + c2p.gather(2, place) + p2c.gather(2, place.mT).mT
+    together = (at >= start[:, None]) & (at < end[:, None])
+    weight = (score / math.sqrt(3 * q.shape[2])).masked_fill(~together, -torch.inf).softmax(-1)
+    if kept is not None:
+        weight = weight * kept
+    return (weight @ v).transpose(0, 1).reshape(tokens, -1)
+
+
+def attention_inputs(
+    heads: int, width: int, reach: int, tokens: int, dtype: torch.dtype = torch.float32
+) -> tuple[Inputs, Tensor]:
+    """Inputs, with rows of a position table behind the tokens', and a gradient of the output."""
+    torch.manual_seed(0)
+    table = heads, tokens, 2 * reach
+    shapes = ((tokens + 6, 3 * heads * width), table, table, (tokens, heads * width))
+    qkv, c2p, p2c, dout = (torch.randn(shape, device=DEVICE).to(dtype) for shape in shapes)
+    return (qkv, c2p, p2c), dout
+
+
+def found_by_kernels(
+    inputs: Inputs, ends: Bounds, heads: int, dout: Tensor, dropout: float = 0.0, site: int = 5
+) -> dict[str, Tensor]:
+    """The output, and the gradients of the tokens' rows of qkv, of c2p and of p2c."""
+    from accl.kernels.triton.attention import Stream, attend, attend_backward
+
+    stream, qkv = Stream(*ends, seed(7)), inputs[0]
+    attended = attend(qkv, torch.stack(inputs[1:]), stream, heads, site, dropout)
+    dqkv, dtables = torch.full_like(qkv, torch.nan), torch.zeros(2, *inputs[1].shape, dtype=qkv.dtype, device=DEVICE)
+    attend_backward(dout, qkv, attended, dqkv, dtables, stream, heads, site, dropout)
+    return dict(zip(PARTS, (attended.out, dqkv[: len(dout)], *dtables), strict=True))
+
+
+def expected_of(
+    inputs: Inputs, ends: Bounds, heads: int, dout: Tensor, kept: Tensor | None = None
+) -> dict[str, Tensor]:
+    """The same by the formula, in float64."""
+    qkv, c2p, p2c = (part.double().requires_grad_() for part in inputs)
+    out = plain_attention((qkv, c2p, p2c), ends, heads, kept)
+    dqkv, dc2p, dp2c = torch.autograd.grad(out, (qkv, c2p, p2c), dout.double())
+    return dict(zip(PARTS, (out.detach(), dqkv[: len(out)], dc2p, dp2c), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("heads", "width", "reach", "lengths", "tokens"),
+    [
+        (2, 16, 256, [37, 1, 129, 64], 256),
+        (3, 64, 256, [256, 255, 16, 5, 90, 1], 640),
+        (2, 32, 512, [512, 300, 257, 17], 1152),
+        (1, 128, 512, [3, 490], 512),
+    ],
+)
+def test_attention_and_all_its_gradients_are_those_of_the_formula(
+    heads: int, width: int, reach: int, lengths: list[int], tokens: int
+) -> None:
+    ends, (inputs, dout) = bounds(lengths, tokens), attention_inputs(heads, width, reach, tokens)
+    found, expected = found_by_kernels(inputs, ends, heads, dout), expected_of(inputs, ends, heads, dout)
+    for name, value in expected.items():
+        assert off(found[name], value) < 5e-6, name
+
+
+def test_attention_in_bf16_is_off_by_its_rounding_alone() -> None:
+    heads, width, tokens = 2, 64, 512
+    ends = bounds([256, 130, 50, 1, 9], tokens)
+    inputs, dout = attention_inputs(heads, width, 256, tokens, torch.bfloat16)
+    found, expected = found_by_kernels(inputs, ends, heads, dout), expected_of(inputs, ends, heads, dout)
+    for name, value in expected.items():
+        assert off(found[name], value) < (1e-2 if name == "out" else 2e-2), name
+
+
+def test_attention_drops_the_same_weights_forward_and_backward() -> None:
+    heads, width, tokens, dropout = 2, 64, 256, 0.3
+    ends, (inputs, dout) = bounds([64, 40, 61, 1, 33, 50], tokens), attention_inputs(heads, width, 256, tokens)
+    # With the unit vector of its place as each token's value, the output is the weights themselves.
+    unit = F.one_hot((torch.arange(tokens, device=DEVICE) - ends[0]).long(), width).float()
+    showing = inputs[0].clone()
+    showing[:tokens].view(tokens, 3, heads, width)[:, 2] = unit[:, None]
+
+    def weights(dropout: float, site: int = 5) -> Tensor:
+        """T x H x 64."""
+        out = found_by_kernels((showing, *inputs[1:]), ends, heads, dout, dropout, site)["out"]
+        return out.view(tokens, heads, width)
+
+    whole, seen, elsewhere = weights(0.0), weights(dropout), weights(dropout, site=6)
+    real = whole > 0
+    kept = seen > 0
+    assert share_is_right(kept[real], dropout)
+    assert uncorrelated(kept[real], (elsewhere > 0)[real])
+    torch.testing.assert_close(seen, whole * kept / (1 - dropout), rtol=1e-4, atol=1e-7)
+
+    factor = torch.zeros(heads, tokens, tokens, dtype=torch.float64, device=DEVICE)
+    column = (ends[0][:, None] + torch.arange(width, device=DEVICE)).clamp(max=tokens - 1).long()
+    factor.scatter_add_(2, column.expand(heads, -1, -1), kept.transpose(0, 1).double() / (1 - dropout))
+    found = found_by_kernels(inputs, ends, heads, dout, dropout)
+    for name, value in expected_of(inputs, ends, heads, dout, factor).items():
+        assert off(found[name], value) < 5e-6, name
+
+
+# --- dropout
+
+
+@pytest.mark.parametrize("dropout", [0.1, 0.5])
+def test_masks_have_their_share_and_differ_by_seed_and_site(dropout: float) -> None:
+    from accl.kernels.triton.dropout import site
+    from accl.kernels.triton.pointwise import drop
+
+    n = 1 << 18
+    ones = torch.ones(n, device=DEVICE)
+
+    def kept(of_seed: int, of_site: int) -> Tensor:
+        out = torch.empty_like(ones)
+        drop(ones, out, seed(of_seed), of_site, dropout)
+        torch.testing.assert_close(out[out > 0], torch.full_like(out[out > 0], 1 / (1 - dropout)))
+        # So the mean is kept.
+        assert abs(float(out.mean()) - 1) < 5 * math.sqrt(dropout / (1 - dropout) / n)
+        return out > 0
+
+    masks = [kept(s, site(p)) for s, p in ((42, 0), (43, 0), (42, 1), (42_000_168, 3))]
+    for mask in masks:
+        assert share_is_right(mask, dropout)
+        for shift in (1, 2, 128):
+            assert uncorrelated(mask[:-shift], mask[shift:])
+    for a, b in itertools.combinations(masks, 2):
+        assert uncorrelated(a, b)
+    assert torch.equal(masks[0], kept(42, site(0)))
+
+
+def test_dropping_adds_the_same_gradient_and_changes_types() -> None:
+    from accl.kernels.triton.pointwise import add_dropped, drop
+
+    values = torch.randn(3, 1000, device=DEVICE)
+    out = torch.empty(3, 1000, device=DEVICE, dtype=torch.bfloat16)
+    drop(values, out, seed(3), 9, 0.25)
+    kept = out != 0
+    torch.testing.assert_close(out, (values * kept / 0.75).bfloat16())
+    total = torch.randn_like(values)
+    before = total.clone()
+    add_dropped(values.bfloat16(), total, seed(3), 9, 0.25)
+    torch.testing.assert_close(total, before + values.bfloat16().float() * kept / 0.75)
+    untouched = torch.empty_like(values)
+    drop(values, untouched, seed(3), 9, 0.0)
+    assert torch.equal(untouched, values)
+
+
+# --- between the matrix products
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+@pytest.mark.parametrize(("tokens", "width"), [(128, 128), (131, 768), (7, 64)])
+def test_add_norm_and_its_gradients_are_those_of_torch_under_one_mask(tokens: int, width: int, dropout: float) -> None:
+    from accl.kernels.triton.pointwise import add_norm, add_norm_backward
+
+    torch.manual_seed(0)
+    dense, residual, dout = (torch.randn(tokens, width, device=DEVICE) for _ in range(3))
+    gain, bias = (torch.randn(width, device=DEVICE) for _ in range(2))
+    out = torch.empty_like(dense)
+    norms = add_norm(dense, residual, gain, bias, 1e-7, seed(1), 11, dropout, out)
+    ddense, dresidual, partial = add_norm_backward(dout, dense, residual, gain, *norms, seed(1), 11, dropout)
+
+    kept = ddense != 0  # as the backward pass has it; the forward one must agree
+    assert share_is_right(kept, dropout) if dropout else kept.all()
+    leaves = [part.double().requires_grad_() for part in (dense, residual, gain, bias)]
+    total = leaves[0] * kept / (1 - dropout) + leaves[1]
+    expected = F.layer_norm(total, (width,), leaves[2], leaves[3], 1e-7)
+    gradients = torch.autograd.grad(expected, leaves, dout.double())
+    sums = partial.sum(0).view(3, width)
+    found = {"out": out, "dense": ddense, "residual": dresidual, "gain": sums[0], "bias": sums[1]}
+    for (name, value), wanted in zip(found.items(), (expected.detach(), *gradients), strict=True):
+        assert off(value, wanted) < 2e-6, name
+    assert off(sums[2], gradients[0].sum(0)) < 1e-5
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-6), (torch.bfloat16, 5e-3)])
+def test_gelus_gradient_is_torchs(dtype: torch.dtype, limit: float) -> None:
+    from accl.kernels.triton.pointwise import gelu_backward
+
+    torch.manual_seed(0)
+    inputs, dout = (torch.randn(67, 192, device=DEVICE).to(dtype) for _ in range(2))
+    leaf = inputs.double().requires_grad_()
+    (expected,) = torch.autograd.grad(F.gelu(leaf), leaf, dout.double())
+    din, partial = gelu_backward(dout, inputs)
+    assert off(din, expected) < limit
+    assert off(partial.sum(0), expected.sum(0)) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_sums_over_rows_are_torchs(dtype: torch.dtype) -> None:
+    from accl.kernels.triton.adamw import square_sums
+    from accl.kernels.triton.pointwise import column_sums
+
+    torch.manual_seed(0)
+    for rows in (1, 255, 300, 70_000):
+        wide, out = torch.randn(rows, 96, device=DEVICE).to(dtype), torch.full((96,), torch.nan, device=DEVICE)
+        column_sums(wide, out)
+        assert off(out, wide.double().sum(0)) < 1e-6
+    values = torch.randn(20_000, device=DEVICE)
+    assert off(square_sums(values).sum(), values.double().square().sum()) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("dtype", "limit", "reach", "lengths", "tokens"),
+    [
+        (torch.float32, 1e-6, 256, [129, 64, 37, 1], 256),
+        (torch.float32, 1e-6, 512, [512, 300, 257, 17], 1152),
+        (torch.bfloat16, 1e-2, 256, [256, 255, 90, 16, 5, 1], 640),
+    ],
+)
+def test_products_with_the_position_table_are_looked_up_by_distance(
+    dtype: torch.dtype, limit: float, reach: int, lengths: list[int], tokens: int
+) -> None:
+    from transformers import DebertaV2Config
+
+    from accl.kernels.triton.attention import Stream
+    from accl.kernels.triton.positions import by_distance
+    from accl.kernels.triton.tables import look_up, look_up_to_table, look_up_to_tokens
+
+    torch.manual_seed(0)
+    heads, width = 2, 32
+    table = by_distance(DebertaV2Config(position_buckets=32, max_relative_positions=512), reach, DEVICE)
+    rows = len(table.first)
+    qkv = torch.randn(tokens + rows, 3 * heads * width, device=DEVICE).to(dtype)
+    ends = bounds(lengths, tokens)
+    stream = Stream(*ends, seed(0))
+    found = look_up(qkv, stream, table, heads)
+
+    leaf = qkv.double().requires_grad_()
+    parts = leaf.view(tokens + rows, 3, heads, width).permute(1, 2, 0, 3)
+    spread = parts[:, :, tokens:][:, :, table.row.long()]
+    products = torch.stack([parts[0][:, :tokens] @ spread[1].mT, parts[1][:, :tokens] @ spread[0].mT])
+    at, distance = torch.arange(tokens, device=DEVICE)[:, None], torch.arange(-reach, reach, device=DEVICE)
+    partner = torch.stack([at - distance, at + distance])  # of a query, of a key
+    band = ((partner >= ends[0][:, None]) & (partner < ends[1][:, None]))[:, None].expand_as(products)
+    assert int(band.sum()) == 2 * heads * (sum(n * n for n in lengths) + tokens - sum(lengths))
+    assert off(found[band], products.detach()[band]) < limit
+
+    # What lies outside of the band is not to be relied on.
+    gradient = torch.randn(products.shape, device=DEVICE).to(dtype)
+    (expected,) = torch.autograd.grad(products, leaf, gradient.double() * band)
+    dtables = torch.where(band, gradient, torch.nan)
+    before = torch.randn(qkv.shape, device=DEVICE).to(dtype)
+    dqkv = before.clone()
+    look_up_to_table(dtables, qkv, stream, table, dqkv)
+    assert torch.equal(dqkv[:tokens], before[:tokens])
+    assert off(dqkv[tokens:], expected[tokens:]) < limit
+    assert (dqkv[tokens:, 2 * heads * width :] == 0).all()
+    look_up_to_tokens(dtables, qkv, stream, table, dqkv)
+    assert off(dqkv[:tokens], before[:tokens] + expected[:tokens]) < limit
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_embeddings_and_their_gradients_are_those_of_torch_under_one_mask(dropout: float) -> None:
+    from accl.kernels.triton.embedding import Words, embed, embed_backward
+
+    torch.manual_seed(0)
+    rows, tokens, width = 50, 131, 192
+    place = torch.full((200,), -1, device=DEVICE)
+    place[torch.randperm(200, device=DEVICE)[:rows]] = torch.arange(rows, device=DEVICE)
+    ids = torch.nonzero(place >= 0)[:, 0][torch.randint(rows, (tokens,), device=DEVICE)].int()
+    weight, (gain, bias) = torch.randn(rows, width, device=DEVICE), torch.randn(2, width, device=DEVICE)
+    words = Words(place, weight, torch.zeros_like(weight), torch.zeros_like(weight), torch.zeros_like(weight))
+    out, dout = torch.empty(tokens, width, device=DEVICE), torch.randn(tokens, width, device=DEVICE)
+    embedded = embed(ids, words, gain, bias, 1e-7, seed(1), 11, dropout, out, None)
+    sums = embed_backward(dout, embedded, words, gain, seed(1), 11, dropout).sum(0)
+
+    kept = out != 0
+    assert share_is_right(kept, dropout) if dropout else kept.all()
+    leaves = [part.double().requires_grad_() for part in (weight, gain, bias)]
+    expected = F.layer_norm(leaves[0][place[ids.long()]], (width,), leaves[1], leaves[2], 1e-7) * kept / (1 - dropout)
+    gradients = torch.autograd.grad(expected, leaves, dout.double())
+    found = (out, words.gradients, sums[:width], sums[width:])
+    for value, wanted in zip(found, (expected.detach(), *gradients), strict=True):
+        assert off(value, wanted) < 2e-6
+
+
+def test_words_that_are_behind_are_embedded_as_if_they_were_not() -> None:
+    from accl.kernels.triton.adamw import Rule, adamw
+    from accl.kernels.triton.embedding import Words, embed
+
+    torch.manual_seed(0)
+    rows, width = 40, 128
+    weight, gradients, first, second = torch.rand(4, rows, width, device=DEVICE)
+    gain, bias = torch.randn(2, width, device=DEVICE)
+    ids = torch.randint(rows, (64,), device=DEVICE).int()
+    words = Words(torch.arange(rows, device=DEVICE), weight, gradients, first, second)
+
+    def embeddings(rule: Rule | None) -> Tensor:
+        out = torch.empty(64, width, device=DEVICE)
+        embed(ids, words, gain, bias, 1e-7, seed(1), 11, 0.0, out, rule)
+        return out
+
+    rates = torch.tensor([0.1, 0.2, 1.5, 1.0], dtype=torch.float64, device=DEVICE)
+    rule = Rule(rates, torch.tensor(2.0, device=DEVICE), 1.0, 0.9, 0.999, 1e-8)
+    stale, ahead = embeddings(None), embeddings(rule)
+    assert torch.equal(stale, embeddings(None)), "reading must not write"
+    adamw(weight.view(-1), gradients.view(-1), first.view(-1), second.view(-1), None, 0.0, rule, True, units=3)
+    assert (gradients == 0).all()
+    torch.testing.assert_close(ahead, embeddings(None), rtol=1e-5, atol=1e-5)
+    assert off(stale, ahead) > 0.01
+    # And where nothing is owed, the same rule does nothing.
+    rates[3] = 0
+    assert torch.equal(embeddings(rule), embeddings(None))
+
+
+def test_means_of_sequences_and_their_gradients_are_torchs() -> None:
+    from accl.kernels.triton.embedding import means, means_backward
+
+    torch.manual_seed(0)
+    lengths, segments, width, tokens = [100, 33, 7, 1], 2, 192, 256
+    ends = np.cumsum([0, *lengths])
+    begin = torch.tensor(np.sort([*ends, *(ends[:-1] + 1)]), device=DEVICE)  # each in two segments
+    place = torch.tensor([2, 0, 3, 1], device=DEVICE)
+    hidden = torch.randn(tokens, width, device=DEVICE, dtype=torch.float64, requires_grad=True)
+    expected = torch.stack([hidden[ends[s] : ends[s + 1]].mean(0) for s in place.tolist()])
+    narrow = hidden.detach().float()
+    assert off(means(narrow, begin, segments, place), expected.detach()) < 1e-6
+    dout = torch.randn(4, width, device=DEVICE)
+    (wanted,) = torch.autograd.grad(expected, hidden, dout.double())
+    found = torch.zeros_like(narrow)
+    means_backward(dout, begin, segments, place, 128, found)
+    assert off(found, wanted) < 1e-6
+
+
+@pytest.mark.parametrize(("segments", "row"), [(6, 6), (24, 6), (60, 12)])
+def test_a_stream_is_unpacked_from_its_segments(segments: int, row: int) -> None:
+    from accl.kernels.triton.pointwise import unpack
+
+    rng = np.random.default_rng(segments)
+    tokens = rng.integers(3, 1000, 500).astype(np.int32)
+    length = rng.integers(0, 9, segments)
+    length[::row] = 1  # no sequence is empty
+    source = np.array([rng.integers(0, 500 - n) for n in length])
+    begin = np.cumsum([0, *length])
+    total = int(begin[-1])
+    size = -(-total // 128) * 128 + 128
+    ids, start, end = (torch.full((size,), -5, dtype=torch.int32, device=DEVICE) for _ in range(3))
+    source_X, begin_X, tokens_X = (torch.from_numpy(part).to(DEVICE) for part in (source, begin, tokens))
+    unpack(source_X, begin_X, tokens_X, row, 999, (ids, start, end))
+
+    pieces = [tokens[at : at + n] for at, n in zip(source, length, strict=True)]
+    edges = begin[::row]
+    owner = np.searchsorted(edges, np.arange(total), side="right") - 1
+    padding = np.arange(total, size)
+    assert ids.tolist() == [*np.concatenate(pieces), *[999] * len(padding)]
+    assert start.tolist() == [*edges[owner], *padding]
+    assert end.tolist() == [*edges[owner + 1], *(padding + 1)]
+
+
+# --- AdamW
+
+
+@pytest.mark.parametrize("max_norm", [0.5, 1e6])
+def test_adamw_over_flat_parameters_is_torchs(max_norm: float) -> None:
+    from accl.kernels.triton.adamw import square_sums
+    from accl.kernels.triton.flat import FlatAdamW, FlatParameters
+
+    torch.manual_seed(0)
+    shapes = {"first": (3, 5), "inner": (40, 64), "vector": (77,), "last": (9, 130)}
+    ours = {name: nn.Parameter(torch.randn(shape, device=DEVICE)) for name, shape in shapes.items()}
+    theirs = {name: nn.Parameter(value.detach().clone()) for name, value in ours.items()}
+    flat = FlatParameters([[parameter] for parameter in ours.values()])
+    begin, end = flat.bounds[1], flat.bounds[3]
+    narrow = flat.values[begin:end].bfloat16()
+    rates = torch.zeros(4, dtype=torch.float64, device=DEVICE)
+    optimizer = FlatAdamW(
+        flat, decayed=2, weight_decay=0.1, max_norm=max_norm, narrow=narrow, narrow_section=1, rates=rates
+    )
+    groups = [
+        {"params": [theirs["first"], theirs["inner"]], "weight_decay": 0.1},
+        {"params": [theirs["vector"], theirs["last"]], "weight_decay": 0.0},
+    ]
+    reference = torch.optim.AdamW(groups, lr=1.0)
+    clipped = 0
+    for step in range(1, 21):
+        rate = 0.01 * step / 20
+        for name, parameter in ours.items():
+            theirs[name].grad = torch.randn_like(parameter) * 10.0 ** (step % 4 - 3)
+            assert parameter.grad is not None
+            parameter.grad.copy_(theirs[name].grad)  # type: ignore[arg-type]
+        norm = optimizer.measure({1: [square_sums(flat.section(flat.gradients, 1))]}).clone()
+        optimizer.owe(step, rate)
+        optimizer.settle()
+        assert optimizer.owed[-1] == 0
+        expected = nn.utils.clip_grad_norm_(theirs.values(), max_norm)
+        clipped += bool(expected > max_norm)
+        for group in reference.param_groups:
+            group["lr"] = rate
+        reference.step()
+        torch.testing.assert_close(norm, expected)
+        assert torch.equal(narrow, flat.values[begin:end].bfloat16())
+    assert clipped == (15 if max_norm == 0.5 else 0)
+    for name, parameter in ours.items():
+        torch.testing.assert_close(parameter.data, theirs[name].data, rtol=1e-5, atol=1e-6)
+        for leaf in ("exp_avg", "exp_avg_sq"):
+            wanted = reference.state[theirs[name]][leaf]
+            torch.testing.assert_close(optimizer.state[parameter][leaf], wanted, rtol=1e-5, atol=1e-7)
+        assert float(optimizer.state[parameter]["step"]) == 20
+
+
+def test_an_update_done_piece_by_piece_is_the_whole_one_and_writes_nowhere_else() -> None:
+    from accl.kernels.triton.flat import FlatAdamW, FlatParameters
+    from accl.kernels.triton.overdue import MATRICES, VECTORS, WORDS, Overdue
+
+    torch.manual_seed(0)
+    shapes = [[(64, 8)], [(64, 64), (64, 64)], [(64,)], [(100, 64)], [(128, 64)]]
+    flat = FlatParameters([[nn.Parameter(torch.randn(s, device=DEVICE)) for s in section] for section in shapes])
+    first, end = flat.bounds[MATRICES], flat.bounds[WORDS]
+    room = torch.full((end - first + 20_000,), 7.0, dtype=torch.bfloat16, device=DEVICE)
+    narrow, rates = room[: end - first], torch.zeros(4, dtype=torch.float64, device=DEVICE)
+    adamw = FlatAdamW(
+        flat, decayed=VECTORS, weight_decay=0.1, max_norm=1.0, narrow=narrow, narrow_section=MATRICES, rates=rates
+    )
+    overdue = Overdue(adamw, flat, 2, torch.cuda.Stream(DEVICE))  # type: ignore[no-untyped-call]
+    parts = flat.values, flat.gradients, adamw.first, adamw.second
+    flat.gradients.normal_()
+    adamw.first.normal_()
+    adamw.second.uniform_()
+    adamw.norm.fill_(3.0)
+    before = [part.clone() for part in parts]
+    adamw.owe(3, 0.1)
+    adamw.settle()
+    expected = [part.clone() for part in parts]
+    assert not torch.equal(expected[0], before[0])
+
+    for part, value in zip(parts, before, strict=True):
+        part.copy_(value)
+    adamw.owe(3, 0.1)
+    rates.copy_(torch.tensor(adamw.owed, dtype=torch.float64))
+    overdue.begin()
+    overdue.others()
+    overdue.before(0)
+    overdue.before(1)
+    overdue.words()
+    overdue.end()
+    flat.section(flat.gradients, MATRICES).zero_()  # written by the next backward pass, not added to
+    for part, value in zip(parts, expected, strict=True):
+        assert torch.equal(part, value)
+    assert torch.equal(narrow, flat.values[first:end].bfloat16())
+    assert (room[end - first :] == 7).all()

@@ -1,259 +1,284 @@
-"""Which way steps are computed, that it is said, and what all ways share."""
+"""Every backend against the reference: losses, gradients, trackers, memory bank, checkpoints and resume."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from embeddings import contrastive_loss
-from torch import Tensor, nn
+from contexts import (
+    WORDS,
+    ContextMaker,
+    assert_same_metrics,
+    bank_of,
+    buffers,
+    learn,
+    no_progress,
+    same_bits,
+    script,
+    set_rate,
+    some_draws,
+    weights,
+)
+from torch import Tensor
 
-from accl.config import resolve
-from accl.data.packed import Packer
-from accl.errors import ConfigError
-from accl.method.contrastive import MemoryBank
-from accl.store.reader import Follower
-from accl.store.rundir import RunDir
-from accl.training.backends.cpu import useful_threads
-from accl.training.backends.heads import judge, open_bank, undone, watch
-from accl.training.backends.inputs import AHEAD, Inputs
-from accl.training.backends.select import choose
-from accl.training.device import to_device
-from accl.training.setup import Workbench, build
+from accl.training import checkpoint
+from accl.training.backends.backend import StepBackend
+from accl.training.backends.reference import ReferenceBackend
+from accl.training.backends.select import BACKENDS, select_backend
+from accl.training.checkpoint import Progress
+from accl.training.context import TrainingContext
 
-START = 7
-NO_GPU = "not fast: it needs an NVIDIA GPU; not graphed: it needs an NVIDIA GPU"
+gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no NVIDIA GPU")]
+CASES = [("cpu", "cpu"), pytest.param(("cudagraph", "cuda"), marks=gpu), pytest.param(("packed", "cuda"), marks=gpu)]
+STEPS = 200
+RATE = 2e-5
 
 
-@pytest.fixture(scope="module")
-def prepared() -> Workbench:
-    """A small demo on the CPU."""
-    sets = [
-        "train.batch_size=8",
-        "sampler.questions_per_task=2",
-        "train.max_steps=20",
-        f"memory_bank.start_step={START}",
-    ]
-    return build(resolve("full", "demo", sets).config, lambda _: None)
+@pytest.fixture(params=CASES, ids=["cpu", "cudagraph", "packed"])
+def case(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """A backend's name, and the device it is for."""
+    name, device = request.param
+    return name, device
+
+
+Pair = Callable[..., tuple[StepBackend, StepBackend]]
 
 
 @pytest.fixture
-def bench(prepared: Workbench) -> Iterator[Workbench]:
-    """It, without what a path may have changed of it and of torch."""
-    threads, chunk_rows = torch.get_num_threads(), prepared.assembler.chunk_rows
-    yield prepared
-    torch.set_num_threads(threads)
-    prepared.model.encode, prepared.assembler.chunk_rows = None, chunk_rows
+def pair(case: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> Pair:
+    """Makes a backend, and the reference on the same device, on equal contexts of their own."""
+    make = ContextMaker(monkeypatch)
+
+    def build(*changed: str, long: bool = False, dropout: float = 0.0) -> tuple[StepBackend, StepBackend]:
+        name, device = case
+        backend, _ = select_backend(
+            make(device, f"train.backend={name}", *changed, long=long, dropout=dropout), no_progress
+        )
+        reference = ReferenceBackend(make(device, "train.backend=reference", *changed, long=long, dropout=dropout))
+        for each in (backend, reference):
+            set_rate(context_of(each), RATE)
+        return backend, reference
+
+    return build
 
 
-def bank_of(bench: Workbench) -> MemoryBank:
-    assert bench.bank is not None
-    return bench.bank
+def context_of(backend: StepBackend) -> TrainingContext:
+    context: TrainingContext = backend.context  # type: ignore[attr-defined]
+    return context
 
 
-def asking_for(bench: Workbench, path: str) -> Workbench:
-    config = bench.config
-    train = config.train.model_copy(update={"path": path})
-    return dataclasses.replace(bench, config=config.model_copy(update={"train": train}))
+def gradients(backend: StepBackend) -> dict[str, Tensor]:
+    """The gradients of step 1, from AdamW's first moment after it: exp_avg = (1 - beta1) g."""
+    state = backend.optimizer_state()
+    names = dict(context_of(backend).model.named_parameters())
+    assert {key.partition(".")[2] for key in state} <= set(names)
+    return {
+        name: (value / 0.1).double().cpu()
+        for key, value in expanded(backend, state).items()
+        for kind, _, name in [key.partition(".")]
+        if kind == "exp_avg"
+    }
 
 
-def nothing_to_warm_up(done: int, of: int) -> None:
-    raise AssertionError(f"{done}/{of}")
+def expanded(backend: StepBackend, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Moments with a row for each row of their parameter, whatever rows the backend keeps."""
+    whole = {}
+    for key, value in state.items():
+        kind, _, name = key.partition(".")
+        rows = state.get(f"rows.{name}")
+        if kind != "rows":
+            shape = context_of(backend).model.get_parameter(name).shape
+            whole[key] = (
+                value if rows is None or not value.dim() else value.new_zeros(shape).index_copy_(0, rows, value)
+            )
+    return whole
 
 
-# --- choice
+def wrong(actual: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> dict[str, float]:
+    """Gradients that are farther off than their own norm and a trifle of the whole's allow: the bias of all keys, and
+    the last one of per_option, are 0 by mathematics and rounding alone."""
+    assert actual.keys() == expected.keys()
+    whole = float(torch.stack([g.norm() for g in expected.values()]).norm())
+    off = {name: float((actual[name] - g).norm()) for name, g in expected.items()}
+    return {n: e for n, e in off.items() if e > tolerance * (float(expected[n].norm()) + 0.01 * whole)}
 
 
-def test_a_cpu_computes_by_rows_and_says_why_not_faster(bench: Workbench) -> None:
-    path, reason = choose(asking_for(bench, "auto"), nothing_to_warm_up)
-    assert path.name == "rows"
-    assert reason == NO_GPU
+def distance(actual: dict[str, Tensor], expected: dict[str, Tensor], start: dict[str, Tensor]) -> float:
+    """Distance between weights, as a share of how far they have come.
+
+    AdamW makes whole steps of gradients that are rounding alone (see `wrong`), so their parameters are left out.
+    """
+    names = [name for name in start if not name.endswith(("key_proj.bias", "classifier.4.bias"))]
+    between, moved = (
+        torch.stack([(expected[name] - state[name]).norm() for name in names]).norm() for state in (actual, start)
+    )
+    return float(between / moved)
 
 
-def test_an_encoder_that_rows_cannot_take_is_run_by_the_reference(
-    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+def test_there_is_a_case_for_every_backend() -> None:
+    cases = {case.values[0][0] if hasattr(case, "values") else case[0] for case in CASES}
+    assert cases | {"reference"} == set(BACKENDS)
+
+
+@pytest.mark.parametrize("head", ["per_option", "single_sequence"])
+def test_gradients_are_those_of_the_reference(pair: Pair, head: str) -> None:
+    backends = pair(f"model.head={head}", "optim.max_grad_norm=1e9", long=True)
+    for each in backends:
+        context = context_of(each)
+        script(context, some_draws(context, 1))
+        each.step(1)
+    assert wrong(*map(gradients, backends), 5e-5) == {}
+
+
+def test_losses_over_200_steps_are_those_of_the_reference(pair: Pair) -> None:
+    backend, reference = pair()
+    start = weights(context_of(backend))
+    actual, expected = learn(backend, range(1, STEPS + 1)), learn(reference, range(1, STEPS + 1))
+    assert float(expected["classification"][-1]) != float(expected["classification"][0])
+    # Accuracy goes by whole questions, and may turn on a rounding.
+    accuracy = [metrics.pop("accuracy") for metrics in (actual, expected)]
+    assert float((accuracy[0] - accuracy[1]).abs().mean()) < 0.01
+    assert_same_metrics(actual, expected, 1e-2)
+    assert_same_metrics(*({n: v[:5] for n, v in metrics.items()} for metrics in (actual, expected)), 1e-3)
+    for each in (backend, reference):
+        each.optimizer_state()
+    assert distance(weights(context_of(backend)), weights(context_of(reference)), start) < 0.05
+
+
+def test_rows_that_no_question_uses_stay_to_the_bit(pair: Pair) -> None:
+    backend, _ = pair()
+    before = weights(context_of(backend))[WORDS]
+    learn(backend, range(1, 4))
+    backend.optimizer_state()
+    after = weights(context_of(backend))[WORDS]
+    unused = np.setdiff1d(np.arange(len(before)), context_of(backend).assembler.used_tokens())
+    assert len(unused) > 100
+    assert torch.equal(after[unused], before[unused])
+    assert (after != before).any(1).sum() > 50
+
+
+def test_trackers_and_memory_bank_are_those_of_the_reference(pair: Pair) -> None:
+    backends = pair()
+    for each in backends:
+        learn(each, range(1, 11))
+    actual, expected = (buffers(context_of(each)) for each in backends)
+    assert actual.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(
+            actual[name], value, rtol=1e-4, atol=1e-5, equal_nan=True, msg=lambda text, n=name: f"{n}: {text}"
+        )
+    assert int(bank_of(context_of(backends[0])).written_K.sum()) > 0
+    drawn = [context_of(each).sampler.drawn.tolist() for each in backends]
+    assert drawn[0] == drawn[1]
+
+
+def test_the_bank_is_used_from_its_first_step_on(pair: Pair) -> None:
+    opening, reference = pair("memory_bank.start_step=3")
+    closed, _ = pair("memory_bank.start_step=1000")
+    for each in (opening, reference, closed):
+        set_rate(context_of(each), 0.0)
+    actual, expected, without = (learn(each, range(1, 7))["contrastive"] for each in (opening, reference, closed))
+    torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-3)
+    assert float((actual - without)[:3].abs().max()) < 1e-4
+    assert float((actual - without)[3:].abs().min()) > 1e-2
+
+
+def test_evaluation_is_that_of_the_reference(pair: Pair) -> None:
+    backends = pair(long=True, dropout=0.1)
+    outputs = []
+    for each in backends:
+        context = context_of(each)
+        context.model.eval()
+        outputs.append(each.forward(context.positions["validation"][:9]))
+    for name in ("logits_BC", "features_BD", "z_BE"):
+        actual, expected = (getattr(output, name) for output in outputs)
+        assert not actual.requires_grad
+        assert float((actual - expected).norm() / expected.norm()) < 1e-5, name
+
+
+@pytest.mark.parametrize("first", ["backend", "reference"])
+def test_a_checkpoint_goes_on_with_another_backend(pair: Pair, tmp_path: Path, first: str) -> None:
+    source, target = pair() if first == "backend" else reversed(pair())
+    start = weights(context_of(source))
+    learn(source, range(1, 4))
+    save(source, tmp_path, 3)
+    expected = learn(source, range(4, 8))
+    load(target, tmp_path, 3)
+    actual = learn(target, range(4, 8))
+    for metrics in (actual, expected):
+        metrics.pop("accuracy")
+    assert_same_metrics(actual, expected, 2e-3)
+    for each in (source, target):
+        each.optimizer_state()
+    # Without the moments, or their count of steps, it would be more than the whole way.
+    assert distance(weights(context_of(target)), weights(context_of(source)), start) < 0.05
+
+
+def test_a_resumed_run_takes_the_steps_of_an_uninterrupted_one(
+    pair: Pair, case: tuple[str, str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(bench.model.encoder.config, "conv_kernel_size", 3, raising=False)
-    path, reason = choose(asking_for(bench, "auto"), nothing_to_warm_up)
-    assert path.name == "eager"
-    assert reason == f"{NO_GPU}; not rows: a convolution beside the first layer"
+    (whole, _), (resumed, _) = (pair(dropout=0.1) for _ in range(2))
+    learn(whole, range(1, 4))
+    save(whole, tmp_path, 3)
+    expected = learn(whole, range(4, 9))
+    load(resumed, tmp_path, 3)
+    actual = learn(resumed, range(4, 9))
+    if case[1] == "cpu":  # a GPU's atomics promise no bits
+        assert same_bits(actual, expected)
+        assert same_bits(weights(context_of(resumed)), weights(context_of(whole)))
+        assert same_bits(buffers(context_of(resumed)), buffers(context_of(whole)))
+    assert_same_metrics(actual, expected, 5e-3)
 
 
-def test_without_a_c_compiler_the_reference_computes_and_says_so(
-    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+def test_a_backend_changes_nothing_of_the_context(pair: Pair) -> None:
+    backend, _ = pair()
+    context = context_of(backend)
+    threads, modules = torch.get_num_threads(), dict(context.model.named_modules())
+    names = list(context.model.state_dict())
+    chunk_rows, encoder = context.assembler.chunk_rows, context.model.encoder
+    learn(backend, range(1, 3))
+    context.model.eval()
+    backend.forward(context.positions["validation"][:3])
+    assert torch.get_num_threads() == threads
+    assert context.assembler.chunk_rows == chunk_rows
+    assert context.model.encoder is encoder
+    assert dict(context.model.named_modules()) == modules
+    assert list(context.model.state_dict()) == names
+    assert len(context.model.state_dict()[WORDS]) == context.model.encoder.config.vocab_size  # type: ignore[union-attr]
+
+
+def test_preparing_leaves_weights_moments_trackers_and_bank_as_they_were(
+    case: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PATH", "/nowhere")
-    path, reason = choose(asking_for(bench, "auto"), nothing_to_warm_up)
-    assert path.name == "eager"
-    assert reason == f"{NO_GPU}; not rows: no C compiler (cc) was found"
-    with pytest.raises(ConfigError, match=r"train\.path=rows cannot be taken: no C compiler \(cc\) was found"):
-        choose(asking_for(bench, "rows"), nothing_to_warm_up)
+    name, device = case
+    context = ContextMaker(monkeypatch)(device, f"train.backend={name}", dropout=0.1)
+    before = (weights(context), buffers(context))
+    backend, _ = select_backend(context, no_progress)
+    moments = {key: value for key, value in backend.optimizer_state().items() if not key.startswith("rows.")}
+    assert all(float(value.abs().max()) == 0 for value in moments.values())
+    assert same_bits(weights(context), before[0])
+    assert same_bits(buffers(context), before[1])
+    assert context.sampler.drawn.sum() == 0
 
 
-@pytest.mark.parametrize("name", ["rows", "eager"])
-def test_the_path_asked_for_is_taken(bench: Workbench, name: str) -> None:
-    path, reason = choose(asking_for(bench, name), nothing_to_warm_up)
-    assert (path.name, reason) == (name, "as asked for by train.path")
+def save(backend: StepBackend, root: Path, step: int) -> None:
+    context = context_of(backend)
+    progress = Progress(step, context.sampler.state(), context.curriculum.weights.tolist(), 0.0, 0.0, -1.0, 0)
+    checkpoint.save(root, progress, context.model, backend.optimizer_state(), checkpointed(context))
 
 
-@pytest.mark.parametrize("name", ["fast", "graphed"])
-def test_a_path_that_needs_a_gpu_is_refused_without_one(bench: Workbench, name: str) -> None:
-    with pytest.raises(ConfigError) as refused:
-        choose(asking_for(bench, name), nothing_to_warm_up)
-    assert f"train.path={name} cannot be taken: it needs an NVIDIA GPU." in str(refused.value)
-    assert "--set train.path=auto" in str(refused.value)
+def load(backend: StepBackend, root: Path, step: int) -> None:
+    context = context_of(backend)
+    used = torch.from_numpy(context.assembler.used_tokens())
+    folder = root / checkpoint.folder_name(step)
+    progress, state = checkpoint.load(folder, context.model, checkpointed(context), used)
+    backend.load_optimizer_state(state)
+    backend.sync_weights()
+    context.sampler.restore(progress.sampler)
 
 
-def test_a_path_warms_up_with_dropout_on_as_training_has_it(bench: Workbench) -> None:
-    bench.model.encoder.eval()
-    choose(asking_for(bench, "rows"), nothing_to_warm_up)
-    assert all(module.training for module in bench.model.modules())
-
-
-def test_a_run_records_its_path_and_why(full_run: RunDir) -> None:
-    follower = Follower(full_run)
-    follower.refresh()
-    (event,) = [event for event in follower.events if event.kind == "path"]
-    assert event.level == "info"
-    assert event.message == f"steps are computed on the rows path ({NO_GPU})"
-
-
-def test_rows_take_the_steps_of_the_reference(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in bench.model.modules():
-        if isinstance(module, nn.Dropout):
-            monkeypatch.setattr(module, "p", 0.0)
-    weights = {name: value.clone() for name, value in bench.model.state_dict().items()}
-
-    def figures(name: str) -> Tensor:
-        bench.model.load_state_dict(weights)
-        path, _ = choose(asking_for(bench, name), nothing_to_warm_up)
-        sampler, steps = bench.sampler.twin(), range(START, START + 4)
-        with undone(bench):
-            return torch.stack([path.step(i, sampler.draw(i, bench.curriculum.weights), 1e-3) for i in steps])
-
-    expected = figures("eager")
-    assert float(expected[-1, 0]) != float(expected[0, 0])
-    torch.testing.assert_close(figures("rows"), expected, rtol=2e-4, atol=2e-5, equal_nan=True)
-    bench.model.load_state_dict(weights)
-
-
-# --- memory bank
-
-
-def a_batch() -> tuple[Tensor, Tensor, Tensor]:
-    torch.manual_seed(0)
-    return nn.functional.normalize(torch.randn(6, 4), dim=-1), torch.tensor([0, 0, 1, 1, 2, 2]), torch.arange(6)
-
-
-def test_a_closed_bank_takes_in_and_gives_nothing_out() -> None:
-    z_BE, task_B, text_B = a_batch()
-    bank = MemoryBank(3, 4, 4)
-    bank.open(False)
-    bank.write(z_BE, task_B, text_B + 100)
-    assert not bank.is_open
-    assert bank.written_K.tolist() == [2, 2, 2]
-    assert not bank.candidates().filled_M.any()
-
-    def loss(bank: MemoryBank | None) -> Tensor:
-        candidates = None if bank is None else bank.candidates()
-        return contrastive_loss(z_BE, task_B, text_B, torch.ones(6), temperature=0.1, bank=candidates).loss
-
-    torch.testing.assert_close(loss(bank), loss(None))
-    bank.open(True)
-    assert bank.candidates().filled_M.sum() == 6
-    assert not torch.allclose(loss(bank), loss(None))
-
-
-def test_whether_a_bank_is_open_is_not_part_of_a_checkpoint() -> None:
-    closed, other = MemoryBank(3, 4, 4), MemoryBank(3, 4, 4)
-    closed.open(False)
-    other.load_state_dict(closed.state_dict())
-    assert other.is_open
-    assert bool(other.opened)
-
-
-def test_the_bank_opens_after_its_first_step_and_closes_again_before_it(bench: Workbench) -> None:
-    bank, opened = bank_of(bench), {}
-    for step in (1, START, START + 1, START + 2, START):
-        open_bank(bench, step)
-        assert bool(bank.opened) == bank.is_open
-        opened[step] = bank.is_open
-        assert bank.is_open == (step > START)
-    assert set(opened.values()) == {True, False}
-
-
-# --- rehearsals
-
-
-def watched(bench: Workbench) -> dict[str, Tensor]:
-    modules = {"curriculum": bench.curriculum.state, "bank": bank_of(bench)}
-    return {f"{k}.{name}": value.clone() for k, m in modules.items() for name, value in m.state_dict().items()}
-
-
-def show_a_batch(bench: Workbench, step: int) -> None:
-    draw = bench.sampler.twin().draw(step, bench.curriculum.weights)
-    batch = to_device(bench.assembler.batch(draw.questions, draw.option_order), torch.device("cpu"))
-    watch(bench, judge(bench, bench.model.pooled(batch.chunks, batch.place_N), batch.labels))
-
-
-def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    """To the bit; what has not been observed yet is NaN."""
-    return a.keys() == b.keys() and all(np.array_equal(a[n], b[n], equal_nan=a[n].is_floating_point()) for n in a)
-
-
-def test_a_rehearsal_leaves_no_trace_in_curriculum_and_bank(bench: Workbench) -> None:
-    show_a_batch(bench, 1)
-    before = watched(bench)
-    with undone(bench):
-        show_a_batch(bench, 2)
-        assert not same(watched(bench), before)
-    assert same(watched(bench), before)
-
-
-def test_neither_does_one_that_fails(bench: Workbench) -> None:
-    before = watched(bench)
-
-    def fail() -> None:
-        with undone(bench):
-            show_a_batch(bench, 3)
-            raise RuntimeError("out of memory")
-
-    with pytest.raises(RuntimeError, match="out of memory"):
-        fail()
-    assert same(watched(bench), before)
-
-
-# --- what a captured step reads
-
-
-def test_what_is_sent_arrives_at_the_same_place_every_time(bench: Workbench) -> None:
-    packer, questions = Packer(bench.assembler), bench.config.train.batch_size
-    inputs = Inputs(questions, questions * packer.sequences_per_question, packer.segments, torch.device("cpu"))
-    views = {name: getattr(inputs, name) for name in ("source", "begin", "place", "seed", "rates")}
-    views |= {name: getattr(inputs.labels, f"{name}_B") for name in ("task", "answer", "text")}
-    places = {name: view.data_ptr() for name, view in views.items()}
-    sampler = bench.sampler.twin()
-    for step in range(1, 2 * AHEAD + 2):  # all slots, and the first ones again
-        draw = sampler.draw(step, bench.curriculum.weights)
-        packed = packer.pack(draw.questions, draw.option_order)
-        inputs.send(packed, 2**62 + step, [1e-3 / step, 0.5, 2.0, 1.0])
-        for name in ("source", "begin", "place", "task", "answer", "text"):
-            assert views[name].tolist() == getattr(packed, name).tolist(), name
-        assert views["seed"].tolist() == [2**62 + step]
-        assert views["rates"].dtype == torch.float64
-        assert views["rates"].tolist() == [1e-3 / step, 0.5, 2.0, 1.0]
-    assert {name: view.data_ptr() for name, view in views.items()} == places
-
-
-# --- threads
-
-
-@pytest.mark.parametrize(
-    ("tokens", "hidden", "cores", "expected"),
-    [(800, 128, 1, 1), (800, 128, 2, 2), (800, 128, 16, 10), (1, 16, 16, 1), (1400, 768, 16, 16), (1400, 768, 96, 79)],
-)
-def test_small_steps_are_shared_out_to_few_threads(tokens: int, hidden: int, cores: int, expected: int) -> None:
-    assert useful_threads(tokens, 12 * hidden**2, cores) == expected
+def checkpointed(context: TrainingContext) -> dict[str, torch.nn.Module]:
+    return {"curriculum": context.curriculum.state, "bank": bank_of(context)}

@@ -8,6 +8,7 @@ import time
 import traceback
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from accl.config import Config, load
 from accl.errors import AcclError, RunError
@@ -16,11 +17,14 @@ from accl.store.state import State
 from accl.training.interrupt import Interrupt
 from accl.training.report import Reporter
 
+if TYPE_CHECKING:
+    from accl.training.context import TrainingContext
+
 EXIT_FAILED = 1
 
 
 def main(arguments: list[str]) -> int:
-    """Train; returns the exit code: 0 finished or stopped, an `AcclError`'s own, 1 for anything else."""
+    """Train, and return the exit code: 0 finished or stopped, an `AcclError`'s own, 1 for anything else."""
     if len(arguments) != 1 or not (Path(arguments[0]) / "config.yaml").is_file():
         print("usage: python -m accl.training RUN_DIR   (prepared by `accl train`)", file=sys.stderr)  # noqa: T201
         return RunError.exit_code
@@ -32,7 +36,7 @@ def main(arguments: list[str]) -> int:
             raise KeyboardInterrupt
         interrupt.asked = True
 
-    # From the first moment on: a stop while libraries still load must not look like a crash.
+    # Before anything else: a stop while libraries still load must not look like a crash.
     signal.signal(signal.SIGTERM, ask)
     signal.signal(signal.SIGINT, ask)
     reporter = Reporter(run)
@@ -58,43 +62,48 @@ def main(arguments: list[str]) -> int:
 
 def _train(run: RunDir, config: Config, reporter: Reporter, interrupt: Interrupt) -> tuple[State, str]:
     reporter.phase("loading libraries")
-    # Seconds of imports: by now the run shows as starting, and a signal is heard.
-    from accl.training.device import make_repeatable, open_early
+    # Imports take seconds: by now the run shows as starting, and signals are handled.
+    from accl.training.device import prewarm_cuda, set_determinism
 
-    determinism = make_repeatable(config.train.seed, config.train.deterministic)
-    open_early(config.train.device)
+    determinism = set_determinism(config.train.seed, config.train.deterministic)
+    prewarm_cuda(config.train.device)
 
     from accl.training import provenance
-    from accl.training.backends.select import choose
+    from accl.training.backends.select import select_backend
     from accl.training.load import MachineLoad
     from accl.training.loop import Trainer
-    from accl.training.setup import build
+    from accl.training.setup import build_context
 
     reporter.watch_load(MachineLoad().read)
-    bench = build(config, reporter.phase)
-    known = run.read_json(run.provenance)
-    run.write_json(run.provenance, {**known, **provenance.environment(), **bench.facts, "determinism": determinism})
-    path, reason = choose(bench, lambda done, of: reporter.phase(f"warming up {done}/{of}"))
-    trainer = Trainer(run, bench, path, reporter, interrupt)
+    context = build_context(config, reporter.phase)
+    launched = run.read_json(run.provenance)
+    environment = {**provenance.environment(), **context.provenance.as_json(), "determinism": determinism}
+    run.write_json(run.provenance, {**launched, **environment})
+    backend, reason = select_backend(context, lambda done, total: reporter.phase(f"warming up {done}/{total}"))
+    trainer = Trainer(run, context, backend, reporter, interrupt)
     if reporter.state.checkpoint_last:
         trainer.resume(reporter.state.checkpoint_last)
         reporter.event("info", "resumed", f"resumed from step {trainer.step}")
     else:
-        recorder = reporter.recorder
-        recorder.rewind(-1)  # of an earlier life that was killed before its first checkpoint
-        recorder.tasks((i, s.name, s.subcategory, s.category) for i, s in enumerate(bench.subjects))
-        recorder.meta({f"floor/{name}": f"{value:.6f}" for name, value in bench.floors.items()})
-        recorder.meta({"protocol": config.data.protocol, "k": str(bench.tasks)})
-        for level, kind, message in bench.notes:
-            reporter.event(level, kind, message)
-        reporter.event("info", "model", f"{bench.facts['model']['parameters']:,} parameters, all trained")
-    words = f"steps are computed on the {path.name} path"
-    reporter.event("info", "path", f"{words} ({reason})" if reason else words)
+        _record_start(context, reporter)
+    words = f"steps are computed by the {backend.name} backend"
+    reporter.event("info", "backend", f"{words} ({reason})" if reason else words)
     seconds = time.time() - reporter.state.pid_started
     reporter.event("info", "ready", f"ready for the first step {seconds:.1f} s after the process began")
     if trainer.train():
         return State.FINISHED, ""
     return State.STOPPED, f"stopped as asked after step {trainer.step}; goes on with: accl resume {run.id}"
+
+
+def _record_start(context: TrainingContext, reporter: Reporter) -> None:
+    recorder = reporter.recorder
+    recorder.rewind(-1)  # of an earlier life that was killed before its first checkpoint
+    recorder.tasks((i, s.name, s.subcategory, s.category) for i, s in enumerate(context.subjects))
+    recorder.meta({f"floor/{name}": f"{value:.6f}" for name, value in context.baselines.items()})
+    recorder.meta({"protocol": context.config.data.protocol, "k": str(context.tasks)})
+    for notice in context.notices:
+        reporter.event(notice.level, notice.kind, notice.message)
+    reporter.event("info", "model", f"{context.provenance.model.parameters:,} parameters, all trained")
 
 
 if __name__ == "__main__":

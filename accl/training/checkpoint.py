@@ -6,6 +6,9 @@
       model.safetensors       weights by name; the encoder's under `encoder.`, with their Hugging Face names
       optimizer.safetensors   AdamW's moments, memory bank and confusion; dropped when only `best` needs the folder
       state.json              step, sampler, curriculum, clock, best score so far
+
+Files are the same whichever backend trained. An embedding whose unused rows have no moments is stored by its used rows
+alone, with their indices under ``rows.<parameter>``.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ class Progress:
         sampler: `TaskSampler.state`.
         weights: task weights p_K in force.
         seconds, training_seconds: clocks of the run: all work, and training steps alone.
-        best_score, best_step: of the validation so far; -1 before the first one.
+        best_score, best_step: of the validation so far; -1 and 0 before the first one.
     """
 
     step: int
@@ -46,7 +49,7 @@ class Progress:
 
 
 def folder_name(step: int) -> str:
-    """Name of the folder of a step's checkpoint; names sort by step."""
+    """Return the name of the folder of a step's checkpoint; names sort by step."""
     return f"step-{step:08d}"
 
 
@@ -54,33 +57,37 @@ def save(
     root: Path,
     progress: Progress,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer_state: Mapping[str, Tensor],
     buffers: Mapping[str, nn.Module],
 ) -> str:
-    """Write the checkpoint of ``progress.step`` aside, sync it to disk and rename it. Returns its folder name."""
+    """Write the checkpoint of ``progress.step`` under a temporary name, sync it to disk and rename it.
+
+    Args:
+        optimizer_state: from a backend's ``optimizer_state``. buffers: modules whose buffers are kept, by name.
+
+    Returns:
+        the name of its folder.
+    """
     name = folder_name(progress.step)
-    aside = root / f".{name}.partial"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    save_file(_plain(model.state_dict()), aside / "model.safetensors")
-    tensors = {f"buffer.{key}.{leaf}": t for key, module in buffers.items() for leaf, t in module.state_dict().items()}
-    for parameter_name, parameter in model.named_parameters():
-        for leaf, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"{leaf}.{parameter_name}"] = torch.as_tensor(value)
-    save_file(_plain(tensors), aside / "optimizer.safetensors")
-    (aside / "state.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")
-    for path in (*aside.iterdir(), aside):
+    partial = root / f".{name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_file(_plain(model.state_dict()), partial / "model.safetensors")
+    kept = {f"buffer.{key}.{leaf}": t for key, module in buffers.items() for leaf, t in module.state_dict().items()}
+    save_file(_plain({**kept, **optimizer_state}), partial / "optimizer.safetensors")
+    (partial / "state.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")
+    for path in (*partial.iterdir(), partial):
         _sync(path)
     target = root / name
     if target.exists():  # of an earlier life of this run, beyond the step it was resumed from
         shutil.rmtree(target)
-    os.replace(aside, target)
+    os.replace(partial, target)
     _sync(root)
     return name
 
 
 def load_progress(folder: Path) -> Progress:
-    """The scalars of a checkpoint.
+    """Read the scalars of a checkpoint.
 
     Raises:
         RunError: there is no complete checkpoint in the folder.
@@ -97,13 +104,19 @@ def load_model(folder: Path, model: nn.Module) -> None:
 
 
 def load(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, buffers: Mapping[str, nn.Module]
-) -> Progress:
-    """Put everything back; returns the scalars.
+    folder: Path, model: nn.Module, buffers: Mapping[str, nn.Module], used_rows: Tensor
+) -> tuple[Progress, dict[str, Tensor]]:
+    """Put weights and buffers back.
+
+    Args:
+        used_rows: token ids that the run's questions contain: the rows that moments stand for in checkpoints that do
+            not say so themselves (of accl 0.1 before ``rows.<parameter>``).
+
+    Returns:
+        the scalars, and the optimizer's state by name, with a row for each row of its parameter.
 
     Raises:
-        RunError: the checkpoint is incomplete (only `best` may lack the optimizer), or holds the moments of a word
-            embedding with other rows.
+        RunError: the checkpoint is incomplete; only `best` may lack the optimizer.
     """
     progress = load_progress(folder)
     load_model(folder, model)
@@ -114,23 +127,20 @@ def load(
     for key, module in buffers.items():
         prefix = f"buffer.{key}."
         module.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
-    for name, parameter in model.named_parameters():
-        state = {
-            leaf: tensors[f"{leaf}.{name}"] for leaf in ("step", "exp_avg", "exp_avg_sq") if f"{leaf}.{name}" in tensors
-        }
-        if any(value.dim() and value.shape != parameter.shape for value in state.values()):
-            # Its moments are of the word embedding's used rows, or of all.
-            raise RunError(
-                f"{folder} was made with another train.path: {name} has {len(parameter)} rows here, and not there.",
-                "Set train.path in the run's config.yaml to what it began with (eager, before there was a choice).",
-            )
-        if parameter in optimizer.state:  # an optimizer that has its places already
-            for leaf, value in state.items():
-                optimizer.state[parameter][leaf].copy_(value)
-        elif state:
-            # AdamW's step counter stays where the fused kernel keeps it: beside its parameter.
-            optimizer.state[parameter] = {leaf: value.to(parameter.device) for leaf, value in state.items()}
-    return progress
+    state: dict[str, Tensor] = {}
+    parameters = dict(model.named_parameters())
+    for key, value in tensors.items():
+        kind, _, name = key.partition(".")
+        if kind in ("buffer", "rows") or name not in parameters:
+            continue
+        shape = parameters[name].shape
+        if value.dim() and value.shape != shape:
+            rows = tensors.get(f"rows.{name}", used_rows)
+            if len(rows) != len(value):
+                raise RunError(f"{path} does not fit the data of this run: {key} has {len(value)} rows.")
+            value = torch.zeros(shape).index_copy_(0, rows, value)
+        state[key] = value
+    return progress, state
 
 
 def prune(root: Path, last: str, best: str) -> None:
@@ -145,7 +155,7 @@ def prune(root: Path, last: str, best: str) -> None:
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """safetensors wants dense tensors that share no memory."""
+    """Copy tensors to dense host memory of their own, as safetensors wants them."""
     return {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }

@@ -18,18 +18,23 @@ from accl.errors import DeviceError
 
 @dataclass(frozen=True)
 class Placement:
-    """A device, the autocast type used on it (None: fp32 throughout), and what was changed from the configuration."""
+    """Where a run computes.
+
+    Attributes:
+        autocast: type of the matrix products; None for fp32 throughout.
+        warnings: how this differs from the configuration.
+    """
 
     device: torch.device
     autocast: torch.dtype | None
-    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
 
     def autocasting(self) -> torch.autocast:
-        """A context that computes in the autocast type, or in fp32 throughout."""
+        """Return a context that computes in the autocast type, or in fp32 throughout."""
         return torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None)
 
     def describe(self) -> dict[str, str | int]:
-        """For the provenance."""
+        """Describe the device for the provenance."""
         if self.device.type == "cuda":
             properties = torch.cuda.get_device_properties(self.device)
             return {
@@ -53,37 +58,37 @@ def place(device: str, precision: str) -> Placement:
             "train.device=cuda, and torch sees no NVIDIA GPU.",
             "Use a machine with one, or --profile demo, or --set train.device=cpu.",
         )
-    notes = []
+    warnings = []
     chosen = torch.device("cuda" if has_gpu and device != "cpu" else "cpu")
     if device == "auto" and chosen.type == "cpu":
-        notes.append("train.device=auto: no NVIDIA GPU found, training on the CPU")
+        warnings.append("train.device=auto: no NVIDIA GPU found, training on the CPU")
     autocast: torch.dtype | None = None
     if precision == "bf16":
         if chosen.type == "cuda":
             autocast = torch.bfloat16
         else:
-            notes.append("train.precision=bf16 applies to GPUs only: computing in fp32")
-    return Placement(chosen, autocast, tuple(notes))
+            warnings.append("train.precision=bf16 applies to GPUs only: computing in fp32")
+    return Placement(chosen, autocast, tuple(warnings))
 
 
-def open_early(device: str) -> None:
-    """Begin to open the GPU, if it may be used, in the background: the driver takes seconds, and needs none of the
-    interpreter, which has imports to do meanwhile. After `make_repeatable`."""
+def prewarm_cuda(device: str) -> None:
+    """Initialise CUDA in a background thread, unless ``device`` is ``cpu``: it takes seconds, as imports do, and needs
+    no Python meanwhile. Call `set_determinism` before."""
     if device != "cpu":
-        threading.Thread(target=_open, name="opens the GPU", daemon=True).start()
+        threading.Thread(target=_initialise_cuda, name="prewarm-cuda", daemon=True).start()
 
 
-def _open() -> None:
-    # What goes wrong here goes wrong again where it matters, and is told there.
+def _initialise_cuda() -> None:
+    # An error here comes again at the first real use, and is reported there.
     with suppress(RuntimeError):
         if torch.cuda.is_available():
             square = torch.ones(64, 64, device="cuda")
-            square @ square  # cuBLAS takes a moment of its own
+            square @ square  # loads cuBLAS
 
 
 @dataclass(frozen=True)
 class Labels:
-    """What the loss needs to know of B questions, on the device; see `accl.data.tokens.Batch`."""
+    """Task, right answer and text id of B questions, on the device; see `accl.data.tokens.Batch`."""
 
     task_B: Tensor
     answer_B: Tensor
@@ -92,7 +97,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class DeviceBatch:
-    """A batch on the device; see `accl.data.tokens.Batch`."""
+    """Encoder input and labels of a batch on the device; see `accl.data.tokens.Batch`."""
 
     chunks: list[tuple[Tensor, Tensor]]
     place_N: Tensor
@@ -112,10 +117,10 @@ def to_device(batch: Batch, device: torch.device) -> DeviceBatch:
     )
 
 
-def make_repeatable(seed: int, deterministic: bool) -> dict[str, str | int | bool]:
-    """Seed torch and, if asked, allow deterministic GPU kernels only. Returns the knobs, for the provenance.
+def set_determinism(seed: int, deterministic: bool) -> dict[str, str | int | bool]:
+    """Seed torch and, if asked, allow deterministic GPU kernels only. Return the settings for the provenance.
 
-    Must come before the first use of a GPU: cuBLAS reads its workspace setting once.
+    Call it before the first use of a GPU: cuBLAS reads its workspace setting once.
     """
     torch.manual_seed(seed)
     if deterministic:
@@ -131,14 +136,10 @@ def make_repeatable(seed: int, deterministic: bool) -> dict[str, str | int | boo
 
 
 def seed_step(seed: int, step: int, device: torch.device) -> int:
-    """Make the randomness of a step (dropout) a function of (seed, step): nothing of it needs a checkpoint.
-
-    Returns:
-        the seed that the device's generator was given.
-    """
-    own = (seed * 1_000_003 + step) % 2**63
+    """Seed the device's generator by (seed, step), so that dropout needs nothing in a checkpoint; return its seed."""
+    step_seed = (seed * 1_000_003 + step) % 2**63
     if device.type == "cuda":
-        torch.cuda.default_generators[device.index or 0].manual_seed(own)
+        torch.cuda.default_generators[device.index or 0].manual_seed(step_seed)
     else:
-        torch.default_generator.manual_seed(own)
-    return own
+        torch.default_generator.manual_seed(step_seed)
+    return step_seed

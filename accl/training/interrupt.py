@@ -1,4 +1,4 @@
-"""A wish to stop, from a signal handler to the loop."""
+"""A request to stop, from a signal handler to the training loop."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from dataclasses import dataclass
 
 @dataclass
 class Interrupt:
-    """Set from a signal handler: finish the step, write a checkpoint, leave."""
+    """A request to finish the step, write a checkpoint and end; set by a signal handler."""
 
     asked: bool = False

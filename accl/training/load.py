@@ -8,7 +8,7 @@ import torch
 
 
 class MachineLoad:
-    """Reads GPU and process load. Without an NVIDIA GPU the GPU figures are None."""
+    """Reader of GPU and process load."""
 
     def __init__(self) -> None:
         self._process = psutil.Process()
@@ -24,7 +24,7 @@ class MachineLoad:
             self._handle = None
 
     def read(self) -> tuple[float | None, float | None, float | None, float, float]:
-        """(GPU %, GPU bytes in use, watts, CPU % of one core, resident bytes)."""
+        """Return GPU %, GPU bytes in use, watts, CPU % of one core and resident bytes; None for what is unknown."""
         gpu: tuple[float | None, float | None, float | None] = (None, None, None)
         if self._handle is not None:
             try:

@@ -4,14 +4,59 @@ from __future__ import annotations
 
 import platform
 import sys
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 PACKAGES = ("accl", "torch", "transformers", "tokenizers", "sentencepiece", "numpy", "duckdb", "safetensors")
 
 
+@dataclass(frozen=True)
+class DataProvenance:
+    """Where the questions come from.
+
+    Attributes:
+        fingerprint: hash of all questions. parts: questions of each part of the source. splits: of each split made.
+    """
+
+    source: str
+    revision: str
+    fingerprint: str
+    parts: dict[str, int]
+    splits: dict[str, int]
+
+
+@dataclass(frozen=True)
+class ModelProvenance:
+    """Which network is trained.
+
+    Attributes:
+        parameters: number of them, encoder and heads. tokenizer: fingerprint of the tokenizer.
+    """
+
+    name: str
+    revision: str
+    description: str
+    pretrained: bool
+    parameters: int
+    tokenizer: str
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Data, model and device of a run, as they stand in ``provenance.json``."""
+
+    data: DataProvenance
+    model: ModelProvenance
+    device: dict[str, str | int]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain dictionaries, for ``provenance.json``."""
+        return asdict(self)
+
+
 def environment() -> dict[str, Any]:
-    """Interpreter, operating system and the versions of the packages that numbers depend on."""
+    """Return interpreter, operating system and the versions of the packages that numbers depend on."""
     packages: dict[str, str] = {}
     for name in PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""What the training process says of itself: measurements, state, heartbeat, machine load."""
+"""What the training process reports: measurements, state, heartbeat and the load of the machine."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ SYSTEM_EVERY_S = 2.0
 
 
 class Reporter:
-    """Owns ``state.json`` and ``run.duckdb`` while a run trains.
+    """Writer of ``state.json`` and ``run.duckdb`` while a run trains.
 
-    Everything here returns at once; a background thread writes both about once a second.
+    Methods return at once, and a background thread writes both about once a second.
     """
 
     def __init__(self, run: RunDir) -> None:
@@ -65,17 +65,17 @@ class Reporter:
         self._read_load = read
 
     def phase(self, words: str) -> None:
-        """Say what is being done, at once: phases are few, and the screen should not lag behind them."""
+        """Say in ``state.json`` what is being done, at once: phases are few, and screens should not lag behind."""
         self.update(phase=words)
         self.save()
 
     def update(self, **values: Any) -> None:
-        """Change the state in memory; the heartbeat carries it to disk. Any update is progress."""
+        """Change the state in memory; the heartbeat writes it to disk. Any update counts as progress."""
         with self._lock:
             self._state = self._state.changed(progressed=time.time(), **values)
 
     def latest(self, values: dict[str, float]) -> None:
-        """Newest values of the metrics that tables of runs show."""
+        """Update the newest values of the metrics that tables of runs show."""
         self.update(latest={**self._state.latest, **values})
 
     def save(self) -> None:
@@ -85,13 +85,13 @@ class Reporter:
             write_state(self.run, self._state)
 
     def event(self, level: str, kind: str, message: str) -> None:
-        """Tell something worth knowing, in the database and on the console."""
+        """Record an event in the database and on the console."""
         self.recorder.event(self.seconds, level, kind, message)
         print(f"{level}: {message}", flush=True)  # noqa: T201 - this is the console log
 
     def close(self, state: State, reason: str, exit_code: int) -> None:
         """Record how the run ended. The measurements are on disk before the state says so."""
-        # Of a run that is over before the first figure was due, there is one all the same.
+        # Even a run that ends before the first reading was due has one.
         if self._read_load is not None:
             self.recorder.system(self.seconds, self._read_load())
         self.recorder.close()

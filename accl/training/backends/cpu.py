@@ -1,84 +1,103 @@
-"""The path for DeBERTa-v2 and -v3 on a CPU: the reference, but without padding, and with the encoder run by
-`accl.kernels.cpu.rows`."""
+"""The backend for DeBERTa-v2 and -v3 on a CPU: questions without padding, encoder and update computed in C."""
 
 from __future__ import annotations
 
 import math
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from accl.data.hub import cache_folder
-from accl.data.packed import Packer
-from accl.data.sampler import Draw
-from accl.kernels.cpu.contrast import Contrast
+from accl.data.packed import Packed, Packer
 from accl.kernels.cpu.native import load
 from accl.kernels.cpu.rows import Passage, RowEncoder
-from accl.kernels.cpu.team import Partner, Team
-from accl.kernels.triton.aside import Aside
+from accl.kernels.cpu.team import Team
+from accl.method.model import ModelOutput
 from accl.training.backends.flat_adamw import JoinedAdamW
-from accl.training.backends.heads import Judged, watch
-from accl.training.backends.reference import EagerPath
-from accl.training.device import Labels
-from accl.training.setup import Workbench
+from accl.training.backends.reference import ReferenceBackend
+from accl.training.context import TrainingContext
+from accl.training.device import Labels, seed_step
+from accl.training.optim import learning_rate, set_learning_rate
+from accl.training.step import compute_losses, step_metrics, update_trackers
 
 # Tokens of a batch x weights of a layer for which one thread is enough; measured on up to 16 cores of an Intel Xeon.
-WORTH = 1.6e6
+WORK_PER_THREAD = 1.6e6
 
 
 def useful_threads(tokens: float, weights: int, cores: int) -> int:
-    """How many threads make a step about as short as it gets: the arithmetic of a layer is shared out among them, what
-    each needs for itself is not, and the sum of both is least at the root of their ratio. More only take cores from
-    others: a step of the demo took 7.3 ms with 16 and 7.7 with 12, one of a quarter of its size the same from 6 on.
+    """Return how many threads make a step about as short as it gets.
+
+    A layer's arithmetic is divided among the threads, the overhead of each thread is not; their sum is least at the
+    root of the ratio. More threads only take cores from other processes: a step of the demo took 7.3 ms with 16 threads
+    and 7.7 with 12.
 
     Args:
         tokens: of a batch. weights: in the matrices of a layer.
     """
-    return max(1, min(cores, round(math.sqrt(tokens * weights / WORTH))))
+    return max(1, min(cores, round(math.sqrt(tokens * weights / WORK_PER_THREAD))))
 
 
-class RowsPath(EagerPath):
-    """See `accl.training.backends.reference.EagerPath`. Takes torch's threads over for the whole process."""
+class CpuBackend(ReferenceBackend):
+    """Runs the encoder's own parameters through C; see `accl.training.backends.backend.StepBackend`."""
 
-    name = "rows"
-    _passage: Passage  # of the step that is being taken
+    name = "cpu"
 
-    def __init__(self, bench: Workbench) -> None:
-        self._packer = Packer(bench.assembler)
-        some = bench.positions["train"][:256]
-        tokens = self._packer.pack(some).total / len(some) * bench.config.train.batch_size
-        encoder: Any = bench.model.encoder
+    def __init__(self, context: TrainingContext) -> None:
+        self._packer = Packer(context.assembler)
+        sample = context.positions["train"][:256]
+        tokens = self._packer.pack(sample).total / len(sample) * context.config.train.batch_size
+        encoder: Any = context.model.encoder
         weights = sum(p.numel() for p in encoder.encoder.layer[0].parameters() if p.ndim == 2)
         kernels = load(cache_folder())
-        team = Team(useful_threads(tokens, weights, torch.get_num_threads()), kernels)
-        self._joined = JoinedAdamW(bench.model, bench.config.optim, kernels, team)
-        aside = Aside(bench.placement.device, Partner() if team.size > 1 else None)
-        super().__init__(bench, self._joined, aside, Contrast(kernels))
-        self._encoder = bench.model.encode = RowEncoder(encoder, kernels, team)
-        self._beside = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
-        # Each thread takes whole rows through all layers; torch's own would only take the cores from them.
-        torch.set_num_threads(1)
-        # Rows are cut by length there.
-        bench.assembler.chunk_rows = None
+        threads = Team(useful_threads(tokens, weights, torch.get_num_threads()), kernels)
+        self._adamw = JoinedAdamW(context.model, context.config.optim, kernels, threads)
+        super().__init__(context, self._adamw)
+        self._encoder = RowEncoder(encoder, kernels, threads)
 
-    def _pooled(self, draw: Draw) -> tuple[Tensor, Labels]:
+    def step(self, step: int) -> dict[str, Tensor]:
+        context, config = self.context, self.context.config
+        draw = context.sampler.draw(step, context.curriculum.weights)
         packed = self._packer.pack(draw.questions, draw.option_order)
+        labels = Labels(*map(torch.from_numpy, (packed.task, packed.answer, packed.text)))
+        seed_step(config.train.seed, step, context.placement.device)
+        context.enable_bank(step)
+        set_learning_rate(self.optimizer, learning_rate(config.optim, step, context.total_steps))
+        with _one_torch_thread():
+            encoding = self._encode(packed, learning=True)
+            pooled_ND = encoding.out.requires_grad_()
+            losses = compute_losses(context, pooled_ND, labels)
+            update_trackers(context, losses.output, labels)
+            losses.total.backward()
+            assert pooled_ND.grad is not None
+            encoding.back(pooled_ND.grad)
+            return step_metrics(losses, labels, self._adamw.update()[0])
+
+    @torch.no_grad()
+    def forward(self, questions: NDArray[np.int64]) -> ModelOutput:
+        packed = self._packer.pack(questions)
+        with _one_torch_thread():
+            return self.context.model.heads(self._encode(packed, learning=False).out, torch.from_numpy(packed.task))
+
+    def _encode(self, packed: Packed, learning: bool) -> Passage:
+        """Mean hidden state of every sequence, N x D, in the order of the questions."""
         begin = packed.begin
         source_T = np.repeat(packed.source - begin[:-1], np.diff(begin)) + np.arange(packed.total)
         ids_T = torch.from_numpy(self._packer.tokens[source_T].astype(np.int64))
-        order_N = torch.from_numpy(packed.order)
-        labels = (torch.from_numpy(known) for known in (packed.task, packed.answer, packed.text))
-        self._passage = self._encoder.run(ids_T, np.diff(begin[:: self._packer.segments]), order_N, learning=True)
-        return self._passage.out, Labels(*labels)
+        lengths_N = np.diff(begin[:: self._packer.segments])
+        return self._encoder.run(ids_T, lengths_N, torch.from_numpy(packed.order), learning=learning)
 
-    def _learn(self, pooled_ND: Tensor, judged: Judged) -> tuple[Tensor, Tensor]:
-        # Beside, what nothing in the step waits for: while torch goes back through the heads, a core has nothing to do.
-        watching = self._beside.submit(watch, self.bench, judged)
-        showing = self._beside.submit(judged.figures, judged.backward())
-        self._passage.back(judged.shared_ND.grad)  # type: ignore[arg-type]  # it has one now
-        norm = self._joined.update()
-        watching.result()
-        return showing.result(), norm
+
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """Keep torch to one thread: its own would take the cores from the threads in C."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,6 +1,6 @@
-"""The generic path for other encoders on a GPU: transformers' own layers, the whole step one CUDA graph per length.
+"""The backend for any encoder on a GPU: the reference step, captured as one CUDA graph for each padded length.
 
-Sequences are padded to one of a few lengths, so that shapes come again; a step then costs the host one copy and one
+Sequences are padded to one of a few lengths, so that shapes come again; a step then costs the host a few copies and one
 launch instead of a thousand launches.
 """
 
@@ -11,151 +11,123 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from accl.data.sampler import Draw
-from accl.method.model import ModelOutput
-from accl.training.backends.heads import Judged, judge, open_bank, undone, watch
-from accl.training.backends.reference import EagerPath
-from accl.training.device import Labels, seed_step
-from accl.training.optim import make_optimizer
-from accl.training.setup import Workbench
+from accl.training.backends.backend import UnavailableError
+from accl.training.backends.capture import preserve_state
+from accl.training.backends.reference import ReferenceBackend
+from accl.training.context import TrainingContext
+from accl.training.device import DeviceBatch, Labels, seed_step
+from accl.training.optim import learning_rate, make_optimizer, set_learning_rate
+from accl.training.step import learn
 
 # Sequences are padded to multiples of so many tokens.
-STEP_TOKENS = 64
+LENGTH_MULTIPLE = 64
 
 
 @dataclass(frozen=True)
-class _Inputs:
-    """A padded batch, always at the same place on the device: N x L ids and mask, and labels."""
+class _CapturedStep:
+    """A graph, the padded batch that it reads, and the metrics that it leaves: all at fixed addresses."""
 
-    ids_NL: Tensor
-    mask_NL: Tensor
-    labels: Labels
-
-
-class UncapturableError(Exception):
-    """An encoder does something that a CUDA graph cannot hold, such as looking at values on the host."""
+    graph: torch.cuda.CUDAGraph
+    batch: DeviceBatch
+    names: list[str]
+    values: Tensor
 
 
-class GraphedPath:
-    """Optimizer steps by CUDA graphs; see `accl.training.backends.reference.EagerPath` for what a path does."""
+class CudaGraphBackend(ReferenceBackend):
+    """Replays captured reference steps; see `accl.training.backends.backend.StepBackend`."""
 
-    name = "graphed"
+    name = "cudagraph"
 
-    def __init__(self, bench: Workbench) -> None:
-        self.bench = bench
-        self.optimizer = make_optimizer(bench.model, bench.config.optim, capturable=True)
-        self._eager = EagerPath(bench, self.optimizer)
-        self._rate: Tensor = self.optimizer.param_groups[0]["lr"]
-        self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, _Inputs, Tensor]] = {}
+    def __init__(self, context: TrainingContext) -> None:
+        super().__init__(context, make_optimizer(context.model, context.config.optim, capturable=True))
+        self._captured: dict[int, _CapturedStep] = {}
         self._pool = torch.cuda.graph_pool_handle()
-        self._stream = torch.cuda.Stream(bench.placement.device)  # type: ignore[no-untyped-call]
+        self._stream = torch.cuda.Stream(context.placement.device)
 
-    def warm_up(self, progress: Callable[[int, int], None]) -> None:
-        """Capture every length up to the longest of the training questions; before a checkpoint is loaded.
-
-        Raises:
-            UncapturableError: that is not possible with this encoder.
-        """
-        bench = self.bench
-        generator = torch.cuda.default_generators[bench.placement.device.index or 0]
+    def prepare(self, progress: Callable[[int, int], None]) -> None:
+        """Capture every length up to the longest of the training questions."""
+        context = self.context
+        generator = torch.cuda.default_generators[context.placement.device.index or 0]
         untouched = generator.clone_state()
-        longest = self._length(int(bench.assembler.lengths(bench.positions["train"]).max()))
-        lengths = list(range(longest, 0, -STEP_TOKENS))
+        longest = _padded(int(context.assembler.lengths(context.positions["train"]).max()))
+        lengths = list(range(longest, 0, -LENGTH_MULTIPLE))
         for done, length in enumerate(lengths):
             progress(done, len(lengths))
             try:
-                self._graph(length)
+                self._step_for(length)
             except RuntimeError as error:
                 torch.cuda.synchronize()
-                # A capture that broke off leaves gradients of its own, and a generator that takes itself for captured.
-                bench.model.zero_grad(set_to_none=True)
+                # A broken capture leaves gradients behind, and a generator that takes itself for captured.
+                context.model.zero_grad(set_to_none=True)
                 generator.graphsafe_set_state(untouched)
                 reason = str(error).splitlines()[0]
-                raise UncapturableError(f"the encoder cannot be captured in a CUDA graph ({reason})") from error
+                raise UnavailableError(f"the encoder cannot be captured in a CUDA graph ({reason})") from error
         progress(len(lengths), len(lengths))
         torch.cuda.synchronize()
 
-    def settle(self) -> None:
-        """As in `EagerPath.settle`: nothing."""
+    def step(self, step: int) -> dict[str, Tensor]:
+        context, config = self.context, self.context.config
+        draw = context.sampler.draw(step, context.curriculum.weights)
+        batch = context.assembler.batch(draw.questions, draw.option_order)
+        ((ids, mask),) = batch.chunks
+        captured = self._step_for(_padded(ids.shape[1]))
+        ((ids_NL, mask_NL),) = captured.batch.chunks
+        # After a capture, whose rehearsal draws random numbers.
+        seed_step(config.train.seed, step, context.placement.device)
+        context.enable_bank(step)
+        set_learning_rate(self.optimizer, learning_rate(config.optim, step, context.total_steps))
+        padding = ((0, 0), (0, ids_NL.shape[1] - ids.shape[1]))
+        _copy(ids_NL, np.pad(ids, padding, constant_values=context.assembler.pad_id))
+        _copy(mask_NL, np.pad(mask, padding))
+        labels = captured.batch.labels
+        _copy(labels.task_B, batch.task)
+        _copy(labels.answer_B, batch.answer)
+        _copy(labels.text_B, batch.text)
+        captured.graph.replay()
+        return dict(zip(captured.names, captured.values.clone().unbind(), strict=True))
 
-    def refresh(self) -> None:
-        """Nothing to do: graphs read the weights where they are."""
+    def _step_for(self, length: int) -> _CapturedStep:
+        if length not in self._captured:
+            self._captured[length] = self._capture(self._empty_batch(length))
+        return self._captured[length]
 
-    def step(self, step: int, draw: Draw, rate: float) -> Tensor:
-        """One optimizer step; as in `EagerPath.step`."""
-        batch = self.bench.assembler.batch(draw.questions, draw.option_order)
-        (ids, mask), *_ = batch.chunks
-        graph, inputs, figures = self._graph(self._length(ids.shape[1]))
-        seed_step(self.bench.config.train.seed, step, self.bench.placement.device)
-        open_bank(self.bench, step)
-        self._rate.fill_(rate)
-        for there, here in ((inputs.ids_NL, ids), (inputs.mask_NL, mask)):
-            padding = ((0, 0), (0, there.shape[1] - here.shape[1]))
-            value = self.bench.assembler.pad_id if there is inputs.ids_NL else 0
-            there.copy_(torch.from_numpy(np.pad(here, padding, constant_values=value)), non_blocking=True)
-        labels = inputs.labels
-        for there, here in ((labels.task_B, batch.task), (labels.answer_B, batch.answer), (labels.text_B, batch.text)):
-            there.copy_(torch.from_numpy(here), non_blocking=True)
-        graph.replay()
-        return figures.clone()
+    def _empty_batch(self, length: int) -> DeviceBatch:
+        context, device = self.context, self.context.placement.device
+        questions = context.questions_per_step
+        labels = Labels(*(torch.zeros(questions, dtype=torch.long, device=device) for _ in range(3)))
+        sequences = questions * context.model.sequences_per_question
+        ids_NL = torch.full((sequences, length), context.assembler.pad_id, device=device)
+        return DeviceBatch([(ids_NL, torch.ones_like(ids_NL))], torch.arange(sequences, device=device), labels)
 
-    def forward(self, questions: NDArray[np.int64]) -> ModelOutput:
-        """As in `EagerPath.forward`."""
-        return self._eager.forward(questions)
-
-    def _length(self, tokens: int) -> int:
-        return -(-tokens // STEP_TOKENS) * STEP_TOKENS
-
-    def _graph(self, length: int) -> tuple[torch.cuda.CUDAGraph, _Inputs, Tensor]:
-        if length not in self._graphs:
-            self._graphs[length] = self._capture(length)
-        return self._graphs[length]
-
-    def _gradients(self, inputs: _Inputs) -> tuple[Judged, Tensor]:
-        bench = self.bench
-        with bench.placement.autocasting():
-            pooled_ND = bench.model.pool(inputs.ids_NL, inputs.mask_NL)
-        judged = judge(bench, pooled_ND, inputs.labels)
-        norms = judged.backward()
-        torch.autograd.backward(pooled_ND, judged.shared_ND.grad)
-        return judged, norms
-
-    def _capture(self, length: int) -> tuple[torch.cuda.CUDAGraph, _Inputs, Tensor]:
-        bench, device = self.bench, self.bench.placement.device
-        size = bench.config.train.batch_size + bench.sampler.auxiliary_questions
-        rows = size * bench.model.sequences_per_question
-        labels = Labels(*(torch.zeros(size, dtype=torch.long, device=device) for _ in range(3)))
-        ids_NL = torch.full((rows, length), bench.assembler.pad_id, device=device)
-        inputs = _Inputs(ids_NL, torch.ones_like(ids_NL), labels)
-        parameters = list(bench.model.parameters())
-        if not self._graphs:
-            # Libraries prepare themselves at their first use, which must not be a captured one. At rate 0, with
-            # gradients of 0, the update changes nothing, and leaves moments of 0 behind.
-            self._rate.zero_()
-            with undone(bench):
-                # What is to be undone is copied before, and put back after, all that happens on the other stream.
-                self._stream.wait_stream(torch.cuda.current_stream())
-                with torch.cuda.stream(self._stream):
-                    judged, norms = self._gradients(inputs)
-                    watch(bench, judged)
-                    judged.figures(norms)
-                    for parameter in parameters:
-                        if parameter.grad is not None:
-                            parameter.grad.zero_()
-                    self.optimizer.step()
-                torch.cuda.current_stream().wait_stream(self._stream)
-            for state in self.optimizer.state.values():
-                state["step"].zero_()
-        self.optimizer.zero_grad(set_to_none=True)
+    def _capture(self, batch: DeviceBatch) -> _CapturedStep:
+        if not self._captured:
+            self._rehearse(batch)
         graph = torch.cuda.CUDAGraph()
+        # Other threads may go on meanwhile.
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-            judged, norms = self._gradients(inputs)
-            norm = nn.utils.clip_grad_norm_(parameters, bench.config.optim.max_grad_norm)
-            self.optimizer.step()
-            watch(bench, judged)
-            out = torch.cat([judged.figures(norms), norm.detach().float().reshape(1)])
-        self.optimizer.zero_grad(set_to_none=True)
-        return graph, inputs, out
+            metrics = learn(self.context, self.optimizer, batch)
+            values = torch.stack(list(metrics.values()))
+        return _CapturedStep(graph, batch, list(metrics), values)
+
+    def _rehearse(self, batch: DeviceBatch) -> None:
+        """Take a step without effect: libraries prepare themselves at their first use, which must not be captured."""
+        set_learning_rate(self.optimizer, 0.0)
+        with preserve_state(self.context):
+            self._stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self._stream):
+                learn(self.context, self.optimizer, batch)
+                # At rate 0 the weights stay; the moments must not.
+                for state in self.optimizer.state.values():
+                    for value in state.values():
+                        value.zero_()
+            torch.cuda.current_stream().wait_stream(self._stream)
+
+
+def _padded(tokens: int) -> int:
+    return -(-tokens // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+
+
+def _copy(target: Tensor, array: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> None:
+    target.copy_(torch.from_numpy(array), non_blocking=True)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from accl.config import Optim
 from accl.kernels.cpu.native import pointer
 from accl.kernels.cpu.team import Team
-from accl.training.optim import groups
+from accl.training.optim import parameter_groups
 
 # Elements that a parameter begins at a multiple of: 64 bytes, as memory of its own does. The last bits of a matrix
 # product may depend on that, and those of a resumed run are to be the same.
@@ -42,7 +42,7 @@ class JoinedAdamW(torch.optim.Optimizer):
     """
 
     def __init__(self, model: nn.Module, config: Optim, kernels: ctypes.CDLL, team: Team) -> None:
-        super().__init__(groups(model, config), {"lr": config.lr, "betas": (0.9, 0.999), "eps": 1e-8})
+        super().__init__(parameter_groups(model, config), {"lr": config.lr, "betas": (0.9, 0.999), "eps": 1e-8})
         self._max_norm = config.max_grad_norm
         self._kernels, self._team = kernels, team
         self._flats = [torch.empty(0)] * 4  # values, gradients, first and second moments

@@ -57,5 +57,5 @@ class Inputs:
         here[at + 1 :].view(torch.float64)[:] = torch.tensor(rates, dtype=torch.float64)
         self._there.copy_(here, non_blocking=True)
         if self.device.type == "cuda":
-            copied = self._copied[slot] = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            copied = self._copied[slot] = torch.cuda.Event()
             copied.record()

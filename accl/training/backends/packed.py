@@ -87,8 +87,8 @@ class FastPath:
         self._graphs: dict[Size, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
         self._pool = torch.cuda.graph_pool_handle()
         # What nothing waits for gives way to the rest.
-        self._main = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
-        self._side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._main = torch.cuda.Stream(device, priority=-1)
+        self._side = torch.cuda.Stream(device)
         # Once for all graphs: torch has few streams, and cuBLAS keeps memory for each that it has seen.
         self._aside = Aside(device)
         self._overdue = Overdue(self._adamw, flat, encoder.config.num_hidden_layers, self._side)

@@ -1,86 +1,61 @@
-"""Which way a run computes its steps, and why not a faster one."""
+"""Which backend computes the steps of a run, and why not a faster one."""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from typing import Any, Protocol
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from typing import Any
 
 from accl.data import hub
-from accl.data.sampler import Draw
 from accl.errors import ConfigError
 from accl.kernels.cpu import native, rows
-from accl.method.model import ModelOutput
-from accl.training.backends.cpu import RowsPath
-from accl.training.backends.cudagraph import GraphedPath, UncapturableError
-from accl.training.backends.reference import EagerPath
-from accl.training.setup import Workbench
-
-NO_GPU = "it needs an NVIDIA GPU"
+from accl.training.backends.backend import StepBackend, UnavailableError
+from accl.training.backends.cpu import CpuBackend
+from accl.training.backends.cudagraph import CudaGraphBackend
+from accl.training.backends.reference import ReferenceBackend
+from accl.training.context import TrainingContext
 
 
-class StepPath(Protocol):
-    """A way to compute optimizer steps; `EagerPath` documents each member."""
-
-    name: str
-    optimizer: torch.optim.Optimizer
-
-    def warm_up(self, progress: Callable[[int, int], None]) -> None: ...
-
-    def settle(self) -> None: ...
-
-    def refresh(self) -> None: ...
-
-    def step(self, step: int, draw: Draw, rate: float) -> Tensor: ...
-
-    def forward(self, questions: NDArray[np.int64]) -> ModelOutput: ...
-
-
-def choose(bench: Workbench, progress: Callable[[int, int], None]) -> tuple[StepPath, str]:
-    """The path that ``train.path`` names, or the fastest that can be taken, warmed up; and why not a faster one.
+def select_backend(context: TrainingContext, progress: Callable[[int, int], None]) -> tuple[StepBackend, str]:
+    """Return the backend that ``train.backend`` names, or the fastest one available, prepared; and why not a faster.
 
     Args:
-        progress: told how much of how much of the warm-up is done.
+        progress: called with how many parts of the preparation are done, and how many there are.
 
     Raises:
-        ConfigError: the path named cannot be taken.
+        ConfigError: the named backend is not available.
     """
-    wanted = bench.config.train.path
-    why: list[str] = []
+    wanted = context.config.train.backend
+    reasons: list[str] = []
     # A captured step keeps the mode that it was captured in, and transformers loads encoders with dropout off.
-    bench.model.train()
-    for name, (obstacle, make) in PATHS.items():
+    context.model.train()
+    for name, (unavailable_reason, make) in BACKENDS.items():
         if wanted not in ("auto", name):
             continue
-        reason = obstacle(bench)
+        reason = unavailable_reason(context)
         if reason is None:
             try:
-                path = make(bench)
-                path.warm_up(progress)
-            except UncapturableError as error:
+                backend = make(context)
+                backend.prepare(progress)
+            except UnavailableError as error:
                 reason = str(error)
             else:
-                return path, "as asked for by train.path" if wanted != "auto" else "; ".join(why)
+                return backend, "as asked for by train.backend" if wanted != "auto" else "; ".join(reasons)
         if wanted != "auto":
-            raise ConfigError(f"train.path={wanted} cannot be taken: {reason}.", "Try: --set train.path=auto")
-        why.append(f"not {name}: {reason}")
-    raise AssertionError("eager is always there")
+            raise ConfigError(f"train.backend={wanted} is not available: {reason}.", "Try: --set train.backend=auto")
+        reasons.append(f"not {name}: {reason}")
+    raise AssertionError("the reference is always available")
 
 
-def _fast(bench: Workbench) -> StepPath:
-    from accl.training.backends.packed import FastPath
+def _make_packed(context: TrainingContext) -> StepBackend:
+    from accl.training.backends.packed import PackedBackend  # imports Triton
 
-    return FastPath(bench)
+    return PackedBackend(context)
 
 
-def _why_not_fast(bench: Workbench) -> str | None:
-    config: Any = bench.model.encoder.config
-    if (reason := _why_not_graphed(bench)) is not None:
+def _packed_unavailable(context: TrainingContext) -> str | None:
+    config: Any = context.model.encoder.config
+    if (reason := _cudagraph_unavailable(context)) is not None:
         return reason
     if config.model_type != "deberta-v2":
         return f"its layers are DeBERTa-v2's and -v3's, and the encoder is {config.model_type}"
@@ -92,22 +67,22 @@ def _why_not_fast(bench: Workbench) -> str | None:
     return unsupported(config)
 
 
-def _why_not_graphed(bench: Workbench) -> str | None:
-    if bench.placement.device.type != "cuda":
-        return NO_GPU
-    return "train.deterministic=true holds for the reference only" if bench.config.train.deterministic else None
+def _cudagraph_unavailable(context: TrainingContext) -> str | None:
+    if context.placement.device.type != "cuda":
+        return "it needs an NVIDIA GPU"
+    return "train.deterministic=true holds for the reference only" if context.config.train.deterministic else None
 
 
-def _why_not_rows(bench: Workbench) -> str | None:
-    if bench.placement.device.type != "cpu":
+def _cpu_unavailable(context: TrainingContext) -> str | None:
+    if context.placement.device.type != "cpu":
         return "it is for the CPU"
-    return rows.unsupported(bench.model.encoder.config) or native.obstacle(hub.cache_folder())
+    return rows.unsupported(context.model.encoder.config) or native.obstacle(hub.cache_folder())
 
 
-# Fastest first: why each cannot be taken (None: it can), and how it is made.
-PATHS: dict[str, tuple[Callable[[Workbench], str | None], Callable[[Workbench], StepPath]]] = {
-    "fast": (_why_not_fast, _fast),
-    "graphed": (_why_not_graphed, GraphedPath),
-    "rows": (_why_not_rows, RowsPath),
-    "eager": (lambda _: None, EagerPath),
+# Fastest first: why each is not available (None: it is), and how it is made.
+BACKENDS: dict[str, tuple[Callable[[TrainingContext], str | None], Callable[[TrainingContext], StepBackend]]] = {
+    "packed": (_packed_unavailable, _make_packed),
+    "cudagraph": (_cudagraph_unavailable, CudaGraphBackend),
+    "cpu": (_cpu_unavailable, CpuBackend),
+    "reference": (lambda _: None, ReferenceBackend),
 }

@@ -1,0 +1,86 @@
+"""What a run records of its evaluations and of its curriculum."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from accl.store.writer import Recorder
+from accl.training.context import TrainingContext
+from accl.training.evaluate import Evaluated
+from accl.training.report import Reporter
+
+
+def record_evaluation(context: TrainingContext, reporter: Reporter, step: int, split: str, result: Evaluated) -> None:
+    """Record the metrics of an evaluated split, overall and by task, and print them on the console."""
+    recorder = reporter.recorder
+    recorder.evaluation(
+        step,
+        split,
+        len(result.gold),
+        result.loss,
+        result.accuracy,
+        result.macro_accuracy,
+        result.ece,
+        result.brier,
+    )
+    recorder.task_evaluations((step, split, task, n, correct) for task, n, correct in result.per_task())
+    recorder.metrics(
+        step,
+        step / context.steps_per_epoch,
+        reporter.seconds,
+        {
+            f"{split}/loss": result.loss,
+            f"{split}/accuracy": result.accuracy,
+            **{f"{split}/{name}": share for name, share in result.letter_shares().items()},
+        },
+    )
+    reporter.latest({f"{split}/accuracy": result.accuracy})
+    print(f"step {step}: {split} accuracy {result.accuracy:.4f}, loss {result.loss:.4f}", flush=True)  # noqa: T201
+
+
+def record_test(context: TrainingContext, reporter: Reporter, step: int, result: Evaluated) -> None:
+    """Record the test: its metrics, every answer for paired tests, and the confusion of its embeddings."""
+    record_evaluation(context, reporter, step, "test", result)
+    recorder = reporter.recorder
+    recorder.predictions(
+        ("test", context.questions[q].id, int(task), int(gold), int(guess), [round(float(p), 6) for p in row])
+        for q, task, gold, guess, row in zip(
+            result.questions, result.task, result.gold, result.predicted, result.probabilities, strict=True
+        )
+    )
+    for kind, values_KK, counts_KK in (
+        ("similarity/test", result.similarity, result.pairs),
+        ("prototype/test", result.prototype, result.assigned),
+    ):
+        recorder.confusion(step, kind, values_KK.ravel().tolist(), counts_KK.ravel().tolist())
+
+
+def record_speed(
+    context: TrainingContext, recorder: Recorder, step: int, training_seconds: float, tested_step: int
+) -> None:
+    """Record how long training took, and the GPU memory that it needed."""
+    if context.placement.device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(context.placement.device)
+        recorder.meta({"peak_gpu_memory_bytes": str(peak)})
+    trained = step * context.config.train.batch_size
+    recorder.meta(
+        {
+            "training_seconds": f"{training_seconds:.3f}",
+            "milliseconds_per_step": f"{1000 * training_seconds / step:.3f}",
+            "questions_per_second": f"{trained / max(training_seconds, 1e-9):.3f}",
+            "tested_step": str(tested_step),
+        }
+    )
+
+
+def record_curriculum(context: TrainingContext, reporter: Reporter, step: int) -> None:
+    """Record the task weights in force after ``step``, and exp of their entropy: how many tasks they amount to."""
+    curriculum, recorder = context.curriculum, reporter.recorder
+    weights = curriculum.weights
+    recorder.curriculum(step, curriculum.name(step), weights.tolist(), context.sampler.drawn.tolist())
+    entropy = -sum(p * math.log(p) for p in weights.tolist() if p > 0)
+    recorder.metrics(
+        step, step / context.steps_per_epoch, reporter.seconds, {"curriculum/effective_tasks": math.exp(entropy)}
+    )

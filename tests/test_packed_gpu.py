@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from accl.training.backends.heads import judge, open_bank, watch
+from accl.training.objective import FIGURES
 from torch import Tensor
 from workbenches import (
     DEVICE_NAME,
@@ -26,11 +28,9 @@ from accl.config import resolve
 from accl.data.sampler import Draw
 from accl.kernels.triton.vocabulary import CompactEmbedding
 from accl.training import checkpoint
-from accl.training.backends.heads import judge, open_bank, watch
 from accl.training.backends.reference import EagerPath
 from accl.training.checkpoint import Progress
 from accl.training.device import seed_step, to_device
-from accl.training.objective import FIGURES
 from accl.training.setup import Workbench, build
 
 if TYPE_CHECKING:

@@ -21,9 +21,8 @@ from accl.errors import ConfigError
 
 RANDOM = "random:"
 
-# Published configuration of microsoft/deberta-v3-base.
-_V3_BASE: dict[str, Any] = {
-    "vocab_size": 128100,
+# What DeBERTa-v3-base and RoBERTa-base have in common.
+_BASE: dict[str, Any] = {
     "hidden_size": 768,
     "num_hidden_layers": 12,
     "num_attention_heads": 12,
@@ -32,6 +31,12 @@ _V3_BASE: dict[str, Any] = {
     "hidden_dropout_prob": 0.1,
     "attention_probs_dropout_prob": 0.1,
     "initializer_range": 0.02,
+    "pad_token_id": 0,
+}
+# Published configuration of microsoft/deberta-v3-base.
+_V3_BASE: dict[str, Any] = _BASE | {
+    "model_type": "deberta-v2",
+    "vocab_size": 128100,
     "layer_norm_eps": 1e-7,
     "max_position_embeddings": 512,
     "position_buckets": 256,
@@ -42,10 +47,8 @@ _V3_BASE: dict[str, Any] = {
     "pos_att_type": ["p2c", "c2p"],
     "position_biased_input": False,
     "type_vocab_size": 0,
-    "pad_token_id": 0,
 }
-
-# What can be started from scratch, as random:<name>: DeBERTa-v2 in transformers' words where no model_type is given.
+# Configurations that can be started from scratch as random:<name>, in transformers' words.
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "tiny": _V3_BASE
     | {
@@ -60,21 +63,13 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "deberta-v3-base": _V3_BASE,
     # FacebookAI/roberta-base as published, but for padding: 0 as in a tokenizer trained for it, not 1. Positions count
     # from the row after that, so 512 tokens need one row less.
-    "roberta-base": {
+    "roberta-base": _BASE
+    | {
         "model_type": "roberta",
         "vocab_size": 50265,
-        "hidden_size": 768,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "intermediate_size": 3072,
-        "hidden_act": "gelu",
-        "hidden_dropout_prob": 0.1,
-        "attention_probs_dropout_prob": 0.1,
-        "initializer_range": 0.02,
         "layer_norm_eps": 1e-5,
         "max_position_embeddings": 513,
         "type_vocab_size": 1,
-        "pad_token_id": 0,
     },
 }
 
@@ -87,7 +82,7 @@ class Encoder:
         module: takes ``input_ids`` and ``attention_mask``, both B x L; gives ``last_hidden_state``, B x L x D. fp32.
         hidden_size: D.
         description: architecture and size in words.
-        pretrained: whether its weights were learnt before.
+        pretrained: whether its weights come from a file.
         max_length: the longest input in tokens; None: relative positions, no limit.
     """
 
@@ -99,7 +94,7 @@ class Encoder:
 
 
 def load_encoder(name: str, revision: str, vocab_size: int | None = None) -> Encoder:
-    """The encoder of that name, with fp32 weights.
+    """Load or make the encoder of that name, with fp32 weights.
 
     Args:
         name: a Hub id, a local folder, or ``random:<architecture>`` with one of ``ARCHITECTURES``.
@@ -117,7 +112,7 @@ def load_encoder(name: str, revision: str, vocab_size: int | None = None) -> Enc
 
 
 def resolve_model_folder(name: str, revision: str) -> Path:
-    """The folder with config, tokenizer files and weights of a model.
+    """Return the folder with config, tokenizer files and weights of a model.
 
     A Hub model that has no safetensors is converted once, to fp32 ``model.safetensors`` in accl's cache, and read
     from there ever after.
@@ -141,11 +136,11 @@ def resolve_model_folder(name: str, revision: str) -> Path:
 
 
 def _convert(snapshot: Path, target: Path) -> None:
-    """Write the snapshot with its pickled weights as fp32 safetensors, aside and then renamed."""
+    """Write a snapshot's pickled weights as fp32 safetensors, under a temporary name that is then renamed."""
     from safetensors.torch import save_file
 
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         source = snapshot / "pytorch_model.bin"
         # weights_only: a pickle from the network must not run code.
@@ -158,18 +153,18 @@ def _convert(snapshot: Path, target: Path) -> None:
             key: (value.float() if value.is_floating_point() else value).clone().contiguous()
             for key, value in state.items()
         }
-        save_file(single, aside / "model.safetensors", metadata={"format": "pt"})
+        save_file(single, partial / "model.safetensors", metadata={"format": "pt"})
         for path in snapshot.iterdir():
             if path.is_file() and path.name not in hub.WEIGHTS:
-                shutil.copyfile(path, aside / path.name)
-        aside.chmod(0o755)  # mkdtemp's is private
+                shutil.copyfile(path, partial / path.name)
+        partial.chmod(0o755)  # mkdtemp's is private
         try:
-            aside.rename(target)
+            partial.rename(target)
         except OSError:
             if not (target / "model.safetensors").is_file():  # another process was not faster: a real failure
                 raise
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _from_scratch(architecture: str, vocab_size: int | None) -> Encoder:
@@ -185,7 +180,7 @@ def _from_scratch(architecture: str, vocab_size: int | None) -> Encoder:
         values["vocab_size"] = vocab_size
     elif vocab_size is not None and vocab_size > values["vocab_size"]:
         raise ValueError(f"{vocab_size} tokens do not fit {RANDOM}{architecture}'s {values['vocab_size']}")
-    config = AutoConfig.for_model(values.pop("model_type", "deberta-v2"), **values)
+    config = AutoConfig.for_model(values.pop("model_type"), **values)
     module = AutoModel.from_config(config, **_without_pooler(type(config))).float()
     return _described(module, f"{RANDOM}{architecture}", pretrained=False)
 
@@ -219,8 +214,8 @@ def _from_folder(folder: Path, name: str) -> Encoder:
 
 
 def _without_pooler(config: type) -> dict[str, bool]:
-    """What to tell an encoder with that configuration: the head pools by itself, and an unused pooler would only be
-    weights that never learn."""
+    """Return the argument that leaves the pooler out, where an encoder takes one: the head pools by itself, and an
+    unused pooler would be weights that never learn."""
     from transformers import MODEL_MAPPING
 
     accepted = inspect.signature(MODEL_MAPPING[config].__init__).parameters
@@ -241,7 +236,7 @@ def _described(module: nn.Module, name: str, pretrained: bool) -> Encoder:
 
 
 def _longest_input(module: nn.Module) -> int | None:
-    """Rows of the absolute position table less those before the first token; None without such a table."""
+    """Return the rows of the absolute position table from the first token on; None without such a table."""
     table = next((m for n, m in module.named_modules() if n.endswith("embeddings.position_embeddings")), None)
     if not isinstance(table, nn.Embedding):
         return None
@@ -252,7 +247,7 @@ def _longest_input(module: nn.Module) -> int | None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Reports and progress bars of loading would only repeat what is checked here."""
+    """Silence the reports and progress bars of loading, which would repeat what is checked here."""
     from transformers.utils import logging
 
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -28,10 +28,11 @@ from tui.screens.run import PANES, RunScreen
 from tui.screens.runs import RunsScreen
 from tui.widgets.bars import Bars
 from tui.widgets.charts import Charts
-from tui.widgets.drawn import Drawn
-from tui.widgets.frame import KeyBar, Log, Text
 from tui.widgets.heatmap import Heatmap
+from tui.widgets.keybar import KeyBar
+from tui.widgets.strip import StripWidget
 from tui.widgets.table import Table
+from tui.widgets.text import Log, Text
 
 SIZES = [(20, 5), (80, 24), (200, 60)]
 TICK = 0.05
@@ -51,8 +52,8 @@ async def until(pilot: Pilot[None], condition: Callable[[], bool]) -> None:
 
 def on_screen(pilot: Pilot[None]) -> str:
     """Everything that the top screen shows, as text."""
-    found = pilot.app.screen.query(Drawn)
-    return "\n".join("\n".join(w.shown) for w in found if w.display and _shown(w))
+    found = pilot.app.screen.query(StripWidget)
+    return "\n".join("\n".join(w.text_lines) for w in found if w.display and _shown(w))
 
 
 def _shown(widget: Widget) -> bool:
@@ -66,7 +67,7 @@ def runs_screen(pilot: Pilot[None]) -> RunsScreen:
 
 async def opened(pilot: Pilot[None]) -> RunScreen:
     """The newest run, opened and read."""
-    await until(pilot, lambda: bool(runs_screen(pilot).lines))
+    await until(pilot, lambda: bool(runs_screen(pilot).summaries))
     await pilot.press("enter")
     await until(pilot, lambda: isinstance(pilot.app.screen, RunScreen) and pilot.app.screen.view is not None)
     assert isinstance(pilot.app.screen, RunScreen)
@@ -108,13 +109,13 @@ async def test_the_newest_run_is_on_top_and_a_new_one_appears_by_itself(tmp_path
     finished_run(tmp_path, "baseline", started=time.time() - 900)
     app = AcclApp(tmp_path, interval=TICK)
     async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: len(runs_screen(pilot).lines) == 1)
+        await until(pilot, lambda: len(runs_screen(pilot).summaries) == 1)
         newest = running_run(tmp_path, "full")
-        await until(pilot, lambda: len(runs_screen(pilot).lines) == 2)
+        await until(pilot, lambda: len(runs_screen(pilot).summaries) == 2)
         table = app.screen.query_one(Table)
         assert table.rows[0].key == newest.id
-        assert "▶ running" in table.shown[1]
-        assert "80/200" in table.shown[1]
+        assert "▶ running" in table.text_lines[1]
+        assert "80/200" in table.text_lines[1]
         assert table.key != newest.id, "the cursor stays on its run"
 
 
@@ -122,8 +123,8 @@ async def test_the_essentials_of_a_run_fit_into_eighty_columns(tmp_path: Path) -
     finished_run(tmp_path, "contrastive", steps=12000, curves=False)
     app = AcclApp(tmp_path, interval=TICK)
     async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: bool(runs_screen(pilot).lines))
-        head, row = app.screen.query_one(Table).shown[:2]
+        await until(pilot, lambda: bool(runs_screen(pilot).summaries))
+        head, row = app.screen.query_one(Table).text_lines[:2]
         for word in ("state", "recipe", "seed", "step", "loss", "val", "test"):
             assert word in head
         for word in ("✓ finished", "contrastive", "42", "12,000/12,000", "%"):
@@ -135,7 +136,7 @@ async def test_a_killed_process_shows_as_crashed_with_its_reason(tmp_path: Path)
     app = AcclApp(tmp_path, interval=TICK)
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "☠ crashed" in on_screen(pilot))
-        assert "device-side assert" in "\n".join(app.screen.query_one("#detail", Text).shown)
+        assert "device-side assert" in "\n".join(app.screen.query_one("#detail", Text).text_lines)
 
 
 async def test_the_table_parses_a_state_file_again_only_when_it_was_replaced(
@@ -152,10 +153,10 @@ async def test_the_table_parses_a_state_file_again_only_when_it_was_replaced(
     app = AcclApp(tmp_path, interval=TICK)
     async with app.run_test(size=(80, 24)) as pilot:
         screen = runs_screen(pilot)
-        looks: list[int] = []
-        take = screen.take
-        monkeypatch.setattr(screen, "take", lambda found: (looks.append(1), take(found)))
-        await until(pilot, lambda: len(looks) > 3)
+        updates: list[int] = []
+        update_view = screen.update_view
+        monkeypatch.setattr(screen, "update_view", lambda view: (updates.append(1), update_view(view)))
+        await until(pilot, lambda: len(updates) > 3)
         assert len(reads) == 1
         write_state(run, read_state(run).changed(step=123))
         await until(pilot, lambda: "123/200" in on_screen(pilot))
@@ -167,7 +168,7 @@ async def test_the_filter_keeps_runs_that_contain_all_words(tmp_path: Path) -> N
     finished_run(tmp_path, "full", seed=43)
     app = AcclApp(tmp_path, interval=TICK)
     async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: len(runs_screen(pilot).lines) == 2)
+        await until(pilot, lambda: len(runs_screen(pilot).summaries) == 2)
         await pilot.press("f", *"full s43", "enter")
         await until(pilot, lambda: len(app.screen.query_one(Table).rows) == 1)
         assert "1 shown" in on_screen(pilot)
@@ -181,7 +182,7 @@ async def test_stop_asks_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(process, "stop", lambda run: stopped.append(run.id))
     app = AcclApp(tmp_path, interval=TICK)
     async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: bool(runs_screen(pilot).lines))
+        await until(pilot, lambda: bool(runs_screen(pilot).summaries))
         await pilot.press("t")
         await until(pilot, lambda: isinstance(app.screen, ConfirmScreen))
         assert run.id in on_screen(pilot)
@@ -205,7 +206,7 @@ async def test_a_stop_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.Mo
     said: list[str] = []
     monkeypatch.setattr(app, "notify", lambda message, **_: said.append(message))
     async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: bool(runs_screen(pilot).lines))
+        await until(pilot, lambda: bool(runs_screen(pilot).summaries))
         await pilot.press("t")
         await until(pilot, lambda: isinstance(app.screen, ConfirmScreen))
         await pilot.press("y")
@@ -217,7 +218,7 @@ async def test_a_finished_run_is_not_stopped(tmp_path: Path) -> None:
     finished_run(tmp_path)
     app = AcclApp(tmp_path, interval=TICK)
     async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: bool(runs_screen(pilot).lines))
+        await until(pilot, lambda: bool(runs_screen(pilot).summaries))
         await pilot.press("t")
         await pilot.pause()
         assert isinstance(app.screen, RunsScreen)
@@ -253,13 +254,13 @@ async def test_axis_smoothing_and_scale_change_what_is_drawn(tmp_path: Path) -> 
         assert chart.lines[0].x[-1] == pytest.approx(3.0)
         await pilot.press("x")
         assert chart.lines[0].x[-1] == pytest.approx(10.0)
-        assert all(tick in chart.shown[-1] for tick in ("2.5 s", "5.0 s", "7.5 s"))
+        assert all(tick in chart.text_lines[-1] for tick in ("2.5 s", "5.0 s", "7.5 s"))
         await pilot.press("s", "s")
         assert chart.lines[0].raw is None
         assert np.abs(np.diff(chart.lines[0].y)).mean() > np.abs(np.diff(smoothed)).mean()
         await pilot.press("y")
-        assert chart.logarithmic
-        assert "log" in chart.shown[0]
+        assert chart.log_scale
+        assert "log" in chart.text_lines[0]
 
 
 async def test_validation_accuracy_is_shown_with_both_floors(tmp_path: Path) -> None:
@@ -269,7 +270,7 @@ async def test_validation_accuracy_is_shown_with_both_floors(tmp_path: Path) -> 
         screen = await opened(pilot)
         chart = screen.query_one(Charts).charts["validation accuracy"]
         await until(pilot, lambda: bool(chart.lines))
-        text = "\n".join(chart.shown)
+        text = "\n".join(chart.text_lines)
         assert "majority letter 27.8 %" in text
         assert "longest option 26.2 %" in text
         assert "accuracy 75.0 %" in text
@@ -303,13 +304,13 @@ async def test_task_weights_are_sorted_and_compared_with_uniform(tmp_path: Path)
         await until(pilot, lambda: len(bars.bars) == 57)
         assert bars.bars[0].name == ALL_TASKS[-1][0]
         assert bars.bars[0].drawn == 56
-        assert bars.mark == pytest.approx(1 / 57)
-        assert "▾ uniform" in bars.shown[0]
-        assert ALL_TASKS[-1][0] in bars.shown[1]
-        assert "×1.97" in bars.shown[1]
+        assert bars.uniform == pytest.approx(1 / 57)
+        assert "▾ uniform" in bars.text_lines[0]
+        assert ALL_TASKS[-1][0] in bars.text_lines[1]
+        assert "×1.97" in bars.text_lines[1]
         assert "policy confusion" in on_screen(pilot)
         await pilot.press("end")
-        assert ALL_TASKS[0][0] in bars.shown[-1]
+        assert ALL_TASKS[0][0] in bars.text_lines[-1]
         await pilot.press("o", "o", "home")
         assert bars.bars[0].name == min(name for name, _, _ in ALL_TASKS)
 
@@ -329,14 +330,14 @@ async def test_the_cursor_names_its_pair_and_value(tmp_path: Path, size: tuple[i
         screen = await opened(pilot)
         await pilot.press("3")
         pane = screen.query_one(ConfusionPane)
-        await until(pilot, lambda: len(pane.sequence) == 57)
+        await until(pilot, lambda: len(pane.task_order) == 57)
         assert "training stream" in on_screen(pilot)
         await pilot.press("down", "down", "l", "right", "j")
         a, b = pane.pair
-        assert (a, b) == (pane.sequence[3], pane.sequence[3])
+        assert (a, b) == (pane.task_order[3], pane.task_order[3])
         await pilot.press("l", "l")
         a, b = pane.pair
-        text = "\n".join(screen.query_one("#pair", Text).shown)
+        text = "\n".join(screen.query_one("#pair", Text).text_lines)
         assert ALL_TASKS[a][0] in text
         assert ALL_TASKS[b][0] in text
         assert f"{matrix[a, b]:#.3g}" in text
@@ -346,7 +347,7 @@ async def test_the_cursor_names_its_pair_and_value(tmp_path: Path, size: tuple[i
         # The order changes, the pair does not.
         await pilot.press("o")
         assert pane.pair == (a, b)
-        assert pane.sequence == sorted(range(57), key=lambda i: ALL_TASKS[i][0])
+        assert pane.task_order == sorted(range(57), key=lambda i: ALL_TASKS[i][0])
         grid = screen.query_one(Heatmap)
         grid.move_to(0, 5)
         await until(pilot, lambda: "never seen together" in on_screen(pilot))
@@ -369,7 +370,7 @@ async def test_the_list_of_pairs_moves_the_cursor(tmp_path: Path) -> None:
         assert pane.ranking[:2] == [(7, 30), (2, 3)], "a symmetric pair stands once"
         await pilot.press("tab", "enter")
         await until(pilot, lambda: pane.pair == (7, 30))
-        assert "1 of 1,596" in "\n".join(screen.query_one("#pair", Text).shown)
+        assert "1 of 1,596" in "\n".join(screen.query_one("#pair", Text).text_lines)
         assert screen.query_one(Heatmap).has_focus
 
 
@@ -397,8 +398,8 @@ async def test_the_scale_leaves_the_diagonal_out(tmp_path: Path) -> None:
         for zoom in ("small", "medium", "numbers"):
             await pilot.press("z")
             assert grid.zoom == zoom
-            assert len(grid.shown) == grid.size.height
-        assert f"{off.max():#.3g}"[:4] in "\n".join(grid.shown)
+            assert len(grid.text_lines) == grid.size.height
+        assert f"{off.max():#.3g}"[:4] in "\n".join(grid.text_lines)
 
 
 async def test_tasks_can_be_sorted_and_the_split_changed(tmp_path: Path) -> None:
@@ -416,7 +417,7 @@ async def test_tasks_can_be_sorted_and_the_split_changed(tmp_path: Path) -> None
         assert [float(row.cells[4][0].split()[0]) for row in table.rows] == sorted(best)
         await pilot.press("v")
         assert "validation · step 200" in on_screen(pilot)
-        assert "1,000 parameters, all trained" in "\n".join(screen.query_one("#events", Log).shown)
+        assert "1,000 parameters, all trained" in "\n".join(screen.query_one("#events", Log).text_lines)
 
 
 async def test_comparison_shows_deltas_and_overlaid_curves(tmp_path: Path) -> None:
@@ -424,7 +425,7 @@ async def test_comparison_shows_deltas_and_overlaid_curves(tmp_path: Path) -> No
     finished_run(tmp_path, "full", correct=[i % 4 != 3 for i in range(120)], started=time.time() - 50)
     app = AcclApp(tmp_path, interval=TICK)
     async with app.run_test(size=(120, 40)) as pilot:
-        await until(pilot, lambda: len(runs_screen(pilot).lines) == 2)
+        await until(pilot, lambda: len(runs_screen(pilot).summaries) == 2)
         await pilot.press("end", "space", "up", "space", "c")
         await until(pilot, lambda: isinstance(app.screen, CompareScreen) and app.screen.comparison is not None)
         screen = app.screen
@@ -432,7 +433,7 @@ async def test_comparison_shows_deltas_and_overlaid_curves(tmp_path: Path) -> No
         chart = screen.query_one(Charts).charts["validation/accuracy"]
         assert [line.name for line in chart.lines] == ["baseline", "full"]
         assert chart.lines[0].style != chart.lines[1].style
-        arms = "\n".join(screen.query_one("#arms", Table).shown)
+        arms = "\n".join(screen.query_one("#arms", Table).text_lines)
         assert "+25.0" in arms
         assert "full against baseline" in on_screen(pilot)
 
@@ -442,11 +443,11 @@ async def test_runs_that_cannot_be_compared_say_why_and_still_show_their_curves(
     running_run(tmp_path, "full", seed=2)
     app = AcclApp(tmp_path, interval=TICK)
     async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: len(runs_screen(pilot).lines) == 2)
+        await until(pilot, lambda: len(runs_screen(pilot).summaries) == 2)
         await pilot.press("c")
         assert isinstance(app.screen, RunsScreen), "nothing is selected yet"
         await pilot.press("space", "down", "space", "c")
-        await until(pilot, lambda: isinstance(app.screen, CompareScreen) and bool(app.screen.why_not))
+        await until(pilot, lambda: isinstance(app.screen, CompareScreen) and bool(app.screen.compare_error))
         await until(pilot, lambda: "not compared" in on_screen(pilot))
         assert isinstance(app.screen, CompareScreen)
         assert len(app.screen.query_one(Charts).charts["train/loss"].lines) == 2
@@ -460,11 +461,11 @@ async def test_help_lists_every_key(tmp_path: Path) -> None:
         page = "\n".join("".join(text for text, _ in line) for line in app.screen.query_one(KeyPage).page())
         for keys in KEYS.values():
             for key in keys:
-                assert key.meaning in page
-                assert key.shown in page
-        first = app.screen.query_one(KeyPage).shown
+                assert key.description in page
+                assert key.display in page
+        first = app.screen.query_one(KeyPage).text_lines
         await pilot.press("end")
-        assert app.screen.query_one(KeyPage).shown != first
+        assert app.screen.query_one(KeyPage).text_lines != first
         await pilot.press("question_mark")
         await until(pilot, lambda: isinstance(app.screen, RunsScreen))
 
@@ -510,15 +511,15 @@ async def test_help_and_quit_are_always_at_the_foot(tmp_path: Path, size: tuple[
     app = AcclApp(tmp_path, interval=TICK)
     async with app.run_test(size=size) as pilot:
         await opened(pilot)
-        assert "? help" in app.screen.query_one(KeyBar).shown[0]
-        assert "q quit" in app.screen.query_one(KeyBar).shown[0]
+        assert "? help" in app.screen.query_one(KeyBar).text_lines[0]
+        assert "q quit" in app.screen.query_one(KeyBar).text_lines[0]
 
 
 async def test_leaving_does_not_touch_the_run(tmp_path: Path) -> None:
     run = running_run(tmp_path)
     app = AcclApp(tmp_path, interval=TICK)
     async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: bool(runs_screen(pilot).lines))
+        await until(pilot, lambda: bool(runs_screen(pilot).summaries))
         await pilot.press("q")
         await until(pilot, lambda: not app.is_running or app._exit)
     assert read_state(run).state is State.RUNNING
@@ -531,10 +532,10 @@ async def test_a_damaged_run_is_shown_as_such_and_harms_no_other(tmp_path: Path)
     broken.database.write_bytes(b"no database" * 500)
     app = AcclApp(tmp_path, interval=TICK)
     async with app.run_test(size=(120, 24)) as pilot:
-        await until(pilot, lambda: len(runs_screen(pilot).lines) == 2)
+        await until(pilot, lambda: len(runs_screen(pilot).summaries) == 2)
         assert "baseline" in on_screen(pilot)
         await until(pilot, lambda: "state.json is not valid JSON" in on_screen(pilot))
         assert "? unreadable" in on_screen(pilot)
         assert "0 active" in on_screen(pilot)
         screen = await opened(pilot)
-        assert "DuckDB" in "\n".join(screen.query_one("#reason", Text).shown)
+        assert "DuckDB" in "\n".join(screen.query_one("#reason", Text).text_lines)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tui.raster import DOT_BITS, level, raster
+from tui.raster import DOT_BITS, dashed_line, raster
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False, width=64)
 NUMBERS = st.floats(allow_nan=True, allow_infinity=True, width=64)
@@ -109,7 +109,7 @@ def test_no_room_is_no_error(columns: int, rows: int) -> None:
 
 
 def test_a_level_is_dashed_and_level() -> None:
-    picture = dots(level(5.0, 12, 3, (0.0, 11.0)))
+    picture = dots(dashed_line(5.0, 12, 3, (0.0, 11.0)))
     assert np.flatnonzero(picture.any(axis=1)).tolist() == [6]
     assert picture[6].sum() == 12
-    assert not level(50.0, 12, 3, (0.0, 11.0)).any()
+    assert not dashed_line(50.0, 12, 3, (0.0, 11.0)).any()

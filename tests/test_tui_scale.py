@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from tui.scale import log_ticks, padded, percent, short, smooth, ticks
-from tui.text import bar, cut, duration, fit, spark
+from tui.text import bar, cut, duration, fit, sparkline
 
 FINITE = st.floats(-1e300, 1e300)
 
@@ -110,5 +110,5 @@ def test_durations_name_their_units() -> None:
 
 
 def test_a_spark_line_spans_its_values() -> None:
-    assert spark([0.0, 1.0, 2.0], 3) == "▁▅█"
-    assert spark([], 3) == ""
+    assert sparkline([0.0, 1.0, 2.0], 3) == "▁▅█"
+    assert sparkline([], 3) == ""

@@ -1,1 +1,1 @@
-"""The terminal app: watch runs, look into one, compare several."""
+"""Terminal app to watch runs, inspect one, and compare several."""

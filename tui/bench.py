@@ -1,7 +1,7 @@
-"""Measures the app: ``python -m tui.bench FEW MANY REPEAT``, two folders of runs, prints milliseconds as JSON.
+"""Benchmark of the app: ``python -m tui.bench FEW MANY REPEAT`` prints milliseconds as JSON.
 
-Everything is drawn by the real app on a screen of 160 x 45 cells, without a terminal: what a terminal adds is not
-in the figures. A repaint is the widget's own work, from the first line to the last.
+FEW and MANY are folders of runs. The real app draws on a screen of 160 x 45 cells without a
+terminal, whose own time is thus excluded. A repaint is the work of a widget for all of its lines.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from textual.pilot import Pilot
@@ -21,105 +22,111 @@ from tui.panes.curves import CurvesPane
 from tui.screens.run import RunScreen
 from tui.screens.runs import RunsScreen
 from tui.widgets.chart import Chart
-from tui.widgets.drawn import Drawn
 from tui.widgets.heatmap import Heatmap
+from tui.widgets.strip import StripWidget
 from tui.widgets.table import Table
 
 WIDTH, HEIGHT = 160, 45
-NEVER_S = 3600.0  # between looks: only the first, and those that the bench asks for
-PATIENCE_S = 60.0
+NEVER_S = 3600.0  # polling interval that leaves only the first poll, and those of the benchmark
+TIMEOUT_S = 60.0
 
 Samples = list[float]
 
 
 async def measure(few: Path, many: Path, repeat: int) -> dict[str, Samples]:
-    """Samples by what was measured, ``repeat`` of each, in milliseconds."""
+    """Return ``repeat`` samples of each measurement, in milliseconds."""
     first = [await _first_paint(few) for _ in range(repeat)]
     return {"first paint, without imports": first, **await _run(few, repeat), **await _runs(many, repeat)}
 
 
-async def _first_paint(root: Path) -> float:
-    """From making the app until the table shows its runs."""
-    began = time.perf_counter()
+@asynccontextmanager
+async def _opened(root: Path) -> AsyncIterator[tuple[Pilot[None], RunsScreen]]:
+    """Open the app, and wait until the table shows its runs."""
     app = AcclApp(root, interval=NEVER_S)
     async with app.run_test(size=(WIDTH, HEIGHT)) as pilot:
         await _until(pilot, lambda: bool(app.screen.query_one(Table).rows))
-        _paint(app.screen.query_one(Table))
-        return 1000 * (time.perf_counter() - began)
+        assert isinstance(app.screen, RunsScreen)
+        yield pilot, app.screen
+
+
+async def _first_paint(root: Path) -> float:
+    """Measure from making the app until the table shows its runs."""
+    start = time.perf_counter()
+    async with _opened(root) as (_, screen):
+        _paint(screen.query_one(Table))
+        return _ms_since(start)
 
 
 async def _run(root: Path, repeat: int) -> dict[str, Samples]:
-    """Opening a run and drawing its curves and its confusion grid."""
-    app = AcclApp(root, interval=NEVER_S)
-    async with app.run_test(size=(WIDTH, HEIGHT)) as pilot:
-        await _until(pilot, lambda: bool(app.screen.query_one(Table).rows))
-        opened: Samples = []
+    """Measure opening a run and drawing its curves and its confusion matrix."""
+    async with _opened(root) as (pilot, _):
+        app = pilot.app
+        opening: Samples = []
         for _ in range(repeat):
             if isinstance(app.screen, RunScreen):
                 await pilot.press("escape")
-            began = time.perf_counter()
+            start = time.perf_counter()
             await pilot.press("enter")
             await _until(pilot, lambda: isinstance(app.screen, RunScreen) and app.screen.view is not None)
-            opened.append(1000 * (time.perf_counter() - began))
+            opening.append(_ms_since(start))
         charts = [chart for chart in app.screen.query_one(CurvesPane).query(Chart) if chart.display]
         chart = charts[0]  # the loss and its two terms: three lines
-        [line_count, points] = [len(chart.lines), len(chart.lines[0].x)]
-        alone = [_timed(lambda: chart.draw(WIDTH, HEIGHT)) for _ in range(repeat)]
-        together = [_timed(lambda: _paint(*charts)) for _ in range(repeat)]
+        line_count, points = len(chart.lines), len(chart.lines[0].x)
+        one_chart = [_timed(lambda: chart.draw(WIDTH, HEIGHT)) for _ in range(repeat)]
+        all_charts = [_timed(lambda: _paint(*charts)) for _ in range(repeat)]
         await pilot.press("3")
-        pane = app.screen.query_one(ConfusionPane)
-        await _until(pilot, lambda: len(pane.query_one(Heatmap).matrix) > 0)
-        grid = pane.query_one(Heatmap)
+        grid = app.screen.query_one(ConfusionPane).query_one(Heatmap)
+        await _until(pilot, lambda: len(grid.matrix) > 0)
         k = len(grid.matrix)
         return {
-            f"opening a run of {points:,} steps": opened,
-            f"chart repaint, {line_count} lines x {points:,} points": alone,
-            f"curves pane repaint, {len(charts)} charts": together,
+            f"opening a run of {points:,} steps": opening,
+            f"chart repaint, {line_count} lines x {points:,} points": one_chart,
+            f"curves pane repaint, {len(charts)} charts": all_charts,
             f"confusion repaint, {k} x {k}": [_timed(lambda: _paint(grid)) for _ in range(repeat)],
         }
 
 
 async def _runs(root: Path, repeat: int) -> dict[str, Samples]:
-    """One look at a long list, as it happens every second: reading in a thread, then showing what was found."""
-    app = AcclApp(root, interval=NEVER_S)
-    async with app.run_test(size=(WIDTH, HEIGHT)) as pilot:
-        await _until(pilot, lambda: bool(app.screen.query_one(Table).rows))
-        screen = app.screen
-        assert isinstance(screen, RunsScreen)
-        looks: Samples = []
-        shows: Samples = []
+    """Measure one poll of a long list, which happens every second: reading in a thread, then showing."""
+    async with _opened(root) as (_, screen):
+        reading: Samples = []
+        showing: Samples = []
         for _ in range(repeat):
-            began = time.perf_counter()
-            lines = screen.look()
-            looks.append(1000 * (time.perf_counter() - began))
-            began = time.perf_counter()
-            screen.take(lines)
+            start = time.perf_counter()
+            summaries = screen.fetch()
+            reading.append(_ms_since(start))
+            start = time.perf_counter()
+            screen.update_view(summaries)
             _paint(screen.query_one(Table))
-            shows.append(1000 * (time.perf_counter() - began))
+            showing.append(_ms_since(start))
         return {
-            f"refresh tick of {len(lines)} runs, reading": looks,
-            f"refresh tick of {len(lines)} runs, showing": shows,
+            f"refresh tick of {len(summaries)} runs, reading": reading,
+            f"refresh tick of {len(summaries)} runs, showing": showing,
         }
 
 
-def _paint(*widgets: Drawn) -> None:
+def _paint(*widgets: StripWidget) -> None:
     for widget in widgets:
         widget.redraw()
         for y in range(widget.size.height):
             widget.render_line(y)
 
 
+def _ms_since(start: float) -> float:
+    return 1000 * (time.perf_counter() - start)
+
+
 def _timed(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
+    start = time.perf_counter()
     work()
-    return 1000 * (time.perf_counter() - began)
+    return _ms_since(start)
 
 
 async def _until(pilot: Pilot[None], condition: Callable[[], bool]) -> None:
-    deadline = time.perf_counter() + PATIENCE_S
+    deadline = time.perf_counter() + TIMEOUT_S
     while not condition():
         if time.perf_counter() > deadline:
-            raise TimeoutError("the app does not show what it should")
+            raise TimeoutError("the app did not reach the expected state")
         await pilot.pause()
 
 

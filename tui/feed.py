@@ -1,12 +1,11 @@
-"""What the screens show, gathered off the UI thread: `RunsFeed` for the table, `RunFeed` for one run.
+"""Data of the screens, read off the UI thread: `RunsFeed` for the table of runs, `RunFeed` for one run.
 
-A `look` may block on the disk; it is called from a thread, one at a time. What it returns never
-changes afterwards, so that the UI may draw it while the next look is under way.
+A `fetch` may block on the disk; it is called in a thread, one call at a time. The values it returns
+never change afterwards, so the UI may draw them while the next fetch is under way.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 import time
@@ -17,36 +16,38 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.style import Style
 
 from accl.errors import AcclError, ConfigError, RunError
 from accl.store.reader import Confusion, Evaluation, Event, Follower, Task, Weights
 from accl.store.rundir import RunDir, Setup, list_runs
 from accl.store.state import RunState, State, judge, read_state
+from tui import theme
 from tui.raster import Floats
+from tui.text import Piece
 
-# The rate behind the ETA is taken over the steps of the last half minute of watching.
-RATE_WINDOW_S = 30.0
-RATE_LEAST_S = 3.0
+# The speed behind the ETA is averaged over the steps observed in this window.
+SPEED_WINDOW_S = 30.0
+MIN_SPEED_WINDOW_S = 3.0
 CONSOLE_BYTES = 16384
 
 
 @dataclass(frozen=True)
-class RunLine:
-    """A run in one line.
+class RunSummary:
+    """A run as one row of the table.
 
     Attributes:
-        created: seconds since the epoch; NaN if unknown, as is ``rate``.
-        rate: steps per second.
-        problem: what could not be read; ``unreadable`` when that is the state itself.
+        created: seconds since the epoch, or NaN if unknown.
+        steps_per_second: training speed, or NaN if unknown.
+        problem: message about a file that could not be read.
+        unreadable: whether that file is the state itself.
     """
 
     run: RunDir
     state: RunState
-    recipe: str
-    profile: str
-    seed: int
+    setup: Setup
     created: float
-    rate: float
+    steps_per_second: float
     problem: str = ""
     unreadable: bool = False
 
@@ -55,74 +56,86 @@ class RunLine:
         return self.problem or self.state.reason
 
     @property
-    def word(self) -> str:
-        """Icon and word of the state."""
-        return "? unreadable" if self.unreadable else f"{self.state.state.icon} {self.state.state}"
+    def reason_style(self) -> Style:
+        failed = self.problem or self.state.state in (State.CRASHED, State.FAILED)
+        return theme.ERROR if failed else theme.DIM
+
+    @property
+    def state_label(self) -> Piece:
+        """Icon and name of the state, in its colour."""
+        if self.unreadable:
+            return "? unreadable", theme.ERROR
+        return f"{self.state.state.icon} {self.state.state}", theme.state_style(self.state.state)
 
     @property
     def active(self) -> bool:
         return self.state.state.active and not self.unreadable
 
     @property
-    def left_seconds(self) -> float:
-        """Estimated time to the last step; NaN when the run does not move."""
+    def eta_seconds(self) -> float:
+        """Estimated time to the last step; NaN when the run does not progress."""
         steps = self.state.total_steps - self.state.step
-        if self.state.state is not State.RUNNING or not self.rate > 0 or steps <= 0:
+        if self.state.state is not State.RUNNING or not self.steps_per_second > 0 or steps <= 0:
             return math.nan
-        return steps / self.rate
+        return steps / self.steps_per_second
 
-    def latest(self, name: str) -> float:
-        return self.state.latest.get(name, math.nan)
+    def latest(self, metric: str) -> float:
+        """Return the last value of a metric, or NaN."""
+        return self.state.latest.get(metric, math.nan)
 
-    def contains(self, words: str) -> bool:
-        """Whether every word is a part of the state, recipe, profile, seed or id."""
-        text = f"{self.state.state} {self.recipe} {self.profile} s{self.seed} {self.run.id}".lower()
+    @property
+    def questions_per_second(self) -> float:
+        """Training throughput; NaN when the run is not running."""
+        return self.latest("questions_per_second") if self.state.state is State.RUNNING else math.nan
+
+    def matches(self, words: str) -> bool:
+        """Return whether every word is a part of the state, recipe, profile, seed or id."""
+        setup = self.setup
+        text = f"{self.state.state} {setup.recipe} {setup.profile} s{setup.seed} {self.run.id}".lower()
         return all(word in text for word in words.lower().split())
 
 
-class LineReader:
-    """Reads one run's line; ``state.json`` is parsed again only when it was replaced."""
+class RunSummaryReader:
+    """Reader of one run's summary; it parses ``state.json`` only when the file was replaced."""
 
     def __init__(self, run: RunDir) -> None:
         self.run = run
-        self._mark: tuple[int, int] | None = None
+        self._parsed_version: tuple[int, int] | None = None  # modification time and inode
         self._state = RunState()
         self._problem = ""
         self._setup: Setup | None = None
-        self._seen: deque[tuple[float, int]] = deque()
+        self._progress: deque[tuple[float, int]] = deque()  # time and step
 
-    def look(self, now: float) -> RunLine:
-        problem = self._read_setup()
-        try:
-            found = os.stat(self.run.state)
-            mark = (found.st_mtime_ns, found.st_ino)
-        except FileNotFoundError:
-            mark = None
-        if mark is not None and mark != self._mark:
-            try:
-                self._state, self._problem = read_state(self.run), ""
-            except RunError as error:
-                self._problem = str(error)
-            self._mark = mark
+    def fetch(self, now: float) -> RunSummary:
+        """Read the summary; ``now`` is in seconds since the epoch."""
+        setup_problem = self._read_setup()
         state = self._state
-        if mark is not None and not self._problem:
+        if version := self._state_version():
             try:
-                state = judge(state, self.run, now)
+                if version != self._parsed_version:
+                    self._parsed_version = version
+                    state, self._problem = read_state(self.run), ""
+                    self._state = state
+                if not self._problem:
+                    state = judge(state, self.run, now)
             except RunError as error:
                 self._problem = str(error)
-        setup = self._setup or Setup("?", "?", -1)
-        return RunLine(
+        return RunSummary(
             self.run,
             state,
-            setup.recipe,
-            setup.profile,
-            setup.seed,
+            self._setup or Setup("?", "?", -1),
             _created(self.run),
-            self._rate(state, now),
-            # The run is named beside it anyway.
-            (self._problem or problem).replace(f"{self.run.path}{os.sep}", ""),
+            self._speed(state, now),
+            _without_path(self._problem or setup_problem, self.run),
             bool(self._problem),
         )
+
+    def _state_version(self) -> tuple[int, int] | None:
+        try:
+            status = os.stat(self.run.state)
+        except FileNotFoundError:
+            return None
+        return status.st_mtime_ns, status.st_ino
 
     def _read_setup(self) -> str:
         if self._setup is None:
@@ -132,22 +145,28 @@ class LineReader:
                 return str(error)
         return ""
 
-    def _rate(self, state: RunState, now: float) -> float:
-        seen = self._seen
-        if seen and state.step < seen[-1][1]:
-            seen.clear()
-        if not seen or seen[-1][1] != state.step:
-            seen.append((now, state.step))
-        while len(seen) > 2 and now - seen[0][0] > RATE_WINDOW_S:
-            seen.popleft()
-        if len(seen) > 1 and seen[-1][0] - seen[0][0] >= RATE_LEAST_S:
-            return (seen[-1][1] - seen[0][1]) / (seen[-1][0] - seen[0][0])
+    def _speed(self, state: RunState, now: float) -> float:
+        progress = self._progress
+        if progress and state.step < progress[-1][1]:
+            progress.clear()
+        if not progress or progress[-1][1] != state.step:
+            progress.append((now, state.step))
+        while len(progress) > 2 and now - progress[0][0] > SPEED_WINDOW_S:
+            progress.popleft()
+        (first_time, first_step), (last_time, last_step) = progress[0], progress[-1]
+        if last_time - first_time >= MIN_SPEED_WINDOW_S:
+            return (last_step - first_step) / (last_time - first_time)
         spent = state.elapsed + (state.heartbeat - state.started)
         return state.step / spent if state.step and spent > 0 else math.nan
 
 
+def _without_path(message: str, run: RunDir) -> str:
+    """Remove the path of the run directory, since every screen names the run beside the message."""
+    return message.replace(f"{run.path}{os.sep}", "")
+
+
 def _created(run: RunDir) -> float:
-    """When the run was made: from its id, or of a renamed one from its configuration file."""
+    """Return the time in the run's id, or that of its configuration file if the run was renamed."""
     try:
         return datetime.strptime(run.id[:15], "%Y%m%d-%H%M%S").timestamp()
     except ValueError:
@@ -158,40 +177,45 @@ def _created(run: RunDir) -> float:
 
 
 class RunsFeed:
-    """All runs of a folder, newest first."""
+    """Summaries of all runs in a folder, newest first."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._readers: dict[str, LineReader] = {}
+        self._readers: dict[str, RunSummaryReader] = {}
 
-    def look(self) -> list[RunLine]:
+    def fetch(self) -> list[RunSummary]:
         now = time.time()
-        runs = list_runs(self.root)
-        self._readers = {run.id: self._readers.get(run.id) or LineReader(run) for run in runs}
-        lines = [reader.look(now) for reader in self._readers.values()]
-        return sorted(lines, key=lambda line: (line.created, line.run.id), reverse=True)
+        self._readers = {run.id: self._readers.get(run.id) or RunSummaryReader(run) for run in list_runs(self.root)}
+        summaries = [reader.fetch(now) for reader in self._readers.values()]
+        return sorted(summaries, key=lambda summary: (summary.created, summary.run.id), reverse=True)
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One metric over time; parallel arrays."""
+    """One metric over time, as parallel arrays; ``time`` is in seconds."""
 
     step: Floats
     epoch: Floats
     time: Floats
     values: Floats
 
-    def along(self, axis: str) -> Floats:
-        """x values of the axis ``step``, ``epoch`` or ``time`` (seconds)."""
-        found: Floats = getattr(self, axis)
-        return found
+    def x(self, axis: str) -> Floats:
+        """Return the x coordinates for the axis step, epoch or time."""
+        return {"step": self.step, "epoch": self.epoch, "time": self.time}[axis]
 
 
 @dataclass(frozen=True)
 class RunView:
-    """Everything known of one run. ``version`` grows whenever the measurements did."""
+    """All data of one run.
 
-    line: RunLine
+    Attributes:
+        version: number that grows with every change of the measurements.
+        task_accuracy: by split, the step, and the numbers of questions and of correct answers by task.
+        stale: seconds for which the database could not be read.
+        problem: message about a database that cannot be read.
+    """
+
+    summary: RunSummary
     version: int = 0
     tasks: tuple[Task, ...] = ()
     series: dict[str, Curve] = field(default_factory=dict)
@@ -206,78 +230,66 @@ class RunView:
     problem: str = ""
 
     def floors(self, split: str) -> dict[str, float]:
-        """Accuracy of answering without reading, by name, as the run recorded it for the split."""
-        found = {}
+        """Return the recorded accuracies of the trivial baselines for a split, by name."""
+        floors = {}
         for key, value in self.meta.items():
             if key.startswith(f"floor/{split}/"):
                 try:
-                    found[key.rsplit("/", 1)[-1].replace("_", " ")] = float(value)
+                    floors[key.rsplit("/", 1)[-1].replace("_", " ")] = float(value)
                 except ValueError:
                     continue
-        return found
+        return floors
 
 
 class RunFeed:
-    """Follows one run."""
+    """All data of one run, followed while it grows."""
 
     def __init__(self, run: RunDir) -> None:
         self.run = run
-        self._line = LineReader(run)
+        self._reader = RunSummaryReader(run)
         self._follower = Follower(run)
-        self._view: RunView | None = None
+        self._version = 0
+        self._series: dict[str, Curve] = {}
 
-    def look(self) -> RunView:
-        line = self._line.look(time.time())
-        problem = ""
+    def fetch(self) -> RunView:
+        summary, follower, problem = self._reader.fetch(time.time()), self._follower, ""
         try:
-            changed = self._follower.refresh()
-        except AcclError as error:
-            changed, problem = False, str(error).replace(f"{self.run.path}{os.sep}", "")
-        follower = self._follower
-        if self._view is None or changed:
-            self._view = RunView(
-                line,
-                version=self._view.version + 1 if self._view else 0,
-                tasks=tuple(follower.tasks),
-                series={
-                    name: Curve(
-                        np.asarray(s.steps, float),
-                        np.asarray(s.epochs, float),
-                        np.asarray(s.seconds, float),
-                        np.asarray(s.values, float),
-                    )
+            if follower.refresh():
+                self._version += 1
+                self._series = {
+                    name: Curve(*(np.asarray(v, float) for v in (s.steps, s.epochs, s.seconds, s.values)))
                     for name, s in follower.series.items()
-                },
-                curriculum=tuple(follower.curriculum),
-                confusion=dict(follower.confusion),
-                evaluations=tuple(follower.evaluations),
-                task_accuracy=dict(follower.task_accuracy),
-                events=tuple(follower.events),
-            )
-        self._view = dataclasses.replace(
-            self._view,
-            line=line,
-            tasks=tuple(follower.tasks),
-            task_accuracy=dict(follower.task_accuracy),
-            meta=dict(follower.meta),
-            console=_tail(self.run.console),
-            stale=follower.stale_seconds,
-            problem=problem,
+                }
+        except AcclError as error:
+            problem = _without_path(str(error), self.run)
+        return RunView(
+            summary,
+            self._version,
+            tuple(follower.tasks),
+            self._series,
+            tuple(follower.curriculum),
+            dict(follower.confusion),
+            tuple(follower.evaluations),
+            dict(follower.task_accuracy),
+            tuple(follower.events),
+            _tail(self.run.console),
+            dict(follower.meta),
+            follower.stale_seconds,
+            problem,
         )
-        return self._view
 
 
 def _tail(path: Path) -> tuple[str, ...]:
-    """The last lines of a log. A progress line that rewrote itself counts as its last writing."""
+    """Read the last lines of a log; of a line rewritten by carriage returns, the last version."""
     try:
         with open(path, "rb") as file:
             file.seek(0, os.SEEK_END)
-            cut = file.tell() > CONSOLE_BYTES
+            truncated = file.tell() > CONSOLE_BYTES
             file.seek(max(0, file.tell() - CONSOLE_BYTES))
             lines = file.read().decode(errors="replace").split("\n")
     except OSError:
         return ()
-    lines = lines[1:] if cut else lines
+    lines = lines[1:] if truncated else lines
     return tuple(printable for line in lines if (printable := _printable(line)))
 
 

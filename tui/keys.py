@@ -1,15 +1,19 @@
-"""The one key table: bindings, the line at the foot and the help screen are all made from it.
+"""The key table, from which bindings, the key bar and the help screen are made.
 
 The keys follow W&B LEET, so that its users need no relearning.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from textual.binding import Binding, BindingType
 
-_SHOWN = {
+Choice = TypeVar("Choice")
+
+_DISPLAY_NAMES = {
     "question_mark": "?",
     "slash": "/",
     "escape": "esc",
@@ -26,39 +30,41 @@ _SHOWN = {
 
 @dataclass(frozen=True)
 class Key:
-    """One line of the table.
+    """One entry of the key table.
 
     Attributes:
         keys: Textual key names, the main one first.
-        action: the action of the widget or screen.
-        word: one or two words for the line at the foot; empty keeps it out of there.
-        meaning: a sentence for the help screen.
-        priority: also while text is being typed.
+        action: action of the widget or screen.
+        label: one or two words for the key bar; empty keeps the key out of it.
+        description: text for the help screen.
+        priority: whether the key also works while text is being typed.
     """
 
     keys: tuple[str, ...]
     action: str
-    word: str
-    meaning: str
+    label: str
+    description: str
     priority: bool = False
 
     @property
-    def shown(self) -> str:
-        return " ".join(_SHOWN.get(key, key) for key in self.keys)
+    def display(self) -> str:
+        """All keys, as the help screen prints them."""
+        return " ".join(_DISPLAY_NAMES.get(key, key) for key in self.keys)
 
     @property
-    def main(self) -> str:
-        return _SHOWN.get(self.keys[0], self.keys[0])
+    def main_key(self) -> str:
+        """First key, as the key bar prints it."""
+        return _DISPLAY_NAMES.get(self.keys[0], self.keys[0])
 
 
-def _moves(what: str) -> tuple[Key, ...]:
+def _navigation(movement: str) -> tuple[Key, ...]:
     return (
-        Key(("up", "k"), "up", "", f"{what} up"),
-        Key(("down", "j"), "down", "", f"{what} down"),
-        Key(("pageup",), "page_up", "", "a page up"),
-        Key(("pagedown",), "page_down", "", "a page down"),
-        Key(("home", "g"), "first", "", "to the first"),
-        Key(("end", "G"), "last", "", "to the last"),
+        Key(("up", "k"), "move(-1)", "", f"{movement} up"),
+        Key(("down", "j"), "move(1)", "", f"{movement} down"),
+        Key(("pageup",), "page(-1)", "", "a page up"),
+        Key(("pagedown",), "page(1)", "", "a page down"),
+        Key(("home", "g"), "edge(-1)", "", "to the first"),
+        Key(("end", "G"), "edge(1)", "", "to the last"),
     )
 
 
@@ -82,7 +88,7 @@ KEYS: dict[str, tuple[Key, ...]] = {
         Key(("t",), "stop", "stop", "stop the highlighted run; asks first"),
         Key(("escape",), "back", "", "forget the filter, then the selection"),
     ),
-    "lists": _moves("one line"),
+    "lists": _navigation("one line"),
     "run": (
         Key(("1",), "pane('curves')", "", "pane: curves"),
         Key(("2",), "pane('curriculum')", "", "pane: curriculum, the task weights"),
@@ -95,7 +101,7 @@ KEYS: dict[str, tuple[Key, ...]] = {
         *_CURVES,
         Key(("slash",), "filter", "metrics", "show only charts whose title or metric contains what you type"),
     ),
-    "charts": _moves("scroll the charts one line"),
+    "charts": _navigation("scroll the charts one line"),
     "curriculum": (Key(("o",), "order", "order", "order: weight, category, name"),),
     "confusion": (
         Key(("up", "k"), "move(-1, 0)", "", "cursor up"),
@@ -123,27 +129,32 @@ KEYS: dict[str, tuple[Key, ...]] = {
     "compare": (
         *_CURVES,
         Key(("tab", "shift+tab"), "app.focus_next", "part", "between the curves and the table"),
-        Key(("escape",), "back", "back", "back to the runs"),
+        Key(("escape",), "app.pop_screen", "back", "back to the runs"),
     ),
     "confirm": (
-        Key(("y",), "answer(True)", "yes", "yes, stop it"),
-        Key(("n", "escape"), "answer(False)", "no", "no, leave it running"),
+        Key(("y",), "dismiss(True)", "yes", "yes, stop it"),
+        Key(("n", "escape"), "dismiss(False)", "no", "no, leave it running"),
     ),
     "filter": (
         Key(("enter",), "accept", "keep", "keep the filter and go on"),
-        Key(("escape",), "drop", "drop", "drop the filter"),
+        Key(("escape",), "clear", "drop", "drop the filter"),
     ),
     "help": (
-        *_moves("scroll"),
-        Key(("escape", "question_mark"), "back", "close", "close this page"),
+        *_navigation("scroll"),
+        Key(("escape", "question_mark"), "dismiss", "close", "close this page"),
     ),
 }
 
 
 def bindings(*scopes: str) -> list[BindingType]:
-    """Textual bindings of the scopes."""
+    """Return the Textual bindings of the scopes."""
     return [
-        Binding(",".join(key.keys), key.action, key.meaning, show=False, priority=key.priority)
+        Binding(",".join(key.keys), key.action, key.description, show=False, priority=key.priority)
         for scope in scopes
         for key in KEYS[scope]
     ]
+
+
+def next_choice(choices: Sequence[Choice], current: Choice) -> Choice:
+    """Return the choice after the current one, cyclically: the effect of a key such as o or z."""
+    return choices[(choices.index(current) + 1) % len(choices)]

@@ -1,4 +1,4 @@
-"""A screen of the app as an SVG file, taken without a terminal: for a README, a paper or a message."""
+"""Screenshots of the app as SVG files, taken without a terminal: for a README, a paper or a message."""
 
 from __future__ import annotations
 
@@ -8,28 +8,30 @@ from pathlib import Path
 
 from tui.app import AcclApp
 
-# Looks at the run directories happen this often while posing, and each screen gets so many to settle.
+# Seconds between two polls, and the number of polls to wait for after each key.
 INTERVAL_S = 0.1
-LOOKS = 8
+POLLS_PER_KEY = 8
 
 
 def take_picture(root: Path, file: Path, size: tuple[int, int], keys: Sequence[str]) -> None:
-    """Open the app on ``root``, press ``keys`` one after the other, and write what it shows.
+    """Open the app on ``root``, press ``keys`` one after the other, and write a screenshot.
 
     Args:
-        file: the SVG to write. size: columns and rows.
-        keys: names as Textual spells them: ``enter``, ``space``, ``down``, ``3``.
+        root: folder of the run directories.
+        file: SVG file to write.
+        size: columns and rows of the screen.
+        keys: Textual key names, for example ``enter``, ``space``, ``down``, ``3``.
     """
-    asyncio.run(_pose(AcclApp(root, interval=INTERVAL_S), file, size, keys))
+    asyncio.run(_capture(AcclApp(root, interval=INTERVAL_S), file, size, keys))
 
 
-async def _pose(app: AcclApp, file: Path, size: tuple[int, int], keys: Sequence[str]) -> None:
+async def _capture(app: AcclApp, file: Path, size: tuple[int, int], keys: Sequence[str]) -> None:
     async with app.run_test(size=size) as pilot:
         for key in ("", *keys):
             if key:
                 await pilot.press(key)
-            await pilot.pause(INTERVAL_S * LOOKS)
-        # The web font that an export names would be fetched by every reader: theirs will do.
+            await pilot.pause(INTERVAL_S * POLLS_PER_KEY)
+        # Every reader would download the web fonts that the export names; a local font does as well.
         svg = app.export_screenshot()
     file.write_text(_without_web_fonts(svg), encoding="utf-8")
 

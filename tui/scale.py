@@ -1,4 +1,4 @@
-"""Axes for people: nice ticks, padded ranges, short numbers, smoothing."""
+"""Axis ranges, round ticks, numbers in few characters, and smoothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tui.raster import Floats, Range
 
 
 def finite_range(arrays: Iterable[Floats], positive: bool = False) -> Range | None:
-    """Smallest and largest finite value (only positive ones for a log axis); None when there is none."""
+    """Return the smallest and largest finite (and, for a log axis, positive) value, or None without any."""
     low, high = math.inf, -math.inf
     for values in arrays:
         kept = values[np.isfinite(values) & ((values > 0) if positive else True)]
@@ -22,7 +22,7 @@ def finite_range(arrays: Iterable[Floats], positive: bool = False) -> Range | No
 
 
 def padded(bounds: Range, log: bool = False, share: float = 0.05) -> Range:
-    """The range with a margin on both sides; a constant gets one as wide as itself."""
+    """Return the range with a margin on both sides; a constant gets half its value on each side."""
     low, high = bounds
     if log:
         factor = (high / low) ** share if high > low else 2.0
@@ -33,13 +33,13 @@ def padded(bounds: Range, log: bool = False, share: float = 0.05) -> Range:
     return max(low - margin, -1.7e308), min(high + margin, 1.7e308)
 
 
-def ticks(bounds: Range, most: int) -> list[float]:
-    """At most ``most`` round values (steps of 1, 2, 2.5 or 5 times a power of ten) inside the range."""
+def ticks(bounds: Range, max_count: int) -> list[float]:
+    """Return at most ``max_count`` round values in the range: steps of 1, 2, 2.5 or 5 times a power of ten."""
     low, high = bounds
     span = high - low
-    if most < 1 or not math.isfinite(span) or span <= 0:
-        return [low] if most >= 1 and math.isfinite(low) else []
-    rough = span / most
+    if max_count < 1 or not math.isfinite(span) or span <= 0:
+        return [low] if max_count >= 1 and math.isfinite(low) else []
+    rough = span / max_count
     try:
         power = 10.0 ** math.floor(math.log10(rough))
     except (OverflowError, ValueError):
@@ -49,23 +49,23 @@ def ticks(bounds: Range, most: int) -> list[float]:
     for factor in (1.0, 2.0, 2.5, 5.0, 10.0, 20.0, 25.0, 50.0):
         step = power * factor
         first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-        if last - first + 1 <= most:
+        if last - first + 1 <= max_count:
             break
     return [i * step for i in range(first, last + 1)]
 
 
-def log_ticks(bounds: Range, most: int) -> list[float]:
-    """Powers of ten inside the range, thinned to ``most``; round values when less than a decade is shown."""
+def log_ticks(bounds: Range, max_count: int) -> list[float]:
+    """Return at most ``max_count`` powers of ten in the range, or `ticks` if it is shorter than a decade."""
     low, high = math.log10(bounds[0]), math.log10(bounds[1])
     first, last = math.ceil(low - 1e-9), math.floor(high + 1e-9)
     if last - first >= 1:
-        every = max(1, math.ceil((last - first + 1) / max(1, most)))
+        every = max(1, math.ceil((last - first + 1) / max(1, max_count)))
         return [10.0**i for i in range(first, last + 1, every) if i > -308]
-    return [value for value in ticks(bounds, most) if value > 0]
+    return [value for value in ticks(bounds, max_count) if value > 0]
 
 
 def short(value: float, step: float | None = None) -> str:
-    """A number in few characters: 0.25, 1,200, 12.5k, 2e-05. ``step`` (of an axis) sets the decimals."""
+    """Format a number in few characters: 0.25, 1,200, 12.5k, 2e-5. The step of an axis sets the decimals."""
     if not math.isfinite(value):
         return "–"
     if value == 0:
@@ -81,7 +81,7 @@ def short(value: float, step: float | None = None) -> str:
     if size >= 1e4:
         return f"{value / 1000:.4g}k"
     if step:
-        # As many decimals as the step has, so that neighbouring ticks never read alike.
+        # As many decimals as the step has, so that no two ticks have the same label.
         decimals = next((d for d in range(6) if _whole(step * 10**d)), 6)
         return f"{value:,.{decimals}f}"
     if size >= 100 or value == int(value):
@@ -90,7 +90,7 @@ def short(value: float, step: float | None = None) -> str:
 
 
 def percent(value: float, step: float | None = None) -> str:
-    """A share as a percentage: 33.7 %."""
+    """Format a share as a percentage: 33.7 %."""
     if not math.isfinite(value):
         return "–"
     return f"{value * 100:.{0 if step and step >= 0.01 - 1e-12 and _whole(step * 100) else 1}f} %"
@@ -101,13 +101,13 @@ def _whole(value: float) -> bool:
 
 
 def smooth(values: Floats, factor: float) -> Floats:
-    """Exponential moving average without start-up bias: sum a^k y[t-k] / sum a^k over the finite y.
+    """Compute the bias-corrected exponential moving average: sum a^k y[t-k] / sum a^k over the finite y.
 
-    Gaps (NaN) stay gaps and do not enter the average. ``factor`` a lies in [0, 1); 0 changes nothing.
+    Gaps (NaN) stay gaps and do not enter the average. ``factor`` is a, in [0, 1); 0 changes nothing.
     """
     if factor <= 0 or len(values) == 0:
         return values
-    # Below a^k = 1e-9 nothing can be seen.
+    # Weights below 1e-9 make no visible difference.
     taps = min(len(values), math.ceil(math.log(1e-9) / math.log(factor)) + 1)
     kernel = factor ** np.arange(taps)
     known = np.isfinite(values)

@@ -1,4 +1,4 @@
-"""Words and widths: what fits into a cell of a table, and how long things take."""
+"""Text of exact widths, durations, and bars made of block characters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SPARKS = "▁▂▃▄▅▆▇█"
 
 
 def cut(text: str, width: int) -> str:
-    """The text in at most ``width`` cells; an ellipsis says that something is missing."""
+    """Truncate the text to at most ``width`` cells, with an ellipsis if anything is missing."""
     if cell_len(text) <= width:
         return text
     if width <= 0:
@@ -24,20 +24,25 @@ def cut(text: str, width: int) -> str:
 
 
 def fit(text: str, width: int, right: bool = False) -> str:
-    """The text in exactly ``width`` cells."""
+    """Truncate or pad the text to exactly ``width`` cells."""
     text = cut(text, width)
     blank = " " * (width - cell_len(text))
     return blank + text if right else text + blank
 
 
 def strip(pieces: list[Piece], width: int, background: Style | None = None) -> Strip:
-    """One line of exactly ``width`` cells from styled pieces."""
+    """Make a line of exactly ``width`` cells from styled pieces."""
     line = Strip([Segment(text, style) for text, style in pieces if text])
     return line.adjust_cell_length(max(0, width), background)
 
 
+def centred(message: str, width: int, height: int, style: Style) -> list[Strip]:
+    """Make the lines that show a message in the middle of an otherwise empty area."""
+    return [*[Strip.blank(width)] * max(0, height // 2 - 1), strip([(message.center(width), style)], width)]
+
+
 def duration(seconds: float) -> str:
-    """``42 s``, ``3 m 10 s``, ``5 h 02 m``, ``2 d 03 h``."""
+    """Format seconds in at most two units: ``42 s``, ``3 m 10 s``, ``5 h 02 m``, ``2 d 03 h``."""
     if not math.isfinite(seconds) or seconds < 0:
         return "–"
     whole = round(seconds)
@@ -51,7 +56,7 @@ def duration(seconds: float) -> str:
 
 
 def age(seconds: float) -> str:
-    """The largest unit alone: ``42 s``, ``3 m``, ``5 h``, ``2 d``."""
+    """Format seconds in the largest unit alone: ``42 s``, ``3 m``, ``5 h``, ``2 d``."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
         if seconds >= size:
             return f"{int(seconds // size)} {unit}"
@@ -59,7 +64,7 @@ def age(seconds: float) -> str:
 
 
 def bar(share: float, width: int) -> str:
-    """A horizontal bar of ``width`` cells, filled to ``share`` in eighths of a cell."""
+    """Draw a horizontal bar of ``width`` cells, filled to ``share`` in eighths of a cell."""
     if not math.isfinite(share):
         return " " * width
     eighths = round(min(max(share, 0.0), 1.0) * width * 8)
@@ -67,8 +72,8 @@ def bar(share: float, width: int) -> str:
     return ("█" * full + (BLOCKS[rest] if rest else "")).ljust(width)[:width]
 
 
-def spark(values: list[float], width: int) -> str:
-    """The newest ``width`` values as a row of little columns."""
+def sparkline(values: list[float], width: int) -> str:
+    """Draw the newest ``width`` values as a sparkline."""
     known = [v for v in values[-width:] if math.isfinite(v)] if width > 0 else []
     if not known:
         return ""

@@ -1,144 +1,113 @@
-"""Pane 1: what was measured over time."""
+"""Pane 1: every metric over time."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-from rich.style import Style
 from textual import on
 from textual.app import ComposeResult
-from textual.binding import BindingType
 from textual.widgets import Input
 
 from tui import theme
-from tui.curves import CurveOptions
+from tui.curves import CurveSettings, floor_lines
 from tui.feed import RunView
 from tui.keys import bindings
 from tui.panes.pane import Pane
-from tui.widgets.chart import Chart, Level, Line
+from tui.widgets.chart import Chart
 from tui.widgets.charts import Charts
 from tui.widgets.filter import Filter
 
-FLOOR_STYLES = (Style(color="#f0795b"), Style(color="#dd8fbd"))
-
 
 @dataclass(frozen=True)
-class Spec:
-    """A chart: metric -> name of its line."""
+class ChartSpec:
+    """A chart.
+
+    Attributes:
+        lines: names of the lines by metric.
+        shares: whether the values are shares.
+        floors: split whose trivial baselines are drawn, or empty.
+        always: whether the chart is also shown while it has no values.
+    """
 
     title: str
-    metrics: dict[str, str]
+    lines: dict[str, str]
     shares: bool = False
-    floors: str = ""  # the split whose floors are drawn in
+    floors: str = ""
+    always: bool = False
 
 
 SPECS = (
-    Spec(
+    ChartSpec(
         "training loss",
         {"train/loss": "total", "train/classification": "classification", "train/contrastive": "contrastive"},
+        always=True,
     ),
-    Spec("validation accuracy", {"validation/accuracy": "accuracy"}, shares=True, floors="validation"),
-    Spec("validation loss", {"validation/loss": "loss"}),
-    Spec("training accuracy", {"train/accuracy": "accuracy"}, shares=True),
-    Spec("learning rate", {"train/lr": "rate"}),
-    Spec("gradient norm", {"train/grad_norm": "norm"}),
-    Spec("questions per second", {"train/questions_per_second": "questions"}),
+    ChartSpec("validation accuracy", {"validation/accuracy": "accuracy"}, True, floors="validation", always=True),
+    ChartSpec("validation loss", {"validation/loss": "loss"}),
+    ChartSpec("training accuracy", {"train/accuracy": "accuracy"}, shares=True),
+    ChartSpec("learning rate", {"train/lr": "rate"}),
+    ChartSpec("gradient norm", {"train/grad_norm": "norm"}),
+    ChartSpec("questions per second", {"train/questions_per_second": "questions"}),
 )
-# Without a value yet these two still say what will come.
-ALWAYS = ("training loss", "validation accuracy")
 
 
-class CurvesPane(Pane):
-    """Charts of every metric; those known by name first, any other after them."""
+class CurvesPane(CurveSettings, Pane):
+    """Charts of the metrics in `SPECS`, followed by one of each other metric."""
 
-    BINDINGS: ClassVar[list[BindingType]] = bindings("curves")
-    keys = ("curves",)
+    scope = "curves"
+    BINDINGS = bindings(scope)
+    main_widget = Charts
+    filter_text = ""
+    _drawn: tuple[object, ...] = ()
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self.options = CurveOptions()
-        self.words = ""
         self.specs = {spec.title: spec for spec in SPECS}
-        self.view: RunView | None = None
-        self._drawn: tuple[object, ...] = ()
 
     def compose(self) -> ComposeResult:
         yield Charts({spec.title: Chart(spec.title, shares=spec.shares) for spec in SPECS}, id="charts")
         yield Filter("part of a title or metric", id="metrics")
 
-    def enter(self) -> None:
-        self.query_one(Charts).focus()
-
-    def take(self, view: RunView) -> None:
-        self.view = view
-        self.show()
-
     def show(self) -> None:
         view = self.view
         if view is None:
             return
-        options = self.options
-        mark = (
-            view.version,
-            tuple(sorted(view.meta.items())),
-            options.axis,
-            options.smoothing,
-            options.log,
-            self.words,
-        )
-        if mark == self._drawn:
+        meta = tuple(sorted(view.meta.items()))
+        content = (view.version, meta, self.axis, self.smoothing, self.log_scale, self.filter_text)
+        if content == self._drawn:
             return
-        self._drawn = mark
+        self._drawn = content
         charts = self.query_one(Charts)
-        known = {metric for spec in self.specs.values() for metric in spec.metrics}
-        for metric in sorted(set(view.series) - known):
-            self.specs[metric] = Spec(metric, {metric: metric.rsplit("/", 1)[-1]})
+        for metric in sorted(set(view.series).difference(*(spec.lines for spec in self.specs.values()))):
+            self.specs[metric] = ChartSpec(metric, {metric: metric.rsplit("/", 1)[-1]})
             charts.add(metric, Chart(metric))
-        shown = []
-        for title, spec in self.specs.items():
-            present = [metric for metric in spec.metrics if metric in view.series]
-            wanted = self.words.lower() in title or any(self.words.lower() in metric for metric in spec.metrics)
-            if wanted and (present or title in ALWAYS):
-                shown.append(title)
-                self._fill(charts.charts[title], spec, view, present)
-        charts.display_only(shown)
+        text = self.filter_text.lower()
+        matching = [s for s in self.specs.values() if any(text in name for name in (s.title, *s.lines))]
+        shown = [spec for spec in matching if spec.always or not view.series.keys().isdisjoint(spec.lines)]
+        for spec in shown:
+            self._draw_spec(charts.charts[spec.title], spec, view)
+        charts.display_only([spec.title for spec in shown])
 
-    def _fill(self, chart: Chart, spec: Spec, view: RunView, present: list[str]) -> None:
-        lines: list[Line] = []
-        for metric in present:
-            style = theme.series_style(list(spec.metrics).index(metric))
-            lines.append(self.options.line(spec.metrics[metric], metric, view.series[metric], style))
-        levels = [
-            Level(name, value, FLOOR_STYLES[i % 2])
-            for i, (name, value) in enumerate(sorted(view.floors(spec.floors).items()))
-            if spec.floors
+    def _draw_spec(self, chart: Chart, spec: ChartSpec, view: RunView) -> None:
+        lines = [
+            self.line(name, metric, view.series[metric], theme.series_style(i))
+            for i, (metric, name) in enumerate(spec.lines.items())
+            if metric in view.series
         ]
-        log = self.options.log and not spec.shares
-        chart.show(lines, levels, self.options.axis, log, self.options.note(next(iter(spec.metrics))))
+        floors = floor_lines(view.floors(spec.floors).items()) if spec.floors else []
+        self.draw_chart(chart, next(iter(spec.lines)), lines, floors)
 
-    # Keys ----------------------------------------------------------------------------------------
-
-    def action_axis(self) -> None:
-        self.options.next_axis()
-        self.show()
-
-    def action_smoothing(self) -> None:
-        self.options.next_smoothing()
-        self.show()
-
-    def action_scale(self) -> None:
-        self.options.log = not self.options.log
+    def show_curves(self) -> None:
         self.show()
 
     def action_filter(self) -> None:
-        self.query_one(Filter).begin()
+        self.query_one(Filter).open()
 
     @on(Input.Changed)
-    def _typed(self, event: Input.Changed) -> None:
-        self.words = event.value
+    def _on_filter_changed(self, event: Input.Changed) -> None:
+        self.filter_text = event.value
         self.show()
 
-    @on(Filter.Left)
-    def _typing_over(self) -> None:
-        self.enter()
+    @on(Filter.Closed)
+    def _on_filter_closed(self) -> None:
+        self.focus_main_widget()

@@ -1,21 +1,45 @@
-"""What the panes of the run screen have in common."""
+"""Base of the panes of the run screen."""
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from textual.containers import Vertical
+from textual.widget import Widget
 
 from tui.feed import RunView
+from tui.keys import next_choice
 
 
 class Pane(Vertical):
-    """One view of one run: it is given everything known, and draws its part."""
+    """A view of one run.
 
-    keys: tuple[str, ...] = ()
+    Attributes:
+        scope: scope of the key table that is in force in the pane.
+        main_widget: type of the widget that gets the focus.
+        orders: sort orders, among which `action_order` cycles.
+        order: current sort order.
+        view: data of the run, once they were fetched.
+    """
 
-    def take(self, view: RunView) -> None:
-        """Show this; called about once a second while the pane is in view."""
+    scope: ClassVar[str]
+    main_widget: ClassVar[type[Widget]]
+    orders: ClassVar[tuple[str, ...]] = ("",)
+    order = ""
+    view: RunView | None = None
+
+    def update_view(self, view: RunView) -> None:
+        """Show new data; called about once a second while the pane is visible."""
+        self.view = view
+        self.show()
+
+    def show(self) -> None:
+        """Draw the pane from `view`."""
         raise NotImplementedError
 
-    def enter(self) -> None:
-        """The pane came into view: put the focus where its keys are."""
-        raise NotImplementedError
+    def focus_main_widget(self) -> None:
+        self.query_one(self.main_widget).focus()
+
+    def action_order(self) -> None:
+        self.order = next_choice(self.orders, self.order)
+        self.show()

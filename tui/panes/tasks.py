@@ -1,27 +1,25 @@
-"""Pane 4: accuracy of each task at the newest evaluation, what happened, and what the process said."""
+"""Pane 4: accuracy of each task at the newest evaluation, the events, and the console output."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+import math
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.style import Style
 from textual.app import ComposeResult
-from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 
 from tui import theme
 from tui.feed import RunView
-from tui.keys import bindings
+from tui.keys import bindings, next_choice
 from tui.panes.pane import Pane
 from tui.scale import percent, short
 from tui.text import Piece, bar, duration
-from tui.widgets.frame import Log, Text
 from tui.widgets.table import Column, Row, Table
+from tui.widgets.text import Log, Text
 
-ORDERS = ("accuracy", "accuracy, worst first", "questions", "name", "category")
-BAR = 20
+BAR_WIDTH = 20
 COLUMNS = (
     Column("task", 34, grow=True),
     Column("category", 16, rank=2),
@@ -29,22 +27,20 @@ COLUMNS = (
     Column("of", 6, right=True, rank=1),
     Column("accuracy", 8, right=True),
     Column("±", 5, right=True, rank=3),
-    Column("", BAR, rank=4),
+    Column("", BAR_WIDTH, rank=4),
 )
 LEVEL_STYLES = {"warning": Style(color=theme.WARN), "error": theme.ERROR}
 
 
 class TasksPane(Pane):
-    """A sortable table of tasks beside the events and the console."""
+    """A sortable table of the tasks beside the events and the console."""
 
-    BINDINGS: ClassVar[list[BindingType]] = bindings("tasks")
-    keys = ("tasks",)
-
-    def __init__(self, *, id: str | None = None) -> None:
-        super().__init__(id=id)
-        self.order = ORDERS[0]
-        self.split = ""
-        self.view: RunView | None = None
+    scope = "tasks"
+    BINDINGS = bindings(scope)
+    main_widget = Table
+    orders = ("accuracy", "accuracy, worst first", "questions", "name", "category")
+    order = "accuracy"
+    chosen_split = ""
 
     def compose(self) -> ComposeResult:
         yield Text(id="evaluation")
@@ -53,13 +49,6 @@ class TasksPane(Pane):
             with Vertical(id="logs"):
                 yield Log("events", "nothing happened yet", wrap=True, id="events")
                 yield Log("console", "nothing was printed yet", id="console")
-
-    def enter(self) -> None:
-        self.query_one(Table).focus()
-
-    def take(self, view: RunView) -> None:
-        self.view = view
-        self.show()
 
     def show(self) -> None:
         view = self.view
@@ -74,40 +63,42 @@ class TasksPane(Pane):
             ]
         )
         self.query_one("#console", Log).show([[(line, theme.DIM)] for line in view.console])
-        splits = sorted(view.task_accuracy)
-        if not splits or not view.tasks:
+        if not view.task_accuracy or not view.tasks:
             self.query_one(Text).show([("accuracy by task", theme.TITLE)])
             return
-        # The final word when there is one, otherwise what there is.
-        split = self.split if self.split in splits else ("test" if "test" in splits else splits[0])
+        split = self._split(view)
         step, n_K, correct_K = view.task_accuracy[split]
         self.query_one(Table).show(self._rows(view, n_K, correct_K))
         self._show_head(view, split, step)
 
+    def _split(self, view: RunView) -> str:
+        """Return the chosen split, or else the test split, or else any."""
+        splits = view.task_accuracy
+        return next((split for split in (self.chosen_split, "test") if split in splits), min(splits))
+
     def _rows(self, view: RunView, n_K: NDArray[np.int64], correct_K: NDArray[np.int64]) -> list[Row]:
-        found = []
-        for i, task in enumerate(view.tasks):
-            n, right = int(n_K[i]), int(correct_K[i])
-            share = right / n if n else float("nan")
-            error = (share * (1 - share) / n) ** 0.5 if n else float("nan")
+        entries = []
+        for task, n, correct in zip(view.tasks, n_K.tolist(), correct_K.tolist(), strict=False):
+            accuracy = correct / n if n else math.nan
+            standard_error = math.sqrt(accuracy * (1 - accuracy) / n) if n else math.nan
             cells: tuple[Piece, ...] = (
                 (task.name, theme.PLAIN),
                 (task.category, theme.DIM),
-                (f"{right:,}", theme.DIM),
+                (f"{correct:,}", theme.DIM),
                 (f"{n:,}", theme.DIM),
-                (percent(share), theme.BOLD),
-                (f"{error * 100:.1f}" if n else "", theme.VERY_DIM),
-                (bar(share, BAR), Style(color=theme.ACCENT)),
+                (percent(accuracy), theme.BOLD),
+                (f"{standard_error * 100:.1f}" if n else "", theme.VERY_DIM),
+                (bar(accuracy, BAR_WIDTH), Style(color=theme.ACCENT)),
             )
-            found.append((task, n, share if n else -1.0, Row(task.name, cells)))
+            entries.append((task, n, accuracy if n else -1.0, Row(task.name, cells)))
         key = {
-            "accuracy": lambda e: (-e[2], e[0].name),
-            "accuracy, worst first": lambda e: (e[2], e[0].name),
-            "questions": lambda e: (-e[1], e[0].name),
-            "name": lambda e: e[0].name,
-            "category": lambda e: (e[0].category, -e[2], e[0].name),
+            "accuracy": lambda entry: (-entry[2], entry[0].name),
+            "accuracy, worst first": lambda entry: (entry[2], entry[0].name),
+            "questions": lambda entry: (-entry[1], entry[0].name),
+            "name": lambda entry: entry[0].name,
+            "category": lambda entry: (entry[0].category, -entry[2], entry[0].name),
         }[self.order]
-        return [entry[3] for entry in sorted(found, key=key)]
+        return [row for *_, row in sorted(entries, key=key)]
 
     def _show_head(self, view: RunView, split: str, step: int) -> None:
         head: list[Piece] = [
@@ -118,33 +109,20 @@ class TasksPane(Pane):
         if newest is None:
             self.query_one(Text).show(head)
             return
-        facts: list[Piece] = [(f"{percent(newest.accuracy)} of {newest.n:,} questions", theme.BOLD)]
+        summary: list[Piece] = [(f"{percent(newest.accuracy)} of {newest.n:,} questions", theme.BOLD)]
         floors = view.floors(split)
         if floors:
             best = max(floors, key=lambda name: floors[name])
             above = newest.accuracy > floors[best]
-            facts.append(
-                (
-                    f" · {'above' if above else 'NOT ABOVE'} the floor {percent(floors[best])} ({best})",
-                    theme.PLAIN if above else Style(color=theme.WARN, bold=True),
-                )
-            )
-        facts.append(
-            (
-                f" · mean over tasks {percent(newest.macro_accuracy)} · loss {short(newest.loss)} · "
-                f"calibration error {percent(newest.ece)}",
-                theme.DIM,
-            )
+            text = f" · {'above' if above else 'NOT ABOVE'} the floor {percent(floors[best])} ({best})"
+            summary.append((text, theme.PLAIN if above else theme.MARK))
+        text = (
+            f" · mean over tasks {percent(newest.macro_accuracy)} · loss {short(newest.loss)} · "
+            f"calibration error {percent(newest.ece)}"
         )
-        self.query_one(Text).show(head, facts)
-
-    def action_order(self) -> None:
-        self.order = ORDERS[(ORDERS.index(self.order) + 1) % len(ORDERS)]
-        self.show()
+        self.query_one(Text).show(head, [*summary, (text, theme.DIM)])
 
     def action_split(self) -> None:
         if self.view is not None and self.view.task_accuracy:
-            splits = sorted(self.view.task_accuracy)
-            now = self.split if self.split in splits else ("test" if "test" in splits else splits[0])
-            self.split = splits[(splits.index(now) + 1) % len(splits)]
+            self.chosen_split = next_choice(sorted(self.view.task_accuracy), self._split(self.view))
             self.show()

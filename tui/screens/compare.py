@@ -1,30 +1,30 @@
-"""Several runs side by side: their curves in one chart, and the comparison that `accl compare` prints."""
+"""Several runs side by side: their curves in common charts, and the comparison that `accl compare` prints."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, ClassVar
+from collections import Counter
+from typing import TYPE_CHECKING
 
 from textual import on
 from textual.app import ComposeResult
-from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 
 from accl.errors import AcclError
 from accl.store.rundir import RunDir
 from tui import theme
-from tui.curves import CurveOptions
+from tui.curves import CurveSettings, floor_lines
 from tui.feed import RunFeed, RunView
 from tui.keys import bindings
-from tui.panes.curves import FLOOR_STYLES
 from tui.scale import percent, short
-from tui.screens.polled import Polled
+from tui.screens.polling import PollingScreen
 from tui.text import Piece
-from tui.widgets.chart import Chart, Level
+from tui.widgets.chart import Chart
 from tui.widgets.charts import Charts
-from tui.widgets.drawn import Listing
-from tui.widgets.frame import KeyBar, Log, Text
+from tui.widgets.keybar import KeyBar
+from tui.widgets.listing import Listing
 from tui.widgets.table import Column, Row, Table
+from tui.widgets.text import Log, Text
 
 if TYPE_CHECKING:
     from accl.analysis.compare import Arm, Comparison
@@ -54,20 +54,20 @@ TASK_COLUMNS = (
 )
 
 
-class CompareScreen(Polled[list[RunView]]):
-    """The first run selected is the reference."""
+class CompareScreen(CurveSettings, PollingScreen[list[RunView]]):
+    """Runs compared with the first of them, the reference."""
 
-    BINDINGS: ClassVar[list[BindingType]] = bindings("compare")
+    BINDINGS = bindings("compare")
+    smoothing = 0.9
+    comparison: Comparison | None = None
+    compare_error = ""
+    _compared_states: tuple[str, ...] = ()
 
-    def __init__(self, runs: list[RunDir]) -> None:
-        super().__init__()
+    def __init__(self, runs: list[RunDir], interval: float) -> None:
+        super().__init__(interval)
         self.runs = runs
         self.feeds = [RunFeed(run) for run in runs]
         self.views: list[RunView] = []
-        self.comparison: Comparison | None = None
-        self.why_not = ""
-        self.options = CurveOptions(smoothing=0.9)
-        self._compared: tuple[str, ...] = ()
 
     def compose(self) -> ComposeResult:
         yield Text(id="title")
@@ -77,7 +77,6 @@ class CompareScreen(Polled[list[RunView]]):
                 "train/loss": Chart("training loss"),
                 "curriculum/effective_tasks": Chart("effective tasks"),
             },
-            most_columns=3,
             id="overlaid",
         )
         with Horizontal(id="compare-body"):
@@ -93,49 +92,47 @@ class CompareScreen(Polled[list[RunView]]):
         super().on_mount()
         self.query_one("#arms", Table).focus()
 
-    def look(self) -> list[RunView]:
-        return [feed.look() for feed in self.feeds]
+    def fetch(self) -> list[RunView]:
+        return [feed.fetch() for feed in self.feeds]
 
-    def take(self, found: list[RunView]) -> None:
-        fresh = [view.version for view in found] != [view.version for view in self.views]
-        self.views = found
-        if fresh:
+    def update_view(self, view: list[RunView]) -> None:
+        changed = [run.version for run in view] != [run.version for run in self.views]
+        self.views = view
+        if changed:
             self.show_curves()
-        states = tuple(str(view.line.state.state) for view in found)
-        if states != self._compared:  # a run that ended may have brought its answers
-            self._compared = states
+        states = tuple(str(run.summary.state.state) for run in view)
+        if states != self._compared_states:  # a run that has ended may have written its predictions
+            self._compared_states = states
             self.run_worker(self._compare(), group="compare", exclusive=True)
         self._show_title()
 
     async def _compare(self) -> None:
-        from accl.analysis.compare import compare
+        from accl.analysis.compare import compare  # imported late: the curves need not wait for it
 
         try:
-            self.comparison, self.why_not = await asyncio.to_thread(compare, self.runs), ""
+            self.comparison, self.compare_error = await asyncio.to_thread(compare, self.runs), ""
         except AcclError as error:
-            self.comparison, self.why_not = None, str(error)
-        if self.open:
+            self.comparison, self.compare_error = None, str(error)
+        if self.is_open:
             self.show_comparison()
 
     # Showing -------------------------------------------------------------------------------------
 
     @property
     def labels(self) -> list[str]:
-        """The recipe, with the seed and the end of the id as far as they are needed to tell runs apart."""
-        lines = [view.line for view in self.views]
-        found = []
-        for line in lines:
-            same = [other for other in lines if other.recipe == line.recipe]
-            text = line.recipe
-            if len(same) > 1:
-                text += f" s{line.seed}"
-            if len([other for other in same if other.seed == line.seed]) > 1:
-                text += f" {line.run.id.rsplit('-', 1)[-1]}"
-            found.append(text)
-        return found
+        """Recipes, with the seed and the end of the id where these are needed to distinguish runs."""
+        setups = [view.summary.setup for view in self.views]
+        by_recipe = Counter(setup.recipe for setup in setups)
+        by_seed = Counter((setup.recipe, setup.seed) for setup in setups)
+        return [
+            setup.recipe
+            + (f" s{setup.seed}" if by_recipe[setup.recipe] > 1 else "")
+            + (f" {run.id.rsplit('-', 1)[-1]}" if by_seed[setup.recipe, setup.seed] > 1 else "")
+            for setup, run in zip(setups, self.runs, strict=True)
+        ]
 
     def _show_title(self) -> None:
-        active = sum(view.line.state.state.active for view in self.views)
+        active = sum(view.summary.state.state.active for view in self.views)
         text = f"  {len(self.runs)} runs" + (f" · {active} still active" if active else "")
         pieces: list[Piece] = [("compare", theme.TITLE), (text, theme.PLAIN)]
         if self.comparison is not None:
@@ -146,100 +143,80 @@ class CompareScreen(Polled[list[RunView]]):
     def show_curves(self) -> None:
         for metric, chart in self.query_one(Charts).charts.items():
             lines = [
-                self.options.line(label, metric, view.series[metric], theme.series_style(i), raw=False)
+                self.line(label, metric, view.series[metric], theme.series_style(i), raw=False)
                 for i, (label, view) in enumerate(zip(self.labels, self.views, strict=True))
                 if metric in view.series
             ]
-            levels = []
-            if metric == "validation/accuracy":
-                # Runs on the same questions share their floors; then one line stands for all.
-                floors = sorted(
-                    {(name, value) for view in self.views for name, value in view.floors("validation").items()}
-                )
-                if len(floors) <= 2:
-                    levels = [Level(name, value, FLOOR_STYLES[i % 2]) for i, (name, value) in enumerate(floors)]
-            log = self.options.log and not chart.shares
-            chart.show(lines, levels, self.options.axis, log, self.options.note(metric))
+            floors = {floor for view in self.views for floor in view.floors("validation").items()}
+            # Runs with the same questions have the same floors; those of others would crowd the chart.
+            show_floors = metric == "validation/accuracy" and len(floors) <= 2
+            self.draw_chart(chart, metric, lines, floor_lines(floors) if show_floors else [])
 
     def show_comparison(self) -> None:
         arms, notes = self.query_one("#arms", Table), self.query_one("#notes", Log)
-        first_time = not arms.rows
         if self.comparison is None:
-            arms.empty = self.why_not
+            arms.empty = self.compare_error
             arms.show([self._row(i, None) for i in range(len(self.views))])
-            notes.show([[("not compared: ", theme.MARK), (self.why_not, theme.PLAIN)]])
+            notes.show([[("not compared: ", theme.MARK), (self.compare_error, theme.PLAIN)]])
             self.query_one("#changes", Table).show([])
             self.query_one("#changes-title", Text).show()
         else:
+            first_time = not arms.rows
             arms.show([self._row(i, arm) for i, arm in enumerate(self.comparison.arms)])
             notes.show(
                 [[("! ", theme.MARK), (text, theme.PLAIN)] for text in self.comparison.warnings]
                 + [[("· ", theme.VERY_DIM), (text, theme.DIM)] for text in self.comparison.notes]
             )
-            notes.action_first()
-            if first_time and len(self.comparison.arms) > 1:  # the reference has nothing to be compared with
+            notes.move_to(0)
+            if first_time and len(self.comparison.arms) > 1:  # the reference has no changes to show
                 arms.move_to(1)
             self._show_changes()
         self._show_title()
 
     def _row(self, index: int, arm: Arm | None) -> Row:
-        view = self.views[index]
-        state = view.line.state
-        hue = theme.series_style(index)
-        word: Piece = (f"{state.state.icon} {state.state}", theme.state_style(state.state))
-        name: Piece = (f"━ {arm.label if arm else self.labels[index]}", hue)
-        seed: Piece = (str(view.line.seed), theme.DIM)
+        """Make the row of a run, from the run alone if it has not been compared."""
+        summary = self.views[index].summary
+        state = summary.state
+        cells: list[Piece] = [
+            (f"━ {arm.label if arm else self.labels[index]}", theme.series_style(index)),
+            (f"{state.state.icon} {state.state}", theme.state_style(state.state)),
+            (str(summary.setup.seed), theme.DIM),
+            (f"{arm.steps if arm else state.step:,}", theme.DIM),
+        ]
         if arm is None:
-            steps: Piece = (f"{state.step:,}", theme.DIM)
-            test: Piece = (percent(view.line.latest("test/accuracy")), theme.PLAIN)
-            return Row(str(index), (name, word, seed, steps, test, *[("", theme.PLAIN)] * 8))
-        floor = max(arm.floors.values()) if arm.floors else float("nan")
-        beats = {True: "▲ above", False: "▼ below", None: ""}[arm.above_floor]
+            cells += [(percent(summary.latest("test/accuracy")), theme.PLAIN), *[("", theme.PLAIN)] * 8]
+            return Row(str(index), tuple(cells))
+        above_floor = {True: "▲ above", False: "▼ below", None: ""}[arm.above_floor]
         paired = arm.paired
-        delta, interval, p = (
-            ("ref", "", "")
-            if paired is None
-            else (
-                _points(paired.delta),
-                f"{_points(paired.low)} … {_points(paired.high)}",
-                f"{arm.p_holm:.3g}" if arm.p_holm is not None else "",
-            )
-        )
-        clear = paired is not None and (paired.low > 0 or paired.high < 0)
-        return Row(
-            str(index),
-            (
-                name,
-                word,
-                seed,
-                (f"{arm.steps:,}", theme.DIM),
-                (percent(arm.accuracy), theme.BOLD),
-                (f"{arm.standard_error * 100:.1f}", theme.DIM),
-                (percent(arm.macro_accuracy), theme.PLAIN),
-                (percent(floor), theme.DIM),
-                (beats, theme.DIM if arm.above_floor else theme.MARK),
-                (delta, theme.BOLD if clear else theme.DIM),
-                (interval, theme.DIM),
-                (p, theme.BOLD if clear else theme.DIM),
-                (short(arm.questions_per_second) if arm.questions_per_second else "", theme.DIM),
-            ),
-        )
+        delta, interval, p, style = "ref", "", "", theme.DIM
+        if paired is not None:
+            delta, interval = _points(paired.delta), f"{_points(paired.low)} … {_points(paired.high)}"
+            p = f"{arm.p_holm:.3g}" if arm.p_holm is not None else ""
+            style = theme.BOLD if paired.low > 0 or paired.high < 0 else theme.DIM
+        cells += [
+            (percent(arm.accuracy), theme.BOLD),
+            (f"{arm.standard_error * 100:.1f}", theme.DIM),
+            (percent(arm.macro_accuracy), theme.PLAIN),
+            (percent(max(arm.floors.values(), default=float("nan"))), theme.DIM),
+            (above_floor, theme.DIM if arm.above_floor else theme.MARK),
+            (delta, style),
+            (interval, theme.DIM),
+            (p, style),
+            (short(arm.questions_per_second) if arm.questions_per_second else "", theme.DIM),
+        ]
+        return Row(str(index), tuple(cells))
 
-    @on(Listing.Moved)
-    def _moved(self, event: Listing.Moved) -> None:
-        if event.listing.id == "arms":
-            self._show_changes()
-
+    @on(Listing.CursorMoved, "#arms")
     def _show_changes(self) -> None:
-        """Gains and losses by task of the highlighted arm against the reference."""
+        """Show gains and losses by task of the arm at the cursor against the reference."""
         key = self.query_one("#arms", Table).key
         if self.comparison is None or key is None:
             return
-        arm = self.comparison.arms[int(key)]
-        first = self.comparison.arms[0]
-        title = f"{arm.label} against {first.label}, by task" if arm is not first else f"{arm.label}, by task"
+        arm, reference = self.comparison.arms[int(key)], self.comparison.arms[0]
+        compared = arm is not reference
+        title = f"{arm.label} against {reference.label}, by task" if compared else f"{arm.label}, by task"
         self.query_one("#changes-title", Text).show([(title, theme.TITLE)])
-        scores = arm.tasks_by_delta if arm is not first else sorted(arm.tasks, key=lambda score: -score.accuracy)
+        scores = arm.tasks_by_delta if compared else sorted(arm.tasks, key=lambda score: -score.accuracy)
         self.query_one("#changes", Table).show(
             [
                 Row(
@@ -248,33 +225,16 @@ class CompareScreen(Polled[list[RunView]]):
                         (score.task.name, theme.PLAIN),
                         (str(score.n), theme.DIM),
                         (percent(score.accuracy), theme.PLAIN),
-                        (f"+{score.gains}" if arm is not first else "", theme.DIM),
-                        (f"-{score.losses}" if arm is not first else "", theme.DIM),
-                        (_points(score.delta) if arm is not first else "", theme.BOLD),
+                        (f"+{score.gains}" if compared else "", theme.DIM),
+                        (f"-{score.losses}" if compared else "", theme.DIM),
+                        (_points(score.delta) if compared else "", theme.BOLD),
                     ),
                 )
                 for score in scores
             ]
         )
 
-    # Keys ----------------------------------------------------------------------------------------
-
-    def action_axis(self) -> None:
-        self.options.next_axis()
-        self.show_curves()
-
-    def action_smoothing(self) -> None:
-        self.options.next_smoothing()
-        self.show_curves()
-
-    def action_scale(self) -> None:
-        self.options.log = not self.options.log
-        self.show_curves()
-
-    def action_back(self) -> None:
-        self.app.pop_screen()
-
 
 def _points(fraction: float) -> str:
-    """A difference of accuracies in percentage points."""
+    """Format a difference of accuracies in percentage points."""
     return f"{fraction * 100:+.1f}"

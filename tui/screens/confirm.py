@@ -1,23 +1,25 @@
-"""The question before a run is stopped."""
+"""Stopping a run: the question before, the request, and its outcome."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+import asyncio
 
-from textual.app import ComposeResult
-from textual.binding import BindingType
+from textual.app import App, ComposeResult
 from textual.containers import Vertical
 from textual.screen import ModalScreen
 
+from accl.errors import AcclError
+from accl.store.rundir import RunDir
 from tui import theme
 from tui.keys import bindings
-from tui.widgets.frame import KeyBar, Text
+from tui.widgets.keybar import KeyBar
+from tui.widgets.text import Text
 
 
 class ConfirmScreen(ModalScreen[bool]):
-    """Answers whether the run should be stopped."""
+    """Ask whether the run should be stopped; the result is the answer."""
 
-    BINDINGS: ClassVar[list[BindingType]] = bindings("confirm")
+    BINDINGS = bindings("confirm")
 
     def __init__(self, run_id: str) -> None:
         super().__init__()
@@ -37,5 +39,24 @@ class ConfirmScreen(ModalScreen[bool]):
             [("and can be resumed later.", theme.DIM)],
         )
 
-    def action_answer(self, yes: bool) -> None:
-        self.dismiss(yes)
+
+def stop_after_confirmation(app: App[None], run: RunDir) -> None:
+    """Ask the user, then ask the run to stop after its current step; failures become notifications."""
+
+    def on_answer(confirmed: bool | None) -> None:
+        if confirmed:
+            # A worker of the app, not of the screen: leaving the screen must not cancel the request.
+            app.run_worker(_stop(app, run), group="stop")
+
+    app.push_screen(ConfirmScreen(run.id), on_answer)
+
+
+async def _stop(app: App[None], run: RunDir) -> None:
+    from accl.launch import process  # not needed to show runs: imported late for a fast start
+
+    try:
+        await asyncio.to_thread(process.stop, run)
+    except AcclError as error:
+        app.notify(str(error), title="Not stopped", severity="error", markup=False)
+    else:
+        app.notify("It finishes its step, writes a checkpoint and ends.", title=f"Stopping {run.id}", markup=False)

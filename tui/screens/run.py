@@ -1,17 +1,14 @@
-"""One run: its head line and four panes."""
+"""One run: a head with its state, and four panes."""
 
 from __future__ import annotations
 
 import math
-from typing import ClassVar
 
 from rich.style import Style
 from textual.app import ComposeResult
-from textual.binding import BindingType
 from textual.widgets import ContentSwitcher
 
 from accl.store.rundir import RunDir
-from accl.store.state import State
 from tui import theme
 from tui.feed import RunFeed, RunView
 from tui.keys import bindings
@@ -21,24 +18,26 @@ from tui.panes.curves import CurvesPane
 from tui.panes.pane import Pane
 from tui.panes.tasks import TasksPane
 from tui.scale import percent, short
-from tui.screens.polled import Polled
+from tui.screens.confirm import stop_after_confirmation
+from tui.screens.polling import PollingScreen
 from tui.text import Piece, bar, duration
 from tui.widgets.filter import Filter
-from tui.widgets.frame import KeyBar, Text
+from tui.widgets.keybar import KeyBar
+from tui.widgets.text import Text
 
 PANES = {"curves": CurvesPane, "curriculum": CurriculumPane, "confusion": ConfusionPane, "tasks": TasksPane}
 
 
-class RunScreen(Polled[RunView]):
-    """Follows the run while it is on top."""
+class RunScreen(PollingScreen[RunView]):
+    """A run, followed while the screen is on top."""
 
-    BINDINGS: ClassVar[list[BindingType]] = bindings("run")
+    BINDINGS = bindings("run")
+    view: RunView | None = None
 
-    def __init__(self, run: RunDir) -> None:
-        super().__init__()
+    def __init__(self, run: RunDir, interval: float) -> None:
+        super().__init__(interval)
         self.run = run
         self.feed = RunFeed(run)
-        self.view: RunView | None = None
 
     def compose(self) -> ComposeResult:
         yield Text(id="head")
@@ -54,24 +53,22 @@ class RunScreen(Polled[RunView]):
         self.query_one("#head", Text).show([(self.run.id, theme.BOLD)])
         self.action_pane("curves")
 
-    def look(self) -> RunView:
-        return self.feed.look()
+    def fetch(self) -> RunView:
+        return self.feed.fetch()
 
-    def take(self, found: RunView) -> None:
-        self.view = found
-        self._show_head(found)
-        self.pane.take(found)
+    def update_view(self, view: RunView) -> None:
+        self.view = view
+        self._show_head(view)
+        self.pane.update_view(view)
 
     @property
     def pane(self) -> Pane:
+        """The visible pane."""
         return self.query_one(f"#{self.query_one(ContentSwitcher).current}", Pane)
 
     def _show_head(self, view: RunView) -> None:
-        line, state = view.line, view.line.state
-        first: list[Piece] = [
-            (line.word, theme.ERROR if line.unreadable else theme.state_style(state.state)),
-            ("  " + line.run.id, theme.BOLD),
-        ]
+        summary, state = view.summary, view.summary.state
+        first: list[Piece] = [summary.state_label, ("  " + self.run.id, theme.BOLD)]
         if state.phase:
             first.append(("  " + state.phase, theme.DIM))
         second: list[Piece] = []
@@ -81,54 +78,52 @@ class RunScreen(Polled[RunView]):
             share = state.step / state.total_steps
             second += [
                 (bar(share, 16), Style(color=theme.ACCENT, bgcolor=theme.PANEL)),
-                (f" {share:.0%} ", theme.PLAIN),
-                (f" step {state.step:,}/{state.total_steps:,}", theme.PLAIN),
+                (f" {share:.0%}  step {state.step:,}/{state.total_steps:,}", theme.PLAIN),
             ]
-        if math.isfinite(line.left_seconds):
-            second.append((f" · {duration(line.left_seconds)} left", theme.PLAIN))
-        speed = line.latest("questions_per_second")
-        if math.isfinite(speed) and state.state is State.RUNNING:
-            second.append((f" · {short(speed)} questions/s", theme.DIM))
-        for name, word in (("validation/accuracy", "validation"), ("test/accuracy", "test")):
-            if math.isfinite(line.latest(name)):
-                second.append((f" · {word} {percent(line.latest(name))}", theme.BOLD))
+        if math.isfinite(summary.eta_seconds):
+            second.append((f" · {duration(summary.eta_seconds)} left", theme.PLAIN))
+        if math.isfinite(summary.questions_per_second):
+            second.append((f" · {short(summary.questions_per_second)} questions/s", theme.DIM))
+        for split in ("validation", "test"):
+            accuracy = summary.latest(f"{split}/accuracy")
+            if math.isfinite(accuracy):
+                second.append((f" · {split} {percent(accuracy)}", theme.BOLD))
         self.query_one("#head", Text).show(first, second)
-        said = view.problem or line.reason
-        bad = view.problem or line.problem or state.state in (State.CRASHED, State.FAILED)
+        message = view.problem or summary.reason
         reason = self.query_one("#reason", Text)
-        reason.display = bool(said)
-        reason.show([(said, theme.ERROR if bad else theme.DIM)])
+        reason.display = bool(message)
+        reason.show([(message, theme.ERROR if view.problem else summary.reason_style)])
 
     # Keys ----------------------------------------------------------------------------------------
 
     def action_pane(self, name: str) -> None:
         self.query_one(ContentSwitcher).current = name
         tabs: list[Piece] = []
-        for number, each in enumerate(PANES, start=1):
-            here = each == name
+        for number, tab in enumerate(PANES, start=1):
+            current = tab == name
             tabs += [
-                (f" {number} ", theme.TITLE if here else theme.VERY_DIM),
-                (f"{each} ", Style(color=theme.TEXT, bold=True, underline=True) if here else theme.DIM),
+                (f" {number} ", theme.TITLE if current else theme.VERY_DIM),
+                (f"{tab} ", Style(color=theme.TEXT, bold=True, underline=True) if current else theme.DIM),
             ]
         self.query_one("#tabs", Text).show(tabs)
-        self.query_one(KeyBar).show(*self.pane.keys, "run")
+        self.query_one(KeyBar).show(self.pane.scope, "run")
         if self.view is not None:
-            self.pane.take(self.view)
-        self.pane.enter()
+            self.pane.update_view(self.view)
+        self.pane.focus_main_widget()
 
     def action_stop(self) -> None:
         if self.view is None:
             return
-        state = self.view.line.state.state
+        state = self.view.summary.state.state
         if state.active:
-            self.accl.stop(self.run)
+            stop_after_confirmation(self.app, self.run)
         else:
             self.notify(f"It is {state} already.", title=self.run.id, markup=False)
 
     def action_back(self) -> None:
-        # One layer at a time: a filter that narrows the charts goes first.
+        # Escape first clears a filter that hides charts; only then it leaves the screen.
         for filter_line in self.pane.query(Filter):
             if filter_line.value:
-                filter_line.action_drop()
+                filter_line.action_clear()
                 return
         self.app.pop_screen()

@@ -5,25 +5,23 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
-from typing import ClassVar
 
 from textual import on
 from textual.app import ComposeResult
-from textual.binding import BindingType
 from textual.widgets import Input
 
-from accl.store.rundir import RunDir
-from accl.store.state import State
 from tui import theme
-from tui.feed import RunLine, RunsFeed
+from tui.feed import RunsFeed, RunSummary
 from tui.keys import bindings
 from tui.scale import percent, short
-from tui.screens.polled import Polled
+from tui.screens.confirm import stop_after_confirmation
+from tui.screens.polling import PollingScreen
 from tui.text import Piece, age, duration
-from tui.widgets.drawn import Listing
 from tui.widgets.filter import Filter
-from tui.widgets.frame import KeyBar, Text
+from tui.widgets.keybar import KeyBar
+from tui.widgets.listing import Listing
 from tui.widgets.table import Column, Row, Table
+from tui.widgets.text import Text
 
 COLUMNS = (
     Column("", 1),
@@ -48,17 +46,17 @@ Start one in another terminal, it appears here at once:
   accl train full --profile demo"""
 
 
-class RunsScreen(Polled[list[RunLine]]):
-    """Every run under the folder, the newest on top."""
+class RunsScreen(PollingScreen[list[RunSummary]]):
+    """All runs of a folder, newest first; `selected` has the ids of those to compare."""
 
-    BINDINGS: ClassVar[list[BindingType]] = bindings("runs")
+    BINDINGS = bindings("runs")
+    filter_text = ""
 
-    def __init__(self, root: Path) -> None:
-        super().__init__()
+    def __init__(self, root: Path, interval: float) -> None:
+        super().__init__(interval)
         self.feed = RunsFeed(root)
-        self.lines: list[RunLine] = []
+        self.summaries: list[RunSummary] = []
         self.selected: list[str] = []
-        self.words = ""
 
     def compose(self) -> ComposeResult:
         yield Text(id="title")
@@ -71,34 +69,32 @@ class RunsScreen(Polled[list[RunLine]]):
         super().on_mount()
         self.query_one(Table).focus()
 
-    def look(self) -> list[RunLine]:
-        return self.feed.look()
+    def fetch(self) -> list[RunSummary]:
+        return self.feed.fetch()
 
-    def take(self, found: list[RunLine]) -> None:
-        self.lines = found
-        ids = {line.run.id for line in found}
+    def update_view(self, view: list[RunSummary]) -> None:
+        self.summaries = view
+        ids = {summary.run.id for summary in view}
         self.selected = [run_id for run_id in self.selected if run_id in ids]
         self.show()
 
     # Showing -------------------------------------------------------------------------------------
 
     @property
-    def filtered(self) -> list[RunLine]:
-        return [line for line in self.lines if line.contains(self.words)]
-
-    @property
-    def highlighted(self) -> RunLine | None:
+    def highlighted(self) -> RunSummary | None:
+        """Run at the cursor."""
         key = self.query_one(Table).key
-        return next((line for line in self.lines if line.run.id == key), None)
+        return next((summary for summary in self.summaries if summary.run.id == key), None)
 
     def show(self) -> None:
         table = self.query_one(Table)
-        table.empty = f"No run contains all of: {self.words}" if self.lines else EMPTY
-        table.show([self._row(line) for line in self.filtered])
-        active = sum(line.active for line in self.lines)
-        counts = ["1 run" if len(self.lines) == 1 else f"{len(self.lines)} runs", f"{active} active"]
-        if self.words:
-            counts.append(f"{len(self.filtered)} shown")
+        table.empty = f"No run contains all of: {self.filter_text}" if self.summaries else EMPTY
+        rows = [self._row(summary) for summary in self.summaries if summary.matches(self.filter_text)]
+        table.show(rows)
+        n = len(self.summaries)
+        counts = ["1 run" if n == 1 else f"{n} runs", f"{sum(summary.active for summary in self.summaries)} active"]
+        if self.filter_text:
+            counts.append(f"{len(rows)} shown")
         if self.selected:
             counts.append(f"{len(self.selected)} selected")
         self.query_one("#title", Text).show(
@@ -106,61 +102,54 @@ class RunsScreen(Polled[list[RunLine]]):
         )
         self._show_detail()
 
-    def _row(self, line: RunLine) -> Row:
-        state = line.state
-        chosen = line.run.id in self.selected
-        hue = theme.ERROR if line.unreadable else theme.state_style(state.state)
+    def _row(self, summary: RunSummary) -> Row:
+        run_id, state, setup = summary.run.id, summary.state, summary.setup
         plain = theme.PLAIN if state.state.active else theme.DIM
-        steps = f"{state.step:,}/{state.total_steps:,}" if state.total_steps else ""
-        done = f"{state.step / state.total_steps:.0%}" if state.total_steps else ""
-        speed = line.latest("questions_per_second")
+        total, eta = state.total_steps, summary.eta_seconds
         cells: tuple[Piece, ...] = (
-            ("●" if chosen else " ", theme.MARK),
-            (line.word, hue),
-            (line.recipe, theme.BOLD),
-            (line.profile, theme.DIM),
-            (str(line.seed) if line.seed >= 0 else "?", theme.DIM),
-            (steps, plain),
-            (done, plain),
-            (duration(line.left_seconds) if math.isfinite(line.left_seconds) else "", plain),
-            (_known(short(line.latest("train/loss"))), plain),
-            (_known(percent(line.latest("validation/accuracy"))), theme.PLAIN),
-            (_known(percent(line.latest("test/accuracy"))), theme.BOLD),
-            (_known(short(speed)) if state.state is State.RUNNING else "", theme.DIM),
-            (age(time.time() - line.created) if math.isfinite(line.created) else "", theme.DIM),
-            (line.run.id, theme.VERY_DIM),
+            ("●" if run_id in self.selected else " ", theme.MARK),
+            summary.state_label,
+            (setup.recipe, theme.BOLD),
+            (setup.profile, theme.DIM),
+            (str(setup.seed) if setup.seed >= 0 else "?", theme.DIM),
+            (f"{state.step:,}/{total:,}" if total else "", plain),
+            (f"{state.step / total:.0%}" if total else "", plain),
+            (duration(eta) if math.isfinite(eta) else "", plain),
+            (_blank_if_unknown(short(summary.latest("train/loss"))), plain),
+            (_blank_if_unknown(percent(summary.latest("validation/accuracy"))), theme.PLAIN),
+            (_blank_if_unknown(percent(summary.latest("test/accuracy"))), theme.BOLD),
+            (_blank_if_unknown(short(summary.questions_per_second)), theme.DIM),
+            (age(time.time() - summary.created) if math.isfinite(summary.created) else "", theme.DIM),
+            (run_id, theme.VERY_DIM),
         )
-        return Row(line.run.id, cells)
+        return Row(run_id, cells)
 
+    @on(Listing.CursorMoved)
     def _show_detail(self) -> None:
-        line = self.highlighted
-        if line is None:
-            self.query_one("#detail", Text).show()
+        summary, detail = self.highlighted, self.query_one("#detail", Text)
+        if summary is None:
+            detail.show()
             return
-        state = line.state
-        said = line.reason or (state.phase if state.state.active else "")
-        style = theme.ERROR if state.state in (State.CRASHED, State.FAILED) or line.problem else theme.DIM
-        word: Piece = (line.word, theme.ERROR if line.unreadable else theme.state_style(state.state))
-        self.query_one("#detail", Text).show([word, ("  " + line.run.id, theme.PLAIN)], [(said, style)])
+        message = summary.reason or (summary.state.phase if summary.state.state.active else "")
+        detail.show(
+            [summary.state_label, ("  " + summary.run.id, theme.PLAIN)],
+            [(message, summary.reason_style)],
+        )
 
-    @on(Listing.Moved)
-    def _moved(self) -> None:
-        self._show_detail()
-
-    # Keys ----------------------------------------------------------------------------------------
+    # Keys: the other screens are imported when they are opened, for a fast start ------------------
 
     def action_open(self) -> None:
         from tui.screens.run import RunScreen
 
-        if (line := self.highlighted) is not None:
-            self.app.push_screen(RunScreen(line.run))
+        if (summary := self.highlighted) is not None:
+            self.app.push_screen(RunScreen(summary.run, self.interval))
 
     def action_select(self) -> None:
-        if (line := self.highlighted) is not None:
-            if line.run.id in self.selected:
-                self.selected.remove(line.run.id)
+        if (summary := self.highlighted) is not None:
+            if summary.run.id in self.selected:
+                self.selected.remove(summary.run.id)
             else:
-                self.selected.append(line.run.id)
+                self.selected.append(summary.run.id)
             self.show()
 
     def action_compare(self) -> None:
@@ -169,38 +158,37 @@ class RunsScreen(Polled[list[RunLine]]):
         if len(self.selected) < 2:
             self.notify("Select at least two runs with space, then press c.", title="Nothing to compare")
             return
-        by_id: dict[str, RunDir] = {line.run.id: line.run for line in self.lines}
-        self.app.push_screen(CompareScreen([by_id[run_id] for run_id in self.selected]))
+        runs = {summary.run.id: summary.run for summary in self.summaries}
+        self.app.push_screen(CompareScreen([runs[run_id] for run_id in self.selected], self.interval))
 
     def action_stop(self) -> None:
-        line = self.highlighted
-        if line is not None and line.active:
-            self.accl.stop(line.run)
-        elif line is not None:
-            self.notify(f"It is {line.word[2:]} already.", title=line.run.id, markup=False)
+        summary = self.highlighted
+        if summary is not None and summary.active:
+            stop_after_confirmation(self.app, summary.run)
+        elif summary is not None:
+            self.notify(f"It is {summary.state_label[0][2:]} already.", title=summary.run.id, markup=False)
 
     def action_filter(self) -> None:
-        self.query_one(Filter).begin()
+        self.query_one(Filter).open()
         self.query_one(KeyBar).show("filter")
 
     def action_back(self) -> None:
-        filter_line = self.query_one(Filter)
-        if self.words:
-            filter_line.action_drop()
+        if self.filter_text:
+            self.query_one(Filter).action_clear()
         else:
             self.selected = []
             self.show()
 
     @on(Input.Changed)
-    def _typed(self, event: Input.Changed) -> None:
-        self.words = event.value
+    def _on_filter_changed(self, event: Input.Changed) -> None:
+        self.filter_text = event.value
         self.show()
 
-    @on(Filter.Left)
-    def _typing_over(self) -> None:
+    @on(Filter.Closed)
+    def _on_filter_closed(self) -> None:
         self.query_one(Table).focus()
         self.query_one(KeyBar).show("runs")
 
 
-def _known(text: str) -> str:
+def _blank_if_unknown(text: str) -> str:
     return "" if text == "–" else text

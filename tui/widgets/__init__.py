@@ -1,1 +1,1 @@
-"""Line API widgets that know nothing of runs: they draw what they are given."""
+"""Line API widgets, which know nothing of runs."""

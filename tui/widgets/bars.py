@@ -1,4 +1,4 @@
-"""The task weights as horizontal bars, with a mark where a uniform distribution would be."""
+"""Task weights as horizontal bars, with a mark at the weight of the uniform distribution."""
 
 from __future__ import annotations
 
@@ -11,15 +11,21 @@ from textual.strip import Strip
 
 from tui import theme
 from tui.scale import percent
-from tui.text import Piece, bar, fit, spark, strip
-from tui.widgets.drawn import Listing
+from tui.text import Piece, bar, centred, fit, sparkline, strip
+from tui.widgets.listing import Listing
 
-COLOUR_OF_GROUP = (theme.ACCENT, "#f2a93b", theme.GOOD, "#dd8fbd", theme.INFO, "#f2e863")
+GROUP_COLOURS = (theme.ACCENT, "#f2a93b", theme.GOOD, "#dd8fbd", theme.INFO, "#f2e863")
 
 
 @dataclass(frozen=True)
 class Bar:
-    """``value``: the weight; ``drawn``: questions drawn so far; ``trend``: the weight at the last updates."""
+    """One bar.
+
+    Attributes:
+        value: weight of the task.
+        drawn: number of questions drawn so far.
+        trend: weights at the last updates, oldest first.
+    """
 
     name: str
     group: str
@@ -29,72 +35,64 @@ class Bar:
 
 
 class Bars(Listing):
-    """One bar a line, to be scrolled through."""
+    """A scrollable list of bars; ``uniform`` is the value to mark."""
 
-    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
-        super().__init__(id=id, classes=classes)
-        self.bars: list[Bar] = []
-        self.mark = 0.0
+    bars: Sequence[Bar] = ()
+    uniform = 0.0
 
-    def show(self, bars: Sequence[Bar], mark: float) -> None:
-        """``mark``: the value of a uniform distribution."""
+    def show(self, bars: Sequence[Bar], uniform: float) -> None:
+        """Replace the bars and the marked value."""
         bars = list(bars)
-        if bars != self.bars or mark != self.mark:
-            self.bars, self.count, self.mark = bars, len(bars), mark
+        if bars != self.bars or uniform != self.uniform:
+            self.bars, self.count, self.uniform = bars, len(bars), uniform
             self.redraw()
 
     def draw(self, width: int, height: int) -> list[Strip]:
         if not self.bars:
-            text = "no task weights yet"
-            blank = [Strip.blank(width)] * max(0, height // 2 - 1)
-            return [*blank, strip([(text.center(width), theme.VERY_DIM)], width)]
+            return centred("no task weights yet", width, height, theme.VERY_DIM)
+        # Widths of the columns; 0 leaves a column out.
         names = min(max(cell_len(b.name) for b in self.bars), max(6, width // 3), 36)
-        counts = max(5, max(len(f"{b.drawn:,}") for b in self.bars))
+        counts = max(5, max(len(f"{b.drawn:,}") for b in self.bars)) + 1
         trend = 16 if width >= 110 and any(len(b.trend) > 1 for b in self.bars) else 0
         groups = max(cell_len(b.group) for b in self.bars) if width >= 130 else 0
-        fixed = names + 1 + 7 + 1 + 6 + (counts + 1) + (trend + 1 if trend else 0) + (groups + 1 if groups else 0)
-        room = width - fixed - 2
-        bars = max(0, room)
+        cells = max(0, width - names - counts - 17 - (trend + 1 if trend else 0) - (groups + 1 if groups else 0))
+        largest = max(max(b.value for b in self.bars), self.uniform) or 1.0
+        mark = min(cells - 1, int(self.uniform / largest * cells)) if cells else -1
         head: list[Piece] = [(fit("task", names), theme.VERY_DIM), (" ", theme.PLAIN)]
         if groups:
             head.append((fit("category", groups) + " ", theme.VERY_DIM))
-        most = max(max(b.value for b in self.bars), self.mark) or 1.0
-        at = min(bars - 1, int(self.mark / most * bars)) if bars else -1
-        if bars:
-            uniform = " ▾ uniform"
-            head.append((fit(" " * max(0, at - 1) + uniform, bars) if at >= 1 else fit("▾ uniform", bars), theme.MARK))
-        head.append((fit("weight", 8, right=True) + fit("ratio", 7, right=True), theme.VERY_DIM))
-        head.append((fit("drawn", counts + 1, right=True), theme.VERY_DIM))
-        if trend:
-            head.append((" " + fit("trend", trend), theme.VERY_DIM))
-        order = sorted({b.group for b in self.bars})
+        if cells:
+            head.append((fit(" " * max(0, mark - 1) + (" " if mark >= 1 else "") + "▾ uniform", cells), theme.MARK))
+        numbers = fit("weight", 8, right=True) + fit("ratio", 7, right=True) + fit("drawn", counts, right=True)
+        head.append((numbers + (" " + fit("trend", trend) if trend else ""), theme.VERY_DIM))
+        group_order = sorted({b.group for b in self.bars})
         lines = [strip(head, width)]
-        for entry in self.window(height - self.head):
+        for entry in self.visible_entries(height - self.header_height):
             item = self.bars[entry]
-            here = entry == self.cursor
-            ground = (theme.CURSOR if self.has_focus else theme.CURSOR_UNFOCUSED).bgcolor if here else None
-            over = Style(bgcolor=ground)
-            hue = Style(color=COLOUR_OF_GROUP[order.index(item.group) % len(COLOUR_OF_GROUP)])
-            pieces: list[Piece] = [(fit(item.name, names), theme.BOLD if here else theme.PLAIN), (" ", theme.PLAIN)]
-            if groups:
-                pieces.append((fit(item.group, groups) + " ", hue))
-            pieces += _with_mark(bar(item.value / most, bars), at, hue)
-            pieces.append((fit(percent(item.value), 8, right=True), theme.PLAIN))
-            ratio = f"×{item.value / self.mark:.2f}" if self.mark > 0 else ""
-            pieces.append((fit(ratio, 7, right=True), theme.DIM))
-            pieces.append((fit(f"{item.drawn:,}", counts + 1, right=True), theme.DIM))
-            if trend:
-                pieces.append((" " + fit(spark(list(item.trend), trend), trend), hue))
-            lines.append(strip([(text, style + over) for text, style in pieces], width, over))
+            at_cursor = entry == self.cursor
+            background = Style()
+            if at_cursor:
+                background = Style(bgcolor=(theme.CURSOR if self.has_focus else theme.CURSOR_UNFOCUSED).bgcolor)
+            colour = Style(color=GROUP_COLOURS[group_order.index(item.group) % len(GROUP_COLOURS)])
+            ratio = f"×{item.value / self.uniform:.2f}" if self.uniform > 0 else ""
+            pieces: list[Piece] = [
+                (fit(item.name, names) + " ", theme.BOLD if at_cursor else theme.PLAIN),
+                (fit(item.group, groups) + " " if groups else "", colour),
+                *_with_mark(bar(item.value / largest, cells), mark, colour),
+                (fit(percent(item.value), 8, right=True), theme.PLAIN),
+                (fit(ratio, 7, right=True) + fit(f"{item.drawn:,}", counts, right=True), theme.DIM),
+                (" " + fit(sparkline(list(item.trend), trend), trend) if trend else "", colour),
+            ]
+            lines.append(strip([(text, style + background) for text, style in pieces], width, background))
         return lines
 
 
-def _with_mark(text: str, at: int, hue: Style) -> list[Piece]:
-    """The bar with a thin line at the mark, on top of it or behind its end."""
-    if not 0 <= at < len(text):
-        return [(text, hue)]
-    inside = text[at] == "█"
-    sign: Piece = ("│", Style(color=theme.BACKGROUND, bgcolor=hue.color)) if inside else ("│", theme.MARK)
-    if text[at] not in " █":  # the bar ends in this very cell: its end says more than the mark
-        sign = (text[at], hue)
-    return [(text[:at], hue), sign, (text[at + 1 :], hue)]
+def _with_mark(text: str, column: int, colour: Style) -> list[Piece]:
+    """Draw a thin vertical line over the bar, or over the space after its end."""
+    if not 0 <= column < len(text):
+        return [(text, colour)]
+    inside = text[column] == "█"
+    mark: Piece = ("│", Style(color=theme.BACKGROUND, bgcolor=colour.color)) if inside else ("│", theme.MARK)
+    if text[column] not in " █":  # the exact end of the bar matters more than the mark
+        mark = (text[column], colour)
+    return [(text[:column], colour), mark, (text[column + 1 :], colour)]

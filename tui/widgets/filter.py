@@ -1,10 +1,7 @@
-"""The line in which a filter is typed."""
+"""The input line for a filter."""
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-from textual.binding import BindingType
 from textual.message import Message
 from textual.widgets import Input
 
@@ -12,25 +9,26 @@ from tui.keys import bindings
 
 
 class Filter(Input):
-    """Hidden until it is needed. Posts `Changed` while typing and `Left` when the typing is over."""
+    """An input that is hidden until it is needed; posts `Changed` while typing and `Closed` after it."""
 
-    BINDINGS: ClassVar[list[BindingType]] = bindings("filter")
+    BINDINGS = bindings("filter")
 
-    class Left(Message):
-        """Typing is over."""
+    class Closed(Message):
+        """The user has finished typing."""
 
     def __init__(self, placeholder: str, *, id: str | None = None) -> None:
         super().__init__(placeholder=placeholder, compact=True, id=id)
         self.display = False
 
-    def begin(self) -> None:
+    def open(self) -> None:
+        """Show the line and focus it."""
         self.display = True
         self.focus()
 
     def action_accept(self) -> None:
         self.display = bool(self.value)
-        self.post_message(self.Left())
+        self.post_message(self.Closed())
 
-    def action_drop(self) -> None:
+    def action_clear(self) -> None:
         self.value = ""
         self.action_accept()

@@ -1,4 +1,4 @@
-"""A table that drops its least important columns when there is no room, instead of cutting them off."""
+"""A table that drops its least important columns when they do not fit, instead of truncating them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,22 @@ from textual.strip import Strip
 
 from tui import theme
 from tui.text import Piece, fit, strip
-from tui.widgets.drawn import Listing
+from tui.widgets.listing import Listing
 
 
 @dataclass(frozen=True)
 class Column:
-    """``most``: cells at most; ``rank``: 0 always stays, the largest goes first; ``grow``: takes what is left."""
+    """A column.
+
+    Attributes:
+        max_width: cells at most, before growing.
+        right: whether text is aligned to the right.
+        rank: order of dropping: 0 is never dropped, the largest goes first.
+        grow: whether the column gets the width that is left over.
+    """
 
     title: str
-    most: int
+    max_width: int
     right: bool = False
     rank: int = 0
     grow: bool = False
@@ -28,6 +35,8 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
+    """A row; ``key`` identifies it when the rows are replaced."""
+
     key: str
     cells: tuple[Piece, ...]
 
@@ -35,10 +44,8 @@ class Row:
 class Table(Listing):
     """Rows with a cursor that stays on its row when rows come and go."""
 
-    def __init__(
-        self, columns: Sequence[Column], empty: str = "", *, id: str | None = None, classes: str | None = None
-    ) -> None:
-        super().__init__(id=id, classes=classes)
+    def __init__(self, columns: Sequence[Column], empty: str = "", *, id: str | None = None) -> None:
+        super().__init__(id=id)
         self.columns = list(columns)
         self.empty = empty
         self.rows: list[Row] = []
@@ -56,24 +63,23 @@ class Table(Listing):
         if self.styles.auto_dimensions:
             self.refresh(layout=True)
         if self.key != key:
-            self.post_message(self.Moved(self))
+            self.post_message(self.CursorMoved(self))
 
     @property
     def key(self) -> str | None:
-        """Key of the highlighted row."""
+        """Key of the row at the cursor."""
         return self.rows[self.cursor].key if self.rows and self.cursor < len(self.rows) else None
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
-        del container, viewport, width
-        return self.head + (len(self.rows) or 1 + len(self.empty.splitlines()))
+        return self.header_height + (len(self.rows) or 1 + len(self.empty.splitlines()))
 
     def layout_columns(self, width: int) -> list[tuple[int, int]]:
-        """(column index, cells) of the columns that fit into ``width``."""
+        """Return (column index, cells) of the columns that fit into ``width``."""
         wanted = [
             max([cell_len(column.title), *(cell_len(row.cells[i][0]) for row in self.rows)])
             for i, column in enumerate(self.columns)
         ]
-        widths = [min(wanted[i], max(column.most, cell_len(column.title))) for i, column in enumerate(self.columns)]
+        widths = [min(w, max(c.max_width, cell_len(c.title))) for w, c in zip(wanted, self.columns, strict=True)]
         kept = list(range(len(self.columns)))
         while sum(widths[i] + 1 for i in kept) > width + 1:
             worst = max(kept, key=lambda i: (self.columns[i].rank, i))
@@ -83,11 +89,11 @@ class Table(Listing):
         growing = [i for i in kept if self.columns[i].grow]
         left = width - sum(widths[i] + 1 for i in kept) + 1
         while left and growing:
-            if left > 0:  # to the one that lacks most
+            if left > 0:  # widen the column that lacks most
                 i = max(growing, key=lambda i: wanted[i] - widths[i])
                 if wanted[i] <= widths[i]:
                     break
-            else:  # from the widest
+            else:  # narrow the widest column
                 i = max(growing, key=lambda i: widths[i])
                 if widths[i] <= 4:
                     break
@@ -100,24 +106,20 @@ class Table(Listing):
         layout = self.layout_columns(width)
         left = width - sum(cells + 1 for _, cells in layout) + 1
         gap = " " * (1 + max(0, min(2, left // max(1, len(layout) - 1))))
-        head: list[Piece] = []
-        for i, cells in layout:
-            head += [(fit(self.columns[i].title, cells, self.columns[i].right), theme.VERY_DIM), (gap, theme.PLAIN)]
-        lines = [strip(head, width)]
         if not self.rows:
-            return [*(strip([("  " + line, theme.DIM)], width) for line in ["", *self.empty.splitlines()])]
-        for entry in self.window(height - self.head):
-            row = self.rows[entry]
-            over = Style()
+            return [strip([("  " + line, theme.DIM)], width) for line in ["", *self.empty.splitlines()]]
+        titles = [fit(self.columns[i].title, cells, self.columns[i].right) + gap for i, cells in layout]
+        lines = [strip([("".join(titles), theme.VERY_DIM)], width)]
+        for entry in self.visible_entries(height - self.header_height):
+            # At the cursor, the background changes and the colour of the text stays.
+            background = highlight = Style()
             if entry == self.cursor:
-                over = theme.CURSOR if self.has_focus else theme.CURSOR_UNFOCUSED
+                cursor = theme.CURSOR if self.has_focus else theme.CURSOR_UNFOCUSED
+                background, highlight = Style(bgcolor=cursor.bgcolor), Style(bgcolor=cursor.bgcolor, bold=cursor.bold)
             pieces: list[Piece] = []
             for i, cells in layout:
-                text, style = row.cells[i]
-                # The cursor's ground, the cell's own ink.
-                pieces += [
-                    (fit(text, cells, self.columns[i].right), style + Style(bgcolor=over.bgcolor, bold=over.bold)),
-                    (gap, Style(bgcolor=over.bgcolor)),
-                ]
-            lines.append(strip(pieces, width, Style(bgcolor=over.bgcolor)))
+                text, style = self.rows[entry].cells[i]
+                text = fit(text, cells, self.columns[i].right)
+                pieces += [(text, style + highlight), (gap, background)]
+            lines.append(strip(pieces, width, background))
         return lines

@@ -1,0 +1,235 @@
+"""The panes of a run, and the comparison of runs."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from factory import ALL_TASKS, finished_run, running_run
+from tui_pilot import TICK, on_screen, open_app, open_comparison, open_newest_run, runs_listed, until
+
+from accl.store.writer import Recorder
+from tui.panes.confusion import ConfusionPane
+from tui.screens.compare import CompareScreen
+from tui.screens.runs import RunsScreen
+from tui.widgets.bars import Bars
+from tui.widgets.charts import Charts
+from tui.widgets.heatmap import Heatmap
+from tui.widgets.table import Table
+from tui.widgets.text import Log, Text
+
+
+async def test_curves_grow_while_a_recorder_writes(tmp_path: Path) -> None:
+    run = running_run(tmp_path, step=60)
+    async with open_app(tmp_path) as pilot:
+        screen = await open_newest_run(pilot)
+        chart = screen.query_one(Charts).charts["training loss"]
+        await until(pilot, lambda: bool(chart.lines) and chart.lines[0].x[-1] == 60)
+        recorder = Recorder(run.database, interval=TICK)
+        recorder.metrics(61, 1.0, 4.0, {"train/loss": 0.125, "train/brand_new": 7.0})
+        await until(pilot, lambda: chart.lines[0].x[-1] == 61)
+        assert "train/brand_new" in screen.query_one(Charts).displayed
+        recorder.event(4.0, "warning", "precision", "bf16 is not to be had here, so fp32 it is")
+        await pilot.press("4")
+        await until(pilot, lambda: "bf16 is not to be had here" in on_screen(pilot))
+        recorder.close()
+
+
+async def test_axis_smoothing_and_scale_change_what_is_drawn(tmp_path: Path) -> None:
+    finished_run(tmp_path)
+    async with open_app(tmp_path) as pilot:
+        screen = await open_newest_run(pilot)
+        chart = screen.query_one(Charts).charts["training loss"]
+        await until(pilot, lambda: bool(chart.lines))
+        assert chart.lines[0].x[-1] == 200
+        smoothed = chart.lines[0].y.copy()
+        await pilot.press("x")
+        assert chart.lines[0].x[-1] == pytest.approx(3.0)
+        await pilot.press("x")
+        assert chart.lines[0].x[-1] == pytest.approx(10.0)
+        assert all(tick in chart.text_lines[-1] for tick in ("2.5 s", "5.0 s", "7.5 s"))
+        await pilot.press("s", "s")
+        assert chart.lines[0].raw is None
+        assert np.abs(np.diff(chart.lines[0].y)).mean() > np.abs(np.diff(smoothed)).mean()
+        await pilot.press("y")
+        assert chart.log_scale
+        assert "log" in chart.text_lines[0]
+
+
+async def test_validation_accuracy_is_shown_with_both_floors(tmp_path: Path) -> None:
+    finished_run(tmp_path, floors={"majority_letter": 0.278, "longest_option": 0.262})
+    async with open_app(tmp_path) as pilot:
+        screen = await open_newest_run(pilot)
+        chart = screen.query_one(Charts).charts["validation accuracy"]
+        await until(pilot, lambda: bool(chart.lines))
+        text = "\n".join(chart.text_lines)
+        assert "majority letter 27.8 %" in text
+        assert "longest option 26.2 %" in text
+        assert "accuracy 75.0 %" in text
+
+
+async def test_the_metric_filter_narrows_the_charts_and_escape_drops_it_first(tmp_path: Path) -> None:
+    finished_run(tmp_path)
+    async with open_app(tmp_path) as pilot:
+        screen = await open_newest_run(pilot)
+        charts = screen.query_one(Charts)
+        await until(pilot, lambda: bool(charts.charts["training loss"].lines))
+        await pilot.press("slash", *"rate", "enter")
+        await until(pilot, lambda: charts.displayed == ["learning rate"])
+        await pilot.press("escape")
+        await until(pilot, lambda: len(charts.displayed) > 1)
+        assert pilot.app.screen is screen
+
+
+async def test_task_weights_are_sorted_and_compared_with_uniform(tmp_path: Path) -> None:
+    run = running_run(tmp_path, tasks=ALL_TASKS, step=10)
+    weights = np.arange(1, 58) / np.arange(1, 58).sum()
+    recorder = Recorder(run.database)
+    recorder.curriculum(100, "confusion", weights.tolist(), list(range(57)))
+    recorder.close()
+    async with open_app(tmp_path) as pilot:
+        screen = await open_newest_run(pilot)
+        await pilot.press("2")
+        bars = screen.query_one(Bars)
+        await until(pilot, lambda: len(bars.bars) == 57)
+        assert bars.bars[0].name == ALL_TASKS[-1][0]
+        assert bars.bars[0].drawn == 56
+        assert bars.uniform == pytest.approx(1 / 57)
+        assert "▾ uniform" in bars.text_lines[0]
+        assert ALL_TASKS[-1][0] in bars.text_lines[1]
+        assert "×1.97" in bars.text_lines[1]
+        assert "policy confusion" in on_screen(pilot)
+        await pilot.press("end")
+        assert ALL_TASKS[0][0] in bars.text_lines[-1]
+        await pilot.press("o", "o", "home")
+        assert bars.bars[0].name == min(name for name, _, _ in ALL_TASKS)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (200, 60)])
+async def test_the_cursor_names_its_pair_and_value(tmp_path: Path, size: tuple[int, int]) -> None:
+    run = running_run(tmp_path, tasks=ALL_TASKS, step=10)
+    matrix = np.arange(57 * 57, dtype=float).reshape(57, 57) / 10000
+    matrix = (matrix + matrix.T) / 2
+    counts = np.full((57, 57), 11)
+    counts[0, 5] = counts[5, 0] = 0
+    recorder = Recorder(run.database)
+    recorder.confusion(10, "similarity", matrix.ravel().tolist(), counts.ravel().tolist())
+    recorder.close()
+    async with open_app(tmp_path, size) as pilot:
+        screen = await open_newest_run(pilot)
+        await pilot.press("3")
+        pane = screen.query_one(ConfusionPane)
+        await until(pilot, lambda: len(pane.task_order) == 57)
+        assert "training stream" in on_screen(pilot)
+        await pilot.press("down", "down", "l", "right", "j")
+        a, b = pane.pair
+        assert (a, b) == (pane.task_order[3], pane.task_order[3])
+        await pilot.press("l", "l")
+        a, b = pane.pair
+        text = "\n".join(screen.query_one("#pair", Text).text_lines)
+        assert ALL_TASKS[a][0] in text
+        assert ALL_TASKS[b][0] in text
+        assert f"{matrix[a, b]:#.3g}" in text
+        assert "11 pairs" in text
+        row = [matrix[a, c] for c in range(57) if c != a]
+        assert f"rank {sum(value > matrix[a, b] for value in row) + 1} in its row" in text
+        # The order changes, the pair does not.
+        await pilot.press("o")
+        assert pane.pair == (a, b)
+        assert pane.task_order == sorted(range(57), key=lambda i: ALL_TASKS[i][0])
+        grid = screen.query_one(Heatmap)
+        grid.move_to(0, 5)
+        await until(pilot, lambda: "never seen together" in on_screen(pilot))
+
+
+async def test_the_list_of_pairs_moves_the_cursor(tmp_path: Path) -> None:
+    run = running_run(tmp_path, tasks=ALL_TASKS, step=10)
+    matrix = np.zeros((57, 57))
+    matrix[7, 30] = matrix[30, 7] = 0.9
+    matrix[2, 3] = matrix[3, 2] = 0.5
+    recorder = Recorder(run.database)
+    recorder.confusion(10, "similarity", matrix.ravel().tolist(), [1] * 57 * 57)
+    recorder.close()
+    async with open_app(tmp_path, (120, 40)) as pilot:
+        screen = await open_newest_run(pilot)
+        await pilot.press("3")
+        pane = screen.query_one(ConfusionPane)
+        await until(pilot, lambda: bool(pane.ranking))
+        assert pane.ranking[:2] == [(7, 30), (2, 3)], "a symmetric pair stands once"
+        await pilot.press("tab", "enter")
+        await until(pilot, lambda: pane.pair == (7, 30))
+        assert "1 of 1,596" in "\n".join(screen.query_one("#pair", Text).text_lines)
+        assert screen.query_one(Heatmap).has_focus
+
+
+async def test_the_matrix_of_the_test_questions_is_preferred_and_v_changes_it(tmp_path: Path) -> None:
+    finished_run(tmp_path)
+    async with open_app(tmp_path) as pilot:
+        await open_newest_run(pilot)
+        await pilot.press("3")
+        await until(pilot, lambda: "test questions" in on_screen(pilot))
+        await pilot.press("v")
+        await until(pilot, lambda: "training stream" in on_screen(pilot))
+
+
+async def test_the_scale_leaves_the_diagonal_out(tmp_path: Path) -> None:
+    finished_run(tmp_path)
+    async with open_app(tmp_path) as pilot:
+        screen = await open_newest_run(pilot)
+        await pilot.press("3")
+        grid = screen.query_one(Heatmap)
+        await until(pilot, lambda: grid.bounds is not None)
+        off = grid.matrix[~np.eye(6, dtype=bool)]
+        assert grid.bounds == (pytest.approx(off.min()), pytest.approx(off.max()))
+        for zoom in ("small", "medium", "numbers"):
+            await pilot.press("z")
+            assert grid.zoom == zoom
+            assert len(grid.text_lines) == grid.size.height
+        assert f"{off.max():#.3g}"[:4] in "\n".join(grid.text_lines)
+
+
+async def test_tasks_can_be_sorted_and_the_split_changed(tmp_path: Path) -> None:
+    finished_run(tmp_path, correct=0.5)
+    async with open_app(tmp_path, (120, 40)) as pilot:
+        screen = await open_newest_run(pilot)
+        await pilot.press("4")
+        table = screen.query_one("#task-table", Table)
+        await until(pilot, lambda: len(table.rows) == 6)
+        assert "test · step 200" in on_screen(pilot)
+        best = [float(row.cells[4][0].split()[0]) for row in table.rows]
+        assert best == sorted(best, reverse=True)
+        await pilot.press("o")
+        assert [float(row.cells[4][0].split()[0]) for row in table.rows] == sorted(best)
+        await pilot.press("v")
+        assert "validation · step 200" in on_screen(pilot)
+        assert "1,000 parameters, all trained" in "\n".join(screen.query_one("#events", Log).text_lines)
+
+
+async def test_comparison_shows_deltas_and_overlaid_curves(tmp_path: Path) -> None:
+    finished_run(tmp_path, "baseline", correct=[i % 2 == 0 for i in range(120)])
+    finished_run(tmp_path, "full", correct=[i % 4 != 3 for i in range(120)], started=time.time() - 50)
+    async with open_app(tmp_path, (120, 40)) as pilot:
+        await runs_listed(pilot, 2)
+        screen = await open_comparison(pilot, "end", "space", "up", "space", "c")
+        chart = screen.query_one(Charts).charts["validation/accuracy"]
+        assert [line.name for line in chart.lines] == ["baseline", "full"]
+        assert chart.lines[0].style != chart.lines[1].style
+        arms = "\n".join(screen.query_one("#arms", Table).text_lines)
+        assert "+25.0" in arms
+        assert "full against baseline" in on_screen(pilot)
+
+
+async def test_runs_that_cannot_be_compared_say_why_and_still_show_their_curves(tmp_path: Path) -> None:
+    running_run(tmp_path, "baseline", seed=1)
+    running_run(tmp_path, "full", seed=2)
+    async with open_app(tmp_path) as pilot:
+        await runs_listed(pilot, 2)
+        await pilot.press("c")
+        assert isinstance(pilot.app.screen, RunsScreen), "nothing is selected yet"
+        await pilot.press("space", "down", "space", "c")
+        await until(pilot, lambda: isinstance(pilot.app.screen, CompareScreen) and bool(pilot.app.screen.compare_error))
+        await until(pilot, lambda: "not compared" in on_screen(pilot))
+        assert isinstance(pilot.app.screen, CompareScreen)
+        assert len(pilot.app.screen.query_one(Charts).charts["train/loss"].lines) == 2

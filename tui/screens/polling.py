@@ -1,0 +1,62 @@
+"""Base of the screens that read run directories periodically."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Generic, TypeVar
+
+from textual.screen import Screen
+
+View = TypeVar("View")
+
+
+class PollingScreen(Screen[None], Generic[View]):
+    """A screen that fetches its data in a thread, every ``interval`` seconds while it is on top.
+
+    Subclasses implement `fetch` and `update_view`.
+    """
+
+    _fetching = False
+
+    def __init__(self, interval: float) -> None:
+        super().__init__()
+        self.interval = interval
+
+    def fetch(self) -> View:
+        """Read what the screen shows; called in a thread, one call at a time."""
+        raise NotImplementedError
+
+    def update_view(self, view: View) -> None:
+        """Show what `fetch` returned."""
+        raise NotImplementedError
+
+    def on_mount(self) -> None:
+        self._timer = self.set_interval(self.interval, self.poll)
+        self.poll()
+
+    def on_screen_resume(self) -> None:
+        self._timer.resume()
+        self.poll()
+
+    def on_screen_suspend(self) -> None:
+        # An update of a covered screen would make Textual repaint the whole screen on top.
+        self._timer.pause()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the screen can be updated: it was not left, and the app is not closing."""
+        return self.app.is_running and self in self.app.screen_stack
+
+    def poll(self) -> None:
+        """Fetch and update once, unless a fetch is under way or another screen is on top."""
+        if not self._fetching and self.app.screen is self:
+            self._fetching = True
+            self.run_worker(self._poll(), group="poll")
+
+    async def _poll(self) -> None:
+        try:
+            view = await asyncio.to_thread(self.fetch)
+        finally:
+            self._fetching = False
+        if self.is_open:
+            self.update_view(view)

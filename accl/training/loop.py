@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,14 +15,13 @@ from accl.training import checkpoint
 from accl.training.backends.backend import StepBackend
 from accl.training.checkpoint import Progress
 from accl.training.context import TrainingContext
-from accl.training.device_queue import DeviceToHostQueue
 from accl.training.evaluate import Evaluated, evaluate
 from accl.training.interrupt import Interrupt
 from accl.training.optim import learning_rate
 from accl.training.recording import record_curriculum, record_evaluation, record_speed, record_test
 from accl.training.report import Reporter
 
-# Metrics stay on the device for so many steps or seconds, and leave it together.
+# Metrics stay on the device for so many steps or seconds, and leave it together: each look at it waits for it.
 LOG_STEPS = 50
 LOG_SECONDS = 0.5
 # Questions of one evaluation batch, as a multiple of the training batch: without gradients there is room for more.
@@ -41,9 +39,8 @@ class Trainer:
         self.step = 0
         self.training_seconds = 0.0
         self.best_score, self.best_step = -1.0, 0
-        self._queue = DeviceToHostQueue(context.placement.device)
-        self._pending: list[tuple[int, dict[str, Tensor]]] = []
-        self._last_enqueued = self._last_recorded = time.monotonic()
+        self._pending: list[dict[str, Tensor]] = []  # metrics of the latest steps, still on the device
+        self._last_recorded = time.monotonic()
         self._buffers: dict[str, torch.nn.Module] = {"curriculum": context.curriculum.state}
         if context.bank is not None:
             self._buffers["bank"] = context.bank
@@ -63,7 +60,7 @@ class Trainer:
             if context.curriculum.due(step):
                 context.curriculum.update(step)
                 record_curriculum(context, self.reporter, step)
-                self._enqueue_confusion()
+                self._record_confusion()
             self.training_seconds += time.monotonic() - began
             last = step == context.total_steps
             if step % config.eval.every == 0 or last:
@@ -71,7 +68,6 @@ class Trainer:
             if step % config.train.checkpoint_every == 0 or last:
                 self._checkpoint()
             if self.interrupt.asked and not last:
-                self._flush()
                 self._checkpoint()
                 return False
         self._test()
@@ -96,40 +92,28 @@ class Trainer:
     # Steps -----------------------------------------------------------------------------------------
 
     def _train_step(self) -> None:
-        metrics = self.backend.step(self.step + 1)
+        self._pending.append(self.backend.step(self.step + 1))
         self.step += 1
-        self._pending.append((self.step, metrics))
         self.reporter.update(step=self.step)
-        if len(self._pending) >= LOG_STEPS or time.monotonic() - self._last_enqueued > LOG_SECONDS:
-            self._enqueue_metrics()
-        self._queue.poll()
+        if len(self._pending) >= LOG_STEPS or time.monotonic() - self._last_recorded > LOG_SECONDS:
+            self._record_steps()
 
-    def _enqueue_metrics(self) -> None:
-        """Send pending metrics to the host, in one copy, to be recorded when they arrive."""
-        if self._pending:
-            steps, rows = zip(*self._pending, strict=True)
-            values = torch.stack([value for row in rows for value in row.values()])
-            self._queue.enqueue(values, partial(self._record_steps, steps, list(rows[0])))
-            self._pending = []
-        self._last_enqueued = time.monotonic()
-
-    def _flush(self) -> None:
-        """Wait for all steps taken, and record their metrics.
+    def _record_steps(self) -> None:
+        """Wait for the steps taken, and record their metrics.
 
         Raises:
             TrainingError: a loss is not finite.
         """
-        began = time.monotonic()
-        self._enqueue_metrics()
-        self._queue.flush()
-        self.training_seconds += time.monotonic() - began
-
-    def _record_steps(self, steps: tuple[int, ...], names: list[str], values: Tensor) -> None:
+        if not self._pending:
+            return
         config, epoch_length = self.context.config, self.context.steps_per_epoch
+        names, count = list(self._pending[0]), len(self._pending)
+        rows = torch.stack([value for metrics in self._pending for value in metrics.values()]).view(count, -1).tolist()
+        self._pending = []
         seconds, now = self.reporter.seconds, time.monotonic()
-        steps_per_second = len(steps) / max(now - self._last_recorded, 1e-9)
+        steps_per_second = count / max(now - self._last_recorded, 1e-9)
         self._last_recorded = now
-        for step, row in zip(steps, values.view(len(steps), -1).tolist(), strict=True):
+        for step, row in zip(range(self.step - count + 1, self.step + 1), rows, strict=True):
             metrics = dict(zip(names, row, strict=True))
             if not math.isfinite(metrics["loss"]):
                 raise TrainingError(
@@ -140,7 +124,7 @@ class Trainer:
             finite["train/lr"] = learning_rate(config.optim, step, self.context.total_steps)
             self.recorder.metrics(step, step / epoch_length, seconds, finite)
         speed = steps_per_second * config.train.batch_size
-        self.recorder.metrics(steps[-1], steps[-1] / epoch_length, seconds, {"train/questions_per_second": speed})
+        self.recorder.metrics(self.step, self.step / epoch_length, seconds, {"train/questions_per_second": speed})
         self.reporter.latest(
             {
                 "train/loss": metrics["loss"],
@@ -150,14 +134,16 @@ class Trainer:
             }
         )
 
-    def _enqueue_confusion(self) -> None:
-        matrices = self.context.curriculum.matrices()
-        record = partial(self._record_confusion, self.step, list(matrices))
-        self._queue.enqueue(torch.stack([matrix for pair in matrices.values() for matrix in pair]), record)
+    def _record_remaining_steps(self) -> None:
+        began = time.monotonic()
+        self._record_steps()
+        self.training_seconds += time.monotonic() - began
 
-    def _record_confusion(self, step: int, kinds: list[str], matrices: Tensor) -> None:
-        for kind, (value_KK, count_KK) in zip(kinds, torch.split(matrices.flatten(1), 2), strict=True):
-            self.recorder.confusion(step, kind, value_KK.tolist(), count_KK.long().tolist())
+    def _record_confusion(self) -> None:
+        matrices = self.context.curriculum.matrices()
+        host = torch.stack([matrix for pair in matrices.values() for matrix in pair]).cpu()
+        for kind, (value_KK, count_KK) in zip(matrices, torch.split(host.flatten(1), 2), strict=True):
+            self.recorder.confusion(self.step, kind, value_KK.tolist(), count_KK.long().tolist())
 
     # Between steps ---------------------------------------------------------------------------------
 
@@ -181,7 +167,7 @@ class Trainer:
         return result
 
     def _validate(self) -> None:
-        self._flush()
+        self._record_remaining_steps()
         self.reporter.phase("validating")
         result = self._evaluate("validation", self.context.config.eval.max_questions)
         record_evaluation(self.context, self.reporter, self.step, "validation", result)
@@ -189,7 +175,7 @@ class Trainer:
             self.best_score, self.best_step = result.accuracy, self.step
             self._checkpoint()
         self.reporter.phase("training")
-        self._last_enqueued = self._last_recorded = time.monotonic()
+        self._last_recorded = time.monotonic()
 
     def _test(self) -> None:
         """Look at the test split once, with the weights that validation chose."""
@@ -201,7 +187,7 @@ class Trainer:
 
     def _checkpoint(self) -> None:
         """Write everything up to this step to disk, measurements first: a resumed run must find them."""
-        self._flush()
+        self._record_remaining_steps()
         self.recorder.flush()
         context = self.context
         progress = Progress(

@@ -103,7 +103,7 @@ def apart(found: dict[str, Tensor], expected: dict[str, Tensor], before: dict[st
 def test_logits_and_all_gradients_are_those_of_transformers(make: Maker, model: str, head: str) -> None:
     eager, fast = (make(path, f"model.head={head}", model=model, long=True) for path in ("eager", "auto"))
     path = fast_path(fast)
-    # First short ones alone: the reach of the longer ones comes later, as it may in a run.
+    # First short ones alone: the maximum distance of the longer ones comes later, as it may in a run.
     draws = [*some_draws(fast, 1, longest=60), *some_draws(fast, 3)]
     longest = [int(fast.assembler.lengths(draw.questions).max()) for draw in draws]
     assert longest[0] <= 60
@@ -162,10 +162,10 @@ def test_captured_steps_are_those_that_are_launched_one_by_one(make: Maker) -> N
     for step, draw in enumerate(draws, 1):
         packed = launched._packer.pack(draw.questions, draw.option_order)
         seed = seed_step(launched.bench.config.train.seed, step, launched.bench.placement.device)
-        launched._inputs.send(packed, seed, launched._adamw.owed)
+        launched._inputs.send(packed, seed, launched._adamw.pending_update)
         open_bank(launched.bench, step)
         rows.append(launched._work(launched._size(packed)).cpu())
-        launched._adamw.owe(step, 1e-3)
+        launched._adamw.schedule_update(step, 1e-3)
     assert not launched._graphs
     expected = dict(zip((*FIGURES, "grad_norm"), torch.stack(rows).T, strict=True))
     assert_same_figures(found, expected, 5e-3)

@@ -1,4 +1,4 @@
-"""The fast path's kernels, each against plain torch; what imports Triton is imported where a GPU is there."""
+"""Triton kernels against plain torch on a GPU; tests import them, as Triton is not installed everywhere."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PARTS = ("out", "dqkv", "dc2p", "dp2c")
 
 
 def off(found: Tensor, expected: Tensor) -> float:
-    """|found - expected| / |expected|, over all elements."""
+    """Return |found - expected| / |expected| over all elements."""
     return float((found.double() - expected.double()).norm() / expected.double().norm().clamp(min=1e-30))
 
 
@@ -30,14 +30,14 @@ def seed(value: int) -> Tensor:
 
 
 def uncorrelated(a: Tensor, b: Tensor) -> bool:
-    """Within 5 sigma of what independent draws show."""
+    """Whether the correlation is within 5 sigma of that of independent draws."""
     a, b = a.double().flatten(), b.double().flatten()
     r = ((a - a.mean()) * (b - b.mean())).mean() / (a.std() * b.std())
     return abs(float(r)) < 5 / math.sqrt(a.numel())
 
 
 def share_is_right(kept: Tensor, dropout: float) -> bool:
-    """Within 5 sigma of 1 - dropout."""
+    """Whether the share of kept elements is within 5 sigma of 1 - dropout."""
     sigma = math.sqrt(dropout * (1 - dropout) / kept.numel())
     return abs(float(kept.double().mean()) - (1 - dropout)) < 5 * sigma
 
@@ -49,7 +49,7 @@ Bounds = tuple[Tensor, Tensor]
 
 
 def bounds(lengths: Sequence[int], tokens: int) -> Bounds:
-    """Start and end of each token's sequence; what is left of the stream is padding."""
+    """Return start and end of each token's sequence, T in int32; tokens behind the last sequence are padding."""
     start = torch.arange(tokens, dtype=torch.int32)
     end = start + 1
     for first, last in itertools.pairwise(np.cumsum([0, *lengths]).tolist()):
@@ -58,7 +58,7 @@ def bounds(lengths: Sequence[int], tokens: int) -> Bounds:
 
 
 def plain_attention(inputs: Inputs, ends: Bounds, heads: int, kept: Tensor | None = None) -> Tensor:
-    """The formula of `accl.kernels.triton.attention`; ``kept``: H x T x T, by what dropout multiplies the weights."""
+    """Compute the formula of `accl.kernels.triton.attention`; dropout multiplies the weights by ``kept``, H x T x T."""
     qkv, c2p, p2c = inputs
     start, end = ends
     tokens, max_distance = len(start), c2p.shape[2] // 2
@@ -76,7 +76,7 @@ def plain_attention(inputs: Inputs, ends: Bounds, heads: int, kept: Tensor | Non
 def attention_inputs(
     heads: int, width: int, max_distance: int, tokens: int, dtype: torch.dtype = torch.float32
 ) -> tuple[Inputs, Tensor]:
-    """Inputs, with rows of a position table behind the tokens', and a gradient of the output."""
+    """Return random inputs, with rows of a position table behind those of tokens, and a gradient of the output."""
     torch.manual_seed(0)
     table = heads, tokens, 2 * max_distance
     shapes = ((tokens + 6, 3 * heads * width), table, table, (tokens, heads * width))
@@ -87,7 +87,7 @@ def attention_inputs(
 def found_by_kernels(
     inputs: Inputs, ends: Bounds, heads: int, dout: Tensor, dropout: float = 0.0, offset: int = 5
 ) -> dict[str, Tensor]:
-    """The output, and the gradients of the tokens' rows of qkv, of c2p and of p2c."""
+    """Return the kernels' output, and gradients of the tokens' rows of qkv, of c2p and of p2c."""
     from accl.kernels.triton.attention import PackedSequences, attend, attend_backward
 
     sequences, qkv = PackedSequences(*ends, seed(7)), inputs[0]
@@ -100,7 +100,7 @@ def found_by_kernels(
 def expected_of(
     inputs: Inputs, ends: Bounds, heads: int, dout: Tensor, kept: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """The same by the formula, in float64."""
+    """Return the same by the formula, in float64."""
     qkv, c2p, p2c = (part.double().requires_grad_() for part in inputs)
     out = plain_attention((qkv, c2p, p2c), ends, heads, kept)
     dqkv, dc2p, dp2c = torch.autograd.grad(out, (qkv, c2p, p2c), dout.double())
@@ -137,13 +137,13 @@ def test_attention_in_bf16_is_off_by_its_rounding_alone() -> None:
 def test_attention_drops_the_same_weights_forward_and_backward() -> None:
     heads, width, tokens, dropout = 2, 64, 256, 0.3
     ends, (inputs, dout) = bounds([64, 40, 61, 1, 33, 50], tokens), attention_inputs(heads, width, 256, tokens)
-    # With the unit vector of its place as each token's value, the output is the weights themselves.
+    # Each token's value is the unit vector of its position, so that the output is the weights themselves.
     unit = F.one_hot((torch.arange(tokens, device=DEVICE) - ends[0]).long(), width).float()
     showing = inputs[0].clone()
     showing[:tokens].view(tokens, 3, heads, width)[:, 2] = unit[:, None]
 
     def weights(dropout: float, offset: int = 5) -> Tensor:
-        """T x H x 64."""
+        """Return the attention weights, T x H x 64."""
         out = found_by_kernels((showing, *inputs[1:]), ends, heads, dout, dropout, offset)["out"]
         return out.view(tokens, heads, width)
 
@@ -177,7 +177,7 @@ def test_masks_have_their_share_and_differ_by_seed_and_offset(dropout: float) ->
         out = torch.empty_like(ones)
         apply_dropout(ones, out, seed(of_seed), offset, dropout)
         torch.testing.assert_close(out[out > 0], torch.full_like(out[out > 0], 1 / (1 - dropout)))
-        # So the mean is kept.
+        # Scaling keeps the mean.
         assert abs(float(out.mean()) - 1) < 5 * math.sqrt(dropout / (1 - dropout) / n)
         return out > 0
 
@@ -223,7 +223,7 @@ def test_add_norm_and_its_gradients_are_those_of_torch_under_one_mask(tokens: in
     norms = add_norm(dense, residual, gain, bias, 1e-7, seed(1), 11, dropout, out)
     ddense, dresidual, partial = add_norm_backward(dout, dense, residual, gain, *norms, seed(1), 11, dropout)
 
-    kept = ddense != 0  # as the backward pass has it; the forward one must agree
+    kept = ddense != 0  # the mask of the backward pass, which must be that of the forward pass
     assert share_is_right(kept, dropout) if dropout else kept.all()
     leaves = [part.double().requires_grad_() for part in (dense, residual, gain, bias)]
     total = leaves[0] * kept / (1 - dropout) + leaves[1]
@@ -365,7 +365,7 @@ def test_words_with_a_pending_update_are_embedded_as_if_it_were_done() -> None:
     assert (gradients == 0).all()
     torch.testing.assert_close(ahead, embeddings(None), rtol=1e-5, atol=1e-5)
     assert off(stale, ahead) > 0.01
-    # And where no update is pending, the same parameters change nothing.
+    # Where no update is pending, the parameters change nothing.
     rates[3] = 0
     assert torch.equal(embeddings(params), embeddings(None))
 

@@ -6,9 +6,9 @@ Query token i attends to key token j of the same sequence with the weight p_ij, 
 
 where pk and pq are projected rows of the position table, one for each relative distance. Their products c2p (content
 to position) and p2c (position to content), H x T x 2R each, come from `accl.kernels.triton.rel_scores`; the forward
-kernel gathers them along diagonals and stores the scores for the backward pass. With P = dropout(p) and O = P V:
+kernel gathers them along diagonals and stores the scores for the backward pass. With A = dropout(p) and O = A V:
 
-    dV = P^T dO,  ds_ij = p_ij (keep_ij dO_i . v_j - delta_i) / sqrt(3 Dh),  delta_i = O_i . dO_i
+    dV = A^T dO,  ds_ij = p_ij (keep_ij dO_i . v_j - delta_i) / sqrt(3 Dh),  delta_i = O_i . dO_i
     dq_i = sum_j ds_ij k_j,  dk_j = sum_i ds_ij q_i,  dc2p_{i, i-j} = dp2c_{j, i-j} = ds_ij
 
 with keep_ij 0 or 1 / (1 - dropout). In the backward pass every program owns the rows of its tokens, and every score has
@@ -117,7 +117,7 @@ def _score_pointers(scores_ptr, i, start, j, COLUMNS: tl.constexpr):
 def _to_score_type(score, scores_ptr):
     """Return scores in the type that they are stored in, limited to +-60000.
 
-    That is fp16 for bf16 inputs: it has 3 more bits of precision, and softmax is saturated long before the limit.
+    For bf16 inputs the type is fp16, with 3 more bits of precision; softmax is saturated long before the limit.
     """
     return tl.minimum(tl.maximum(score, -60000.0), 60000.0).to(scores_ptr.dtype.element_ty)
 

@@ -13,7 +13,7 @@ from accl.kernels.triton.adamw import AdamWParams, adamw_update, clip_factor
 from accl.kernels.triton.dropout import drop, mask_constants
 from accl.kernels.triton.layernorm import layer_norm, layer_norm_backward
 
-# Tokens that a program owns in the embedding's backward pass; it leaves one row of partial sums over them.
+# Tokens that a program owns in the embedding's backward pass, and sums to one row of partial sums.
 ROWS = 4
 
 
@@ -117,8 +117,8 @@ def embed(
     Args:
         ids_T: int32; token ids. gain, bias: D, fp32. layer_eps: eps of the norm. out: T x D, of any type.
         dropout_offset, dropout: as in `accl.kernels.triton.pointwise.add_norm`.
-        pending: an update that the words still lack. The result is as if it had been done, but the words are not
-            written. None: they are up to date.
+        pending: parameters of an update that the words still lack; the result is as if it had been done, but the words
+            are not written. None: the words are up to date.
     """
     tokens, width = out.shape
     mean, rstd = (torch.empty(tokens, dtype=torch.float32, device=out.device) for _ in range(2))

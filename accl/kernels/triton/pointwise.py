@@ -10,7 +10,7 @@ from torch import Tensor
 from accl.kernels.triton.dropout import drop, keep_mask, mask_constants
 from accl.kernels.triton.layernorm import layer_norm, layer_norm_backward
 
-# Tokens that a program owns in the backward pass of a norm and of GELU; it leaves one row of partial sums over them.
+# Tokens that a program owns in the backward pass of a norm and of GELU, and sums to one row of partial sums.
 NORM_ROWS, GELU_ROWS = 4, 32
 # Rows that one program of a sum over rows adds up.
 SUM_ROWS = 256

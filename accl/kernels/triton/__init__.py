@@ -11,7 +11,7 @@ docstrings and as suffixes of names:
     V   vocabulary of the tokenizer, V' rows of it that a corpus uses
     P   rows of partial sums, which another kernel adds up
 
-In a kernel i and j are indices of query and key tokens, t is an index of any token and d of a channel. A seed is one
-int64 on the device. Whatever the type of its inputs, a kernel computes in fp32; matrix products take operands of the
-type of the inputs and accumulate in fp32.
+In kernels DH is Dh, i and j are indices of query and key tokens, t is an index of any token and d of a channel. A seed
+is one int64 on the device. Whatever the type of its inputs, a kernel computes in fp32; matrix products take operands of
+the type of the inputs and accumulate in fp32.
 """

@@ -68,13 +68,13 @@ class PackedSequences:
 
 
 @triton.jit
-def head_rows(ptr, row, part, head, PARTS: tl.constexpr, H: tl.constexpr, D: tl.constexpr):
-    """Return pointers, [len(row), D], to the channels of one head in rows that hold PARTS x H x D values.
+def head_rows(ptr, row, part, head, PARTS: tl.constexpr, H: tl.constexpr, DH: tl.constexpr):
+    """Return pointers, [len(row), Dh], to the channels of one head in rows that hold PARTS x H x Dh values.
 
     Args:
         part: 0, 1, 2 for queries, keys and values in qkv (PARTS 3); 0 where PARTS is 1.
     """
-    return ptr + row[:, None] * (PARTS * H * D) + (part * H + head) * D + tl.arange(0, D)[None, :]
+    return ptr + row[:, None] * (PARTS * H * DH) + (part * H + head) * DH + tl.arange(0, DH)[None, :]
 
 
 @triton.jit
@@ -125,13 +125,13 @@ def _to_score_type(score, scores_ptr):
 @triton.jit(do_not_specialize=["dropout_offset"])
 def _forward(
     qkv_ptr, c2p_ptr, p2c_ptr, out_ptr, lse_ptr, scores_ptr, start_ptr, end_ptr, seed_ptr, dropout_offset, T, scale,
-    H: tl.constexpr, D: tl.constexpr, R: tl.constexpr, COLUMNS: tl.constexpr, THRESHOLD: tl.constexpr,
+    H: tl.constexpr, DH: tl.constexpr, R: tl.constexpr, COLUMNS: tl.constexpr, THRESHOLD: tl.constexpr,
     KEEP_PROB: tl.constexpr, PRECISION: tl.constexpr, BLOCK: tl.constexpr, INNER: tl.constexpr,
 ):  # fmt: skip
     """out_i = sum_j dropout(p_ij) v_j with online softmax; a program owns BLOCK queries of one head.
 
-    qkv: T x 3 x H x D, out: T x H x D, c2p, p2c: H x T x 2R, of one type. Stores lse_i = log sum_j exp(s_ij), H x T in
-    fp32, and the scores, H x T x COLUMNS in fp32 or fp16.
+    qkv: T x 3 x H x Dh, out: T x H x Dh, c2p, p2c: H x T x 2R, of one type. Stores lse_i = log sum_j exp(s_ij), H x T
+    in fp32, and the scores, H x T x COLUMNS in fp32 or fp16.
     """
     head = tl.program_id(0)
     i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -139,19 +139,19 @@ def _forward(
     c2p_ptr += head_offset.to(tl.int64) * (2 * R)
     p2c_ptr += head_offset.to(tl.int64) * (2 * R)
     scores_ptr += head_offset.to(tl.int64) * COLUMNS
-    query = tl.load(head_rows(qkv_ptr, i, 0, head, 3, H, D))
+    query = tl.load(head_rows(qkv_ptr, i, 0, head, 3, H, DH))
     start, end = tl.load(start_ptr + i), tl.load(end_ptr + i)
     row_max = tl.full([BLOCK], -float("inf"), tl.float32)
     row_sum = tl.zeros([BLOCK], tl.float32)
-    out = tl.zeros([BLOCK, D], tl.float32)
+    out = tl.zeros([BLOCK, DH], tl.float32)
     first, last = tl.min(start, 0) // ALIGN * ALIGN, tl.max(end, 0)
     # Loaded one iteration ahead: nothing else hides their latency.
     c2p, p2c = _load_rel_scores(i, first + tl.arange(0, INNER), start, end, c2p_ptr, p2c_ptr, R)
     for block in range(first, last, INNER):
         j = block + tl.arange(0, INNER)
         valid = (j < last)[:, None]
-        key = tl.load(head_rows(qkv_ptr, j, 1, head, 3, H, D), mask=valid, other=0.0)
-        value = tl.load(head_rows(qkv_ptr, j, 2, head, 3, H, D), mask=valid, other=0.0)
+        key = tl.load(head_rows(qkv_ptr, j, 1, head, 3, H, DH), mask=valid, other=0.0)
+        value = tl.load(head_rows(qkv_ptr, j, 2, head, 3, H, DH), mask=valid, other=0.0)
         next_c2p, next_p2c = _load_rel_scores(i, j + INNER, start, end, c2p_ptr, p2c_ptr, R)
         score = tl.dot(query, tl.trans(key), input_precision=PRECISION)
         score = (score + c2p.to(tl.float32) + tl.trans(p2c).to(tl.float32)) * scale
@@ -171,7 +171,7 @@ def _forward(
         out = out * rescale[:, None] + tl.dot(weight.to(value.dtype), value, input_precision=PRECISION)
         row_max = new_max
         c2p, p2c = next_c2p, next_p2c
-    tl.store(head_rows(out_ptr, i, 0, head, 1, H, D), (out / row_sum[:, None]).to(out_ptr.dtype.element_ty))
+    tl.store(head_rows(out_ptr, i, 0, head, 1, H, DH), (out / row_sum[:, None]).to(out_ptr.dtype.element_ty))
     tl.store(lse_ptr + head_offset + i, row_max + tl.log(row_sum))
 
 
@@ -179,7 +179,7 @@ def _forward(
 def _backward_queries(
     qkv_ptr, scores_ptr, out_ptr, dout_ptr, lse_ptr, delta_ptr, dqkv_ptr, dc2p_ptr, start_ptr, end_ptr, seed_ptr,
     dropout_offset, T, scale,
-    H: tl.constexpr, D: tl.constexpr, R: tl.constexpr, COLUMNS: tl.constexpr, THRESHOLD: tl.constexpr,
+    H: tl.constexpr, DH: tl.constexpr, R: tl.constexpr, COLUMNS: tl.constexpr, THRESHOLD: tl.constexpr,
     KEEP_PROB: tl.constexpr, PRECISION: tl.constexpr, BLOCK: tl.constexpr, INNER: tl.constexpr,
 ):  # fmt: skip
     """Gradients dq_i and dc2p_{i, i-j} of the module's formula; a program owns BLOCK queries of one head.
@@ -191,19 +191,19 @@ def _backward_queries(
     head_offset = head * T
     dc2p_ptr += head_offset.to(tl.int64) * (2 * R)
     scores_ptr += head_offset.to(tl.int64) * COLUMNS
-    dout = tl.load(head_rows(dout_ptr, i, 0, head, 1, H, D))
-    out = tl.load(head_rows(out_ptr, i, 0, head, 1, H, D))
+    dout = tl.load(head_rows(dout_ptr, i, 0, head, 1, H, DH))
+    out = tl.load(head_rows(out_ptr, i, 0, head, 1, H, DH))
     delta = tl.sum(out.to(tl.float32) * dout.to(tl.float32), 1)
     tl.store(delta_ptr + head_offset + i, delta)
     lse = tl.load(lse_ptr + head_offset + i)
     start, end = tl.load(start_ptr + i), tl.load(end_ptr + i)
-    dquery = tl.zeros([BLOCK, D], tl.float32)
+    dquery = tl.zeros([BLOCK, DH], tl.float32)
     last = tl.max(end, 0)
     for block in range(tl.min(start, 0) // ALIGN * ALIGN, last, INNER):
         j = block + tl.arange(0, INNER)
         valid = (j < last)[:, None]
-        key = tl.load(head_rows(qkv_ptr, j, 1, head, 3, H, D), mask=valid, other=0.0)
-        value = tl.load(head_rows(qkv_ptr, j, 2, head, 3, H, D), mask=valid, other=0.0)
+        key = tl.load(head_rows(qkv_ptr, j, 1, head, 3, H, DH), mask=valid, other=0.0)
+        value = tl.load(head_rows(qkv_ptr, j, 2, head, 3, H, DH), mask=valid, other=0.0)
         score_ptrs, in_row = _score_pointers(scores_ptr, i[:, None], start[:, None], j[None, :], COLUMNS)
         score = tl.load(score_ptrs, mask=in_row, other=0.0).to(tl.float32)
         same = _within(j, start, end)
@@ -214,14 +214,14 @@ def _backward_queries(
         dscore = (weight * (dweight - delta[:, None]) * scale).to(key.dtype)
         dquery += tl.dot(dscore, key, input_precision=PRECISION)
         tl.store(_rel_pointers(dc2p_ptr, i[:, None], i[:, None] - j[None, :], R), dscore, mask=same)
-    tl.store(head_rows(dqkv_ptr, i, 0, head, 3, H, D), dquery.to(dqkv_ptr.dtype.element_ty))
+    tl.store(head_rows(dqkv_ptr, i, 0, head, 3, H, DH), dquery.to(dqkv_ptr.dtype.element_ty))
 
 
 @triton.jit(do_not_specialize=["dropout_offset"])
 def _backward_keys(
     qkv_ptr, scores_ptr, dout_ptr, lse_ptr, delta_ptr, dqkv_ptr, dp2c_ptr, start_ptr, end_ptr, seed_ptr,
     dropout_offset, T, scale,
-    H: tl.constexpr, D: tl.constexpr, R: tl.constexpr, COLUMNS: tl.constexpr, THRESHOLD: tl.constexpr,
+    H: tl.constexpr, DH: tl.constexpr, R: tl.constexpr, COLUMNS: tl.constexpr, THRESHOLD: tl.constexpr,
     KEEP_PROB: tl.constexpr, PRECISION: tl.constexpr, BLOCK: tl.constexpr, INNER: tl.constexpr,
 ):  # fmt: skip
     """Gradients dk_j, dv_j and dp2c_{j, i-j} of the module's formula; a program owns BLOCK keys of one head.
@@ -234,16 +234,16 @@ def _backward_keys(
     head_offset = head * T
     dp2c_ptr += head_offset.to(tl.int64) * (2 * R)
     scores_ptr += head_offset.to(tl.int64) * COLUMNS
-    value = tl.load(head_rows(qkv_ptr, j, 2, head, 3, H, D))
+    value = tl.load(head_rows(qkv_ptr, j, 2, head, 3, H, DH))
     start, end = tl.load(start_ptr + j), tl.load(end_ptr + j)
-    dkey = tl.zeros([BLOCK, D], tl.float32)
-    dvalue = tl.zeros([BLOCK, D], tl.float32)
+    dkey = tl.zeros([BLOCK, DH], tl.float32)
+    dvalue = tl.zeros([BLOCK, DH], tl.float32)
     last = tl.max(end, 0)
     for block in range(tl.min(start, 0), last, INNER):
         i = block + tl.arange(0, INNER)
         valid = i < last
-        query = tl.load(head_rows(qkv_ptr, i, 0, head, 3, H, D), mask=valid[:, None], other=0.0)
-        dout = tl.load(head_rows(dout_ptr, i, 0, head, 1, H, D), mask=valid[:, None], other=0.0)
+        query = tl.load(head_rows(qkv_ptr, i, 0, head, 3, H, DH), mask=valid[:, None], other=0.0)
+        dout = tl.load(head_rows(dout_ptr, i, 0, head, 1, H, DH), mask=valid[:, None], other=0.0)
         lse = tl.load(lse_ptr + head_offset + i, mask=valid, other=0.0)
         delta = tl.load(delta_ptr + head_offset + i, mask=valid, other=0.0)
         query_start = tl.load(start_ptr + i, mask=valid, other=0)
@@ -262,8 +262,8 @@ def _backward_keys(
         dscore = (weight * (dweight - delta[None, :]) * scale).to(query.dtype)
         dkey += tl.dot(dscore, query, input_precision=PRECISION)
         tl.store(_rel_pointers(dp2c_ptr, j[:, None], i[None, :] - j[:, None], R), dscore, mask=same)
-    tl.store(head_rows(dqkv_ptr, j, 1, head, 3, H, D), dkey.to(dqkv_ptr.dtype.element_ty))
-    tl.store(head_rows(dqkv_ptr, j, 2, head, 3, H, D), dvalue.to(dqkv_ptr.dtype.element_ty))
+    tl.store(head_rows(dqkv_ptr, j, 1, head, 3, H, DH), dkey.to(dqkv_ptr.dtype.element_ty))
+    tl.store(head_rows(dqkv_ptr, j, 2, head, 3, H, DH), dvalue.to(dqkv_ptr.dtype.element_ty))
 
 
 def _launch(
@@ -288,7 +288,7 @@ def _launch(
         tokens,
         (3 * head_size) ** -0.5,
         H=heads,
-        D=head_size,
+        DH=head_size,
         R=max_distance,
         COLUMNS=_score_columns(max_distance),
         **mask_constants(dropout),

@@ -36,9 +36,9 @@ def _valid_range(t, start_ptr, end_ptr, kind, R: tl.constexpr):
 
 
 @triton.jit
-def _position_rows(qkv_ptr, row_ptr, x, kind, head, T, H: tl.constexpr, D: tl.constexpr):
-    """Return pk (kind 0) or pq (kind 1) for the indices x of distances; [len(x), D]."""
-    return tl.load(head_rows(qkv_ptr, T + tl.load(row_ptr + x), 1 - kind, head, 3, H, D))
+def _position_rows(qkv_ptr, row_ptr, x, kind, head, T, H: tl.constexpr, DH: tl.constexpr):
+    """Return pk (kind 0) or pq (kind 1) for the indices x of distances; [len(x), Dh]."""
+    return tl.load(head_rows(qkv_ptr, T + tl.load(row_ptr + x), 1 - kind, head, 3, H, DH))
 
 
 @triton.jit
@@ -51,22 +51,22 @@ def _load_gradient(drel_ptr, t, x, first, last, R: tl.constexpr):
 @triton.jit
 def _rel_scores(
     qkv_ptr, row_ptr, start_ptr, end_ptr, out_ptr, T,
-    H: tl.constexpr, D: tl.constexpr, R: tl.constexpr, PRECISION: tl.constexpr, BLOCK: tl.constexpr,
+    H: tl.constexpr, DH: tl.constexpr, R: tl.constexpr, PRECISION: tl.constexpr, BLOCK: tl.constexpr,
     INNER: tl.constexpr,
 ):  # fmt: skip
     """out[kind, head, t, x] = own_t . position_x with the queries or keys of tokens, in the valid range.
 
-    qkv: (T + W) x 3 x H x D, out: 2 x H x T x 2R, of one type; row: 2R, int32. A program owns BLOCK tokens of one head
+    qkv: (T + W) x 3 x H x Dh, out: 2 x H x T x 2R, of one type; row: 2R, int32. A program owns BLOCK tokens of one head
     and kind.
     """
     head, kind = tl.program_id(0), tl.program_id(2)
     t = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     first, last = _valid_range(t, start_ptr, end_ptr, kind, R)
-    own = tl.load(head_rows(qkv_ptr, t, kind, head, 3, H, D))
+    own = tl.load(head_rows(qkv_ptr, t, kind, head, 3, H, DH))
     out_ptr += ((kind * H + head).to(tl.int64) * T) * (2 * R)
     for block in range(tl.min(first, 0) // INNER * INNER, tl.max(last, 0) + 1, INNER):
         x = block + tl.arange(0, INNER)
-        position = _position_rows(qkv_ptr, row_ptr, x, kind, head, T, H, D)
+        position = _position_rows(qkv_ptr, row_ptr, x, kind, head, T, H, DH)
         product = tl.dot(own, tl.trans(position), input_precision=PRECISION)
         tl.store(out_ptr + t[:, None] * (2 * R) + x[None, :], product.to(out_ptr.dtype.element_ty))
 
@@ -74,7 +74,7 @@ def _rel_scores(
 @triton.jit
 def _grad_to_tokens(
     drel_ptr, qkv_ptr, row_ptr, start_ptr, end_ptr, dqkv_ptr, T,
-    H: tl.constexpr, D: tl.constexpr, R: tl.constexpr, PRECISION: tl.constexpr, BLOCK: tl.constexpr,
+    H: tl.constexpr, DH: tl.constexpr, R: tl.constexpr, PRECISION: tl.constexpr, BLOCK: tl.constexpr,
     INNER: tl.constexpr,
 ):  # fmt: skip
     """dqkv[t, kind] += sum_x drel[kind, head, t, x] position_x, over the valid range.
@@ -85,12 +85,12 @@ def _grad_to_tokens(
     head, kind = tl.program_id(0), tl.program_id(2)
     t = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     first, last = _valid_range(t, start_ptr, end_ptr, kind, R)
-    dqkv_ptrs = head_rows(dqkv_ptr, t, kind, head, 3, H, D)
+    dqkv_ptrs = head_rows(dqkv_ptr, t, kind, head, 3, H, DH)
     total = tl.load(dqkv_ptrs).to(tl.float32)
     drel_ptr += ((kind * H + head).to(tl.int64) * T) * (2 * R)
     for block in range(tl.min(first, 0) // INNER * INNER, tl.max(last, 0) + 1, INNER):
         x = block + tl.arange(0, INNER)
-        position = _position_rows(qkv_ptr, row_ptr, x, kind, head, T, H, D)
+        position = _position_rows(qkv_ptr, row_ptr, x, kind, head, T, H, DH)
         gradient = _load_gradient(drel_ptr, t, x, first, last, R)
         total += tl.dot(gradient, position, input_precision=PRECISION)
     tl.store(dqkv_ptrs, total.to(dqkv_ptr.dtype.element_ty))
@@ -99,12 +99,12 @@ def _grad_to_tokens(
 @triton.jit
 def _grad_to_distances(
     drel_ptr, qkv_ptr, start_ptr, end_ptr, out_ptr, T, PARTITION: tl.constexpr,
-    H: tl.constexpr, D: tl.constexpr, R: tl.constexpr, PRECISION: tl.constexpr, BLOCK: tl.constexpr,
+    H: tl.constexpr, DH: tl.constexpr, R: tl.constexpr, PRECISION: tl.constexpr, BLOCK: tl.constexpr,
     INNER: tl.constexpr,
 ):  # fmt: skip
     """out[p, 1 - kind, x] = sum_t drel[kind, head, t, x] own_t, over the tokens of partition p that x is valid for.
 
-    Shapes and types as in `_rel_scores`; drel like its out. out: P x 2 x 2R x H x D, of the same type: the gradient to
+    Shapes and types as in `_rel_scores`; drel like its out. out: P x 2 x 2R x H x Dh, of the same type: the gradient to
     the table's queries (from p2c), then to its keys (from c2p). A program owns INNER distances of one head, kind and
     partition, and reads BLOCK tokens at a time.
     """
@@ -112,7 +112,7 @@ def _grad_to_distances(
     x_start = tl.program_id(1) * INNER
     x = x_start + tl.arange(0, INNER)
     drel_ptr += ((kind * H + head).to(tl.int64) * T) * (2 * R)
-    total = tl.zeros([INNER, D], tl.float32)
+    total = tl.zeros([INNER, DH], tl.float32)
     # Sequences come longest first, so those that are long enough for these distances are the first ones.
     nearest = tl.maximum(tl.maximum(x_start - R, R - x_start - INNER + 1), 0)
     begin = partition * PARTITION
@@ -122,11 +122,11 @@ def _grad_to_distances(
     for block in range(begin, end, BLOCK):
         t = block + tl.arange(0, BLOCK)
         first, last = _valid_range(t, start_ptr, end_ptr, kind, R)
-        own = tl.load(head_rows(qkv_ptr, t, kind, head, 3, H, D))
+        own = tl.load(head_rows(qkv_ptr, t, kind, head, 3, H, DH))
         gradient = _load_gradient(drel_ptr, t, x, first, last, R)
         total += tl.dot(tl.trans(gradient), own, input_precision=PRECISION)
     row = (partition * 2 + 1 - kind) * (2 * R) + x
-    tl.store(head_rows(out_ptr, row, 0, head, 1, H, D), total.to(out_ptr.dtype.element_ty))
+    tl.store(head_rows(out_ptr, row, 0, head, 1, H, DH), total.to(out_ptr.dtype.element_ty))
 
 
 @triton.jit(do_not_specialize=["partitions"])
@@ -159,7 +159,7 @@ def _constants(
     return {
         "T": len(sequences.start_T),
         "H": heads,
-        "D": qkv.shape[1] // 3 // heads,
+        "DH": qkv.shape[1] // 3 // heads,
         "R": len(positions.row) // 2,
         "PRECISION": "ieee" if qkv.dtype == torch.float32 else "tf32",
         "BLOCK": TOKENS,

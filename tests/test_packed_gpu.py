@@ -1,4 +1,4 @@
-"""Fast steps against eager ones, on a GPU; what imports Triton is imported where a GPU is there."""
+"""Packed steps against eager ones on a GPU; tests import the backend, as Triton is not installed everywhere."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def fast_path(bench: Workbench) -> FastPath:
 
 
 def eager_gradients(bench: Workbench, draw: Draw) -> dict[str, Tensor]:
-    """As `EagerPath.step` computes them, before clipping; of the embedding, those of the rows in use."""
+    """Return the gradients of `EagerPath.step` before clipping; of the word embedding, those of the used rows."""
     batch = to_device(bench.assembler.batch(draw.questions, draw.option_order), bench.placement.device)
     with bench.placement.autocasting():
         pooled_ND = bench.model.pooled(batch.chunks, batch.place_N)
@@ -71,14 +71,17 @@ def eager_gradients(bench: Workbench, draw: Draw) -> dict[str, Tensor]:
 
 
 def fast_gradients(path: FastPath, draw: Draw) -> dict[str, Tensor]:
-    """What a captured step at rate 0, which changes no weight, leaves in place."""
+    """Return the gradients of a captured step at rate 0, which changes no weight."""
     path.step(1, draw, 0.0)
     return {name: p.grad.clone() for name, p in path.bench.model.named_parameters() if p.grad is not None}
 
 
 def wrong(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> dict[str, float]:
-    """Gradients that are farther off than their own norm and a trifle of the whole's allow: the bias of all keys, and
-    the last one of per_option, are 0 by mathematics and rounding alone."""
+    """Return the error norms of gradients whose error exceeds the tolerance, relative to their norm.
+
+    A hundredth of the norm of all gradients is added to that norm: the gradients of the bias of all keys, and of the
+    last bias of per_option, are 0 in exact arithmetic and rounding errors alone.
+    """
     assert found.keys() == expected.keys()
     whole = float(torch.stack([g.double().norm() for g in expected.values()]).norm())
     off = {name: float((found[name].double() - g.double()).norm()) for name, g in expected.items()}
@@ -86,9 +89,9 @@ def wrong(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: floa
 
 
 def apart(found: dict[str, Tensor], expected: dict[str, Tensor], before: dict[str, Tensor]) -> float:
-    """Distance between weights, as a share of how far they have come.
+    """Return the distance between two states' weights, relative to the distance from their start.
 
-    AdamW makes whole steps of gradients that are rounding alone (see `wrong`), so their parameters are left out.
+    AdamW takes whole steps along gradients that are rounding errors (see `wrong`): their parameters are left out.
     """
     names = [name for name in before if not name.endswith(("key_proj.bias", "classifier.4.bias"))]
     between, moved = (
@@ -103,7 +106,7 @@ def apart(found: dict[str, Tensor], expected: dict[str, Tensor], before: dict[st
 def test_logits_and_all_gradients_are_those_of_transformers(make: Maker, model: str, head: str) -> None:
     eager, fast = (make(path, f"model.head={head}", model=model, long=True) for path in ("eager", "auto"))
     path = fast_path(fast)
-    # First short ones alone: the reach of the longer ones comes later, as it may in a run.
+    # Short sequences come first, so that a larger maximum distance appears later, as it may in a run.
     draws = [*some_draws(fast, 1, longest=60), *some_draws(fast, 3)]
     longest = [int(fast.assembler.lengths(draw.questions).max()) for draw in draws]
     assert longest[0] <= 60
@@ -139,7 +142,7 @@ def test_steps_learn_what_eager_ones_learn_and_leave_unused_words_to_the_bit(mak
     before = {name: value.clone() for name, value in fast.model.state_dict().items()}
     path, draws = fast_path(fast), some_draws(fast, 20)
     found, expected = learn(path, draws, 1e-4), learn(EagerPath(eager), draws, 1e-4)
-    # Accuracy goes by whole questions, and may turn on a rounding.
+    # Accuracy counts whole questions, and a rounding error may decide one.
     accuracy = [figures.pop("accuracy") for figures in (found, expected)]
     assert float((accuracy[0] - accuracy[1]).abs().sum()) <= 2 / QUESTIONS
     assert_same_figures(found, expected, 5e-3)
@@ -162,10 +165,10 @@ def test_captured_steps_are_those_that_are_launched_one_by_one(make: Maker) -> N
     for step, draw in enumerate(draws, 1):
         packed = launched._packer.pack(draw.questions, draw.option_order)
         seed = seed_step(launched.bench.config.train.seed, step, launched.bench.placement.device)
-        launched._inputs.send(packed, seed, launched._adamw.owed)
+        launched._inputs.send(packed, seed, launched._adamw.pending_update)
         open_bank(launched.bench, step)
         rows.append(launched._work(launched._size(packed)).cpu())
-        launched._adamw.owe(step, 1e-3)
+        launched._adamw.schedule_update(step, 1e-3)
     assert not launched._graphs
     expected = dict(zip((*FIGURES, "grad_norm"), torch.stack(rows).T, strict=True))
     assert_same_figures(found, expected, 5e-3)
@@ -175,10 +178,10 @@ def test_equal_seeds_give_equal_steps_and_other_seeds_other_ones(make: Maker) ->
     paths = [fast_path(make("auto", dropout=0.2)) for _ in range(2)]
     draws = some_draws(paths[0].bench, 5)
     first, again = (learn(path, draws) for path in paths)
-    # Not to the bit: the reference alone promises that.
+    # Equal bits are a promise of the reference alone.
     assert float(first["loss"][0]) == pytest.approx(float(again["loss"][0]), rel=1e-6)
     assert_same_figures(first, again, 5e-3)
-    # The same questions in another step, at rate 0, meet another mask.
+    # At rate 0 the same questions in another step differ by the dropout mask.
     losses = [float(paths[0].step(step, draws[0], 0.0)[1]) for step in (6, 7, 6)]
     assert losses[0] == pytest.approx(losses[2], rel=1e-6)
     assert abs(losses[0] - losses[1]) > 1e-4
@@ -212,7 +215,7 @@ def test_a_captured_step_sees_the_bank_open_and_close(make: Maker) -> None:
     apart = (found["contrastive"] - without["contrastive"]).abs()
     assert float(apart[:3].max()) < 1e-4
     assert float(apart[3:].min()) > 1e-2
-    # Closed again, by a step before its first one.
+    # A step before the bank's first one closes it again.
     shut = [float(path.step(2, draws[0], 0.0)[2]) for path in (opening, closed)]
     assert shut[0] == pytest.approx(shut[1], abs=1e-4)
 
@@ -234,7 +237,7 @@ def test_warming_up_leaves_weights_moments_curriculum_and_bank_as_they_were(make
 
 @pytest.mark.parametrize("first", ["eager", "fast"])
 def test_a_checkpoint_of_one_path_goes_on_with_the_other(make: Maker, first: str, tmp_path: Path) -> None:
-    # Both with the used rows of the embedding alone, as a run has them that is resumed on another machine.
+    # Both have the used rows of the embedding alone, as in a run that is resumed on another machine.
     eager, fast = EagerPath(make("auto")), fast_path(make("auto"))
     here, there = (eager, fast) if first == "eager" else (fast, eager)
     there.warm_up(no_progress)
@@ -251,7 +254,7 @@ def test_a_checkpoint_of_one_path_goes_on_with_the_other(make: Maker, first: str
     assert_same_figures(learn(there, draws[3:], 1e-4, first=4), expected, 5e-3)
     for path in (here, there):
         path.settle()
-    # Without the moments, or their count of steps, it would be more than the whole way.
+    # Without the moments, or their count of steps, the distance would exceed 1.
     assert apart(there.bench.model.state_dict(), here.bench.model.state_dict(), before) < 0.05
 
 
@@ -265,7 +268,7 @@ def test_loss_curves_differ_from_eager_ones_by_less_than_seeds_do() -> None:
         return float(learn(way, draws)["classification"][150:].mean())
 
     eager, fast = (np.array([late_loss(path, seed) for seed in (1, 2, 3, 4)]) for path in ("eager", "auto"))
-    # Welch's t of about 6 degrees of freedom, at 1 %.
+    # Welch's t-test with about 6 degrees of freedom, at 1 %.
     assert abs(fast.mean() - eager.mean()) < 3.7 * math.sqrt((fast.var(ddof=1) + eager.var(ddof=1)) / 4)
 
 

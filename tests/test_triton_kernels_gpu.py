@@ -1,4 +1,4 @@
-"""The fast path's kernels, each against plain torch; what imports Triton is imported where a GPU is there."""
+"""Triton kernels against plain torch on a GPU; tests import them, as Triton is not installed everywhere."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PARTS = ("out", "dqkv", "dc2p", "dp2c")
 
 
 def off(found: Tensor, expected: Tensor) -> float:
-    """|found - expected| / |expected|, over all elements."""
+    """Return |found - expected| / |expected| over all elements."""
     return float((found.double() - expected.double()).norm() / expected.double().norm().clamp(min=1e-30))
 
 
@@ -30,14 +30,14 @@ def seed(value: int) -> Tensor:
 
 
 def uncorrelated(a: Tensor, b: Tensor) -> bool:
-    """Within 5 sigma of what independent draws show."""
+    """Whether the correlation is within 5 sigma of that of independent draws."""
     a, b = a.double().flatten(), b.double().flatten()
     r = ((a - a.mean()) * (b - b.mean())).mean() / (a.std() * b.std())
     return abs(float(r)) < 5 / math.sqrt(a.numel())
 
 
 def share_is_right(kept: Tensor, dropout: float) -> bool:
-    """Within 5 sigma of 1 - dropout."""
+    """Whether the share of kept elements is within 5 sigma of 1 - dropout."""
     sigma = math.sqrt(dropout * (1 - dropout) / kept.numel())
     return abs(float(kept.double().mean()) - (1 - dropout)) < 5 * sigma
 
@@ -49,7 +49,7 @@ Bounds = tuple[Tensor, Tensor]
 
 
 def bounds(lengths: Sequence[int], tokens: int) -> Bounds:
-    """Start and end of each token's sequence; what is left of the stream is padding."""
+    """Return start and end of each token's sequence, T in int32; tokens behind the last sequence are padding."""
     start = torch.arange(tokens, dtype=torch.int32)
     end = start + 1
     for first, last in itertools.pairwise(np.cumsum([0, *lengths]).tolist()):
@@ -58,13 +58,13 @@ def bounds(lengths: Sequence[int], tokens: int) -> Bounds:
 
 
 def plain_attention(inputs: Inputs, ends: Bounds, heads: int, kept: Tensor | None = None) -> Tensor:
-    """The formula of `accl.kernels.triton.attention`; ``kept``: H x T x T, by what dropout multiplies the weights."""
+    """Compute the formula of `accl.kernels.triton.attention`; dropout multiplies the weights by ``kept``, H x T x T."""
     qkv, c2p, p2c = inputs
     start, end = ends
-    tokens, reach = len(start), c2p.shape[2] // 2
+    tokens, max_distance = len(start), c2p.shape[2] // 2
     q, k, v = qkv[:tokens].view(tokens, 3, heads, -1).permute(1, 2, 0, 3)
     at = torch.arange(tokens, device=qkv.device)
-    place = (at[:, None] - at + reach).clamp(0, 2 * reach - 1).expand(heads, -1, -1)
+    place = (at[:, None] - at + max_distance).clamp(0, 2 * max_distance - 1).expand(heads, -1, -1)
     score = q @ k.mT + c2p.gather(2, place) + p2c.gather(2, place.mT).mT
     together = (at >= start[:, None]) & (at < end[:, None])
     weight = (score / math.sqrt(3 * q.shape[2])).masked_fill(~together, -torch.inf).softmax(-1)
@@ -74,33 +74,33 @@ def plain_attention(inputs: Inputs, ends: Bounds, heads: int, kept: Tensor | Non
 
 
 def attention_inputs(
-    heads: int, width: int, reach: int, tokens: int, dtype: torch.dtype = torch.float32
+    heads: int, width: int, max_distance: int, tokens: int, dtype: torch.dtype = torch.float32
 ) -> tuple[Inputs, Tensor]:
-    """Inputs, with rows of a position table behind the tokens', and a gradient of the output."""
+    """Return random inputs, with rows of a position table behind those of tokens, and a gradient of the output."""
     torch.manual_seed(0)
-    table = heads, tokens, 2 * reach
+    table = heads, tokens, 2 * max_distance
     shapes = ((tokens + 6, 3 * heads * width), table, table, (tokens, heads * width))
     qkv, c2p, p2c, dout = (torch.randn(shape, device=DEVICE).to(dtype) for shape in shapes)
     return (qkv, c2p, p2c), dout
 
 
 def found_by_kernels(
-    inputs: Inputs, ends: Bounds, heads: int, dout: Tensor, dropout: float = 0.0, site: int = 5
+    inputs: Inputs, ends: Bounds, heads: int, dout: Tensor, dropout: float = 0.0, offset: int = 5
 ) -> dict[str, Tensor]:
-    """The output, and the gradients of the tokens' rows of qkv, of c2p and of p2c."""
-    from accl.kernels.triton.attention import Stream, attend, attend_backward
+    """Return the kernels' output, and gradients of the tokens' rows of qkv, of c2p and of p2c."""
+    from accl.kernels.triton.attention import PackedSequences, attend, attend_backward
 
-    stream, qkv = Stream(*ends, seed(7)), inputs[0]
-    attended = attend(qkv, torch.stack(inputs[1:]), stream, heads, site, dropout)
-    dqkv, dtables = torch.full_like(qkv, torch.nan), torch.zeros(2, *inputs[1].shape, dtype=qkv.dtype, device=DEVICE)
-    attend_backward(dout, qkv, attended, dqkv, dtables, stream, heads, site, dropout)
-    return dict(zip(PARTS, (attended.out, dqkv[: len(dout)], *dtables), strict=True))
+    sequences, qkv = PackedSequences(*ends, seed(7)), inputs[0]
+    attended = attend(qkv, torch.stack(inputs[1:]), sequences, heads, offset, dropout)
+    dqkv, drel = torch.full_like(qkv, torch.nan), torch.zeros(2, *inputs[1].shape, dtype=qkv.dtype, device=DEVICE)
+    attend_backward(dout, qkv, attended, dqkv, drel, sequences, heads, offset, dropout)
+    return dict(zip(PARTS, (attended.out, dqkv[: len(dout)], *drel), strict=True))
 
 
 def expected_of(
     inputs: Inputs, ends: Bounds, heads: int, dout: Tensor, kept: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """The same by the formula, in float64."""
+    """Return the same by the formula, in float64."""
     qkv, c2p, p2c = (part.double().requires_grad_() for part in inputs)
     out = plain_attention((qkv, c2p, p2c), ends, heads, kept)
     dqkv, dc2p, dp2c = torch.autograd.grad(out, (qkv, c2p, p2c), dout.double())
@@ -108,7 +108,7 @@ def expected_of(
 
 
 @pytest.mark.parametrize(
-    ("heads", "width", "reach", "lengths", "tokens"),
+    ("heads", "width", "max_distance", "lengths", "tokens"),
     [
         (2, 16, 256, [37, 1, 129, 64], 256),
         (3, 64, 256, [256, 255, 16, 5, 90, 1], 640),
@@ -117,9 +117,9 @@ def expected_of(
     ],
 )
 def test_attention_and_all_its_gradients_are_those_of_the_formula(
-    heads: int, width: int, reach: int, lengths: list[int], tokens: int
+    heads: int, width: int, max_distance: int, lengths: list[int], tokens: int
 ) -> None:
-    ends, (inputs, dout) = bounds(lengths, tokens), attention_inputs(heads, width, reach, tokens)
+    ends, (inputs, dout) = bounds(lengths, tokens), attention_inputs(heads, width, max_distance, tokens)
     found, expected = found_by_kernels(inputs, ends, heads, dout), expected_of(inputs, ends, heads, dout)
     for name, value in expected.items():
         assert off(found[name], value) < 5e-6, name
@@ -137,17 +137,17 @@ def test_attention_in_bf16_is_off_by_its_rounding_alone() -> None:
 def test_attention_drops_the_same_weights_forward_and_backward() -> None:
     heads, width, tokens, dropout = 2, 64, 256, 0.3
     ends, (inputs, dout) = bounds([64, 40, 61, 1, 33, 50], tokens), attention_inputs(heads, width, 256, tokens)
-    # With the unit vector of its place as each token's value, the output is the weights themselves.
+    # Each token's value is the unit vector of its position, so that the output is the weights themselves.
     unit = F.one_hot((torch.arange(tokens, device=DEVICE) - ends[0]).long(), width).float()
     showing = inputs[0].clone()
     showing[:tokens].view(tokens, 3, heads, width)[:, 2] = unit[:, None]
 
-    def weights(dropout: float, site: int = 5) -> Tensor:
-        """T x H x 64."""
-        out = found_by_kernels((showing, *inputs[1:]), ends, heads, dout, dropout, site)["out"]
+    def weights(dropout: float, offset: int = 5) -> Tensor:
+        """Return the attention weights, T x H x 64."""
+        out = found_by_kernels((showing, *inputs[1:]), ends, heads, dout, dropout, offset)["out"]
         return out.view(tokens, heads, width)
 
-    whole, seen, elsewhere = weights(0.0), weights(dropout), weights(dropout, site=6)
+    whole, seen, elsewhere = weights(0.0), weights(dropout), weights(dropout, offset=6)
     real = whole > 0
     kept = seen > 0
     assert share_is_right(kept[real], dropout)
@@ -166,45 +166,45 @@ def test_attention_drops_the_same_weights_forward_and_backward() -> None:
 
 
 @pytest.mark.parametrize("dropout", [0.1, 0.5])
-def test_masks_have_their_share_and_differ_by_seed_and_site(dropout: float) -> None:
-    from accl.kernels.triton.dropout import site
-    from accl.kernels.triton.pointwise import drop
+def test_masks_have_their_share_and_differ_by_seed_and_offset(dropout: float) -> None:
+    from accl.kernels.triton.dropout import dropout_offset
+    from accl.kernels.triton.pointwise import apply_dropout
 
     n = 1 << 18
     ones = torch.ones(n, device=DEVICE)
 
-    def kept(of_seed: int, of_site: int) -> Tensor:
+    def kept(of_seed: int, offset: int) -> Tensor:
         out = torch.empty_like(ones)
-        drop(ones, out, seed(of_seed), of_site, dropout)
+        apply_dropout(ones, out, seed(of_seed), offset, dropout)
         torch.testing.assert_close(out[out > 0], torch.full_like(out[out > 0], 1 / (1 - dropout)))
-        # So the mean is kept.
+        # Scaling keeps the mean.
         assert abs(float(out.mean()) - 1) < 5 * math.sqrt(dropout / (1 - dropout) / n)
         return out > 0
 
-    masks = [kept(s, site(p)) for s, p in ((42, 0), (43, 0), (42, 1), (42_000_168, 3))]
+    masks = [kept(s, dropout_offset(p)) for s, p in ((42, 0), (43, 0), (42, 1), (42_000_168, 3))]
     for mask in masks:
         assert share_is_right(mask, dropout)
         for shift in (1, 2, 128):
             assert uncorrelated(mask[:-shift], mask[shift:])
     for a, b in itertools.combinations(masks, 2):
         assert uncorrelated(a, b)
-    assert torch.equal(masks[0], kept(42, site(0)))
+    assert torch.equal(masks[0], kept(42, dropout_offset(0)))
 
 
 def test_dropping_adds_the_same_gradient_and_changes_types() -> None:
-    from accl.kernels.triton.pointwise import add_dropped, drop
+    from accl.kernels.triton.pointwise import apply_dropout
 
     values = torch.randn(3, 1000, device=DEVICE)
     out = torch.empty(3, 1000, device=DEVICE, dtype=torch.bfloat16)
-    drop(values, out, seed(3), 9, 0.25)
+    apply_dropout(values, out, seed(3), 9, 0.25)
     kept = out != 0
     torch.testing.assert_close(out, (values * kept / 0.75).bfloat16())
     total = torch.randn_like(values)
     before = total.clone()
-    add_dropped(values.bfloat16(), total, seed(3), 9, 0.25)
+    apply_dropout(values.bfloat16(), total, seed(3), 9, 0.25, add=True)
     torch.testing.assert_close(total, before + values.bfloat16().float() * kept / 0.75)
     untouched = torch.empty_like(values)
-    drop(values, untouched, seed(3), 9, 0.0)
+    apply_dropout(values, untouched, seed(3), 9, 0.0)
     assert torch.equal(untouched, values)
 
 
@@ -223,7 +223,7 @@ def test_add_norm_and_its_gradients_are_those_of_torch_under_one_mask(tokens: in
     norms = add_norm(dense, residual, gain, bias, 1e-7, seed(1), 11, dropout, out)
     ddense, dresidual, partial = add_norm_backward(dout, dense, residual, gain, *norms, seed(1), 11, dropout)
 
-    kept = ddense != 0  # as the backward pass has it; the forward one must agree
+    kept = ddense != 0  # the mask of the backward pass, which must be that of the forward pass
     assert share_is_right(kept, dropout) if dropout else kept.all()
     leaves = [part.double().requires_grad_() for part in (dense, residual, gain, bias)]
     total = leaves[0] * kept / (1 - dropout) + leaves[1]
@@ -264,58 +264,60 @@ def test_sums_over_rows_are_torchs(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "limit", "reach", "lengths", "tokens"),
+    ("dtype", "limit", "max_distance", "lengths", "tokens"),
     [
         (torch.float32, 1e-6, 256, [129, 64, 37, 1], 256),
         (torch.float32, 1e-6, 512, [512, 300, 257, 17], 1152),
         (torch.bfloat16, 1e-2, 256, [256, 255, 90, 16, 5, 1], 640),
     ],
 )
-def test_products_with_the_position_table_are_looked_up_by_distance(
-    dtype: torch.dtype, limit: float, reach: int, lengths: list[int], tokens: int
+def test_relative_scores_and_their_gradients_are_those_of_the_formula_in_the_valid_range(
+    dtype: torch.dtype, limit: float, max_distance: int, lengths: list[int], tokens: int
 ) -> None:
     from transformers import DebertaV2Config
 
-    from accl.kernels.triton.attention import Stream
-    from accl.kernels.triton.positions import by_distance
-    from accl.kernels.triton.tables import look_up, look_up_to_table, look_up_to_tokens
+    from accl.kernels.triton.attention import PackedSequences
+    from accl.kernels.triton.positions import relative_positions
+    from accl.kernels.triton.rel_scores import grad_to_positions, grad_to_tokens, rel_scores
 
     torch.manual_seed(0)
     heads, width = 2, 32
-    table = by_distance(DebertaV2Config(position_buckets=32, max_relative_positions=512), reach, DEVICE)
-    rows = len(table.first)
+    config = DebertaV2Config(position_buckets=32, max_relative_positions=512)
+    positions = relative_positions(config, max_distance, DEVICE)
+    rows = len(positions.first)
     qkv = torch.randn(tokens + rows, 3 * heads * width, device=DEVICE).to(dtype)
     ends = bounds(lengths, tokens)
-    stream = Stream(*ends, seed(0))
-    found = look_up(qkv, stream, table, heads)
+    sequences = PackedSequences(*ends, seed(0))
+    found = rel_scores(qkv, sequences, positions, heads)
 
     leaf = qkv.double().requires_grad_()
     parts = leaf.view(tokens + rows, 3, heads, width).permute(1, 2, 0, 3)
-    spread = parts[:, :, tokens:][:, :, table.row.long()]
+    spread = parts[:, :, tokens:][:, :, positions.row.long()]
     products = torch.stack([parts[0][:, :tokens] @ spread[1].mT, parts[1][:, :tokens] @ spread[0].mT])
-    at, distance = torch.arange(tokens, device=DEVICE)[:, None], torch.arange(-reach, reach, device=DEVICE)
+    at = torch.arange(tokens, device=DEVICE)[:, None]
+    distance = torch.arange(-max_distance, max_distance, device=DEVICE)
     partner = torch.stack([at - distance, at + distance])  # of a query, of a key
-    band = ((partner >= ends[0][:, None]) & (partner < ends[1][:, None]))[:, None].expand_as(products)
-    assert int(band.sum()) == 2 * heads * (sum(n * n for n in lengths) + tokens - sum(lengths))
-    assert off(found[band], products.detach()[band]) < limit
+    valid = ((partner >= ends[0][:, None]) & (partner < ends[1][:, None]))[:, None].expand_as(products)
+    assert int(valid.sum()) == 2 * heads * (sum(n * n for n in lengths) + tokens - sum(lengths))
+    assert off(found[valid], products.detach()[valid]) < limit
 
-    # What lies outside of the band is not to be relied on.
+    # Outside of the valid range values are undefined, and must not be read.
     gradient = torch.randn(products.shape, device=DEVICE).to(dtype)
-    (expected,) = torch.autograd.grad(products, leaf, gradient.double() * band)
-    dtables = torch.where(band, gradient, torch.nan)
+    (expected,) = torch.autograd.grad(products, leaf, gradient.double() * valid)
+    drel = torch.where(valid, gradient, torch.nan)
     before = torch.randn(qkv.shape, device=DEVICE).to(dtype)
     dqkv = before.clone()
-    look_up_to_table(dtables, qkv, stream, table, dqkv)
+    grad_to_positions(drel, qkv, sequences, positions, dqkv)
     assert torch.equal(dqkv[:tokens], before[:tokens])
     assert off(dqkv[tokens:], expected[tokens:]) < limit
     assert (dqkv[tokens:, 2 * heads * width :] == 0).all()
-    look_up_to_tokens(dtables, qkv, stream, table, dqkv)
+    grad_to_tokens(drel, qkv, sequences, positions, dqkv)
     assert off(dqkv[:tokens], before[:tokens] + expected[:tokens]) < limit
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 def test_embeddings_and_their_gradients_are_those_of_torch_under_one_mask(dropout: float) -> None:
-    from accl.kernels.triton.embedding import Words, embed, embed_backward
+    from accl.kernels.triton.embedding import WordEmbedding, embed, embed_backward
 
     torch.manual_seed(0)
     rows, tokens, width = 50, 131, 192
@@ -323,10 +325,10 @@ def test_embeddings_and_their_gradients_are_those_of_torch_under_one_mask(dropou
     place[torch.randperm(200, device=DEVICE)[:rows]] = torch.arange(rows, device=DEVICE)
     ids = torch.nonzero(place >= 0)[:, 0][torch.randint(rows, (tokens,), device=DEVICE)].int()
     weight, (gain, bias) = torch.randn(rows, width, device=DEVICE), torch.randn(2, width, device=DEVICE)
-    words = Words(place, weight, torch.zeros_like(weight), torch.zeros_like(weight), torch.zeros_like(weight))
+    words = WordEmbedding(place, weight, torch.zeros_like(weight), torch.zeros_like(weight), torch.zeros_like(weight))
     out, dout = torch.empty(tokens, width, device=DEVICE), torch.randn(tokens, width, device=DEVICE)
-    embedded = embed(ids, words, gain, bias, 1e-7, seed(1), 11, dropout, out, None)
-    sums = embed_backward(dout, embedded, words, gain, seed(1), 11, dropout).sum(0)
+    saved = embed(ids, words, gain, bias, 1e-7, seed(1), 11, dropout, out, None)
+    sums = embed_backward(dout, saved, words, gain, seed(1), 11, dropout).sum(0)
 
     kept = out != 0
     assert share_is_right(kept, dropout) if dropout else kept.all()
@@ -338,72 +340,73 @@ def test_embeddings_and_their_gradients_are_those_of_torch_under_one_mask(dropou
         assert off(value, wanted) < 2e-6
 
 
-def test_words_that_are_behind_are_embedded_as_if_they_were_not() -> None:
-    from accl.kernels.triton.adamw import Rule, adamw
-    from accl.kernels.triton.embedding import Words, embed
+def test_words_with_a_pending_update_are_embedded_as_if_it_were_done() -> None:
+    from accl.kernels.triton.adamw import AdamWParams, adamw
+    from accl.kernels.triton.embedding import WordEmbedding, embed
 
     torch.manual_seed(0)
     rows, width = 40, 128
     weight, gradients, first, second = torch.rand(4, rows, width, device=DEVICE)
     gain, bias = torch.randn(2, width, device=DEVICE)
     ids = torch.randint(rows, (64,), device=DEVICE).int()
-    words = Words(torch.arange(rows, device=DEVICE), weight, gradients, first, second)
+    words = WordEmbedding(torch.arange(rows, device=DEVICE), weight, gradients, first, second)
 
-    def embeddings(rule: Rule | None) -> Tensor:
+    def embeddings(pending: AdamWParams | None) -> Tensor:
         out = torch.empty(64, width, device=DEVICE)
-        embed(ids, words, gain, bias, 1e-7, seed(1), 11, 0.0, out, rule)
+        embed(ids, words, gain, bias, 1e-7, seed(1), 11, 0.0, out, pending)
         return out
 
     rates = torch.tensor([0.1, 0.2, 1.5, 1.0], dtype=torch.float64, device=DEVICE)
-    rule = Rule(rates, torch.tensor(2.0, device=DEVICE), 1.0, 0.9, 0.999, 1e-8)
-    stale, ahead = embeddings(None), embeddings(rule)
+    params = AdamWParams(rates, torch.tensor(2.0, device=DEVICE), 1.0, 0.9, 0.999, 1e-8)
+    stale, ahead = embeddings(None), embeddings(params)
     assert torch.equal(stale, embeddings(None)), "reading must not write"
-    adamw(weight.view(-1), gradients.view(-1), first.view(-1), second.view(-1), None, 0.0, rule, True, units=3)
+    flat = (part.view(-1) for part in (weight, gradients, first, second))
+    adamw(*flat, None, 0.0, params, zero_grad=True, num_sms=3)
     assert (gradients == 0).all()
     torch.testing.assert_close(ahead, embeddings(None), rtol=1e-5, atol=1e-5)
     assert off(stale, ahead) > 0.01
-    # And where nothing is owed, the same rule does nothing.
+    # Where no update is pending, the parameters change nothing.
     rates[3] = 0
-    assert torch.equal(embeddings(rule), embeddings(None))
+    assert torch.equal(embeddings(params), embeddings(None))
 
 
 def test_means_of_sequences_and_their_gradients_are_torchs() -> None:
-    from accl.kernels.triton.embedding import means, means_backward
+    from accl.kernels.triton.embedding import mean_pool, mean_pool_backward
 
     torch.manual_seed(0)
     lengths, segments, width, tokens = [100, 33, 7, 1], 2, 192, 256
     ends = np.cumsum([0, *lengths])
-    begin = torch.tensor(np.sort([*ends, *(ends[:-1] + 1)]), device=DEVICE)  # each in two segments
-    place = torch.tensor([2, 0, 3, 1], device=DEVICE)
+    cu_seqlens = torch.tensor(np.sort([*ends, *(ends[:-1] + 1)]), device=DEVICE)  # each in two segments
+    inverse_perm = torch.tensor([2, 0, 3, 1], device=DEVICE)
     hidden = torch.randn(tokens, width, device=DEVICE, dtype=torch.float64, requires_grad=True)
-    expected = torch.stack([hidden[ends[s] : ends[s + 1]].mean(0) for s in place.tolist()])
-    narrow = hidden.detach().float()
-    assert off(means(narrow, begin, segments, place), expected.detach()) < 1e-6
+    expected = torch.stack([hidden[ends[s] : ends[s + 1]].mean(0) for s in inverse_perm.tolist()])
+    single = hidden.detach().float()
+    assert off(mean_pool(single, cu_seqlens, segments, inverse_perm), expected.detach()) < 1e-6
     dout = torch.randn(4, width, device=DEVICE)
     (wanted,) = torch.autograd.grad(expected, hidden, dout.double())
-    found = torch.zeros_like(narrow)
-    means_backward(dout, begin, segments, place, 128, found)
+    found = torch.zeros_like(single)
+    mean_pool_backward(dout, cu_seqlens, segments, inverse_perm, 128, found)
     assert off(found, wanted) < 1e-6
 
 
 @pytest.mark.parametrize(("segments", "row"), [(6, 6), (24, 6), (60, 12)])
-def test_a_stream_is_unpacked_from_its_segments(segments: int, row: int) -> None:
-    from accl.kernels.triton.pointwise import unpack
+def test_a_stream_is_packed_from_its_segments(segments: int, row: int) -> None:
+    from accl.kernels.triton.pointwise import pack_tokens
 
     rng = np.random.default_rng(segments)
     tokens = rng.integers(3, 1000, 500).astype(np.int32)
     length = rng.integers(0, 9, segments)
     length[::row] = 1  # no sequence is empty
     source = np.array([rng.integers(0, 500 - n) for n in length])
-    begin = np.cumsum([0, *length])
-    total = int(begin[-1])
+    cu_seqlens = np.cumsum([0, *length])
+    total = int(cu_seqlens[-1])
     size = -(-total // 128) * 128 + 128
     ids, start, end = (torch.full((size,), -5, dtype=torch.int32, device=DEVICE) for _ in range(3))
-    source_X, begin_X, tokens_X = (torch.from_numpy(part).to(DEVICE) for part in (source, begin, tokens))
-    unpack(source_X, begin_X, tokens_X, row, 999, (ids, start, end))
+    source_X, cu_seqlens_X, tokens_X = (torch.from_numpy(part).to(DEVICE) for part in (source, cu_seqlens, tokens))
+    pack_tokens(source_X, cu_seqlens_X, tokens_X, row, 999, (ids, start, end))
 
     pieces = [tokens[at : at + n] for at, n in zip(source, length, strict=True)]
-    edges = begin[::row]
+    edges = cu_seqlens[::row]
     owner = np.searchsorted(edges, np.arange(total), side="right") - 1
     padding = np.arange(total, size)
     assert ids.tolist() == [*np.concatenate(pieces), *[999] * len(padding)]
@@ -425,10 +428,10 @@ def test_adamw_over_flat_parameters_is_torchs(max_norm: float) -> None:
     theirs = {name: nn.Parameter(value.detach().clone()) for name, value in ours.items()}
     flat = FlatParameters([[parameter] for parameter in ours.values()])
     begin, end = flat.bounds[1], flat.bounds[3]
-    narrow = flat.values[begin:end].bfloat16()
+    copy = flat.values[begin:end].bfloat16()
     rates = torch.zeros(4, dtype=torch.float64, device=DEVICE)
     optimizer = FlatAdamW(
-        flat, decayed=2, weight_decay=0.1, max_norm=max_norm, narrow=narrow, narrow_section=1, rates=rates
+        flat, decayed=2, weight_decay=0.1, max_norm=max_norm, low_precision_copy=copy, copied_section=1, rates=rates
     )
     groups = [
         {"params": [theirs["first"], theirs["inner"]], "weight_decay": 0.1},
@@ -442,17 +445,17 @@ def test_adamw_over_flat_parameters_is_torchs(max_norm: float) -> None:
             theirs[name].grad = torch.randn_like(parameter) * 10.0 ** (step % 4 - 3)
             assert parameter.grad is not None
             parameter.grad.copy_(theirs[name].grad)  # type: ignore[arg-type]
-        norm = optimizer.measure({1: [square_sums(flat.section(flat.gradients, 1))]}).clone()
-        optimizer.owe(step, rate)
-        optimizer.settle()
-        assert optimizer.owed[-1] == 0
+        norm = optimizer.compute_norm({1: [square_sums(flat.section(flat.gradients, 1))]}).clone()
+        optimizer.schedule_update(step, rate)
+        optimizer.finish_pending_update()
+        assert optimizer.pending_update[-1] == 0
         expected = nn.utils.clip_grad_norm_(theirs.values(), max_norm)
         clipped += bool(expected > max_norm)
         for group in reference.param_groups:
             group["lr"] = rate
         reference.step()
         torch.testing.assert_close(norm, expected)
-        assert torch.equal(narrow, flat.values[begin:end].bfloat16())
+        assert torch.equal(copy, flat.values[begin:end].bfloat16())
     assert clipped == (15 if max_norm == 0.5 else 0)
     for name, parameter in ours.items():
         torch.testing.assert_close(parameter.data, theirs[name].data, rtol=1e-5, atol=1e-6)
@@ -464,41 +467,47 @@ def test_adamw_over_flat_parameters_is_torchs(max_norm: float) -> None:
 
 def test_an_update_done_piece_by_piece_is_the_whole_one_and_writes_nowhere_else() -> None:
     from accl.kernels.triton.flat import FlatAdamW, FlatParameters
-    from accl.kernels.triton.overdue import MATRICES, VECTORS, WORDS, Overdue
+    from accl.kernels.triton.overlapped_adamw import MATRICES, VECTORS, WORDS, OverlappedAdamW
 
     torch.manual_seed(0)
     shapes = [[(64, 8)], [(64, 64), (64, 64)], [(64,)], [(100, 64)], [(128, 64)]]
     flat = FlatParameters([[nn.Parameter(torch.randn(s, device=DEVICE)) for s in section] for section in shapes])
     first, end = flat.bounds[MATRICES], flat.bounds[WORDS]
-    room = torch.full((end - first + 20_000,), 7.0, dtype=torch.bfloat16, device=DEVICE)
-    narrow, rates = room[: end - first], torch.zeros(4, dtype=torch.float64, device=DEVICE)
+    buffer = torch.full((end - first + 20_000,), 7.0, dtype=torch.bfloat16, device=DEVICE)
+    copy, rates = buffer[: end - first], torch.zeros(4, dtype=torch.float64, device=DEVICE)
     adamw = FlatAdamW(
-        flat, decayed=VECTORS, weight_decay=0.1, max_norm=1.0, narrow=narrow, narrow_section=MATRICES, rates=rates
+        flat,
+        decayed=VECTORS,
+        weight_decay=0.1,
+        max_norm=1.0,
+        low_precision_copy=copy,
+        copied_section=MATRICES,
+        rates=rates,
     )
-    overdue = Overdue(adamw, flat, 2, torch.cuda.Stream(DEVICE))  # type: ignore[no-untyped-call]
-    parts = flat.values, flat.gradients, adamw.first, adamw.second
+    overlapped = OverlappedAdamW(adamw, flat, 2, torch.cuda.Stream(DEVICE))  # type: ignore[no-untyped-call]
+    parts = flat.values, flat.gradients, adamw.exp_avg, adamw.exp_avg_sq
     flat.gradients.normal_()
-    adamw.first.normal_()
-    adamw.second.uniform_()
+    adamw.exp_avg.normal_()
+    adamw.exp_avg_sq.uniform_()
     adamw.norm.fill_(3.0)
     before = [part.clone() for part in parts]
-    adamw.owe(3, 0.1)
-    adamw.settle()
+    adamw.schedule_update(3, 0.1)
+    adamw.finish_pending_update()
     expected = [part.clone() for part in parts]
     assert not torch.equal(expected[0], before[0])
 
     for part, value in zip(parts, before, strict=True):
         part.copy_(value)
-    adamw.owe(3, 0.1)
-    rates.copy_(torch.tensor(adamw.owed, dtype=torch.float64))
-    overdue.begin()
-    overdue.others()
-    overdue.before(0)
-    overdue.before(1)
-    overdue.words()
-    overdue.end()
+    adamw.schedule_update(3, 0.1)
+    rates.copy_(torch.tensor(adamw.pending_update, dtype=torch.float64))
+    overlapped.begin()
+    overlapped.update_outside_layers()
+    overlapped.wait_for_layer(0)
+    overlapped.wait_for_layer(1)
+    overlapped.update_words()
+    overlapped.join()
     flat.section(flat.gradients, MATRICES).zero_()  # written by the next backward pass, not added to
     for part, value in zip(parts, expected, strict=True):
         assert torch.equal(part, value)
-    assert torch.equal(narrow, flat.values[first:end].bfloat16())
-    assert (room[end - first :] == 7).all()
+    assert torch.equal(copy, flat.values[first:end].bfloat16())
+    assert (buffer[end - first :] == 7).all()

@@ -1,1 +1,17 @@
-"""Triton kernels for DeBERTa-v2 and -v3 on packed sequences."""
+"""Triton kernels for DeBERTa-v2 and -v3 on packed sequences: the encoder's forward and backward pass, and AdamW.
+
+Packed sequences lie end to end in one stream of tokens, without padding between them. Letters for tensor shapes, in
+docstrings and as suffixes of names:
+
+    T   tokens of the stream, the padding at its end included; a multiple of 128
+    N   sequences of the stream, S segments of all sequences
+    D   hidden size, H heads of Dh channels each, F size of the feed-forward layer
+    W   rows of the position table
+    R   max_distance: no sequence is longer; the relative distance d, in -R..R-1, is at index d + R of 2R
+    V   vocabulary of the tokenizer, V' rows of it that a corpus uses
+    P   rows of partial sums, which another kernel adds up
+
+In kernels DH is Dh, i and j are indices of query and key tokens, t is an index of any token and d of a channel. A seed
+is one int64 on the device. Whatever the type of its inputs, a kernel computes in fp32; matrix products take operands of
+the type of the inputs and accumulate in fp32.
+"""

@@ -11,13 +11,15 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Rule:
-    """AdamW (Loshchilov & Hutter, 2019, arXiv 1711.05101) with clipping; a step's own numbers lie on the device.
+class AdamWParams:
+    """Parameters of AdamW (Loshchilov & Hutter, 2019, arXiv 1711.05101) with clipping by the global norm.
 
     Attributes:
-        rates: four float64: the learning rate, it over 1 - beta1^t, 1 / sqrt(1 - beta2^t), and 1; where the last is 0
-            no update is owed, and nothing happens.
-        norm: of all gradients, scalar, fp32. max_norm: that they are clipped to.
+        rates: 4, float64, on the device, so that a captured step can be replayed with other values: the learning rate
+            lr, lr / (1 - beta1^t), 1 / sqrt(1 - beta2^t), and 1 if an update is pending. Kernels change nothing where
+            the last is 0.
+        norm: scalar, fp32, on the device; norm of all gradients. max_norm: value that it is clipped to.
+        beta1, beta2, eps: as in the paper.
     """
 
     rates: Tensor
@@ -28,95 +30,110 @@ class Rule:
     eps: float
 
     @property
-    def arguments(self) -> tuple[Tensor, Tensor, float, float, float, float]:
-        """As the kernels take them."""
+    def kernel_args(self) -> tuple[Tensor, Tensor, float, float, float, float]:
+        """Return the arguments in the order in which the kernels take them."""
         return self.rates, self.norm, self.max_norm, self.beta1, self.beta2, self.eps
 
 
 @triton.jit
-def clipped(norm_ptr, max_norm):
-    """The factor that clipping gives to gradients."""
+def clip_factor(norm_ptr, max_norm):
+    """Return min(max_norm / (norm + 1e-6), 1), the scalar that clipping multiplies the gradients by."""
     return tl.minimum(max_norm / (tl.load(norm_ptr) + 1e-6), 1.0)
 
 
 @triton.jit
-def stepped(p, g, m, v, rates_ptr, beta1, beta2, eps, decay):
-    """Parameter and moments after a step with the gradient ``g``."""
-    rate = tl.load(rates_ptr).to(tl.float32)
+def adamw_update(p, g, m, v, rates_ptr, beta1, beta2, eps, weight_decay):
+    """Return parameters and both moments after a step, all fp32 in the shape of ``p``.
+
+    m' = beta1 m + (1 - beta1) g
+    v' = beta2 v + (1 - beta2) g^2
+    p' = p (1 - lr weight_decay) - lr / (1 - beta1^t) m' / (sqrt(v' / (1 - beta2^t)) + eps)
+
+    Args:
+        g: gradients, clipped. rates_ptr: see `AdamWParams`.
+    """
+    lr = tl.load(rates_ptr).to(tl.float32)
     step_size = tl.load(rates_ptr + 1).to(tl.float32)
     correction = tl.load(rates_ptr + 2).to(tl.float32)
     m = beta1 * m + (1 - beta1) * g
     v = beta2 * v + (1 - beta2) * g * g
-    p = p * (1 - rate * decay) - step_size * m / (tl.sqrt(v) * correction + eps)
+    p = p * (1 - lr * weight_decay) - step_size * m / (tl.sqrt(v) * correction + eps)
     return p, m, v
 
 
 @triton.jit
 def _adamw(
-    p_ptr, g_ptr, m_ptr, v_ptr, narrow_ptr, n, decay, rates_ptr, norm_ptr, max_norm, beta1, beta2, eps,
-    NARROW: tl.constexpr, CLEAR: tl.constexpr, BLOCK: tl.constexpr,
+    p_ptr, g_ptr, m_ptr, v_ptr, copy_ptr, n, weight_decay, rates_ptr, norm_ptr, max_norm, beta1, beta2, eps,
+    COPY: tl.constexpr, ZERO_GRAD: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
+    """p, m, v = adamw_update(p, clip_factor g, m, v) in place, of n fp32 elements each, where an update is pending.
+
+    COPY also stores p to ``copy_ptr`` (n, any type), ZERO_GRAD sets g to 0. A program owns every
+    num_programs-th block of BLOCK elements.
+    """
     if tl.load(rates_ptr + 3) > 0:
-        clip = clipped(norm_ptr, max_norm)
+        clip = clip_factor(norm_ptr, max_norm)
         for block in range(tl.program_id(0), tl.cdiv(n, BLOCK), tl.num_programs(0)):
-            at = block * BLOCK + tl.arange(0, BLOCK)
-            inside = at < n
-            # Nobody reads these again soon: they are not to drive out of the cache what others beside this do.
-            g = tl.load(g_ptr + at, mask=inside, eviction_policy="evict_first") * clip
-            m = tl.load(m_ptr + at, mask=inside, eviction_policy="evict_first")
-            v = tl.load(v_ptr + at, mask=inside, eviction_policy="evict_first")
-            p = tl.load(p_ptr + at, mask=inside, eviction_policy="evict_first")
-            p, m, v = stepped(p, g, m, v, rates_ptr, beta1, beta2, eps, decay)
-            tl.store(p_ptr + at, p, mask=inside, eviction_policy="evict_first")
-            tl.store(m_ptr + at, m, mask=inside, eviction_policy="evict_first")
-            tl.store(v_ptr + at, v, mask=inside, eviction_policy="evict_first")
-            if NARROW:
-                tl.store(narrow_ptr + at, p.to(narrow_ptr.dtype.element_ty), mask=inside)
-            if CLEAR:
-                tl.store(g_ptr + at, tl.zeros([BLOCK], tl.float32), mask=inside)
+            index = block * BLOCK + tl.arange(0, BLOCK)
+            mask = index < n
+            # No kernel reads these again soon: they must not evict the data of kernels that run at the same time.
+            g = tl.load(g_ptr + index, mask=mask, eviction_policy="evict_first") * clip
+            m = tl.load(m_ptr + index, mask=mask, eviction_policy="evict_first")
+            v = tl.load(v_ptr + index, mask=mask, eviction_policy="evict_first")
+            p = tl.load(p_ptr + index, mask=mask, eviction_policy="evict_first")
+            p, m, v = adamw_update(p, g, m, v, rates_ptr, beta1, beta2, eps, weight_decay)
+            tl.store(p_ptr + index, p, mask=mask, eviction_policy="evict_first")
+            tl.store(m_ptr + index, m, mask=mask, eviction_policy="evict_first")
+            tl.store(v_ptr + index, v, mask=mask, eviction_policy="evict_first")
+            if COPY:
+                tl.store(copy_ptr + index, p.to(copy_ptr.dtype.element_ty), mask=mask)
+            if ZERO_GRAD:
+                tl.store(g_ptr + index, tl.zeros([BLOCK], tl.float32), mask=mask)
 
 
 @triton.jit
-def _squares(in_ptr, out_ptr, n, BLOCK: tl.constexpr):
-    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    value = tl.load(in_ptr + at, mask=at < n, other=0.0)
+def _square_sums(in_ptr, out_ptr, n, BLOCK: tl.constexpr):
+    """out[b] = sum of in[i]^2 over block b of BLOCK elements, fp32; n inputs, one program and one output a block."""
+    index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    value = tl.load(in_ptr + index, mask=index < n, other=0.0)
     tl.store(out_ptr + tl.program_id(0), tl.sum(value * value, 0))
 
 
-# Elements whose squares one program sums up.
-SQUARES = 8192
+# Elements whose squares one program adds up.
+SQUARE_SUM_BLOCK = 8192
 
 
 def square_sums(values: Tensor) -> Tensor:
-    """Sums of the squares of fp32 values, of so many at a time."""
-    out = torch.empty(triton.cdiv(values.numel(), SQUARES), device=values.device)
-    _squares[(len(out),)](values, out, values.numel(), BLOCK=SQUARES, num_warps=8)
+    """Return sums of squares of consecutive blocks of SQUARE_SUM_BLOCK fp32 elements; fp32, one a block."""
+    out = torch.empty(triton.cdiv(values.numel(), SQUARE_SUM_BLOCK), device=values.device)
+    _square_sums[(len(out),)](values, out, values.numel(), BLOCK=SQUARE_SUM_BLOCK, num_warps=8)
     return out
 
 
 def adamw(
     values: Tensor,
     gradients: Tensor,
-    first: Tensor,
-    second: Tensor,
-    narrow: Tensor | None,
-    decay: float,
-    rule: Rule,
-    clear: bool,
-    units: int | None = None,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    low_precision_copy: Tensor | None,
+    weight_decay: float,
+    params: AdamWParams,
+    zero_grad: bool,
+    num_sms: int | None = None,
 ) -> None:
-    """One step, in place.
+    """Take one AdamW step, in place.
 
     Args:
-        values, gradients, first, second: n; parameters, their gradients, and both moments.
-        narrow: a copy of ``values`` in a narrower type, kept true; None for none.
-        decay: weight decay. clear: set the gradients to 0 afterwards.
-        units: so many of the device's multiprocessors do it, one program each; None for the whole device.
+        values, gradients, exp_avg, exp_avg_sq: n, fp32; parameters, their gradients, and both moments.
+        low_precision_copy: n; copy of ``values`` in another type, updated with them; None for none.
+        zero_grad: set the gradients to 0 afterwards.
+        num_sms: number of multiprocessors to use, with one program each; None for the whole device.
     """
     n = values.numel()
-    block, warps = (2048, 8) if units is None else (8192, 32)
+    block, warps = (2048, 8) if num_sms is None else (8192, 32)
     blocks = triton.cdiv(n, block)
-    _adamw[(blocks if units is None else min(units, blocks),)](
-        values, gradients, first, second, values if narrow is None else narrow, n, decay, *rule.arguments,
-        NARROW=narrow is not None, CLEAR=clear, BLOCK=block, num_warps=warps,
+    copy = low_precision_copy is not None
+    _adamw[(blocks if num_sms is None else min(num_sms, blocks),)](
+        values, gradients, exp_avg, exp_avg_sq, low_precision_copy if copy else values, n, weight_decay,
+        *params.kernel_args, COPY=copy, ZERO_GRAD=zero_grad, BLOCK=block, num_warps=warps,
     )  # fmt: skip

@@ -1,17 +1,21 @@
-"""Disentangled attention (He et al., 2021, arXiv 2006.03654) over a stream of packed sequences, as Triton kernels.
+"""Disentangled attention (He et al., 2021, arXiv 2006.03654) on packed sequences, as Triton kernels.
 
-Token i of a sequence attends to token j of the same sequence with the score
+Query token i attends to key token j of the same sequence with the weight p_ij, the softmax over j of
 
     s_ij = ( q_i . k_j + q_i . pk_{i-j} + k_j . pq_{i-j} ) / sqrt(3 Dh)
 
-where pk and pq are projected rows of the position table, one for each distance -R..R-1. `accl.kernels.triton.tables` makes their
-products (c2p and p2c, H x T x 2R); the forward kernel looks them up along diagonals and keeps the scores for the
-backward pass. There every program owns the rows of its tokens, and every score has a place of its own in the tables'
-gradients: nothing is added up by atomics, and the same input gives the same bits.
+where pk and pq are projected rows of the position table, one for each relative distance. Their products c2p (content
+to position) and p2c (position to content), H x T x 2R each, come from `accl.kernels.triton.rel_scores`; the forward
+kernel gathers them along diagonals and stores the scores for the backward pass. With A = dropout(p) and O = A V:
 
-T tokens, H heads, Dh channels of a head, R the reach: no sequence is longer. Sequences lie end to end; ``start_T`` and
-``end_T`` bound the one that a token belongs to, so work grows with the sum of squared lengths, and a token of padding
-is a sequence of its own.
+    dV = A^T dO,  ds_ij = p_ij (keep_ij dO_i . v_j - delta_i) / sqrt(3 Dh),  delta_i = O_i . dO_i
+    dq_i = sum_j ds_ij k_j,  dk_j = sum_i ds_ij q_i,  dc2p_{i, i-j} = dp2c_{j, i-j} = ds_ij
+
+with keep_ij 0 or 1 / (1 - dropout). In the backward pass every program owns the rows of its tokens, and every score has
+its own element in dc2p and dp2c: there are no atomic additions, and equal inputs give equal bits.
+
+``start_T`` and ``end_T`` bound the sequence of each token, so the work grows with the sum of squared lengths; a token
+of padding is a sequence of its own. See the package for the letters of shapes.
 """
 
 from __future__ import annotations
@@ -23,15 +27,20 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from accl.kernels.triton.dropout import keep, threshold
+from accl.kernels.triton.dropout import drop, keep_mask, mask_constants
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """How a kernel is cut: rows that a program owns, rows it meets at a time, its warps, and stages of its loop."""
+    """Launch parameters of a kernel.
 
-    own: int
-    other: int
+    Attributes:
+        block: tokens that a program owns. inner_block: tokens of the other side that an iteration of its loop reads.
+        warps: of a program. stages: of the loop's software pipeline.
+    """
+
+    block: int
+    inner_block: int
     warps: int
     stages: int
 
@@ -39,15 +48,18 @@ class Tiles:
 FORWARD = Tiles(16, 64, 2, 2)
 BACKWARD_QUERIES = Tiles(16, 64, 4, 2)
 BACKWARD_KEYS = Tiles(32, 64, 4, 2)
+# A row of stored scores begins at a multiple of so many tokens, so that whole vectors are read and written.
+SCORE_ALIGNMENT = 16
+ALIGN = tl.constexpr(SCORE_ALIGNMENT)  # for use in kernels
 
 
 @dataclass(frozen=True)
-class Stream:
-    """Where the sequences of a stream lie.
+class PackedSequences:
+    """Sequences that lie end to end in a stream of T tokens.
 
     Attributes:
-        start_T, end_T: int32; first token of a token's sequence, and the one after its last.
-        seed: one int64, which dropout depends on.
+        start_T, end_T: int32; first token of each token's sequence, and the one behind its last.
+        seed: 1, int64; seed of all dropout masks.
     """
 
     start_T: Tensor
@@ -56,209 +68,250 @@ class Stream:
 
 
 @triton.jit
-def _terms(i, j, low, high, c2p_ptr, p2c_ptr, REACH: tl.constexpr):
-    """What the tables add to the scores of queries i and keys j where these count: q_i . pk, and k_j . pq turned."""
-    counts = (j[None, :] >= low[:, None]) & (j[None, :] < high[:, None])
-    c2p = tl.load(c2p_ptr + i[:, None] * (2 * REACH) + (i[:, None] - j[None, :]) + REACH, mask=counts, other=0.0)
-    # Read with its own rows along the threads, so that neighbours read neighbours.
-    turned = (j[:, None] >= low[None, :]) & (j[:, None] < high[None, :])
-    p2c = tl.load(p2c_ptr + j[:, None] * (2 * REACH) + (i[None, :] - j[:, None]) + REACH, mask=turned, other=0.0)
+def head_rows(ptr, row, part, head, PARTS: tl.constexpr, H: tl.constexpr, DH: tl.constexpr):
+    """Return pointers, [len(row), Dh], to the channels of one head in rows that hold PARTS x H x Dh values.
+
+    Args:
+        part: 0, 1, 2 for queries, keys and values in qkv (PARTS 3); 0 where PARTS is 1.
+    """
+    return ptr + row[:, None] * (PARTS * H * DH) + (part * H + head) * DH + tl.arange(0, DH)[None, :]
+
+
+@triton.jit
+def _within(index, start, end):
+    """Return which indices lie in [start, end) of each row; [len(start), len(index)], boolean."""
+    return (index[None, :] >= start[:, None]) & (index[None, :] < end[:, None])
+
+
+@triton.jit
+def _rel_pointers(ptr, token, distance, R: tl.constexpr):
+    """Return pointers to the elements (token, distance) of a head's T x 2R table, in the shape of ``distance``."""
+    return ptr + token * (2 * R) + distance + R
+
+
+@triton.jit
+def _load_rel_scores(i, j, start, end, c2p_ptr, p2c_ptr, R: tl.constexpr):
+    """Return c2p_{i, i-j}, [len(i), len(j)], and p2c_{j, i-j}, [len(j), len(i)]; 0 where j is not in [start, end).
+
+    start, end: [len(i)]; bounds of the sequences of i.
+    """
+    c2p_ptrs = _rel_pointers(c2p_ptr, i[:, None], i[:, None] - j[None, :], R)
+    c2p = tl.load(c2p_ptrs, mask=_within(j, start, end), other=0.0)
+    # Transposed, so that neighbouring threads read neighbouring elements.
+    mask = (j[:, None] >= start[None, :]) & (j[:, None] < end[None, :])
+    p2c = tl.load(_rel_pointers(p2c_ptr, j[:, None], i[None, :] - j[:, None], R), mask=mask, other=0.0)
     return c2p, p2c
 
 
 @triton.jit
-def _scores_at(scores_ptr, i, low, j, COLUMNS: tl.constexpr):
-    """Where the scores of queries i by keys j are kept, and whether there is room for them: a row begins at its
-    sequence, 16 columns at a time, so that whole vectors are read and written."""
-    column = j - low // 16 * 16
+def _score_pointers(scores_ptr, i, start, j, COLUMNS: tl.constexpr):
+    """Return pointers to the stored scores of queries i with keys j, and which of them lie in the row of i.
+
+    The row of query i begins at the sequence's ``start``, rounded down to a multiple of ALIGN.
+    """
+    column = j - start // ALIGN * ALIGN
     return scores_ptr + i * COLUMNS + column, (column >= 0) & (column < COLUMNS)
 
 
-@triton.jit(do_not_specialize=["site"])
-def _forward(
-    qkv_ptr, c2p_ptr, p2c_ptr, out_ptr, lse_ptr, scores_ptr, start_ptr, end_ptr, seed_ptr, site, T, scale,
-    H: tl.constexpr, D: tl.constexpr, REACH: tl.constexpr, COLUMNS: tl.constexpr, THRESHOLD: tl.constexpr,
-    KEPT: tl.constexpr, PRECISION: tl.constexpr, BLOCK: tl.constexpr, OTHERS: tl.constexpr,
-):  # fmt: skip
-    head = tl.program_id(0)
-    i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    d = tl.arange(0, D)
-    offset = head * T
-    c2p_ptr += offset.to(tl.int64) * (2 * REACH)
-    p2c_ptr += offset.to(tl.int64) * (2 * REACH)
-    scores_ptr += offset.to(tl.int64) * COLUMNS
-    query = tl.load(qkv_ptr + i[:, None] * (3 * H * D) + head * D + d[None, :])
-    low, high = tl.load(start_ptr + i), tl.load(end_ptr + i)
-    peak = tl.full([BLOCK], -float("inf"), tl.float32)
-    total = tl.zeros([BLOCK], tl.float32)
-    out = tl.zeros([BLOCK, D], tl.float32)
-    begin, last = tl.min(low, 0) // 16 * 16, tl.max(high, 0)
-    # One tile ahead: nothing else hides how long they take.
-    c2p, p2c = _terms(i, begin + tl.arange(0, OTHERS), low, high, c2p_ptr, p2c_ptr, REACH)
-    for first in range(begin, last, OTHERS):
-        j = first + tl.arange(0, OTHERS)
-        there = (j < last)[:, None]
-        key = tl.load(qkv_ptr + j[:, None] * (3 * H * D) + (H + head) * D + d[None, :], mask=there, other=0.0)
-        value = tl.load(qkv_ptr + j[:, None] * (3 * H * D) + (2 * H + head) * D + d[None, :], mask=there, other=0.0)
-        next_c2p, next_p2c = _terms(i, j + OTHERS, low, high, c2p_ptr, p2c_ptr, REACH)
-        score = tl.dot(query, tl.trans(key), input_precision=PRECISION)
-        score = (score + c2p.to(tl.float32) + tl.trans(p2c).to(tl.float32)) * scale
-        kept_score = _narrow(score, scores_ptr)
-        place, room = _scores_at(scores_ptr, i[:, None], low[:, None], j[None, :], COLUMNS)
-        tl.store(place, kept_score, mask=room)
-        counts = (j[None, :] >= low[:, None]) & (j[None, :] < high[:, None])
-        score = tl.where(counts, kept_score.to(tl.float32), -float("inf"))
-        higher = tl.maximum(peak, tl.max(score, 1))
-        # A row whose sequence lies in other tiles has seen nothing yet.
-        safe = tl.where(higher == -float("inf"), 0.0, higher)
-        weight = tl.exp(score - safe[:, None])
-        shrink = tl.exp(peak - safe)
-        total = total * shrink + tl.sum(weight, 1)
-        if THRESHOLD > 0:
-            element = (offset + i[:, None]) * T + j[None, :]
-            weight = tl.where(keep(seed_ptr, site, element, THRESHOLD), weight * (1 / KEPT), 0.0)
-        out = out * shrink[:, None] + tl.dot(weight.to(value.dtype), value, input_precision=PRECISION)
-        peak = higher
-        c2p, p2c = next_c2p, next_p2c
-    tl.store(
-        out_ptr + i[:, None] * (H * D) + head * D + d[None, :], (out / total[:, None]).to(out_ptr.dtype.element_ty)
-    )
-    tl.store(lse_ptr + offset + i, peak + tl.log(total))
-
-
 @triton.jit
-def _narrow(score, scores_ptr):
-    """In the type that scores are kept in: fp16 has 3 bits more than bf16, and ends where softmax has long decided."""
+def _to_score_type(score, scores_ptr):
+    """Return scores in the type that they are stored in, limited to +-60000.
+
+    For bf16 inputs the type is fp16, with 3 more bits of precision; softmax is saturated long before the limit.
+    """
     return tl.minimum(tl.maximum(score, -60000.0), 60000.0).to(scores_ptr.dtype.element_ty)
 
 
-@triton.jit(do_not_specialize=["site"])
-def _backward_queries(
-    qkv_ptr, scores_ptr, out_ptr, dout_ptr, lse_ptr, delta_ptr, dqkv_ptr, dc2p_ptr, start_ptr, end_ptr,
-    seed_ptr, site, T, scale,
-    H: tl.constexpr, D: tl.constexpr, REACH: tl.constexpr, COLUMNS: tl.constexpr,
-    THRESHOLD: tl.constexpr, KEPT: tl.constexpr, PRECISION: tl.constexpr, BLOCK: tl.constexpr, OTHERS: tl.constexpr,
+@triton.jit(do_not_specialize=["dropout_offset"])
+def _forward(
+    qkv_ptr, c2p_ptr, p2c_ptr, out_ptr, lse_ptr, scores_ptr, start_ptr, end_ptr, seed_ptr, dropout_offset, T, scale,
+    H: tl.constexpr, DH: tl.constexpr, R: tl.constexpr, COLUMNS: tl.constexpr, THRESHOLD: tl.constexpr,
+    KEEP_PROB: tl.constexpr, PRECISION: tl.constexpr, BLOCK: tl.constexpr, INNER: tl.constexpr,
 ):  # fmt: skip
+    """out_i = sum_j dropout(p_ij) v_j with online softmax; a program owns BLOCK queries of one head.
+
+    qkv: T x 3 x H x Dh, out: T x H x Dh, c2p, p2c: H x T x 2R, of one type. Stores lse_i = log sum_j exp(s_ij), H x T
+    in fp32, and the scores, H x T x COLUMNS in fp32 or fp16.
+    """
     head = tl.program_id(0)
     i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    d = tl.arange(0, D)
-    offset = head * T
-    dc2p_ptr += offset.to(tl.int64) * (2 * REACH)
-    scores_ptr += offset.to(tl.int64) * COLUMNS
-    dout = tl.load(dout_ptr + i[:, None] * (H * D) + head * D + d[None, :])
-    out = tl.load(out_ptr + i[:, None] * (H * D) + head * D + d[None, :])
+    head_offset = head * T
+    c2p_ptr += head_offset.to(tl.int64) * (2 * R)
+    p2c_ptr += head_offset.to(tl.int64) * (2 * R)
+    scores_ptr += head_offset.to(tl.int64) * COLUMNS
+    query = tl.load(head_rows(qkv_ptr, i, 0, head, 3, H, DH))
+    start, end = tl.load(start_ptr + i), tl.load(end_ptr + i)
+    row_max = tl.full([BLOCK], -float("inf"), tl.float32)
+    row_sum = tl.zeros([BLOCK], tl.float32)
+    out = tl.zeros([BLOCK, DH], tl.float32)
+    first, last = tl.min(start, 0) // ALIGN * ALIGN, tl.max(end, 0)
+    # Loaded one iteration ahead: nothing else hides their latency.
+    c2p, p2c = _load_rel_scores(i, first + tl.arange(0, INNER), start, end, c2p_ptr, p2c_ptr, R)
+    for block in range(first, last, INNER):
+        j = block + tl.arange(0, INNER)
+        valid = (j < last)[:, None]
+        key = tl.load(head_rows(qkv_ptr, j, 1, head, 3, H, DH), mask=valid, other=0.0)
+        value = tl.load(head_rows(qkv_ptr, j, 2, head, 3, H, DH), mask=valid, other=0.0)
+        next_c2p, next_p2c = _load_rel_scores(i, j + INNER, start, end, c2p_ptr, p2c_ptr, R)
+        score = tl.dot(query, tl.trans(key), input_precision=PRECISION)
+        score = (score + c2p.to(tl.float32) + tl.trans(p2c).to(tl.float32)) * scale
+        stored = _to_score_type(score, scores_ptr)
+        score_ptrs, in_row = _score_pointers(scores_ptr, i[:, None], start[:, None], j[None, :], COLUMNS)
+        tl.store(score_ptrs, stored, mask=in_row)
+        # The backward pass sees the rounded scores, so the softmax is of these.
+        score = tl.where(_within(j, start, end), stored.to(tl.float32), -float("inf"))
+        new_max = tl.maximum(row_max, tl.max(score, 1))
+        # A row whose sequence lies in other blocks has no score yet.
+        safe_max = tl.where(new_max == -float("inf"), 0.0, new_max)
+        weight = tl.exp(score - safe_max[:, None])
+        rescale = tl.exp(row_max - safe_max)
+        row_sum = row_sum * rescale + tl.sum(weight, 1)
+        element = (head_offset + i[:, None]) * T + j[None, :]
+        weight = drop(weight, seed_ptr, dropout_offset, element, THRESHOLD, KEEP_PROB)
+        out = out * rescale[:, None] + tl.dot(weight.to(value.dtype), value, input_precision=PRECISION)
+        row_max = new_max
+        c2p, p2c = next_c2p, next_p2c
+    tl.store(head_rows(out_ptr, i, 0, head, 1, H, DH), (out / row_sum[:, None]).to(out_ptr.dtype.element_ty))
+    tl.store(lse_ptr + head_offset + i, row_max + tl.log(row_sum))
+
+
+@triton.jit(do_not_specialize=["dropout_offset"])
+def _backward_queries(
+    qkv_ptr, scores_ptr, out_ptr, dout_ptr, lse_ptr, delta_ptr, dqkv_ptr, dc2p_ptr, start_ptr, end_ptr, seed_ptr,
+    dropout_offset, T, scale,
+    H: tl.constexpr, DH: tl.constexpr, R: tl.constexpr, COLUMNS: tl.constexpr, THRESHOLD: tl.constexpr,
+    KEEP_PROB: tl.constexpr, PRECISION: tl.constexpr, BLOCK: tl.constexpr, INNER: tl.constexpr,
+):  # fmt: skip
+    """Gradients dq_i and dc2p_{i, i-j} of the module's formula; a program owns BLOCK queries of one head.
+
+    Shapes and types as in `_forward`; dqkv and dc2p like qkv and c2p. Stores delta_i, H x T in fp32.
+    """
+    head = tl.program_id(0)
+    i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    head_offset = head * T
+    dc2p_ptr += head_offset.to(tl.int64) * (2 * R)
+    scores_ptr += head_offset.to(tl.int64) * COLUMNS
+    dout = tl.load(head_rows(dout_ptr, i, 0, head, 1, H, DH))
+    out = tl.load(head_rows(out_ptr, i, 0, head, 1, H, DH))
     delta = tl.sum(out.to(tl.float32) * dout.to(tl.float32), 1)
-    tl.store(delta_ptr + offset + i, delta)
-    lse = tl.load(lse_ptr + offset + i)
-    low, high = tl.load(start_ptr + i), tl.load(end_ptr + i)
-    dquery = tl.zeros([BLOCK, D], tl.float32)
-    last = tl.max(high, 0)
-    for first in range(tl.min(low, 0) // 16 * 16, last, OTHERS):
-        j = first + tl.arange(0, OTHERS)
-        there = (j < last)[:, None]
-        key = tl.load(qkv_ptr + j[:, None] * (3 * H * D) + (H + head) * D + d[None, :], mask=there, other=0.0)
-        value = tl.load(qkv_ptr + j[:, None] * (3 * H * D) + (2 * H + head) * D + d[None, :], mask=there, other=0.0)
-        place, room = _scores_at(scores_ptr, i[:, None], low[:, None], j[None, :], COLUMNS)
-        score = tl.load(place, mask=room, other=0.0).to(tl.float32)
-        counts = (j[None, :] >= low[:, None]) & (j[None, :] < high[:, None])
-        weight = tl.where(counts, tl.exp(score - lse[:, None]), 0.0)
+    tl.store(delta_ptr + head_offset + i, delta)
+    lse = tl.load(lse_ptr + head_offset + i)
+    start, end = tl.load(start_ptr + i), tl.load(end_ptr + i)
+    dquery = tl.zeros([BLOCK, DH], tl.float32)
+    last = tl.max(end, 0)
+    for block in range(tl.min(start, 0) // ALIGN * ALIGN, last, INNER):
+        j = block + tl.arange(0, INNER)
+        valid = (j < last)[:, None]
+        key = tl.load(head_rows(qkv_ptr, j, 1, head, 3, H, DH), mask=valid, other=0.0)
+        value = tl.load(head_rows(qkv_ptr, j, 2, head, 3, H, DH), mask=valid, other=0.0)
+        score_ptrs, in_row = _score_pointers(scores_ptr, i[:, None], start[:, None], j[None, :], COLUMNS)
+        score = tl.load(score_ptrs, mask=in_row, other=0.0).to(tl.float32)
+        same = _within(j, start, end)
+        weight = tl.where(same, tl.exp(score - lse[:, None]), 0.0)
         dweight = tl.dot(dout, tl.trans(value), input_precision=PRECISION)
-        if THRESHOLD > 0:
-            element = (offset + i[:, None]) * T + j[None, :]
-            dweight = tl.where(keep(seed_ptr, site, element, THRESHOLD), dweight * (1 / KEPT), 0.0)
+        element = (head_offset + i[:, None]) * T + j[None, :]
+        dweight = drop(dweight, seed_ptr, dropout_offset, element, THRESHOLD, KEEP_PROB)
         dscore = (weight * (dweight - delta[:, None]) * scale).to(key.dtype)
         dquery += tl.dot(dscore, key, input_precision=PRECISION)
-        tl.store(dc2p_ptr + i[:, None] * (2 * REACH) + (i[:, None] - j[None, :]) + REACH, dscore, mask=counts)
-    tl.store(dqkv_ptr + i[:, None] * (3 * H * D) + head * D + d[None, :], dquery.to(dqkv_ptr.dtype.element_ty))
+        tl.store(_rel_pointers(dc2p_ptr, i[:, None], i[:, None] - j[None, :], R), dscore, mask=same)
+    tl.store(head_rows(dqkv_ptr, i, 0, head, 3, H, DH), dquery.to(dqkv_ptr.dtype.element_ty))
 
 
-@triton.jit(do_not_specialize=["site"])
+@triton.jit(do_not_specialize=["dropout_offset"])
 def _backward_keys(
-    qkv_ptr, scores_ptr, dout_ptr, lse_ptr, delta_ptr, dqkv_ptr, dp2c_ptr, start_ptr, end_ptr,
-    seed_ptr, site, T, scale,
-    H: tl.constexpr, D: tl.constexpr, REACH: tl.constexpr, COLUMNS: tl.constexpr,
-    THRESHOLD: tl.constexpr, KEPT: tl.constexpr, PRECISION: tl.constexpr, BLOCK: tl.constexpr, OTHERS: tl.constexpr,
+    qkv_ptr, scores_ptr, dout_ptr, lse_ptr, delta_ptr, dqkv_ptr, dp2c_ptr, start_ptr, end_ptr, seed_ptr,
+    dropout_offset, T, scale,
+    H: tl.constexpr, DH: tl.constexpr, R: tl.constexpr, COLUMNS: tl.constexpr, THRESHOLD: tl.constexpr,
+    KEEP_PROB: tl.constexpr, PRECISION: tl.constexpr, BLOCK: tl.constexpr, INNER: tl.constexpr,
 ):  # fmt: skip
+    """Gradients dk_j, dv_j and dp2c_{j, i-j} of the module's formula; a program owns BLOCK keys of one head.
+
+    Shapes and types as in `_forward`; dqkv and dp2c like qkv and p2c. Reads what `_backward_queries` stored in delta.
+    Tiles of scores and weights are transposed: keys by queries.
+    """
     head = tl.program_id(0)
     j = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    d = tl.arange(0, D)
-    offset = head * T
-    dp2c_ptr += offset.to(tl.int64) * (2 * REACH)
-    scores_ptr += offset.to(tl.int64) * COLUMNS
-    value = tl.load(qkv_ptr + j[:, None] * (3 * H * D) + (2 * H + head) * D + d[None, :])
-    low, high = tl.load(start_ptr + j), tl.load(end_ptr + j)
-    dkey = tl.zeros([BLOCK, D], tl.float32)
-    dvalue = tl.zeros([BLOCK, D], tl.float32)
-    last = tl.max(high, 0)
-    for first in range(tl.min(low, 0), last, OTHERS):
-        i = first + tl.arange(0, OTHERS)
-        here = i < last
-        there = here[:, None]
-        query = tl.load(qkv_ptr + i[:, None] * (3 * H * D) + head * D + d[None, :], mask=there, other=0.0)
-        dout = tl.load(dout_ptr + i[:, None] * (H * D) + head * D + d[None, :], mask=there, other=0.0)
-        lse = tl.load(lse_ptr + offset + i, mask=here, other=0.0)
-        delta = tl.load(delta_ptr + offset + i, mask=here, other=0.0)
-        # A key counts for the queries of its sequence, which begins where theirs does.
-        begin = tl.load(start_ptr + i, mask=here, other=0)
-        place, room = _scores_at(scores_ptr, i[:, None], begin[:, None], j[None, :], COLUMNS)
-        score = tl.trans(tl.load(place, mask=room & there, other=0.0)).to(tl.float32)
-        counts = (i[None, :] >= low[:, None]) & (i[None, :] < high[:, None])
-        weight = tl.where(counts, tl.exp(score - lse[None, :]), 0.0)
+    head_offset = head * T
+    dp2c_ptr += head_offset.to(tl.int64) * (2 * R)
+    scores_ptr += head_offset.to(tl.int64) * COLUMNS
+    value = tl.load(head_rows(qkv_ptr, j, 2, head, 3, H, DH))
+    start, end = tl.load(start_ptr + j), tl.load(end_ptr + j)
+    dkey = tl.zeros([BLOCK, DH], tl.float32)
+    dvalue = tl.zeros([BLOCK, DH], tl.float32)
+    last = tl.max(end, 0)
+    for block in range(tl.min(start, 0), last, INNER):
+        i = block + tl.arange(0, INNER)
+        valid = i < last
+        query = tl.load(head_rows(qkv_ptr, i, 0, head, 3, H, DH), mask=valid[:, None], other=0.0)
+        dout = tl.load(head_rows(dout_ptr, i, 0, head, 1, H, DH), mask=valid[:, None], other=0.0)
+        lse = tl.load(lse_ptr + head_offset + i, mask=valid, other=0.0)
+        delta = tl.load(delta_ptr + head_offset + i, mask=valid, other=0.0)
+        query_start = tl.load(start_ptr + i, mask=valid, other=0)
+        score_ptrs, in_row = _score_pointers(scores_ptr, i[:, None], query_start[:, None], j[None, :], COLUMNS)
+        score = tl.trans(tl.load(score_ptrs, mask=in_row & valid[:, None], other=0.0)).to(tl.float32)
+        same = _within(i, start, end)
+        weight = tl.where(same, tl.exp(score - lse[None, :]), 0.0)
         dweight = tl.dot(value, tl.trans(dout), input_precision=PRECISION)
         dropped = weight
         if THRESHOLD > 0:
-            element = (offset + i[None, :]) * T + j[:, None]
-            kept = keep(seed_ptr, site, element, THRESHOLD)
-            dweight = tl.where(kept, dweight * (1 / KEPT), 0.0)
-            dropped = tl.where(kept, weight * (1 / KEPT), 0.0)
+            element = (head_offset + i[None, :]) * T + j[:, None]
+            keep = keep_mask(seed_ptr, dropout_offset, element, THRESHOLD)
+            dweight = tl.where(keep, dweight * (1 / KEEP_PROB), 0.0)
+            dropped = tl.where(keep, weight * (1 / KEEP_PROB), 0.0)
         dvalue += tl.dot(dropped.to(dout.dtype), dout, input_precision=PRECISION)
         dscore = (weight * (dweight - delta[None, :]) * scale).to(query.dtype)
         dkey += tl.dot(dscore, query, input_precision=PRECISION)
-        tl.store(dp2c_ptr + j[:, None] * (2 * REACH) + (i[None, :] - j[:, None]) + REACH, dscore, mask=counts)
-    place = dqkv_ptr + j[:, None] * (3 * H * D) + d[None, :]
-    tl.store(place + (H + head) * D, dkey.to(dqkv_ptr.dtype.element_ty))
-    tl.store(place + (2 * H + head) * D, dvalue.to(dqkv_ptr.dtype.element_ty))
+        tl.store(_rel_pointers(dp2c_ptr, j[:, None], i[None, :] - j[:, None], R), dscore, mask=same)
+    tl.store(head_rows(dqkv_ptr, j, 1, head, 3, H, DH), dkey.to(dqkv_ptr.dtype.element_ty))
+    tl.store(head_rows(dqkv_ptr, j, 2, head, 3, H, DH), dvalue.to(dqkv_ptr.dtype.element_ty))
 
 
 def _launch(
-    kernel, stream: Stream, tensors, heads: int, width: int, reach: int, site: int, dropout: float, tiles: Tiles
+    kernel,
+    sequences: PackedSequences,
+    tensors,
+    heads: int,
+    head_size: int,
+    max_distance: int,
+    dropout_offset: int,
+    dropout: float,
+    tiles: Tiles,
 ) -> None:
-    """Run one of the three over all tiles and heads; ``tensors`` are its pointers before the sequences'."""
-    tokens, qkv = len(stream.start_T), tensors[0]
-    kernel[(heads, tokens // tiles.own)](
+    """Launch a kernel over all heads and blocks of tokens; ``tensors``, qkv first, precede the sequences' pointers."""
+    tokens, qkv = len(sequences.start_T), tensors[0]
+    kernel[(heads, tokens // tiles.block)](
         *tensors,
-        stream.start_T,
-        stream.end_T,
-        stream.seed,
-        site,
+        sequences.start_T,
+        sequences.end_T,
+        sequences.seed,
+        dropout_offset,
         tokens,
-        (3 * width) ** -0.5,
+        (3 * head_size) ** -0.5,
         H=heads,
-        D=width,
-        REACH=reach,
-        COLUMNS=_columns(reach),
-        THRESHOLD=threshold(dropout),
-        KEPT=1 - dropout,
+        DH=head_size,
+        R=max_distance,
+        COLUMNS=_score_columns(max_distance),
+        **mask_constants(dropout),
         PRECISION="ieee" if qkv.dtype == torch.float32 else "tf32",
-        BLOCK=tiles.own,
-        OTHERS=tiles.other,
+        BLOCK=tiles.block,
+        INNER=tiles.inner_block,
         num_warps=tiles.warps,
         num_stages=tiles.stages,
     )
 
 
-def _columns(reach: int) -> int:
-    """Of a row of kept scores: its sequence begins up to 15 columns from the row's."""
-    return reach + 16
+def _score_columns(max_distance: int) -> int:
+    """Return the length of a row of stored scores, whose sequence begins up to SCORE_ALIGNMENT - 1 columns into it."""
+    return max_distance + SCORE_ALIGNMENT
 
 
 @dataclass(frozen=True)
 class Attended:
-    """What `attend` made, and its backward pass needs.
+    """Result of `attend`, with what its backward pass needs.
 
     Attributes:
-        out: T x H Dh; the mixture of values that every token sees.
-        lse: H x T; log of its softmax's denominator. scores: H x T x columns; see `_scores_at`.
+        out: T x D, in the type of qkv; the weighted sum of values for every token.
+        lse: H x T, fp32; log of the softmax's denominator. scores: H x T x (R + 16); see `_score_pointers`.
     """
 
     out: Tensor
@@ -266,22 +319,23 @@ class Attended:
     scores: Tensor
 
 
-def attend(qkv: Tensor, tables: Tensor, stream: Stream, heads: int, site: int, dropout: float) -> Attended:
-    """Attention with the scores of this module's formula.
+def attend(
+    qkv: Tensor, rel_scores: Tensor, sequences: PackedSequences, heads: int, dropout_offset: int, dropout: float
+) -> Attended:
+    """Compute attention with the scores of this module's formula.
 
     Args:
-        qkv: rows of queries, keys and values, at least T x (3 H Dh), contiguous; later rows are not read.
-        tables: q_i . pk and k_j . pq, 2 x H x T x 2R; the place of the distance d is d + R. Read in the band alone, see
-            `accl.kernels.triton.tables`.
-        site: number of this place, for dropout (`accl.kernels.triton.dropout.site`). dropout: of the attention's weights.
+        qkv: at least T x 3 D, contiguous; rows of queries, keys and values. Later rows are not read.
+        rel_scores: 2 x H x T x 2R; c2p and p2c. Read in the valid range alone, see `accl.kernels.triton.rel_scores`.
+        dropout_offset, dropout: of the attention weights, as in `accl.kernels.triton.pointwise.add_norm`.
     """
-    tokens, width, reach = len(stream.start_T), qkv.shape[1] // 3 // heads, tables.shape[3] // 2
-    out = qkv.new_empty(tokens, heads * width)
+    tokens, head_size, max_distance = len(sequences.start_T), qkv.shape[1] // 3 // heads, rel_scores.shape[3] // 2
+    out = qkv.new_empty(tokens, heads * head_size)
     lse = torch.empty(heads, tokens, dtype=torch.float32, device=qkv.device)
-    kept = torch.float32 if qkv.dtype == torch.float32 else torch.float16
-    scores = torch.empty(heads, tokens, _columns(reach), dtype=kept, device=qkv.device)
-    tensors = (qkv, *tables, out, lse, scores)
-    _launch(_forward, stream, tensors, heads, width, reach, site, dropout, FORWARD)
+    score_type = torch.float32 if qkv.dtype == torch.float32 else torch.float16
+    scores = torch.empty(heads, tokens, _score_columns(max_distance), dtype=score_type, device=qkv.device)
+    tensors = (qkv, *rel_scores, out, lse, scores)
+    _launch(_forward, sequences, tensors, heads, head_size, max_distance, dropout_offset, dropout, FORWARD)
     return Attended(out, lse, scores)
 
 
@@ -290,22 +344,23 @@ def attend_backward(
     qkv: Tensor,
     attended: Attended,
     dqkv: Tensor,
-    dtables: Tensor,
-    stream: Stream,
+    drel_scores: Tensor,
+    sequences: PackedSequences,
     heads: int,
-    site: int,
+    dropout_offset: int,
     dropout: float,
 ) -> None:
-    """Gradients of `attend`.
+    """Compute the gradients of `attend`.
 
     Args:
-        dqkv: its first T rows are written; they lack what goes through the tables.
-        dtables: the tables', written in the band alone.
+        dout: T x D. attended: as `attend` returned it.
+        dqkv: like ``qkv``; its first T rows are written, without the part that goes through the relative scores.
+        drel_scores: 2 x H x T x 2R; gradient to the relative scores, written in the valid range alone.
     """
-    width, reach = qkv.shape[1] // 3 // heads, dtables.shape[3] // 2
+    common = (heads, qkv.shape[1] // 3 // heads, drel_scores.shape[3] // 2, dropout_offset, dropout)
     out, lse, scores = attended.out, attended.lse, attended.scores
     delta = torch.empty_like(lse)
-    queries = (qkv, scores, out, dout, lse, delta, dqkv, dtables[0])
-    _launch(_backward_queries, stream, queries, heads, width, reach, site, dropout, BACKWARD_QUERIES)
-    keys = (qkv, scores, dout, lse, delta, dqkv, dtables[1])
-    _launch(_backward_keys, stream, keys, heads, width, reach, site, dropout, BACKWARD_KEYS)
+    queries = (qkv, scores, out, dout, lse, delta, dqkv, drel_scores[0])
+    _launch(_backward_queries, sequences, queries, *common, BACKWARD_QUERIES)
+    keys = (qkv, scores, dout, lse, delta, dqkv, drel_scores[1])
+    _launch(_backward_keys, sequences, keys, *common, BACKWARD_KEYS)

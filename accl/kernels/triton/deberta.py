@@ -1,8 +1,7 @@
-"""DeBERTa-v2 and -v3 over packed sequences, by hand, on the GPU: from token ids to the last hidden states, and back.
+"""DeBERTa-v2 and -v3 on packed sequences, without autograd, on the GPU: token ids to last hidden states, and back.
 
-Reads and trains the parameters of transformers' `DebertaV2Model` in place. A stream of T tokens holds sequences end to
-end; the W rows of the position table ride behind it through the projections of queries and keys, which DeBERTa-v3
-shares with the content.
+The parameters of transformers' `DebertaV2Model` are read and trained in place. The W rows of the position table follow
+the T tokens through the projections of queries and keys, which DeBERTa-v3 shares between content and positions.
 """
 
 from __future__ import annotations
@@ -14,161 +13,175 @@ import torch
 from torch import Tensor
 
 from accl.kernels.triton import layer as layers
-from accl.kernels.triton.aside import Aside
-from accl.kernels.triton.attention import Stream
-from accl.kernels.triton.dropout import site
-from accl.kernels.triton.embedding import Embedded, Words, embed, embed_backward
+from accl.kernels.triton.attention import PackedSequences
+from accl.kernels.triton.embedding import SavedEmbedding, WordEmbedding, embed, embed_backward
 from accl.kernels.triton.flat import FlatAdamW, FlatParameters
-from accl.kernels.triton.layer import SITES, Back, Pass, Room, Saved, Shape
-from accl.kernels.triton.overdue import Overdue
-from accl.kernels.triton.parameters import take_layers
-from accl.kernels.triton.pointwise import add_norm, add_norm_backward, column_sums, drop
-from accl.kernels.triton.positions import Reach, by_distance
+from accl.kernels.triton.layer import BackwardContext, EncoderSettings, GradBuffer, LayerContext, SavedActivations
+from accl.kernels.triton.overlapped_adamw import OverlappedAdamW
+from accl.kernels.triton.parameters import layer_weights
+from accl.kernels.triton.pointwise import add_norm, add_norm_backward, apply_dropout, column_sums
+from accl.kernels.triton.positions import RelativePositions, relative_positions
+from accl.kernels.triton.streams import SideStream
 
 
 @dataclass(frozen=True)
-class Track:
-    """What the backward pass of an encoder needs of the forward one."""
+class ForwardCache:
+    """Values of an encoder's forward pass that its backward pass needs.
 
-    shared: Pass
-    embedded: Embedded
-    table: tuple[Tensor, Tensor]
-    layers: list[Saved]
-    overdue: Overdue
+    Attributes:
+        table_norm: mean and rstd of the position table's norm, W in fp32. layers: activations, by layer.
+        update: the update that overlapped with the forward pass; None in evaluation.
+    """
+
+    context: LayerContext
+    embedding: SavedEmbedding
+    table_norm: tuple[Tensor, Tensor]
+    layers: list[SavedActivations]
+    update: OverlappedAdamW | None
 
 
 @dataclass(frozen=True)
 class Gradients:
-    """What `FastDeberta.backward` left.
+    """Handle on the gradients that `PackedDeberta.backward` computes.
 
     Attributes:
-        squares: sums of squares of the layers' matrices' gradients.
+        squares: sums of squares of the gradients of each layer's matrices; there after `join`.
     """
 
     squares: list[Tensor]
-    _back: Back
+    _streams: tuple[SideStream, SideStream]
 
     def join(self) -> None:
-        """Wait for all of them, on the stream in use."""
-        self._back.matrices.join()
-        self._back.tables.join()
+        """Make the current stream wait for all gradients."""
+        for stream in self._streams:
+            stream.join()
 
 
-class FastDeberta:
-    """The last hidden states of packed sequences, by an encoder's own parameters.
+class PackedDeberta:
+    """Last hidden states of packed sequences, and the gradients of an encoder's own parameters.
 
     Args:
         encoder: a `DebertaV2Model` that is not `accl.kernels.triton.parameters.unsupported`, its word embedding a
             `accl.kernels.triton.vocabulary.CompactEmbedding`, its parameters in ``flat``.
-        narrow, before: see `accl.kernels.triton.parameters.take_layers`; their type is that of the computation.
+        weights, skipped: see `accl.kernels.triton.parameters.layer_weights`; the type of ``weights`` is that of the
+            computation.
     """
 
-    def __init__(self, encoder: Any, flat: FlatParameters, adamw: FlatAdamW, narrow: Tensor, before: int) -> None:
-        self._encoder = encoder
-        config = self._encoder.config
-        self._dtype, self._device = narrow.dtype, narrow.device
-        self._layers = take_layers(encoder, flat, narrow, before)
-        embeddings = self._encoder.embeddings.word_embeddings
-        spans = (flat.values, flat.gradients, adamw.first, adamw.second)
-        self._words = Words(embeddings.place_V, *(flat.view(part, embeddings.weight) for part in spans))
-        self._rule = adamw.rule
-        self._no_residual = torch.zeros_like(self._encoder.encoder.rel_embeddings.weight)
-        self._shape = Shape(
+    def __init__(self, encoder: Any, flat: FlatParameters, adamw: FlatAdamW, weights: Tensor, skipped: int) -> None:
+        self._encoder, config = encoder, encoder.config
+        self._dtype, self._device = weights.dtype, weights.device
+        self._layers = layer_weights(encoder, flat, weights, skipped)
+        words = encoder.embeddings.word_embeddings
+        parts = (flat.values, flat.gradients, adamw.exp_avg, adamw.exp_avg_sq)
+        self._words = WordEmbedding(words.place_V, *(flat.view(part, words.weight) for part in parts))
+        self._adamw_params = adamw.params
+        self._no_residual = torch.zeros_like(encoder.encoder.rel_embeddings.weight)
+        self._settings = EncoderSettings(
             config.num_attention_heads,
             config.layer_norm_eps,
             config.hidden_dropout_prob,
             config.attention_probs_dropout_prob,
         )
-        self._reaches: dict[int, Reach] = {}
-        self._asides = Aside(narrow.device), Aside(narrow.device)
+        self._positions: dict[int, RelativePositions] = {}
+        self._side_streams = SideStream(weights.device), SideStream(weights.device)
+        # Behind those of all layers.
+        self._embedding_offset = layers.dropout_offsets(len(self._layers))[0]
 
-    def prepare(self, reach: int) -> None:
-        """Lay the position table out for a reach; before a step with it is captured."""
-        if reach not in self._reaches:
-            self._reaches[reach] = by_distance(self._encoder.config, reach, self._device)
+    def prepare(self, max_distance: int) -> None:
+        """Compute the relative positions up to a distance; needed before a step with it is captured."""
+        if max_distance not in self._positions:
+            self._positions[max_distance] = relative_positions(self._encoder.config, max_distance, self._device)
 
-    def infer(self, ids_T: Tensor, stream: Stream, reach: int) -> Tensor:
-        """Hidden states, T x D, of token ids in sequences no longer than ``reach``; no update may be owed."""
-        return self._forward(ids_T, stream, reach, None, [])[0]
+    def infer(self, ids_T: Tensor, sequences: PackedSequences, max_distance: int) -> Tensor:
+        """Return the hidden states, T x D, of token ids without dropout; no update may be pending.
 
-    def learn(self, ids_T: Tensor, stream: Stream, reach: int, overdue: Overdue) -> tuple[Tensor, Track]:
-        """The same with dropout, while the update that is owed is done; and what `backward` wants."""
-        saved: list[Saved] = []
-        hidden_TD, shared, embedded, table = self._forward(ids_T, stream, reach, overdue, saved)
-        overdue.words()
-        return hidden_TD, Track(shared, embedded, table, saved, overdue)
+        Args:
+            max_distance: length that no sequence exceeds.
+        """
+        return self._forward(ids_T, sequences, max_distance, None)[0]
+
+    def forward(
+        self, ids_T: Tensor, sequences: PackedSequences, max_distance: int, update: OverlappedAdamW
+    ) -> tuple[Tensor, ForwardCache]:
+        """Do the pending update and return the hidden states, T x D, with dropout, and what `backward` needs."""
+        hidden_TD, cache = self._forward(ids_T, sequences, max_distance, update)
+        update.update_words()
+        return hidden_TD, cache
 
     def _forward(
-        self, ids_T: Tensor, stream: Stream, reach: int, overdue: Overdue | None, saved: list[Saved]
-    ) -> tuple[Tensor, Pass, Embedded, tuple[Tensor, Tensor]]:
-        self.prepare(reach)
-        learning, shape = overdue is not None, self._shape
-        if overdue is None:
-            shape = replace(shape, hidden_dropout=0.0, attention_dropout=0.0)
+        self, ids_T: Tensor, sequences: PackedSequences, max_distance: int, update: OverlappedAdamW | None
+    ) -> tuple[Tensor, ForwardCache]:
+        self.prepare(max_distance)
+        settings = self._settings
+        if update is None:
+            settings = replace(settings, hidden_dropout=0.0, attention_dropout=0.0)
         else:
-            overdue.begin()
-        words, positions = self._encoder.embeddings.LayerNorm, self._encoder.encoder
+            update.begin()
+        word_norm, positions = self._encoder.embeddings.LayerNorm, self._encoder.encoder
         table_WD = positions.rel_embeddings.weight.data
         tokens, (rows, width) = len(ids_T), table_WD.shape
-        seed, dropout = stream.seed, shape.hidden_dropout
+        seed, dropout = sequences.seed, settings.hidden_dropout
         assert (tokens + rows) * 3 * width < 2**31, "offsets in the kernels are of 32 bits"
-        joined = torch.empty(tokens + rows, width, dtype=self._dtype, device=self._device)
-        embedded = embed(
-            ids_T, self._words, words.weight.data, words.bias.data, words.eps, seed, self._site, dropout,
-            joined[:tokens], self._rule if learning else None,
+        inputs = torch.empty(tokens + rows, width, dtype=self._dtype, device=self._device)
+        embedding = embed(
+            ids_T, self._words, word_norm.weight.data, word_norm.bias.data, word_norm.eps, seed,
+            self._embedding_offset, dropout, inputs[:tokens], None if update is None else self._adamw_params,
         )  # fmt: skip
-        if overdue is not None:
-            overdue.others()
+        if update is not None:
+            update.update_outside_layers()
         norm, normed_WD = positions.LayerNorm, torch.empty_like(table_WD)
-        table = add_norm(
+        table_norm = add_norm(
             table_WD, self._no_residual, norm.weight.data, norm.bias.data, norm.eps, seed, 0, 0.0, normed_WD
         )
-        shared = Pass(stream, self._reaches[reach], shape)
-        for number, layer in enumerate(self._layers):
-            # The table rides behind the tokens of every layer.
-            drop(normed_WD, joined[tokens:], seed, site(number * SITES), dropout)
-            if overdue is not None:
-                overdue.before(number)
-            out = torch.empty_like(joined)
-            kept = layers.forward(joined, out, shared, layer, number)
-            if learning:
-                saved.append(kept)
-            joined = out
-        return joined[:tokens], shared, embedded, table
+        context = LayerContext(sequences, self._positions[max_distance], settings)
+        saved: list[SavedActivations] = []
+        for layer, weights in enumerate(self._layers):
+            # Each layer sees the position table under a dropout mask of its own.
+            apply_dropout(normed_WD, inputs[tokens:], seed, layers.dropout_offsets(layer)[0], dropout)
+            if update is not None:
+                update.wait_for_layer(layer)
+            out = torch.empty_like(inputs)
+            activations = layers.forward(inputs, out, context, weights, layer)
+            if update is not None:
+                saved.append(activations)
+            inputs = out
+        return inputs[:tokens], ForwardCache(context, embedding, table_norm, saved, update)
 
-    def backward(self, dhidden_TD: Tensor, track: Track) -> Gradients:
-        """Leave the gradients of all parameters in place: the words' now, the others when the result is joined."""
-        shared, dx, device = track.shared, dhidden_TD, self._device
-        stream, dropout = shared.stream, shared.shape.hidden_dropout
-        size = (2, shared.shape.heads, len(dx), len(shared.reach.row))
-        rooms = [Room(torch.empty(size, dtype=self._dtype, device=device)) for _ in range(2)]
+    def backward(self, dhidden_TD: Tensor, cache: ForwardCache) -> Gradients:
+        """Compute the gradients of all parameters in place; once only, as it releases the activations.
+
+        The words' gradients belong to the current stream; the others are there when the result is joined.
+        """
+        assert cache.update is not None, "evaluation keeps no activations"
+        context, dx = cache.context, dhidden_TD
+        sequences, settings = context.sequences, context.settings
+        size = (2, settings.heads, len(dx), len(context.positions.row))
+        first, second = (GradBuffer(torch.empty(size, dtype=self._dtype, device=self._device)) for _ in range(2))
         dtable = torch.zeros_like(self._no_residual)
-        back = Back(shared, *self._asides, (rooms[0], rooms[1]), dtable)
+        backward_context = BackwardContext(context, *self._side_streams, (first, second), dtable)
         squares = []
-        for number in reversed(range(len(self._layers))):
-            dx, found = layers.backward(dx, track.layers.pop(), back, self._layers[number], number)
-            squares.append(found)
-        words, positions = self._encoder.embeddings.LayerNorm, self._encoder.encoder
-        with back.tables():
+        for layer in reversed(range(len(self._layers))):
+            dx, sums = layers.backward(dx, cache.layers.pop(), backward_context, self._layers[layer], layer)
+            squares.append(sums)
+        word_norm, positions = self._encoder.embeddings.LayerNorm, self._encoder.encoder
+        with backward_context.position_stream.on_stream():
             table_WD, norm = positions.rel_embeddings.weight, positions.LayerNorm
-            dense, _, partial = add_norm_backward(
-                dtable, table_WD.data, self._no_residual, norm.weight.data, *track.table, stream.seed, 0, 0.0
+            dtable_WD, _, partial = add_norm_backward(
+                dtable, table_WD.data, self._no_residual, norm.weight.data, *cache.table_norm, sequences.seed, 0, 0.0
             )
-            table_WD.grad.copy_(dense)
+            table_WD.grad.copy_(dtable_WD)
             _norm_gradients(partial, norm)
-        track.overdue.end()
-        partial = embed_backward(dx, track.embedded, self._words, words.weight.data, stream.seed, self._site, dropout)
-        _norm_gradients(partial, words)
-        return Gradients(squares, back)
-
-    @property
-    def _site(self) -> int:
-        """Of the embedding's dropout, behind those of all layers."""
-        return site(len(self._layers) * SITES)
+        cache.update.join()
+        partial = embed_backward(
+            dx, cache.embedding, self._words, word_norm.weight.data, sequences.seed, self._embedding_offset,
+            settings.hidden_dropout,
+        )  # fmt: skip
+        _norm_gradients(partial, word_norm)
+        return Gradients(squares, self._side_streams)
 
 
 def _norm_gradients(partial: Tensor, norm: Any) -> None:
-    """Write the gradients of a norm's gain and bias; their partial sums are the first columns."""
+    """Write the gradients of a norm's gain and bias; their partial sums are the first 2 D columns of ``partial``."""
     sums = torch.empty(partial.shape[1], device=partial.device)
     column_sums(partial, sums)
     width = norm.weight.numel()

@@ -1,4 +1,4 @@
-"""Dropout masks that are never stored: a hash of (seed, site, element), computed again in the backward pass."""
+"""Dropout masks that are never stored: a hash of (seed, dropout_offset, element), recomputed in the backward pass."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import triton.language as tl
 
 @triton.jit
 def _mix(x):
-    """A bijection of 32 bits in which every bit of the input moves about half of the output's."""
+    """Return a bijective hash of uint32 values; every input bit flips about half of the output bits."""
     x ^= x >> 16
     x *= 0x21F0AAAD
     x ^= x >> 15
@@ -17,13 +17,16 @@ def _mix(x):
 
 
 @triton.jit
-def keep(seed_ptr, site, element, THRESHOLD: tl.constexpr):
-    """Which elements survive a dropout of probability THRESHOLD / 2^31, at one site (place in the network).
+def keep_mask(seed_ptr, dropout_offset, element, THRESHOLD: tl.constexpr):
+    """Return which elements survive dropout with probability THRESHOLD / 2^31; booleans in the shape of ``element``.
 
-    The two keys that seed and site give enter before and between the rounds, so that the mask of another site or
-    seed is not this one with its elements exchanged.
+    The seed and the offset of a dropout in the network give two keys. One enters before and one between the rounds of
+    the hash, so that the mask of another offset or seed is not a permutation of this one.
+
+    Args:
+        seed_ptr: one int64. dropout_offset: from `dropout_offset`. element: integer index of each element.
     """
-    first = _mix((tl.load(seed_ptr) + site).to(tl.uint32))
+    first = _mix((tl.load(seed_ptr) + dropout_offset).to(tl.uint32))
     second = _mix(first + 0x05EBCA6B)
     x = element.to(tl.uint32) ^ first
     x ^= x >> 16
@@ -35,11 +38,19 @@ def keep(seed_ptr, site, element, THRESHOLD: tl.constexpr):
     return (x >> 1) >= THRESHOLD
 
 
-def threshold(probability: float) -> int:
-    """The THRESHOLD of a dropout probability below 1."""
-    return round(probability * 2**31)
+@triton.jit
+def drop(x, seed_ptr, dropout_offset, element, THRESHOLD: tl.constexpr, KEEP_PROB: tl.constexpr):
+    """Return x * keep_mask / KEEP_PROB, in the shape of ``x``; ``x`` itself where THRESHOLD is 0."""
+    if THRESHOLD > 0:
+        x = tl.where(keep_mask(seed_ptr, dropout_offset, element, THRESHOLD), x * (1 / KEEP_PROB), 0.0)
+    return x
 
 
-def site(number: int) -> int:
-    """Spreads the numbers of sites over 31 bits, so that neighbouring seeds and sites do not meet."""
-    return (number * 0x9E3779B1) % 2**31
+def mask_constants(probability: float) -> dict[str, int | float]:
+    """Return THRESHOLD and KEEP_PROB, the kernels' constants for a dropout probability below 1."""
+    return {"THRESHOLD": round(probability * 2**31), "KEEP_PROB": 1 - probability}
+
+
+def dropout_offset(index: int) -> int:
+    """Spread the indices of a network's dropouts over 31 bits, so that sums of seed and offset do not collide."""
+    return (index * 0x9E3779B1) % 2**31

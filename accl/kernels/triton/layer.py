@@ -1,7 +1,8 @@
-"""One layer of DeBERTa-v2 and -v3 over packed sequences: forward and backward pass by hand, on the GPU.
+"""Forward and backward pass of one layer of DeBERTa-v2 and -v3 on packed sequences, without autograd, on the GPU.
 
-Matrix products are cuBLAS's and GELU torch's, all else between them is in `accl.kernels.triton.pointwise`, `accl.kernels.triton.attention`
-and `accl.kernels.triton.tables`. Parameter gradients are written where `accl.kernels.triton.flat` keeps them, not accumulated.
+Matrix products are cuBLAS's and GELU is torch's; what stands between them is in `accl.kernels.triton.pointwise`,
+`accl.kernels.triton.attention` and `accl.kernels.triton.rel_scores`. Gradients of parameters are written to their
+place in `accl.kernels.triton.flat`, not accumulated.
 """
 
 from __future__ import annotations
@@ -13,21 +14,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from accl.kernels.triton.adamw import square_sums
-from accl.kernels.triton.aside import Aside, wait
-from accl.kernels.triton.attention import Attended, Stream, attend, attend_backward
-from accl.kernels.triton.dropout import site
-from accl.kernels.triton.parameters import Layer
-from accl.kernels.triton.pointwise import add_dropped, add_norm, add_norm_backward, column_sums, gelu_backward
-from accl.kernels.triton.positions import Reach
-from accl.kernels.triton.tables import look_up, look_up_to_table, look_up_to_tokens
+from accl.kernels.triton.attention import Attended, PackedSequences, attend, attend_backward
+from accl.kernels.triton.dropout import dropout_offset
+from accl.kernels.triton.parameters import LayerWeights
+from accl.kernels.triton.pointwise import add_norm, add_norm_backward, apply_dropout, column_sums, gelu_backward
+from accl.kernels.triton.positions import RelativePositions
+from accl.kernels.triton.rel_scores import grad_to_positions, grad_to_tokens, rel_scores
+from accl.kernels.triton.streams import SideStream
 
-# Places of dropout in a layer: position table, attention weights, after attention, after the feed-forward part.
-SITES = 4
+# Dropouts in a layer: of position table, attention weights, attention output, feed-forward output.
+DROPOUTS = 4
 
 
 @dataclass(frozen=True)
-class Shape:
-    """Numbers of an encoder: heads H, eps of its norms, and its dropout."""
+class EncoderSettings:
+    """Settings of an encoder.
+
+    Attributes:
+        heads: H. eps: of the norms. hidden_dropout, attention_dropout: probabilities.
+    """
 
     heads: int
     eps: float
@@ -36,124 +41,153 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Pass:
-    """What all layers of one pass share."""
+class LayerContext:
+    """Values that all layers of a pass share."""
 
-    stream: Stream
-    reach: Reach
-    shape: Shape
+    sequences: PackedSequences
+    positions: RelativePositions
+    settings: EncoderSettings
 
 
 @dataclass(frozen=True)
-class Saved:
-    """What the backward pass of a layer needs of the forward one."""
+class SavedActivations:
+    """Values of the forward pass that a layer's backward pass needs, all in the type of the computation.
 
-    joined: Tensor
+    Attributes:
+        inputs: (T + W) x D; tokens and position table. qkv: (T + W) x 3 D. attended: see `Attended`.
+        proj: T x D; projected output of the attention. norm1: mean and rstd of the norm behind it. hidden: T x D;
+            result of that norm.
+        up, gelu: T x F; before and after the activation. down: T x D; output of the feed-forward layer.
+        norm2: as norm1.
+    """
+
+    inputs: Tensor
     qkv: Tensor
     attended: Attended
-    mixed: Tensor
+    proj: Tensor
     norm1: tuple[Tensor, Tensor]
-    h: Tensor
-    inner: Tensor
-    active: Tensor
-    dense: Tensor
+    hidden: Tensor
+    up: Tensor
+    gelu: Tensor
+    down: Tensor
     norm2: tuple[Tensor, Tensor]
 
 
 @dataclass
-class Room:
-    """Where a layer leaves the gradients of its tables, 2 x H x T x 2R, and who reads them last."""
+class GradBuffer:
+    """Memory for the gradient to a layer's relative scores, 2 x H x T x 2R.
 
-    dtables: Tensor
-    read: torch.cuda.Event | None = None
+    Attributes:
+        last_read: fires when the side stream has read what a layer wrote; None before the first one.
+    """
+
+    drel_scores: Tensor
+    last_read: torch.cuda.Event | None = None
 
 
 @dataclass(frozen=True)
-class Back:
-    """What the layers of a backward pass share.
+class BackwardContext:
+    """Values that the layers of a backward pass share.
 
     Attributes:
-        matrices, tables: streams for the gradients of parameters, which nothing in the pass waits for.
-        rooms: two, so that a layer need not wait for those who read what the one above it left.
-        dtable: gradient of the position table, W x D in fp32, which the layers add to.
+        matrix_stream, position_stream: for gradients of parameters, which nothing in the pass waits for.
+        buffers: two, used in turn, so that a layer does not wait for the readers of the one above it.
+        dtable: W x D, fp32; gradient of the position table, which the layers add to.
     """
 
-    shared: Pass
-    matrices: Aside
-    tables: Aside
-    rooms: tuple[Room, Room]
+    context: LayerContext
+    matrix_stream: SideStream
+    position_stream: SideStream
+    buffers: tuple[GradBuffer, GradBuffer]
     dtable: Tensor
 
 
-def forward(joined: Tensor, out: Tensor, shared: Pass, layer: Layer, number: int) -> Saved:
-    """A layer over (T + W) x D: tokens, and the position table behind them; its result goes to the first T of out."""
-    stream, shape = shared.stream, shared.shape
-    tokens, seed, dropout = len(stream.start_T), stream.seed, shape.hidden_dropout
-    x = joined[:tokens]
-    qkv = torch.addmm(layer.qkv_bias, joined, layer.qkv.t())
-    tables = look_up(qkv, stream, shared.reach, shape.heads)
-    attended = attend(qkv, tables, stream, shape.heads, _site(number, 1), shape.attention_dropout)
-    mixed = torch.addmm(layer.mix_bias, attended.out, layer.mix.t())
-    h = torch.empty_like(x)
-    norm1 = add_norm(mixed, x, layer.gain1, layer.bias1, shape.eps, seed, _site(number, 2), dropout, h)
-    inner = torch.addmm(layer.up_bias, h, layer.up.t())
-    active = F.gelu(inner)
-    dense = torch.addmm(layer.down_bias, active, layer.down.t())
-    norm2 = add_norm(dense, h, layer.gain2, layer.bias2, shape.eps, seed, _site(number, 3), dropout, out[:tokens])
-    return Saved(joined, qkv, attended, mixed, norm1, h, inner, active, dense, norm2)
+def forward(inputs: Tensor, out: Tensor, context: LayerContext, weights: LayerWeights, layer: int) -> SavedActivations:
+    """Compute a layer; its result is written to the first T rows of ``out``.
+
+    Args:
+        inputs, out: (T + W) x D; tokens, and the position table behind them. layer: index of the layer.
+    """
+    sequences, settings = context.sequences, context.settings
+    tokens, seed, dropout = len(sequences.start_T), sequences.seed, settings.hidden_dropout
+    _, attention_offset, proj_offset, down_offset = dropout_offsets(layer)
+    x = inputs[:tokens]
+    qkv = torch.addmm(weights.qkv_bias, inputs, weights.qkv.t())
+    scores = rel_scores(qkv, sequences, context.positions, settings.heads)
+    attended = attend(qkv, scores, sequences, settings.heads, attention_offset, settings.attention_dropout)
+    proj = torch.addmm(weights.proj_bias, attended.out, weights.proj.t())
+    hidden = torch.empty_like(x)
+    norm1 = add_norm(proj, x, weights.gain1, weights.bias1, settings.eps, seed, proj_offset, dropout, hidden)
+    up = torch.addmm(weights.up_bias, hidden, weights.up.t())
+    gelu = F.gelu(up)
+    down = torch.addmm(weights.down_bias, gelu, weights.down.t())
+    norm2 = add_norm(down, hidden, weights.gain2, weights.bias2, settings.eps, seed, down_offset, dropout, out[:tokens])
+    return SavedActivations(inputs, qkv, attended, proj, norm1, hidden, up, gelu, down, norm2)
 
 
-def backward(dout: Tensor, saved: Saved, back: Back, layer: Layer, number: int) -> tuple[Tensor, Tensor]:
-    """Gradients of `forward`: to the tokens as the result, T x D, to the position table added to ``back.dtable``.
+def backward(
+    dout: Tensor, saved: SavedActivations, backward_context: BackwardContext, weights: LayerWeights, layer: int
+) -> tuple[Tensor, Tensor]:
+    """Compute the gradients of `forward`: of parameters in place, of the position table added to ``dtable``.
+
+    Args:
+        dout: T x D.
 
     Returns:
-        sums of squares of its matrices' gradients besides; those are there when ``back.tables`` is joined.
+        the gradient to the tokens, T x D, and sums of squares of the matrices' gradients. The second, and the gradients
+        of parameters, are there once both side streams are joined.
     """
-    shared, room = back.shared, back.rooms[number % 2]
-    stream, reach, shape = shared.stream, shared.reach, shared.shape
-    tokens, seed, dropout = len(dout), stream.seed, shape.hidden_dropout
-    x, qkv = saved.joined[:tokens], saved.qkv
-    ddense, dh, partial = add_norm_backward(
-        dout, saved.dense, saved.h, layer.gain2, *saved.norm2, seed, _site(number, 3), dropout
+    context, buffer = backward_context.context, backward_context.buffers[layer % 2]
+    sequences, positions, settings = context.sequences, context.positions, context.settings
+    matrix_stream, position_stream = backward_context.matrix_stream, backward_context.position_stream
+    tokens, seed, dropout = len(dout), sequences.seed, settings.hidden_dropout
+    table_offset, attention_offset, proj_offset, down_offset = dropout_offsets(layer)
+    x, qkv = saved.inputs[:tokens], saved.qkv
+    ddown, dhidden, partial = add_norm_backward(
+        dout, saved.down, saved.hidden, weights.gain2, *saved.norm2, seed, down_offset, dropout
     )
-    with back.matrices(ddense, partial, saved.active):
-        _weight_gradient(ddense, saved.active, layer.ddown)
-        column_sums(partial, layer.sums2)
-    dinner, partial = gelu_backward(torch.mm(ddense, layer.down), saved.inner)
-    with back.matrices(dinner, partial, saved.h):
-        _weight_gradient(dinner, saved.h, layer.dup)
-        column_sums(partial, layer.dup_bias)
-    dh.addmm_(dinner, layer.up)
-    dmixed, dx, partial = add_norm_backward(
-        dh, saved.mixed, x, layer.gain1, *saved.norm1, seed, _site(number, 2), dropout
+    with matrix_stream.on_stream(ddown, partial, saved.gelu):
+        _weight_gradient(ddown, saved.gelu, weights.ddown)
+        column_sums(partial, weights.dnorm2)
+    dup, partial = gelu_backward(torch.mm(ddown, weights.down), saved.up)
+    with matrix_stream.on_stream(dup, partial, saved.hidden):
+        _weight_gradient(dup, saved.hidden, weights.dup)
+        column_sums(partial, weights.dup_bias)
+    dhidden.addmm_(dup, weights.up)
+    dproj, dx, partial = add_norm_backward(
+        dhidden, saved.proj, x, weights.gain1, *saved.norm1, seed, proj_offset, dropout
     )
-    with back.matrices(dmixed, partial, saved.attended.out):
-        _weight_gradient(dmixed, saved.attended.out, layer.dmix)
-        column_sums(partial, layer.sums1)
-        done = back.matrices.mark()
-    dqkv, dseen = torch.empty_like(qkv), torch.mm(dmixed, layer.mix)
-    wait(room.read)
+    with matrix_stream.on_stream(dproj, partial, saved.attended.out):
+        _weight_gradient(dproj, saved.attended.out, weights.dproj)
+        column_sums(partial, weights.dnorm1)
+        matrices_done = matrix_stream.record_event()
+    dqkv, dattended = torch.empty_like(qkv), torch.mm(dproj, weights.proj)
+    if buffer.last_read is not None:
+        torch.cuda.current_stream().wait_event(buffer.last_read)
     attend_backward(
-        dseen, qkv, saved.attended, dqkv, room.dtables, stream, shape.heads, _site(number, 1), shape.attention_dropout
-    )
-    look_up_to_tokens(room.dtables, qkv, stream, reach, dqkv)
-    with back.tables(dqkv, qkv, saved.joined):
-        look_up_to_table(room.dtables, qkv, stream, reach, dqkv)
-        room.read = back.tables.mark()
-        _weight_gradient(dqkv, saved.joined, layer.dqkv)
-        column_sums(dqkv, layer.dqkv_bias)
-        add_dropped(torch.mm(dqkv[tokens:], layer.qkv), back.dtable, seed, _site(number, 0), dropout)
-        wait(done)
-        squares = square_sums(layer.matrices)
-    return dx.addmm_(dqkv[:tokens], layer.qkv), squares
+        dattended, qkv, saved.attended, dqkv, buffer.drel_scores, sequences, settings.heads, attention_offset,
+        settings.attention_dropout,
+    )  # fmt: skip
+    grad_to_tokens(buffer.drel_scores, qkv, sequences, positions, dqkv)
+    with position_stream.on_stream(dqkv, qkv, saved.inputs):
+        grad_to_positions(buffer.drel_scores, qkv, sequences, positions, dqkv)
+        buffer.last_read = position_stream.record_event()
+        _weight_gradient(dqkv, saved.inputs, weights.dqkv)
+        column_sums(dqkv, weights.dqkv_bias)
+        dpositions = torch.mm(dqkv[tokens:], weights.qkv)
+        apply_dropout(dpositions, backward_context.dtable, seed, table_offset, dropout, add=True)
+        torch.cuda.current_stream().wait_event(matrices_done)
+        squares = square_sums(weights.dmatrices)
+    return dx.addmm_(dqkv[:tokens], weights.qkv), squares
 
 
-def _site(number: int, place: int) -> int:
-    return site(number * SITES + place)
+def dropout_offsets(layer: int) -> list[int]:
+    """Return the offsets of a layer's dropouts, in the order of `DROPOUTS`."""
+    return [dropout_offset(layer * DROPOUTS + index) for index in range(DROPOUTS)]
 
 
 def _weight_gradient(dout: Tensor, inputs: Tensor, out: Tensor) -> None:
-    """dout^T inputs in fp32, whatever the type of both."""
+    """Compute out = dout^T inputs in fp32, whatever the type of both."""
     if dout.dtype == out.dtype:
         torch.mm(dout.t(), inputs, out=out)
     else:

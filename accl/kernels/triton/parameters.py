@@ -1,4 +1,4 @@
-"""The parameters of transformers' `DebertaV2Model`, as `accl.kernels.triton.deberta` wants them, and which encoders have them."""
+"""The parameters of transformers' `DebertaV2Model` in the form that `accl.kernels.triton.layer` reads."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from accl.kernels.triton.flat import FlatParameters
 
 
 def unsupported(config: Any) -> str | None:
-    """Why a `DebertaV2Config` cannot be taken; None when it can."""
+    """Return why the kernels do not support a `DebertaV2Config`; None if they do."""
     width, heads = config.hidden_size, config.num_attention_heads
-    wanted: dict[str, bool] = {
+    needed: dict[str, bool] = {
         "relative attention of content to position and position to content": bool(config.relative_attention)
         and set(config.pos_att_type or ()) == {"c2p", "p2c"},
         "share_att_key": bool(getattr(config, "share_att_key", False)),
@@ -27,22 +27,30 @@ def unsupported(config: Any) -> str | None:
         "heads of 16, 32, 64 or 128 channels": width % heads == 0 and width // heads in (16, 32, 64, 128),
         "widths that are multiples of 64": width % 64 == 0 and config.intermediate_size % 64 == 0,
     }
-    missing = [name for name, there in wanted.items() if not there]
+    missing = [name for name, met in needed.items() if not met]
     return f"the fast layers need {missing[0]}" if missing else None
 
 
 @dataclass(frozen=True)
-class Layer:
-    """Weights of one layer in the type that is computed in, norms in fp32, and where the gradients go, in fp32.
+class LayerWeights:
+    """Weights and gradients of one layer, as views of flat tensors.
 
-    ``sums``: 3 D; gradients of a norm's gain and bias, and of the bias of the linear layer before it. ``matrices``: the
-    gradients of all matrices, end to end.
+    Attributes:
+        qkv, qkv_bias: 3 D x D, 3 D; projections to queries, keys and values, joined.
+        proj, proj_bias: D x D, D; projection of the attention's output.
+        up, up_bias, down, down_bias: F x D, F, D x F, D; feed-forward layer.
+        gain1, bias1, gain2, bias2: D, fp32; norms behind attention and feed-forward layer.
+        dqkv, dqkv_bias, dproj, dup, dup_bias, ddown: gradients, fp32.
+        dnorm1, dnorm2: 3 D, fp32; gradients of a norm's gain and bias, and of the bias of the linear layer before it.
+        dmatrices: gradients of all matrices, joined.
+
+    All weights but those of the norms are in the type of the computation.
     """
 
     qkv: Tensor
     qkv_bias: Tensor
-    mix: Tensor
-    mix_bias: Tensor
+    proj: Tensor
+    proj_bias: Tensor
     gain1: Tensor
     bias1: Tensor
     up: Tensor
@@ -53,64 +61,65 @@ class Layer:
     bias2: Tensor
     dqkv: Tensor
     dqkv_bias: Tensor
-    dmix: Tensor
-    sums1: Tensor
+    dproj: Tensor
+    dnorm1: Tensor
     dup: Tensor
     dup_bias: Tensor
     ddown: Tensor
-    sums2: Tensor
-    matrices: Tensor
+    dnorm2: Tensor
+    dmatrices: Tensor
 
 
-def matrices(encoder: nn.Module) -> Iterator[nn.Parameter]:
-    """Weights of all layers in the order that `take_layers` expects: those that decay."""
-    for layer in encoder.encoder.layer:  # type: ignore[union-attr]
-        attention = layer.attention
-        for linear in (attention.self.query_proj, attention.self.key_proj, attention.self.value_proj):
+def _qkv_projections(layer: Any) -> tuple[Any, Any, Any]:
+    attention = layer.attention.self
+    return attention.query_proj, attention.key_proj, attention.value_proj
+
+
+def layer_matrices(encoder: Any) -> Iterator[nn.Parameter]:
+    """Yield the matrices of all layers, to which weight decay applies, in the order that `layer_weights` expects."""
+    for layer in encoder.encoder.layer:
+        for linear in _qkv_projections(layer):
             yield linear.weight
-        yield attention.output.dense.weight
+        yield layer.attention.output.dense.weight
         yield layer.intermediate.dense.weight
         yield layer.output.dense.weight
 
 
-def vectors(encoder: nn.Module) -> Iterator[nn.Parameter]:
-    """Biases and norms of all layers in the order that `take_layers` expects."""
-    for layer in encoder.encoder.layer:  # type: ignore[union-attr]
-        attention = layer.attention
-        for linear in (attention.self.query_proj, attention.self.key_proj, attention.self.value_proj):
+def layer_vectors(encoder: Any) -> Iterator[nn.Parameter]:
+    """Yield the biases and norms of all layers in the order that `layer_weights` expects."""
+    for layer in encoder.encoder.layer:
+        for linear in _qkv_projections(layer):
             yield linear.bias
         yield layer.intermediate.dense.bias
-        for output in (attention.output, layer.output):
+        for output in (layer.attention.output, layer.output):
             yield from (output.LayerNorm.weight, output.LayerNorm.bias, output.dense.bias)
 
 
-def take_layers(encoder: nn.Module, flat: FlatParameters, narrow: Tensor, before: int) -> list[Layer]:
-    """The layers of an encoder whose `matrices` and `vectors` lie in ``flat``, end to end.
+def layer_weights(encoder: Any, flat: FlatParameters, weights: Tensor, skipped: int) -> list[LayerWeights]:
+    """Return the weights of an encoder's layers.
 
     Args:
-        narrow: the copy that is computed with, of what lies ``before`` elements into ``flat``.
+        flat: holds `layer_matrices` and `layer_vectors`, each in adjacent memory.
+        weights: copy of ``flat.values`` from element ``skipped`` on, in the type of the computation.
     """
     found = []
-    stack: Any = encoder.encoder
-    for layer in stack.layer:
-        attention, inner = layer.attention, layer.intermediate.dense
-        three = (attention.self.query_proj, attention.self.key_proj, attention.self.value_proj)
-        parts = {
-            "qkv": [linear.weight for linear in three],
-            "qkv_bias": [linear.bias for linear in three],
-            "mix": [attention.output.dense.weight],
-            "up": [inner.weight],
-            "up_bias": [inner.bias],
+    for layer in encoder.encoder.layer:
+        qkv = _qkv_projections(layer)
+        parts: dict[str, list[nn.Parameter]] = {
+            "qkv": [linear.weight for linear in qkv],
+            "qkv_bias": [linear.bias for linear in qkv],
+            "proj": [layer.attention.output.dense.weight],
+            "up": [layer.intermediate.dense.weight],
+            "up_bias": [layer.intermediate.dense.bias],
             "down": [layer.output.dense.weight],
         }
-        weights = {name: flat.span(narrow, part, before) for name, part in parts.items()}
-        gradients = {f"d{name}": flat.span(flat.gradients, part) for name, part in parts.items()}
-        for half, output in ((1, attention.output), (2, layer.output)):
-            bias = "mix_bias" if half == 1 else "down_bias"
-            weights[bias] = flat.span(narrow, [output.dense.bias], before)
-            norm = output.LayerNorm
-            weights[f"gain{half}"], weights[f"bias{half}"] = norm.weight.data, norm.bias.data
-            gradients[f"sums{half}"] = flat.span(flat.gradients, [norm.weight, norm.bias, output.dense.bias])
-        whole = [weight for name in ("qkv", "mix", "up", "down") for weight in parts[name]]
-        found.append(Layer(**weights, **gradients, matrices=flat.span(flat.gradients, whole)))
+        tensors = {name: flat.span(weights, part, skipped) for name, part in parts.items()}
+        tensors |= {f"d{name}": flat.span(flat.gradients, part) for name, part in parts.items()}
+        for half, linear, output in ((1, "proj", layer.attention.output), (2, "down", layer.output)):
+            norm, bias = output.LayerNorm, output.dense.bias
+            tensors[f"{linear}_bias"] = flat.span(weights, [bias], skipped)
+            tensors[f"gain{half}"], tensors[f"bias{half}"] = norm.weight.data, norm.bias.data
+            tensors[f"dnorm{half}"] = flat.span(flat.gradients, [norm.weight, norm.bias, bias])
+        matrices = [weight for name in ("qkv", "proj", "up", "down") for weight in parts[name]]
+        found.append(LayerWeights(**tensors, dmatrices=flat.span(flat.gradients, matrices)))
     return found

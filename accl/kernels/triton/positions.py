@@ -1,4 +1,4 @@
-"""DeBERTa's position table by distance: its rows are buckets of distances, which attention wants one by one."""
+"""Mapping of relative distances to the rows of DeBERTa's position table, each of which serves a bucket of distances."""
 
 from __future__ import annotations
 
@@ -10,41 +10,33 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Reach:
-    """How the position table is laid out by distance, up to a reach of R.
+class RelativePositions:
+    """Mapping between the 2R relative distances and the W rows of the position table.
 
     Attributes:
-        row: int32, 2R; row of the table for the distance d at d + R. first, end: int32, W; the places in ``row`` that
-            hold each row of the table.
-        most: that one of them holds, rounded up to a power of two.
+        row: 2R, int32; row of the table for the distance d at index d + R.
+        first, end: W, int32; row w serves the indices [first[w], end[w]) of ``row``.
+        max_count: the most distances that one row serves, rounded up to a power of two.
     """
 
     row: Tensor
     first: Tensor
     end: Tensor
-    most: int
+    max_count: int
 
 
-def span(config: Any) -> int:
-    """Half the rows of a configuration's position table."""
-    longest = config.max_relative_positions if config.max_relative_positions >= 1 else config.max_position_embeddings
-    return int(config.position_buckets if config.position_buckets > 0 else longest)
-
-
-def by_distance(config: Any, reach: int, device: torch.device) -> Reach:
-    """The position table of a configuration laid out by distance, with transformers' own buckets."""
+def relative_positions(config: Any, max_distance: int, device: torch.device) -> RelativePositions:
+    """Return the mapping of a `DebertaV2Config` up to ``max_distance``, with transformers' own buckets."""
     from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 
-    half = span(config)
-    distance = torch.arange(-reach, reach)
+    longest = config.max_relative_positions if config.max_relative_positions >= 1 else config.max_position_embeddings
+    half = config.position_buckets if config.position_buckets > 0 else longest
+    distance = torch.arange(-max_distance, max_distance)
     if config.position_buckets > 0:
-        longest = (
-            config.max_relative_positions if config.max_relative_positions >= 1 else config.max_position_embeddings
-        )
         distance = make_log_bucket_position(distance, config.position_buckets, longest).long()
     row = (distance + half).clamp(0, 2 * half - 1)
-    # Farther apart is never an earlier row, so the places of a row lie side by side.
+    # Rows never decrease with the distance, so the distances that a row serves are consecutive.
     bounds = torch.searchsorted(row, torch.arange(2 * half + 1))
-    most = 1 << (int((bounds[1:] - bounds[:-1]).max()) - 1).bit_length()
+    max_count = 1 << (int((bounds[1:] - bounds[:-1]).max()) - 1).bit_length()
     row, first, end = (part.int().to(device) for part in (row, bounds[:-1], bounds[1:]))
-    return Reach(row, first, end, most)
+    return RelativePositions(row, first, end, max_count)

@@ -1,7 +1,8 @@
 """The rows of a word embedding that a corpus uses, alone on the device.
 
-A row that no question uses gets no gradient, and without weight decay AdamW leaves it as it is, to the bit. So only the
-others need a place beside their gradients and moments: of DeBERTa-v3's 128,100 rows, MMLU uses about a quarter.
+A row that no question uses has no gradient, and AdamW without weight decay leaves it as it is, to the bit. So only the
+others need memory on the device, beside their gradients and moments: of DeBERTa-v3's 128,100 rows, MMLU uses about a
+quarter.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ from torch import Tensor, nn
 
 
 class CompactEmbedding(nn.Module):
-    """Stands for an embedding, with the used rows as its parameter; reads and writes state dicts of the whole.
+    """Replacement for an embedding whose parameter has the used rows alone; state dicts are those of the whole.
 
     Args:
-        whole: V x D. used: token ids that may come, without repetition.
+        whole: V x D. used: V'; token ids that may occur, without repetition.
+
+    Attributes:
+        weight: V' x D. place_V: int64; row of each token id in ``weight``, -1 for those that do not occur.
     """
 
     place_V: Tensor
@@ -29,14 +33,14 @@ class CompactEmbedding(nn.Module):
         self.used = used.cpu()
         place_V = torch.full((whole.num_embeddings,), -1, dtype=torch.long, device=used.device)
         place_V[used] = torch.arange(len(used), device=used.device)
-        # Not kept: it follows from the corpus.
+        # Not in state dicts: it follows from the corpus.
         self.register_buffer("place_V", place_V, persistent=False)
         padding = -1 if whole.padding_idx is None else int(place_V[whole.padding_idx])
         self.padding_idx = None if padding < 0 else padding
         self._whole_VD = whole.weight.detach().cpu().clone()
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Embeddings of token ids, which must be among ``used``."""
+        """Return the embeddings of token ids, which must be among ``used``; one dimension, D, more than ``ids``."""
         return F.embedding(self.place_V[ids], self.weight, self.padding_idx)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:

@@ -18,7 +18,7 @@ class Inputs:
 
     Attributes:
         source, begin, place: as in `accl.data.packed.Packed`. labels: of the questions.
-        seed: one int64. rates: four float64, see `accl.kernels.triton.adamw.Rule`.
+        seed: one int64. rates: four float64, see `accl.kernels.triton.adamw.AdamWParams`.
     """
 
     def __init__(self, questions: int, sequences: int, segments: int, device: torch.device) -> None:

@@ -20,14 +20,14 @@ from accl.data.packed import Packed, Packer
 from accl.data.sampler import Draw
 from accl.kernels.triton.adamw import square_sums
 from accl.kernels.triton.aside import Aside
-from accl.kernels.triton.attention import Stream
-from accl.kernels.triton.deberta import FastDeberta
-from accl.kernels.triton.embedding import means, means_backward
-from accl.kernels.triton.flat import NOTHING, FlatAdamW, FlatParameters
-from accl.kernels.triton.overdue import MATRICES, VECTORS, WORDS, Overdue
-from accl.kernels.triton.parameters import matrices, vectors
-from accl.kernels.triton.pointwise import unpack
-from accl.kernels.triton.tables import part_of
+from accl.kernels.triton.attention import PackedSequences
+from accl.kernels.triton.deberta import PackedDeberta
+from accl.kernels.triton.embedding import mean_pool, mean_pool_backward
+from accl.kernels.triton.flat import NO_UPDATE, FlatAdamW, FlatParameters
+from accl.kernels.triton.overlapped_adamw import MATRICES, VECTORS, WORDS, OverlappedAdamW
+from accl.kernels.triton.parameters import layer_matrices, layer_vectors
+from accl.kernels.triton.pointwise import pack_tokens
+from accl.kernels.triton.rel_scores import partition_tokens
 from accl.method.model import ModelOutput
 from accl.training.backends.heads import judge, open_bank, undone, watch
 from accl.training.backends.inputs import Inputs
@@ -60,16 +60,16 @@ class FastPath:
         self._inputs = self._room(size)
 
         encoder: Any = model.encoder
-        inner, small = list(matrices(encoder)), list(vectors(encoder))
+        inner, small = list(layer_matrices(encoder)), list(layer_vectors(encoder))
         words: list[nn.Parameter] = [encoder.embeddings.word_embeddings.weight]
         known = {id(parameter) for parameter in (*inner, *small, *words)}
         # A loss without the contrastive term never reaches its head, which then stays as it is.
         idle = set() if config.loss.contrastive_weight > 0 else {id(p) for p in model.contrastive_head.parameters()}
         others = [(p, decay) for p, decay in decays(model) if id(p) not in known | idle]
-        # In the order of `accl.kernels.triton.overdue`.
+        # In the order of `accl.kernels.triton.overlapped_adamw`.
         sections = [[p for p, decay in others if decay], inner, small, [p for p, decay in others if not decay], words]
         self._flat = flat = FlatParameters(sections)
-        # Whole pieces of what `Overdue` updates at a time, though nobody reads what lies behind the vectors.
+        # Whole pieces of what `OverlappedAdamW` updates at a time, though nobody reads what lies behind the vectors.
         first, end = flat.bounds[MATRICES], flat.bounds[WORDS]
         computed = bench.placement.autocast or torch.float32
         narrow = flat.values[first:end] if computed == torch.float32 else flat.values[first:end].to(computed)
@@ -78,12 +78,12 @@ class FastPath:
             decayed=VECTORS,
             weight_decay=config.optim.weight_decay,
             max_norm=config.optim.max_grad_norm,
-            narrow=None if computed == torch.float32 else narrow,
-            narrow_section=MATRICES,
+            low_precision_copy=None if computed == torch.float32 else narrow,
+            copied_section=MATRICES,
             rates=self._inputs.rates,
         )
         self.optimizer: torch.optim.Optimizer = self._adamw
-        self._encoder = FastDeberta(model.encoder, flat, self._adamw, narrow, first)
+        self._encoder = PackedDeberta(model.encoder, flat, self._adamw, narrow, first)
         self._graphs: dict[Size, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
         self._pool = torch.cuda.graph_pool_handle()
         # What nothing waits for gives way to the rest.
@@ -91,7 +91,7 @@ class FastPath:
         self._side = torch.cuda.Stream(device)
         # Once for all graphs: torch has few streams, and cuBLAS keeps memory for each that it has seen.
         self._aside = Aside(device)
-        self._overdue = Overdue(self._adamw, flat, encoder.config.num_hidden_layers, self._side)
+        self._overlapped = OverlappedAdamW(self._adamw, flat, encoder.config.num_hidden_layers, self._side)
 
     def warm_up(self, progress: Callable[[int, int], None]) -> None:
         """Compile, and capture the sizes that will come; before weights or moments of a checkpoint are loaded.
@@ -108,11 +108,11 @@ class FastPath:
 
     def settle(self) -> None:
         """Do the update that the last step left to the next one; before weights or moments are looked at."""
-        self._adamw.settle()
+        self._adamw.finish_pending_update()
 
     def refresh(self) -> None:
         """Take note of weights that were put into the model."""
-        self._adamw.refresh()
+        self._adamw.sync_weights()
 
     def step(self, step: int, draw: Draw, rate: float) -> Tensor:
         """One optimizer step; as in `EagerPath.step`, but its update is done by the next one, or by `settle`."""
@@ -120,10 +120,10 @@ class FastPath:
         graph, figures = self._graph(self._size(packed))
         # After a capture, whose rehearsal draws random numbers.
         seed = seed_step(self.bench.config.train.seed, step, self.bench.placement.device)
-        self._inputs.send(packed, seed, self._adamw.owed)
+        self._inputs.send(packed, seed, self._adamw.pending_update)
         open_bank(self.bench, step)
         graph.replay()
-        self._adamw.owe(step, rate)
+        self._adamw.schedule_update(step, rate)
         return figures.clone()
 
     def forward(self, questions: NDArray[np.int64]) -> ModelOutput:
@@ -131,10 +131,10 @@ class FastPath:
         self.settle()
         packed = self._packer.pack(questions)
         inputs = self._room(len(questions))
-        inputs.send(packed, 0, NOTHING)
+        inputs.send(packed, 0, NO_UPDATE)
         size = self._size(packed)
         hidden_TD = self._encoder.infer(*self._stream(inputs, size), size[1])
-        pooled_ND = means(hidden_TD, inputs.begin, self._packer.segments, inputs.place)
+        pooled_ND = mean_pool(hidden_TD, inputs.begin, self._packer.segments, inputs.place)
         with self.bench.placement.autocasting():
             return self.bench.model.heads(pooled_ND, inputs.labels.task_B)
 
@@ -155,18 +155,18 @@ class FastPath:
         longest = int(np.diff(packed.begin[:: self._packer.segments]).max())
         return stream_length(packed.total), max(REACH, 1 << (longest - 1).bit_length())
 
-    def _stream(self, inputs: Inputs, size: Size) -> tuple[Tensor, Stream]:
+    def _stream(self, inputs: Inputs, size: Size) -> tuple[Tensor, PackedSequences]:
         """Token ids, and the sequences that they belong to."""
         ids, start, end = (torch.empty(size[0], dtype=torch.int32, device=inputs.device) for _ in range(3))
         pad = self.bench.assembler.cls_id
-        unpack(inputs.source, inputs.begin, self._tokens, self._packer.segments, pad, (ids, start, end))
-        return ids, Stream(start, end, inputs.seed)
+        pack_tokens(inputs.source, inputs.begin, self._tokens, self._packer.segments, pad, (ids, start, end))
+        return ids, PackedSequences(start, end, inputs.seed)
 
     def _work(self, size: Size) -> Tensor:
         """All of a step on the device: the update that is owed, gradients, and their norm; returns the figures."""
         inputs, segments = self._inputs, self._packer.segments
-        hidden_TD, track = self._encoder.learn(*self._stream(inputs, size), size[1], self._overdue)
-        pooled_ND = means(hidden_TD, inputs.begin, segments, inputs.place)
+        hidden_TD, cache = self._encoder.forward(*self._stream(inputs, size), size[1], self._overlapped)
+        pooled_ND = mean_pool(hidden_TD, inputs.begin, segments, inputs.place)
         judged = judge(self.bench, pooled_ND, inputs.labels, self._aside)
         norms = judged.backward(self._aside)
         main = torch.cuda.current_stream()
@@ -177,11 +177,11 @@ class FastPath:
             figures = judged.figures(norms)
         dhidden_TD = torch.zeros_like(hidden_TD)
         assert judged.shared_ND.grad is not None
-        means_backward(judged.shared_ND.grad, inputs.begin, segments, inputs.place, size[1], dhidden_TD)
-        gradients = self._encoder.backward(dhidden_TD, track)
+        mean_pool_backward(judged.shared_ND.grad, inputs.begin, segments, inputs.place, size[1], dhidden_TD)
+        gradients = self._encoder.backward(dhidden_TD, cache)
         words = square_sums(self._flat.section(self._flat.gradients, WORDS))
         gradients.join()
-        norm = self._adamw.measure({MATRICES: gradients.squares, WORDS: [words]})
+        norm = self._adamw.compute_norm({MATRICES: gradients.squares, WORDS: [words]})
         main.wait_stream(self._side)
         return torch.cat([figures, norm.reshape(1)])
 
@@ -217,7 +217,7 @@ class FastPath:
 def _variant(size: Size) -> tuple[int, int]:
     """What kernels are compiled for."""
     tokens, reach = size
-    return reach, part_of(tokens)
+    return reach, partition_tokens(tokens)
 
 
 def stream_length(tokens: int) -> int:

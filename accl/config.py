@@ -161,7 +161,9 @@ class Train(_Section):
     precision: Literal["bf16", "fp32"]
     device: Literal["auto", "cpu", "cuda"]
     checkpoint_every: int = Field(ge=1)  # steps
-    backend: Literal["auto", "packed", "cudagraph", "cpu", "reference"]  # how steps are computed; auto: the fastest that can be
+    backend: Literal[
+        "auto", "packed", "cudagraph", "cpu", "reference"
+    ]  # how steps are computed; auto: the fastest that can be
     deterministic: bool  # on a GPU: only kernels that give the same bits every time; slower. A CPU always does
 
 

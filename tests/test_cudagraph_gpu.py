@@ -1,23 +1,32 @@
-"""Graphed steps of any encoder against eager ones, on a GPU."""
+"""What captured steps of any encoder promise, on a GPU; `test_backends` holds them against the reference."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from contexts import (
+    SMALL,
+    ContextMaker,
+    assert_same_metrics,
+    learn,
+    no_progress,
+    script,
+    set_dropout,
+    set_rate,
+    some_draws,
+)
 from torch import nn
-from workbenches import SMALL, Maker, assert_same_figures, bank_of, learn, no_progress, some_draws, without_dropout
 
 from accl.config import resolve
 from accl.data.tokenizer import train_tokenizer
 from accl.errors import ConfigError
-from accl.training.backends.cudagraph import GraphedPath
-from accl.training.backends.reference import EagerPath
-from accl.training.backends.select import choose
-from accl.training.setup import Workbench, build
+from accl.training.backends.reference import ReferenceBackend
+from accl.training.backends.select import select_backend
+from accl.training.context import TrainingContext
+from accl.training.setup import build_context
 
 pytestmark = [
     pytest.mark.gpu,
@@ -45,75 +54,54 @@ def bert_folder(folder: Path, dropout: float) -> Path:
     return folder
 
 
-def bert_bench(folder: Path, path: str) -> Workbench:
-    sets = [*SMALL, f"model.name={folder}", f"train.path={path}", "data.max_length=128"]
-    return build(resolve("full", "demo", sets).config, lambda _: None)
+def bert_context(folder: Path, backend: str) -> TrainingContext:
+    sets = [*SMALL, "train.device=cuda", f"model.name={folder}", f"train.backend={backend}", "data.max_length=128"]
+    return build_context(resolve("full", "demo", sets).config, lambda _: None)
 
 
-def graphed_path(bench: Workbench) -> GraphedPath:
-    path = GraphedPath(bench)
-    path.warm_up(no_progress)
-    return path
+def test_captured_steps_of_an_encoder_from_a_folder_are_those_of_the_reference(tmp_path: Path) -> None:
+    folder, metrics = bert_folder(tmp_path / "bert", 0.0), []
+    for name in ("reference", "cudagraph"):
+        context = bert_context(folder, name)
+        set_dropout(context, 0.0)
+        backend, _ = select_backend(context, no_progress)
+        set_rate(context, 1e-3)
+        metrics.append(learn(backend, range(1, 11)))
+    assert_same_metrics(metrics[1], metrics[0], 1e-4)
 
 
-def test_graphed_steps_of_another_encoder_are_eager_ones(tmp_path: Path) -> None:
-    folder = bert_folder(tmp_path / "bert", 0.0)
-    eager, graphed = (bert_bench(folder, path) for path in ("eager", "auto"))
-    for bench in (eager, graphed):
-        without_dropout(bench)
-    path = graphed_path(graphed)
-    for bench in (eager, graphed):
-        bench.model.train()
-    draws = some_draws(eager, 10)
-    assert_same_figures(learn(path, draws), learn(EagerPath(eager), draws), 1e-4)
-
-
-def test_capturing_leaves_weights_moments_curriculum_and_bank_as_they_were(tmp_path: Path) -> None:
-    bench = bert_bench(bert_folder(tmp_path / "bert", 0.1), "auto")
-    watching = {"model": bench.model, "curriculum": bench.curriculum.state, "bank": bank_of(bench)}
-    before = {k: {n: v.clone() for n, v in m.state_dict().items()} for k, m in watching.items()}
-    path = graphed_path(bench)
-    for key, module in watching.items():
-        for name, value in module.state_dict().items():
-            assert np.array_equal(value.cpu(), before[key][name].cpu(), equal_nan=value.is_floating_point()), name
-    assert path.optimizer.state
-    for state in path.optimizer.state.values():
-        assert all(float(state[leaf].abs().max()) == 0 for leaf in ("step", "exp_avg", "exp_avg_sq"))
-
-
-def test_graphs_of_an_encoder_from_a_folder_have_its_dropout(tmp_path: Path) -> None:
-    # transformers gives it in evaluation mode, and graphs are captured before the loop begins.
-    bench = bert_bench(bert_folder(tmp_path / "bert", 0.5), "graphed")
-    for module in bench.model.classifier.modules():
+def test_captured_steps_have_the_dropout_of_an_encoder_from_a_folder(tmp_path: Path) -> None:
+    # transformers returns it in evaluation mode, and graphs are captured before the loop begins.
+    context = bert_context(bert_folder(tmp_path / "bert", 0.5), "cudagraph")
+    for module in context.model.classifier.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    path, reason = choose(bench, no_progress)
-    assert (path.name, reason) == ("graphed", "as asked for by train.path")
-    bench.model.train()
-    (draw,) = some_draws(bench, 1)
-    losses = [float(path.step(step, draw, 0.0)[1]) for step in (1, 2, 1)]
+    backend, reason = select_backend(context, no_progress)
+    assert (backend.name, reason) == ("cudagraph", "as asked for by train.backend")
+    script(context, some_draws(context, 1))
+    set_rate(context, 0.0)
+    losses = [float(backend.step(step)["classification"]) for step in (1, 2, 1)]
     assert losses[0] == pytest.approx(losses[2], rel=1e-5)
     assert abs(losses[0] - losses[1]) > 1e-3
 
 
-def test_an_encoder_that_cannot_be_captured_trains_eagerly_as_if_it_had_not_been_tried(
+def test_an_encoder_that_cannot_be_captured_is_run_by_the_reference_as_if_it_had_not_been_tried(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    make = Maker(monkeypatch)
+    make = ContextMaker(monkeypatch)
 
     def wait_for_the_device(_module: nn.Module, _arguments: Any, output: Any) -> None:
         assert torch.isfinite(output.last_hidden_state.sum()).item()
 
-    def uncapturable(path: str) -> Workbench:
-        bench = make(path, dropout=0.1, share_att_key=False)
-        bench.model.encoder.register_forward_hook(wait_for_the_device)
-        return bench
+    def uncapturable(backend: str) -> TrainingContext:
+        context = make("cuda", f"train.backend={backend}", dropout=0.1, share_att_key=False)
+        context.model.encoder.register_forward_hook(wait_for_the_device)
+        return context
 
-    reference, bench = EagerPath(uncapturable("eager")), uncapturable("auto")
-    path, reason = choose(bench, no_progress)
-    assert path.name == "eager"
-    assert "not fast: the fast layers need share_att_key; not graphed: the encoder cannot be captured" in reason
-    draws = some_draws(bench, 4)
-    assert_same_figures(learn(path, draws), learn(reference, draws), 1e-4)
+    reference, context = ReferenceBackend(uncapturable("reference")), uncapturable("auto")
+    backend, reason = select_backend(context, no_progress)
+    assert backend.name == "reference"
+    assert "not packed: the packed layers need share_att_key; not cudagraph: the encoder cannot be captured" in reason
+    assert_same_metrics(learn(backend, range(1, 5)), learn(reference, range(1, 5)), 1e-4)
     with pytest.raises(ConfigError, match="cannot be captured"):
-        choose(uncapturable("graphed"), no_progress)
+        select_backend(uncapturable("cudagraph"), no_progress)

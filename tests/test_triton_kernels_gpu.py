@@ -325,9 +325,9 @@ def test_embeddings_and_their_gradients_are_those_of_torch_under_one_mask(dropou
     place[torch.randperm(200, device=DEVICE)[:rows]] = torch.arange(rows, device=DEVICE)
     ids = torch.nonzero(place >= 0)[:, 0][torch.randint(rows, (tokens,), device=DEVICE)].int()
     weight, (gain, bias) = torch.randn(rows, width, device=DEVICE), torch.randn(2, width, device=DEVICE)
-    words = WordEmbedding(place, weight, torch.zeros_like(weight), torch.zeros_like(weight), torch.zeros_like(weight))
+    words = WordEmbedding(place, weight, torch.zeros_like(weight))
     out, dout = torch.empty(tokens, width, device=DEVICE), torch.randn(tokens, width, device=DEVICE)
-    saved = embed(ids, words, gain, bias, 1e-7, seed(1), 11, dropout, out, None)
+    saved = embed(ids, words, gain, bias, 1e-7, seed(1), 11, dropout, out)
     sums = embed_backward(dout, saved, words, gain, seed(1), 11, dropout).sum(0)
 
     kept = out != 0
@@ -338,36 +338,6 @@ def test_embeddings_and_their_gradients_are_those_of_torch_under_one_mask(dropou
     found = (out, words.gradients, sums[:width], sums[width:])
     for value, wanted in zip(found, (expected.detach(), *gradients), strict=True):
         assert off(value, wanted) < 2e-6
-
-
-def test_words_with_a_pending_update_are_embedded_as_if_it_were_done() -> None:
-    from accl.kernels.triton.adamw import AdamWParams, adamw
-    from accl.kernels.triton.embedding import WordEmbedding, embed
-
-    torch.manual_seed(0)
-    rows, width = 40, 128
-    weight, gradients, first, second = torch.rand(4, rows, width, device=DEVICE)
-    gain, bias = torch.randn(2, width, device=DEVICE)
-    ids = torch.randint(rows, (64,), device=DEVICE).int()
-    words = WordEmbedding(torch.arange(rows, device=DEVICE), weight, gradients, first, second)
-
-    def embeddings(pending: AdamWParams | None) -> Tensor:
-        out = torch.empty(64, width, device=DEVICE)
-        embed(ids, words, gain, bias, 1e-7, seed(1), 11, 0.0, out, pending)
-        return out
-
-    rates = torch.tensor([0.1, 0.2, 1.5, 1.0], dtype=torch.float64, device=DEVICE)
-    params = AdamWParams(rates, torch.tensor(2.0, device=DEVICE), 1.0, 0.9, 0.999, 1e-8)
-    stale, ahead = embeddings(None), embeddings(params)
-    assert torch.equal(stale, embeddings(None)), "reading must not write"
-    flat = (part.view(-1) for part in (weight, gradients, first, second))
-    adamw(*flat, None, 0.0, params, zero_grad=True, num_sms=3)
-    assert (gradients == 0).all()
-    torch.testing.assert_close(ahead, embeddings(None), rtol=1e-5, atol=1e-5)
-    assert off(stale, ahead) > 0.01
-    # Where no update is pending, the parameters change nothing.
-    rates[3] = 0
-    assert torch.equal(embeddings(params), embeddings(None))
 
 
 def test_means_of_sequences_and_their_gradients_are_torchs() -> None:
@@ -419,7 +389,6 @@ def test_a_stream_is_packed_from_its_segments(segments: int, row: int) -> None:
 
 @pytest.mark.parametrize("max_norm", [0.5, 1e6])
 def test_adamw_over_flat_parameters_is_torchs(max_norm: float) -> None:
-    from accl.kernels.triton.adamw import square_sums
     from accl.kernels.triton.flat import FlatAdamW, FlatParameters
 
     torch.manual_seed(0)
@@ -427,12 +396,8 @@ def test_adamw_over_flat_parameters_is_torchs(max_norm: float) -> None:
     ours = {name: nn.Parameter(torch.randn(shape, device=DEVICE)) for name, shape in shapes.items()}
     theirs = {name: nn.Parameter(value.detach().clone()) for name, value in ours.items()}
     flat = FlatParameters([[parameter] for parameter in ours.values()])
-    begin, end = flat.bounds[1], flat.bounds[3]
-    copy = flat.values[begin:end].bfloat16()
-    rates = torch.zeros(4, dtype=torch.float64, device=DEVICE)
-    optimizer = FlatAdamW(
-        flat, decayed=2, weight_decay=0.1, max_norm=max_norm, low_precision_copy=copy, copied_section=1, rates=rates
-    )
+    rates = torch.zeros(3, dtype=torch.float64, device=DEVICE)
+    optimizer = FlatAdamW(flat, decayed=2, weight_decay=0.1, max_norm=max_norm, rates=rates)
     groups = [
         {"params": [theirs["first"], theirs["inner"]], "weight_decay": 0.1},
         {"params": [theirs["vector"], theirs["last"]], "weight_decay": 0.0},
@@ -445,69 +410,17 @@ def test_adamw_over_flat_parameters_is_torchs(max_norm: float) -> None:
             theirs[name].grad = torch.randn_like(parameter) * 10.0 ** (step % 4 - 3)
             assert parameter.grad is not None
             parameter.grad.copy_(theirs[name].grad)  # type: ignore[arg-type]
-        norm = optimizer.compute_norm({1: [square_sums(flat.section(flat.gradients, 1))]}).clone()
-        optimizer.schedule_update(step, rate)
-        optimizer.finish_pending_update()
-        assert optimizer.pending_update[-1] == 0
+        rates.copy_(torch.tensor(optimizer.params.rates_of(step, rate), dtype=torch.float64))
+        norm = optimizer.step().clone()
         expected = nn.utils.clip_grad_norm_(theirs.values(), max_norm)
         clipped += bool(expected > max_norm)
         for group in reference.param_groups:
             group["lr"] = rate
         reference.step()
         torch.testing.assert_close(norm, expected)
-        assert torch.equal(copy, flat.values[begin:end].bfloat16())
     assert clipped == (15 if max_norm == 0.5 else 0)
     for name, parameter in ours.items():
         torch.testing.assert_close(parameter.data, theirs[name].data, rtol=1e-5, atol=1e-6)
-        for leaf in ("exp_avg", "exp_avg_sq"):
-            wanted = reference.state[theirs[name]][leaf]
-            torch.testing.assert_close(optimizer.state[parameter][leaf], wanted, rtol=1e-5, atol=1e-7)
-        assert float(optimizer.state[parameter]["step"]) == 20
-
-
-def test_an_update_done_piece_by_piece_is_the_whole_one_and_writes_nowhere_else() -> None:
-    from accl.kernels.triton.flat import FlatAdamW, FlatParameters
-    from accl.kernels.triton.overlapped_adamw import MATRICES, VECTORS, WORDS, OverlappedAdamW
-
-    torch.manual_seed(0)
-    shapes = [[(64, 8)], [(64, 64), (64, 64)], [(64,)], [(100, 64)], [(128, 64)]]
-    flat = FlatParameters([[nn.Parameter(torch.randn(s, device=DEVICE)) for s in section] for section in shapes])
-    first, end = flat.bounds[MATRICES], flat.bounds[WORDS]
-    buffer = torch.full((end - first + 20_000,), 7.0, dtype=torch.bfloat16, device=DEVICE)
-    copy, rates = buffer[: end - first], torch.zeros(4, dtype=torch.float64, device=DEVICE)
-    adamw = FlatAdamW(
-        flat,
-        decayed=VECTORS,
-        weight_decay=0.1,
-        max_norm=1.0,
-        low_precision_copy=copy,
-        copied_section=MATRICES,
-        rates=rates,
-    )
-    overlapped = OverlappedAdamW(adamw, flat, 2, torch.cuda.Stream(DEVICE))  # type: ignore[no-untyped-call]
-    parts = flat.values, flat.gradients, adamw.exp_avg, adamw.exp_avg_sq
-    flat.gradients.normal_()
-    adamw.exp_avg.normal_()
-    adamw.exp_avg_sq.uniform_()
-    adamw.norm.fill_(3.0)
-    before = [part.clone() for part in parts]
-    adamw.schedule_update(3, 0.1)
-    adamw.finish_pending_update()
-    expected = [part.clone() for part in parts]
-    assert not torch.equal(expected[0], before[0])
-
-    for part, value in zip(parts, before, strict=True):
-        part.copy_(value)
-    adamw.schedule_update(3, 0.1)
-    rates.copy_(torch.tensor(adamw.pending_update, dtype=torch.float64))
-    overlapped.begin()
-    overlapped.update_outside_layers()
-    overlapped.wait_for_layer(0)
-    overlapped.wait_for_layer(1)
-    overlapped.update_words()
-    overlapped.join()
-    flat.section(flat.gradients, MATRICES).zero_()  # written by the next backward pass, not added to
-    for part, value in zip(parts, expected, strict=True):
-        assert torch.equal(part, value)
-    assert torch.equal(copy, flat.values[first:end].bfloat16())
-    assert (buffer[end - first :] == 7).all()
+        for key, moments in (("exp_avg", optimizer.exp_avg), ("exp_avg_sq", optimizer.exp_avg_sq)):
+            wanted = reference.state[theirs[name]][key]
+            torch.testing.assert_close(flat.view(moments, parameter), wanted, rtol=1e-5, atol=1e-7)

@@ -15,9 +15,8 @@ from torch import Tensor
 from accl.kernels.triton import layer as layers
 from accl.kernels.triton.attention import PackedSequences
 from accl.kernels.triton.embedding import SavedEmbedding, WordEmbedding, embed, embed_backward
-from accl.kernels.triton.flat import FlatAdamW, FlatParameters
+from accl.kernels.triton.flat import FlatParameters
 from accl.kernels.triton.layer import BackwardContext, EncoderSettings, GradBuffer, LayerContext, SavedActivations
-from accl.kernels.triton.overlapped_adamw import OverlappedAdamW
 from accl.kernels.triton.parameters import layer_weights
 from accl.kernels.triton.pointwise import add_norm, add_norm_backward, apply_dropout, column_sums
 from accl.kernels.triton.positions import RelativePositions, relative_positions
@@ -30,51 +29,28 @@ class ForwardCache:
 
     Attributes:
         table_norm: mean and rstd of the position table's norm, W in fp32. layers: activations, by layer.
-        update: the update that overlapped with the forward pass; None in evaluation.
     """
 
     context: LayerContext
     embedding: SavedEmbedding
     table_norm: tuple[Tensor, Tensor]
     layers: list[SavedActivations]
-    update: OverlappedAdamW | None
-
-
-@dataclass(frozen=True)
-class Gradients:
-    """Handle on the gradients that `PackedDeberta.backward` computes.
-
-    Attributes:
-        squares: sums of squares of the gradients of each layer's matrices; there after `join`.
-    """
-
-    squares: list[Tensor]
-    _streams: tuple[SideStream, SideStream]
-
-    def join(self) -> None:
-        """Make the current stream wait for all gradients."""
-        for stream in self._streams:
-            stream.join()
 
 
 class PackedDeberta:
     """Last hidden states of packed sequences, and the gradients of an encoder's own parameters.
 
     Args:
-        encoder: a `DebertaV2Model` that is not `accl.kernels.triton.parameters.unsupported`, its word embedding a
-            `accl.kernels.triton.vocabulary.CompactEmbedding`, its parameters in ``flat``.
+        encoder: a `DebertaV2Model` that is not `accl.kernels.triton.parameters.unsupported`, its parameters but the
+            word embedding in ``flat``. words: the rows of that embedding that may be asked for.
         weights, skipped: see `accl.kernels.triton.parameters.layer_weights`; the type of ``weights`` is that of the
             computation.
     """
 
-    def __init__(self, encoder: Any, flat: FlatParameters, adamw: FlatAdamW, weights: Tensor, skipped: int) -> None:
-        self._encoder, config = encoder, encoder.config
+    def __init__(self, encoder: Any, words: WordEmbedding, flat: FlatParameters, weights: Tensor, skipped: int) -> None:
+        self._encoder, self._words, config = encoder, words, encoder.config
         self._dtype, self._device = weights.dtype, weights.device
         self._layers = layer_weights(encoder, flat, weights, skipped)
-        words = encoder.embeddings.word_embeddings
-        parts = (flat.values, flat.gradients, adamw.exp_avg, adamw.exp_avg_sq)
-        self._words = WordEmbedding(words.place_V, *(flat.view(part, words.weight) for part in parts))
-        self._adamw_params = adamw.params
         self._no_residual = torch.zeros_like(encoder.encoder.rel_embeddings.weight)
         self._settings = EncoderSettings(
             config.num_attention_heads,
@@ -93,30 +69,22 @@ class PackedDeberta:
             self._positions[max_distance] = relative_positions(self._encoder.config, max_distance, self._device)
 
     def infer(self, ids_T: Tensor, sequences: PackedSequences, max_distance: int) -> Tensor:
-        """Return the hidden states, T x D, of token ids without dropout; no update may be pending.
+        """Return the hidden states, T x D, of token ids without dropout.
 
         Args:
             max_distance: length that no sequence exceeds.
         """
-        return self._forward(ids_T, sequences, max_distance, None)[0]
+        settings = replace(self._settings, hidden_dropout=0.0, attention_dropout=0.0)
+        return self._forward(ids_T, sequences, max_distance, settings, keep=False)[0]
 
-    def forward(
-        self, ids_T: Tensor, sequences: PackedSequences, max_distance: int, update: OverlappedAdamW
-    ) -> tuple[Tensor, ForwardCache]:
-        """Do the pending update and return the hidden states, T x D, with dropout, and what `backward` needs."""
-        hidden_TD, cache = self._forward(ids_T, sequences, max_distance, update)
-        update.update_words()
-        return hidden_TD, cache
+    def forward(self, ids_T: Tensor, sequences: PackedSequences, max_distance: int) -> tuple[Tensor, ForwardCache]:
+        """Return the hidden states, T x D, with dropout, and what `backward` needs."""
+        return self._forward(ids_T, sequences, max_distance, self._settings, keep=True)
 
     def _forward(
-        self, ids_T: Tensor, sequences: PackedSequences, max_distance: int, update: OverlappedAdamW | None
+        self, ids_T: Tensor, sequences: PackedSequences, max_distance: int, settings: EncoderSettings, keep: bool
     ) -> tuple[Tensor, ForwardCache]:
         self.prepare(max_distance)
-        settings = self._settings
-        if update is None:
-            settings = replace(settings, hidden_dropout=0.0, attention_dropout=0.0)
-        else:
-            update.begin()
         word_norm, positions = self._encoder.embeddings.LayerNorm, self._encoder.encoder
         table_WD = positions.rel_embeddings.weight.data
         tokens, (rows, width) = len(ids_T), table_WD.shape
@@ -125,10 +93,8 @@ class PackedDeberta:
         inputs = torch.empty(tokens + rows, width, dtype=self._dtype, device=self._device)
         embedding = embed(
             ids_T, self._words, word_norm.weight.data, word_norm.bias.data, word_norm.eps, seed,
-            self._embedding_offset, dropout, inputs[:tokens], None if update is None else self._adamw_params,
+            self._embedding_offset, dropout, inputs[:tokens],
         )  # fmt: skip
-        if update is not None:
-            update.update_outside_layers()
         norm, normed_WD = positions.LayerNorm, torch.empty_like(table_WD)
         table_norm = add_norm(
             table_WD, self._no_residual, norm.weight.data, norm.bias.data, norm.eps, seed, 0, 0.0, normed_WD
@@ -138,31 +104,26 @@ class PackedDeberta:
         for layer, weights in enumerate(self._layers):
             # Each layer sees the position table under a dropout mask of its own.
             apply_dropout(normed_WD, inputs[tokens:], seed, layers.dropout_offsets(layer)[0], dropout)
-            if update is not None:
-                update.wait_for_layer(layer)
             out = torch.empty_like(inputs)
             activations = layers.forward(inputs, out, context, weights, layer)
-            if update is not None:
+            if keep:
                 saved.append(activations)
             inputs = out
-        return inputs[:tokens], ForwardCache(context, embedding, table_norm, saved, update)
+        return inputs[:tokens], ForwardCache(context, embedding, table_norm, saved)
 
-    def backward(self, dhidden_TD: Tensor, cache: ForwardCache) -> Gradients:
+    def backward(self, dhidden_TD: Tensor, cache: ForwardCache) -> None:
         """Compute the gradients of all parameters in place; once only, as it releases the activations.
 
-        The words' gradients belong to the current stream; the others are there when the result is joined.
+        Those of the words are added to what is there, the others are written.
         """
-        assert cache.update is not None, "evaluation keeps no activations"
         context, dx = cache.context, dhidden_TD
         sequences, settings = context.sequences, context.settings
         size = (2, settings.heads, len(dx), len(context.positions.row))
         first, second = (GradBuffer(torch.empty(size, dtype=self._dtype, device=self._device)) for _ in range(2))
         dtable = torch.zeros_like(self._no_residual)
         backward_context = BackwardContext(context, *self._side_streams, (first, second), dtable)
-        squares = []
         for layer in reversed(range(len(self._layers))):
-            dx, sums = layers.backward(dx, cache.layers.pop(), backward_context, self._layers[layer], layer)
-            squares.append(sums)
+            dx = layers.backward(dx, cache.layers.pop(), backward_context, self._layers[layer], layer)
         word_norm, positions = self._encoder.embeddings.LayerNorm, self._encoder.encoder
         with backward_context.position_stream.on_stream():
             table_WD, norm = positions.rel_embeddings.weight, positions.LayerNorm
@@ -171,13 +132,13 @@ class PackedDeberta:
             )
             table_WD.grad.copy_(dtable_WD)
             _norm_gradients(partial, norm)
-        cache.update.join()
         partial = embed_backward(
             dx, cache.embedding, self._words, word_norm.weight.data, sequences.seed, self._embedding_offset,
             settings.hidden_dropout,
         )  # fmt: skip
         _norm_gradients(partial, word_norm)
-        return Gradients(squares, self._side_streams)
+        for stream in self._side_streams:
+            stream.join()
 
 
 def _norm_gradients(partial: Tensor, norm: Any) -> None:

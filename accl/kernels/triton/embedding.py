@@ -9,7 +9,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from accl.kernels.triton.adamw import AdamWParams, adamw_update, clip_factor
 from accl.kernels.triton.dropout import drop, mask_constants
 from accl.kernels.triton.layernorm import layer_norm, layer_norm_backward
 
@@ -19,42 +18,34 @@ ROWS = 4
 
 @dataclass(frozen=True)
 class WordEmbedding:
-    """Word embedding in fp32 with gradients and the state of its optimizer.
+    """Rows of a word embedding that a corpus uses, in fp32, with their gradients.
+
+    A row that no question uses gets no gradient, and AdamW without weight decay leaves it as it is, to the bit. So only
+    the others need a place beside their gradients and moments: MMLU uses a quarter of DeBERTa-v3's 128,100 rows.
 
     Attributes:
-        row_V: int64; row of each token id, see `accl.kernels.triton.vocabulary`.
-        values, gradients, exp_avg, exp_avg_sq: V' x D; the last two are AdamW's moments.
+        row_V: int64; row of each token id among the used ones. values, gradients: V' x D.
     """
 
     row_V: Tensor
     values: Tensor
     gradients: Tensor
-    exp_avg: Tensor
-    exp_avg_sq: Tensor
 
 
 @triton.jit(do_not_specialize=["dropout_offset"])
 def _embed(
-    ids_ptr, row_ptr, p_ptr, g_ptr, m_ptr, v_ptr, rates_ptr, norm_ptr, gain_ptr, bias_ptr, out_ptr, mean_ptr,
-    rstd_ptr, seed_ptr, dropout_offset, layer_eps, max_norm, beta1, beta2, eps,
-    PENDING: tl.constexpr, D: tl.constexpr, THRESHOLD: tl.constexpr, KEEP_PROB: tl.constexpr, BLOCK: tl.constexpr,
+    ids_ptr, row_ptr, p_ptr, gain_ptr, bias_ptr, out_ptr, mean_ptr, rstd_ptr, seed_ptr, dropout_offset, eps,
+    D: tl.constexpr, THRESHOLD: tl.constexpr, KEEP_PROB: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """out = dropout(LayerNorm(p[row[ids]])), T x D of any type; a program owns one token.
 
-    With PENDING the row of p is first updated by AdamW in registers, if the flag in rates says so; p is not written.
-    p, g, m, v: V' x D in fp32. Stores the mean and rstd of every token, T in fp32.
+    p: V' x D in fp32. Stores the mean and rstd of every token, T in fp32.
     """
     t = tl.program_id(0)
     d = tl.arange(0, BLOCK)
     mask = d < D
-    index = tl.load(row_ptr + tl.load(ids_ptr + t)) * D + d
-    word = tl.load(p_ptr + index, mask=mask, other=0.0)
-    if PENDING:  # noqa: SIM102  # a constant of the compilation, where the condition below is a branch on the device
-        if tl.load(rates_ptr + 3) > 0:
-            g = tl.load(g_ptr + index, mask=mask, other=0.0) * clip_factor(norm_ptr, max_norm)
-            m, v = tl.load(m_ptr + index, mask=mask, other=0.0), tl.load(v_ptr + index, mask=mask, other=0.0)
-            word, _, _ = adamw_update(word, g, m, v, rates_ptr, beta1, beta2, eps, 0.0)
-    out, mean, rstd = layer_norm(word, gain_ptr, bias_ptr, d, mask, layer_eps, D)
+    word = tl.load(p_ptr + tl.load(row_ptr + tl.load(ids_ptr + t)) * D + d, mask=mask, other=0.0)
+    out, mean, rstd = layer_norm(word, gain_ptr, bias_ptr, d, mask, eps, D)
     out = drop(out, seed_ptr, dropout_offset, t * D + d, THRESHOLD, KEEP_PROB)
     tl.store(out_ptr + t * D + d, out.to(out_ptr.dtype.element_ty), mask=mask)
     tl.store(mean_ptr + t, mean)
@@ -105,29 +96,23 @@ def embed(
     words: WordEmbedding,
     gain: Tensor,
     bias: Tensor,
-    layer_eps: float,
+    eps: float,
     seed: Tensor,
     dropout_offset: int,
     dropout: float,
     out: Tensor,
-    pending: AdamWParams | None,
 ) -> SavedEmbedding:
-    """Compute out = dropout(LayerNorm(word embeddings)), T x D.
+    """Compute out = dropout(LayerNorm(word embeddings)), T x D; return what `embed_backward` needs.
 
     Args:
-        ids_T: int32; token ids. gain, bias: D, fp32. layer_eps: eps of the norm. out: T x D, of any type.
+        ids_T: int32; token ids. gain, bias: D, fp32. eps: of the norm. out: T x D, of any type.
         dropout_offset, dropout: as in `accl.kernels.triton.pointwise.add_norm`.
-        pending: parameters of an update that the words still lack; the result is as if it had been done, but the words
-            are not written. None: the words are up to date.
     """
     tokens, width = out.shape
     mean, rstd = (torch.empty(tokens, dtype=torch.float32, device=out.device) for _ in range(2))
-    rates, norm, *numbers = pending.kernel_args if pending else (mean, mean, 0.0, 0.0, 0.0, 0.0)
     _embed[(tokens,)](
-        ids_T, words.row_V, words.values, words.gradients, words.exp_avg, words.exp_avg_sq, rates, norm, gain, bias,
-        out, mean, rstd, seed, dropout_offset, layer_eps, *numbers,
-        PENDING=pending is not None, D=width, **mask_constants(dropout), BLOCK=triton.next_power_of_2(width),
-        num_warps=4,
+        ids_T, words.row_V, words.values, gain, bias, out, mean, rstd, seed, dropout_offset, eps,
+        D=width, **mask_constants(dropout), BLOCK=triton.next_power_of_2(width), num_warps=4,
     )  # fmt: skip
     return SavedEmbedding(ids_T, mean, rstd)
 

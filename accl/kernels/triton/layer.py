@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from accl.kernels.triton.adamw import square_sums
 from accl.kernels.triton.attention import Attended, PackedSequences, attend, attend_backward
 from accl.kernels.triton.dropout import dropout_offset
 from accl.kernels.triton.parameters import LayerWeights
@@ -127,15 +126,14 @@ def forward(inputs: Tensor, out: Tensor, context: LayerContext, weights: LayerWe
 
 def backward(
     dout: Tensor, saved: SavedActivations, backward_context: BackwardContext, weights: LayerWeights, layer: int
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     """Compute the gradients of `forward`: of parameters in place, of the position table added to ``dtable``.
 
     Args:
         dout: T x D.
 
     Returns:
-        the gradient to the tokens, T x D, and sums of squares of the matrices' gradients. The second, and the gradients
-        of parameters, are there once both side streams are joined.
+        the gradient to the tokens, T x D. Those of parameters are there once both side streams are joined.
     """
     context, buffer = backward_context.context, backward_context.buffers[layer % 2]
     sequences, positions, settings = context.sequences, context.positions, context.settings
@@ -160,7 +158,6 @@ def backward(
     with matrix_stream.on_stream(dproj, partial, saved.attended.out):
         _weight_gradient(dproj, saved.attended.out, weights.dproj)
         column_sums(partial, weights.dnorm1)
-        matrices_done = matrix_stream.record_event()
     dqkv, dattended = torch.empty_like(qkv), torch.mm(dproj, weights.proj)
     if buffer.last_read is not None:
         torch.cuda.current_stream().wait_event(buffer.last_read)
@@ -176,9 +173,7 @@ def backward(
         column_sums(dqkv, weights.dqkv_bias)
         dpositions = torch.mm(dqkv[tokens:], weights.qkv)
         apply_dropout(dpositions, backward_context.dtable, seed, table_offset, dropout, add=True)
-        torch.cuda.current_stream().wait_event(matrices_done)
-        squares = square_sums(weights.dmatrices)
-    return dx.addmm_(dqkv[:tokens], weights.qkv), squares
+    return dx.addmm_(dqkv[:tokens], weights.qkv)
 
 
 def dropout_offsets(layer: int) -> list[int]:

@@ -28,7 +28,7 @@ def unsupported(config: Any) -> str | None:
         "widths that are multiples of 64": width % 64 == 0 and config.intermediate_size % 64 == 0,
     }
     missing = [name for name, met in needed.items() if not met]
-    return f"the fast layers need {missing[0]}" if missing else None
+    return f"the packed layers need {missing[0]}" if missing else None
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,6 @@ class LayerWeights:
         gain1, bias1, gain2, bias2: D, fp32; norms behind attention and feed-forward layer.
         dqkv, dqkv_bias, dproj, dup, dup_bias, ddown: gradients, fp32.
         dnorm1, dnorm2: 3 D, fp32; gradients of a norm's gain and bias, and of the bias of the linear layer before it.
-        dmatrices: gradients of all matrices, joined.
 
     All weights but those of the norms are in the type of the computation.
     """
@@ -67,7 +66,6 @@ class LayerWeights:
     dup_bias: Tensor
     ddown: Tensor
     dnorm2: Tensor
-    dmatrices: Tensor
 
 
 def _qkv_projections(layer: Any) -> tuple[Any, Any, Any]:
@@ -102,7 +100,7 @@ def layer_weights(encoder: Any, flat: FlatParameters, weights: Tensor, skipped: 
         flat: holds `layer_matrices` and `layer_vectors`, each in adjacent memory.
         weights: copy of ``flat.values`` from element ``skipped`` on, in the type of the computation.
     """
-    found = []
+    layers = []
     for layer in encoder.encoder.layer:
         qkv = _qkv_projections(layer)
         parts: dict[str, list[nn.Parameter]] = {
@@ -120,6 +118,5 @@ def layer_weights(encoder: Any, flat: FlatParameters, weights: Tensor, skipped: 
             tensors[f"{linear}_bias"] = flat.span(weights, [bias], skipped)
             tensors[f"gain{half}"], tensors[f"bias{half}"] = norm.weight.data, norm.bias.data
             tensors[f"dnorm{half}"] = flat.span(flat.gradients, [norm.weight, norm.bias, bias])
-        matrices = [weight for name in ("qkv", "proj", "up", "down") for weight in parts[name]]
-        found.append(LayerWeights(**tensors, dmatrices=flat.span(flat.gradients, matrices)))
-    return found
+        layers.append(LayerWeights(**tensors))
+    return layers

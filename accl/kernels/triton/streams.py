@@ -17,7 +17,7 @@ class SideStream:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._stream: torch.cuda.Stream = torch.cuda.Stream(device)
         self._keepalive: list[Tensor] = []
 
     @contextmanager

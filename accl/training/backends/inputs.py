@@ -1,4 +1,4 @@
-"""What a captured step reads anew every time: one small tensor, filled without waiting for the device."""
+"""The inputs of a captured step: one small tensor at a fixed address, filled without waiting for the device."""
 
 from __future__ import annotations
 
@@ -10,52 +10,51 @@ from accl.data.packed import Packed
 from accl.training.device import Labels
 
 # Steps that the host may be ahead of the device.
-AHEAD = 8
+NUM_STAGING_BUFFERS = 8
 
 
-class Inputs:
+class StepInputs:
     """Segments, labels, seed and learning rates of a step, always at the same place on the device.
 
     Attributes:
-        source, begin, place: as in `accl.data.packed.Packed`. labels: of the questions.
-        seed: one int64. rates: four float64, see `accl.kernels.triton.adamw.AdamWParams`.
+        source, cu_seqlens, inverse_perm: as in `accl.data.packed.Packed`. labels: of the questions.
+        seed: one int64. rates: three float64, see `accl.kernels.triton.adamw.AdamWParams`.
     """
 
     def __init__(self, questions: int, sequences: int, segments: int, device: torch.device) -> None:
         self.device = device
-        pieces = sequences * segments
-        sizes = (pieces, pieces + 1, sequences, questions, questions, questions, 1, 4)
-        self._there = torch.zeros(sum(sizes), dtype=torch.long, device=device)
-        parts = torch.split(self._there, list(sizes))
-        self.source, self.begin, self.place, self.seed = parts[0], parts[1], parts[2], parts[6]
-        self.labels = Labels(task_B=parts[3], answer_B=parts[4], text_B=parts[5])
+        total = sequences * segments
+        sizes = (total, total + 1, sequences, questions, questions, questions, 1, 3)
+        self._device_buffer = torch.zeros(sum(sizes), dtype=torch.long, device=device)
+        parts = torch.split(self._device_buffer, list(sizes))
+        self.source, self.cu_seqlens, self.inverse_perm, self.seed = parts[0], parts[1], parts[2], parts[6]
+        self.labels = Labels(*parts[3:6])
         self.rates = parts[7].view(torch.float64)
         # Pinned, so that the copy is asynchronous; several, so that the next step can be written meanwhile.
-        self._here = [
-            torch.empty_like(self._there, device="cpu", pin_memory=device.type == "cuda") for _ in range(AHEAD)
+        self._staging = [
+            torch.empty_like(self._device_buffer, device="cpu", pin_memory=device.type == "cuda")
+            for _ in range(NUM_STAGING_BUFFERS)
         ]
-        self._copied: list[torch.cuda.Event | None] = [None] * AHEAD
+        self._copied: list[torch.cuda.Event | None] = [None] * NUM_STAGING_BUFFERS
         self._next = 0
 
     def clear(self) -> None:
-        """No sequences at all."""
-        self._there.zero_()
+        """Describe a step without sequences, at rate 0."""
+        self._device_buffer.zero_()
 
     def send(self, packed: Packed, seed: int, rates: Sequence[float]) -> None:
-        """Fill it for the next step."""
-        slot, self._next = self._next, (self._next + 1) % AHEAD
+        """Fill the inputs for the next step; waits only if all staging buffers are still being copied."""
+        slot, self._next = self._next, (self._next + 1) % NUM_STAGING_BUFFERS
         copied = self._copied[slot]
         if copied is not None:
             copied.synchronize()
-        here = self._here[slot]
-        numbers = (packed.source, packed.begin, packed.place, packed.task, packed.answer, packed.text)
-        at = 0
-        for part in numbers:
-            here[at : at + len(part)] = torch.from_numpy(part)
-            at += len(part)
-        here[at] = seed
-        here[at + 1 :].view(torch.float64)[:] = torch.tensor(rates, dtype=torch.float64)
-        self._there.copy_(here, non_blocking=True)
+        staging, begin = self._staging[slot], 0
+        for part in (packed.source, packed.begin, packed.place, packed.task, packed.answer, packed.text):
+            staging[begin : begin + len(part)] = torch.from_numpy(part)
+            begin += len(part)
+        staging[begin] = seed
+        staging[begin + 1 :].view(torch.float64)[:] = torch.tensor(rates, dtype=torch.float64)
+        self._device_buffer.copy_(staging, non_blocking=True)
         if self.device.type == "cuda":
             copied = self._copied[slot] = torch.cuda.Event()
             copied.record()

@@ -1,14 +1,15 @@
-"""The fast path for DeBERTa-v2 and -v3 on a GPU: packed sequences, and the whole step as one CUDA graph.
+"""The backend for DeBERTa-v2 and -v3 on a GPU: packed sequences, Triton kernels, and the whole step as one CUDA graph.
 
 Questions lie end to end in a stream whose length is rounded up to one of a few, and each length has its graph: from the
-tokens, which stay on the device, to gradients, whose update is done beside the next step's forward pass. A step costs
-the host one copy of a few hundred numbers and one launch, and nothing in it waits for the device.
+tokens, which stay on the device, to the update. A step costs the host one copy of a few hundred numbers and one launch,
+and nothing in it waits for the device. `accl/kernels/README.md` tells which stream computes what.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,210 +18,245 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from accl.data.packed import Packed, Packer
-from accl.data.sampler import Draw
-from accl.kernels.triton.adamw import square_sums
-from accl.kernels.triton.aside import Aside
 from accl.kernels.triton.attention import PackedSequences
 from accl.kernels.triton.deberta import PackedDeberta
-from accl.kernels.triton.embedding import mean_pool, mean_pool_backward
-from accl.kernels.triton.flat import NO_UPDATE, FlatAdamW, FlatParameters
-from accl.kernels.triton.overlapped_adamw import MATRICES, VECTORS, WORDS, OverlappedAdamW
+from accl.kernels.triton.embedding import WordEmbedding, mean_pool, mean_pool_backward
+from accl.kernels.triton.flat import FlatAdamW, FlatParameters
 from accl.kernels.triton.parameters import layer_matrices, layer_vectors
 from accl.kernels.triton.pointwise import pack_tokens
 from accl.kernels.triton.rel_scores import partition_tokens
+from accl.kernels.triton.streams import SideStream
 from accl.method.model import ModelOutput
-from accl.training.backends.heads import judge, open_bank, undone, watch
-from accl.training.backends.inputs import Inputs
+from accl.training.backends.capture import preserve_state
+from accl.training.backends.inputs import StepInputs
+from accl.training.context import TrainingContext
 from accl.training.device import seed_step
-from accl.training.optim import decays
-from accl.training.setup import Workbench
+from accl.training.optim import decayed, learning_rate
+from accl.training.step import compute_losses, step_metrics, update_trackers
 
-# Lengths of a stream come in steps of at least so many tokens, and of an eighth of the power of two below.
-STEP_TOKENS = 128
-# Sequences are taken to be at least so long, and else a power of two.
-REACH = 256
-# Batches drawn to see which sizes will come, and the share of them from which one is captured ahead.
-DRAWS, WORTH = 512, 0.004
+# Stream lengths are multiples of so many tokens, and of an eighth of the power of two below.
+LENGTH_MULTIPLE = 128
+# The relative distances of a stream are taken to be at least so many, and else a power of two.
+LEAST_DISTANCE = 256
+# Batches drawn in advance to see which sizes will come, and the share of them that makes a size worth capturing ahead.
+SAMPLED_DRAWS, WORTH_CAPTURING = 512, 0.004
 
-# Tokens of a stream, and the reach of its longest sequence: what a captured step is made for.
+# Sections of the flat parameters. Weight decay applies to the first two; the backward pass writes the gradients of the
+# layers, and adds to those of the heads and of the words.
+HEAD_MATRICES, LAYER_MATRICES, LAYER_VECTORS, HEAD_VECTORS, WORDS = range(5)
+ACCUMULATED = (HEAD_MATRICES, HEAD_VECTORS, WORDS)
+# Tokens of a stream, and the relative distance that none of its sequences exceeds: a step is captured for each.
 Size = tuple[int, int]
 
 
-class FastPath:
-    """Optimizer steps by CUDA graphs; see `accl.training.backends.reference.EagerPath` for what a path does."""
+@dataclass(frozen=True)
+class _CapturedStep:
+    graph: torch.cuda.CUDAGraph
+    names: list[str]
+    values: Tensor
 
-    name = "fast"
 
-    def __init__(self, bench: Workbench) -> None:
-        self.bench = bench
-        model, config, device = bench.model, bench.config, bench.placement.device
-        self._packer = Packer(bench.assembler)
+class PackedBackend:
+    """Replays captured steps over packed sequences; see `accl.training.backends.backend.StepBackend`."""
+
+    name = "packed"
+
+    def __init__(self, context: TrainingContext) -> None:
+        self.context = context
+        model, config, device = context.model, context.config, context.placement.device
+        self._packer = Packer(context.assembler)
         self._tokens = torch.from_numpy(self._packer.tokens).to(device)
-        size = config.train.batch_size + bench.sampler.auxiliary_questions
-        self._inputs = self._room(size)
+        self._inputs = self._make_inputs(context.questions_per_step)
 
         encoder: Any = model.encoder
-        inner, small = list(layer_matrices(encoder)), list(layer_vectors(encoder))
-        words: list[nn.Parameter] = [encoder.embeddings.word_embeddings.weight]
-        known = {id(parameter) for parameter in (*inner, *small, *words)}
-        # A loss without the contrastive term never reaches its head, which then stays as it is.
-        idle = set() if config.loss.contrastive_weight > 0 else {id(p) for p in model.contrastive_head.parameters()}
-        others = [(p, decay) for p, decay in decays(model) if id(p) not in known | idle]
-        # In the order of `accl.kernels.triton.overlapped_adamw`.
-        sections = [[p for p, decay in others if decay], inner, small, [p for p, decay in others if not decay], words]
-        self._flat = flat = FlatParameters(sections)
-        # Whole pieces of what `OverlappedAdamW` updates at a time, though nobody reads what lies behind the vectors.
-        first, end = flat.bounds[MATRICES], flat.bounds[WORDS]
-        computed = bench.placement.autocast or torch.float32
-        narrow = flat.values[first:end] if computed == torch.float32 else flat.values[first:end].to(computed)
+        self._embedding: nn.Parameter = encoder.embeddings.word_embeddings.weight
+        self._used = torch.from_numpy(context.assembler.used_tokens()).to(device)
+        words = nn.Parameter(self._embedding.detach()[self._used])
+        matrices, vectors = list(layer_matrices(encoder)), list(layer_vectors(encoder))
+        elsewhere = {id(parameter) for parameter in (*matrices, *vectors, self._embedding)}
+        if config.loss.contrastive_weight == 0:  # its head gets no gradient, and AdamW would decay it
+            elsewhere |= {id(parameter) for parameter in model.contrastive_head.parameters()}
+        heads = [(p, decays) for p, decays in decayed(model) if id(p) not in elsewhere]
+        head_matrices, head_vectors = [p for p, decays in heads if decays], [p for p, decays in heads if not decays]
+        self._flat = flat = FlatParameters([head_matrices, matrices, vectors, head_vectors, [words]])
+        learnt = {id(parameter) for parameter in flat.parameters}
+        self._parameters = {
+            name: words if p is self._embedding else p
+            for name, p in model.named_parameters()
+            if id(p) in learnt or p is self._embedding
+        }
         self._adamw = FlatAdamW(
             flat,
-            decayed=VECTORS,
+            decayed=LAYER_VECTORS,
             weight_decay=config.optim.weight_decay,
             max_norm=config.optim.max_grad_norm,
-            low_precision_copy=None if computed == torch.float32 else narrow,
-            copied_section=MATRICES,
             rates=self._inputs.rates,
         )
-        self.optimizer: torch.optim.Optimizer = self._adamw
-        self._encoder = PackedDeberta(model.encoder, flat, self._adamw, narrow, first)
-        self._graphs: dict[Size, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        # The layers' weights in the type of the computation, made anew at each pass.
+        first, end = flat.bounds[LAYER_MATRICES], flat.bounds[HEAD_VECTORS]
+        self._layer_values = flat.values[first:end]
+        self._layer_weights = self._layer_values.to(context.placement.autocast or torch.float32)
+        row_V = torch.full((len(self._embedding),), -1, dtype=torch.long, device=device)
+        row_V[self._used] = torch.arange(len(self._used), device=device)
+        self._words = WordEmbedding(row_V, flat.view(flat.values, words), flat.view(flat.gradients, words))
+        self._encoder = PackedDeberta(encoder, self._words, flat, self._layer_weights, first)
+        self._steps_done = 0
+        self._captured: dict[Size, _CapturedStep] = {}
         self._pool = torch.cuda.graph_pool_handle()
-        # What nothing waits for gives way to the rest.
-        self._main = torch.cuda.Stream(device, priority=-1)
-        self._side = torch.cuda.Stream(device)
-        # Once for all graphs: torch has few streams, and cuBLAS keeps memory for each that it has seen.
-        self._aside = Aside(device)
-        self._overlapped = OverlappedAdamW(self._adamw, flat, encoder.config.num_hidden_layers, self._side)
+        # Side streams yield to the stream that a step waits for.
+        self._stream = torch.cuda.Stream(device, priority=-1)
+        self._tracker_stream = SideStream(device)
 
-    def warm_up(self, progress: Callable[[int, int], None]) -> None:
-        """Compile, and capture the sizes that will come; before weights or moments of a checkpoint are loaded.
-
-        Args:
-            progress: told how many sizes are done, and of how many.
-        """
+    def prepare(self, progress: Callable[[int, int], None]) -> None:
+        """Compile the kernels, and capture the sizes that will come."""
         sizes = self._likely_sizes()
         for done, size in enumerate(sizes):
             progress(done, len(sizes))
-            self._graph(size)
+            self._step_for(size)
         progress(len(sizes), len(sizes))
         torch.cuda.synchronize()
 
-    def settle(self) -> None:
-        """Do the update that the last step left to the next one; before weights or moments are looked at."""
-        self._adamw.finish_pending_update()
-
-    def refresh(self) -> None:
-        """Take note of weights that were put into the model."""
-        self._adamw.sync_weights()
-
-    def step(self, step: int, draw: Draw, rate: float) -> Tensor:
-        """One optimizer step; as in `EagerPath.step`, but its update is done by the next one, or by `settle`."""
+    def step(self, step: int) -> dict[str, Tensor]:
+        context, config = self.context, self.context.config
+        draw = context.sampler.draw(step, context.curriculum.weights)
         packed = self._packer.pack(draw.questions, draw.option_order)
-        graph, figures = self._graph(self._size(packed))
+        captured = self._step_for(self._size(packed))
         # After a capture, whose rehearsal draws random numbers.
-        seed = seed_step(self.bench.config.train.seed, step, self.bench.placement.device)
-        self._inputs.send(packed, seed, self._adamw.pending_update)
-        open_bank(self.bench, step)
-        graph.replay()
-        self._adamw.schedule_update(step, rate)
-        return figures.clone()
+        seed = seed_step(config.train.seed, step, context.placement.device)
+        lr = learning_rate(config.optim, step, context.total_steps)
+        self._inputs.send(packed, seed, self._adamw.params.rates_of(step, lr))
+        context.enable_bank(step)
+        captured.graph.replay()
+        self._steps_done = step
+        return dict(zip(captured.names, captured.values.clone().unbind(), strict=True))
 
+    @torch.no_grad()
     def forward(self, questions: NDArray[np.int64]) -> ModelOutput:
-        """As in `EagerPath.forward`."""
-        self.settle()
         packed = self._packer.pack(questions)
-        inputs = self._room(len(questions))
-        inputs.send(packed, 0, NO_UPDATE)
+        inputs = self._make_inputs(len(questions))
+        inputs.send(packed, 0, (0.0, 0.0, 0.0))
         size = self._size(packed)
-        hidden_TD = self._encoder.infer(*self._stream(inputs, size), size[1])
-        pooled_ND = mean_pool(hidden_TD, inputs.begin, self._packer.segments, inputs.place)
-        with self.bench.placement.autocasting():
-            return self.bench.model.heads(pooled_ND, inputs.labels.task_B)
+        self._layer_weights.copy_(self._layer_values)
+        hidden_TD = self._encoder.infer(*self._sequences(inputs, size), size[1])
+        pooled_ND = mean_pool(hidden_TD, inputs.cu_seqlens, self._packer.segments, inputs.inverse_perm)
+        with self.context.placement.autocasting():
+            return self.context.model.heads(pooled_ND, inputs.labels.task_B)
 
-    def _room(self, questions: int) -> Inputs:
+    def optimizer_state(self) -> dict[str, Tensor]:
+        with torch.no_grad():
+            self._embedding[self._used] = self._words.values
+        state: dict[str, Tensor] = {}
+        for name, parameter in self._parameters.items():
+            state[f"step.{name}"] = torch.tensor(float(self._steps_done))
+            state[f"exp_avg.{name}"] = self._flat.view(self._adamw.exp_avg, parameter)
+            state[f"exp_avg_sq.{name}"] = self._flat.view(self._adamw.exp_avg_sq, parameter)
+            if parameter.shape != self.context.model.get_parameter(name).shape:
+                state[f"rows.{name}"] = self._used
+        return state
+
+    def load_optimizer_state(self, state: Mapping[str, Tensor]) -> None:
+        for name, parameter in self._parameters.items():
+            for key, flat in (("exp_avg", self._adamw.exp_avg), ("exp_avg_sq", self._adamw.exp_avg_sq)):
+                value = state[f"{key}.{name}"]
+                own = self._flat.view(flat, parameter)
+                own.copy_(value if value.shape == own.shape else value[self._used.to(value.device)])
+            self._steps_done = int(state[f"step.{name}"])
+
+    def sync_weights(self) -> None:
+        self._words.values.copy_(self._embedding.detach()[self._used])
+
+    # Inputs ----------------------------------------------------------------------------------------
+
+    def _make_inputs(self, questions: int) -> StepInputs:
         sequences = questions * self._packer.sequences_per_question
-        return Inputs(questions, sequences, self._packer.segments, self.bench.placement.device)
+        return StepInputs(questions, sequences, self._packer.segments, self.context.placement.device)
 
     def _likely_sizes(self) -> list[Size]:
-        """Sizes, largest first, that a share of batches worth it has; by drawing as the sampler does at first."""
-        found: Counter[Size] = Counter()
-        sampler = self.bench.sampler.twin()
-        for step in range(1, DRAWS + 1):
-            draw = sampler.draw(step, self.bench.curriculum.weights)
-            found[self._size(self._packer.pack(draw.questions, draw.option_order))] += 1
-        return sorted((size for size, times in found.items() if times >= WORTH * DRAWS), reverse=True)
+        """Return the sizes that enough batches have, largest first; drawn as the sampler does at first."""
+        counts: Counter[Size] = Counter()
+        sampler, weights = self.context.sampler.twin(), self.context.curriculum.weights
+        for step in range(1, SAMPLED_DRAWS + 1):
+            draw = sampler.draw(step, weights)
+            counts[self._size(self._packer.pack(draw.questions, draw.option_order))] += 1
+        return sorted((size for size, n in counts.items() if n >= WORTH_CAPTURING * SAMPLED_DRAWS), reverse=True)
 
     def _size(self, packed: Packed) -> Size:
         longest = int(np.diff(packed.begin[:: self._packer.segments]).max())
-        return stream_length(packed.total), max(REACH, 1 << (longest - 1).bit_length())
+        return stream_length(packed.total), max(LEAST_DISTANCE, 1 << (longest - 1).bit_length())
 
-    def _stream(self, inputs: Inputs, size: Size) -> tuple[Tensor, PackedSequences]:
-        """Token ids, and the sequences that they belong to."""
+    def _sequences(self, inputs: StepInputs, size: Size) -> tuple[Tensor, PackedSequences]:
+        """Return the stream's token ids, T, and the sequences that they belong to."""
         ids, start, end = (torch.empty(size[0], dtype=torch.int32, device=inputs.device) for _ in range(3))
-        pad = self.bench.assembler.cls_id
-        pack_tokens(inputs.source, inputs.begin, self._tokens, self._packer.segments, pad, (ids, start, end))
+        pad = self.context.assembler.cls_id
+        pack_tokens(inputs.source, inputs.cu_seqlens, self._tokens, self._packer.segments, pad, (ids, start, end))
         return ids, PackedSequences(start, end, inputs.seed)
 
-    def _work(self, size: Size) -> Tensor:
-        """All of a step on the device: the update that is owed, gradients, and their norm; returns the figures."""
-        inputs, segments = self._inputs, self._packer.segments
-        hidden_TD, cache = self._encoder.forward(*self._stream(inputs, size), size[1], self._overlapped)
-        pooled_ND = mean_pool(hidden_TD, inputs.begin, segments, inputs.place)
-        judged = judge(self.bench, pooled_ND, inputs.labels, self._aside)
-        norms = judged.backward(self._aside)
-        main = torch.cuda.current_stream()
-        # Beside the encoder's backward pass: many small kernels that nothing in this step waits for.
-        self._side.wait_stream(main)
-        with torch.cuda.stream(self._side):
-            watch(self.bench, judged)
-            figures = judged.figures(norms)
+    # The step on the device ------------------------------------------------------------------------
+
+    def _learn(self, size: Size) -> dict[str, Tensor]:
+        """Do what `accl.training.step.learn` does, with the encoder's forward and backward pass in Triton."""
+        context, inputs, flat = self.context, self._inputs, self._flat
+        for section in ACCUMULATED:
+            flat.section(flat.gradients, section).zero_()
+        self._layer_weights.copy_(self._layer_values)
+        hidden_TD, cache = self._encoder.forward(*self._sequences(inputs, size), size[1])
+        segments = self._packer.segments
+        pooled_ND = mean_pool(hidden_TD, inputs.cu_seqlens, segments, inputs.inverse_perm).requires_grad_()
+        losses = compute_losses(context, pooled_ND, inputs.labels)
+        losses.total.backward()
+        assert pooled_ND.grad is not None
+        # Many small kernels that nothing in this step waits for, beside the encoder's backward pass.
+        with self._tracker_stream.on_stream():
+            update_trackers(context, losses.output, inputs.labels)
+            metrics = step_metrics(losses, inputs.labels, self._adamw.params.norm)
         dhidden_TD = torch.zeros_like(hidden_TD)
-        assert judged.shared_ND.grad is not None
-        mean_pool_backward(judged.shared_ND.grad, inputs.begin, segments, inputs.place, size[1], dhidden_TD)
-        gradients = self._encoder.backward(dhidden_TD, cache)
-        words = square_sums(self._flat.section(self._flat.gradients, WORDS))
-        gradients.join()
-        norm = self._adamw.compute_norm({MATRICES: gradients.squares, WORDS: [words]})
-        main.wait_stream(self._side)
-        return torch.cat([figures, norm.reshape(1)])
+        mean_pool_backward(pooled_ND.grad, inputs.cu_seqlens, segments, inputs.inverse_perm, size[1], dhidden_TD)
+        self._encoder.backward(dhidden_TD, cache)
+        metrics["grad_norm"] = self._adamw.step()
+        self._tracker_stream.join()
+        return metrics
 
-    def _graph(self, size: Size) -> tuple[torch.cuda.CUDAGraph, Tensor]:
-        if size not in self._graphs:
-            self._graphs[size] = self._capture(size)
-        return self._graphs[size]
+    def _step_for(self, size: Size) -> _CapturedStep:
+        if size not in self._captured:
+            self._captured[size] = self._capture(size)
+        return self._captured[size]
 
-    def _capture(self, size: Size) -> tuple[torch.cuda.CUDAGraph, Tensor]:
-        self.settle()
+    def _capture(self, size: Size) -> _CapturedStep:
         self._encoder.prepare(size[1])
-        if _variant(size) not in {_variant(known) for known in self._graphs}:
-            self._compile(size)
+        if _kernel_variant(size) not in {_kernel_variant(other) for other in self._captured}:
+            self._rehearse(size)
         graph = torch.cuda.CUDAGraph()
         # Graphs run one after the other, so they can share their memory. Other threads may go on meanwhile.
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._main, capture_error_mode="thread_local"):
-            figures = self._work(size)
-        return graph, figures
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+            metrics = self._learn(size)
+            values = torch.stack(list(metrics.values()))
+        return _CapturedStep(graph, list(metrics), values)
 
-    def _compile(self, size: Size) -> None:
-        """Kernels are compiled and loaded at their first launch, which must not be a captured one."""
-        with undone(self.bench):
-            self._main.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self._main):
-                # No sequences, padding alone: those of the last step may not fit. And nothing is owed.
+    def _rehearse(self, size: Size) -> None:
+        """Take a step without effect: kernels are compiled at their first launch, which must not be captured.
+
+        Its inputs have no sequences, padding alone: those of the last step may not fit. The rate is 0, so weights stay;
+        moments are put back.
+        """
+        moments = [(tensor, tensor.clone()) for tensor in (self._adamw.exp_avg, self._adamw.exp_avg_sq)]
+        with preserve_state(self.context):
+            self._stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self._stream):
                 self._inputs.clear()
-                self._work(size)
-                self._flat.gradients.zero_()
-            torch.cuda.current_stream().wait_stream(self._main)
+                self._learn(size)
+                for tensor, before in moments:
+                    tensor.copy_(before)
+            torch.cuda.current_stream().wait_stream(self._stream)
             torch.cuda.synchronize()
 
 
-def _variant(size: Size) -> tuple[int, int]:
-    """What kernels are compiled for."""
-    tokens, reach = size
-    return reach, partition_tokens(tokens)
+def _kernel_variant(size: Size) -> tuple[int, int]:
+    """Return what kernels are compiled for."""
+    tokens, max_distance = size
+    return max_distance, partition_tokens(tokens)
 
 
 def stream_length(tokens: int) -> int:
-    """The length that a stream of so many tokens is rounded up to: at most an eighth more, or 128."""
-    step = max(STEP_TOKENS, (1 << max(tokens, 1).bit_length() - 1) // 8)
+    """Return the length that a stream of so many tokens is rounded up to: at most an eighth more, or 128."""
+    step = max(LENGTH_MULTIPLE, (1 << max(tokens, 1).bit_length() - 1) // 8)
     return -(-max(tokens, 1) // step) * step

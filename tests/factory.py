@@ -238,7 +238,8 @@ def _record_test(
     recorder.task_evaluations(per_task)
     macro = float(np.mean([good / count for *_, count, good in per_task]))
     loss, ece, brier = measured
-    recorder.evaluation(step, "test", n, loss, float(right.mean()), macro, ece, brier)
+    values = {"loss": loss, "accuracy": float(right.mean()), "macro_accuracy": macro, "ece": ece, "brier": brier}
+    recorder.evaluation(step, "test", {"n": n, **values})
     alike = _similarity(k) if similarity is None else similarity
     recorder.confusion(step, "similarity/test", alike.ravel().tolist(), [9] * (k * k))
 
@@ -254,7 +255,8 @@ def _record_curves(recorder: Recorder, k: int, steps: int, upto: int) -> None:
             recorder.curriculum(step, "confusion", weights.tolist(), (weights * step * 16).astype(int).tolist())
             recorder.confusion(step, "similarity", _similarity(k).ravel().tolist(), [step] * (k * k))
             accuracy = 0.25 + 0.5 * step / steps
-            recorder.evaluation(step, "validation", 20 * k, loss, accuracy, accuracy, 0.05, 0.4)
+            values = {"loss": loss, "accuracy": accuracy, "macro_accuracy": accuracy, "ece": 0.05, "brier": 0.4}
+            recorder.evaluation(step, "validation", {"n": 20 * k, **values})
             recorder.task_evaluations((step, "validation", t, 20, round(20 * accuracy)) for t in range(k))
             recorder.metrics(
                 step, step / steps * 3, step * 0.05, {"validation/loss": loss, "validation/accuracy": accuracy}

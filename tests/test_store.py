@@ -16,7 +16,7 @@ import pytest
 from accl.config import available, dump, load, resolve
 from accl.errors import ConfigError, RunError
 from accl.store import writer
-from accl.store.reader import Follower, StoreBusyError, query
+from accl.store.reader import Evaluation, Follower, StoreBusyError, query
 from accl.store.rundir import RunDir, create_run, find_run, list_runs, write_atomically
 from accl.store.schema import COLUMNS
 from accl.store.writer import Recorder
@@ -64,7 +64,7 @@ def test_followers_get_what_was_recorded_and_only_what_is_new(run: RunDir) -> No
     recorder.metrics(1, 0.1, 2.0, {"train/loss": 3.0, "train/accuracy": 0.5})
     recorder.curriculum(1, "uniform", [0.5, 0.5], [3, 4])
     recorder.confusion(1, "similarity", [0.0, 0.25, 0.25, float("nan")], [1, 2, 3, 0])
-    recorder.evaluation(1, "validation", 10, 1.0, 0.3, 0.25, 0.1, 0.7)
+    recorder.evaluation(1, "validation", {"n": 10, "loss": 1.0, "accuracy": 0.3, "brier": 0.7})
     recorder.task_evaluations([(1, "validation", 0, 6, 2), (1, "validation", 1, 4, 1)])
     recorder.system(1.0, (None, None, None, 99.0, 1e9))
     recorder.event(0.5, "info", "kind", "words")
@@ -76,8 +76,8 @@ def test_followers_get_what_was_recorded_and_only_what_is_new(run: RunDir) -> No
     assert follower.curriculum[0].drawn.tolist() == [3, 4]
     assert follower.confusion["similarity"].matrix[0, 1] == 0.25
     assert np.isnan(follower.confusion["similarity"].matrix[1, 1])
-    assert follower.evaluations[0].accuracy == 0.3
-    assert follower.evaluations[0].brier == 0.7
+    assert follower.evaluations == [Evaluation(1, "validation", 10, {"loss": 1.0, "accuracy": 0.3, "brier": 0.7})]
+    assert np.isnan(follower.evaluations[0].value("ece"))
     assert follower.task_accuracy["validation"][2].tolist() == [2, 1]
     assert follower.system["cpu"] == ([1.0], [99.0])
     assert follower.system["power"] == ([], [])

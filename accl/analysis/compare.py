@@ -196,7 +196,7 @@ def _arm(result: Results, first: Results, label: str, hard: NDArray[np.bool_] | 
     changed = difference(first.setup.config, config)
     changed.pop("recipe", None)
     before = None if result is first else first.right
-    measured = result.evaluation
+    measured = result.evaluation.values if result.evaluation else {}
     return Arm(
         label=label,
         recipe=config.recipe,
@@ -211,9 +211,9 @@ def _arm(result: Results, first: Results, label: str, hard: NDArray[np.bool_] | 
         accuracy=correct / n,
         standard_error=standard_error(correct / n, n),
         macro_accuracy=float(np.mean([score.accuracy for score in tasks])),
-        loss=measured.loss if measured else None,
-        ece=measured.ece if measured else None,
-        brier=measured.brier if measured else None,
+        loss=measured.get("loss"),
+        ece=measured.get("ece"),
+        brier=measured.get("brier"),
         predicted_shares=_shares(result.predicted, result.choices),
         gold_shares=_shares(result.gold, result.choices),
         hard=None if hard is None else hard_score(hard, right, before),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from accl import config as configuration
 from accl.config import Config
 from accl.errors import CompareError
-from accl.store.reader import Evaluation, Task, query
+from accl.store.reader import Evaluation, Task, evaluation_from_row, query
 from accl.store.rundir import RunDir
 from accl.store.schema import SCHEMA_VERSION
 from accl.store.state import RunState, State, observe
@@ -155,7 +155,7 @@ def read_results(run: RunDir) -> Results:
         gold=np.asarray(gold, np.int64),
         predicted=np.asarray(predicted, np.int64),
         choices=int(choices),
-        evaluation=Evaluation(*measured[0]) if measured else None,
+        evaluation=evaluation_from_row(measured[0]) if measured else None,
         similarity=np.asarray(matrices[0][0], float).reshape(len(tasks), len(tasks)) if matrices else None,
         meta=meta,
     )

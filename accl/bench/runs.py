@@ -133,7 +133,9 @@ def finished_run(root: Path, recipe: str, number: int, *, steps: int, questions:
 def _record_evaluation(recorder: Recorder, step: int, split: str, right: NDArray[np.bool_]) -> None:
     task = np.arange(len(right)) % K
     n_K, correct_K = np.bincount(task, minlength=K), np.bincount(task[right], minlength=K)
-    recorder.evaluation(step, split, len(right), 0.7, float(right.mean()), float(right.mean()), 0.05, 0.4)
+    accuracy = float(right.mean())
+    values = {"loss": 0.7, "accuracy": accuracy, "macro_accuracy": accuracy, "ece": 0.05, "brier": 0.4}
+    recorder.evaluation(step, split, {"n": len(right), **values})
     recorder.task_evaluations((step, split, t, int(n_K[t]), int(correct_K[t])) for t in range(K) if n_K[t])
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from accl.errors import RunError
 from accl.store.rundir import RunDir
-from accl.store.schema import SCHEMA_VERSION
+from accl.store.schema import COLUMNS, SCHEMA_VERSION
 
 # The trainer holds the file for about 5 ms once a second.
 TRIES = 8
@@ -116,16 +116,27 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation of a split."""
+    """One evaluation of a split.
+
+    Attributes:
+        n: number of questions.
+        values: every metric by name; one that was not measured is missing.
+    """
 
     step: int
     split: str
     n: int
-    loss: float
-    accuracy: float
-    macro_accuracy: float
-    ece: float
-    brier: float
+    values: dict[str, float]
+
+    def value(self, name: str) -> float:
+        """Return a metric, or NaN where it was not measured."""
+        return self.values.get(name, float("nan"))
+
+
+def evaluation_from_row(row: tuple[Any, ...]) -> Evaluation:
+    step, split, n, *values = row
+    named = zip(COLUMNS["evals"][4:], values, strict=True)
+    return Evaluation(step, split, n, {name: value for name, value in named if value is not None})
 
 
 @dataclass(frozen=True)
@@ -260,7 +271,7 @@ class Follower:
                 np.asarray(matrix, float).reshape(k, k),
                 np.asarray(counts, np.int64).reshape(k, k),
             )
-        self.evaluations += [Evaluation(*row[1:]) for row in new["evals"]]
+        self.evaluations += [evaluation_from_row(row[1:]) for row in new["evals"]]
         for _, seconds, *values in new["system"]:
             for name, value in zip(SYSTEM_NAMES, values, strict=True):
                 if value is not None:

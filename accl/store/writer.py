@@ -12,7 +12,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,18 +77,13 @@ class Recorder:
         """``matrix`` and ``counts`` are K x K, row by row."""
         self._put("confusion", [(step, kind, list(matrix), list(counts))])
 
-    def evaluation(
-        self,
-        step: int,
-        split: str,
-        n: int,
-        loss: float,
-        accuracy: float,
-        macro_accuracy: float,
-        ece: float,
-        brier: float,
-    ) -> None:
-        self._put("evals", [(step, split, n, loss, accuracy, macro_accuracy, ece, brier)])
+    def evaluation(self, step: int, split: str, values: Mapping[str, float]) -> None:
+        """Record one evaluation of a split.
+
+        Args:
+            values: number of questions ``n``, and every metric by name.
+        """
+        self._put("evals", [(step, split, *(values.get(name) for name in COLUMNS["evals"][3:]))])
 
     def task_evaluations(self, rows: Iterable[tuple[int, str, int, int, int]]) -> None:
         """Rows of (step, split, task, n, correct)."""

@@ -221,12 +221,14 @@ class Trainer:
         self.recorder.evaluation(
             step,
             split,
-            len(result.gold),
-            result.loss,
-            result.accuracy,
-            result.macro_accuracy,
-            result.ece,
-            result.brier,
+            {
+                "n": len(result.gold),
+                "loss": result.loss,
+                "accuracy": result.accuracy,
+                "macro_accuracy": result.macro_accuracy,
+                "ece": result.ece,
+                "brier": result.brier,
+            },
         )
         self.recorder.task_evaluations((step, split, task, n, correct) for task, n, correct in result.per_task())
         self.recorder.metrics(

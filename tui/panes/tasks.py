@@ -118,11 +118,11 @@ class TasksPane(Pane):
         if newest is None:
             self.query_one(Text).show(head)
             return
-        facts: list[Piece] = [(f"{percent(newest.accuracy)} of {newest.n:,} questions", theme.BOLD)]
+        facts: list[Piece] = [(f"{percent(newest.value('accuracy'))} of {newest.n:,} questions", theme.BOLD)]
         floors = view.floors(split)
         if floors:
             best = max(floors, key=lambda name: floors[name])
-            above = newest.accuracy > floors[best]
+            above = newest.value("accuracy") > floors[best]
             facts.append(
                 (
                     f" · {'above' if above else 'NOT ABOVE'} the floor {percent(floors[best])} ({best})",
@@ -131,8 +131,8 @@ class TasksPane(Pane):
             )
         facts.append(
             (
-                f" · mean over tasks {percent(newest.macro_accuracy)} · loss {short(newest.loss)} · "
-                f"calibration error {percent(newest.ece)}",
+                f" · mean over tasks {percent(newest.value('macro_accuracy'))} · loss {short(newest.value('loss'))} · "
+                f"calibration error {percent(newest.value('ece'))}",
                 theme.DIM,
             )
         )

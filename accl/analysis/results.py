@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from accl import config as configuration
 from accl.config import Config
 from accl.errors import CompareError
-from accl.store.reader import Evaluation, Task, evaluation_from_row, query
+from accl.store.reader import OTHER_VERSION, Evaluation, Task, attached, group_evaluations, read_evals, read_meta
 from accl.store.rundir import RunDir
-from accl.store.schema import SCHEMA_VERSION
+from accl.store.schema import schema_problem
 from accl.store.state import RunState, State, observe
 
 SPLIT = "test"
@@ -119,28 +119,18 @@ def read_results(run: RunDir) -> Results:
         raise CompareError(f"Run {run.id} has no run.duckdb, so no answers to compare.", again)
     if not setup.fingerprint:
         raise CompareError(f"Run {run.id} has no data fingerprint in its provenance.json.", again)
-    (meta_rows,) = query(run.database, ("SELECT key, value FROM run.meta", ()))
-    meta = {str(key): str(value) for key, value in meta_rows}
-    if meta.get("schema_version") != str(SCHEMA_VERSION):
-        raise CompareError(
-            f"Run {run.id} has schema {meta.get('schema_version', '?')}, this accl reads {SCHEMA_VERSION}.",
-            "Compare it with the accl that wrote it.",
+    with attached(run.database) as execute:
+        meta = read_meta(execute)
+        version = meta.get("schema_version")
+        if problem := schema_problem(version):
+            raise CompareError(f"Run {run.id} {problem}.", OTHER_VERSION)
+        tasks = execute("SELECT task, name, subcategory, category FROM run.tasks ORDER BY task")
+        answers = execute(
+            "SELECT question_id, task, gold, predicted FROM run.predictions WHERE split = ? ORDER BY question_id", SPLIT
         )
-    tasks, answers, measured, matrices, ((choices,),) = query(
-        run.database,
-        ("SELECT task, name, subcategory, category FROM run.tasks ORDER BY task", ()),
-        (
-            "SELECT question_id, task, gold, predicted FROM run.predictions WHERE split = ? ORDER BY question_id",
-            (SPLIT,),
-        ),
-        (
-            "SELECT step, split, n, loss, accuracy, macro_accuracy, ece, brier FROM run.evals WHERE split = ? "
-            "ORDER BY seq DESC LIMIT 1",
-            (SPLIT,),
-        ),
-        ("SELECT matrix FROM run.confusion WHERE kind = ? ORDER BY seq DESC LIMIT 1", (SIMILARITY,)),
-        ("SELECT max(len(probabilities)) FROM run.predictions WHERE split = ?", (SPLIT,)),
-    )
+        evaluations = [e for e in group_evaluations(read_evals(execute, str(version))) if e.split == SPLIT]
+        matrices = execute("SELECT matrix FROM run.confusion WHERE kind = ? ORDER BY seq DESC LIMIT 1", SIMILARITY)
+        ((choices,),) = execute("SELECT max(len(probabilities)) FROM run.predictions WHERE split = ?", SPLIT)
     if not answers:
         raise CompareError(f"Run {run.id} has no answers to the test split.", again)
     ids, task, gold, predicted = zip(*answers, strict=True)
@@ -155,7 +145,7 @@ def read_results(run: RunDir) -> Results:
         gold=np.asarray(gold, np.int64),
         predicted=np.asarray(predicted, np.int64),
         choices=int(choices),
-        evaluation=evaluation_from_row(measured[0]) if measured else None,
+        evaluation=evaluations[-1] if evaluations else None,
         similarity=np.asarray(matrices[0][0], float).reshape(len(tasks), len(tasks)) if matrices else None,
         meta=meta,
     )

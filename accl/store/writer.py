@@ -19,7 +19,16 @@ from typing import Any
 import duckdb
 
 from accl.errors import RunError
-from accl.store.schema import COLUMNS, FOLLOWED, SCHEMA_VERSION, STEPPED, create_statements
+from accl.store.schema import (
+    COLUMNS,
+    EVALS_1_COLUMNS,
+    FOLLOWED,
+    SCHEMA_VERSION,
+    STEPPED,
+    create_statements,
+    long_evals,
+    schema_problem,
+)
 
 INTERVAL_S = 1.0
 # A reader holds the file for a few milliseconds, so a handful of short tries nearly always suffices.
@@ -77,13 +86,13 @@ class Recorder:
         """``matrix`` and ``counts`` are K x K, row by row."""
         self._put("confusion", [(step, kind, list(matrix), list(counts))])
 
-    def evaluation(self, step: int, split: str, values: Mapping[str, float]) -> None:
+    def evaluation(self, step: int, split: str, values: Mapping[str, float | None]) -> None:
         """Record one evaluation of a split.
 
         Args:
-            values: number of questions ``n``, and every metric by name.
+            values: number of questions ``n``, and every metric by name; None where it could not be measured.
         """
-        self._put("evals", [(step, split, *(values.get(name) for name in COLUMNS["evals"][3:]))])
+        self._put("evals", [(step, split, name, float(value)) for name, value in values.items() if value is not None])
 
     def task_evaluations(self, rows: Iterable[tuple[int, str, int, int, int]]) -> None:
         """Rows of (step, split, task, n, correct)."""
@@ -184,9 +193,12 @@ class Recorder:
         for table, rows in self._read_spool().items():
             batch = {**batch, table: [*rows, *batch.get(table, [])]}
         for table, rows in batch.items():
-            appender = self._connection.appender(f"{db}.{table}")
-            appender.append_rows(rows)
-            appender.flush()
+            self._append_rows(db, table, rows)
+
+    def _append_rows(self, db: str, table: str, rows: list[Row]) -> None:
+        appender = self._connection.appender(f"{db}.{table}")
+        appender.append_rows(rows)
+        appender.flush()
 
     def _write_spool(self, batch: dict[str, list[Row]], error: Exception) -> None:
         # The disk may be full as well; then the rows are lost and the console says so, but training goes on.
@@ -204,7 +216,8 @@ class Recorder:
             for line in file:
                 with contextlib.suppress(json.JSONDecodeError):  # a line cut short by a kill
                     table, row = json.loads(line)
-                    rows.setdefault(table, []).append(row)
+                    wide = table == "evals" and len(row) == len(EVALS_1_COLUMNS)
+                    rows.setdefault(table, []).extend(long_evals(row) if wide else [row])
         return rows
 
     def _run(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -235,14 +248,19 @@ class Recorder:
             self._run("DETACH run")
 
     def _open(self, db: str) -> dict[str, int]:
-        """Make what is missing; return the next ``seq`` of every followed table."""
+        """Make missing tables, bring those of schema 1 up to date, and return the next ``seq`` of followed tables."""
         for statement in create_statements(db):
             self._run(statement)
-        if not self._run(f"SELECT 1 FROM {db}.meta WHERE key = 'schema_version'"):
+        found = self._run(f"SELECT value FROM {db}.meta WHERE key = 'schema_version'")
+        if found and (problem := schema_problem(found[0][0])):
+            raise RunError(f"{self._database} {problem}.", "Go on with the accl that wrote it.")
+        if not found:
             self._run(
                 f"INSERT INTO {db}.meta VALUES ('schema_version', ?), ('generation', '0')",
                 [str(SCHEMA_VERSION)],
             )
+        elif found[0][0] == "1":
+            self._migrate_evals(db)
         next_seq = {
             table: int(self._run(f"SELECT coalesce(max(seq), -1) + 1 FROM {db}.{table}")[0][0]) for table in FOLLOWED
         }
@@ -250,6 +268,14 @@ class Recorder:
             if table in next_seq and rows:
                 next_seq[table] = max(next_seq[table], max(int(row[0]) for row in rows) + 1)
         return next_seq
+
+    def _migrate_evals(self, db: str) -> None:
+        old = self._run(f"SELECT {', '.join(EVALS_1_COLUMNS)} FROM {db}.evals ORDER BY seq")
+        self._run(f"DROP TABLE {db}.evals")
+        for statement in create_statements(db):
+            self._run(statement)
+        self._append_rows(db, "evals", [row for wide in old for row in long_evals(wide)])
+        self._run(f"UPDATE {db}.meta SET value = ? WHERE key = 'schema_version'", [str(SCHEMA_VERSION)])
 
 
 def _first_line(error: Exception) -> str:

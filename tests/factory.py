@@ -51,7 +51,7 @@ def finished_run(
     steps: int = 200,
     started: float = STARTED,
     fingerprint: str = "00112233aabbccdd",
-    floors: Mapping[str, float] | None = None,
+    trivial_baselines: Mapping[str, float] | None = None,
     measured: tuple[float, float, float] = (0.9, 0.05, 0.4),
     similarity: NDArray[np.float64] | None = None,
     overrides: Sequence[str] = (),
@@ -66,7 +66,7 @@ def finished_run(
     Args:
         correct: which test questions were answered right (its length wins over ``questions``), or the chance of it.
         started: seconds since the epoch; later ones make newer runs.
-        floors: by name; a quarter each when None.
+        trivial_baselines: accuracy by name; a quarter each when None.
         measured: loss, ECE and Brier score of the test evaluation.
         similarity: K x K, of the test questions; noise when None.
         overrides: ``key=value``, as for ``--set``.
@@ -76,7 +76,7 @@ def finished_run(
     """
     run = _prepared(root, recipe, profile, seed, started, fingerprint, overrides)
     right = _right(correct, questions, seed)
-    recorder = _recorder(run, tasks, floors)
+    recorder = _recorder(run, tasks, trivial_baselines)
     if curves:
         _record_curves(recorder, len(tasks), steps, upto=steps)
     if predictions:
@@ -195,10 +195,10 @@ def _prepared(
     return run
 
 
-def _recorder(run: RunDir, tasks: Sequence[TaskRow], floors: Mapping[str, float] | None) -> Recorder:
+def _recorder(run: RunDir, tasks: Sequence[TaskRow], trivial_baselines: Mapping[str, float] | None) -> Recorder:
     recorder = Recorder(run.database)
     recorder.tasks((index, *row) for index, row in enumerate(tasks))
-    measured = {"majority_letter": 0.25, "longest_option": 0.25} if floors is None else floors
+    measured = {"majority_letter": 0.25, "longest_option": 0.25} if trivial_baselines is None else trivial_baselines
     recorder.meta(
         {
             f"floor/{split}/{name}": f"{value:.6f}"

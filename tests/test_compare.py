@@ -39,7 +39,11 @@ def three(tmp_path: Path) -> list[RunDir]:
         finished_run(tmp_path, "baseline", correct=answers(range(60))),
         finished_run(tmp_path, "contrastive", correct=answers(range(2, 68)), started=STARTED + 100),
         finished_run(
-            tmp_path, "full", correct=answers(range(30)), started=STARTED + 200, floors={"longest_option": 0.3}
+            tmp_path,
+            "full",
+            correct=answers(range(30)),
+            started=STARTED + 200,
+            trivial_baselines={"longest_option": 0.3},
         ),
     ]
 
@@ -149,17 +153,20 @@ def test_arms_of_one_recipe_are_told_apart(tmp_path: Path) -> None:
 
 def test_an_arm_that_does_not_beat_its_floor_says_so(three: list[RunDir]) -> None:
     comparison = compare(three)
-    assert [arm.above_floor for arm in comparison.arms] == [True, True, False]
+    assert [arm.above_trivial for arm in comparison.arms] == [True, True, False]
     (warning,) = [text for text in comparison.warnings if text.startswith("full does not beat its floor")]
     assert "25.0 % against 30.0 % for always giving the longest option" in warning
 
 
 def test_an_accuracy_equal_to_its_rounded_floor_does_not_beat_it(tmp_path: Path) -> None:
     right = [True, False, False] * 10
-    runs = [finished_run(tmp_path, r, correct=right, floors={"majority_letter": 1 / 3}) for r in ("baseline", "full")]
+    runs = [
+        finished_run(tmp_path, r, correct=right, trivial_baselines={"majority_letter": 1 / 3})
+        for r in ("baseline", "full")
+    ]
     comparison = compare(runs)
-    assert comparison.arms[0].floors == {"majority_letter": 0.333333}
-    assert comparison.arms[0].above_floor is False
+    assert comparison.arms[0].trivial_baselines == {"majority_letter": 0.333333}
+    assert comparison.arms[0].above_trivial is False
 
 
 def test_an_accuracy_barely_above_its_floor_says_so(tmp_path: Path) -> None:
@@ -168,9 +175,9 @@ def test_an_accuracy_barely_above_its_floor_says_so(tmp_path: Path) -> None:
 
 
 def test_missing_floors_are_told(tmp_path: Path) -> None:
-    runs = [finished_run(tmp_path, r, floors={}) for r in ("baseline", "full")]
+    runs = [finished_run(tmp_path, r, trivial_baselines={}) for r in ("baseline", "full")]
     comparison = compare(runs)
-    assert comparison.arms[0].above_floor is None
+    assert comparison.arms[0].above_trivial is None
     assert any("recorded no floors" in text for text in comparison.warnings)
 
 

@@ -174,18 +174,18 @@ def test_floors_are_counted_by_seed(tmp_path: Path) -> None:
         finished_run(tmp_path, "baseline", seed=seed, correct=0.8)
         finished_run(tmp_path, "full", seed=seed, correct=rate)
     found = ablation(tmp_path, "baseline", "full")
-    assert [arm.above_floor for arm in found.arms] == [3, 2]
+    assert [arm.above_trivial for arm in found.arms] == [3, 2]
     assert "full beats its floor under 2 of 3 seeds." in found.warnings
     assert any("giving the longest option, 25.0 %" in note for note in found.notes)
 
 
 def test_what_makes_the_numbers_less_than_they_seem_is_told(tmp_path: Path) -> None:
     for seed in (1, 2):
-        finished_run(tmp_path, "baseline", seed=seed, floors={})
+        finished_run(tmp_path, "baseline", seed=seed, trivial_baselines={})
         finished_run(tmp_path, "full", seed=seed, overrides=[f"optim.lr={seed * 1e-4}"])
     finished_run(tmp_path, "baseline", seed=9)
     found = ablation(tmp_path, "baseline", "full")
-    assert found.arms[0].above_floor is None
+    assert found.arms[0].above_trivial is None
     assert [text.split(":")[0] for text in found.warnings] == [
         "Two seeds say little about the spread over seeds",
         "baseline has runs without floors, so nothing says whether they learned anything.",

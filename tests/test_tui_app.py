@@ -265,7 +265,7 @@ async def test_axis_smoothing_and_scale_change_what_is_drawn(tmp_path: Path) -> 
 
 
 async def test_validation_accuracy_is_shown_with_both_floors(tmp_path: Path) -> None:
-    finished_run(tmp_path, floors={"majority_letter": 0.278, "longest_option": 0.262})
+    finished_run(tmp_path, trivial_baselines={"majority_letter": 0.278, "longest_option": 0.262})
     app = AcclApp(tmp_path, interval=TICK)
     async with app.run_test(size=(80, 24)) as pilot:
         screen = await opened(pilot)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from accl.errors import AcclError, ConfigError, RunError
 from accl.store.reader import Confusion, Evaluation, Event, Follower, Task, Weights
 from accl.store.rundir import RunDir, Setup, list_runs
-from accl.store.state import RunState, State, judge, read_state
+from accl.store.state import RunState, State, assess, read_state
 from tui.raster import Floats
 
 # The rate behind the ETA is taken over the steps of the last half minute of watching.
@@ -107,7 +107,7 @@ class LineReader:
         state = self._state
         if mark is not None and not self._problem:
             try:
-                state = judge(state, self.run, now)
+                state = assess(state, self.run, now)
             except RunError as error:
                 self._problem = str(error)
         setup = self._setup or Setup("?", "?", -1)

@@ -21,7 +21,7 @@ from accl.errors import CompareError
 from accl.store.reader import Task
 from accl.store.rundir import RunDir
 
-FLOOR_NAMES = {
+TRIVIAL_BASELINES = {
     "majority_letter": "always giving the letter that is right most often in each task's training questions",
     "longest_option": "always giving the longest option",
 }
@@ -64,8 +64,8 @@ class Arm:
             (0..2) of the test evaluation; None when the run did not record them.
         predicted_shares, gold_shares: share of the questions where each letter was given, and is right.
         hard: the questions of the hard pairs' tasks; None when no pairs could be named. Its p is not adjusted.
-        floors: accuracy of answering without reading, by name of `FLOOR_NAMES`, as the run recorded it.
-        above_floor: whether the accuracy beats the higher floor; None when no floor was recorded.
+        trivial_baselines: accuracy without reading the question, by name of `TRIVIAL_BASELINES`, as recorded.
+        above_trivial: whether the accuracy beats the higher trivial baseline; None when none was recorded.
         paired: the difference to the first arm; None for the first arm itself. ``p_holm`` is its McNemar p,
             adjusted over all arms compared.
         training_seconds: time spent training, evaluations left out.
@@ -95,8 +95,8 @@ class Arm:
     hard: HardScore | None
     categories: tuple[Group, ...]
     subcategories: tuple[Group, ...]
-    floors: dict[str, float]
-    above_floor: bool | None
+    trivial_baselines: dict[str, float]
+    above_trivial: bool | None
     paired: PairedDifference | None
     p_holm: float | None
     training_seconds: float | None
@@ -192,7 +192,7 @@ def _arm(result: Results, first: Results, label: str, hard: NDArray[np.bool_] | 
     right, config = result.right, result.setup.config
     n, correct = len(right), int(right.sum())
     tasks = _task_scores(result, first)
-    floors = {name: value for name in FLOOR_NAMES if (value := result.number(f"floor/test/{name}")) is not None}
+    trivial = {name: value for name in TRIVIAL_BASELINES if (value := result.number(f"floor/test/{name}")) is not None}
     changed = difference(first.setup.config, config)
     changed.pop("recipe", None)
     before = None if result is first else first.right
@@ -219,9 +219,9 @@ def _arm(result: Results, first: Results, label: str, hard: NDArray[np.bool_] | 
         hard=None if hard is None else hard_score(hard, right, before),
         categories=_groups(tasks, lambda task: task.category),
         subcategories=_groups(tasks, lambda task: task.subcategory),
-        floors=floors,
-        # Floors are stored rounded; in whole questions an equal score stays equal.
-        above_floor=correct > round(max(floors.values()) * n) if floors else None,
+        trivial_baselines=trivial,
+        # Trivial baselines are stored rounded; in whole questions an equal score stays equal.
+        above_trivial=correct > round(max(trivial.values()) * n) if trivial else None,
         paired=None if before is None else paired_difference(before, right),
         p_holm=None,
         training_seconds=result.number("training_seconds"),
@@ -292,18 +292,18 @@ def _warnings(arms: Sequence[Arm]) -> list[str]:
         seeds = ", ".join(f"{arm.label} {arm.seed}" for arm in arms)
         found.append(f"The arms have different seeds ({seeds}): part of any difference is the seed's.")
     for arm in arms:
-        if not arm.floors:
+        if not arm.trivial_baselines:
             found.append(f"{arm.label} recorded no floors, so nothing says whether it learned anything.")
             continue
-        name, floor = max(arm.floors.items(), key=lambda item: item[1])
-        if not arm.above_floor:
+        name, trivial = max(arm.trivial_baselines.items(), key=lambda item: item[1])
+        if not arm.above_trivial:
             found.append(
-                f"{arm.label} does not beat its floor: {_percent(arm.accuracy)} against {_percent(floor)} "
-                f"for {FLOOR_NAMES[name]}."
+                f"{arm.label} does not beat its floor: {_percent(arm.accuracy)} against {_percent(trivial)} "
+                f"for {TRIVIAL_BASELINES[name]}."
             )
-        elif arm.accuracy - floor < Z_95 * arm.standard_error:
+        elif arm.accuracy - trivial < Z_95 * arm.standard_error:
             found.append(
-                f"{arm.label} beats its floor ({_percent(floor)} for {FLOOR_NAMES[name]}) by less than the "
+                f"{arm.label} beats its floor ({_percent(trivial)} for {TRIVIAL_BASELINES[name]}) by less than the "
                 f"uncertainty of its accuracy, {_percent(arm.accuracy)} ± {_percent(Z_95 * arm.standard_error)}."
             )
     return found

@@ -29,6 +29,6 @@ class Check:
 
     name: str
     level: Level
-    found: str
+    finding: str
     advice: str = ""
     blocks: frozenset[str] = frozenset()

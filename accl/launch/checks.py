@@ -23,7 +23,7 @@ from accl.config import Config, resolve
 from accl.data.hub import cache_folder
 from accl.launch.check import Check, Level
 from accl.launch.gpus import Gpu, gpus
-from accl.launch.sources import Answer, from_hub, hub_answer, model_and_data
+from accl.launch.sources import HubProbe, from_hub, hub_answer, model_and_data
 
 OLDEST_PYTHON = (3, 11)
 NAMED = ("torch", "transformers", "duckdb", "textual")  # the packages that get a line of their own
@@ -62,7 +62,7 @@ def examine(profiles: Sequence[str], runs: Path, terminal: Sequence[int] = (0, 1
     """
     configs = {name: resolve("full", name).config for name in profiles}
     needs_hub = any(from_hub(config) for config in configs.values())
-    answer = Answer() if needs_hub else None  # asked first, so that it is waited for beside the other checks
+    answer = HubProbe() if needs_hub else None  # asked first, so that it is waited for beside the other checks
     found_gpus = gpus()
     every = frozenset(profiles)
     checks = [

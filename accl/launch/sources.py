@@ -16,7 +16,7 @@ from accl.launch.check import Check, Level
 HUB_SECONDS = 1.0  # a doctor should answer at once; a Hub slower than this is of little use
 
 
-class Answer:
+class HubProbe:
     """Asks the Hub on a thread: a name server that is out of reach waits longer than any timeout of ours."""
 
     def __init__(self) -> None:

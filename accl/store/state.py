@@ -1,4 +1,4 @@
-"""What a run is doing, judged from evidence: pid and its start time, heartbeat, progress, exit code.
+"""What a run is doing, assessed from evidence: pid and its start time, heartbeat, progress, exit code.
 
 ``queued -> starting -> running -> finished | failed | stopped | crashed``, and ``stalled`` while
 running without progress. The trainer writes what it knows to ``state.json``; `observe` adds what
@@ -113,7 +113,7 @@ _FIELDS = {f.name for f in dataclasses.fields(RunState)}
 
 
 def read_state(run: RunDir) -> RunState:
-    """``state.json`` as written, without judging it.
+    """``state.json`` as written, without assessing it.
 
     Raises:
         RunError: it is there and cannot be understood.
@@ -161,10 +161,10 @@ def observe(run: RunDir, now: float | None = None) -> RunState:
     A process that is gone without having said how it ended is ``crashed``. One that lives without
     progress is ``stalled``. The reason says which evidence decided.
     """
-    return judge(read_state(run), run, time.time() if now is None else now)
+    return assess(read_state(run), run, time.time() if now is None else now)
 
 
-def judge(state: RunState, run: RunDir, now: float) -> RunState:
+def assess(state: RunState, run: RunDir, now: float) -> RunState:
     """`observe` on a state that was read before."""
     if not state.state.active or state.state is State.QUEUED:
         return state

@@ -193,8 +193,8 @@ class CompareScreen(Polled[list[RunView]]):
             steps: Piece = (f"{state.step:,}", theme.DIM)
             test: Piece = (percent(view.line.latest("test/accuracy")), theme.PLAIN)
             return Row(str(index), (name, word, seed, steps, test, *[("", theme.PLAIN)] * 8))
-        floor = max(arm.floors.values()) if arm.floors else float("nan")
-        beats = {True: "▲ above", False: "▼ below", None: ""}[arm.above_floor]
+        floor = max(arm.trivial_baselines.values()) if arm.trivial_baselines else float("nan")
+        beats = {True: "▲ above", False: "▼ below", None: ""}[arm.above_trivial]
         paired = arm.paired
         delta, interval, p = (
             ("ref", "", "")
@@ -217,7 +217,7 @@ class CompareScreen(Polled[list[RunView]]):
                 (f"{arm.standard_error * 100:.1f}", theme.DIM),
                 (percent(arm.macro_accuracy), theme.PLAIN),
                 (percent(floor), theme.DIM),
-                (beats, theme.DIM if arm.above_floor else theme.MARK),
+                (beats, theme.DIM if arm.above_trivial else theme.MARK),
                 (delta, theme.BOLD if clear else theme.DIM),
                 (interval, theme.DIM),
                 (p, theme.BOLD if clear else theme.DIM),

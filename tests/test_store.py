@@ -212,6 +212,18 @@ def test_run_ids_are_unique_and_found_by_their_parts(tmp_path: Path) -> None:
         find_run(tmp_path, "nothing")
 
 
+def test_the_whole_id_comes_before_a_part_and_whole_segments_before_any_part(tmp_path: Path) -> None:
+    for name in ("one", "one-more", "20261122-full-s1-7f3a", "20261123-full-s12-8e4b", "20261124-full-s12-9d5c"):
+        RunDir(tmp_path / name).path.mkdir()
+        RunDir(tmp_path / name).config.write_text("recipe: full\n")
+    assert find_run(tmp_path, "one").id == "one"
+    assert find_run(tmp_path, "more").id == "one-more"
+    assert find_run(tmp_path, "full-s1").id == "20261122-full-s1-7f3a"
+    assert find_run(tmp_path, "8e").id == "20261123-full-s12-8e4b"
+    with pytest.raises(RunError, match="2 runs match"):
+        find_run(tmp_path, "full-s12")
+
+
 @pytest.mark.parametrize("recipe", available("recipes"))
 def test_the_setup_read_alone_is_that_of_the_whole_configuration(run: RunDir, recipe: str) -> None:
     for profile in available("profiles"):

@@ -166,7 +166,10 @@ def list_runs(root: Path) -> list[RunDir]:
 
 
 def find_run(root: Path, name: str) -> RunDir:
-    """The one run that ``name`` means: a path, an id, or an unambiguous part of an id; ``last`` is the newest.
+    """Return the one run that ``name`` means: a path, an id, or an unambiguous part of an id; ``last`` is the newest.
+
+    The whole id comes before parts of ids, and a part that ends at hyphens before any other: ``full-s1`` is not
+    ``full-s12``.
 
     Raises:
         RunError: none or several match.
@@ -178,7 +181,8 @@ def find_run(root: Path, name: str) -> RunDir:
     if name == "last" and runs:
         return runs[-1]
     exact = [run for run in runs if run.id == name]
-    matches = exact or [run for run in runs if name in run.id]
+    segments = [run for run in runs if f"-{name}-" in f"-{run.id}-"]
+    matches = exact or segments or [run for run in runs if name in run.id]
     if len(matches) == 1:
         return matches[0]
     if not matches:

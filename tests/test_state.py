@@ -13,9 +13,9 @@ from accl.errors import RunError
 from accl.store.rundir import RunDir, create_run
 from accl.store.state import (
     HEARTBEAT_LOST_S,
-    LIFE_MARK,
     STALLED_AFTER_S,
-    UNHEARD_AFTER_S,
+    START_MARK,
+    STARTUP_TIMEOUT_S,
     RunState,
     State,
     last_exception_line,
@@ -98,11 +98,11 @@ def test_a_process_that_never_came_up_is_crashed_after_a_while(run: RunDir) -> N
     now = time.time()
     write_state(run, RunState(State.STARTING, started=now))
     assert observe(run, now).state is State.STARTING
-    assert observe(run, now + UNHEARD_AFTER_S + 1).state is State.CRASHED
+    assert observe(run, now + STARTUP_TIMEOUT_S + 1).state is State.CRASHED
     run.console.write_text("ModuleNotFoundError: No module named 'torch'\n")
     assert observe(run, now).reason == "ModuleNotFoundError: No module named 'torch'"
     with open(run.console, "a") as console:
-        console.write(f"{LIFE_MARK} started again\n")
+        console.write(f"{START_MARK} started again\n")
     assert observe(run, now).state is State.STARTING  # the error was of an earlier life
 
 

@@ -16,7 +16,7 @@ from accl import __version__
 from accl.config import Config, dump
 from accl.errors import RunError
 from accl.store.rundir import RunDir, create_run, write_atomically
-from accl.store.state import LIFE_MARK, RunState, State, observe, process_start_time, read_state, write_state
+from accl.store.state import START_MARK, RunState, State, observe, process_start_time, read_state, write_state
 
 
 def prepare(root: Path, config: Config, command: list[str]) -> RunDir:
@@ -38,7 +38,7 @@ def start(run: RunDir) -> subprocess.Popen[bytes]:
     """Start the training process of a prepared run, or of one to be resumed."""
     write_state(run, read_state(run).changed(state=State.STARTING, pid=0, started=time.time(), reason="", phase=""))
     with open(run.console, "ab") as console:
-        console.write(f"{LIFE_MARK} started {datetime.now():%Y-%m-%d %H:%M:%S}\n".encode())
+        console.write(f"{START_MARK} started {datetime.now():%Y-%m-%d %H:%M:%S}\n".encode())
         console.flush()
         return subprocess.Popen(
             [sys.executable, "-m", "accl.training", str(run.path)],

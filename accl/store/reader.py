@@ -1,6 +1,6 @@
-"""The watcher's side of ``run.duckdb``: short reads that never keep the trainer waiting.
+"""Reading ``run.duckdb`` in short attaches that do not keep the trainer waiting.
 
-`query` reads once; a `Follower` keeps what it has read and asks only for what is new.
+`query` reads once; a `Follower` keeps what it has read and fetches only what is new.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _lock = threading.Lock()
 
 
 class StoreBusyError(RunError):
-    """The trainer holds the file just now, or it is not there yet. Look again later."""
+    """The database is locked by the trainer or does not exist yet; a later attempt may succeed."""
 
 
 @contextmanager
@@ -106,7 +106,11 @@ def read_evals(execute: Execute, version: str, after: int = -1) -> list[Row]:
 
 @dataclass
 class Series:
-    """One metric over time. Parallel lists; `array` gives numpy."""
+    """One metric over time, as parallel lists.
+
+    Attributes:
+        seconds: training time since the first start of the run.
+    """
 
     steps: list[int] = field(default_factory=list)
     epochs: list[float] = field(default_factory=list)
@@ -114,13 +118,13 @@ class Series:
     values: list[float] = field(default_factory=list)
 
     def array(self, axis: str = "steps") -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """(x, y) with x one of ``steps``, ``epochs``, ``seconds``."""
+        """Return (x, y) as arrays; ``axis`` is one of ``steps``, ``epochs``, ``seconds``."""
         return np.asarray(getattr(self, axis), dtype=np.float64), np.asarray(self.values, dtype=np.float64)
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task as the run recorded it."""
+    """A task of the run: its index and its place in the taxonomy."""
 
     index: int
     name: str
@@ -130,7 +134,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Weights:
-    """The task distribution in force from ``step`` on: weights p_K, and questions drawn of each task so far."""
+    """Task distribution in force from ``step`` on: weights p_K, and questions drawn of each task so far."""
 
     step: int
     policy: str
@@ -140,7 +144,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class Confusion:
-    """A K x K task confusion matrix; ``counts`` says how many pairs each cell is made of (0: never seen)."""
+    """K x K task confusion matrix, and the number of pairs behind each cell (0: none, the cell is NaN)."""
 
     step: int
     kind: str
@@ -181,7 +185,7 @@ def group_evaluations(rows: Sequence[Row]) -> list[Evaluation]:
 
 @dataclass(frozen=True)
 class Event:
-    """Something worth telling: a fallback taken, a setting ignored, a phase begun."""
+    """An event of the run, such as a fallback taken, a setting ignored or a phase begun."""
 
     seconds: float
     level: str
@@ -206,22 +210,22 @@ SYSTEM_NAMES = ("gpu_util", "gpu_memory", "power", "cpu", "rss")
 
 
 class Follower:
-    """Keeps up with one run while it trains.
+    """Measurements of one run, kept up to date while it trains.
 
-    `refresh` fetches what is new. When the file cannot be read just now the old content stays, and
-    `stale_seconds` says how old it is.
+    `refresh` fetches what is new. While the database cannot be read the old content stays, and `stale_seconds` says
+    how old it is.
 
     Attributes:
-        tasks: the K tasks, in index order.
-        series: metric name -> `Series`. A metric of evaluations is named ``{split}/{name}``, and taken from the
+        tasks: K tasks, in index order.
+        series: `Series` by metric. A metric of evaluations is named ``{split}/{name}``, and taken from the
             ``metrics`` table where it was recorded there as well.
-        curriculum: every `Weights` so far, oldest first.
-        confusion: kind -> newest `Confusion`.
-        evaluations: every `Evaluation` so far, oldest first.
-        task_accuracy: split -> (step, n_K, correct_K) of the newest evaluation of that split.
-        system: name of ``SYSTEM_NAMES`` -> (seconds, values).
-        events: every `Event` so far, oldest first.
-        meta: what ``meta`` holds: floors of the evaluation splits among them.
+        curriculum: all `Weights`, oldest first.
+        confusion: newest `Confusion` by kind.
+        evaluations: all evaluations, oldest first.
+        task_accuracy: (step, n_K, correct_K) of the newest evaluation, by split.
+        system: (seconds, values) by name of ``SYSTEM_NAMES``.
+        events: all events, oldest first.
+        meta: the ``meta`` table: trivial baselines and totals among others.
     """
 
     def __init__(self, run: RunDir) -> None:
@@ -248,14 +252,16 @@ class Follower:
 
     @property
     def stale_seconds(self) -> float:
-        """Age of the content in seconds while the file cannot be read; 0 when the last look succeeded."""
+        """Age of the content in seconds while the database cannot be read; 0 after a successful read."""
         return time.monotonic() - self._last_good if self._failed else 0.0
 
     def refresh(self) -> bool:
-        """Fetch what is new; True when there was something.
+        """Fetch what is new, and return whether there was anything.
+
+        A database that is locked or does not exist yet raises nothing.
 
         Raises:
-            RunError: the file is damaged or of another schema. A file that is merely locked raises nothing.
+            RunError: the file is damaged or has a later schema.
         """
         signature = _signature(self.run.database)
         if signature == self._signature and not self._failed:
@@ -351,7 +357,7 @@ class Follower:
 
 
 def _signature(database: Path) -> tuple[int, ...]:
-    """Changes whenever the file or its write-ahead log does; a look costs two stat calls."""
+    """Return times and sizes of the file and its write-ahead log, which change with every append (two stat calls)."""
     marks: list[int] = []
     for path in (str(database), f"{database}.wal"):
         try:

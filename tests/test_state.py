@@ -58,9 +58,9 @@ def test_a_killed_process_is_crashed_at_once_even_before_it_is_reaped(run: RunDi
     process.kill()
     while process_start_time(process.pid) is not None:
         time.sleep(0.01)
-    seen = observe(run)
-    assert seen.state is State.CRASHED
-    assert str(process.pid) in seen.reason
+    observed = observe(run)
+    assert observed.state is State.CRASHED
+    assert str(process.pid) in observed.reason
     process.wait()
     assert observe(run).state is State.CRASHED
 
@@ -89,9 +89,9 @@ def test_another_machine_is_judged_by_its_heartbeat(run: RunDir) -> None:
     now = time.time()
     write_state(run, running(host="elsewhere", pid_started=1.0))
     assert observe(run, now).state is State.RUNNING
-    seen = observe(run, now + HEARTBEAT_LOST_S + 1)
-    assert seen.state is State.CRASHED
-    assert "elsewhere" in seen.reason
+    observed = observe(run, now + HEARTBEAT_LOST_S + 1)
+    assert observed.state is State.CRASHED
+    assert "elsewhere" in observed.reason
 
 
 def test_a_process_that_never_came_up_is_crashed_after_a_while(run: RunDir) -> None:

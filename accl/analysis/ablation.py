@@ -1,4 +1,4 @@
-"""The comparison of recipes over several seeds: means, spread over seeds, and differences that count both."""
+"""Comparison of recipes over several seeds: means, spread over seeds, and paired differences."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from accl.errors import CompareError
 
 @dataclass(frozen=True)
 class Mean:
-    """Mean and standard deviation (S - 1 in the denominator) over S seeds."""
+    """Mean and standard deviation over S seeds, with S - 1 in the denominator."""
 
     mean: float
     sd: float
@@ -31,15 +31,15 @@ class SeedArm:
     """One recipe over S seeds. Accuracies and differences are fractions.
 
     Attributes:
-        steps: optimizer steps, the same in every run of the comparison.
+        steps: optimizer steps, equal in all runs of the comparison.
         loss, ece, brier: None when a run did not record them.
         hard_accuracy: on the questions of the hard pairs' tasks; None when no pairs could be named.
         trivial_baselines: accuracy without reading the question by name of `TRIVIAL_BASELINES`, highest over seeds.
-        above_trivial: how many seeds beat their higher trivial baseline; None when a run recorded none.
-        difference, hard_difference: to the first arm, on all questions and on those of the hard pairs; None for the
-            first arm itself. ``p_holm`` adjusts the p of ``difference`` over all arms; that of ``hard_difference``
-            is not adjusted.
-        config_difference: key -> (value of the first arm, value of this one), under the first seed.
+        above_trivial: number of seeds that beat their higher trivial baseline; None when a run recorded none.
+        difference, hard_difference: difference to the first arm on all questions and on those of the hard pairs; None
+            for the first arm itself.
+        p_holm: p of ``difference``, adjusted over all arms; that of ``hard_difference`` is not adjusted.
+        config_difference: (value of the first arm, value of this one) by key, under the first seed.
     """
 
     label: str
@@ -61,12 +61,12 @@ class SeedArm:
 
 @dataclass(frozen=True)
 class Ablation:
-    """All arms over the same S seeds, the reference first.
+    """Comparison of arms over the same S seeds, the reference first.
 
     Attributes:
-        per_seed: the ordinary comparison of the arms' runs under each seed, in the order of ``seeds``.
-        warnings: what makes these numbers less than they seem.
-        notes: which questions were asked, and what the statistics mean.
+        per_seed: comparison of the arms' runs under each seed, in the order of ``seeds``.
+        warnings: reasons to distrust the numbers.
+        notes: the protocol, and the meaning of the statistics.
     """
 
     profile: str
@@ -155,24 +155,24 @@ def _recorded(runs: Sequence[Arm], value_of: Callable[[Arm], float | None]) -> M
 
 
 def _warnings(arms: Sequence[SeedArm], grid: Sequence[Sequence[Results]], selection: SeedSelection) -> list[str]:
-    found = []
+    warnings = []
     seeds = len(selection.seeds)
     if seeds == 2:
-        found.append("Two seeds say little about the spread over seeds: train three to five.")
+        warnings.append("Two seeds say little about the spread over seeds: train three to five.")
     for arm, row in zip(arms, grid, strict=True):
         changed = {key for result in row[1:] for key in difference(row[0].setup.config, result.setup.config)} - {
             "train.seed"
         }
         if changed:
-            found.append(
+            warnings.append(
                 f"The runs of {arm.label} differ in more than the seed ({', '.join(sorted(changed))}): "
                 "their mean mixes different settings."
             )
         if arm.above_trivial is None:
-            found.append(f"{arm.label} has runs without floors, so nothing says whether they learned anything.")
+            warnings.append(f"{arm.label} has runs without floors, so nothing says whether they learned anything.")
         elif arm.above_trivial < seeds:
-            found.append(f"{arm.label} beats its floor under {arm.above_trivial} of {seeds} seeds.")
-    return found + selection.gaps
+            warnings.append(f"{arm.label} beats its floor under {arm.above_trivial} of {seeds} seeds.")
+    return warnings + selection.gaps
 
 
 def _notes(arms: Sequence[SeedArm], selection: SeedSelection) -> list[str]:

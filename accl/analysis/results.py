@@ -1,4 +1,4 @@
-"""What one finished run has to say for a comparison: its setup, and its answers to the test questions."""
+"""The part of a finished run that comparisons use: its setup, and its answers to the test questions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DATA_KEYS = ("data.source", "data.path", "data.revision", "data.protocol")
 
 @dataclass(frozen=True)
 class Setup:
-    """What a run was trained on; runs can be paired when their `terms` are equal."""
+    """Configuration and data of a run; runs can be paired when their `terms` are equal."""
 
     run: RunDir
     config: Config
@@ -32,6 +32,7 @@ class Setup:
 
     @property
     def terms(self) -> dict[str, str]:
+        """Profile, protocol and data, by name."""
         return {
             "profile": self.config.profile,
             "protocol": self.config.data.protocol,
@@ -39,13 +40,13 @@ class Setup:
         }
 
     def differs_from(self, other: Setup) -> str:
-        """The terms in which the two differ, other's value first, in words; empty when there are none."""
+        """Say in words in which terms the two differ, the other's value first; empty when in none."""
         pairs = ((key, other.terms[key], self.terms[key]) for key in self.terms)
         parts = [f"{key} ({left[:12] or '?'}, {right[:12] or '?'})" for key, left, right in pairs if left != right]
         return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
     def train_command(self, recipe: str, than: Setup | None = None) -> str:
-        """What to type for a run of ``recipe`` on the terms of this run, where ``than`` had other ones."""
+        """Return the command that trains ``recipe`` on the terms of this run, where ``than`` has other terms."""
         command = f"accl train {recipe} --profile {self.config.profile}"
         if than is not None and than.config.profile == self.config.profile:
             changed = configuration.difference(than.config, self.config)
@@ -57,17 +58,17 @@ class Setup:
 
 @dataclass(frozen=True)
 class Results:
-    """The answers of a finished run to the n questions of the test split, ordered by question id.
+    """Answers of a finished run to the n questions of the test split, ordered by question id.
 
     Attributes:
-        tasks: the K tasks, in index order.
+        tasks: K tasks, in index order.
         question_ids: n unique ids.
         task, gold, predicted: (n,) task index, right option, chosen option.
-        choices: options of a question, C.
-        evaluation: what the trainer measured on the split; None when it recorded nothing.
+        choices: number of options C of a question.
+        evaluation: evaluation of the test split; None when it was not recorded.
         similarity: K x K mean positive cosine of the test questions' features (kind `SIMILARITY`), NaN where no pair
-            was seen; None when it was not recorded.
-        meta: the run's ``meta`` table.
+            was observed; None when it was not recorded.
+        meta: ``meta`` table of the run.
     """
 
     setup: Setup
@@ -88,15 +89,15 @@ class Results:
         return np.asarray(self.gold == self.predicted)
 
     def number(self, key: str) -> float | None:
-        """A number in ``meta``; None when the run did not record it."""
+        """Return a number in ``meta``; None when the run did not record it."""
         return float(self.meta[key]) if key in self.meta else None
 
 
 def read_setup(run: RunDir) -> Setup:
-    """What a run was trained on.
+    """Read configuration and data fingerprint of a run.
 
     Raises:
-        ConfigError, RunError: its files are damaged.
+        ConfigError, RunError: the files of the run are damaged.
     """
     data = run.read_json(run.provenance).get("data")
     fingerprint = str(data.get("fingerprint", "")) if isinstance(data, dict) else ""
@@ -104,21 +105,21 @@ def read_setup(run: RunDir) -> Setup:
 
 
 def read_results(run: RunDir) -> Results:
-    """The test answers of a finished run.
+    """Read the test answers of a finished run.
 
     Raises:
-        CompareError: it is not finished, or has no usable test answers.
-        RunError: its files are damaged.
+        CompareError: the run is not finished, has no usable test answers, or a later schema.
+        RunError: the files of the run are damaged.
     """
     state = observe(run)
     if state.state is not State.FINISHED:
         raise CompareError(f"Run {run.id} is {state.state}, not finished.", _unfinished_hint(run, state))
     setup = read_setup(run)
-    again = f"Train it again: {setup.train_command(setup.config.recipe)}"
+    retrain = f"Train it again: {setup.train_command(setup.config.recipe)}"
     if not run.database.is_file():
-        raise CompareError(f"Run {run.id} has no run.duckdb, so no answers to compare.", again)
+        raise CompareError(f"Run {run.id} has no run.duckdb, so no answers to compare.", retrain)
     if not setup.fingerprint:
-        raise CompareError(f"Run {run.id} has no data fingerprint in its provenance.json.", again)
+        raise CompareError(f"Run {run.id} has no data fingerprint in its provenance.json.", retrain)
     with attached(run.database) as execute:
         meta = read_meta(execute)
         version = meta.get("schema_version")
@@ -132,10 +133,10 @@ def read_results(run: RunDir) -> Results:
         matrices = execute("SELECT matrix FROM run.confusion WHERE kind = ? ORDER BY seq DESC LIMIT 1", SIMILARITY)
         ((choices,),) = execute("SELECT max(len(probabilities)) FROM run.predictions WHERE split = ?", SPLIT)
     if not answers:
-        raise CompareError(f"Run {run.id} has no answers to the test split.", again)
+        raise CompareError(f"Run {run.id} has no answers to the test split.", retrain)
     ids, task, gold, predicted = zip(*answers, strict=True)
     if len(set(ids)) != len(ids):
-        raise CompareError(f"Run {run.id} answered some test questions more than once.", again)
+        raise CompareError(f"Run {run.id} answered some test questions more than once.", retrain)
     return Results(
         setup=setup,
         state=state,
@@ -152,10 +153,10 @@ def read_results(run: RunDir) -> Results:
 
 
 def check_pairable(results: Sequence[Results]) -> None:
-    """Whether all answered the same questions under the same terms as the first.
+    """Make sure that all runs answered the same questions under the same terms as the first.
 
     Raises:
-        CompareError: they did not; it says in what they differ.
+        CompareError: a run differs from the first.
     """
     first = results[0]
     for other in results[1:]:

@@ -109,7 +109,7 @@ class Series:
     """One metric over time, as parallel lists.
 
     Attributes:
-        seconds: training time since the first start of the run.
+        seconds: running time since the first start of the run, pauses between resumes left out.
     """
 
     steps: list[int] = field(default_factory=list)
@@ -337,12 +337,12 @@ class Follower:
 
     def _time_of(self, step: int) -> tuple[float, float]:
         """Return epoch and seconds of the newest step up to this one that has a metric; zeros when there is none."""
-        found = [
+        times = [
             (series.steps[i], series.epochs[i], series.seconds[i])
             for series in self._recorded.values()
             if (i := bisect_right(series.steps, step) - 1) >= 0
         ]
-        _, epoch, seconds = max(found, default=(0, 0.0, 0.0))
+        _, epoch, seconds = max(times, default=(0, 0.0, 0.0))
         return epoch, seconds
 
     def _set_task_accuracy(self, rows: list[tuple[Any, ...]]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 SCHEMA_VERSION = 2
 
 TABLES: dict[str, str] = {
-    # One row per logged value. seconds: training time since the first start, pauses between resumes left out.
+    # One row per logged value. seconds: running time since the first start, pauses between resumes left out.
     "metrics": "seq BIGINT, step INTEGER, epoch DOUBLE, seconds DOUBLE, name VARCHAR, value DOUBLE",
     # weights: task distribution p_K in force from this step on; drawn: questions drawn of each task so far.
     "curriculum": "seq BIGINT, step INTEGER, policy VARCHAR, weights FLOAT[], drawn INTEGER[]",

@@ -78,7 +78,7 @@ class Recorder:
     # Recording -----------------------------------------------------------------------------------
 
     def metrics(self, step: int, epoch: float, seconds: float, values: dict[str, float]) -> None:
-        """Record metrics of a step; ``seconds`` is training time since the first start of the run."""
+        """Record metrics of a step; ``seconds`` is running time since the first start of the run."""
         self._put("metrics", [(step, epoch, seconds, name, value) for name, value in values.items()])
 
     def curriculum(self, step: int, policy: str, weights: Sequence[float], drawn: Sequence[int]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from factory import finished_run
 
 from accl.analysis.results import read_results
 from accl.errors import RunError
+from accl.store import schema
 from accl.store.reader import Evaluation, Follower, query
 from accl.store.rundir import RunDir
 from accl.store.writer import Recorder
@@ -175,3 +177,23 @@ def test_a_new_metric_is_shown_without_being_named_anywhere(tmp_path: Path, accl
     metrics = json.loads(accl("show", run.id, "--runs", str(tmp_path), "--format", "json").stdout)["metrics"]
     assert metrics["test/f1"] == 0.4321
     assert {"test/macro_accuracy", "test/ece", "test/brier", "validation/accuracy", "validation/loss"} <= set(metrics)
+
+
+def test_the_sql_of_the_readme_runs(tmp_path: Path) -> None:
+    text = (Path(schema.__file__).parent / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
+    run = finished_run(tmp_path, steps=60, questions=60)
+    statements = [statement for statement in block.split(";") if statement.strip()]
+    with duckdb.connect(str(run.database), read_only=True) as connection:
+        results = [connection.execute(statement).fetchall() for statement in statements]
+        columns = [row[0] for row in connection.execute(statements[1]).description or ()]
+    assert len(results) == 5
+    assert all(results)
+    assert {"n", "loss", "accuracy", "macro_accuracy", "ece", "brier"} <= set(columns)
+
+
+def test_the_readme_names_every_table_and_column() -> None:
+    text = (Path(schema.__file__).parent / "README.md").read_text(encoding="utf-8")
+    rows = {line.split("`")[1]: line for line in text.splitlines() if line.startswith("| `")}
+    for table, columns in schema.COLUMNS.items():
+        assert [column for column in columns if f"`{column}`" not in rows[table]] == []

@@ -1,4 +1,4 @@
-"""Comparing recipes over several seeds: which runs are taken, what is computed, and what is printed."""
+"""Comparing recipes over several seeds: selection, statistics and output."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def count(run: RunDir, table: str) -> int:
 
 
 def hold(path: str, ready: object, release: object) -> None:
-    """In another process: keep the file attached until told otherwise."""
+    """Keep the file attached until released; runs in another process."""
     connection = duckdb.connect(":memory:")
     connection.execute(f"ATTACH '{path}' AS held").fetchall()
     ready.set()  # type: ignore[attr-defined]
@@ -43,7 +43,7 @@ def hold(path: str, ready: object, release: object) -> None:
 
 
 class Holder:
-    """Another process that has the database open for writing."""
+    """Another process that holds the database for writing."""
 
     def __init__(self, database: Path) -> None:
         context = multiprocessing.get_context("spawn")
@@ -52,7 +52,7 @@ class Holder:
         self.process.start()
         assert ready.wait(60)
 
-    def let_go(self) -> None:
+    def release_file(self) -> None:
         self.release.set()
         self.process.join()
 
@@ -111,7 +111,7 @@ def test_a_locked_file_delays_rows_and_loses_none(run: RunDir, monkeypatch: pyte
         recorder._append(last_chance=False)
     assert not follower.refresh()
     assert follower.stale_seconds > 0
-    holder.let_go()
+    holder.release_file()
     recorder.metrics(2, 0.0, 0.0, {"x": 2.0})
     recorder.close()
     assert follower.refresh()
@@ -130,7 +130,7 @@ def test_a_file_that_stays_locked_sends_rows_to_the_spool_and_they_come_back(
     spool = run.path / "run.spool.jsonl"
     assert json.loads(spool.read_text()) == ["metrics", [0, 1, 0.0, 0.0, "x", 1.0]]
     recorder.metrics(2, 0.0, 0.0, {"x": 2.0})
-    holder.let_go()
+    holder.release_file()
     recorder.close()
     assert not spool.exists()
     [rows] = query(run.database, ("SELECT seq, value FROM run.metrics ORDER BY seq", ()))

@@ -161,7 +161,7 @@ def _matching(anchors: Sequence[Setup], candidates: dict[str, list[Setup]]) -> d
         if all(fitting.values()):
             seeds = [{s.config.train.seed for s in options} for options in fitting.values()]
             wanted = [a.config.train.seed for a in anchors if a.terms == anchor.terms]
-            # The newest seed that every arm has; else each arm comes as near as it can.
+            # The newest seed that every arm has; otherwise each arm has that seed where it can.
             seed = next((seed for seed in wanted if all(seed in had for had in seeds)), wanted[0])
             return {
                 name: next((s for s in options if s.config.train.seed == seed), options[0])

@@ -37,7 +37,7 @@ COLUMNS: dict[str, list[str]] = {
 
 FOLLOWED = tuple(table for table, columns in COLUMNS.items() if columns[0] == "seq")
 
-# Tables whose rows belong to a step: a run resumed from an earlier step forgets what lies after it.
+# Tables whose rows belong to a step; a run resumed from an earlier step deletes later rows.
 STEPPED = tuple(table for table, columns in COLUMNS.items() if "step" in columns)
 
 # Schema 1 differed in one table: evals had one row per evaluation and one column per metric.

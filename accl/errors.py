@@ -1,18 +1,21 @@
-"""The one family of errors a user can cause.
+"""Errors that a user can cause.
 
-Every error says what happened and what to type next, and has an exit code of its own, so that a
-script can tell a typing mistake from a missing GPU.
+Every error says what happened and what to type next, and every kind has its own exit code, so that a script can tell
+a typing mistake from a missing GPU.
 """
 
 from __future__ import annotations
 
 
 class AcclError(Exception):
-    """What happened, in one line, and the next step.
+    """Base of all errors that a user can cause.
 
     Args:
-        what: one line that says what happened.
-        hint: what to type or to change next.
+        what: what happened, in one line.
+        hint: what to type or change next.
+
+    Attributes:
+        exit_code: exit status of a command that ends with this error.
     """
 
     exit_code = 1
@@ -33,19 +36,19 @@ class ConfigError(AcclError):
 
 
 class DataError(AcclError):
-    """Questions that are missing or malformed."""
+    """Missing or malformed questions."""
 
     exit_code = 4
 
 
 class HubError(AcclError):
-    """The Hugging Face Hub could not be reached and nothing usable is cached."""
+    """The Hugging Face Hub is out of reach and nothing usable is cached."""
 
     exit_code = 5
 
 
 class DeviceError(AcclError):
-    """The device that the configuration asks for is not there."""
+    """The device that the configuration names does not exist on this machine."""
 
     exit_code = 6
 
@@ -63,7 +66,7 @@ class CompareError(AcclError):
 
 
 class TrainingError(AcclError):
-    """The training process ended before it had finished."""
+    """The training process ended before the run was finished."""
 
     exit_code = 9
 

@@ -1,4 +1,4 @@
-"""What all tests share: caches of their own, and one short finished run."""
+"""Fixtures of all tests: a cache of their own, the command, and one short finished run."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from accl.store.rundir import RunDir, list_runs
 
@@ -37,7 +39,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 def run_accl(*arguments: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
-    """The real command in a process of its own, without a terminal."""
+    """Run the real command in a process of its own, without a terminal."""
     return subprocess.run(
         [sys.executable, "-m", "accl.cli.main", *arguments],
         capture_output=True,
@@ -49,6 +51,23 @@ def run_accl(*arguments: str, cwd: Path | None = None, **env: str) -> subprocess
     )
 
 
+def compare_app() -> typer.Typer:
+    """Return `accl compare` alone, to be run in this process."""
+    from accl.cli.compare import compare
+
+    app = typer.Typer()
+    app.command("compare")(compare)
+    return app
+
+
+def printed_by_compare(root: Path, *arguments: str, columns: int = 80) -> str:
+    """Return what `accl compare` prints about the runs under ``root``; raises what it raises."""
+    done = CliRunner().invoke(compare_app(), [*arguments, "--runs", str(root)], env={"COLUMNS": str(columns)})
+    if done.exception is not None:
+        raise done.exception
+    return done.stdout
+
+
 @pytest.fixture(name="accl")
 def _accl() -> Accl:
     return run_accl
@@ -56,7 +75,7 @@ def _accl() -> Accl:
 
 @pytest.fixture(scope="session")
 def demo_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A runs folder with a short finished run of each arm."""
+    """Train a short run of each arm and return their runs folder."""
     root = tmp_path_factory.mktemp("demo") / "runs"
     for recipe in ("baseline", "contrastive", "full"):
         done = run_accl("train", recipe, "--profile", "demo", "--runs", str(root), *SHORT)
@@ -66,5 +85,5 @@ def demo_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def full_run(demo_runs: Path) -> RunDir:
-    """The short finished run of the `full` arm."""
+    """Return the short finished run of the `full` arm."""
     return list_runs(demo_runs)[-1]

@@ -1,4 +1,4 @@
-"""Run directories for tests, made by the same code that a training process uses."""
+"""Run directories for tests, written by the code that a training process uses."""
 
 from __future__ import annotations
 
@@ -14,16 +14,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from accl.config import dump, resolve
+from accl.bench.runs import (
+    TRIVIAL_BASELINES,
+    TaskRow,
+    new_run,
+    record_evaluation,
+    record_tasks,
+    record_test,
+    write_finished,
+)
 from accl.data.subjects import MMLU
-from accl.store.rundir import RunDir, create_run
+from accl.store.rundir import RunDir
 from accl.store.state import RunState, State, process_start_time, write_state
 from accl.store.writer import Recorder
 
-CHOICES = 4
+FINGERPRINT = "00112233aabbccdd"
 STARTED = datetime(2026, 11, 22, 10, 15).timestamp()
-
-TaskRow = tuple[str, str, str]  # name, subcategory, category
 
 SIX_TASKS: tuple[TaskRow, ...] = tuple(
     (subject.name, subject.subcategory, subject.category)
@@ -50,8 +56,8 @@ def finished_run(
     tasks: Sequence[TaskRow] = SIX_TASKS,
     steps: int = 200,
     started: float = STARTED,
-    fingerprint: str = "00112233aabbccdd",
-    floors: Mapping[str, float] | None = None,
+    fingerprint: str = FINGERPRINT,
+    trivial_baselines: Mapping[str, float] = TRIVIAL_BASELINES,
     measured: tuple[float, float, float] = (0.9, 0.05, 0.4),
     similarity: NDArray[np.float64] | None = None,
     overrides: Sequence[str] = (),
@@ -59,28 +65,30 @@ def finished_run(
     curves: bool = True,
     predictions: bool = True,
 ) -> RunDir:
-    """A run that ended well.
+    """Make a run that ended well.
 
     Question i belongs to task i mod K and has right option i mod 4, so that runs of equal size can be paired.
 
     Args:
         correct: which test questions were answered right (its length wins over ``questions``), or the chance of it.
-        started: seconds since the epoch; later ones make newer runs.
-        floors: by name; a quarter each when None.
+        started: seconds since the epoch.
+        trivial_baselines: accuracy of answering without reading the question, by name.
         measured: loss, ECE and Brier score of the test evaluation.
         similarity: K x K, of the test questions; noise when None.
         overrides: ``key=value``, as for ``--set``.
-        training_seconds: not recorded when None, as by an accl that did not measure it.
-        curves: record metrics, curriculum, confusion, load and events too.
-        predictions: without them it is a finished run whose test answers are missing.
+        training_seconds: not recorded when None, as in runs of earlier versions.
+        curves: whether to record metrics, curriculum, confusion, load and events.
+        predictions: whether to record the test evaluation.
     """
-    run = _prepared(root, recipe, profile, seed, started, fingerprint, overrides)
+    run = new_run(root, recipe, seed, profile=profile, started=started, fingerprint=fingerprint, overrides=overrides)
     right = _right(correct, questions, seed)
-    recorder = _recorder(run, tasks, floors)
+    recorder = Recorder(run.database)
+    record_tasks(recorder, tasks, trivial_baselines)
     if curves:
         _record_curves(recorder, len(tasks), steps, upto=steps)
     if predictions:
-        _record_test(recorder, right, len(tasks), steps, measured, similarity)
+        similarity_KK = _similarity(len(tasks)) if similarity is None else similarity
+        record_test(recorder, steps, right, len(tasks), similarity_KK, measured)
     if training_seconds is not None:
         recorder.meta(
             {
@@ -90,29 +98,8 @@ def finished_run(
             }
         )
     recorder.close()
-    write_state(
-        run,
-        RunState(
-            state=State.FINISHED,
-            pid=1,
-            host=socket.gethostname(),
-            step=steps,
-            total_steps=steps,
-            started=started,
-            heartbeat=started + 60,
-            progressed=started + 60,
-            ended=started + 60,
-            elapsed=60.0,
-            exit_code=0,
-            checkpoint_last=f"step-{steps:08d}",
-            checkpoint_best=f"step-{steps:08d}",
-            latest={
-                "train/loss": 0.5,
-                "validation/accuracy": float(right.mean()),
-                "test/accuracy": float(right.mean()),
-            },
-        ),
-    )
+    accuracy = float(right.mean())
+    write_finished(run, steps, started, 60.0, {"validation/accuracy": accuracy, "test/accuracy": accuracy})
     return run
 
 
@@ -128,11 +115,12 @@ def running_run(
     pid: int | None = None,
     overrides: Sequence[str] = (),
 ) -> RunDir:
-    """A run in the middle of its steps whose process lives: this very process, unless ``pid`` names another."""
+    """Make a run in the middle of its steps whose process lives: this very process, unless ``pid`` names another."""
     pid = os.getpid() if pid is None else pid
     now = time.time()
-    run = _prepared(root, recipe, profile, seed, now, "00112233aabbccdd", overrides)
-    recorder = _recorder(run, tasks, None)
+    run = new_run(root, recipe, seed, profile=profile, started=now, fingerprint=FINGERPRINT, overrides=overrides)
+    recorder = Recorder(run.database)
+    record_tasks(recorder, tasks, TRIVIAL_BASELINES)
     _record_curves(recorder, len(tasks), steps, upto=step)
     recorder.close()
     write_state(
@@ -165,7 +153,7 @@ def crashed_run(
     steps: int = 200,
     tasks: Sequence[TaskRow] = SIX_TASKS,
 ) -> RunDir:
-    """A run whose state says ``running`` and whose process is gone; ``console`` is the last line of its log."""
+    """Make a run whose state says ``running`` and whose process is gone; ``console`` ends its log."""
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
         run = running_run(
@@ -177,70 +165,10 @@ def crashed_run(
     return run
 
 
-def _prepared(
-    root: Path, recipe: str, profile: str, seed: int, started: float, fingerprint: str, overrides: Sequence[str]
-) -> RunDir:
-    config = resolve(recipe, profile, [f"train.seed={seed}", *overrides]).config
-    run = create_run(root, config.recipe, seed, datetime.fromtimestamp(started))
-    run.config.write_text(dump(config), encoding="utf-8")
-    run.write_json(
-        run.provenance,
-        {
-            "command": f"accl train {recipe} --profile {profile}",
-            "data": {"source": config.data.source, "revision": "", "fingerprint": fingerprint},
-            "device": "cpu",
-        },
-    )
-    run.console.write_text("", encoding="utf-8")
-    return run
-
-
-def _recorder(run: RunDir, tasks: Sequence[TaskRow], floors: Mapping[str, float] | None) -> Recorder:
-    recorder = Recorder(run.database)
-    recorder.tasks((index, *row) for index, row in enumerate(tasks))
-    measured = {"majority_letter": 0.25, "longest_option": 0.25} if floors is None else floors
-    recorder.meta(
-        {
-            f"floor/{split}/{name}": f"{value:.6f}"
-            for split in ("validation", "test")
-            for name, value in measured.items()
-        }
-    )
-    recorder.meta({"k": str(len(tasks))})
-    return recorder
-
-
 def _right(correct: float | Sequence[bool] | NDArray[np.bool_], questions: int, seed: int) -> NDArray[np.bool_]:
     if isinstance(correct, (int, float)):
         return np.asarray(np.random.default_rng(seed).random(questions) < correct)
     return np.asarray(correct, bool)
-
-
-def _record_test(
-    recorder: Recorder,
-    right: NDArray[np.bool_],
-    k: int,
-    step: int,
-    measured: tuple[float, float, float],
-    similarity: NDArray[np.float64] | None,
-) -> None:
-    n = len(right)
-    rows = []
-    for i, good in enumerate(right.tolist()):
-        gold = i % CHOICES
-        predicted = gold if good else (gold + 1) % CHOICES
-        probabilities = [0.7 if choice == predicted else 0.1 for choice in range(CHOICES)]
-        rows.append(("test", f"test/{i:05d}", i % k, gold, predicted, probabilities))
-    recorder.predictions(rows)
-    task = np.arange(n) % k
-    n_K, correct_K = np.bincount(task, minlength=k), np.bincount(task[right], minlength=k)
-    per_task = [(step, "test", t, int(n_K[t]), int(correct_K[t])) for t in range(k) if n_K[t]]
-    recorder.task_evaluations(per_task)
-    macro = float(np.mean([good / count for *_, count, good in per_task]))
-    loss, ece, brier = measured
-    recorder.evaluation(step, "test", n, loss, float(right.mean()), macro, ece, brier)
-    alike = _similarity(k) if similarity is None else similarity
-    recorder.confusion(step, "similarity/test", alike.ravel().tolist(), [9] * (k * k))
 
 
 def _record_curves(recorder: Recorder, k: int, steps: int, upto: int) -> None:
@@ -253,12 +181,10 @@ def _record_curves(recorder: Recorder, k: int, steps: int, upto: int) -> None:
             weights = generator.dirichlet([5.0] * k)
             recorder.curriculum(step, "confusion", weights.tolist(), (weights * step * 16).astype(int).tolist())
             recorder.confusion(step, "similarity", _similarity(k).ravel().tolist(), [step] * (k * k))
-            accuracy = 0.25 + 0.5 * step / steps
-            recorder.evaluation(step, "validation", 20 * k, loss, accuracy, accuracy, 0.05, 0.4)
-            recorder.task_evaluations((step, "validation", t, 20, round(20 * accuracy)) for t in range(k))
-            recorder.metrics(
-                step, step / steps * 3, step * 0.05, {"validation/loss": loss, "validation/accuracy": accuracy}
-            )
+            right = np.arange(20 * k) < 20 * k * (0.25 + 0.5 * step / steps)
+            record_evaluation(recorder, step, "validation", right, k, (loss, 0.05, 0.4))
+            values = {"validation/loss": loss, "validation/accuracy": float(right.mean())}
+            recorder.metrics(step, step / steps * 3, step * 0.05, values)
             recorder.system(step * 0.05, (None, None, None, 55.0, 4e8))
     recorder.event(0.0, "info", "model", "1,000 parameters, all trained")
 

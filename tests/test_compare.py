@@ -11,13 +11,12 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pytest
-import typer
+from conftest import compare_app, printed_by_compare
 from factory import ALL_TASKS, SIX_TASKS, STARTED, crashed_run, finished_run, running_run
 from typer.testing import CliRunner
 
 from accl.analysis.compare import compare
 from accl.analysis.stats import standard_error
-from accl.cli.compare import compare as compare_command
 from accl.errors import AcclError, CompareError
 from accl.store.rundir import RunDir
 from accl.store.state import State, read_state, write_state
@@ -39,7 +38,11 @@ def three(tmp_path: Path) -> list[RunDir]:
         finished_run(tmp_path, "baseline", correct=answers(range(60))),
         finished_run(tmp_path, "contrastive", correct=answers(range(2, 68)), started=STARTED + 100),
         finished_run(
-            tmp_path, "full", correct=answers(range(30)), started=STARTED + 200, floors={"longest_option": 0.3}
+            tmp_path,
+            "full",
+            correct=answers(range(30)),
+            started=STARTED + 200,
+            trivial_baselines={"longest_option": 0.3},
         ),
     ]
 
@@ -149,17 +152,20 @@ def test_arms_of_one_recipe_are_told_apart(tmp_path: Path) -> None:
 
 def test_an_arm_that_does_not_beat_its_floor_says_so(three: list[RunDir]) -> None:
     comparison = compare(three)
-    assert [arm.above_floor for arm in comparison.arms] == [True, True, False]
+    assert [arm.above_trivial for arm in comparison.arms] == [True, True, False]
     (warning,) = [text for text in comparison.warnings if text.startswith("full does not beat its floor")]
     assert "25.0 % against 30.0 % for always giving the longest option" in warning
 
 
 def test_an_accuracy_equal_to_its_rounded_floor_does_not_beat_it(tmp_path: Path) -> None:
     right = [True, False, False] * 10
-    runs = [finished_run(tmp_path, r, correct=right, floors={"majority_letter": 1 / 3}) for r in ("baseline", "full")]
+    runs = [
+        finished_run(tmp_path, r, correct=right, trivial_baselines={"majority_letter": 1 / 3})
+        for r in ("baseline", "full")
+    ]
     comparison = compare(runs)
-    assert comparison.arms[0].floors == {"majority_letter": 0.333333}
-    assert comparison.arms[0].above_floor is False
+    assert comparison.arms[0].trivial_baselines == {"majority_letter": 0.333333}
+    assert comparison.arms[0].above_trivial is False
 
 
 def test_an_accuracy_barely_above_its_floor_says_so(tmp_path: Path) -> None:
@@ -168,9 +174,9 @@ def test_an_accuracy_barely_above_its_floor_says_so(tmp_path: Path) -> None:
 
 
 def test_missing_floors_are_told(tmp_path: Path) -> None:
-    runs = [finished_run(tmp_path, r, floors={}) for r in ("baseline", "full")]
+    runs = [finished_run(tmp_path, r, trivial_baselines={}) for r in ("baseline", "full")]
     comparison = compare(runs)
-    assert comparison.arms[0].above_floor is None
+    assert comparison.arms[0].above_trivial is None
     assert any("recorded no floors" in text for text in comparison.warnings)
 
 
@@ -284,25 +290,11 @@ def test_different_questions_or_right_answers_are_refused(tmp_path: Path) -> Non
 # The command -------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def app() -> typer.Typer:
-    made = typer.Typer()
-    made.command("compare")(compare_command)
-    return made
-
-
-def invoke(app: typer.Typer, root: Path, *arguments: str, columns: int = 80) -> str:
-    found = CliRunner().invoke(app, [*arguments, "--runs", str(root)], env={"COLUMNS": str(columns)})
-    if found.exception is not None:
-        raise found.exception
-    return found.stdout
-
-
 @pytest.mark.parametrize("columns", [40, 80, 200])
 def test_the_command_shows_runs_numbers_warnings_and_protocol(
-    app: typer.Typer, tmp_path: Path, three: list[RunDir], columns: int
+    tmp_path: Path, three: list[RunDir], columns: int
 ) -> None:
-    shown = invoke(app, tmp_path, columns=columns)
+    shown = printed_by_compare(tmp_path, columns=columns)
     assert max(map(len, shown.splitlines())) <= columns
     words = " ".join(shown.split())
     for expected in ("50.00 ± 4.56", "+5.00", "0.109", "humanities", "12 s", "Configuration differences"):
@@ -313,8 +305,8 @@ def test_the_command_shows_runs_numbers_warnings_and_protocol(
         assert all(run.id in shown for run in three)
 
 
-def test_the_command_prints_one_raw_row_per_arm_as_csv(app: typer.Typer, tmp_path: Path, three: list[RunDir]) -> None:
-    rows = list(csv.DictReader(io.StringIO(invoke(app, tmp_path, "--format", "csv"))))
+def test_the_command_prints_one_raw_row_per_arm_as_csv(tmp_path: Path, three: list[RunDir]) -> None:
+    rows = list(csv.DictReader(io.StringIO(printed_by_compare(tmp_path, "--format", "csv"))))
     assert [row["run"] for row in rows] == [run.id for run in three]
     assert float(rows[1]["accuracy"]) == 66 / N
     assert float(rows[1]["p"]) == pytest.approx(112 / 1024)
@@ -322,8 +314,8 @@ def test_the_command_prints_one_raw_row_per_arm_as_csv(app: typer.Typer, tmp_pat
 
 
 @pytest.mark.usefixtures("three")
-def test_the_command_prints_everything_as_json(app: typer.Typer, tmp_path: Path) -> None:
-    found = json.loads(invoke(app, tmp_path, "baseline", "contrastive", "--format", "json"))
+def test_the_command_prints_everything_as_json(tmp_path: Path) -> None:
+    found = json.loads(printed_by_compare(tmp_path, "baseline", "contrastive", "--format", "json"))
     assert found["profile"] == "demo"
     assert [arm["label"] for arm in found["arms"]] == ["baseline", "contrastive"]
     arm = found["arms"][1]
@@ -334,26 +326,26 @@ def test_the_command_prints_everything_as_json(app: typer.Typer, tmp_path: Path)
 
 
 @pytest.mark.usefixtures("three")
-def test_the_number_of_task_rows_is_what_was_asked(app: typer.Typer, tmp_path: Path) -> None:
-    assert "Largest" not in invoke(app, tmp_path, "baseline", "contrastive", "--tasks", "0")
-    shown = invoke(app, tmp_path, "baseline", "full", "--tasks", "2", "--format", "md")
+def test_the_number_of_task_rows_is_what_was_asked(tmp_path: Path) -> None:
+    assert "Largest" not in printed_by_compare(tmp_path, "baseline", "contrastive", "--tasks", "0")
+    shown = printed_by_compare(tmp_path, "baseline", "full", "--tasks", "2", "--format", "md")
     part = shown.split("**Largest gains and losses of full against baseline**")[1].split("**")[0]
     assert part.count("\n| ") == 2 + 2  # header, rule, and two losses; there are no gains
 
 
 @pytest.mark.usefixtures("three")
-def test_the_folder_of_runs_comes_from_the_environment(app: typer.Typer, tmp_path: Path) -> None:
-    found = CliRunner().invoke(app, ["--format", "csv"], env={"ACCL_RUNS": str(tmp_path)})
+def test_the_folder_of_runs_comes_from_the_environment(tmp_path: Path) -> None:
+    found = CliRunner().invoke(compare_app(), ["--format", "csv"], env={"ACCL_RUNS": str(tmp_path)})
     assert found.exit_code == 0
     assert found.stdout.startswith("arm,recipe,run")
 
 
-def test_the_command_without_runs_says_what_to_type(app: typer.Typer, tmp_path: Path) -> None:
+def test_the_command_without_runs_says_what_to_type(tmp_path: Path) -> None:
     with pytest.raises(AcclError, match="accl train baseline --profile demo && accl train contrastive"):
-        invoke(app, tmp_path / "nowhere")
+        printed_by_compare(tmp_path / "nowhere")
 
 
-def test_the_help_has_examples(app: typer.Typer) -> None:
-    found = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "100"})
+def test_the_help_has_examples() -> None:
+    found = CliRunner().invoke(compare_app(), ["--help"], env={"COLUMNS": "100"})
     assert "accl compare baseline contrastive full" in found.stdout
     assert "ACCL_RUNS" in found.stdout

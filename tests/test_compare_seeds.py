@@ -1,4 +1,4 @@
-"""Comparing recipes over several seeds: which runs are taken, what is computed, and what is printed."""
+"""Comparing recipes over several seeds: selection, statistics and output."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
 import yaml
+from conftest import printed_by_compare
 from factory import STARTED, crashed_run, finished_run, running_run
-from typer.testing import CliRunner
 
 from accl.analysis.ablation import Ablation, compare_seeds
 from accl.analysis.crossed import difference_over_seeds
 from accl.analysis.select import select_seeds
 from accl.analysis.stats import holm
-from accl.cli.compare import compare as compare_command
 from accl.errors import CompareError
 from accl.store.rundir import RunDir
 
@@ -174,18 +172,18 @@ def test_floors_are_counted_by_seed(tmp_path: Path) -> None:
         finished_run(tmp_path, "baseline", seed=seed, correct=0.8)
         finished_run(tmp_path, "full", seed=seed, correct=rate)
     found = ablation(tmp_path, "baseline", "full")
-    assert [arm.above_floor for arm in found.arms] == [3, 2]
+    assert [arm.above_trivial for arm in found.arms] == [3, 2]
     assert "full beats its floor under 2 of 3 seeds." in found.warnings
     assert any("giving the longest option, 25.0 %" in note for note in found.notes)
 
 
 def test_what_makes_the_numbers_less_than_they_seem_is_told(tmp_path: Path) -> None:
     for seed in (1, 2):
-        finished_run(tmp_path, "baseline", seed=seed, floors={})
+        finished_run(tmp_path, "baseline", seed=seed, trivial_baselines={})
         finished_run(tmp_path, "full", seed=seed, overrides=[f"optim.lr={seed * 1e-4}"])
     finished_run(tmp_path, "baseline", seed=9)
     found = ablation(tmp_path, "baseline", "full")
-    assert found.arms[0].above_floor is None
+    assert found.arms[0].above_trivial is None
     assert [text.split(":")[0] for text in found.warnings] == [
         "Two seeds say little about the spread over seeds",
         "baseline has runs without floors, so nothing says whether they learned anything.",
@@ -197,21 +195,7 @@ def test_what_makes_the_numbers_less_than_they_seem_is_told(tmp_path: Path) -> N
 # The command -------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def app() -> typer.Typer:
-    made = typer.Typer()
-    made.command("compare")(compare_command)
-    return made
-
-
-def invoke(app: typer.Typer, root: Path, *arguments: str, columns: int = 80) -> str:
-    found = CliRunner().invoke(app, [*arguments, "--runs", str(root)], env={"COLUMNS": str(columns)})
-    if found.exception is not None:
-        raise found.exception
-    return found.stdout
-
-
-def test_markdown_holds_one_compact_table_with_a_row_per_recipe(app: typer.Typer, tmp_path: Path) -> None:
+def test_markdown_holds_one_compact_table_with_a_row_per_recipe(tmp_path: Path) -> None:
     recipes = ["baseline", "contrastive", "full"]
     for name in ("one", "two", "three"):
         path = tmp_path / f"{name}.yaml"
@@ -221,7 +205,7 @@ def test_markdown_holds_one_compact_table_with_a_row_per_recipe(app: typer.Typer
         for seed in (1, 2):
             finished_run(tmp_path, recipe, seed=seed, curves=False)
     names = ["baseline", "contrastive", "full", "one", "two", "three"]
-    lines = invoke(app, tmp_path, *names, "--all-seeds", "--format", "md").splitlines()
+    lines = printed_by_compare(tmp_path, *names, "--all-seeds", "--format", "md").splitlines()
     table = [line for line in lines if line.startswith("|")]
     assert table[0] == (
         "| arm | seeds | steps | accuracy (%) | macro (%) | hard pairs (%) | delta to baseline [95 %] (points) "
@@ -236,9 +220,9 @@ def test_markdown_holds_one_compact_table_with_a_row_per_recipe(app: typer.Typer
 @pytest.mark.usefixtures("grid")
 @pytest.mark.parametrize("columns", [40, 80, 200])
 def test_the_terminal_shows_means_runs_and_how_they_were_tested(
-    app: typer.Typer, tmp_path: Path, columns: int, grid: dict[tuple[str, int], RunDir]
+    tmp_path: Path, columns: int, grid: dict[tuple[str, int], RunDir]
 ) -> None:
-    shown = invoke(app, tmp_path, "--all-seeds", columns=columns)
+    shown = printed_by_compare(tmp_path, "--all-seeds", columns=columns)
     assert max(map(len, shown.splitlines())) <= columns
     full = ablation(tmp_path).arms[2]
     assert f"{100 * full.accuracy.mean:.2f} ± {100 * full.accuracy.sd:.2f}" in shown
@@ -250,8 +234,8 @@ def test_the_terminal_shows_means_runs_and_how_they_were_tested(
 
 
 @pytest.mark.usefixtures("grid")
-def test_csv_has_raw_values_and_json_every_seed(app: typer.Typer, tmp_path: Path) -> None:
-    rows = list(csv.DictReader(io.StringIO(invoke(app, tmp_path, "--all-seeds", "--format", "csv"))))
+def test_csv_has_raw_values_and_json_every_seed(tmp_path: Path) -> None:
+    rows = list(csv.DictReader(io.StringIO(printed_by_compare(tmp_path, "--all-seeds", "--format", "csv"))))
     full = ablation(tmp_path).arms[2]
     assert full.difference is not None
     assert [row["arm"] for row in rows] == list(RATES)
@@ -259,18 +243,18 @@ def test_csv_has_raw_values_and_json_every_seed(app: typer.Typer, tmp_path: Path
     assert float(rows[2]["delta_low"]) == full.difference.low
     assert json.loads(rows[2]["seeds"]) == [1, 2, 3]
     assert rows[0]["delta"] == ""
-    found = json.loads(invoke(app, tmp_path, "--all-seeds", "--format", "json"))
+    found = json.loads(printed_by_compare(tmp_path, "--all-seeds", "--format", "json"))
     assert found["arms"][2]["difference"]["per_seed"] == list(full.difference.per_seed)
     assert [comparison["arms"][0]["seed"] for comparison in found["per_seed"]] == [1, 2, 3]
     assert len(found["per_seed"][0]["arms"][2]["tasks"]) == 6
 
 
-def test_a_single_shared_seed_is_an_ordinary_comparison_that_says_so(app: typer.Typer, tmp_path: Path) -> None:
+def test_a_single_shared_seed_is_an_ordinary_comparison_that_says_so(tmp_path: Path) -> None:
     for recipe, seed in (("baseline", 1), ("full", 1), ("full", 2)):
         finished_run(tmp_path, recipe, seed=seed)
-    found = json.loads(invoke(app, tmp_path, "baseline", "full", "--all-seeds", "--format", "json"))
+    found = json.loads(printed_by_compare(tmp_path, "baseline", "full", "--all-seeds", "--format", "json"))
     assert found["warnings"][0].startswith("Only seed 1 has a run of every recipe")
     assert [arm["seed"] for arm in found["arms"]] == [1, 1]
-    shown = " ".join(invoke(app, tmp_path, "baseline", "full", "--all-seeds").split())
+    shown = " ".join(printed_by_compare(tmp_path, "baseline", "full", "--all-seeds").split())
     assert "Warning: Only seed 1 has a run" in shown
     assert "McNemar" in shown

@@ -69,7 +69,7 @@ def test_paper_without_gpu_and_hub_says_what_is_missing_and_what_to_type(tmp_pat
     assert "accl train full --profile demo" in failed["GPU"].advice
     assert "--set model.name=DIR" in failed["model"].advice
     assert "--set data.path=DIR" in failed["data"].advice
-    assert failed["profile paper"].found == "cannot train here: GPU, model, data"
+    assert failed["profile paper"].finding == "cannot train here: GPU, model, data"
     assert all(check.advice for check in report.checks if check.level is not Level.OK)
 
 
@@ -80,9 +80,9 @@ def test_hub_that_answers_makes_a_missing_model_no_obstacle_and_a_cached_one_is_
     with serve(tmp_path) as server:
         monkeypatch.setattr(constants, "ENDPOINT", server.url)
         before = examine(["paper"], tmp_path, ())
-    assert line(before.checks, "Hub").found == f"{server.url} answers"
+    assert line(before.checks, "Hub").finding == f"{server.url} answers"
     assert line(before.checks, "model").level is Level.OK
-    assert "the first run fetches it" in line(before.checks, "model").found
+    assert "the first run fetches it" in line(before.checks, "model").finding
 
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     snapshot = Path(constants.HF_HUB_CACHE, "--".join(["models", *MODEL_REPO.split("/")]), "snapshots", MODEL_REVISION)
@@ -93,7 +93,7 @@ def test_hub_that_answers_makes_a_missing_model_no_obstacle_and_a_cached_one_is_
     after = examine(["paper"], tmp_path, ())
 
     assert line(after.checks, "Hub").level is Level.WARN
-    assert line(after.checks, "model").found == f"{MODEL_REPO} is cached"
+    assert line(after.checks, "model").finding == f"{MODEL_REPO} is cached"
     assert line(after.checks, "data").level is Level.FAIL
 
 
@@ -105,20 +105,20 @@ def test_a_missing_c_compiler_makes_training_on_the_cpu_slower_and_no_more(
     monkeypatch.setenv("PATH", str(tmp_path))
     report = examine(["demo"], tmp_path, ())
     found = line(report.checks, "C compiler")
-    assert (found.level, found.found) == (Level.WARN, "no cc")
+    assert (found.level, found.finding) == (Level.WARN, "no cc")
     assert "Training on the CPU is slower" in found.advice
     assert "apt install gcc" in found.advice
     assert report.usable == ["demo"]
     assert line(examine(["paper"], tmp_path, ()).checks, "C compiler").level is Level.OK
 
     monkeypatch.setenv("CC", "my-cc -m64")
-    assert line(examine(["demo"], tmp_path, ()).checks, "C compiler").found == "no my-cc (named by CC)"
+    assert line(examine(["demo"], tmp_path, ()).checks, "C compiler").finding == "no my-cc (named by CC)"
 
 
 def test_offline_mode_is_told_apart_from_a_hub_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "out of reach" in line(examine(["minilm"], tmp_path, ()).checks, "Hub").found
+    assert "out of reach" in line(examine(["minilm"], tmp_path, ()).checks, "Hub").finding
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert line(examine(["minilm"], tmp_path, ()).checks, "Hub").found == "HF_HUB_OFFLINE is set"
+    assert line(examine(["minilm"], tmp_path, ()).checks, "Hub").finding == "HF_HUB_OFFLINE is set"
 
 
 def test_own_profile_with_malformed_local_data_fails_with_the_error_of_the_data(tmp_path: Path) -> None:
@@ -130,8 +130,8 @@ def test_own_profile_with_malformed_local_data_fails_with_the_error_of_the_data(
     report = examine([str(profile)], tmp_path, ())
 
     assert report.usable == []
-    assert "nowhere" in line(report.checks, "data").found
-    assert "config.json" in line(report.checks, "model").found
+    assert "nowhere" in line(report.checks, "data").finding
+    assert "config.json" in line(report.checks, "model").finding
     assert line(report.checks, "GPU").level is Level.WARN
 
 
@@ -166,7 +166,7 @@ def test_a_gpu_counts_when_torch_and_driver_can_use_it(
 
     assert check.level is level
     assert words in check.advice
-    assert "H100 80GB HBM3 85 GB; driver 580.1" in check.found
+    assert "H100 80GB HBM3 85 GB; driver 580.1" in check.finding
 
 
 def test_cuda_version_of_torch_is_read_without_importing_it() -> None:
@@ -191,7 +191,7 @@ def test_packages_too_old_or_missing_block_every_profile() -> None:
     assert (duckdb.level, duckdb.blocks) == (Level.FAIL, every)
     assert duckdb.advice == "Type: pip install 'duckdb>=999'"
     others = line(found, "other packages")
-    assert (others.level, others.found) == (Level.FAIL, "no-such-package-here missing")
+    assert (others.level, others.finding) == (Level.FAIL, "no-such-package-here missing")
 
 
 def test_runs_folder_that_cannot_be_made_blocks_every_profile(tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_runs_folder_on_a_network_file_system_is_warned_of(tmp_path: Path, monke
     check = line(examine(["demo"], tmp_path / "runs", ()).checks, "runs folder")
 
     assert check.level is Level.WARN
-    assert "nfs4" in check.found
+    assert "nfs4" in check.finding
     assert "locks" in check.advice
 
 

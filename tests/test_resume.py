@@ -72,7 +72,7 @@ def recorded(run: RunDir) -> dict[str, Any]:
         (f"SELECT step, epoch, name, value FROM run.metrics WHERE name NOT IN ({marks}) ORDER BY name, step", TIMED),
         ("SELECT step, policy, weights, drawn FROM run.curriculum ORDER BY step", ()),
         ("SELECT step, kind, CAST(matrix AS VARCHAR), counts FROM run.confusion ORDER BY kind, step", ()),
-        ("SELECT * EXCLUDE seq FROM run.evals ORDER BY split, step", ()),
+        ("SELECT * EXCLUDE seq FROM run.evals ORDER BY split, step, name", ()),
         ("SELECT * FROM run.task_evals ORDER BY split, step, task", ()),
         ("SELECT * FROM run.predictions ORDER BY question_id", ()),
     )

@@ -1,4 +1,4 @@
-"""Which runs a recipe or a name stands for, and what is said when there is none."""
+"""Selection of runs by recipe or name, and the errors when there is none."""
 
 from __future__ import annotations
 

@@ -13,9 +13,9 @@ from accl.errors import RunError
 from accl.store.rundir import RunDir, create_run
 from accl.store.state import (
     HEARTBEAT_LOST_S,
-    LIFE_MARK,
     STALLED_AFTER_S,
-    UNHEARD_AFTER_S,
+    START_MARK,
+    STARTUP_TIMEOUT_S,
     RunState,
     State,
     last_exception_line,
@@ -58,9 +58,9 @@ def test_a_killed_process_is_crashed_at_once_even_before_it_is_reaped(run: RunDi
     process.kill()
     while process_start_time(process.pid) is not None:
         time.sleep(0.01)
-    seen = observe(run)
-    assert seen.state is State.CRASHED
-    assert str(process.pid) in seen.reason
+    observed = observe(run)
+    assert observed.state is State.CRASHED
+    assert str(process.pid) in observed.reason
     process.wait()
     assert observe(run).state is State.CRASHED
 
@@ -89,20 +89,20 @@ def test_another_machine_is_judged_by_its_heartbeat(run: RunDir) -> None:
     now = time.time()
     write_state(run, running(host="elsewhere", pid_started=1.0))
     assert observe(run, now).state is State.RUNNING
-    seen = observe(run, now + HEARTBEAT_LOST_S + 1)
-    assert seen.state is State.CRASHED
-    assert "elsewhere" in seen.reason
+    observed = observe(run, now + HEARTBEAT_LOST_S + 1)
+    assert observed.state is State.CRASHED
+    assert "elsewhere" in observed.reason
 
 
 def test_a_process_that_never_came_up_is_crashed_after_a_while(run: RunDir) -> None:
     now = time.time()
     write_state(run, RunState(State.STARTING, started=now))
     assert observe(run, now).state is State.STARTING
-    assert observe(run, now + UNHEARD_AFTER_S + 1).state is State.CRASHED
+    assert observe(run, now + STARTUP_TIMEOUT_S + 1).state is State.CRASHED
     run.console.write_text("ModuleNotFoundError: No module named 'torch'\n")
     assert observe(run, now).reason == "ModuleNotFoundError: No module named 'torch'"
     with open(run.console, "a") as console:
-        console.write(f"{LIFE_MARK} started again\n")
+        console.write(f"{START_MARK} started again\n")
     assert observe(run, now).state is State.STARTING  # the error was of an earlier life
 
 

@@ -16,7 +16,7 @@ import pytest
 from accl.config import available, dump, load, resolve
 from accl.errors import ConfigError, RunError
 from accl.store import writer
-from accl.store.reader import Follower, StoreBusyError, query
+from accl.store.reader import Evaluation, Follower, StoreBusyError, query
 from accl.store.rundir import RunDir, create_run, find_run, list_runs, write_atomically
 from accl.store.schema import COLUMNS
 from accl.store.writer import Recorder
@@ -35,7 +35,7 @@ def count(run: RunDir, table: str) -> int:
 
 
 def hold(path: str, ready: object, release: object) -> None:
-    """In another process: keep the file attached until told otherwise."""
+    """Keep the file attached until released; runs in another process."""
     connection = duckdb.connect(":memory:")
     connection.execute(f"ATTACH '{path}' AS held").fetchall()
     ready.set()  # type: ignore[attr-defined]
@@ -43,7 +43,7 @@ def hold(path: str, ready: object, release: object) -> None:
 
 
 class Holder:
-    """Another process that has the database open for writing."""
+    """Another process that holds the database for writing."""
 
     def __init__(self, database: Path) -> None:
         context = multiprocessing.get_context("spawn")
@@ -52,7 +52,7 @@ class Holder:
         self.process.start()
         assert ready.wait(60)
 
-    def let_go(self) -> None:
+    def release_file(self) -> None:
         self.release.set()
         self.process.join()
 
@@ -64,7 +64,7 @@ def test_followers_get_what_was_recorded_and_only_what_is_new(run: RunDir) -> No
     recorder.metrics(1, 0.1, 2.0, {"train/loss": 3.0, "train/accuracy": 0.5})
     recorder.curriculum(1, "uniform", [0.5, 0.5], [3, 4])
     recorder.confusion(1, "similarity", [0.0, 0.25, 0.25, float("nan")], [1, 2, 3, 0])
-    recorder.evaluation(1, "validation", 10, 1.0, 0.3, 0.25, 0.1, 0.7)
+    recorder.evaluation(1, "validation", {"n": 10, "loss": 1.0, "accuracy": 0.3, "brier": 0.7})
     recorder.task_evaluations([(1, "validation", 0, 6, 2), (1, "validation", 1, 4, 1)])
     recorder.system(1.0, (None, None, None, 99.0, 1e9))
     recorder.event(0.5, "info", "kind", "words")
@@ -76,8 +76,8 @@ def test_followers_get_what_was_recorded_and_only_what_is_new(run: RunDir) -> No
     assert follower.curriculum[0].drawn.tolist() == [3, 4]
     assert follower.confusion["similarity"].matrix[0, 1] == 0.25
     assert np.isnan(follower.confusion["similarity"].matrix[1, 1])
-    assert follower.evaluations[0].accuracy == 0.3
-    assert follower.evaluations[0].brier == 0.7
+    assert follower.evaluations == [Evaluation(1, "validation", 10, {"loss": 1.0, "accuracy": 0.3, "brier": 0.7})]
+    assert np.isnan(follower.evaluations[0].value("ece"))
     assert follower.task_accuracy["validation"][2].tolist() == [2, 1]
     assert follower.system["cpu"] == ([1.0], [99.0])
     assert follower.system["power"] == ([], [])
@@ -111,7 +111,7 @@ def test_a_locked_file_delays_rows_and_loses_none(run: RunDir, monkeypatch: pyte
         recorder._append(last_chance=False)
     assert not follower.refresh()
     assert follower.stale_seconds > 0
-    holder.let_go()
+    holder.release_file()
     recorder.metrics(2, 0.0, 0.0, {"x": 2.0})
     recorder.close()
     assert follower.refresh()
@@ -130,7 +130,7 @@ def test_a_file_that_stays_locked_sends_rows_to_the_spool_and_they_come_back(
     spool = run.path / "run.spool.jsonl"
     assert json.loads(spool.read_text()) == ["metrics", [0, 1, 0.0, 0.0, "x", 1.0]]
     recorder.metrics(2, 0.0, 0.0, {"x": 2.0})
-    holder.let_go()
+    holder.release_file()
     recorder.close()
     assert not spool.exists()
     [rows] = query(run.database, ("SELECT seq, value FROM run.metrics ORDER BY seq", ()))
@@ -210,6 +210,18 @@ def test_run_ids_are_unique_and_found_by_their_parts(tmp_path: Path) -> None:
         find_run(tmp_path, "full")
     with pytest.raises(RunError, match="No run named"):
         find_run(tmp_path, "nothing")
+
+
+def test_the_whole_id_comes_before_a_part_and_whole_segments_before_any_part(tmp_path: Path) -> None:
+    for name in ("one", "one-more", "20261122-full-s1-7f3a", "20261123-full-s12-8e4b", "20261124-full-s12-9d5c"):
+        RunDir(tmp_path / name).path.mkdir()
+        RunDir(tmp_path / name).config.write_text("recipe: full\n")
+    assert find_run(tmp_path, "one").id == "one"
+    assert find_run(tmp_path, "more").id == "one-more"
+    assert find_run(tmp_path, "full-s1").id == "20261122-full-s1-7f3a"
+    assert find_run(tmp_path, "8e").id == "20261123-full-s12-8e4b"
+    with pytest.raises(RunError, match="2 runs match"):
+        find_run(tmp_path, "full-s12")
 
 
 @pytest.mark.parametrize("recipe", available("recipes"))

@@ -82,12 +82,12 @@ def test_predictions_agree_with_the_reported_accuracy(full_run: RunDir) -> None:
     rows, evals, tasks = query(
         full_run.database,
         ("SELECT question_id, task, gold, predicted, probabilities FROM run.predictions WHERE split = 'test'", ()),
-        ("SELECT n, accuracy FROM run.evals WHERE split = 'test'", ()),
+        ("SELECT value FROM run.evals WHERE split = 'test' AND name IN ('n', 'accuracy') ORDER BY name DESC", ()),
         ("SELECT sum(n), sum(correct) FROM run.task_evals WHERE split = 'test'", ()),
     )
     assert len({row[0] for row in rows}) == len(rows) == evals[0][0] == tasks[0][0]
     correct = sum(gold == predicted for _, _, gold, predicted, _ in rows)
-    assert correct / len(rows) == pytest.approx(evals[0][1])
+    assert correct / len(rows) == pytest.approx(evals[1][0])
     assert correct == tasks[0][1]
     probabilities = np.array([row[4] for row in rows])
     assert probabilities.sum(1) == pytest.approx(1, abs=1e-4)

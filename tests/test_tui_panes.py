@@ -29,7 +29,9 @@ async def test_curves_grow_while_a_recorder_writes(tmp_path: Path) -> None:
         await until(pilot, lambda: bool(chart.lines) and chart.lines[0].x[-1] == 60)
         recorder = Recorder(run.database, interval=TICK)
         recorder.metrics(61, 1.0, 4.0, {"train/loss": 0.125, "train/brand_new": 7.0})
+        recorder.evaluation(61, "validation", {"n": 4, "new_score": 0.5})
         await until(pilot, lambda: chart.lines[0].x[-1] == 61)
+        await until(pilot, lambda: "validation/new_score" in screen.query_one(Charts).displayed)
         assert "train/brand_new" in screen.query_one(Charts).displayed
         recorder.event(4.0, "warning", "precision", "bf16 is not to be had here, so fp32 it is")
         await pilot.press("4")
@@ -59,7 +61,7 @@ async def test_axis_smoothing_and_scale_change_what_is_drawn(tmp_path: Path) -> 
 
 
 async def test_validation_accuracy_is_shown_with_both_floors(tmp_path: Path) -> None:
-    finished_run(tmp_path, floors={"majority_letter": 0.278, "longest_option": 0.262})
+    finished_run(tmp_path, trivial_baselines={"majority_letter": 0.278, "longest_option": 0.262})
     async with open_app(tmp_path) as pilot:
         screen = await open_newest_run(pilot)
         chart = screen.query_one(Charts).charts["validation accuracy"]

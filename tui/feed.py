@@ -21,7 +21,7 @@ from rich.style import Style
 from accl.errors import AcclError, ConfigError, RunError
 from accl.store.reader import Confusion, Evaluation, Event, Follower, Task, Weights
 from accl.store.rundir import RunDir, Setup, list_runs
-from accl.store.state import RunState, State, judge, read_state
+from accl.store.state import RunState, State, assess, read_state
 from tui import theme
 from tui.raster import Floats
 from tui.text import Piece
@@ -117,7 +117,7 @@ class RunSummaryReader:
                     state, self._problem = read_state(self.run), ""
                     self._state = state
                 if not self._problem:
-                    state = judge(state, self.run, now)
+                    state = assess(state, self.run, now)
             except RunError as error:
                 self._problem = str(error)
         return RunSummary(

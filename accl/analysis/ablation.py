@@ -1,4 +1,4 @@
-"""The comparison of recipes over several seeds: means, spread over seeds, and differences that count both."""
+"""Comparison of recipes over several seeds: means, spread over seeds, and paired differences."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from accl.analysis.compare import FLOOR_NAMES, Arm, Comparison, compare_results, describe_protocol
+from accl.analysis.compare import TRIVIAL_BASELINES, Arm, Comparison, compare_results, describe_protocol
 from accl.analysis.crossed import SeedDifference, difference_over_seeds
 from accl.analysis.pairs import HardPairs, describe, hard_pairs
 from accl.analysis.results import Results, check_pairable, read_results
@@ -20,7 +20,7 @@ from accl.errors import CompareError
 
 @dataclass(frozen=True)
 class Mean:
-    """Mean and standard deviation (S - 1 in the denominator) over S seeds."""
+    """Mean and standard deviation over S seeds, with S - 1 in the denominator."""
 
     mean: float
     sd: float
@@ -31,15 +31,15 @@ class SeedArm:
     """One recipe over S seeds. Accuracies and differences are fractions.
 
     Attributes:
-        steps: optimizer steps, the same in every run of the comparison.
+        steps: optimizer steps, equal in all runs of the comparison.
         loss, ece, brier: None when a run did not record them.
         hard_accuracy: on the questions of the hard pairs' tasks; None when no pairs could be named.
-        floors: the highest score without reading, per name of `FLOOR_NAMES`, over the seeds' runs.
-        above_floor: how many seeds beat their higher floor; None when a run recorded none.
-        difference, hard_difference: to the first arm, on all questions and on those of the hard pairs; None for the
-            first arm itself. ``p_holm`` adjusts the p of ``difference`` over all arms; that of ``hard_difference``
-            is not adjusted.
-        config_difference: key -> (value of the first arm, value of this one), under the first seed.
+        trivial_baselines: accuracy without reading the question by name of `TRIVIAL_BASELINES`, highest over seeds.
+        above_trivial: number of seeds that beat their higher trivial baseline; None when a run recorded none.
+        difference, hard_difference: difference to the first arm on all questions and on those of the hard pairs; None
+            for the first arm itself.
+        p_holm: p of ``difference``, adjusted over all arms; that of ``hard_difference`` is not adjusted.
+        config_difference: (value of the first arm, value of this one) by key, under the first seed.
     """
 
     label: str
@@ -51,8 +51,8 @@ class SeedArm:
     ece: Mean | None
     brier: Mean | None
     hard_accuracy: Mean | None
-    floors: dict[str, float]
-    above_floor: int | None
+    trivial_baselines: dict[str, float]
+    above_trivial: int | None
     difference: SeedDifference | None
     p_holm: float | None
     hard_difference: SeedDifference | None
@@ -61,12 +61,12 @@ class SeedArm:
 
 @dataclass(frozen=True)
 class Ablation:
-    """All arms over the same S seeds, the reference first.
+    """Comparison of arms over the same S seeds, the reference first.
 
     Attributes:
-        per_seed: the ordinary comparison of the arms' runs under each seed, in the order of ``seeds``.
-        warnings: what makes these numbers less than they seem.
-        notes: which questions were asked, and what the statistics mean.
+        per_seed: comparison of the arms' runs under each seed, in the order of ``seeds``.
+        warnings: reasons to distrust the numbers.
+        notes: the protocol, and the meaning of the statistics.
     """
 
     profile: str
@@ -118,7 +118,7 @@ def compare_seeds(selection: SeedSelection) -> Ablation:
 
 
 def _arm(row: Sequence[Results], first: Sequence[Results], runs: Sequence[Arm], hard: HardPairs | None) -> SeedArm:
-    counted = [arm.above_floor for arm in runs]
+    counted = [arm.above_trivial for arm in runs]
     right, before = (np.stack([result.right for result in results]) for results in (row, first))
     mask = None if hard is None else hard.members(first[0].task)
     reference = row is first
@@ -132,12 +132,12 @@ def _arm(row: Sequence[Results], first: Sequence[Results], runs: Sequence[Arm], 
         ece=_recorded(runs, lambda arm: arm.ece),
         brier=_recorded(runs, lambda arm: arm.brier),
         hard_accuracy=_recorded(runs, lambda arm: arm.hard.accuracy if arm.hard else None),
-        floors={
-            name: max(arm.floors[name] for arm in runs)
-            for name in FLOOR_NAMES
-            if all(name in arm.floors for arm in runs)
+        trivial_baselines={
+            name: max(arm.trivial_baselines[name] for arm in runs)
+            for name in TRIVIAL_BASELINES
+            if all(name in arm.trivial_baselines for arm in runs)
         },
-        above_floor=None if None in counted else sum(above is True for above in counted),
+        above_trivial=None if None in counted else sum(above is True for above in counted),
         difference=None if reference else difference_over_seeds(before, right),
         p_holm=None,
         hard_difference=None if reference or mask is None else difference_over_seeds(before[:, mask], right[:, mask]),
@@ -155,32 +155,32 @@ def _recorded(runs: Sequence[Arm], value_of: Callable[[Arm], float | None]) -> M
 
 
 def _warnings(arms: Sequence[SeedArm], grid: Sequence[Sequence[Results]], selection: SeedSelection) -> list[str]:
-    found = []
+    warnings = []
     seeds = len(selection.seeds)
     if seeds == 2:
-        found.append("Two seeds say little about the spread over seeds: train three to five.")
+        warnings.append("Two seeds say little about the spread over seeds: train three to five.")
     for arm, row in zip(arms, grid, strict=True):
         changed = {key for result in row[1:] for key in difference(row[0].setup.config, result.setup.config)} - {
             "train.seed"
         }
         if changed:
-            found.append(
+            warnings.append(
                 f"The runs of {arm.label} differ in more than the seed ({', '.join(sorted(changed))}): "
                 "their mean mixes different settings."
             )
-        if arm.above_floor is None:
-            found.append(f"{arm.label} has runs without floors, so nothing says whether they learned anything.")
-        elif arm.above_floor < seeds:
-            found.append(f"{arm.label} beats its floor under {arm.above_floor} of {seeds} seeds.")
-    return found + selection.gaps
+        if arm.above_trivial is None:
+            warnings.append(f"{arm.label} has runs without floors, so nothing says whether they learned anything.")
+        elif arm.above_trivial < seeds:
+            warnings.append(f"{arm.label} beats its floor under {arm.above_trivial} of {seeds} seeds.")
+    return warnings + selection.gaps
 
 
 def _notes(arms: Sequence[SeedArm], selection: SeedSelection) -> list[str]:
     seeds, reference = ", ".join(map(str, selection.seeds)), arms[0].label
-    floors = arms[0].floors.items()
-    told = "; ".join(f"{FLOOR_NAMES[name]}, {100 * value:.1f} %" for name, value in floors)
+    trivial = arms[0].trivial_baselines.items()
+    scores = "; ".join(f"{TRIVIAL_BASELINES[name]}, {100 * value:.1f} %" for name, value in trivial)
     return [
-        *([f"Floors, what one gets without reading the question: {told}."] if told else []),
+        *([f"Floors, what one gets without reading the question: {scores}."] if scores else []),
         f"Seeds {seeds}; ± is the standard deviation over them. Differences are paired with {reference} seed by seed "
         "and question by question; their 95 % intervals and p values (Holm-adjusted over the arms) cover the choice of "
         "both: Student's t with Satterthwaite's degrees of freedom, on the variance of the mean difference over seeds "

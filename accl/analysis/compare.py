@@ -1,6 +1,6 @@
-"""The comparison of arms: everything that the compare screen shows and `accl compare` prints.
+"""Comparison of runs, as the compare screen and `accl compare` show it.
 
-The first run is the reference; every other arm is paired with it question by question.
+The first run is the reference; every other is paired with it question by question.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from accl.errors import CompareError
 from accl.store.reader import Task
 from accl.store.rundir import RunDir
 
-FLOOR_NAMES = {
+TRIVIAL_BASELINES = {
     "majority_letter": "always giving the letter that is right most often in each task's training questions",
     "longest_option": "always giving the longest option",
 }
@@ -39,7 +39,7 @@ class Group:
 
 @dataclass(frozen=True)
 class TaskScore:
-    """Accuracy over the n test questions of a task; gains, losses and delta against the first arm."""
+    """Accuracy over the n test questions of a task, and gains, losses and their difference to the first arm."""
 
     task: Task
     n: int
@@ -55,23 +55,23 @@ class Arm:
     """One run of the comparison. Accuracies and differences are fractions.
 
     Attributes:
-        label: the recipe; where two arms share it, what tells them apart is added.
-        tested_step: the step whose weights answered the test questions: validation chose them.
-        finished: when the run ended, seconds since the epoch.
-        accuracy: micro, over all n test questions; ``standard_error`` belongs to it.
-        macro_accuracy: mean over the tasks that have test questions.
+        label: the recipe, with seed or run id where arms share it.
+        tested_step: step of the weights, chosen on validation, that answered the test questions.
+        finished: end of the run in seconds since the epoch.
+        accuracy, standard_error: accuracy over all n test questions, and its standard error.
+        macro_accuracy: mean accuracy over the tasks that have test questions.
         loss, ece, brier: mean cross-entropy in nats, expected calibration error over 15 bins, and Brier score
             (0..2) of the test evaluation; None when the run did not record them.
-        predicted_shares, gold_shares: share of the questions where each letter was given, and is right.
-        hard: the questions of the hard pairs' tasks; None when no pairs could be named. Its p is not adjusted.
-        floors: accuracy of answering without reading, by name of `FLOOR_NAMES`, as the run recorded it.
-        above_floor: whether the accuracy beats the higher floor; None when no floor was recorded.
-        paired: the difference to the first arm; None for the first arm itself. ``p_holm`` is its McNemar p,
-            adjusted over all arms compared.
-        training_seconds: time spent training, evaluations left out.
-            This, ``questions_per_second`` and ``tested_step`` are None when the run did not record them.
-        tasks: the tasks with test questions, in index order.
-        config_difference: key -> (value of the first arm, value of this one).
+        predicted_shares, gold_shares: share of the questions where each letter was chosen, and where it is right.
+        hard: score on the questions of the hard pairs' tasks, its p not adjusted; None when no pairs could be named.
+        trivial_baselines: accuracy without reading the question, by name of `TRIVIAL_BASELINES`, as recorded.
+        above_trivial: whether the accuracy beats the higher trivial baseline; None when none was recorded.
+        paired: difference to the first arm; None for the first arm itself.
+        p_holm: McNemar p of ``paired``, adjusted over all arms.
+        training_seconds: training time without evaluations. This, ``questions_per_second`` and ``tested_step`` are
+            None when the run did not record them.
+        tasks: tasks with test questions, in index order.
+        config_difference: (value of the first arm, value of this one) by key.
     """
 
     label: str
@@ -95,8 +95,8 @@ class Arm:
     hard: HardScore | None
     categories: tuple[Group, ...]
     subcategories: tuple[Group, ...]
-    floors: dict[str, float]
-    above_floor: bool | None
+    trivial_baselines: dict[str, float]
+    above_trivial: bool | None
     paired: PairedDifference | None
     p_holm: float | None
     training_seconds: float | None
@@ -112,12 +112,13 @@ class Arm:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All arms, the reference first, with what a reader must know beside the numbers.
+    """All arms, the reference first, and what to know beside the numbers.
 
     Attributes:
-        hard_pairs: the task pairs that the first arm confuses most; None when it did not record its similarities.
-        warnings: what makes these numbers less than they seem.
-        notes: which questions were asked, and what the statistics mean.
+        n: number of test questions.
+        hard_pairs: task pairs that the first arm confuses most; None when its similarities were not recorded.
+        warnings: reasons to distrust the numbers.
+        notes: the protocol, and the meaning of the statistics.
     """
 
     profile: str
@@ -151,7 +152,7 @@ def compare(runs: Sequence[RunDir]) -> Comparison:
 
 
 def compare_results(results: Sequence[Results], hard: HardPairs | None) -> Comparison:
-    """Compare results that `check_pairable` lets pass; ``hard`` says which pairs are the hard ones."""
+    """Compare results that passed `check_pairable`, with ``hard`` as the hard pairs."""
     first = results[0]
     labels = _labels([result.setup.config for result in results], [result.setup.run.id for result in results])
     mask = None if hard is None else hard.members(first.task)
@@ -174,7 +175,7 @@ def compare_results(results: Sequence[Results], hard: HardPairs | None) -> Compa
 
 
 def describe_protocol(config: Config) -> str:
-    """One sentence that says which questions a number stands for."""
+    """Describe in one sentence which questions a number stands for."""
     if config.data.source == "synthetic":
         return (
             f"Protocol {config.data.protocol} on accl's built-in synthetic benchmark: "
@@ -192,11 +193,11 @@ def _arm(result: Results, first: Results, label: str, hard: NDArray[np.bool_] | 
     right, config = result.right, result.setup.config
     n, correct = len(right), int(right.sum())
     tasks = _task_scores(result, first)
-    floors = {name: value for name in FLOOR_NAMES if (value := result.number(f"floor/test/{name}")) is not None}
+    trivial = {name: value for name in TRIVIAL_BASELINES if (value := result.number(f"floor/test/{name}")) is not None}
     changed = difference(first.setup.config, config)
     changed.pop("recipe", None)
     before = None if result is first else first.right
-    measured = result.evaluation
+    measured = result.evaluation.values if result.evaluation else {}
     return Arm(
         label=label,
         recipe=config.recipe,
@@ -211,17 +212,17 @@ def _arm(result: Results, first: Results, label: str, hard: NDArray[np.bool_] | 
         accuracy=correct / n,
         standard_error=standard_error(correct / n, n),
         macro_accuracy=float(np.mean([score.accuracy for score in tasks])),
-        loss=measured.loss if measured else None,
-        ece=measured.ece if measured else None,
-        brier=measured.brier if measured else None,
+        loss=measured.get("loss"),
+        ece=measured.get("ece"),
+        brier=measured.get("brier"),
         predicted_shares=_shares(result.predicted, result.choices),
         gold_shares=_shares(result.gold, result.choices),
         hard=None if hard is None else hard_score(hard, right, before),
         categories=_groups(tasks, lambda task: task.category),
         subcategories=_groups(tasks, lambda task: task.subcategory),
-        floors=floors,
-        # Floors are stored rounded; in whole questions an equal score stays equal.
-        above_floor=correct > round(max(floors.values()) * n) if floors else None,
+        trivial_baselines=trivial,
+        # Trivial baselines are stored rounded; in whole questions an equal score stays equal.
+        above_trivial=correct > round(max(trivial.values()) * n) if trivial else None,
         paired=None if before is None else paired_difference(before, right),
         p_holm=None,
         training_seconds=result.number("training_seconds"),
@@ -232,13 +233,13 @@ def _arm(result: Results, first: Results, label: str, hard: NDArray[np.bool_] | 
 
 
 def _shares(options: NDArray[np.int64], choices: int) -> dict[str, float]:
-    """The share of each letter among option indices."""
+    """Return the share of each letter among option indices."""
     counts = np.bincount(options, minlength=choices)
     return {chr(ord("A") + option): float(count / len(options)) for option, count in enumerate(counts)}
 
 
 def _adjust(arms: Sequence[Arm]) -> list[Arm]:
-    """Holm's adjustment over all arms that are compared with the first."""
+    """Adjust the p values of all arms that are compared with the first, by Holm."""
     adjusted = iter(holm([arm.paired.p for arm in arms if arm.paired]))
     return [replace(arm, p_holm=next(adjusted)) if arm.paired else arm for arm in arms]
 
@@ -269,7 +270,7 @@ def _groups(tasks: Sequence[TaskScore], name_of: Callable[[Task], str]) -> tuple
 
 
 def _labels(configs: Sequence[Config], run_ids: Sequence[str]) -> list[str]:
-    """The recipe; with the seed, or else the end of the run id, where arms share it."""
+    """Return the recipes, with the seed, or else the end of the run id, where arms share one."""
     recipes = [config.recipe for config in configs]
     seeded = [f"{config.recipe} s{config.train.seed}" for config in configs]
     labels = []
@@ -284,29 +285,29 @@ def _labels(configs: Sequence[Config], run_ids: Sequence[str]) -> list[str]:
 
 
 def _warnings(arms: Sequence[Arm]) -> list[str]:
-    found = []
+    warnings = []
     if len({arm.steps for arm in arms}) > 1:
         steps = ", ".join(f"{arm.label} {arm.steps:,}" for arm in arms)
-        found.append(f"The arms did not take the same number of optimizer steps ({steps}): compare at equal steps.")
+        warnings.append(f"The arms did not take the same number of optimizer steps ({steps}): compare at equal steps.")
     if len({arm.seed for arm in arms}) > 1 and len({arm.recipe for arm in arms}) > 1:
         seeds = ", ".join(f"{arm.label} {arm.seed}" for arm in arms)
-        found.append(f"The arms have different seeds ({seeds}): part of any difference is the seed's.")
+        warnings.append(f"The arms have different seeds ({seeds}): part of any difference is the seed's.")
     for arm in arms:
-        if not arm.floors:
-            found.append(f"{arm.label} recorded no floors, so nothing says whether it learned anything.")
+        if not arm.trivial_baselines:
+            warnings.append(f"{arm.label} recorded no floors, so nothing says whether it learned anything.")
             continue
-        name, floor = max(arm.floors.items(), key=lambda item: item[1])
-        if not arm.above_floor:
-            found.append(
-                f"{arm.label} does not beat its floor: {_percent(arm.accuracy)} against {_percent(floor)} "
-                f"for {FLOOR_NAMES[name]}."
+        name, trivial = max(arm.trivial_baselines.items(), key=lambda item: item[1])
+        if not arm.above_trivial:
+            warnings.append(
+                f"{arm.label} does not beat its floor: {_percent(arm.accuracy)} against {_percent(trivial)} "
+                f"for {TRIVIAL_BASELINES[name]}."
             )
-        elif arm.accuracy - floor < Z_95 * arm.standard_error:
-            found.append(
-                f"{arm.label} beats its floor ({_percent(floor)} for {FLOOR_NAMES[name]}) by less than the "
+        elif arm.accuracy - trivial < Z_95 * arm.standard_error:
+            warnings.append(
+                f"{arm.label} beats its floor ({_percent(trivial)} for {TRIVIAL_BASELINES[name]}) by less than the "
                 f"uncertainty of its accuracy, {_percent(arm.accuracy)} ± {_percent(Z_95 * arm.standard_error)}."
             )
-    return found
+    return warnings
 
 
 def _percent(fraction: float) -> str:

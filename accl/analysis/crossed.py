@@ -1,7 +1,7 @@
-"""The difference of two arms over several seeds: uncertain in the choice of the seeds and of the questions at once.
+"""Difference of two arms over several seeds, with the uncertainty of the seeds and of the questions.
 
-Every seed answers the same questions, so seeds and questions are *crossed*: differences are a matrix
-seeds x questions, whose mean varies with its rows and with its columns.
+Every seed answers the same questions, so seeds and questions are crossed random effects: differences form a matrix
+seeds x questions, whose mean varies with both.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ class SeedDifference:
     """Accuracy of the second arm minus the first's, averaged over seeds, as fractions.
 
     Attributes:
-        seeds, n: how many seeds, and questions that both arms answered under each.
-        per_seed: the difference under each seed, in the order given.
-        delta: their mean; ``sd`` their standard deviation (S - 1 in the denominator).
+        seeds: number of seeds S.
+        n: number of questions that both arms answered under each seed.
+        per_seed: difference under each seed, in the order given.
+        delta, sd: mean and standard deviation of ``per_seed``, the latter with S - 1 in the denominator.
         low, high, p: 95 % interval and two-sided p of delta, see `difference_over_seeds`.
     """
 
@@ -37,24 +38,24 @@ class SeedDifference:
 def difference_over_seeds(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> SeedDifference:
     """Compare two arms over S seeds and n questions, seed by seed and question by question.
 
-    With d_sq = second_sq - first_sq, its mean over everything m, seed means d_s and question means d_q, take the two
-    variances of a mean as they stand, over seeds and over questions::
+    With d_sq = second_sq - first_sq, its grand mean m, seed means d_s and question means d_q, the variance of m is the
+    sum of the variances of a mean over seeds and over questions::
 
         A = sum_s (d_s - m)^2 / (S (S - 1)),   B = sum_q (d_q - m)^2 / (n (n - 1)),   V = A + B
         df = V^2 / (A^2 / (S - 1) + B^2 / (n - 1))
         interval = m ± t_{df, 0.975} sqrt(V),   p = P(|t_df| > |m| / sqrt(V))
 
     In the model d_sq = mu + seed_s + question_q + rest_sq, A holds var(seed)/S + var(rest)/(n S), B holds
-    var(question)/n + var(rest)/(n S): their sum counts the rest twice. The unbiased estimate subtracts it once; with
-    three seeds that estimate often loses the seeds' part altogether, so the conservative sum is kept, which is never
-    below either part. As in `accl.analysis.stats.paired_interval`, B is taken with two imaginary questions, one gained
-    and one lost under every seed, so that it is never 0.
+    var(question)/n + var(rest)/(n S), so that their sum counts the rest twice. The unbiased estimate subtracts it
+    once, but with three seeds often loses the seeds' part altogether; the conservative sum is never below either part.
+    As in `accl.analysis.stats.paired_interval`, B includes two imaginary questions, one gained and one lost under
+    every seed, so that it is never 0.
 
     Source: crossed random effects, Cornfield & Tukey, Annals of Mathematical Statistics 27 (1956); degrees of
     freedom of a sum, Satterthwaite, Biometrics Bulletin 2 (1946).
 
     Args:
-        first, second: S x n, whether each question was answered right under each seed.
+        first, second: (S, n) whether each question was answered right under each seed.
 
     Raises:
         ValueError: the two differ in shape, there are fewer than two seeds, or there is no question.
@@ -75,19 +76,19 @@ def difference_over_seeds(first: NDArray[np.bool_], second: NDArray[np.bool_]) -
 
 
 def student_t_tail(t: float, freedom: float) -> float:
-    """P(T > t) of Student's t for t >= 0: half the regularised incomplete beta I_x(df/2, 1/2), x = df / (df + t^2).
+    """Return P(T > t) of Student's t for t >= 0: I_x(df/2, 1/2) / 2 with x = df / (df + t^2).
 
     Raises:
         ValueError: t is negative, or the degrees of freedom are not positive.
     """
     if not t >= 0.0 or not freedom > 0.0:
         raise ValueError(f"no tail of Student's t for t = {t}, df = {freedom}")
-    # 1 - x by itself: the difference would lose its digits where t is small.
+    # 1 - x is computed on its own: the difference would lose digits where t is small.
     return 0.5 * _incomplete_beta(freedom / 2, 0.5, freedom / (freedom + t * t), t * t / (freedom + t * t))
 
 
 def student_t_quantile(probability: float, freedom: float) -> float:
-    """The t >= 0 with P(T <= t) = probability, by bisection to the last digit.
+    """Return the t >= 0 with P(T <= t) = probability, by bisection to the last digit.
 
     Raises:
         ValueError: the probability is not in [0.5, 1), or the degrees of freedom are not positive.
@@ -106,7 +107,9 @@ def student_t_quantile(probability: float, freedom: float) -> float:
 
 
 def _incomplete_beta(a: float, b: float, x: float, rest: float) -> float:
-    """I_x(a, b) with rest = 1 - x, by Lentz's continued fraction where it converges fast, else by symmetry.
+    """Return the regularised incomplete beta I_x(a, b) with rest = 1 - x.
+
+    Lentz's continued fraction is used where it converges fast, the symmetry I_x(a, b) = 1 - I_(1-x)(b, a) elsewhere.
 
     Source: Press et al., Numerical Recipes, 3rd ed. (2007), section 6.4.
     """

@@ -1,4 +1,4 @@
-"""The task pairs that an arm confuses most, and how well arms do on their questions."""
+"""Task pairs that an arm confuses most, and accuracy on their questions."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from accl.analysis.stats import PairedDifference, paired_difference
 from accl.store.reader import Task
 
-SHARE = 0.1  # the top decile
+SHARE = 0.1  # of all observed pairs: the top decile
 
 
 @dataclass(frozen=True)
 class TaskPair:
-    """Two tasks and their mean positive cosine."""
+    """Names of two tasks and their mean positive cosine."""
 
     first: str
     second: str
@@ -26,12 +26,12 @@ class TaskPair:
 
 @dataclass(frozen=True)
 class HardPairs:
-    """The hard pairs, hardest first; see `hard_pairs`.
+    """Hard pairs, hardest first; see `hard_pairs`.
 
     Attributes:
-        observed: how many pairs there were to choose from.
-        tasks: the tasks that belong to at least one hard pair, in index order.
-        n: test questions of these tasks.
+        observed: number of pairs that they were chosen from.
+        tasks: tasks of at least one hard pair, in index order.
+        n: number of test questions of these tasks.
     """
 
     observed: int
@@ -40,7 +40,7 @@ class HardPairs:
     n: int
 
     def members(self, task: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether each question, given by its task index, belongs to a task of a hard pair."""
+        """Return whether each question, given by its task index, belongs to a task of a hard pair."""
         return np.isin(task, [member.index for member in self.tasks])
 
 
@@ -57,30 +57,30 @@ class HardScore:
 def hard_pairs(
     tasks: Sequence[Task], task: NDArray[np.int64], similarities: Sequence[NDArray[np.float64] | None]
 ) -> HardPairs | None:
-    """The top decile of task pairs, by the *first arm's* similarity of tasks on the test questions.
+    """Return the top decile of task pairs by the first arm's similarity of tasks on the test questions.
 
-    Of the P unordered pairs of different tasks whose cell (i < j, above the diagonal) is not NaN, those at least as
-    similar as the ceil(P / 10)-th most similar: ties with it belong too. One arm's matrix decides for all arms, so that
-    all are asked the same questions; it is the arm without curriculum or contrast, where baseline comes first.
+    Of the P unordered pairs of different tasks whose cell above the diagonal is not NaN, these are the pairs at least
+    as similar as the ceil(P / 10)-th most similar one, ties included. The first arm decides for all arms, so that all
+    are scored on the same questions; with baseline first, that is the arm without curriculum or contrast.
 
     Args:
-        tasks: the K tasks.
-        task: task index of each test question.
-        similarities: K x K ``similarity/test`` of the first arm, one per seed; several are averaged, NaN left out.
+        tasks: K tasks.
+        task: (n,) task index of each test question.
+        similarities: K x K ``similarity/test`` of the first arm, one per seed; their mean ignores NaN.
 
     Returns:
-        None where a matrix is missing, no pair was observed, or no test question belongs to the pairs.
+        The pairs, or None when a matrix is missing, no pair was observed, or no test question belongs to the pairs.
     """
     matrices = [matrix for matrix in similarities if matrix is not None]
     if not matrices or len(matrices) < len(similarities):
         return None
     rows, columns = np.triu_indices(len(tasks), k=1)
     values_SP = np.stack([matrix[rows, columns] for matrix in matrices])
-    seen_P = np.isfinite(values_SP).sum(axis=0)
-    observed = np.flatnonzero(seen_P)
+    counts_P = np.isfinite(values_SP).sum(axis=0)
+    observed = np.flatnonzero(counts_P)
     if not observed.size:
         return None
-    values = np.nansum(values_SP[:, observed], axis=0) / seen_P[observed]
+    values = np.nansum(values_SP[:, observed], axis=0) / counts_P[observed]
     least = np.sort(values)[-math.ceil(SHARE * len(values))]
     order = [int(p) for p in np.argsort(-values, kind="stable") if values[p] >= least]
     chosen = [(tasks[rows[observed[p]]], tasks[columns[observed[p]]], float(values[p])) for p in order]
@@ -93,14 +93,14 @@ def hard_pairs(
 
 
 def hard_score(mask: NDArray[np.bool_], right: NDArray[np.bool_], first: NDArray[np.bool_] | None) -> HardScore:
-    """How an arm does on the masked questions, and against the first arm's answers where given."""
-    mine = right[mask]
-    n, correct = len(mine), int(mine.sum())
-    return HardScore(n, correct, correct / n, None if first is None else paired_difference(first[mask], mine))
+    """Score an arm on the masked questions, and pair it with the first arm's answers where given."""
+    masked = right[mask]
+    n, correct = len(masked), int(masked.sum())
+    return HardScore(n, correct, correct / n, None if first is None else paired_difference(first[mask], masked))
 
 
 def describe(hard: HardPairs | None, reference: str, n: int) -> str:
-    """What "hard pairs" means here, and how many of the n test questions they are."""
+    """Describe the hard pairs and how many of the n test questions they cover."""
     if hard is None:
         return f"Hard pairs cannot be named: {reference} has no record of how similar tasks were on the test questions."
     everything = " They touch every task, so this is the accuracy on all questions once more." if hard.n == n else ""

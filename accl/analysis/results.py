@@ -1,4 +1,4 @@
-"""What one finished run has to say for a comparison: its setup, and its answers to the test questions."""
+"""The part of a finished run that comparisons use: its setup, and its answers to the test questions."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from accl import config as configuration
 from accl.config import Config
 from accl.errors import CompareError
-from accl.store.reader import Evaluation, Task, query
+from accl.store.reader import OTHER_VERSION, Evaluation, Task, attached, group_evaluations, read_evals, read_meta
 from accl.store.rundir import RunDir
-from accl.store.schema import SCHEMA_VERSION
+from accl.store.schema import schema_problem
 from accl.store.state import RunState, State, observe
 
 SPLIT = "test"
@@ -24,7 +24,7 @@ _DATA_KEYS = ("data.source", "data.path", "data.revision", "data.protocol")
 
 @dataclass(frozen=True)
 class Setup:
-    """What a run was trained on; runs can be paired when their `terms` are equal."""
+    """Configuration and data of a run; runs can be paired when their `terms` are equal."""
 
     run: RunDir
     config: Config
@@ -32,6 +32,7 @@ class Setup:
 
     @property
     def terms(self) -> dict[str, str]:
+        """Profile, protocol and data, by name."""
         return {
             "profile": self.config.profile,
             "protocol": self.config.data.protocol,
@@ -39,13 +40,13 @@ class Setup:
         }
 
     def differs_from(self, other: Setup) -> str:
-        """The terms in which the two differ, other's value first, in words; empty when there are none."""
+        """Say in words in which terms the two differ, the other's value first; empty when in none."""
         pairs = ((key, other.terms[key], self.terms[key]) for key in self.terms)
         parts = [f"{key} ({left[:12] or '?'}, {right[:12] or '?'})" for key, left, right in pairs if left != right]
         return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
     def train_command(self, recipe: str, than: Setup | None = None) -> str:
-        """What to type for a run of ``recipe`` on the terms of this run, where ``than`` had other ones."""
+        """Return the command that trains ``recipe`` on the terms of this run, where ``than`` has other terms."""
         command = f"accl train {recipe} --profile {self.config.profile}"
         if than is not None and than.config.profile == self.config.profile:
             changed = configuration.difference(than.config, self.config)
@@ -57,17 +58,17 @@ class Setup:
 
 @dataclass(frozen=True)
 class Results:
-    """The answers of a finished run to the n questions of the test split, ordered by question id.
+    """Answers of a finished run to the n questions of the test split, ordered by question id.
 
     Attributes:
-        tasks: the K tasks, in index order.
+        tasks: K tasks, in index order.
         question_ids: n unique ids.
         task, gold, predicted: (n,) task index, right option, chosen option.
-        choices: options of a question, C.
-        evaluation: what the trainer measured on the split; None when it recorded nothing.
+        choices: number of options C of a question.
+        evaluation: evaluation of the test split; None when it was not recorded.
         similarity: K x K mean positive cosine of the test questions' features (kind `SIMILARITY`), NaN where no pair
-            was seen; None when it was not recorded.
-        meta: the run's ``meta`` table.
+            was observed; None when it was not recorded.
+        meta: ``meta`` table of the run.
     """
 
     setup: Setup
@@ -88,15 +89,15 @@ class Results:
         return np.asarray(self.gold == self.predicted)
 
     def number(self, key: str) -> float | None:
-        """A number in ``meta``; None when the run did not record it."""
+        """Return a number in ``meta``; None when the run did not record it."""
         return float(self.meta[key]) if key in self.meta else None
 
 
 def read_setup(run: RunDir) -> Setup:
-    """What a run was trained on.
+    """Read configuration and data fingerprint of a run.
 
     Raises:
-        ConfigError, RunError: its files are damaged.
+        ConfigError, RunError: the files of the run are damaged.
     """
     data = run.read_json(run.provenance).get("data")
     fingerprint = str(data.get("fingerprint", "")) if isinstance(data, dict) else ""
@@ -104,48 +105,38 @@ def read_setup(run: RunDir) -> Setup:
 
 
 def read_results(run: RunDir) -> Results:
-    """The test answers of a finished run.
+    """Read the test answers of a finished run.
 
     Raises:
-        CompareError: it is not finished, or has no usable test answers.
-        RunError: its files are damaged.
+        CompareError: the run is not finished, has no usable test answers, or a later schema.
+        RunError: the files of the run are damaged.
     """
     state = observe(run)
     if state.state is not State.FINISHED:
         raise CompareError(f"Run {run.id} is {state.state}, not finished.", _unfinished_hint(run, state))
     setup = read_setup(run)
-    again = f"Train it again: {setup.train_command(setup.config.recipe)}"
+    retrain = f"Train it again: {setup.train_command(setup.config.recipe)}"
     if not run.database.is_file():
-        raise CompareError(f"Run {run.id} has no run.duckdb, so no answers to compare.", again)
+        raise CompareError(f"Run {run.id} has no run.duckdb, so no answers to compare.", retrain)
     if not setup.fingerprint:
-        raise CompareError(f"Run {run.id} has no data fingerprint in its provenance.json.", again)
-    (meta_rows,) = query(run.database, ("SELECT key, value FROM run.meta", ()))
-    meta = {str(key): str(value) for key, value in meta_rows}
-    if meta.get("schema_version") != str(SCHEMA_VERSION):
-        raise CompareError(
-            f"Run {run.id} has schema {meta.get('schema_version', '?')}, this accl reads {SCHEMA_VERSION}.",
-            "Compare it with the accl that wrote it.",
+        raise CompareError(f"Run {run.id} has no data fingerprint in its provenance.json.", retrain)
+    with attached(run.database) as execute:
+        meta = read_meta(execute)
+        version = meta.get("schema_version")
+        if problem := schema_problem(version):
+            raise CompareError(f"Run {run.id} {problem}.", OTHER_VERSION)
+        tasks = execute("SELECT task, name, subcategory, category FROM run.tasks ORDER BY task")
+        answers = execute(
+            "SELECT question_id, task, gold, predicted FROM run.predictions WHERE split = ? ORDER BY question_id", SPLIT
         )
-    tasks, answers, measured, matrices, ((choices,),) = query(
-        run.database,
-        ("SELECT task, name, subcategory, category FROM run.tasks ORDER BY task", ()),
-        (
-            "SELECT question_id, task, gold, predicted FROM run.predictions WHERE split = ? ORDER BY question_id",
-            (SPLIT,),
-        ),
-        (
-            "SELECT step, split, n, loss, accuracy, macro_accuracy, ece, brier FROM run.evals WHERE split = ? "
-            "ORDER BY seq DESC LIMIT 1",
-            (SPLIT,),
-        ),
-        ("SELECT matrix FROM run.confusion WHERE kind = ? ORDER BY seq DESC LIMIT 1", (SIMILARITY,)),
-        ("SELECT max(len(probabilities)) FROM run.predictions WHERE split = ?", (SPLIT,)),
-    )
+        evaluations = [e for e in group_evaluations(read_evals(execute, str(version))) if e.split == SPLIT]
+        matrices = execute("SELECT matrix FROM run.confusion WHERE kind = ? ORDER BY seq DESC LIMIT 1", SIMILARITY)
+        ((choices,),) = execute("SELECT max(len(probabilities)) FROM run.predictions WHERE split = ?", SPLIT)
     if not answers:
-        raise CompareError(f"Run {run.id} has no answers to the test split.", again)
+        raise CompareError(f"Run {run.id} has no answers to the test split.", retrain)
     ids, task, gold, predicted = zip(*answers, strict=True)
     if len(set(ids)) != len(ids):
-        raise CompareError(f"Run {run.id} answered some test questions more than once.", again)
+        raise CompareError(f"Run {run.id} answered some test questions more than once.", retrain)
     return Results(
         setup=setup,
         state=state,
@@ -155,17 +146,17 @@ def read_results(run: RunDir) -> Results:
         gold=np.asarray(gold, np.int64),
         predicted=np.asarray(predicted, np.int64),
         choices=int(choices),
-        evaluation=Evaluation(*measured[0]) if measured else None,
+        evaluation=evaluations[-1] if evaluations else None,
         similarity=np.asarray(matrices[0][0], float).reshape(len(tasks), len(tasks)) if matrices else None,
         meta=meta,
     )
 
 
 def check_pairable(results: Sequence[Results]) -> None:
-    """Whether all answered the same questions under the same terms as the first.
+    """Make sure that all runs answered the same questions under the same terms as the first.
 
     Raises:
-        CompareError: they did not; it says in what they differ.
+        CompareError: a run differs from the first.
     """
     first = results[0]
     for other in results[1:]:

@@ -1,4 +1,4 @@
-"""From the names a person types to runs that can be compared honestly."""
+"""Selection of comparable runs by recipe name or run id."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from accl.store.state import State, read_state
 
 _Terms = tuple[tuple[str, ...], int]  # profile, protocol and data; optimizer steps
 
-EXAMPLE_PROFILE = "demo"  # what to suggest when nothing says which profile is meant
+EXAMPLE_PROFILE = "demo"  # of suggested commands, when nothing else names a profile
 
 
 def select_runs(root: Path, names: Sequence[str], profile: str | None = None) -> list[RunDir]:
-    """The runs that ``names`` mean, in that order.
+    """Return the runs that ``names`` mean, in that order.
 
     A name is a recipe, or a run id, an unambiguous part of one, ``last`` or a path. Runs chosen by recipe
     share profile, protocol and data: with the first run named by id if there is one, else with the newest
@@ -29,10 +29,10 @@ def select_runs(root: Path, names: Sequence[str], profile: str | None = None) ->
         RunError: a name is neither a recipe nor a run.
         ConfigError: the configuration of a run named by id is damaged.
     """
-    everything = list_runs(root)
-    setups, unreadable = _finished(everything)
+    all_runs = list_runs(root)
+    setups, unreadable = _finished(all_runs)
     recipes = {setup.config.recipe for setup in setups} | set(available("recipes"))
-    ids = {run.id for run in everything}
+    ids = {run.id for run in all_runs}
     by_recipe = list(dict.fromkeys(name for name in names if name in recipes and name not in ids))
     named = {name: read_setup(find_run(root, name)) for name in names if name not in by_recipe}
     for setup in named.values():
@@ -44,13 +44,13 @@ def select_runs(root: Path, names: Sequence[str], profile: str | None = None) ->
         recipe: [s for s in setups if s.config.recipe == recipe and profile in (None, s.config.profile)]
         for recipe in by_recipe
     }
-    taken = {setup.run.id for setup in named.values()}
-    for recipe, found in candidates.items():  # an arm beside itself says nothing, where there is another
-        candidates[recipe] = [s for s in found if s.run.id not in taken] or found
+    named_ids = {setup.run.id for setup in named.values()}
+    for recipe, options in candidates.items():  # an arm is not compared with itself where there is another run
+        candidates[recipe] = [s for s in options if s.run.id not in named_ids] or options
     anchors = list(named.values())[:1] or (candidates[by_recipe[0]] if by_recipe else [])
-    missing = [name for name, found in candidates.items() if not found]
+    missing = [name for name, options in candidates.items() if not options]
     if missing:
-        have = [*anchors, *(setup for found in candidates.values() for setup in found)]
+        have = [*anchors, *(setup for options in candidates.values() for setup in options)]
         suggested = profile or (have[0].config.profile if have else EXAMPLE_PROFILE)
         where = f"{root} with profile {profile}" if profile else str(root)
         raise _missing(missing, where, suggested, unreadable)
@@ -64,9 +64,9 @@ class SeedSelection:
 
     Attributes:
         seeds: S seeds, ascending.
-        runs: for each recipe, in the order of the names, its run of each seed.
-        left_out: per recipe, seeds of runs on the same terms that other recipes lack.
-        unreadable: how many runs could not be read, of whatever recipe and seed they are.
+        runs: run of each seed, for each recipe in the order of the names.
+        left_out: seeds of runs on the same terms that other recipes lack, by recipe.
+        unreadable: number of runs, of unknown recipe and seed, that could not be read.
     """
 
     seeds: tuple[int, ...]
@@ -76,28 +76,28 @@ class SeedSelection:
 
     @property
     def gaps(self) -> list[str]:
-        """What the selection lacks, in words."""
-        found = [
+        """Warnings about runs that the selection lacks."""
+        gaps = [
             f"Left out for want of partners: seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))} of {recipe}."
             for recipe, seeds in self.left_out.items()
         ]
         if self.unreadable:
             runs = "1 run" if self.unreadable == 1 else f"{self.unreadable} runs"
-            found.append(f"{runs} in the folder could not be read and may be missing here; see: accl runs")
-        return found
+            gaps.append(f"{runs} in the folder could not be read and may be missing here; see: accl runs")
+        return gaps
 
 
 def select_seeds(root: Path, recipes: Sequence[str], profile: str | None = None) -> SeedSelection:
-    """For each recipe, its newest finished run of every seed that all recipes share.
+    """Return, for each recipe, its newest finished run of every seed that all recipes share.
 
-    Runs match when profile, protocol, data and the number of steps are equal. Where several such groups
-    have all recipes, the one with the most shared seeds is taken, then the one with the newest run of the first recipe.
+    Runs match when profile, protocol, data and the number of steps are equal. Of several such groups with all recipes,
+    the one with the most shared seeds is chosen, then the one with the newest run of the first recipe.
 
     Raises:
         CompareError: a name is no recipe or comes twice, a recipe has no finished run, or no seed is shared.
     """
-    everything = list_runs(root)
-    setups, unreadable = _finished(everything)
+    all_runs = list_runs(root)
+    setups, unreadable = _finished(all_runs)
     known = {setup.config.recipe for setup in setups} | set(available("recipes"))
     for name in recipes:
         if name not in known:
@@ -110,8 +110,8 @@ def select_seeds(root: Path, recipes: Sequence[str], profile: str | None = None)
     grouped: dict[str, dict[_Terms, dict[int, Setup]]] = {name: {} for name in recipes}
     for setup in setups:
         if setup.config.recipe in grouped and profile in (None, setup.config.profile):
-            found = grouped[setup.config.recipe].setdefault(_terms(setup), {})
-            found.setdefault(setup.config.train.seed, setup)
+            by_seed = grouped[setup.config.recipe].setdefault(_terms(setup), {})
+            by_seed.setdefault(setup.config.train.seed, setup)
     missing = [name for name, groups in grouped.items() if not groups]
     if missing:
         have = next((group for groups in grouped.values() for group in groups), None)
@@ -138,15 +138,15 @@ def _terms(setup: Setup) -> _Terms:
 
 
 def _nothing_shared(grouped: dict[str, dict[_Terms, dict[int, Setup]]]) -> CompareError:
-    """What to train so that the newest run of the first recipe has a partner in every arm."""
+    """Suggest what to train so that the newest run of the first recipe has a partner in every arm."""
     first, *others = grouped
     wanted, runs = next(iter(grouped[first].items()))
     seed, anchor = next(iter(runs.items()))
     commands = []
     for name in others:
         if seed not in grouped[name].get(wanted, {}):
-            terms, found = next(iter(grouped[name].items()))
-            command = f"{anchor.train_command(name, than=next(iter(found.values())))} --seed {seed}"
+            terms, by_seed = next(iter(grouped[name].items()))
+            command = f"{anchor.train_command(name, than=next(iter(by_seed.values())))} --seed {seed}"
             commands.append(command + (f" --set train.max_steps={wanted[1]}" if terms[1] != wanted[1] else ""))
     return CompareError(
         "No seed has a finished run of every recipe with equal profile, protocol, data and number of steps.",
@@ -155,22 +155,22 @@ def _nothing_shared(grouped: dict[str, dict[_Terms, dict[int, Setup]]]) -> Compa
 
 
 def _matching(anchors: Sequence[Setup], candidates: dict[str, list[Setup]]) -> dict[str, Setup]:
-    """One run for each recipe, on the terms of the newest anchor for which every recipe has a run."""
+    """Choose one run for each recipe, on the terms of the newest anchor for which every recipe has a run."""
     for anchor in anchors:
-        fitting = {name: [s for s in found if s.terms == anchor.terms] for name, found in candidates.items()}
+        fitting = {name: [s for s in options if s.terms == anchor.terms] for name, options in candidates.items()}
         if all(fitting.values()):
-            seeds = [{s.config.train.seed for s in found} for found in fitting.values()]
+            seeds = [{s.config.train.seed for s in options} for options in fitting.values()]
             wanted = [a.config.train.seed for a in anchors if a.terms == anchor.terms]
-            # The newest seed that every arm has; else each arm comes as near as it can.
+            # The newest seed that every arm has; otherwise each arm has that seed where it can.
             seed = next((seed for seed in wanted if all(seed in had for had in seeds)), wanted[0])
             return {
-                name: next((s for s in found if s.config.train.seed == seed), found[0])
-                for name, found in fitting.items()
+                name: next((s for s in options if s.config.train.seed == seed), options[0])
+                for name, options in fitting.items()
             }
     anchor = anchors[0]
-    for name, found in candidates.items():
-        if all(setup.terms != anchor.terms for setup in found):
-            other = found[0]
+    for name, options in candidates.items():
+        if all(setup.terms != anchor.terms for setup in options):
+            other = options[0]
             raise CompareError(
                 f"No finished run of {name} matches {anchor.run.id}: "
                 f"the newest, {other.run.id}, differs in {other.differs_from(anchor)}.",
@@ -180,8 +180,10 @@ def _matching(anchors: Sequence[Setup], candidates: dict[str, list[Setup]]) -> d
 
 
 def _finished(runs: Sequence[RunDir]) -> tuple[list[Setup], int]:
-    """Setups of the finished runs, newest first, and how many could not be read: one damaged run, or one that an
-    older accl wrote, must not stand in the way of all others."""
+    """Return the setups of the finished runs, newest first, and the number of runs that could not be read.
+
+    One damaged run, or one of an older accl, must not keep all others from being compared.
+    """
     setups, unreadable = [], 0
     for run in reversed(runs):
         try:

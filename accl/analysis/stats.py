@@ -1,7 +1,7 @@
-"""Statistics of right and wrong answers to the same questions.
+"""Statistics of paired right and wrong answers.
 
-Notation for two arms that answered the same n questions: *gains* b are the questions that only the
-second arm got right, *losses* c those that only the first got right; b + c answers are discordant.
+Two arms answer the same n questions: *gains* b are the questions that only the second arm got right,
+*losses* c those that only the first got right; b + c answers are discordant.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class PairedDifference:
     """Accuracy of the second arm minus the first's, as a fraction, with its 95 % interval and McNemar's p.
 
     Attributes:
-        n: questions both arms answered.
-        gains, losses: discordant questions, b and c.
+        n: number of questions that both arms answered.
+        gains, losses: numbers of discordant questions, b and c.
         delta: (b - c) / n.
         low, high: 95 % interval of delta, see `paired_interval`.
         p: two-sided exact McNemar p, see `mcnemar_exact`.
@@ -38,10 +38,10 @@ class PairedDifference:
 
 
 def standard_error(accuracy: float, n: int) -> float:
-    """Standard error of an accuracy over n independent questions, sqrt(a (1 - a) / n), as a fraction.
+    """Return the standard error of an accuracy a over n independent questions, sqrt(a (1 - a) / n), as a fraction.
 
     Raises:
-        ValueError: n < 1, or the accuracy is no fraction.
+        ValueError: n < 1, or the accuracy is outside 0..1.
     """
     if n < 1 or not 0.0 <= accuracy <= 1.0:
         raise ValueError(f"no standard error of accuracy {accuracy} on {n} questions")
@@ -49,7 +49,7 @@ def standard_error(accuracy: float, n: int) -> float:
 
 
 def mcnemar_exact(gains: int, losses: int) -> float:
-    """Two-sided exact McNemar p.
+    """Return the two-sided exact McNemar p.
 
     Under the null hypothesis each discordant question is a fair coin, so with m = b + c and
     k = min(b, c): ``p = min(1, 2 * sum_{i<=k} binom(m, i) / 2^m)``, summed over log-gammas so that m may be
@@ -70,7 +70,7 @@ def mcnemar_exact(gains: int, losses: int) -> float:
 
 
 def paired_interval(gains: int, losses: int, n: int) -> tuple[float, float]:
-    """95 % interval of (b - c) / n: the adjusted Wald interval of Bonett and Price.
+    """Return the 95 % interval of (b - c) / n: the adjusted Wald interval of Bonett and Price.
 
     With one imaginary question added to each discordant cell, p = (b + 1) / (n + 2) and q = (c + 1) / (n + 2):
     ``p - q ± z sqrt((p + q - (p - q)^2) / (n + 2))``. Unlike the plain normal approximation it keeps its
@@ -91,10 +91,10 @@ def paired_difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Pa
     """Compare two arms question by question.
 
     Args:
-        first, second: whether each of the n questions was answered right, in the same order.
+        first, second: (n,) whether each question was answered right, in the same order.
 
     Raises:
-        ValueError: the two have different lengths, or there is no question.
+        ValueError: the lengths differ, or there is no question.
     """
     if first.shape != second.shape or first.ndim != 1 or first.size == 0:
         raise ValueError(f"cannot pair answers of shapes {first.shape} and {second.shape}")
@@ -106,10 +106,10 @@ def paired_difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Pa
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment, in the order given.
+    """Adjust p values by Holm's step-down method, in the order given.
 
-    With p sorted ascending, ``adjusted_(i) = max_{j<=i} min(1, (m - j + 1) p_(j))``: rejecting where it is at
-    most alpha keeps the chance of any false rejection among the m tests at alpha, whatever their dependence.
+    With p sorted ascending, ``adjusted_(i) = max_{j<=i} min(1, (m - j + 1) p_(j))``. Rejecting where the adjusted p
+    is at most alpha bounds the family-wise error rate of the m tests by alpha, whatever their dependence.
     Source: Holm, Scandinavian J. of Statistics 6 (1979).
 
     Raises:

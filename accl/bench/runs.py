@@ -1,9 +1,10 @@
-"""Synthetic runs for the benches: real run folders, written by the code that a training process uses."""
+"""Synthetic runs for benches and tests: real run folders, written by the code that a training process uses."""
 
 from __future__ import annotations
 
 import math
 import socket
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from accl.store.rundir import RunDir, create_run
 from accl.store.state import RunState, State, write_state
 from accl.store.writer import Recorder
 
-# What the training loop records of every step.
+# Metrics that the training loop records at every step.
 FIGURES = tuple(
     f"train/{name}"
     for name in (
@@ -41,20 +42,43 @@ CURRICULUM_EVERY = 100  # steps, as in the method: weights, and the confusion ma
 VALIDATE_EVERY = 500
 CHOICES = 4
 FIRST = datetime(2026, 1, 1, 12)
+TRIVIAL_BASELINES = {"majority_letter": 0.25, "longest_option": 0.25}
+
+TaskRow = tuple[str, str, str]  # name, subcategory, category
 
 
-def new_run(root: Path, recipe: str = "full", number: int = 0) -> RunDir:
-    """A run folder without measurements; ``number`` is its seed, and higher ones are newer."""
-    config = resolve(recipe, "demo", [f"train.seed={number}"]).config
-    run = create_run(root, recipe, number, FIRST + timedelta(minutes=number))
+def new_run(
+    root: Path,
+    recipe: str = "full",
+    seed: int = 0,
+    *,
+    profile: str = "demo",
+    started: float | None = None,
+    fingerprint: str = "bench",
+    overrides: Sequence[str] = (),
+) -> RunDir:
+    """Make a run folder without measurements.
+
+    Args:
+        started: seconds since the epoch; a minute later for each seed when None.
+        overrides: ``key=value``, as for ``--set``.
+    """
+    config = resolve(recipe, profile, [f"train.seed={seed}", *overrides]).config
+    run = create_run(root, config.recipe, seed, datetime.fromtimestamp(_started(seed) if started is None else started))
     run.config.write_text(dump(config), encoding="utf-8")
-    run.write_json(run.provenance, {"data": {"source": "synthetic", "revision": "", "fingerprint": "bench"}})
+    data = {"source": config.data.source, "revision": "", "fingerprint": fingerprint}
+    command = f"accl train {recipe} --profile {profile}"
+    run.write_json(run.provenance, {"command": command, "data": data, "device": "cpu"})
     run.console.write_text("", encoding="utf-8")
     return run
 
 
+def _started(seed: int) -> float:
+    return (FIRST + timedelta(minutes=seed)).timestamp()
+
+
 class Curriculum(NamedTuple):
-    """Weights p_K, questions drawn per task, and a K x K matrix with its counts, row by row."""
+    """Task weights p_K, questions drawn of each task, and a K x K confusion matrix with its counts, row by row."""
 
     weights: list[float]
     drawn: list[int]
@@ -63,7 +87,7 @@ class Curriculum(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What there is to record of one step."""
+    """The measurements of one step."""
 
     number: int
     values: dict[str, float]
@@ -71,13 +95,13 @@ class Step(NamedTuple):
 
 
 def make_step(number: int) -> Step:
-    """Figures that are as hard to compress as measured ones."""
+    """Make up the measurements of a step, as hard to compress as real ones."""
     values = {name: math.exp(-number / 2000) + 0.1 * math.sin(number * (i + 1.7)) for i, name in enumerate(FIGURES)}
     return Step(number, values, None if number % CURRICULUM_EVERY else _curriculum(number))
 
 
 def record(recorder: Recorder, step: Step) -> int:
-    """Record a step as the training loop does; returns the number of rows."""
+    """Record a step as the training loop does, and return the number of rows."""
     recorder.metrics(step.number, step.number / 1000, step.number * 0.01, step.values)
     if step.curriculum is None:
         return len(step.values)
@@ -87,30 +111,84 @@ def record(recorder: Recorder, step: Step) -> int:
     return len(step.values) + 2
 
 
-def finished_run(root: Path, recipe: str, number: int, *, steps: int, questions: int) -> RunDir:
-    """A run of ``steps`` steps that ended well and was tested on ``questions`` questions."""
-    run = new_run(root, recipe, number)
+def finished_run(root: Path, recipe: str, seed: int, *, steps: int, questions: int) -> RunDir:
+    """Make a run of ``steps`` steps that ended well and was tested on ``questions`` questions."""
+    run = new_run(root, recipe, seed)
     recorder = Recorder(run.database)
-    recorder.tasks((i, s.name, s.subcategory, s.category) for i, s in enumerate(MMLU.values()))
-    names = ("majority_letter", "longest_option")
-    recorder.meta({f"floor/{split}/{name}": "0.25" for split in ("validation", "test") for name in names})
+    record_tasks(recorder, [(s.name, s.subcategory, s.category) for s in MMLU.values()], TRIVIAL_BASELINES)
     for step in range(1, steps + 1):
         record(recorder, make_step(step))
     for step in [*range(VALIDATE_EVERY, steps, VALIDATE_EVERY), steps]:
-        _record_evaluation(recorder, step, "validation", np.arange(questions) % CHOICES != 0)
+        record_evaluation(recorder, step, "validation", np.arange(questions) % CHOICES != 0, K)
         recorder.metrics(step, step / 1000, step * 0.01, {"validation/accuracy": 0.75, "validation/loss": 0.7})
-    right = np.random.default_rng(number).random(questions) < 0.7
-    _record_evaluation(recorder, steps, "test", right)
-    recorder.predictions(
-        ("test", f"question/{i}", i % K, i % CHOICES, (i + (not good)) % CHOICES, [0.25] * CHOICES)
-        for i, good in enumerate(right.tolist())
-    )
-    test = _curriculum(steps)
-    recorder.confusion(steps, "similarity/test", test.matrix, test.counts)
+    right = np.random.default_rng(seed).random(questions) < 0.7
+    record_test(recorder, steps, right, K, np.reshape(_curriculum(steps).matrix, (K, K)))
     recorder.meta({"training_seconds": f"{steps * 0.01:.3f}", "tested_step": str(steps)})
     recorder.close()
-    began = (FIRST + timedelta(minutes=number)).timestamp()
-    accuracy = float(right.mean())
+    accuracies = {"validation/accuracy": 0.75, "test/accuracy": float(right.mean())}
+    write_finished(run, steps, _started(seed), steps * 0.01, accuracies)
+    return run
+
+
+def record_tasks(recorder: Recorder, tasks: Sequence[TaskRow], trivial_baselines: Mapping[str, float]) -> None:
+    """Record K tasks, and the accuracies of answering without reading, the same for both evaluation splits."""
+    recorder.tasks((index, *row) for index, row in enumerate(tasks))
+    recorder.meta(
+        {
+            f"floor/{split}/{name}": f"{value:.6f}"
+            for split in ("validation", "test")
+            for name, value in trivial_baselines.items()
+        }
+    )
+
+
+def record_evaluation(
+    recorder: Recorder,
+    step: int,
+    split: str,
+    right: NDArray[np.bool_],
+    k: int,
+    measured: tuple[float, float, float] = (0.7, 0.05, 0.4),
+) -> None:
+    """Record an evaluation of n questions, question i of task i mod K.
+
+    Args:
+        right: (n,) whether each answer was right.
+        measured: loss, ECE and Brier score.
+    """
+    task = np.arange(len(right)) % k
+    n_K, correct_K = np.bincount(task, minlength=k), np.bincount(task[right], minlength=k)
+    asked = np.flatnonzero(n_K)
+    macro = float(np.mean(correct_K[asked] / n_K[asked]))
+    loss, ece, brier = measured
+    values = {"loss": loss, "accuracy": float(right.mean()), "macro_accuracy": macro, "ece": ece, "brier": brier}
+    recorder.evaluation(step, split, {"n": len(right), **values})
+    recorder.task_evaluations((step, split, int(t), int(n_K[t]), int(correct_K[t])) for t in asked)
+
+
+def record_test(
+    recorder: Recorder,
+    step: int,
+    right: NDArray[np.bool_],
+    k: int,
+    similarity_KK: NDArray[np.float64],
+    measured: tuple[float, float, float] = (0.7, 0.05, 0.4),
+) -> None:
+    """Record the final evaluation with every answer, as `record_evaluation`; question i has right option i mod 4."""
+    rows = []
+    for i, good in enumerate(right.tolist()):
+        gold = i % CHOICES
+        predicted = gold if good else (gold + 1) % CHOICES
+        probabilities = [0.7 if choice == predicted else 0.1 for choice in range(CHOICES)]
+        rows.append(("test", f"test/{i:05d}", i % k, gold, predicted, probabilities))
+    recorder.predictions(rows)
+    record_evaluation(recorder, step, "test", right, k, measured)
+    recorder.confusion(step, "similarity/test", similarity_KK.ravel().tolist(), [9] * (k * k))
+
+
+def write_finished(run: RunDir, steps: int, started: float, seconds: float, accuracies: Mapping[str, float]) -> None:
+    """Write the state of a run that took ``seconds`` and ended well."""
+    checkpoint, ended = f"step-{steps:08d}", started + seconds
     write_state(
         run,
         RunState(
@@ -119,22 +197,16 @@ def finished_run(root: Path, recipe: str, number: int, *, steps: int, questions:
             host=socket.gethostname(),
             step=steps,
             total_steps=steps,
-            started=began,
-            heartbeat=began + steps * 0.01,
-            progressed=began + steps * 0.01,
-            ended=began + steps * 0.01,
+            started=started,
+            heartbeat=ended,
+            progressed=ended,
+            ended=ended,
             exit_code=0,
-            latest={"train/loss": 0.5, "validation/accuracy": 0.75, "test/accuracy": accuracy},
+            checkpoint_last=checkpoint,
+            checkpoint_best=checkpoint,
+            latest={"train/loss": 0.5, **accuracies},
         ),
     )
-    return run
-
-
-def _record_evaluation(recorder: Recorder, step: int, split: str, right: NDArray[np.bool_]) -> None:
-    task = np.arange(len(right)) % K
-    n_K, correct_K = np.bincount(task, minlength=K), np.bincount(task[right], minlength=K)
-    recorder.evaluation(step, split, len(right), 0.7, float(right.mean()), float(right.mean()), 0.05, 0.4)
-    recorder.task_evaluations((step, split, t, int(n_K[t]), int(correct_K[t])) for t in range(K) if n_K[t])
 
 
 def _curriculum(seed: int) -> Curriculum:

@@ -37,7 +37,7 @@ def _flat_out(folder: Path, steps: int) -> tuple[RunDir, list[Row]]:
     made = [make_step(step) for step in range(1, steps + 1)]
     speeds: list[float] = []
     for number in range(REPEATS):
-        run = new_run(folder, number=number)
+        run = new_run(folder, seed=number)
         recorder = Recorder(run.database)
         began = time.perf_counter()
         put = sum(record(recorder, step) for step in made)
@@ -85,7 +85,7 @@ def _milliseconds(follower: Follower) -> float:
 
 def _paced(folder: Path, steps: int, with_reader: bool) -> list[Row]:
     """Record at the pace of training, and time how long each step's call kept the training thread."""
-    run = new_run(folder, number=REPEATS + with_reader)
+    run = new_run(folder, seed=REPEATS + with_reader)
     recorder = Recorder(run.database)
     held: list[float] = []
     put = 0

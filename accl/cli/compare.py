@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from accl.analysis.ablation import Ablation, compare_seeds
-from accl.analysis.compare import FLOOR_NAMES, Arm, Comparison
+from accl.analysis.compare import TRIVIAL_BASELINES, Arm, Comparison
 from accl.analysis.compare import compare as compare_runs
 from accl.analysis.pairs import HardScore
 from accl.analysis.select import select_runs, select_seeds
@@ -133,7 +133,10 @@ def _arms_table(comparison: Comparison) -> Table:
         Column("accuracy", unit="%", justify="right", cell=_accuracy, style=_floor_style),
         Column("macro_accuracy", "macro", "%", "right", percent),
         *(Column(f"category/{group.name}", group.name, "%", "right", percent) for group in first.categories),
-        *(Column(f"floor/{name}", f"floor: {name.replace('_', ' ')}", "%", "right", percent) for name in FLOOR_NAMES),
+        *(
+            Column(f"floor/{name}", f"floor: {name.replace('_', ' ')}", "%", "right", percent)
+            for name in TRIVIAL_BASELINES
+        ),
         Column("above_floor", "beats its floor", justify="right", style=_floor_style),
         Column("delta", f"delta to {first.label}", "points", "right", points),
         Column("delta_low", "95 % interval", "points", "right", cell=_interval),
@@ -173,8 +176,8 @@ def _arm_row(arm: Arm, comparison: Comparison) -> dict[str, Any]:
         "standard_error": arm.standard_error,
         "macro_accuracy": arm.macro_accuracy,
         **{f"category/{group.name}": group.accuracy for group in arm.categories},
-        **{f"floor/{name}": arm.floors.get(name) for name in FLOOR_NAMES},
-        "above_floor": arm.above_floor,
+        **{f"floor/{name}": arm.trivial_baselines.get(name) for name in TRIVIAL_BASELINES},
+        "above_floor": arm.above_trivial,
         "gains": paired.gains if paired else None,
         "losses": paired.losses if paired else None,
         "delta": paired.delta if paired else None,

@@ -30,7 +30,7 @@ def doctor(
 
     report = examine([profile] if profile else available("profiles"), runs)
     rows = [
-        {"check": check.name, "result": check.level.value, "found": check.found, "next": check.advice}
+        {"check": check.name, "result": check.level.value, "found": check.finding, "next": check.advice}
         for check in report.checks
     ]
     icons = {check.level.value: check.level.icon for check in report.checks}

@@ -1,1 +1,1 @@
-"""Starting, finding and stopping training processes."""
+"""Starting and stopping training processes, and checking what they need."""

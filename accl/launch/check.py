@@ -1,4 +1,4 @@
-"""One line of what `accl doctor` says."""
+"""The result of one check of `accl doctor`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Level(StrEnum):
-    """How a check came out."""
+    """Outcome of a check."""
 
     OK = "ok"
     WARN = "warn"
@@ -15,20 +15,23 @@ class Level(StrEnum):
 
     @property
     def icon(self) -> str:
-        """A sign beside the word, so that nothing is told by colour alone."""
+        """Sign beside the word, so that colour alone never carries the outcome."""
         return {"ok": "✓", "warn": "!", "fail": "✗"}[self.value]
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line: what was looked at, how it came out, what was found, and what to do next.
+    """Outcome of one check, a line of the report.
 
-    Args:
-        blocks: the profiles that cannot train because of it.
+    Attributes:
+        name: subject of the check.
+        finding: what this machine has, in words.
+        advice: what to do next.
+        blocks: profiles that cannot train because of it.
     """
 
     name: str
     level: Level
-    found: str
+    finding: str
     advice: str = ""
     blocks: frozenset[str] = frozenset()

@@ -1,4 +1,4 @@
-"""NVIDIA GPUs of this machine, asked without importing torch."""
+"""NVIDIA GPUs of this machine, listed without importing torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pynvml
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU. Memory in bytes."""
+    """One GPU; memory in bytes."""
 
     index: int
     name: str
@@ -18,17 +18,17 @@ class Gpu:
 
 
 def gpus() -> list[Gpu]:
-    """The GPUs that a process started now may use; empty without a driver, or with all of them hidden."""
+    """Return the GPUs of this machine; empty without a driver, or when CUDA_VISIBLE_DEVICES hides them all."""
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return []
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
         return []
-    found = []
+    listed = []
     for index in range(pynvml.nvmlDeviceGetCount()):
         handle = pynvml.nvmlDeviceGetHandleByIndex(index)
         memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
         name = pynvml.nvmlDeviceGetName(handle)
-        found.append(Gpu(index, name if isinstance(name, str) else name.decode(), int(memory.total)))
-    return found
+        listed.append(Gpu(index, name if isinstance(name, str) else name.decode(), int(memory.total)))
+    return listed

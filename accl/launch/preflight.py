@@ -1,4 +1,4 @@
-"""What can be known to fail before anything is written: a GPU, questions or an encoder that are not there."""
+"""Checks before a run is created: its GPU, questions and encoder exist."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from accl.errors import DeviceError
 from accl.launch.gpus import gpus
 
 
-def check(config: Config, tell: Callable[[str], None]) -> None:
-    """Make sure that a run of this configuration can start; downloads what it needs from the Hub.
+def check(config: Config, notify: Callable[[str], None]) -> None:
+    """Make sure that a run of this configuration can start, and download what it needs from the Hub.
 
     Args:
-        tell: is told of what takes a while.
+        notify: called with a few words before every slow operation.
 
     Raises:
-        DeviceError, DataError, HubError, ConfigError: what is missing, and what to type next.
+        DeviceError, DataError, HubError, ConfigError: something that the run needs is missing.
     """
     if config.train.device == "cuda" and not gpus():
         raise DeviceError(
@@ -30,8 +30,8 @@ def check(config: Config, tell: Callable[[str], None]) -> None:
         if hub.is_local(name):
             hub.local_model(name)
         elif not hub.cached_model(name, config.model.revision):
-            tell(f"fetching {name} from the Hub")
+            notify(f"fetching {name} from the Hub")
             hub.fetch_model(name, config.model.revision)
     if config.data.source == "hub":
-        tell(f"fetching {config.data.path} from the Hub")
+        notify(f"fetching {config.data.path} from the Hub")
     load_corpus(config.data.source, config.data.path, config.data.revision)

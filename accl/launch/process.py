@@ -1,4 +1,4 @@
-"""A run as a process of its own: its own session, so that no terminal, command or app takes it along when it ends."""
+"""Training processes: each has its own session, so that it outlives the terminal, command or app that started it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from accl import __version__
 from accl.config import Config, dump
 from accl.errors import RunError
 from accl.store.rundir import RunDir, create_run, write_atomically
-from accl.store.state import LIFE_MARK, RunState, State, observe, process_start_time, read_state, write_state
+from accl.store.state import START_MARK, RunState, State, observe, process_start_time, read_state, write_state
 
 
 def prepare(root: Path, config: Config, command: list[str]) -> RunDir:
-    """Make the run directory of a new run, ready to be started.
+    """Make the run directory of a new run, ready for `start`.
 
     Raises:
         RunError: the runs folder cannot be written.
@@ -29,16 +29,16 @@ def prepare(root: Path, config: Config, command: list[str]) -> RunDir:
     run.write_json(run.provenance, _origin(command))
     run.write_json(run.labels, {"tags": [], "note": ""})
     write_state(run, RunState(State.QUEUED))
-    # Last: a folder with a configuration is a run, so nobody ever sees half of one.
+    # Last: a folder counts as a run once it has a configuration, so that no reader sees an incomplete one.
     write_atomically(run.config, dump(config))
     return run
 
 
 def start(run: RunDir) -> subprocess.Popen[bytes]:
-    """Start the training process of a prepared run, or of one to be resumed."""
+    """Start the training process of a prepared or stopped run."""
     write_state(run, read_state(run).changed(state=State.STARTING, pid=0, started=time.time(), reason="", phase=""))
     with open(run.console, "ab") as console:
-        console.write(f"{LIFE_MARK} started {datetime.now():%Y-%m-%d %H:%M:%S}\n".encode())
+        console.write(f"{START_MARK} started {datetime.now():%Y-%m-%d %H:%M:%S}\n".encode())
         console.flush()
         return subprocess.Popen(
             [sys.executable, "-m", "accl.training", str(run.path)],
@@ -51,25 +51,25 @@ def start(run: RunDir) -> subprocess.Popen[bytes]:
 
 
 def stop(run: RunDir) -> None:
-    """Ask for a graceful stop: finish the step, write a checkpoint, exit. Returns at once.
+    """Ask for a graceful stop (finish the step, write a checkpoint, exit), and return at once.
 
     Raises:
-        RunError: it is not running, or runs on another machine.
+        RunError: the run is not running, or runs on another machine.
     """
     _signal(run, signal.SIGTERM)
 
 
 def kill(run: RunDir) -> None:
-    """End the process and everything it started, now. What lies after its last checkpoint is lost.
+    """Kill the process group of a run; work since its last checkpoint is lost.
 
     Raises:
-        RunError: it is not running, or runs on another machine.
+        RunError: the run is not running, or runs on another machine.
     """
     _signal(run, signal.SIGKILL)
 
 
 def wait_until_ended(run: RunDir, seconds: float, every: float = 0.2) -> RunState:
-    """Look until the run has ended or the time is over; returns the last state seen."""
+    """Poll ``every`` seconds until the run has ended or ``seconds`` are over, and return the last state."""
     deadline = time.monotonic() + seconds
     while True:
         state = observe(run)
@@ -79,10 +79,10 @@ def wait_until_ended(run: RunDir, seconds: float, every: float = 0.2) -> RunStat
 
 
 def resume(run: RunDir) -> subprocess.Popen[bytes]:
-    """Go on with a run from its last checkpoint; from the beginning when it was killed before the first one.
+    """Start a stopped run again: from its last checkpoint, or from the beginning when it has none.
 
     Raises:
-        RunError: it is at work or has finished.
+        RunError: the run is active or has finished.
     """
     state = observe(run)
     if state.state.active:
@@ -109,7 +109,7 @@ def _signal(run: RunDir, number: signal.Signals) -> None:
     except PermissionError as error:
         raise RunError(f"Process {state.pid} of {run.id} belongs to another user.", "Ask them to stop it.") from error
     except ProcessLookupError:
-        pass  # it ended between the look and the signal
+        pass  # the process ended before the signal
 
 
 def _environment(outer: Mapping[str, str]) -> dict[str, str]:
@@ -117,7 +117,7 @@ def _environment(outer: Mapping[str, str]) -> dict[str, str]:
 
 
 def _origin(command: list[str]) -> dict[str, Any]:
-    """Who made this run, from what: the part of the provenance that only the launcher knows."""
+    """Return the part of the provenance that only the launcher knows."""
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
@@ -127,17 +127,17 @@ def _origin(command: list[str]) -> dict[str, Any]:
 
 
 def _git() -> dict[str, Any]:
-    """Commit and dirtiness of the source that runs; empty for an installed package."""
+    """Return commit and dirtiness of the running source tree; empty for an installed package."""
     source = Path(__file__).resolve().parents[2]
     if not (source / ".git").exists():
         return {}
 
-    def ask(*words: str) -> str:
+    def git(*words: str) -> str:
         done = subprocess.run(["git", "-C", str(source), *words], capture_output=True, text=True, timeout=10)
         return done.stdout.strip() if done.returncode == 0 else ""
 
     try:
-        commit = ask("rev-parse", "HEAD")
-        return {"commit": commit, "dirty": bool(ask("status", "--porcelain"))} if commit else {}
+        commit = git("rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(git("status", "--porcelain"))} if commit else {}
     except (OSError, subprocess.TimeoutExpired):  # no git on this machine, or a very slow disk
         return {}

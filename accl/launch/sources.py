@@ -1,4 +1,4 @@
-"""What `accl doctor` looks at beyond the machine: the Hub, and the models and data of the profiles."""
+"""Checks of `accl doctor` beyond the machine: the Hub, and models and data of the profiles."""
 
 from __future__ import annotations
 
@@ -13,46 +13,46 @@ from accl.data.sources import load_corpus
 from accl.errors import AcclError
 from accl.launch.check import Check, Level
 
-HUB_SECONDS = 1.0  # a doctor should answer at once; a Hub slower than this is of little use
+HUB_SECONDS = 1.0  # a Hub slower than this counts as out of reach
 
 
-class Answer:
-    """Asks the Hub on a thread: a name server that is out of reach waits longer than any timeout of ours."""
+class HubProbe:
+    """Request to the Hub on a thread, because name resolution ignores the timeout of the request."""
 
     def __init__(self) -> None:
         from huggingface_hub import get_session
 
-        get_session()  # made here, so that only the asking itself is on the clock
+        get_session()  # made here, so that the timeout covers the request alone
         self._reachable = False
-        self._thread = threading.Thread(target=self._ask, daemon=True)
+        self._thread = threading.Thread(target=self._request, daemon=True)
         self._thread.start()
 
-    def _ask(self) -> None:
+    def _request(self) -> None:
         self._reachable = hub.reachable(HUB_SECONDS)
 
     def wait(self) -> bool:
-        """Whether it answered, within `HUB_SECONDS`."""
+        """Return whether the Hub answered within `HUB_SECONDS`."""
         self._thread.join(HUB_SECONDS)
         return self._reachable
 
 
 def from_hub(config: Config) -> bool:
-    """Whether its model or data may have to be fetched."""
+    """Return whether model or data may have to be fetched from the Hub."""
     name = config.model.name
     return config.data.source == "hub" or not (name.startswith("random:") or hub.is_local(name))
 
 
-def hub_answer(reachable: bool) -> Check:
-    """The line on the Hub."""
+def check_hub(reachable: bool) -> Check:
+    """Return the check of the Hub itself."""
     if reachable:
         return Check("Hub", Level.OK, f"{hub.endpoint()} answers")
     advice = "Fine if model and data are cached. Else use local folders: --set data.path=DIR --set model.name=DIR"
-    said = "HF_HUB_OFFLINE is set" if hub.is_offline() else f"{hub.endpoint()} is out of reach"
-    return Check("Hub", Level.WARN, said, advice)
+    finding = "HF_HUB_OFFLINE is set" if hub.is_offline() else f"{hub.endpoint()} is out of reach"
+    return Check("Hub", Level.WARN, finding, advice)
 
 
-def model_and_data(configs: Mapping[str, Config], reachable: bool) -> Iterator[Check]:
-    """One line for each model and each data set, however many profiles share it."""
+def check_sources(configs: Mapping[str, Config], reachable: bool) -> Iterator[Check]:
+    """Yield one check for every model and every data set that the profiles name."""
     models: dict[tuple[str, str], list[str]] = {}
     sets: dict[tuple[str, str, str], list[str]] = {}
     for name, config in configs.items():
@@ -88,5 +88,5 @@ def _pinned(part: str, repo: str, cached: Path | None, users: Sequence[str], rea
     if reachable:
         return Check(part, Level.OK, f"{repo} is not cached; the first run fetches it")
     advice = f"Connect to the Hub, or use a local folder: --set {'model.name' if part == 'model' else 'data.path'}=DIR"
-    said = f"{repo} is neither cached nor within reach (needed by {' and '.join(users)})"
-    return Check(part, Level.FAIL, said, advice, frozenset(users))
+    finding = f"{repo} is neither cached nor within reach (needed by {' and '.join(users)})"
+    return Check(part, Level.FAIL, finding, advice, frozenset(users))

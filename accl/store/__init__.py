@@ -1,4 +1,1 @@
-"""What a run leaves behind: the run directory and its DuckDB file.
-
-The training process and whoever watches it meet here and nowhere else.
-"""
+"""The run directory and its DuckDB file, where the training process and its watchers meet; see README.md."""

@@ -1,6 +1,6 @@
-"""The watcher's side of ``run.duckdb``: short reads that never keep the trainer waiting.
+"""Reading ``run.duckdb`` in short attaches that do not keep the trainer waiting.
 
-`query` reads once; a `Follower` keeps what it has read and asks only for what is new.
+`query` reads once; a `Follower` keeps what it has read and fetches only what is new.
 """
 
 from __future__ import annotations
@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,26 +21,34 @@ from numpy.typing import NDArray
 
 from accl.errors import RunError
 from accl.store.rundir import RunDir
-from accl.store.schema import SCHEMA_VERSION
+from accl.store.schema import EVALS_1_COLUMNS, EVALS_1_FACTOR, FOLLOWED, long_evals, schema_problem
 
 # The trainer holds the file for about 5 ms once a second.
 TRIES = 8
 TRY_AGAIN_S = 0.01
+OTHER_VERSION = "Read it with the accl that wrote it."
+
+Row = tuple[Any, ...]
+Execute = Callable[..., list[Row]]
 
 _connection: duckdb.DuckDBPyConnection | None = None
 _lock = threading.Lock()
 
 
 class StoreBusyError(RunError):
-    """The trainer holds the file just now, or it is not there yet. Look again later."""
+    """The database is locked by the trainer or does not exist yet; a later attempt may succeed."""
 
 
-def query(database: Path, *statements: tuple[str, Sequence[Any]]) -> list[list[tuple[Any, ...]]]:
-    """The rows of each statement, read under one attach. Tables are named ``run.<table>``.
+@contextmanager
+def attached(database: Path) -> Iterator[Execute]:
+    """Attach a database read-only for a block, as ``run``.
+
+    Yields:
+        A function of a statement and its parameters that returns all rows.
 
     Raises:
-        StoreBusyError: the file stayed locked, or does not exist yet.
-        RunError: the file is not a database, or not of this schema.
+        StoreBusyError: the file stayed locked, or the file or a table does not exist yet.
+        RunError: the file is not a database, or lacks a column.
     """
     global _connection
     path = str(database).replace("'", "''")
@@ -46,9 +56,10 @@ def query(database: Path, *statements: tuple[str, Sequence[Any]]) -> list[list[t
     with _lock:
         if _connection is None:
             _connection = duckdb.connect(":memory:")
+        connection = _connection
         for attempt in range(TRIES):
             try:
-                _connection.execute(f"ATTACH '{path}' AS run (READ_ONLY)").fetchall()
+                connection.execute(f"ATTACH '{path}' AS run (READ_ONLY)").fetchall()
                 break
             except (duckdb.IOException, duckdb.ResourceInUseException) as error:
                 reason = str(error).splitlines()[0]
@@ -58,21 +69,48 @@ def query(database: Path, *statements: tuple[str, Sequence[Any]]) -> list[list[t
                     raise StoreBusyError(f"{database} cannot be read now: {reason}", "Try again.") from error
                 time.sleep(TRY_AGAIN_S)
         try:
-            return [_connection.execute(sql, list(values)).fetchall() for sql, values in statements]
+            yield lambda sql, *values: connection.execute(sql, values).fetchall()
         except duckdb.BinderException as error:
             raise RunError(
-                f"{database} was written by another version of accl: {str(error).splitlines()[0]}",
-                "Read it with the accl that wrote it.",
+                f"{database} was written by another version of accl: {str(error).splitlines()[0]}", OTHER_VERSION
             ) from error
         except duckdb.CatalogException as error:
             raise StoreBusyError(f"{database} has no such table yet: {str(error).splitlines()[0]}") from error
         finally:
-            _connection.execute("DETACH run").fetchall()
+            connection.execute("DETACH run").fetchall()
+
+
+def query(database: Path, *statements: tuple[str, Sequence[Any]]) -> list[list[Row]]:
+    """Return the rows of each statement, read under one attach. Tables are named ``run.<table>``.
+
+    Raises:
+        StoreBusyError, RunError: as `attached`.
+    """
+    with attached(database) as execute:
+        return [execute(sql, *values) for sql, values in statements]
+
+
+def read_meta(execute: Execute) -> dict[str, str]:
+    """Return the ``meta`` table of an attached database."""
+    return {str(key): str(value) for key, value in execute("SELECT key, value FROM run.meta")}
+
+
+def read_evals(execute: Execute, version: str, after: int = -1) -> list[Row]:
+    """Return the rows of ``evals`` (seq, step, split, name, value) with ``seq > after``, of either schema."""
+    if version == "1":
+        columns = ", ".join(EVALS_1_COLUMNS)
+        sql = f"SELECT {columns} FROM run.evals WHERE seq > ? ORDER BY seq"
+        return [row for wide in execute(sql, after // EVALS_1_FACTOR) for row in long_evals(wide)]
+    return execute("SELECT seq, step, split, name, value FROM run.evals WHERE seq > ? ORDER BY seq", after)
 
 
 @dataclass
 class Series:
-    """One metric over time. Parallel lists; `array` gives numpy."""
+    """One metric over time, as parallel lists.
+
+    Attributes:
+        seconds: running time since the first start of the run, pauses between resumes left out.
+    """
 
     steps: list[int] = field(default_factory=list)
     epochs: list[float] = field(default_factory=list)
@@ -80,13 +118,13 @@ class Series:
     values: list[float] = field(default_factory=list)
 
     def array(self, axis: str = "steps") -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """(x, y) with x one of ``steps``, ``epochs``, ``seconds``."""
+        """Return (x, y) as arrays; ``axis`` is one of ``steps``, ``epochs``, ``seconds``."""
         return np.asarray(getattr(self, axis), dtype=np.float64), np.asarray(self.values, dtype=np.float64)
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task as the run recorded it."""
+    """A task of the run: its index and its place in the taxonomy."""
 
     index: int
     name: str
@@ -96,7 +134,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Weights:
-    """The task distribution in force from ``step`` on: weights p_K, and questions drawn of each task so far."""
+    """Task distribution in force from ``step`` on: weights p_K, and questions drawn of each task so far."""
 
     step: int
     policy: str
@@ -106,7 +144,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class Confusion:
-    """A K x K task confusion matrix; ``counts`` says how many pairs each cell is made of (0: never seen)."""
+    """K x K task confusion matrix, and the number of pairs behind each cell (0: none, the cell is NaN)."""
 
     step: int
     kind: str
@@ -116,21 +154,38 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation of a split."""
+    """One evaluation of a split.
+
+    Attributes:
+        n: number of questions.
+        values: every metric by name; one that was not measured is missing.
+    """
 
     step: int
     split: str
     n: int
-    loss: float
-    accuracy: float
-    macro_accuracy: float
-    ece: float
-    brier: float
+    values: dict[str, float]
+
+    def value(self, name: str) -> float:
+        """Return a metric, or NaN where it was not measured."""
+        return self.values.get(name, float("nan"))
+
+
+def group_evaluations(rows: Sequence[Row]) -> list[Evaluation]:
+    """Gather rows of `read_evals` into evaluations, oldest first."""
+    grouped: list[tuple[int, str, dict[str, float]]] = []
+    for _, step, split, name, value in rows:
+        # A name that comes twice belongs to a second evaluation at the same step, by a run resumed from there.
+        if not grouped or grouped[-1][:2] != (step, split) or name in grouped[-1][2]:
+            grouped.append((step, split, {}))
+        if value is not None:
+            grouped[-1][2][name] = value
+    return [Evaluation(step, split, int(values.pop("n", 0)), values) for step, split, values in grouped]
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something worth telling: a fallback taken, a setting ignored, a phase begun."""
+    """An event of the run, such as a fallback taken, a setting ignored or a phase begun."""
 
     seconds: float
     level: str
@@ -142,29 +197,35 @@ _FOLLOW: dict[str, str] = {
     "metrics": "seq, step, epoch, seconds, name, value",
     "curriculum": "seq, step, policy, weights, drawn",
     "confusion": "seq, step, kind, matrix, counts",
-    "evals": "seq, step, split, n, loss, accuracy, macro_accuracy, ece, brier",
     "system": "seq, seconds, gpu_util, gpu_memory, power, cpu, rss",
     "events": "seq, seconds, level, kind, message",
 }
+_TASKS = "SELECT task, name, subcategory, category FROM run.tasks ORDER BY task"
+_TASK_EVALS = (
+    "SELECT t.split, t.step, t.task, t.n, t.correct FROM run.task_evals t JOIN "
+    "(SELECT split, max(step) AS step FROM run.task_evals GROUP BY split) m USING (split, step) "
+    "ORDER BY t.split, t.task"
+)
 SYSTEM_NAMES = ("gpu_util", "gpu_memory", "power", "cpu", "rss")
 
 
 class Follower:
-    """Keeps up with one run while it trains.
+    """Measurements of one run, kept up to date while it trains.
 
-    `refresh` fetches what is new. When the file cannot be read just now the old content stays, and
-    `stale_seconds` says how old it is.
+    `refresh` fetches what is new. While the database cannot be read the old content stays, and `stale_seconds` says
+    how old it is.
 
     Attributes:
-        tasks: the K tasks, in index order.
-        series: metric name -> `Series`.
-        curriculum: every `Weights` so far, oldest first.
-        confusion: kind -> newest `Confusion`.
-        evaluations: every `Evaluation` so far, oldest first.
-        task_accuracy: split -> (step, n_K, correct_K) of the newest evaluation of that split.
-        system: name of ``SYSTEM_NAMES`` -> (seconds, values).
-        events: every `Event` so far, oldest first.
-        meta: what ``meta`` holds: floors of the evaluation splits among them.
+        tasks: K tasks, in index order.
+        series: `Series` by metric. A metric of evaluations is named ``{split}/{name}``, and taken from the
+            ``metrics`` table where it was recorded there as well.
+        curriculum: all `Weights`, oldest first.
+        confusion: newest `Confusion` by kind.
+        evaluations: all evaluations, oldest first.
+        task_accuracy: (step, n_K, correct_K) of the newest evaluation, by split.
+        system: (seconds, values) by name of ``SYSTEM_NAMES``.
+        events: all events, oldest first.
+        meta: the ``meta`` table: trivial baselines and totals among others.
     """
 
     def __init__(self, run: RunDir) -> None:
@@ -176,9 +237,11 @@ class Follower:
 
     def _reset(self, generation: str) -> None:
         self._generation = generation
-        self._cursor = dict.fromkeys(_FOLLOW, -1)
+        self._cursor = dict.fromkeys(FOLLOWED, -1)
         self.tasks: list[Task] = []
         self.series: dict[str, Series] = {}
+        self._recorded: dict[str, Series] = {}
+        self._evaluated: dict[str, Series] = {}
         self.curriculum: list[Weights] = []
         self.confusion: dict[str, Confusion] = {}
         self.evaluations: list[Evaluation] = []
@@ -189,67 +252,61 @@ class Follower:
 
     @property
     def stale_seconds(self) -> float:
-        """Age of the content in seconds while the file cannot be read; 0 when the last look succeeded."""
+        """Age of the content in seconds while the database cannot be read; 0 after a successful read."""
         return time.monotonic() - self._last_good if self._failed else 0.0
 
     def refresh(self) -> bool:
-        """Fetch what is new; True when there was something.
+        """Fetch what is new, and return whether there was anything.
+
+        A database that is locked or does not exist yet raises nothing.
 
         Raises:
-            RunError: the file is damaged or of another schema. A file that is merely locked raises nothing.
+            RunError: the file is damaged or has a later schema.
         """
         signature = _signature(self.run.database)
         if signature == self._signature and not self._failed:
             return False
         try:
-            rows = query(
-                self.run.database,
-                ("SELECT key, value FROM run.meta", ()),
-                *(
-                    (f"SELECT {columns} FROM run.{table} WHERE seq > ? ORDER BY seq", (self._cursor[table],))
+            with attached(self.run.database) as execute:
+                meta = read_meta(execute)
+                version = meta.get("schema_version")
+                if problem := schema_problem(version):
+                    raise RunError(f"{self.run.database} {problem}.", OTHER_VERSION)
+                new = {
+                    table: execute(f"SELECT {columns} FROM run.{table} WHERE seq > ? ORDER BY seq", self._cursor[table])
                     for table, columns in _FOLLOW.items()
-                ),
-                ("SELECT task, name, subcategory, category FROM run.tasks ORDER BY task", ()),
-                (
-                    "SELECT t.split, t.step, t.task, t.n, t.correct FROM run.task_evals t JOIN "
-                    "(SELECT split, max(step) AS step FROM run.task_evals GROUP BY split) m USING (split, step) "
-                    "ORDER BY t.split, t.task",
-                    (),
-                ),
-            )
+                }
+                new["evals"] = read_evals(execute, str(version), self._cursor["evals"])
+                tasks, task_evals = execute(_TASKS), execute(_TASK_EVALS)
         except StoreBusyError:
             self._failed = self.run.database.exists()
             return False
         self._failed, self._last_good, self._signature = False, time.monotonic(), signature
-        return self._take(rows)
-
-    def _take(self, rows: list[list[tuple[Any, ...]]]) -> bool:
-        meta_rows, *followed, tasks, task_evals = rows
-        meta = {str(key): str(value) for key, value in meta_rows}
-        if meta.get("schema_version") != str(SCHEMA_VERSION):
-            raise RunError(
-                f"{self.run.database} has schema {meta.get('schema_version', '?')}, this accl reads {SCHEMA_VERSION}.",
-                "Read it with the accl that wrote it.",
-            )
         generation = meta.get("generation", "")
         if generation != self._generation:
-            first_look = self._generation == ""
+            first_read = self._generation == ""
             self._reset(generation)
-            if not first_look:  # resumed from an earlier step: what was read after it no longer holds
+            if not first_read:  # resumed from an earlier step: rows read of later steps no longer hold
                 self._signature = ()
                 return self.refresh()
         self.meta = meta
         self.tasks = [Task(*row) for row in tasks]
-        new = dict(zip(_FOLLOW, followed, strict=True))
-        for table, found in new.items():
-            if found:
-                self._cursor[table] = int(found[-1][0])
+        self._add(new)
+        self._set_task_accuracy(task_evals)
+        return any(new.values())
+
+    def _add(self, new: dict[str, list[Row]]) -> None:
+        for table, rows in new.items():
+            if rows:
+                self._cursor[table] = int(rows[-1][0])
         for _, step, epoch, seconds, name, value in new["metrics"]:
-            series = self.series.setdefault(name, Series())
+            series = self._recorded.setdefault(name, Series())
             series.steps.append(step)
             series.epochs.append(epoch)
             series.seconds.append(seconds)
             series.values.append(value if value is not None else float("nan"))
+        self._add_evaluations(group_evaluations(new["evals"]))
+        self.series = {**self._evaluated, **self._recorded}
         for _, step, policy, weights, drawn in new["curriculum"]:
             self.curriculum.append(Weights(step, policy, np.asarray(weights, float), np.asarray(drawn, np.int64)))
         for _, step, kind, matrix, counts in new["confusion"]:
@@ -260,17 +317,35 @@ class Follower:
                 np.asarray(matrix, float).reshape(k, k),
                 np.asarray(counts, np.int64).reshape(k, k),
             )
-        self.evaluations += [Evaluation(*row[1:]) for row in new["evals"]]
         for _, seconds, *values in new["system"]:
             for name, value in zip(SYSTEM_NAMES, values, strict=True):
                 if value is not None:
                     self.system[name][0].append(seconds)
                     self.system[name][1].append(value)
         self.events += [Event(*row[1:]) for row in new["events"]]
-        self._take_task_evals(task_evals)
-        return any(new.values())
 
-    def _take_task_evals(self, rows: list[tuple[Any, ...]]) -> None:
+    def _add_evaluations(self, evaluations: list[Evaluation]) -> None:
+        self.evaluations += evaluations
+        for evaluation in evaluations:
+            epoch, seconds = self._time_of(evaluation.step)
+            for name, value in evaluation.values.items():
+                series = self._evaluated.setdefault(f"{evaluation.split}/{name}", Series())
+                series.steps.append(evaluation.step)
+                series.epochs.append(epoch)
+                series.seconds.append(seconds)
+                series.values.append(value)
+
+    def _time_of(self, step: int) -> tuple[float, float]:
+        """Return epoch and seconds of the newest step up to this one that has a metric; zeros when there is none."""
+        times = [
+            (series.steps[i], series.epochs[i], series.seconds[i])
+            for series in self._recorded.values()
+            if (i := bisect_right(series.steps, step) - 1) >= 0
+        ]
+        _, epoch, seconds = max(times, default=(0, 0.0, 0.0))
+        return epoch, seconds
+
+    def _set_task_accuracy(self, rows: list[tuple[Any, ...]]) -> None:
         k = len(self.tasks)
         for split in {row[0] for row in rows}:
             n, correct = np.zeros(k, np.int64), np.zeros(k, np.int64)
@@ -282,7 +357,7 @@ class Follower:
 
 
 def _signature(database: Path) -> tuple[int, ...]:
-    """Changes whenever the file or its write-ahead log does; a look costs two stat calls."""
+    """Return times and sizes of the file and its write-ahead log, which change with every append (two stat calls)."""
     marks: list[int] = []
     for path in (str(database), f"{database}.wal"):
         try:

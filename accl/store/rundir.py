@@ -27,27 +27,27 @@ from typing import Any
 
 from accl.errors import ConfigError, RunError
 
-# The entries of a configuration that hold a `Setup`: a line at the margin, and those until the next entry begins.
+# The top-level entries of a configuration that hold a `Setup`, each with its indented lines.
 _SETUP = re.compile(r"^(?:recipe|profile|train):.*(?:\n(?![^\s#]).*)*", re.MULTILINE)
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace a file in one step: a reader sees the old text or the new, never a part of it."""
-    handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    """Replace a file in one step: a reader sees the old text or the new, never a part of either."""
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(aside, path)
+        os.replace(temporary, path)
     except BaseException:
-        Path(aside).unlink(missing_ok=True)
+        Path(temporary).unlink(missing_ok=True)
         raise
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What a table of runs shows of a configuration."""
+    """The part of a configuration that a table of runs shows."""
 
     recipe: str
     profile: str
@@ -56,7 +56,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class RunDir:
-    """Names the files of one run. Nothing here reads or writes them but the few methods that say so."""
+    """Paths of the files of one run, and the few reads and writes that need nothing but a path."""
 
     path: Path
 
@@ -93,22 +93,22 @@ class RunDir:
         return self.path / "checkpoints"
 
     def setup(self) -> Setup:
-        """Recipe, profile and seed, from ``config.yaml`` alone and without validating the rest of it.
+        """Read recipe, profile and seed from ``config.yaml`` without validating the rest of it.
 
-        A listing asks this of every run, so only the entries that hold them are parsed: a tenth of the work of
-        `accl.config.load`.
+        A table of runs needs this of every run, so only the entries that hold them are parsed: a tenth of the work
+        of `accl.config.load`.
 
         Raises:
             ConfigError: the file cannot be read, or does not name all three.
         """
-        import yaml  # here: most of those who handle run directories never read a configuration
+        import yaml  # here: most users of run directories never read a configuration
 
         try:
             text = self.config.read_text(encoding="utf-8")
             entries = "\n".join(_SETUP.findall(text))
             # Values stay text: a recipe called 1e3 is not a number.
-            found = yaml.load(entries, getattr(yaml, "CBaseLoader", yaml.BaseLoader))
-            return Setup(found["recipe"], found["profile"], int(found["train"]["seed"]))
+            parsed = yaml.load(entries, getattr(yaml, "CBaseLoader", yaml.BaseLoader))
+            return Setup(parsed["recipe"], parsed["profile"], int(parsed["train"]["seed"]))
         except OSError as error:
             raise ConfigError(f"{self.config} cannot be read ({error.strerror}).") from error
         except yaml.YAMLError as error:
@@ -117,22 +117,22 @@ class RunDir:
             raise ConfigError(f"{self.config} does not say recipe, profile and train.seed.") from error
 
     def read_json(self, path: Path) -> dict[str, Any]:
-        """A JSON file of this run; empty when it is not there (yet).
+        """Read a JSON file of this run; empty when the file does not exist (yet).
 
         Raises:
-            RunError: the file is there and is not JSON.
+            RunError: the file exists and holds no JSON object.
         """
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise RunError(
                 f"{path} is not valid JSON: {error}.", "Restore it from a backup or delete the run."
             ) from error
-        if not isinstance(found, dict):
+        if not isinstance(content, dict):
             raise RunError(f"{path} holds no JSON object.", "Restore it from a backup or delete the run.")
-        return found
+        return content
 
     def write_json(self, path: Path, content: Mapping[str, Any]) -> None:
         """Replace a JSON file of this run atomically."""
@@ -159,14 +159,17 @@ def create_run(root: Path, recipe: str, seed: int, now: datetime | None = None) 
 
 
 def list_runs(root: Path) -> list[RunDir]:
-    """The runs under ``root``, oldest first. A folder is a run when it has a configuration."""
+    """Return the runs under ``root``, oldest first. A folder is a run when it has a configuration."""
     if not root.is_dir():
         return []
     return [RunDir(path) for path in sorted(root.iterdir()) if (path / "config.yaml").is_file()]
 
 
 def find_run(root: Path, name: str) -> RunDir:
-    """The one run that ``name`` means: a path, an id, or an unambiguous part of an id; ``last`` is the newest.
+    """Return the one run that ``name`` means: a path, an id, or an unambiguous part of an id; ``last`` is the newest.
+
+    The whole id comes before parts of ids, and a part that ends at hyphens before any other: ``full-s1`` is not
+    ``full-s12``.
 
     Raises:
         RunError: none or several match.
@@ -178,7 +181,8 @@ def find_run(root: Path, name: str) -> RunDir:
     if name == "last" and runs:
         return runs[-1]
     exact = [run for run in runs if run.id == name]
-    matches = exact or [run for run in runs if name in run.id]
+    segments = [run for run in runs if f"-{name}-" in f"-{run.id}-"]
+    matches = exact or segments or [run for run in runs if name in run.id]
     if len(matches) == 1:
         return matches[0]
     if not matches:

@@ -1,8 +1,8 @@
-"""What a run is doing, judged from evidence: pid and its start time, heartbeat, progress, exit code.
+"""The state of a run, assessed from evidence: pid and its start time, heartbeat, progress, exit code.
 
 ``queued -> starting -> running -> finished | failed | stopped | crashed``, and ``stalled`` while
-running without progress. The trainer writes what it knows to ``state.json``; `observe` adds what
-only a look from outside can tell, so that a killed process never shows as running.
+running without progress. The trainer writes ``state.json``; `observe` checks it against the process
+itself, so that a killed run never shows as running.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from accl.store.rundir import RunDir
 
 
 class State(StrEnum):
-    """The word shown for a run."""
+    """State of a run, and the word shown for it."""
 
     QUEUED = "queued"
     STARTING = "starting"
@@ -33,12 +33,12 @@ class State(StrEnum):
 
     @property
     def icon(self) -> str:
-        """A sign beside the word, so that state is never told by colour alone."""
+        """Sign beside the word, so that colour alone never carries the state."""
         return _ICONS[self]
 
     @property
     def active(self) -> bool:
-        """Whether a process is, or should be, at work."""
+        """Whether the run has, or should have, a live process."""
         return self in (State.QUEUED, State.STARTING, State.RUNNING, State.STALLED)
 
 
@@ -53,15 +53,15 @@ _ICONS = {
     State.CRASHED: "☠",
 }
 
-# Without a heartbeat for so long, a run on another machine is taken for dead: its trainer writes one a second.
+# A run on another machine counts as dead after so long without a heartbeat; its trainer writes one a second.
 HEARTBEAT_LOST_S = 60.0
-# Without a step for so long, a living process is called stalled. Compiling and evaluating report progress too.
+# A live process counts as stalled after so long without progress; compiling and evaluating report progress too.
 STALLED_AFTER_S = 120.0
-# An interpreter on a slow network disk may take a while to say its first word.
-UNHEARD_AFTER_S = 30.0
+# A process counts as crashed when it has not reported so long after its start: slow disks make imports slow.
+STARTUP_TIMEOUT_S = 30.0
 
-# Begins a line of the console log where a process starts: what stands above is of an earlier life of the run.
-LIFE_MARK = "---"
+# Begins the line of the console log where a process starts; lines above it are of earlier processes.
+START_MARK = "---"
 
 
 @dataclass(frozen=True)
@@ -69,14 +69,19 @@ class RunState:
     """The content of ``state.json``. Times are seconds since the epoch.
 
     Attributes:
-        heartbeat: last sign of life of the process.
-        progressed: last time the work itself moved (a step, a file read, an evaluation batch).
-        phase: what it is doing, in words, before and after the steps.
-        started, ended: when the current process started, and when it ended.
-        elapsed: seconds of training before the current process started (of a resumed run).
+        state: state of the run.
+        pid, pid_started: process id, and start time of that process.
+        host: name of the machine that the process runs on.
+        phase: current activity before and after the steps, in words.
         step, total_steps: optimizer steps done and planned.
-        latest: newest value of the few metrics that a table of runs shows.
+        heartbeat: last time the process showed that it lives.
+        progressed: last time the work moved on (a step, a file read, an evaluation batch).
+        started, ended: start and end of the current process.
+        elapsed: seconds of training before the current process started, of a resumed run.
+        exit_code: exit code of the process; None until it ended.
+        reason: why the run is in this state, in words.
         checkpoint_last, checkpoint_best: folder names under ``checkpoints/``.
+        latest: newest value of the few metrics that a table of runs shows.
     """
 
     state: State = State.STARTING
@@ -98,11 +103,12 @@ class RunState:
     latest: dict[str, float] = field(default_factory=dict)
 
     def changed(self, **values: Any) -> RunState:
+        """Return a copy with some fields replaced."""
         return dataclasses.replace(self, **values)
 
     @property
     def left_seconds(self) -> float | None:
-        """Time to the last step at the newest speed; None while there is no speed."""
+        """Seconds to the last step at the newest speed; None while not running or without a speed."""
         steps_per_second = self.latest.get("steps_per_second", 0.0)
         if self.state is not State.RUNNING or not steps_per_second:
             return None
@@ -113,10 +119,10 @@ _FIELDS = {f.name for f in dataclasses.fields(RunState)}
 
 
 def read_state(run: RunDir) -> RunState:
-    """``state.json`` as written, without judging it.
+    """Read ``state.json`` as written.
 
     Raises:
-        RunError: it is there and cannot be understood.
+        RunError: the file exists and cannot be understood.
     """
     raw = run.read_json(run.state)
     try:
@@ -132,8 +138,12 @@ def write_state(run: RunDir, state: RunState) -> None:
 
 
 def process_start_time(pid: int) -> float | None:
-    """Start time of a living process in seconds since the epoch; None when it is gone (a zombie is gone)."""
-    import psutil  # here: a list of runs that have all ended asks about no process
+    """Return the start time of a live process in seconds since the epoch.
+
+    Returns:
+        None when the process does not exist or is a zombie, NaN when it belongs to another user.
+    """
+    import psutil  # here: a table of runs that have all ended needs no process
 
     try:
         process = psutil.Process(pid)
@@ -142,7 +152,7 @@ def process_start_time(pid: int) -> float | None:
         return float(process.create_time())
     except psutil.NoSuchProcess:
         return None
-    except psutil.AccessDenied:  # it lives, and belongs to somebody else
+    except psutil.AccessDenied:
         return float("nan")
 
 
@@ -150,36 +160,42 @@ def _alive(state: RunState) -> bool:
     started = process_start_time(state.pid) if state.pid else None
     if started is None:
         return False
-    # A pid is reused after a while; its start time tells the old process from a new one. Boot-time
-    # arithmetic makes it wobble by a clock tick or two.
+    # Pids are reused; the start time tells processes apart, to within a clock tick or two of boot-time arithmetic.
+    # NaN, a process of another user, counts as alive.
     return not abs(started - state.pid_started) > 2.0
 
 
 def observe(run: RunDir, now: float | None = None) -> RunState:
-    """What the run is doing, from ``state.json`` and a look at its process.
+    """Read ``state.json`` and assess it against the process.
 
-    A process that is gone without having said how it ended is ``crashed``. One that lives without
-    progress is ``stalled``. The reason says which evidence decided.
+    A process that is gone without having written how it ended is ``crashed``; one that lives without progress is
+    ``stalled``. The reason names the evidence.
+
+    Args:
+        now: seconds since the epoch; the current time when None.
+
+    Raises:
+        RunError: ``state.json`` cannot be understood.
     """
-    return judge(read_state(run), run, time.time() if now is None else now)
+    return assess(read_state(run), run, time.time() if now is None else now)
 
 
-def judge(state: RunState, run: RunDir, now: float) -> RunState:
-    """`observe` on a state that was read before."""
+def assess(state: RunState, run: RunDir, now: float) -> RunState:
+    """Assess a state that has been read already, as `observe`."""
     if not state.state.active or state.state is State.QUEUED:
         return state
     silent = now - state.heartbeat
-    if state.pid == 0:  # prepared by the launcher, and the process has not spoken yet
-        if last_exception_line(run) or now - state.started > UNHEARD_AFTER_S:
+    if state.pid == 0:  # prepared by the launcher; the process has not reported yet
+        if last_exception_line(run) or now - state.started > STARTUP_TIMEOUT_S:
             why = last_exception_line(run) or "the process never came up: see console.log"
             return state.changed(state=State.CRASHED, reason=why, ended=state.started)
         return state
     if state.host == socket.gethostname():
         if not _alive(state):
-            # It may have ended well between our two looks.
-            again = read_state(run)
-            if not again.state.active:
-                return again
+            # The process may have ended well since the state was read.
+            newer = read_state(run)
+            if not newer.state.active:
+                return newer
             return state.changed(state=State.CRASHED, reason=_why_crashed(run, state), ended=state.heartbeat)
     elif silent > HEARTBEAT_LOST_S:
         return state.changed(
@@ -201,7 +217,7 @@ def _why_crashed(run: RunDir, state: RunState) -> str:
 
 
 def last_exception_line(run: RunDir) -> str:
-    """The last line that the newest process wrote on the console that names an exception; empty without one."""
+    """Return the last line of the newest process on the console that names an exception; empty when there is none."""
     try:
         with open(run.console, "rb") as file:
             file.seek(0, os.SEEK_END)
@@ -210,7 +226,7 @@ def last_exception_line(run: RunDir) -> str:
     except OSError:
         return ""
     for line in reversed(lines):
-        if line.startswith(LIFE_MARK):
+        if line.startswith(START_MARK):
             break
         head = line.split(":", 1)[0].strip()
         if head and " " not in head and head.rsplit(".", 1)[-1].endswith(("Error", "Exception", "Interrupt", "Exit")):

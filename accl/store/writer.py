@@ -1,9 +1,8 @@
-"""The trainer's side of ``run.duckdb``: queue rows, let a thread append them about once a second.
+"""Writing ``run.duckdb``: rows are queued, and a thread appends them about once a second.
 
-DuckDB allows one writing process or many readers, so nobody holds the file: each append attaches it,
-writes one transaction and detaches it again. A file that a reader happens to hold is tried again; rows wait in
-memory meanwhile, and after repeated failure go to ``run.spool.jsonl``, from where they are merged
-later. Training never waits for any of this and never dies of it.
+DuckDB allows one writing process or many readers, so nobody holds the file: each append attaches it, commits one
+transaction and detaches it. While a reader holds the file rows wait in memory, and after repeated failure in
+``run.spool.jsonl``, from where a later append merges them. Training neither waits for this nor fails because of it.
 """
 
 from __future__ import annotations
@@ -12,36 +11,47 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
 from accl.errors import RunError
-from accl.store.schema import COLUMNS, FOLLOWED, SCHEMA_VERSION, STEPPED, create_statements
+from accl.store.schema import (
+    COLUMNS,
+    EVALS_1_COLUMNS,
+    FOLLOWED,
+    SCHEMA_VERSION,
+    STEPPED,
+    create_statements,
+    long_evals,
+    schema_problem,
+)
 
 INTERVAL_S = 1.0
-# A reader holds the file for a few milliseconds, so a handful of short tries nearly always suffices.
+# Readers hold the file for a few milliseconds, so a few short tries nearly always suffice.
 TRIES = 20
 TRY_AGAIN_S = 0.02
-# So many failed rounds in a row (about half a minute) send the rows to the spool file.
+# Failed appends in a row (about half a minute) after which rows go to the spool.
 SPOOL_AFTER_ROUNDS = 30
 
 Row = Sequence[Any]
 
 
 class Recorder:
-    """Writes the measurements of one run. Every method may be called from any thread and returns at once,
-    but `flush` and `close`, which wait until the rows are on disk.
+    """Writer of the measurements of one run.
+
+    Methods may be called from any thread and return at once, except `flush`, `close` and `rewind`, which wait for
+    the disk.
 
     Args:
-        database: path of ``run.duckdb``; made when it is not there.
-        on_tick: called in the background about once a second (the heartbeat).
+        database: path of ``run.duckdb``; made when missing, and brought to the current schema.
+        on_tick: called in the background after every append (the heartbeat).
         interval: seconds between appends.
 
     Raises:
-        RunError: the file is there and is not a database of this schema.
+        RunError: the file is locked, is no database, or has a later schema.
     """
 
     def __init__(self, database: Path, on_tick: Callable[[], None] | None = None, interval: float = INTERVAL_S) -> None:
@@ -65,75 +75,74 @@ class Recorder:
         self._thread = threading.Thread(target=self._loop, name="recorder", daemon=True)
         self._thread.start()
 
-    # What can be recorded ------------------------------------------------------------------------
+    # Recording -----------------------------------------------------------------------------------
 
     def metrics(self, step: int, epoch: float, seconds: float, values: dict[str, float]) -> None:
+        """Record metrics of a step; ``seconds`` is running time since the first start of the run."""
         self._put("metrics", [(step, epoch, seconds, name, value) for name, value in values.items()])
 
     def curriculum(self, step: int, policy: str, weights: Sequence[float], drawn: Sequence[int]) -> None:
+        """Record the task distribution in force from ``step`` on, and questions drawn of each task so far."""
         self._put("curriculum", [(step, policy, list(weights), list(drawn))])
 
     def confusion(self, step: int, kind: str, matrix: Sequence[float], counts: Sequence[int]) -> None:
-        """``matrix`` and ``counts`` are K x K, row by row."""
+        """Record a K x K confusion matrix and the pairs behind each cell, both row by row."""
         self._put("confusion", [(step, kind, list(matrix), list(counts))])
 
-    def evaluation(
-        self,
-        step: int,
-        split: str,
-        n: int,
-        loss: float,
-        accuracy: float,
-        macro_accuracy: float,
-        ece: float,
-        brier: float,
-    ) -> None:
-        self._put("evals", [(step, split, n, loss, accuracy, macro_accuracy, ece, brier)])
+    def evaluation(self, step: int, split: str, values: Mapping[str, float | None]) -> None:
+        """Record one evaluation of a split.
+
+        Args:
+            values: number of questions ``n``, and every metric by name; None where it could not be measured.
+        """
+        self._put("evals", [(step, split, name, float(value)) for name, value in values.items() if value is not None])
 
     def task_evaluations(self, rows: Iterable[tuple[int, str, int, int, int]]) -> None:
-        """Rows of (step, split, task, n, correct)."""
+        """Record rows of (step, split, task, n, correct)."""
         self._put("task_evals", list(rows))
 
     def predictions(self, rows: Iterable[tuple[str, str, int, int, int, list[float]]]) -> None:
-        """Rows of (split, question id, task, gold, predicted, probabilities)."""
+        """Record rows of (split, question id, task, gold, predicted, probabilities)."""
         self._put("predictions", list(rows))
 
     def system(self, seconds: float, values: Sequence[float | None]) -> None:
-        """``values``: GPU %, GPU bytes, watts, CPU %, resident bytes; None where there is no such thing."""
+        """Record GPU %, GPU bytes, watts, CPU %, resident bytes; None for what the machine lacks."""
         self._put("system", [(seconds, *values)])
 
     def event(self, seconds: float, level: str, kind: str, message: str) -> None:
+        """Record an event; ``level`` is ``info``, ``warning`` or ``error``."""
         self._put("events", [(seconds, level, kind, message)])
 
     def tasks(self, rows: Iterable[tuple[int, str, str, str]]) -> None:
-        """Rows of (task, name, subcategory, category)."""
+        """Record rows of (task, name, subcategory, category)."""
         self._put("tasks", list(rows))
 
     def meta(self, values: dict[str, str]) -> None:
+        """Record facts about the run as a whole, by key."""
         self._put("meta", list(values.items()))
 
-    # Life ----------------------------------------------------------------------------------------
+    # Flushing ------------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Return when every row put so far is on disk, in the database or, if that stays locked, in the spool."""
+        """Bring all queued rows to disk: to the database or, when that stays locked, to the spool."""
         with self._file_lock:
             self._append(last_chance=True)
 
     def close(self) -> None:
-        """Stop the thread and `flush`."""
+        """Stop the thread and flush."""
         self._closing.set()
         self._thread.join()
         self.flush()
         self._connection.close()
 
     def rewind(self, step: int) -> None:
-        """Forget what lies after ``step``: a run resumed from there will record it again.
+        """Delete measurements after ``step``, which a run resumed from there records again.
 
-        A step below 0 forgets everything. Followers see the new ``generation`` in ``meta`` and start over.
+        A step below 0 deletes everything. The ``generation`` in ``meta`` grows, so that followers start over.
         """
         self.flush()
 
-        def forget(db: str) -> None:
+        def delete(db: str) -> None:
             for table in COLUMNS:
                 if table in STEPPED:
                     self._run(f"DELETE FROM {db}.{table} WHERE step > ?", [step])
@@ -146,9 +155,9 @@ class Recorder:
             )
 
         with self._file_lock:
-            self._transaction(forget)
+            self._transaction(delete)
 
-    # Inside --------------------------------------------------------------------------------------
+    # Internals -----------------------------------------------------------------------------------
 
     def _put(self, table: str, rows: list[Row]) -> None:
         with self._queue_lock:
@@ -166,7 +175,7 @@ class Recorder:
                 self._on_tick()
 
     def _append(self, last_chance: bool) -> None:
-        """Move queued rows to the file. The caller holds the file lock."""
+        """Move queued rows to the database. The caller holds the file lock."""
         with self._queue_lock:
             batch = {table: rows for table, rows in self._queue.items() if rows}
             self._queue = {table: [] for table in COLUMNS}
@@ -189,12 +198,15 @@ class Recorder:
         for table, rows in self._read_spool().items():
             batch = {**batch, table: [*rows, *batch.get(table, [])]}
         for table, rows in batch.items():
-            appender = self._connection.appender(f"{db}.{table}")
-            appender.append_rows(rows)
-            appender.flush()
+            self._append_rows(db, table, rows)
+
+    def _append_rows(self, db: str, table: str, rows: list[Row]) -> None:
+        appender = self._connection.appender(f"{db}.{table}")
+        appender.append_rows(rows)
+        appender.flush()
 
     def _write_spool(self, batch: dict[str, list[Row]], error: Exception) -> None:
-        # The disk may be full as well; then the rows are lost and the console says so, but training goes on.
+        # On a full disk the rows are lost; the console says so and training goes on.
         try:
             with open(self._spool, "a", encoding="utf-8") as file:
                 for table, rows in batch.items():
@@ -207,17 +219,18 @@ class Recorder:
         rows: dict[str, list[Row]] = {}
         with contextlib.suppress(FileNotFoundError), open(self._spool, encoding="utf-8") as file:
             for line in file:
-                with contextlib.suppress(json.JSONDecodeError):  # a line cut short by a kill
+                with contextlib.suppress(json.JSONDecodeError):  # a line truncated by a kill
                     table, row = json.loads(line)
-                    rows.setdefault(table, []).append(row)
+                    wide = table == "evals" and len(row) == len(EVALS_1_COLUMNS)
+                    rows.setdefault(table, []).extend(long_evals(row) if wide else [row])
         return rows
 
     def _run(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        # An unfinished result owns the connection in DuckDB 2: always fetch.
+        # Always fetch: a pending result keeps the connection busy in DuckDB 2.
         return self._connection.execute(sql, list(parameters)).fetchall()
 
     def _transaction(self, work: Callable[[str], Any]) -> Any:
-        """Attach the file, do ``work`` in one transaction, detach. Tries again while somebody holds the file."""
+        """Attach the file, do ``work`` in one transaction, detach; retried while another process holds the file."""
         path = str(self._database).replace("'", "''")
         for attempt in range(TRIES):
             try:
@@ -240,14 +253,20 @@ class Recorder:
             self._run("DETACH run")
 
     def _open(self, db: str) -> dict[str, int]:
-        """Make what is missing; return the next ``seq`` of every followed table."""
+        """Create missing tables, migrate schema 1, and return the next ``seq`` of followed tables."""
         for statement in create_statements(db):
             self._run(statement)
-        if not self._run(f"SELECT 1 FROM {db}.meta WHERE key = 'schema_version'"):
+        stored = self._run(f"SELECT value FROM {db}.meta WHERE key = 'schema_version'")
+        version = stored[0][0] if stored else None
+        if stored and (problem := schema_problem(version)):
+            raise RunError(f"{self._database} {problem}.", "Go on with the accl that wrote it.")
+        if not stored:
             self._run(
                 f"INSERT INTO {db}.meta VALUES ('schema_version', ?), ('generation', '0')",
                 [str(SCHEMA_VERSION)],
             )
+        elif version == "1":
+            self._migrate_evals(db)
         next_seq = {
             table: int(self._run(f"SELECT coalesce(max(seq), -1) + 1 FROM {db}.{table}")[0][0]) for table in FOLLOWED
         }
@@ -255,6 +274,14 @@ class Recorder:
             if table in next_seq and rows:
                 next_seq[table] = max(next_seq[table], max(int(row[0]) for row in rows) + 1)
         return next_seq
+
+    def _migrate_evals(self, db: str) -> None:
+        old = self._run(f"SELECT {', '.join(EVALS_1_COLUMNS)} FROM {db}.evals ORDER BY seq")
+        self._run(f"DROP TABLE {db}.evals")
+        for statement in create_statements(db):
+            self._run(statement)
+        self._append_rows(db, "evals", [row for wide in old for row in long_evals(wide)])
+        self._run(f"UPDATE {db}.meta SET value = ? WHERE key = 'schema_version'", [str(SCHEMA_VERSION)])
 
 
 def _first_line(error: Exception) -> str:

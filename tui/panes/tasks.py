@@ -109,16 +109,16 @@ class TasksPane(Pane):
         if newest is None:
             self.query_one(Text).show(head)
             return
-        summary: list[Piece] = [(f"{percent(newest.accuracy)} of {newest.n:,} questions", theme.BOLD)]
+        summary: list[Piece] = [(f"{percent(newest.value('accuracy'))} of {newest.n:,} questions", theme.BOLD)]
         floors = view.floors(split)
         if floors:
             best = max(floors, key=lambda name: floors[name])
-            above = newest.accuracy > floors[best]
+            above = newest.value("accuracy") > floors[best]
             text = f" · {'above' if above else 'NOT ABOVE'} the floor {percent(floors[best])} ({best})"
             summary.append((text, theme.PLAIN if above else theme.MARK))
         text = (
-            f" · mean over tasks {percent(newest.macro_accuracy)} · loss {short(newest.loss)} · "
-            f"calibration error {percent(newest.ece)}"
+            f" · mean over tasks {percent(newest.value('macro_accuracy'))} · loss {short(newest.value('loss'))} · "
+            f"calibration error {percent(newest.value('ece'))}"
         )
         self.query_one(Text).show(head, [*summary, (text, theme.DIM)])
 

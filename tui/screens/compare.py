@@ -186,7 +186,7 @@ class CompareScreen(CurveSettings, PollingScreen[list[RunView]]):
         if arm is None:
             cells += [(percent(summary.latest("test/accuracy")), theme.PLAIN), *[("", theme.PLAIN)] * 8]
             return Row(str(index), tuple(cells))
-        above_floor = {True: "▲ above", False: "▼ below", None: ""}[arm.above_floor]
+        above_floor = {True: "▲ above", False: "▼ below", None: ""}[arm.above_trivial]
         paired = arm.paired
         delta, interval, p, style = "ref", "", "", theme.DIM
         if paired is not None:
@@ -197,8 +197,8 @@ class CompareScreen(CurveSettings, PollingScreen[list[RunView]]):
             (percent(arm.accuracy), theme.BOLD),
             (f"{arm.standard_error * 100:.1f}", theme.DIM),
             (percent(arm.macro_accuracy), theme.PLAIN),
-            (percent(max(arm.floors.values(), default=float("nan"))), theme.DIM),
-            (above_floor, theme.DIM if arm.above_floor else theme.MARK),
+            (percent(max(arm.trivial_baselines.values(), default=float("nan"))), theme.DIM),
+            (above_floor, theme.DIM if arm.above_trivial else theme.MARK),
             (delta, style),
             (interval, theme.DIM),
             (p, style),

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from accl.config import Loss, parse_choice
-from accl.kernels.cpu.contrast import Bank, Contrast
 from accl.kernels.triton.aside import NOT_ASIDE, Aside
 from accl.method.contrastive import MemoryBank, anchor_losses, uncertainty_weights, weighted_mean
 from accl.method.model import ModelOutput
@@ -92,12 +91,8 @@ def contrast(
     text_B: Tensor,
     config: Loss,
     bank: MemoryBank | None,
-    faster: Contrast | None = None,
 ) -> tuple[Tensor, Tensor] | None:
     """`accl.method.contrastive.anchor_losses` as configured; None, and not computed, where their weight is 0.
-
-    Args:
-        faster: computes it, as far as it can.
 
     Raises:
         ValueError: the parameter of ``config.negatives`` is out of range.
@@ -105,12 +100,6 @@ def contrast(
     if config.contrastive_weight == 0:
         return None
     negatives, parameter = parse_choice(config.negatives)
-    if faster is not None and negatives == "all":
-        seen = None if bank is None or not bank.is_open else Bank(bank.z_KSE, bank.text_KS, bank.written_K)
-        positives = config.denominator == "all"
-        return faster.anchor_losses(
-            z_BE, task_B, text_B, temperature=config.temperature, positives=positives, bank=seen
-        )
     return anchor_losses(
         z_BE,
         task_B,

@@ -14,7 +14,6 @@ from torch import Tensor
 from accl.data.hub import cache_folder
 from accl.data.packed import Packer
 from accl.data.sampler import Draw
-from accl.kernels.cpu.contrast import Contrast
 from accl.kernels.cpu.native import load
 from accl.kernels.cpu.rows import Passage, RowEncoder
 from accl.kernels.cpu.team import Partner, Team
@@ -56,7 +55,7 @@ class RowsPath(EagerPath):
         team = Team(useful_threads(tokens, weights, torch.get_num_threads()), kernels)
         self._joined = JoinedAdamW(bench.model, bench.config.optim, kernels, team)
         aside = Aside(bench.placement.device, Partner() if team.size > 1 else None)
-        super().__init__(bench, self._joined, aside, Contrast(kernels))
+        super().__init__(bench, self._joined, aside)
         self._encoder = bench.model.encode = RowEncoder(encoder, kernels, team)
         self._beside = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
         # Each thread takes whole rows through all layers; torch's own would only take the cores from them.

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from accl.kernels.cpu.contrast import Contrast
 from accl.kernels.triton.aside import NOT_ASIDE, Aside
 from accl.method.model import ModelOutput
 from accl.training.device import Labels
@@ -52,9 +51,8 @@ def judge(
     pooled_ND: Tensor,
     labels: Labels,
     aside: Aside = NOT_ASIDE,
-    faster: Contrast | None = None,
 ) -> Judged:
-    """Heads and loss, the contrastive ones ``aside``; ``faster`` as for `accl.training.objective.contrast`."""
+    """Heads and loss, the contrastive ones ``aside``."""
     model, config = bench.model, bench.config.loss
     # Each a leaf of its own, so that neither branch waits for the other.
     shared_ND, apart_ND = (pooled_ND.detach().requires_grad_() for _ in range(2))
@@ -62,7 +60,7 @@ def judge(
     def represented() -> tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]:
         with bench.placement.autocasting():
             features_BD, z_BE = model.represent(apart_ND)
-        return features_BD, z_BE, contrast(z_BE, labels.task_B, labels.text_B, config, bench.bank, faster)
+        return features_BD, z_BE, contrast(z_BE, labels.task_B, labels.text_B, config, bench.bank)
 
     def classified() -> tuple[Tensor, tuple[Tensor, Tensor]]:
         with bench.placement.autocasting():

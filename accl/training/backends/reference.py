@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from accl.data.sampler import Draw
-from accl.kernels.cpu.contrast import Contrast
 from accl.kernels.triton.aside import NOT_ASIDE, Aside
 from accl.method.model import ModelOutput
 from accl.training.backends.heads import Judged, judge, open_bank, watch
@@ -33,10 +32,9 @@ class EagerPath:
         bench: Workbench,
         optimizer: torch.optim.Optimizer | None = None,
         aside: Aside = NOT_ASIDE,
-        contrast: Contrast | None = None,
     ) -> None:
         self.bench = bench
-        self._aside, self._contrast = aside, contrast
+        self._aside = aside
         self.optimizer = optimizer or make_optimizer(bench.model, bench.config.optim)
         self._parameters = list(bench.model.parameters())
 
@@ -61,7 +59,7 @@ class EagerPath:
         open_bank(bench, step)
         seed_step(bench.config.train.seed, step, bench.placement.device)
         pooled_ND, labels = self._pooled(draw)
-        return torch.cat(self._learn(pooled_ND, judge(bench, pooled_ND, labels, self._aside, self._contrast)))
+        return torch.cat(self._learn(pooled_ND, judge(bench, pooled_ND, labels, self._aside)))
 
     def _pooled(self, draw: Draw) -> tuple[Tensor, Labels]:
         """The encoder's features of every sequence of a draw."""

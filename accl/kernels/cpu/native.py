@@ -58,12 +58,6 @@ _SIGNATURES: dict[str, tuple[type[Any] | None, tuple[type[Any], ...]]] = {
         None,
         (*(c_void_p,) * 4, *_ROWS, c_int64, c_int64, c_int64, c_float, *_DROPOUT, *(c_void_p,) * 5),
     ),
-    "contrast_scratch": (c_int64, (c_int64,) * 3),
-    "contrast": (
-        None,
-        (*(c_void_p,) * 3, c_int64, c_int64, *(c_void_p,) * 3, c_int64, c_int64, c_float, c_int32, *(c_void_p,) * 5),
-    ),
-    "contrast_back": (None, (*(c_void_p,) * 4, c_int64, c_int64, c_void_p)),
     "encode_room": (c_int64, (c_void_p, c_void_p)),
     "encode": (c_int64, (*_ENCODER, c_void_p, c_void_p)),
     "encode_back": (None, (*_ENCODER, *(c_void_p,) * 5)),

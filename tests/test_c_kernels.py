@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from accl.data.hub import cache_folder
-from accl.kernels.cpu.native import FLAGS, FOLDER, load, pointer
+from accl.kernels.cpu.compiler import FLAGS, SOURCES
+from accl.kernels.cpu.native import load, pointer
 
 SEED, SITE = 2**61 + 12345, 7
 SHARES = [0.0, 0.1, 0.5]
@@ -281,7 +282,7 @@ def _by(request: pytest.FixtureRequest, kernels: ctypes.CDLL, tmp_path_factory: 
         return kernels
     folder = tmp_path_factory.mktemp("apple")
     (folder / "blas.c").write_text(BLAS)
-    sources = [str(FOLDER / "product_apple.c"), str(folder / "blas.c")]
+    sources = [str(SOURCES / "product_apple.c"), str(folder / "blas.c")]
     subprocess.run(["cc", *FLAGS, "-D__APPLE__", "-o", str(folder / "apple.so"), *sources], check=True)
     library = ctypes.CDLL(str(folder / "apple.so"))
     for name in ("product_scratch", "product", "product_back", "product_weights"):

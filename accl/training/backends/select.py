@@ -101,7 +101,7 @@ def _why_not_graphed(bench: Workbench) -> str | None:
 def _why_not_rows(bench: Workbench) -> str | None:
     if bench.placement.device.type != "cpu":
         return "it is for the CPU"
-    return rows.unsupported(bench.model.encoder.config) or native.obstacle(hub.cache_folder())
+    return rows.unsupported(bench.model.encoder.config) or native.unavailable_reason(hub.cache_folder())
 
 
 # Fastest first: why each cannot be taken (None: it can), and how it is made.

@@ -42,11 +42,10 @@ def prepared() -> Workbench:
 
 @pytest.fixture
 def bench(prepared: Workbench) -> Iterator[Workbench]:
-    """It, without what a path may have changed of it and of torch."""
-    threads, chunk_rows = torch.get_num_threads(), prepared.assembler.chunk_rows
+    """It; no path may change what other paths, and other users of torch, rely on."""
+    before = (torch.get_num_threads(), dict(vars(prepared.assembler)))
     yield prepared
-    torch.set_num_threads(threads)
-    prepared.model.encode, prepared.assembler.chunk_rows = None, chunk_rows
+    assert (torch.get_num_threads(), vars(prepared.assembler)) == before
 
 
 def bank_of(bench: Workbench) -> MemoryBank:
@@ -138,6 +137,16 @@ def test_rows_take_the_steps_of_the_reference(bench: Workbench, monkeypatch: pyt
     assert float(expected[-1, 0]) != float(expected[0, 0])
     torch.testing.assert_close(figures("rows"), expected, rtol=2e-4, atol=2e-5, equal_nan=True)
     bench.model.load_state_dict(weights)
+
+
+def test_rows_evaluate_as_the_reference_does(bench: Workbench) -> None:
+    rows, eager = (choose(asking_for(bench, name), nothing_to_warm_up)[0] for name in ("rows", "eager"))
+    questions = bench.positions["validation"][:50]
+    bench.model.eval()
+    with torch.no_grad():
+        found, expected = rows.forward(questions), eager.forward(questions)
+    for name in ("pooled_ND", "logits_BC", "features_BD", "z_BE"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=1e-4, atol=1e-5)
 
 
 # --- memory bank

@@ -26,7 +26,7 @@ FLAGS = (
     *("-std=c11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd"),
     *("-fvisibility=hidden", "-fPIC", "-shared", "-pthread"),
 )
-# c/product_apple.c calls Accelerate's matrix products.
+# c/linear_apple.c calls Accelerate's matrix products.
 LIBRARIES = ("-framework", "Accelerate") if sys.platform == "darwin" else ("-lm",)
 # Left out where the compiler does not know it for the processor.
 NATIVE = "-march=native"

@@ -16,33 +16,33 @@ from torch import Tensor
 
 from accl.kernels.cpu.compiler import UnavailableError, compiled_library, find_compiler
 
-_DROPOUT = (c_uint64, c_uint32, c_double)  # seed, site, probability
-_ROWS = (c_void_p, c_int64, c_int64, c_void_p)  # begin, n, longest, row_X
-_LAYER = (c_int64, c_int64, c_int64)  # tokens, inputs, outputs
-_ENCODER = (c_void_p, c_void_p, c_void_p, c_int64, c_void_p)  # team, shape, parts, how many, weights
-# Those of single kernels, which `encode` is made of, are for whoever checks them one by one.
+_DROPOUT = (c_uint64, c_uint32, c_double)  # seed, dropout_offset, probability
+_SEQUENCES = (c_void_p, c_int64, c_int64, c_void_p)  # cu_seqlens, n, max_length, bucket_X
+_LINEAR = (c_int64, c_int64, c_int64)  # tokens, inputs, outputs
+_ENCODER = (c_void_p, c_void_p, c_void_p, c_int64, c_void_p)  # pool, shape, shards, count, weights
+# The parts of `encode` are there for the tests.
 _SIGNATURES: dict[str, tuple[type[Any] | None, tuple[type[Any], ...]]] = {
-    "team_open": (c_void_p, (c_int64,)),
-    "team_close": (None, (c_void_p,)),
+    "thread_pool_open": (c_void_p, (c_int64,)),
+    "thread_pool_close": (None, (c_void_p,)),
     "dropout": (None, (c_void_p, c_void_p, c_int64, *_DROPOUT)),
     "gelu": (None, (c_void_p, c_void_p, c_int64, c_int64, c_void_p)),
-    "gelu_back": (None, (c_void_p, c_void_p, c_int64, c_int64, c_void_p)),
-    "norm": (None, (*(c_void_p,) * 5, c_int64, c_int64, c_float, *_DROPOUT, c_void_p, c_void_p)),
-    "norm_back": (None, (*(c_void_p,) * 4, c_int64, c_int64, *_DROPOUT, *(c_void_p,) * 5)),
-    "product_scratch": (c_int64, _LAYER),
-    "product": (None, (*(c_void_p,) * 3, *_LAYER, c_void_p, c_void_p)),
-    "product_back": (None, (c_void_p, c_void_p, *_LAYER, c_int32, c_void_p, c_void_p)),
-    "product_weights": (None, (c_void_p, c_void_p, *_LAYER, c_int32, c_void_p, c_void_p)),
+    "gelu_backward": (None, (c_void_p, c_void_p, c_int64, c_int64, c_void_p)),
+    "layer_norm": (None, (*(c_void_p,) * 5, c_int64, c_int64, c_float, *_DROPOUT, c_void_p, c_void_p)),
+    "layer_norm_backward": (None, (*(c_void_p,) * 4, c_int64, c_int64, *_DROPOUT, *(c_void_p,) * 5)),
+    "linear_scratch": (c_int64, _LINEAR),
+    "linear": (None, (*(c_void_p,) * 3, *_LINEAR, c_void_p, c_void_p)),
+    "linear_backward_input": (None, (c_void_p, c_void_p, *_LINEAR, c_int32, c_void_p, c_void_p)),
+    "linear_backward_weight": (None, (c_void_p, c_void_p, *_LINEAR, c_int32, c_void_p, c_void_p)),
     "adamw": (None, (*(c_void_p,) * 6, c_int64, c_double, c_void_p, c_void_p)),
     "attention_scratch": (c_int64, (c_int64, c_int64)),
-    "attention": (None, (c_void_p, c_void_p, *_ROWS, c_int64, c_int64, c_float, *_DROPOUT, *(c_void_p,) * 3)),
-    "attention_back": (
+    "attention": (None, (c_void_p, c_void_p, *_SEQUENCES, c_int64, c_int64, c_float, *_DROPOUT, *(c_void_p,) * 3)),
+    "attention_backward": (
         None,
-        (*(c_void_p,) * 4, *_ROWS, c_int64, c_int64, c_int64, c_float, *_DROPOUT, *(c_void_p,) * 5),
+        (*(c_void_p,) * 4, *_SEQUENCES, c_int64, c_int64, c_int64, c_float, *_DROPOUT, *(c_void_p,) * 5),
     ),
-    "encode_room": (c_int64, (c_void_p, c_void_p)),
-    "encode": (c_int64, (*_ENCODER, c_void_p, c_void_p)),
-    "encode_back": (None, (*_ENCODER, *(c_void_p,) * 5)),
+    "encode_buffer_size": (c_int64, (c_void_p, c_void_p)),
+    "encode": (c_int64, (*_ENCODER, c_void_p)),
+    "encode_backward": (None, (*_ENCODER, *(c_void_p,) * 4)),
 }
 
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from accl.kernels.cpu.team import Partner
+from accl.kernels.cpu.thread_pool import BackgroundThread
 
 One = TypeVar("One")
 Other = TypeVar("Other")
@@ -24,7 +24,7 @@ class Aside:
         partner: who takes part in `both`, on the CPU.
     """
 
-    def __init__(self, device: torch.device, partner: Partner | None = None) -> None:
+    def __init__(self, device: torch.device, partner: BackgroundThread | None = None) -> None:
         self._partner = partner
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._used: list[Tensor] = []
@@ -52,7 +52,7 @@ class Aside:
     def both(self, work: Callable[[], One], other: Callable[[], Other], *used: Tensor) -> tuple[One, Other]:
         """The results of two things that do not wait for each other: the first runs beside; ``used`` as above."""
         if self._partner is not None:
-            return self._partner.both(work, other)
+            return self._partner.run_concurrently(work, other)
         with self(*used):
             one = work()
         return one, other()

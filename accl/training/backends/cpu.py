@@ -1,5 +1,5 @@
 """The path for DeBERTa-v2 and -v3 on a CPU: the reference, but without padding, and with the encoder run by
-`accl.kernels.cpu.rows`."""
+`accl.kernels.cpu.encoder`."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from accl.data.hub import cache_folder
-from accl.data.packed import Packer
+from accl.data.packed import Packed, Packer
 from accl.data.sampler import Draw
+from accl.kernels.cpu.encoder import ForwardContext, PackedEncoder
 from accl.kernels.cpu.native import load
-from accl.kernels.cpu.rows import Passage, RowEncoder
-from accl.kernels.cpu.team import Partner, Team
+from accl.kernels.cpu.thread_pool import BackgroundThread, ThreadPool, one_torch_thread
 from accl.kernels.triton.aside import Aside
-from accl.training.backends.flat_adamw import JoinedAdamW
+from accl.method.model import ModelOutput
+from accl.training.backends.flat_adamw import FlatCpuAdamW
 from accl.training.backends.heads import Judged, watch
 from accl.training.backends.reference import EagerPath
 from accl.training.device import Labels
@@ -29,9 +31,11 @@ WORTH = 1.6e6
 
 
 def useful_threads(tokens: float, weights: int, cores: int) -> int:
-    """How many threads make a step about as short as it gets: the arithmetic of a layer is shared out among them, what
-    each needs for itself is not, and the sum of both is least at the root of their ratio. More only take cores from
-    others: a step of the demo took 7.3 ms with 16 and 7.7 with 12, one of a quarter of its size the same from 6 on.
+    """Return the number of threads from which on a step gets hardly shorter.
+
+    The arithmetic of a layer is divided among threads, and each thread has a constant cost: their sum is least at the
+    root of their ratio. More threads only take cores from others: a step of the demo took 7.3 ms with 16 and 7.7 with
+    12, one of a quarter of its size the same from 6 on.
 
     Args:
         tokens: of a batch. weights: in the matrices of a layer.
@@ -40,10 +44,10 @@ def useful_threads(tokens: float, weights: int, cores: int) -> int:
 
 
 class RowsPath(EagerPath):
-    """See `accl.training.backends.reference.EagerPath`. Takes torch's threads over for the whole process."""
+    """Optimizer steps over packed sequences by kernels in C; see `accl.training.backends.reference.EagerPath`."""
 
     name = "rows"
-    _passage: Passage  # of the step that is being taken
+    _forward: ForwardContext  # of the step that is being taken
 
     def __init__(self, bench: Workbench) -> None:
         self._packer = Packer(bench.assembler)
@@ -52,32 +56,43 @@ class RowsPath(EagerPath):
         encoder: Any = bench.model.encoder
         weights = sum(p.numel() for p in encoder.encoder.layer[0].parameters() if p.ndim == 2)
         kernels = load(cache_folder())
-        team = Team(useful_threads(tokens, weights, torch.get_num_threads()), kernels)
-        self._joined = JoinedAdamW(bench.model, bench.config.optim, kernels, team)
-        aside = Aside(bench.placement.device, Partner() if team.size > 1 else None)
-        super().__init__(bench, self._joined, aside)
-        self._encoder = bench.model.encode = RowEncoder(encoder, kernels, team)
+        threads = ThreadPool(useful_threads(tokens, weights, torch.get_num_threads()), kernels)
+        self._adamw = FlatCpuAdamW(bench.model, bench.config.optim, kernels, threads)
+        aside = Aside(bench.placement.device, BackgroundThread() if threads.size > 1 else None)
+        super().__init__(bench, self._adamw, aside)
+        self._encoder = PackedEncoder(encoder, kernels, threads)
         self._beside = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
-        # Each thread takes whole rows through all layers; torch's own would only take the cores from them.
-        torch.set_num_threads(1)
-        # Rows are cut by length there.
-        bench.assembler.chunk_rows = None
 
-    def _pooled(self, draw: Draw) -> tuple[Tensor, Labels]:
-        packed = self._packer.pack(draw.questions, draw.option_order)
+    def step(self, step: int, draw: Draw, rate: float) -> Tensor:
+        """One optimizer step; as in `EagerPath.step`."""
+        with one_torch_thread():
+            return super().step(step, draw, rate)
+
+    def forward(self, questions: NDArray[np.int64]) -> ModelOutput:
+        """As in `EagerPath.forward`."""
+        packed = self._packer.pack(questions)
+        with one_torch_thread(), self.bench.placement.autocasting():
+            pooled_ND = self._encode(packed, with_gradients=False).mean_ND
+            return self.bench.model.heads(pooled_ND, torch.from_numpy(packed.task))
+
+    def _encode(self, packed: Packed, *, with_gradients: bool) -> ForwardContext:
         begin = packed.begin
         source_T = np.repeat(packed.source - begin[:-1], np.diff(begin)) + np.arange(packed.total)
         ids_T = torch.from_numpy(self._packer.tokens[source_T].astype(np.int64))
-        order_N = torch.from_numpy(packed.order)
+        length_N = np.diff(begin[:: self._packer.segments])
+        return self._encoder.forward(ids_T, length_N, torch.from_numpy(packed.order), with_gradients=with_gradients)
+
+    def _pooled(self, draw: Draw) -> tuple[Tensor, Labels]:
+        packed = self._packer.pack(draw.questions, draw.option_order)
+        self._forward = self._encode(packed, with_gradients=True)
         labels = (torch.from_numpy(known) for known in (packed.task, packed.answer, packed.text))
-        self._passage = self._encoder.run(ids_T, np.diff(begin[:: self._packer.segments]), order_N, learning=True)
-        return self._passage.out, Labels(*labels)
+        return self._forward.mean_ND, Labels(*labels)
 
     def _learn(self, pooled_ND: Tensor, judged: Judged) -> tuple[Tensor, Tensor]:
-        # Beside, what nothing in the step waits for: while torch goes back through the heads, a core has nothing to do.
+        # Nothing in the step waits for these: they run while the backward pass of the heads leaves a core idle.
         watching = self._beside.submit(watch, self.bench, judged)
         showing = self._beside.submit(judged.figures, judged.backward())
-        self._passage.back(judged.shared_ND.grad)  # type: ignore[arg-type]  # it has one now
-        norm = self._joined.update()
+        self._forward.backward(judged.shared_ND.grad)  # type: ignore[arg-type]  # it has one now
+        norm = self._adamw.update()
         watching.result()
         return showing.result(), norm

@@ -14,7 +14,7 @@ from torch import Tensor
 from accl.data import hub
 from accl.data.sampler import Draw
 from accl.errors import ConfigError
-from accl.kernels.cpu import native, rows
+from accl.kernels.cpu import encoder, native
 from accl.method.model import ModelOutput
 from accl.training.backends.cpu import RowsPath
 from accl.training.backends.cudagraph import GraphedPath, UncapturableError
@@ -101,7 +101,7 @@ def _why_not_graphed(bench: Workbench) -> str | None:
 def _why_not_rows(bench: Workbench) -> str | None:
     if bench.placement.device.type != "cpu":
         return "it is for the CPU"
-    return rows.unsupported(bench.model.encoder.config) or native.unavailable_reason(hub.cache_folder())
+    return encoder.unsupported(bench.model.encoder.config) or native.unavailable_reason(hub.cache_folder())
 
 
 # Fastest first: why each cannot be taken (None: it can), and how it is made.

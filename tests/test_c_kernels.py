@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from accl.data.hub import cache_folder
-from accl.kernels.cpu.native import FLAGS, FOLDER, load, pointer
+from accl.kernels.cpu.compiler import FLAGS, SOURCES
+from accl.kernels.cpu.native import load, pointer
 
-SEED, SITE = 2**61 + 12345, 7
+SEED, OFFSET = 2**61 + 12345, 7
 SHARES = [0.0, 0.1, 0.5]
 
 
@@ -30,9 +31,9 @@ def close(found: Tensor, expected: Tensor, tolerance: float = 2e-6) -> None:
     torch.testing.assert_close(found.double(), expected.double(), rtol=0, atol=tolerance * scale)
 
 
-def mask_of(kernels: Any, count: int, probability: float, seed: int = SEED, site: int = SITE) -> Tensor:
+def mask_of(kernels: Any, count: int, probability: float, seed: int = SEED, offset: int = OFFSET) -> Tensor:
     ones, out = torch.ones(count), torch.empty(count)
-    kernels.dropout(pointer(ones), pointer(out), count, seed, site, probability)
+    kernels.dropout(pointer(ones), pointer(out), count, seed, offset, probability)
     return out
 
 
@@ -56,13 +57,13 @@ def test_without_dropout_everything_is_kept(kernels: Any) -> None:
     assert torch.equal(mask_of(kernels, 1000, 0.0), torch.ones(1000))
 
 
-def test_masks_are_the_same_for_a_seed_and_site_and_unrelated_for_others(kernels: Any) -> None:
+def test_masks_are_the_same_for_a_seed_and_offset_and_unrelated_for_others(kernels: Any) -> None:
     mask, count = mask_of(kernels, 200_000, 0.5), 200_000
     assert torch.equal(mask, mask_of(kernels, count, 0.5))
-    others = [(SEED + 1, SITE), (SEED ^ 2**40, SITE), (SEED, SITE + 1), (SEED, 0), (SEED + 1, SITE - 1)]
-    for seed, site in others:
-        other = mask_of(kernels, count, 0.5, seed, site)
-        assert abs(float(((mask - 1) * (other - 1)).mean())) < 5 / math.sqrt(count), (seed, site)
+    others = [(SEED + 1, OFFSET), (SEED ^ 2**40, OFFSET), (SEED, OFFSET + 1), (SEED, 0), (SEED + 1, OFFSET - 1)]
+    for seed, offset in others:
+        other = mask_of(kernels, count, 0.5, seed, offset)
+        assert abs(float(((mask - 1) * (other - 1)).mean())) < 5 / math.sqrt(count), (seed, offset)
     for lag in (1, 2, 16, 128, 512):  # neither do neighbours in a mask know of one another
         assert abs(float(((mask[lag:] - 1) * (mask[:-lag] - 1)).mean())) < 5 / math.sqrt(count - lag), lag
 
@@ -70,7 +71,7 @@ def test_masks_are_the_same_for_a_seed_and_site_and_unrelated_for_others(kernels
 def test_dropout_in_place_is_the_same(kernels: Any) -> None:
     x = draw(1003)
     expected = x * mask_of(kernels, 1003, 0.3)
-    kernels.dropout(pointer(x), pointer(x), 1003, SEED, SITE, 0.3)
+    kernels.dropout(pointer(x), pointer(x), 1003, SEED, OFFSET, 0.3)
     torch.testing.assert_close(x, expected)
 
 
@@ -90,7 +91,7 @@ def test_gelu_and_its_slope_are_exact_also_for_extreme_inputs(kernels: Any) -> N
 
     product_TF, wide_TF, found_d = x_TF.clone(), torch.empty_like(x_TF), d_TF.clone()
     kernels.gelu(pointer(product_TF), pointer(bias_F), tokens, width, pointer(wide_TF))
-    kernels.gelu_back(pointer(found_d), pointer(product_TF), tokens, width, pointer(sum_F))
+    kernels.gelu_backward(pointer(found_d), pointer(product_TF), tokens, width, pointer(sum_F))
 
     torch.testing.assert_close(wide_TF.double(), expected.detach(), rtol=2e-7, atol=4e-7)
     torch.testing.assert_close(found_d.double(), expected_d, rtol=1e-6, atol=2e-6)
@@ -126,8 +127,8 @@ def test_norm_of_a_sum_and_all_its_gradients(kernels: Any, probability: float, w
     wanted = torch.autograd.grad(expected, leaves, dout_TD.double())
 
     out_TD, inverse_T = torch.empty_like(product_TD), torch.empty(tokens)
-    dropping = (SEED, SITE, probability)
-    kernels.norm(
+    dropping = (SEED, OFFSET, probability)
+    kernels.layer_norm(
         *map(pointer, (product_TD, bias_D, residual_TD, gain_D, shift_D)),
         tokens,
         width,
@@ -139,7 +140,7 @@ def test_norm_of_a_sum_and_all_its_gradients(kernels: Any, probability: float, w
     close(out_TD, expected.detach(), 1e-5)
     dproduct_TD = torch.empty_like(product_TD)
     dgain_D, dshift_D, dbias_D = (torch.ones(width) for _ in range(3))
-    kernels.norm_back(
+    kernels.layer_norm_backward(
         *map(pointer, (dout_TD, product_TD, inverse_T, gain_D)),
         tokens,
         width,
@@ -217,7 +218,7 @@ def test_attention_and_all_its_gradients(kernels: Any, case: Case, probability: 
     begin = torch.tensor([0, *case.lengths]).cumsum(0)
     row_X = case.row_of_distance
     rows = (pointer(begin), len(case.lengths), longest, pointer(row_X))
-    of_heads = (case.heads, case.size, (3 * case.size) ** -0.5, SEED, SITE, probability)
+    of_heads = (case.heads, case.size, (3 * case.size) ** -0.5, SEED, OFFSET, probability)
     # What is not written must not matter.
     scratch = torch.full((kernels.attention_scratch(longest, case.size),), math.nan)
     shares, context = torch.full((sum(sizes),), math.nan), torch.empty(tokens, width)
@@ -227,7 +228,7 @@ def test_attention_and_all_its_gradients(kernels: Any, case: Case, probability: 
     scratch.fill_(math.nan)
     dqkv, dposition = torch.empty_like(qkv), torch.full_like(position, math.nan)
     sum_inner, sum_position = torch.ones(3 * width), torch.ones(2 * width)
-    kernels.attention_back(
+    kernels.attention_backward(
         *map(pointer, (dcontext, qkv, position, shares)),
         *rows,
         case.used,
@@ -248,7 +249,7 @@ def test_scores_too_far_apart_for_single_precision_leave_one_key(kernels: Any) -
     shares, context = torch.empty(5 * 16), torch.empty(5, 4)
     rows = (pointer(begin), 1, 5, pointer(row_X))
     kernels.attention(
-        pointer(qkv), pointer(position), *rows, 1, 4, 1.0, SEED, SITE, 0.0, *map(pointer, (scratch, shares, context))
+        pointer(qkv), pointer(position), *rows, 1, 4, 1.0, SEED, OFFSET, 0.0, *map(pointer, (scratch, shares, context))
     )
     torch.testing.assert_close(context, qkv[3, 8:].expand(5, 4))
     assert shares.view(5, 16).sum(0).tolist() == [0.0] * 3 + [5.0] + [0.0] * 12
@@ -281,10 +282,10 @@ def _by(request: pytest.FixtureRequest, kernels: ctypes.CDLL, tmp_path_factory: 
         return kernels
     folder = tmp_path_factory.mktemp("apple")
     (folder / "blas.c").write_text(BLAS)
-    sources = [str(FOLDER / "product_apple.c"), str(folder / "blas.c")]
+    sources = [str(SOURCES / "linear_apple.c"), str(folder / "blas.c")]
     subprocess.run(["cc", *FLAGS, "-D__APPLE__", "-o", str(folder / "apple.so"), *sources], check=True)
     library = ctypes.CDLL(str(folder / "apple.so"))
-    for name in ("product_scratch", "product", "product_back", "product_weights"):
+    for name in ("linear_scratch", "linear", "linear_backward_input", "linear_backward_weight"):
         ours, theirs = getattr(library, name), getattr(kernels, name)
         ours.argtypes, ours.restype = theirs.argtypes, theirs.restype
     return library
@@ -297,16 +298,16 @@ def test_products_of_a_linear_layer(by: Any, tokens: int, inputs: int, outputs: 
     x_TK, w_NK, bias_N, dy_TN = draw(tokens, inputs), draw(outputs, inputs), draw(outputs), draw(tokens, outputs)
     sizes = (tokens, inputs, outputs)
     # What is not written must not matter.
-    room = torch.full((max(by.product_scratch(*sizes), 1),), math.nan)
+    room = torch.full((max(by.linear_scratch(*sizes), 1),), math.nan)
     scratch = pointer(room)
     for bias in (None, bias_N):
         y_TN = torch.full_like(dy_TN, math.nan)
         at = None if bias is None else pointer(bias)
-        by.product(pointer(x_TK), pointer(w_NK), at, *sizes, scratch, pointer(y_TN))
+        by.linear(pointer(x_TK), pointer(w_NK), at, *sizes, scratch, pointer(y_TN))
         close(y_TN, x_TK.double() @ w_NK.double().T + (0.0 if bias is None else bias))
     there = 1.0 if add else math.nan
     dx_TK, dw_NK = torch.full_like(x_TK, there), torch.full_like(w_NK, there)
-    by.product_back(pointer(dy_TN), pointer(w_NK), *sizes, add, scratch, pointer(dx_TK))
-    by.product_weights(pointer(dy_TN), pointer(x_TK), *sizes, add, scratch, pointer(dw_NK))
+    by.linear_backward_input(pointer(dy_TN), pointer(w_NK), *sizes, add, scratch, pointer(dx_TK))
+    by.linear_backward_weight(pointer(dy_TN), pointer(x_TK), *sizes, add, scratch, pointer(dw_NK))
     close(dx_TK, dy_TN.double() @ w_NK.double() + add)
     close(dw_NK, dy_TN.double().T @ x_TK.double() + add)

@@ -1,7 +1,8 @@
-"""DeBERTa by rows: hidden states, gradients, dropout and weights as with transformers' own module."""
+"""DeBERTa over packed sequences: means, gradients, dropout and weights as with transformers' own module."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
@@ -14,12 +15,13 @@ from torch import Tensor
 from transformers import BertConfig, DebertaV2Config, DebertaV2Model
 
 from accl.data.hub import cache_folder
+from accl.kernels.cpu.encoder import ForwardContext, PackedEncoder, unsupported
 from accl.kernels.cpu.native import load
-from accl.kernels.cpu.rooms import Rooms
-from accl.kernels.cpu.rows import RowEncoder, unsupported
-from accl.kernels.cpu.team import Team
-from accl.kernels.triton.vocabulary import CompactEmbedding
-from accl.method.model import ContrastiveCurriculumModel, mean_pool
+from accl.kernels.cpu.thread_pool import ThreadPool
+from accl.method.model import mean_pool
+
+# Means of padded sequences, N x D, and what adds all gradients to the parameters, given those of the means.
+Encode = Callable[[Tensor, Tensor], tuple[Tensor, Callable[[Tensor], Any]]]
 
 VOCABULARY = 50
 SMALL: dict[str, Any] = {
@@ -58,9 +60,9 @@ def build(**changed: Any) -> Any:
     return module
 
 
-def encoder(module: Any, threads: int) -> RowEncoder:
+def encoder(module: Any, threads: int) -> PackedEncoder:
     kernels = load(cache_folder())
-    return RowEncoder(module, kernels, Team(threads, kernels))
+    return PackedEncoder(module, kernels, ThreadPool(threads, kernels))
 
 
 def inputs(lengths: list[int], width: int) -> tuple[Tensor, Tensor]:
@@ -70,24 +72,56 @@ def inputs(lengths: list[int], width: int) -> tuple[Tensor, Tensor]:
     return ids_NL * mask_NL, mask_NL
 
 
-def states_and_gradients(module: Any, encode: Any, ids_NL: Tensor, mask_NL: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Hidden states of real tokens, and the gradients of every parameter under a loss that sees all of them."""
+def forward(encode: PackedEncoder, ids_NL: Tensor, mask_NL: Tensor, with_gradients: bool = True) -> ForwardContext:
+    """Pack the sequences, longest first."""
+    length_N, order_N = mask_NL.sum(1).sort(descending=True, stable=True)
+    ids_T = ids_NL[order_N][mask_NL[order_N].bool()]
+    return encode.forward(ids_T, length_N.numpy(), order_N, with_gradients=with_gradients)
+
+
+def ours(encode: PackedEncoder) -> Encode:
+    def run(ids_NL: Tensor, mask_NL: Tensor) -> tuple[Tensor, Callable[[Tensor], Any]]:
+        context = forward(encode, ids_NL, mask_NL)
+        return context.mean_ND, context.backward
+
+    return run
+
+
+def transformers(module: Any) -> Encode:
+    def run(ids_NL: Tensor, mask_NL: Tensor) -> tuple[Tensor, Callable[[Tensor], Any]]:
+        mean_ND = mean_pool(module(input_ids=ids_NL, attention_mask=mask_NL).last_hidden_state, mask_NL)
+        return mean_ND, mean_ND.backward
+
+    return run
+
+
+def gradients_of(module: Any) -> dict[str, Tensor]:
+    return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+
+
+def loss_gradient(mean_ND: Tensor) -> Tensor:
+    """The gradient of a loss that sees every element."""
+    return torch.sin(torch.arange(mean_ND.numel(), dtype=mean_ND.dtype)).view_as(mean_ND)
+
+
+def means_and_gradients(
+    module: Any, encode: Encode, ids_NL: Tensor, mask_NL: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Means of all sequences, and the gradients of every parameter."""
     module.zero_grad()
-    hidden_NLD = encode(input_ids=ids_NL, attention_mask=mask_NL).last_hidden_state
-    real_TD = hidden_NLD[mask_NL.bool()]
-    weights_TD = torch.sin(torch.arange(real_TD.numel(), dtype=real_TD.dtype)).view_as(real_TD)
-    (real_TD * weights_TD).sum().backward()
-    return real_TD.detach(), {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+    mean_ND, backward = encode(ids_NL, mask_NL)
+    backward(loss_gradient(mean_ND))
+    return mean_ND.detach(), gradients_of(module)
 
 
 def assert_same_as_transformers(module: Any, threads: int, ids_NL: Tensor, mask_NL: Tensor) -> None:
-    """To 1e-5 of the largest gradient's norm, and some of what single precision costs transformers itself: few rows of
-    random weights may be ill-conditioned."""
+    """To 1e-5 of the largest gradient's norm, and some of what single precision costs transformers itself: a few
+    sequences of random weights may be ill-conditioned."""
     exact = deepcopy(module).double()
-    expected_TD, expected = states_and_gradients(exact, exact, ids_NL, mask_NL)
-    _, theirs = states_and_gradients(module, module, ids_NL, mask_NL)
-    found_TD, found = states_and_gradients(module, encoder(module, threads), ids_NL, mask_NL)
-    torch.testing.assert_close(found_TD.double(), expected_TD, rtol=0, atol=1e-5 * float(expected_TD.abs().max()))
+    expected_ND, expected = means_and_gradients(exact, transformers(exact), ids_NL, mask_NL)
+    _, theirs = means_and_gradients(module, transformers(module), ids_NL, mask_NL)
+    found_ND, found = means_and_gradients(module, ours(encoder(module, threads)), ids_NL, mask_NL)
+    torch.testing.assert_close(found_ND.double(), expected_ND, rtol=0, atol=1e-5 * float(expected_ND.abs().max()))
     assert found.keys() == expected.keys()
     # Not of each tensor's own: a bias of keys or positions moves most scores of a query alike, so its gradient is what
     # is left of sums that cancel.
@@ -104,7 +138,7 @@ def assert_same_as_transformers(module: Any, threads: int, ids_NL: Tensor, mask_
     padding=st.integers(0, 2),
     threads=st.integers(1, 3),
 )
-def test_hidden_states_and_all_gradients_are_those_of_transformers(
+def test_means_and_all_gradients_are_those_of_transformers(
     variant: str, lengths: list[int], padding: int, threads: int
 ) -> None:
     assert_same_as_transformers(build(**VARIANTS[variant]), threads, *inputs(lengths, max(lengths) + padding))
@@ -112,36 +146,32 @@ def test_hidden_states_and_all_gradients_are_those_of_transformers(
 
 @pytest.mark.parametrize("variant", ["v3", "no buckets", "projections of their own for positions"])
 @pytest.mark.parametrize(("hidden", "heads"), [(16, 4), (64, 4), (64, 2), (128, 2), (60, 3)])
-def test_heads_of_all_sizes_agree_on_rows_beyond_the_span_of_the_table(variant: str, hidden: int, heads: int) -> None:
+def test_heads_of_all_sizes_agree_on_sequences_beyond_the_span_of_the_table(
+    variant: str, hidden: int, heads: int
+) -> None:
     module = build(**VARIANTS[variant] | {"hidden_size": hidden, "num_attention_heads": heads})
     assert_same_as_transformers(module, 2, *inputs([3, 40, 17, 18, 1], 40))
 
 
-def test_padding_gets_zeros() -> None:
-    ids_NL, mask_NL = inputs([2, 5], 6)
-    hidden_NLD = encoder(build(), 2)(ids_NL, mask_NL).last_hidden_state
-    assert hidden_NLD[mask_NL == 0].abs().max() == 0
-    assert hidden_NLD[mask_NL == 1].abs().min() > 0
+def test_the_states_of_single_tokens_and_all_gradients_are_those_of_transformers() -> None:
+    assert_same_as_transformers(build(), 2, *inputs([1] * 5, 1))
 
 
-def test_without_gradients_the_states_are_the_same() -> None:
+def test_without_gradients_the_means_are_the_same_and_there_is_no_backward_pass() -> None:
+    encode, (ids_NL, mask_NL) = encoder(build(), 2), inputs([4, 9, 2], 9)
+    alone = forward(encode, ids_NL, mask_NL, with_gradients=False)
+    assert torch.equal(alone.mean_ND, forward(encode, ids_NL, mask_NL).mean_ND)
+    with pytest.raises(RuntimeError, match="one without allows none"):
+        alone.backward(alone.mean_ND)
+
+
+def test_autocast_does_not_lower_its_precision() -> None:
     module = build()
-    ids_NL, mask_NL = inputs([4, 9, 2], 9)
-    encode = encoder(module, 2)
-    with torch.no_grad():
-        alone_NLD = encode(ids_NL, mask_NL).last_hidden_state
-    assert not alone_NLD.requires_grad
-    torch.testing.assert_close(alone_NLD, encode(ids_NL, mask_NL).last_hidden_state)
-
-
-def test_autocast_does_not_narrow_it() -> None:
-    module = build()
-    ids_NL, mask_NL = inputs([4, 9, 2], 9)
-    encode = encoder(module, 2)
-    exact_TD, exact = states_and_gradients(module, encode, ids_NL, mask_NL)
+    encode, rows = ours(encoder(module, 2)), inputs([4, 9, 2], 9)
+    exact_ND, exact = means_and_gradients(module, encode, *rows)
     with torch.autocast("cpu", torch.bfloat16):
-        found_TD, found = states_and_gradients(module, encode, ids_NL, mask_NL)
-    assert torch.equal(found_TD, exact_TD)
+        found_ND, found = means_and_gradients(module, encode, *rows)
+    assert torch.equal(found_ND, exact_ND)
     torch.testing.assert_close(found, exact, rtol=0, atol=0)
 
 
@@ -150,19 +180,7 @@ def test_a_token_id_beyond_the_vocabulary_is_refused(stranger: int) -> None:
     ids_NL, mask_NL = inputs([4, 9], 9)
     ids_NL[1, 3] = stranger
     with pytest.raises(IndexError, match="1 token ids have no row in an embedding of 50"):
-        encoder(build(), 2)(ids_NL, mask_NL)
-
-
-def test_an_embedding_of_the_used_tokens_alone_gives_the_same() -> None:
-    module, (ids_NL, mask_NL) = build(), inputs([4, 9, 2], 9)
-    expected_TD, expected = states_and_gradients(module, encoder(module, 2), ids_NL, mask_NL)
-    used = ids_NL[mask_NL.bool()].unique().flip(0)
-    module.embeddings.word_embeddings = CompactEmbedding(module.embeddings.word_embeddings, used)
-    found_TD, found = states_and_gradients(module, encoder(module, 2), ids_NL, mask_NL)
-    assert torch.equal(found_TD, expected_TD)
-    words = "embeddings.word_embeddings.weight"
-    assert torch.equal(found.pop(words), expected.pop(words)[used])
-    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+        forward(encoder(build(), 2), ids_NL, mask_NL)
 
 
 def test_the_row_of_padding_is_not_learnt() -> None:
@@ -170,7 +188,7 @@ def test_the_row_of_padding_is_not_learnt() -> None:
     ids_NL, mask_NL = inputs([4, 9, 2], 9)
     ids_NL[1, 3] = module.embeddings.word_embeddings.padding_idx
     assert_same_as_transformers(module, 2, ids_NL, mask_NL)
-    _, found = states_and_gradients(module, encoder(module, 2), ids_NL, mask_NL)
+    _, found = means_and_gradients(module, ours(encoder(module, 2)), ids_NL, mask_NL)
     assert found["embeddings.word_embeddings.weight"].abs().sum(1).gt(0).tolist() == [
         i in ids_NL[mask_NL.bool()] and i != module.embeddings.word_embeddings.padding_idx for i in range(VOCABULARY)
     ]
@@ -179,36 +197,34 @@ def test_the_row_of_padding_is_not_learnt() -> None:
 @pytest.mark.parametrize("threads", [1, 2])
 def test_dropout_depends_on_the_seed_alone(threads: int) -> None:
     module = build(hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.2).train()
-    ids_NL, mask_NL = inputs([4, 9, 2, 7], 9)
-    encode = encoder(module, threads)
+    encode, rows = ours(encoder(module, threads)), inputs([4, 9, 2, 7], 9)
 
     def drawn(seed: int) -> tuple[Tensor, dict[str, Tensor]]:
         torch.manual_seed(seed)
-        return states_and_gradients(module, encode, ids_NL, mask_NL)
+        return means_and_gradients(module, encode, *rows)
 
-    (first_TD, first), (again_TD, again), (other_TD, _) = drawn(1), drawn(1), drawn(2)
-    assert torch.equal(first_TD, again_TD)
+    (first_ND, first), (again_ND, again), (other_ND, _) = drawn(1), drawn(1), drawn(2)
+    assert torch.equal(first_ND, again_ND)
     assert all(torch.equal(first[name], again[name]) for name in first)
-    assert not torch.allclose(first_TD, other_TD)
+    assert not torch.allclose(first_ND, other_ND)
     module.eval()
-    assert not torch.allclose(first_TD, drawn(1)[0])
+    assert not torch.allclose(first_ND, drawn(1)[0])
 
 
 @pytest.mark.parametrize("place", ["hidden_dropout_prob", "attention_probs_dropout_prob"])
-def test_dropout_shifts_and_scatters_states_as_transformers_does(place: str) -> None:
+def test_dropout_shifts_and_scatters_means_as_transformers_does(place: str) -> None:
     module = build(**{place: 0.3}).train()
-    ids_NL, mask_NL = inputs([5] * 6, 5)
-    many_NL, masks_NL = ids_NL.repeat(600, 1), mask_NL.repeat(600, 1)
+    # Sequences of one token among them, whose means are hidden states.
+    lengths = [5] * 6 + [1] * 6
+    ids_NL, mask_NL = inputs(lengths, 5)
+    rows = ids_NL.repeat(600, 1), mask_NL.repeat(600, 1)
     torch.manual_seed(3)
-
-    def sampled(encode: Any) -> Tensor:
-        return encode(input_ids=many_NL, attention_mask=masks_NL).last_hidden_state.view(600, -1)
-
     z, ratio = [], []
-    ours = encoder(module, 2)
+    encode = encoder(module, 2)
     with torch.no_grad():
         for _ in range(4):
-            theirs_SX, ours_SX = sampled(module), sampled(ours)
+            theirs_SX = transformers(module)(*rows)[0].view(600, -1)
+            ours_SX = forward(encode, *rows, with_gradients=False).mean_ND.view(600, -1)
             error_X = ((theirs_SX.var(0) + ours_SX.var(0)) / 600).sqrt()
             z.append((theirs_SX.mean(0) - ours_SX.mean(0)) / error_X)
             ratio.append(ours_SX.std(0) / theirs_SX.std(0))
@@ -216,22 +232,18 @@ def test_dropout_shifts_and_scatters_states_as_transformers_does(place: str) -> 
     assert abs(float(torch.stack(ratio).mean()) - 1) < 0.02
 
 
-def test_it_stands_in_for_the_encoder_and_leaves_the_weights_where_they_are() -> None:
-    model = ContrastiveCurriculumModel(
-        build(), hidden=16, tasks=3, choices=4, contrastive_dim=8, head="single_sequence"
-    ).eval()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    chunk, place_N, task_B = inputs([3, 8, 5], 8), torch.arange(3), torch.tensor([0, 1, 2])
-    expected = model([chunk], place_N, task_B)
-    model.encode = encoder(model.encoder, 2)
-    found = model([chunk], place_N, task_B)
-    torch.testing.assert_close(found.logits_BC, expected.logits_BC, rtol=1e-4, atol=1e-5)
-    assert before.keys() == model.state_dict().keys()
+def test_weights_are_read_anew_at_every_call_and_stay_where_they_are() -> None:
+    module = build()
+    encode, rows = encoder(module, 2), inputs([3, 8, 5], 8)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    addresses = [parameter.data_ptr() for parameter in module.parameters()]
+    first_ND = forward(encode, *rows).mean_ND
     with torch.no_grad():
-        model.encoder.embeddings.word_embeddings.weight.copy_(model.encoder.embeddings.word_embeddings.weight.flip(0))
-    assert not torch.allclose(model([chunk], place_N, task_B).logits_BC, found.logits_BC)
-    model.load_state_dict(before)
-    torch.testing.assert_close(model([chunk], place_N, task_B).logits_BC, found.logits_BC)
+        module.embeddings.word_embeddings.weight.copy_(module.embeddings.word_embeddings.weight.flip(0))
+    assert not torch.allclose(forward(encode, *rows).mean_ND, first_ND)
+    module.load_state_dict(before)
+    assert torch.equal(forward(encode, *rows).mean_ND, first_ND)
+    assert [parameter.data_ptr() for parameter in module.parameters()] == addresses
 
 
 @pytest.mark.parametrize(
@@ -257,18 +269,16 @@ def test_weights_in_another_precision_are_refused() -> None:
         encoder(build().double(), 1)
 
 
-def test_gradients_that_are_one_number_repeated_are_taken_as_well() -> None:
-    module = build()
-    ids_NL, mask_NL = inputs([4, 9, 2], 9)
+def test_a_gradient_that_is_one_number_repeated_is_taken_as_well() -> None:
+    module, rows = build(), inputs([4, 9, 2], 9)
 
-    def gradients(ones: bool) -> dict[str, Tensor]:
+    def gradients(gradient_ND: Tensor) -> dict[str, Tensor]:
         module.zero_grad()
-        states_TD = encoder(module, 2).states(ids_NL[1], np.array([6, 3]))
-        states_TD.sum().backward() if ones else states_TD.backward(torch.ones_like(states_TD))
-        return {name: parameter.grad.clone() for name, parameter in module.named_parameters()}
+        forward(encoder(module, 2), *rows).backward(gradient_ND)
+        return gradients_of(module)
 
-    assert mask_NL[1].all()
-    torch.testing.assert_close(gradients(True), gradients(False), rtol=0, atol=0)
+    expected = gradients(torch.ones(3, 16))
+    torch.testing.assert_close(gradients(torch.ones(()).expand(3, 16)), expected, rtol=0, atol=0)
 
 
 def test_an_unsupported_encoder_is_refused() -> None:
@@ -277,57 +287,33 @@ def test_an_unsupported_encoder_is_refused() -> None:
         encoder(module, 1)
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-def test_means_of_packed_rows_are_those_of_padded_ones(threads: int) -> None:
+def test_means_are_where_the_permutation_puts_them() -> None:
     module, lengths = build(), [9, 7, 4, 4, 2]
     ids_NL, mask_NL = inputs(lengths, 9)
-    encode, place_N = encoder(module, threads), torch.tensor([3, 0, 4, 1, 2])
-    weight_N = 1.0 + torch.arange(len(lengths))
-
-    def gradients() -> dict[str, Tensor]:
-        return {name: parameter.grad.clone() for name, parameter in module.named_parameters()}
-
-    expected_ND = mean_pool(encode(ids_NL, mask_NL).last_hidden_state, mask_NL)[place_N]
-    (expected_ND.square().sum(1) * weight_N).sum().backward()
-    expected = gradients()
+    encode, perm_N, weight_N = encoder(module, 3), torch.tensor([3, 0, 4, 1, 2]), 1.0 + torch.arange(5)
+    expected_ND, expected_backward = transformers(module)(ids_NL, mask_NL)
+    expected_backward(weight_N[:, None] * expected_ND.detach())
+    expected = gradients_of(module)
     module.zero_grad()
-    passage = encode.run(ids_NL[mask_NL.bool()], np.array(lengths), place_N.argsort(), learning=True)
-    torch.testing.assert_close(passage.out, expected_ND)
-    passage.back(2 * weight_N[:, None] * passage.out)
-    torch.testing.assert_close(gradients(), expected)
+    context = encode.forward(ids_NL[mask_NL.bool()], np.array(lengths), perm_N, with_gradients=True)
+    torch.testing.assert_close(context.mean_ND[perm_N], expected_ND)
+    context.backward(weight_N[perm_N.argsort()][:, None] * context.mean_ND)
+    torch.testing.assert_close(gradients_of(module), expected)
 
 
 def test_gradients_are_added_to_those_that_are_there_and_only_where_they_are_wanted() -> None:
-    module = build()
-    ids_NL, mask_NL = inputs([4, 9, 2], 9)
+    module, rows = build(), inputs([4, 9, 2], 9)
     encode = encoder(module, 2)
-    _, once = states_and_gradients(module, encode, ids_NL, mask_NL)
+    _, once = means_and_gradients(module, ours(encode), *rows)
     frozen = "encoder.layer.0.output.dense.weight"
     module.get_parameter(frozen).requires_grad_(False)
     module.zero_grad()
     for _ in range(2):
-        hidden_NLD = encode(ids_NL, mask_NL).last_hidden_state
-        real_TD = hidden_NLD[mask_NL.bool()]
-        (real_TD * torch.sin(torch.arange(real_TD.numel())).view_as(real_TD)).sum().backward()
-    twice = {name: p.grad / 2 for name, p in module.named_parameters() if p.grad is not None}
+        context = forward(encode, *rows)
+        context.backward(loss_gradient(context.mean_ND))
+    twice = {name: gradient / 2 for name, gradient in gradients_of(module).items()}
     assert twice.keys() == once.keys() - {frozen}
     torch.testing.assert_close(twice, {name: once[name] for name in twice})
-
-
-def test_memory_that_is_used_again_leaves_no_trace() -> None:
-    module, (ids_NL, mask_NL) = build(), inputs([4, 9, 2], 9)
-    encode = encoder(module, 2)
-    expected_TD, expected = states_and_gradients(module, encode, ids_NL, mask_NL)
-
-    class Spoilt(Rooms):
-        def take(self, count: int) -> Tensor:
-            return super().take(count).fill_(float("nan"))
-
-    encode.rooms = Spoilt()
-    for _ in range(2):
-        found_TD, found = states_and_gradients(module, encode, ids_NL, mask_NL)
-        assert torch.equal(found_TD, expected_TD)
-        torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 def test_passes_that_overlap_do_not_share_memory() -> None:
@@ -336,20 +322,21 @@ def test_passes_that_overlap_do_not_share_memory() -> None:
 
     def gradients(together: bool) -> dict[str, Tensor]:
         module.zero_grad()
-        losses = []
+        waiting: list[ForwardContext] = []
         for rows in (first, second):
-            losses.append(encode(*rows).last_hidden_state.square().sum())
+            waiting.append(forward(encode, *rows))
             if not together:
-                losses.pop().backward()
-        for loss in losses:
-            loss.backward()
-        return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+                context = waiting.pop()
+                context.backward(context.mean_ND)
+        for context in waiting:
+            context.backward(context.mean_ND)
+        return gradients_of(module)
 
     torch.testing.assert_close(gradients(together=True), gradients(together=False), rtol=0, atol=0)
 
 
-def test_going_back_twice_is_refused() -> None:
-    loss = encoder(build(), 1)(*inputs([4, 9], 9)).last_hidden_state.sum()
-    loss.backward(retain_graph=True)
-    with pytest.raises(RuntimeError, match="rows go back through the layers once"):
-        loss.backward()
+def test_a_second_backward_pass_is_refused() -> None:
+    context = forward(encoder(build(), 1), *inputs([4, 9], 9))
+    context.backward(context.mean_ND)
+    with pytest.raises(RuntimeError, match="allows one backward pass"):
+        context.backward(context.mean_ND)

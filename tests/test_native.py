@@ -1,17 +1,20 @@
-"""Kernels for the CPU are compiled where they run: what happens when they cannot be, and when two ask at once."""
+"""Kernels for the CPU are compiled where they run, and loaded only when they are this user's own."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from accl.kernels.cpu import native
-from accl.kernels.cpu.native import CompilerError, load, obstacle
+from accl.kernels.cpu import compiler, native
+from accl.kernels.cpu.compiler import UnavailableError, compiled_library, find_compiler
+from accl.kernels.cpu.native import load, unavailable_reason
 
 
 def script(path: Path, text: str) -> str:
@@ -20,28 +23,153 @@ def script(path: Path, text: str) -> str:
     return str(path)
 
 
-def libraries(folder: Path) -> list[str]:
-    """Everything in it: nothing may be left lying about."""
-    return sorted(path.name for path in folder.iterdir())
+def libraries(cache: Path) -> list[str]:
+    """Everything in the folder of libraries: nothing else may be left there."""
+    return sorted(path.name for path in (cache / "native").iterdir())
+
+
+def counting(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that gets a line at every call of the compiler."""
+    calls = folder / "calls"
+    calls.touch()
+    monkeypatch.setenv("CC", script(folder / "cc", f'echo called >> {calls}\nexec {shutil.which("cc")} "$@"'))
+    return calls
+
+
+def load_anew(cache: Path) -> None:
+    """Load as another process would."""
+    native._load.cache_clear()
+    assert load(cache).attention_scratch(16, 32) > 0
 
 
 def test_it_is_compiled_once_and_then_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, calls = tmp_path / "cache", tmp_path / "calls"
-    cc = script(tmp_path / "cc", f'echo called >> {calls}\nexec {shutil.which("cc")} "$@"')
-    monkeypatch.setenv("CC", cc)
+    calls, cache = counting(tmp_path, monkeypatch), tmp_path / "cache"
     for _ in range(2):
-        native._load.cache_clear()
-        assert load(folder).attention_scratch(16, 32) > 0
+        load_anew(cache)
     assert calls.read_text().splitlines() == ["called"]
-    (name,) = libraries(folder)
+    (name,) = libraries(cache)
     assert name.startswith("kernels-")
+
+
+# --- what is not trusted
+
+
+def test_libraries_and_their_folder_are_this_users_alone_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        load_anew(tmp_path / "cache")
+    finally:
+        os.umask(before)
+    folder = tmp_path / "cache" / "native"
+    (library,) = folder.iterdir()
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (folder, library)] == [0o700, 0o700]
+
+
+def make_writable_by_the_group(folder: Path) -> None:
+    folder.chmod(0o770)
+
+
+def make_writable_by_all(folder: Path) -> None:
+    folder.chmod(0o707)
+
+
+def make_a_link(folder: Path) -> None:
+    folder.rename(folder.with_name("elsewhere"))
+    folder.symlink_to(folder.with_name("elsewhere"))
+
+
+def make_a_file(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.touch()
+
+
+def give_away(path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a file away")
+    os.chown(path, 12345, -1)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (make_writable_by_the_group, "other users can write to"),
+        (make_writable_by_all, "other users can write to"),
+        (make_a_link, "is a symbolic link"),
+        (make_a_file, "is not a folder"),
+        (give_away, "belongs to another user"),
+    ],
+)
+def test_nothing_is_loaded_from_a_folder_that_may_be_another_users(
+    tmp_path: Path, change: Callable[[Path], None], reason: str
+) -> None:
+    load_anew(tmp_path)
+    folder = tmp_path / "native"
+    change(folder)
+    native._load.cache_clear()
+    assert unavailable_reason(tmp_path) == (
+        f"compiled code is not loaded from {folder}, which {reason}: remove it, or set ACCL_CACHE to another folder"
+    )
+
+
+def test_a_folder_of_this_user_that_others_can_read_is_used(tmp_path: Path) -> None:
+    (tmp_path / "native").mkdir(mode=0o755)
+    load_anew(tmp_path)
+
+
+def damage(library: Path) -> None:
+    contents = bytearray(library.read_bytes())
+    contents[len(contents) // 2] ^= 1
+    library.write_bytes(contents)
+
+
+def cut_short(library: Path) -> None:
+    library.write_bytes(library.read_bytes()[:1000])
+
+
+def link(library: Path) -> None:
+    elsewhere = library.parents[1] / "elsewhere.so"
+    library.rename(elsewhere)
+    library.symlink_to(elsewhere)
+
+
+@pytest.mark.parametrize("change", [damage, cut_short, link, make_writable_by_the_group, give_away])
+def test_a_library_that_is_not_as_it_was_compiled_is_compiled_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
+) -> None:
+    calls, folder = counting(tmp_path, monkeypatch), tmp_path / "native"
+    # Not loaded before it is changed: a process keeps what it has loaded from a path.
+    library = compiled_library(folder, find_compiler())
+    whole = library.read_bytes()
+    change(library)
+    load_anew(tmp_path)
+    assert calls.read_text().splitlines() == ["called"] * 2
+    (library,) = folder.iterdir()
+    assert library.read_bytes() == whole
+    assert stat.S_ISREG(library.lstat().st_mode)
+    assert compiled_library(folder, find_compiler()) == library
+    assert calls.read_text().splitlines() == ["called"] * 2
+
+
+# --- what cannot be compiled
+
+
+def test_compiled_code_can_be_switched_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = counting(tmp_path, monkeypatch)
+    monkeypatch.setenv("ACCL_NATIVE", "0")
+    reason = "ACCL_NATIVE=0 switches compiled code off; unset it to switch it on"
+    assert unavailable_reason(tmp_path) == reason
+    assert calls.read_text() == ""
+    monkeypatch.delenv("ACCL_NATIVE")
+    load_anew(tmp_path)
+    monkeypatch.setenv("ACCL_NATIVE", "0")
+    assert unavailable_reason(tmp_path) == reason
 
 
 def test_another_compiler_or_processor_has_a_library_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load(tmp_path)
-    monkeypatch.setattr(native, "_processor", lambda: "another")
+    monkeypatch.setattr(compiler, "_processor", lambda: "another")
     native._load.cache_clear()
     load(tmp_path)
     monkeypatch.setenv("CC", "cc -DOTHER")
@@ -51,10 +179,10 @@ def test_another_compiler_or_processor_has_a_library_of_its_own(
 
 def test_it_compiles_without_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", "cc -Werror")
-    assert obstacle(tmp_path) is None
-    monkeypatch.setattr(native, "NATIVE", "-DPLAIN")  # for a processor of which nothing is known
+    assert unavailable_reason(tmp_path) is None
+    monkeypatch.setattr(compiler, "NATIVE", "-DPLAIN")  # for a processor of which nothing is known
     native._load.cache_clear()
-    assert obstacle(tmp_path) is None
+    assert unavailable_reason(tmp_path) is None
 
 
 def test_a_compiler_that_does_not_know_the_machine_is_asked_without(
@@ -62,33 +190,43 @@ def test_a_compiler_that_does_not_know_the_machine_is_asked_without(
 ) -> None:
     refusing = f'case "$*" in *-march=native*) exit 1;; esac\nexec {shutil.which("cc")} "$@"'
     monkeypatch.setenv("CC", script(tmp_path / "cc", refusing))
-    assert obstacle(tmp_path / "cache") is None
+    assert unavailable_reason(tmp_path / "cache") is None
 
 
 def test_a_missing_compiler_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert obstacle(tmp_path) == "no C compiler (cc) was found"
+    assert unavailable_reason(tmp_path) == "no C compiler (cc) was found"
     monkeypatch.setenv("CC", "my-cc -m64")
-    assert obstacle(tmp_path) == "no C compiler (my-cc) was found"
-    with pytest.raises(CompilerError):
+    assert unavailable_reason(tmp_path) == "no C compiler (my-cc) was found"
+    with pytest.raises(UnavailableError):
         load(tmp_path)
 
 
 def test_the_first_error_of_a_compiler_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cc = script(tmp_path / "cc", 'echo "In file x:" >&2\necho "x.c:1: fatal error: no y.h" >&2\nexit 1')
     monkeypatch.setenv("CC", cc)
-    assert obstacle(tmp_path / "cache") == f"the C compiler ({cc}) failed: x.c:1: fatal error: no y.h"
+    assert unavailable_reason(tmp_path / "cache") == f"the C compiler ({cc}) failed: x.c:1: fatal error: no y.h"
     assert libraries(tmp_path / "cache") == []
     silent = script(tmp_path / "silent", "exit 3")
     monkeypatch.setenv("CC", silent)
-    assert obstacle(tmp_path / "cache") == f"the C compiler ({silent}) failed: exit status 3"
+    assert unavailable_reason(tmp_path / "cache") == f"the C compiler ({silent}) failed: exit status 3"
 
 
 def test_a_cache_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    said = obstacle(tmp_path / "file" / "cache")
+    said = unavailable_reason(tmp_path / "file" / "cache")
     assert said is not None
-    assert said.startswith(f"no compiled code can be kept in {tmp_path / 'file' / 'cache'}: ")
+    assert said.startswith(f"no compiled code can be kept in {tmp_path / 'file' / 'cache' / 'native'}: ")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can write anywhere")
+@pytest.mark.parametrize("folder", [".", "native"])
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "native").mkdir()
+    if folder == ".":
+        (tmp_path / "native").rmdir()
+    (tmp_path / folder).chmod(0o500)
+    assert unavailable_reason(tmp_path) == f"no compiled code can be kept in {tmp_path / 'native'}: Permission denied"
 
 
 def test_two_processes_that_compile_at_once_both_work(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ At the method's size (encoder of 768, K = 57, C = 4): task embeddings 57 x 768, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -66,8 +66,6 @@ class ContrastiveCurriculumModel(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = encoder
-        self.encode: Callable[..., Any] | None = None
-        """Runs ``encoder`` in its stead, with the same arguments and result; no module, so not part of the weights."""
         self.head = head
         self.choices = choices
         # One row more than tasks: the last is for questions without a task, and stays zero.
@@ -108,8 +106,7 @@ class ContrastiveCurriculumModel(nn.Module):
 
     def pool(self, ids_NL: Tensor, mask_NL: Tensor) -> Tensor:
         """Mean of the encoder's last hidden states over real tokens, N x D."""
-        encode = self.encoder if self.encode is None else self.encode
-        return mean_pool(encode(input_ids=ids_NL, attention_mask=mask_NL).last_hidden_state, mask_NL)
+        return mean_pool(self.encoder(input_ids=ids_NL, attention_mask=mask_NL).last_hidden_state, mask_NL)
 
     def heads(self, pooled_ND: Tensor, task_B: Tensor) -> ModelOutput:
         """Everything after pooling, so that another way of running the encoder can share it."""

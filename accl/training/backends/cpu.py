@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,11 +12,11 @@ from torch import Tensor
 
 from accl.data.hub import cache_folder
 from accl.data.packed import Packed, Packer
+from accl.kernels.cpu.encoder import ForwardContext, PackedEncoder
 from accl.kernels.cpu.native import load
-from accl.kernels.cpu.rows import Passage, RowEncoder
-from accl.kernels.cpu.team import Team
+from accl.kernels.cpu.thread_pool import ThreadPool, one_torch_thread
 from accl.method.model import ModelOutput
-from accl.training.backends.flat_adamw import JoinedAdamW
+from accl.training.backends.flat_adamw import FlatCpuAdamW
 from accl.training.backends.reference import ReferenceBackend
 from accl.training.context import TrainingContext
 from accl.training.device import Labels, seed_step
@@ -54,10 +52,10 @@ class CpuBackend(ReferenceBackend):
         encoder: Any = context.model.encoder
         weights = sum(p.numel() for p in encoder.encoder.layer[0].parameters() if p.ndim == 2)
         kernels = load(cache_folder())
-        threads = Team(useful_threads(tokens, weights, torch.get_num_threads()), kernels)
-        self._adamw = JoinedAdamW(context.model, context.config.optim, kernels, threads)
+        threads = ThreadPool(useful_threads(tokens, weights, torch.get_num_threads()), kernels)
+        self._adamw = FlatCpuAdamW(context.model, context.config.optim, kernels, threads)
         super().__init__(context, self._adamw)
-        self._encoder = RowEncoder(encoder, kernels, threads)
+        self._encoder = PackedEncoder(encoder, kernels, threads)
 
     def step(self, step: int) -> dict[str, Tensor]:
         context, config = self.context, self.context.config
@@ -67,37 +65,27 @@ class CpuBackend(ReferenceBackend):
         seed_step(config.train.seed, step, context.placement.device)
         context.enable_bank(step)
         set_learning_rate(self.optimizer, learning_rate(config.optim, step, context.total_steps))
-        with _one_torch_thread():
-            encoding = self._encode(packed, learning=True)
-            pooled_ND = encoding.out.requires_grad_()
+        with one_torch_thread():
+            encoding = self._encode(packed, with_gradients=True)
+            pooled_ND = encoding.mean_ND.requires_grad_()
             losses = compute_losses(context, pooled_ND, labels)
             update_trackers(context, losses.output, labels)
             losses.total.backward()
             assert pooled_ND.grad is not None
-            encoding.back(pooled_ND.grad)
+            encoding.backward(pooled_ND.grad)
             return step_metrics(losses, labels, self._adamw.update()[0])
 
     @torch.no_grad()
     def forward(self, questions: NDArray[np.int64]) -> ModelOutput:
         packed = self._packer.pack(questions)
-        with _one_torch_thread():
-            return self.context.model.heads(self._encode(packed, learning=False).out, torch.from_numpy(packed.task))
+        with one_torch_thread():
+            pooled_ND = self._encode(packed, with_gradients=False).mean_ND
+            return self.context.model.heads(pooled_ND, torch.from_numpy(packed.task))
 
-    def _encode(self, packed: Packed, learning: bool) -> Passage:
+    def _encode(self, packed: Packed, with_gradients: bool) -> ForwardContext:
         """Mean hidden state of every sequence, N x D, in the order of the questions."""
         begin = packed.begin
         source_T = np.repeat(packed.source - begin[:-1], np.diff(begin)) + np.arange(packed.total)
         ids_T = torch.from_numpy(self._packer.tokens[source_T].astype(np.int64))
         lengths_N = np.diff(begin[:: self._packer.segments])
-        return self._encoder.run(ids_T, lengths_N, torch.from_numpy(packed.order), learning=learning)
-
-
-@contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    """Keep torch to one thread: its own would take the cores from the threads in C."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+        return self._encoder.forward(ids_T, lengths_N, torch.from_numpy(packed.order), with_gradients=with_gradients)

@@ -8,7 +8,7 @@ from typing import Any
 
 from accl.data import hub
 from accl.errors import ConfigError
-from accl.kernels.cpu import native, rows
+from accl.kernels.cpu import encoder, native
 from accl.training.backends.backend import StepBackend, UnavailableError
 from accl.training.backends.cpu import CpuBackend
 from accl.training.backends.cudagraph import CudaGraphBackend
@@ -76,7 +76,7 @@ def _cudagraph_unavailable(context: TrainingContext) -> str | None:
 def _cpu_unavailable(context: TrainingContext) -> str | None:
     if context.placement.device.type != "cpu":
         return "it is for the CPU"
-    return rows.unsupported(context.model.encoder.config) or native.obstacle(hub.cache_folder())
+    return encoder.unsupported(context.model.encoder.config) or native.unavailable_reason(hub.cache_folder())
 
 
 # Fastest first: why each is not available (None: it is), and how it is made.

@@ -1,4 +1,4 @@
-/* Dropout, GELU, LayerNorm, the embedding, and means. */
+/* Dropout, GELU, LayerNorm, the embedding, and means over sequences. */
 
 #include "kernels.h"
 #include "shared.h"
@@ -6,19 +6,20 @@
 /* Dropout --------------------------------------------------------------------------------------------------------- */
 
 /* out = x * mask; out may be x. */
-API void dropout(const float *x, float *out, int64_t count, uint64_t seed, uint32_t site, double probability) {
-  Dropout drop = dropout_at(seed, site, probability);
+API void dropout(const float *x, float *out, int64_t count, uint64_t seed, uint32_t dropout_offset,
+                 double probability) {
+  Dropout drop = dropout_at(seed, dropout_offset, probability);
 #pragma omp simd
-  for (int64_t i = 0; i < count; i++) out[i] = x[i] * mask(drop, (uint32_t)i);
+  for (int64_t i = 0; i < count; i++) out[i] = x[i] * keep_mask(drop, (uint32_t)i);
 }
 
 /* GELU ------------------------------------------------------------------------------------------------------------ */
 
-/* wide = x Phi(x) of x = product + bias; in place of the product its slope, Phi(x) + x phi(x). The normal distribution
-   from Abramowitz & Stegun 7.1.26, to 1e-7: one exponential gives both Phi and phi. */
-API void gelu(float *product_TF, const float *bias_F, int64_t tokens, int64_t width, float *wide_TF) {
+/* GELU of x = product + bias: active = x Phi(x). The product is overwritten by the derivative, Phi(x) + x phi(x). The
+   normal distribution is from Abramowitz & Stegun 7.1.26, to 1e-7: one exponential gives both Phi and phi. */
+API void gelu(float *product_TF, const float *bias_F, int64_t tokens, int64_t width, float *active_TF) {
   for (int64_t t = 0; t < tokens; t++) {
-    float *product = product_TF + t * width, *wide = wide_TF + t * width;
+    float *product = product_TF + t * width, *active = active_TF + t * width;
 #pragma omp simd
     for (int64_t f = 0; f < width; f++) {
       float x = product[f] + bias_F[f];
@@ -31,21 +32,21 @@ API void gelu(float *product_TF, const float *bias_F, int64_t tokens, int64_t wi
       tail = tail * k + 0.254829592f;
       tail = 0.5f * tail * k * bell;
       float phi = x < 0.0f ? tail : 1.0f - tail;
-      wide[f] = x * phi;
+      active[f] = x * phi;
       product[f] = phi + x * 0.39894228f * bell;
     }
   }
 }
 
-/* dwide becomes the gradient of the product and of the bias. */
-API void gelu_back(float *dwide_TF, const float *slope_TF, int64_t tokens, int64_t width, float *dbias_F) {
+/* Turns dactive into the gradient of the product, in place, and adds that of the bias. */
+API void gelu_backward(float *dactive_TF, const float *derivative_TF, int64_t tokens, int64_t width, float *dbias_F) {
   for (int64_t t = 0; t < tokens; t++) {
-    float *dwide = dwide_TF + t * width;
-    const float *slope = slope_TF + t * width;
+    float *dactive = dactive_TF + t * width;
+    const float *derivative = derivative_TF + t * width;
 #pragma omp simd
     for (int64_t f = 0; f < width; f++) {
-      dwide[f] *= slope[f];
-      dbias_F[f] += dwide[f];
+      dactive[f] *= derivative[f];
+      dbias_F[f] += dactive[f];
     }
   }
 }
@@ -59,9 +60,9 @@ INLINE float inverse_deviation(const float *x, int64_t width, float mean, float 
   return 1.0f / sqrtf(squares / (float)width + eps);
 }
 
-INLINE void norm_of(float *product_TD, const float *bias, const float *residual_TD, const float *gain,
-                    const float *shift, int64_t tokens, int64_t width, float eps, int dropping, Dropout drop,
-                    float *out_TD, float *inverse_T) {
+INLINE void layer_norm_of(float *product_TD, const float *bias, const float *residual_TD, const float *gain,
+                          const float *shift, int64_t tokens, int64_t width, float eps, int dropping, Dropout drop,
+                          float *out_TD, float *inverse_T) {
   for (int64_t t = 0; t < tokens; t++) {
     float *x = product_TD + t * width, *out = out_TD + t * width;
     const float *residual = residual_TD + t * width;
@@ -70,7 +71,7 @@ INLINE void norm_of(float *product_TD, const float *bias, const float *residual_
 #pragma omp simd reduction(+ : sum)
     for (int64_t c = 0; c < width; c++) {
       float product = x[c] + bias[c];
-      x[c] = residual[c] + (dropping ? product * mask(drop, first + (uint32_t)c) : product);
+      x[c] = residual[c] + (dropping ? product * keep_mask(drop, first + (uint32_t)c) : product);
       sum += x[c];
     }
     float mean = sum / (float)width, inverse = inverse_T[t] = inverse_deviation(x, width, mean, eps);
@@ -82,69 +83,69 @@ INLINE void norm_of(float *product_TD, const float *bias, const float *residual_
   }
 }
 
-/* out = LayerNorm(residual + dropout(product + bias)). In place of the product what came out before gain and shift;
+/* out = LayerNorm(residual + dropout(product + bias)). The product is overwritten by the output before gain and shift;
    inverse: 1 / deviation. */
-API void norm(float *product_TD, const float *bias_D, const float *residual_TD, const float *gain_D,
-              const float *shift_D, int64_t tokens, int64_t width, float eps, uint64_t seed, uint32_t site,
-              double probability, float *out_TD, float *inverse_T) {
-  Dropout drop = dropout_at(seed, site, probability);
+API void layer_norm(float *product_TD, const float *bias_D, const float *residual_TD, const float *gain_D,
+                    const float *shift_D, int64_t tokens, int64_t width, float eps, uint64_t seed,
+                    uint32_t dropout_offset, double probability, float *out_TD, float *inverse_T) {
+  Dropout drop = dropout_at(seed, dropout_offset, probability);
   if (drop.threshold)
-    norm_of(product_TD, bias_D, residual_TD, gain_D, shift_D, tokens, width, eps, 1, drop, out_TD, inverse_T);
+    layer_norm_of(product_TD, bias_D, residual_TD, gain_D, shift_D, tokens, width, eps, 1, drop, out_TD, inverse_T);
   else
-    norm_of(product_TD, bias_D, residual_TD, gain_D, shift_D, tokens, width, eps, 0, drop, out_TD, inverse_T);
+    layer_norm_of(product_TD, bias_D, residual_TD, gain_D, shift_D, tokens, width, eps, 0, drop, out_TD, inverse_T);
 }
 
-INLINE void norm_back_of(const float *dout_TD, const float *normal_TD, const float *inverse_T, const float *gain,
-                         int64_t tokens, int64_t width, int dropping, Dropout drop, float *dsum_TD,
-                         float *dproduct_TD, float *dgain, float *dshift, float *dbias) {
+INLINE void layer_norm_backward_of(const float *dout_TD, const float *normal_TD, const float *inverse_T,
+                                   const float *gain, int64_t tokens, int64_t width, int dropping, Dropout drop,
+                                   float *dsum_TD, float *dproduct_TD, float *dgain, float *dshift, float *dbias) {
   for (int64_t t = 0; t < tokens; t++) {
     const float *dout = dout_TD + t * width, *normal = normal_TD + t * width;
     float *dsum = dsum_TD + t * width, *dproduct = dproduct_TD + t * width;
     uint32_t first = (uint32_t)(t * width);
-    float sum = 0.0f, along = 0.0f;
-#pragma omp simd reduction(+ : sum, along)
+    float sum = 0.0f, projection = 0.0f;
+#pragma omp simd reduction(+ : sum, projection)
     for (int64_t c = 0; c < width; c++) {
       float d = dout[c] * gain[c];
       sum += d;
-      along += d * normal[c];
+      projection += d * normal[c];
     }
     sum /= (float)width;
-    along /= (float)width;
+    projection /= (float)width;
     float inverse = inverse_T[t];
 #pragma omp simd
     for (int64_t c = 0; c < width; c++) {
-      float d = dout[c], of_sum = inverse * (d * gain[c] - sum - normal[c] * along);
-      float of_product = dropping ? of_sum * mask(drop, first + (uint32_t)c) : of_sum;
+      float d = dout[c], dresidual = inverse * (d * gain[c] - sum - normal[c] * projection);
+      float dproduct_c = dropping ? dresidual * keep_mask(drop, first + (uint32_t)c) : dresidual;
       dgain[c] += d * normal[c];
       dshift[c] += d;
-      dbias[c] += of_product;
-      dsum[c] = of_sum;
-      dproduct[c] = of_product;
+      dbias[c] += dproduct_c;
+      dsum[c] = dresidual;
+      dproduct[c] = dproduct_c;
     }
   }
 }
 
-/* dsum: the gradient of the residual; it may be written over dout. */
-API void norm_back(const float *dout_TD, const float *normal_TD, const float *inverse_T, const float *gain_D,
-                   int64_t tokens, int64_t width, uint64_t seed, uint32_t site, double probability, float *dsum_TD,
-                   float *dproduct_TD, float *dgain_D, float *dshift_D, float *dbias_D) {
-  Dropout drop = dropout_at(seed, site, probability);
+/* dsum: gradient of the residual; it may be the same memory as dout. */
+API void layer_norm_backward(const float *dout_TD, const float *normal_TD, const float *inverse_T, const float *gain_D,
+                             int64_t tokens, int64_t width, uint64_t seed, uint32_t dropout_offset, double probability,
+                             float *dsum_TD, float *dproduct_TD, float *dgain_D, float *dshift_D, float *dbias_D) {
+  Dropout drop = dropout_at(seed, dropout_offset, probability);
   if (drop.threshold)
-    norm_back_of(dout_TD, normal_TD, inverse_T, gain_D, tokens, width, 1, drop, dsum_TD, dproduct_TD, dgain_D,
-                 dshift_D, dbias_D);
+    layer_norm_backward_of(dout_TD, normal_TD, inverse_T, gain_D, tokens, width, 1, drop, dsum_TD, dproduct_TD, dgain_D,
+                           dshift_D, dbias_D);
   else
-    norm_back_of(dout_TD, normal_TD, inverse_T, gain_D, tokens, width, 0, drop, dsum_TD, dproduct_TD, dgain_D,
-                 dshift_D, dbias_D);
+    layer_norm_backward_of(dout_TD, normal_TD, inverse_T, gain_D, tokens, width, 0, drop, dsum_TD, dproduct_TD, dgain_D,
+                           dshift_D, dbias_D);
 }
 
 /* Embedding ------------------------------------------------------------------------------------------------------- */
 
-/* out = dropout(LayerNorm(table[id])), where ids that are nowhere count from 0; normal and inverse as above. Gives how
-   many ids have no row in the table, for which another one is read. */
+/* out = dropout(LayerNorm(table[id])); without ids, all rows in order. normal: output of LayerNorm before gain and
+   shift; inverse: 1 / deviation. Returns the number of ids that have no row in the table; row 0 is read for them. */
 int64_t embed(const float *table_VD, int64_t rows, const int64_t *id_T, const float *gain_D, const float *shift_D,
-                  int64_t tokens, int64_t width, float eps, uint64_t seed, uint32_t site, double probability,
-                  float *normal_TD, float *out_TD, float *inverse_T) {
-  Dropout drop = dropout_at(seed, site, probability);
+              int64_t tokens, int64_t width, float eps, uint64_t seed, uint32_t dropout_offset, double probability,
+              float *normal_TD, float *out_TD, float *inverse_T) {
+  Dropout drop = dropout_at(seed, dropout_offset, probability);
   int64_t unknown = 0;
   for (int64_t t = 0; t < tokens; t++) {
     int64_t id = id_T ? id_T[t] : t;
@@ -159,57 +160,56 @@ int64_t embed(const float *table_VD, int64_t rows, const int64_t *id_T, const fl
 #pragma omp simd
     for (int64_t c = 0; c < width; c++) {
       normal[c] = (x[c] - mean) * inverse;
-      out[c] = (normal[c] * gain_D[c] + shift_D[c]) * mask(drop, first + (uint32_t)c);
+      out[c] = (normal[c] * gain_D[c] + shift_D[c]) * keep_mask(drop, first + (uint32_t)c);
     }
   }
   return unknown;
 }
 
-/* drow: of the rows that were read, still one for each token; it may be written over dout. */
-void embed_back(const float *dout_TD, const float *normal_TD, const float *inverse_T, const float *gain_D,
-                    int64_t tokens, int64_t width, uint64_t seed, uint32_t site, double probability, float *drow_TD,
-                    float *dgain_D, float *dshift_D) {
-  Dropout drop = dropout_at(seed, site, probability);
+/* drow: gradient of the row that was read for each token; it may be the same memory as dout. */
+void embed_backward(const float *dout_TD, const float *normal_TD, const float *inverse_T, const float *gain_D,
+                    int64_t tokens, int64_t width, uint64_t seed, uint32_t dropout_offset, double probability,
+                    float *drow_TD, float *dgain_D, float *dshift_D) {
+  Dropout drop = dropout_at(seed, dropout_offset, probability);
   for (int64_t t = 0; t < tokens; t++) {
     const float *dout = dout_TD + t * width, *normal = normal_TD + t * width;
-    float *drow = drow_TD + t * width, sum = 0.0f, along = 0.0f;
+    float *drow = drow_TD + t * width, sum = 0.0f, projection = 0.0f;
     uint32_t first = (uint32_t)(t * width);
-#pragma omp simd reduction(+ : sum, along)
+#pragma omp simd reduction(+ : sum, projection)
     for (int64_t c = 0; c < width; c++) {
-      float d = drow[c] = dout[c] * mask(drop, first + (uint32_t)c);
+      float d = drow[c] = dout[c] * keep_mask(drop, first + (uint32_t)c);
       dgain_D[c] += d * normal[c];
       dshift_D[c] += d;
       sum += d * gain_D[c];
-      along += d * gain_D[c] * normal[c];
+      projection += d * gain_D[c] * normal[c];
     }
     sum /= (float)width;
-    along /= (float)width;
+    projection /= (float)width;
 #pragma omp simd
-    for (int64_t c = 0; c < width; c++) drow[c] = inverse_T[t] * (drow[c] * gain_D[c] - sum - normal[c] * along);
+    for (int64_t c = 0; c < width; c++) drow[c] = inverse_T[t] * (drow[c] * gain_D[c] - sum - normal[c] * projection);
   }
 }
 
 /* Means ----------------------------------------------------------------------------------------------------------- */
 
-/* Of each row's tokens, that of row r as the place_n[r]-th; begin: where each of n rows begins, and the end of the
-   last. */
-void means(const float *x_TD, const int64_t *begin, int64_t n, int64_t width, const int64_t *place_n,
-               float *mean_ND) {
+/* mean[perm_n[r]]: mean over the tokens of sequence r of n. cu_seqlens: where each begins, and the end of the last. */
+void sequence_means(const float *x_TD, const int64_t *cu_seqlens, int64_t n, int64_t width, const int64_t *perm_n,
+                    float *mean_ND) {
   for (int64_t r = 0; r < n; r++) {
-    float share = 1.0f / (float)(begin[r + 1] - begin[r]), *mean = mean_ND + place_n[r] * width;
+    float share = 1.0f / (float)(cu_seqlens[r + 1] - cu_seqlens[r]), *mean = mean_ND + perm_n[r] * width;
     memset(mean, 0, (size_t)width * sizeof(float));
-    for (int64_t t = begin[r]; t < begin[r + 1]; t++)
+    for (int64_t t = cu_seqlens[r]; t < cu_seqlens[r + 1]; t++)
 #pragma omp simd
       for (int64_t c = 0; c < width; c++) mean[c] += share * x_TD[t * width + c];
   }
 }
 
-void means_back(const float *dmean_ND, const int64_t *begin, int64_t n, int64_t width, const int64_t *place_n,
-                    float *dx_TD) {
+void sequence_means_backward(const float *dmean_ND, const int64_t *cu_seqlens, int64_t n, int64_t width,
+                             const int64_t *perm_n, float *dx_TD) {
   for (int64_t r = 0; r < n; r++) {
-    float share = 1.0f / (float)(begin[r + 1] - begin[r]);
-    const float *dmean = dmean_ND + place_n[r] * width;
-    for (int64_t t = begin[r]; t < begin[r + 1]; t++)
+    float share = 1.0f / (float)(cu_seqlens[r + 1] - cu_seqlens[r]);
+    const float *dmean = dmean_ND + perm_n[r] * width;
+    for (int64_t t = cu_seqlens[r]; t < cu_seqlens[r + 1]; t++)
 #pragma omp simd
       for (int64_t c = 0; c < width; c++) dx_TD[t * width + c] = share * dmean[c];
   }

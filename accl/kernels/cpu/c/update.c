@@ -1,21 +1,21 @@
-/* From the gradients of a step to the next weights. */
+/* Reduction of gradients over threads, clipping, and AdamW. */
 
 #include "kernels.h"
 #include "shared.h"
-#include "team.h"
+#include "thread_pool.h"
 
-/* Work for which it is worth to wake a thread. */
-#define WORTH (1 << 20)
+/* Elements read below which it does not pay to wake one more thread. */
+#define MIN_WORK (1 << 20)
 
-/* How many share out so many elements. work: of one, in the times that it takes to read it. */
-static int64_t threads(const Team *team, int64_t elements, int64_t work) {
-  int64_t most = elements * work / WORTH + 1;
-  return most < team_size(team) ? most : team_size(team);
+/* Number of threads for some elements. cost: of one element, in units of the time that reading it takes. */
+static int64_t useful_threads(const ThreadPool *pool, int64_t elements, int64_t cost) {
+  int64_t useful = elements * cost / MIN_WORK + 1;
+  return useful < thread_pool_size(pool) ? useful : thread_pool_size(pool);
 }
 
-/* Where the share of a thread begins; that of the next one is its end. At a multiple, so that lines of the cache are
-   not written by two. */
-static int64_t begin(int64_t elements, int64_t item, int64_t items) {
+/* First element of a thread's share; the next thread's is its end. A multiple of PADDING, so that no two threads write
+   to one cache line. */
+static int64_t share(int64_t elements, int64_t item, int64_t items) {
   return item < items ? elements * item / items / PADDING * PADDING : elements;
 }
 
@@ -28,119 +28,119 @@ typedef struct {
   const int64_t *offset, *count;
   float *const *to;
   int64_t tensors, elements;
-} Sum;
+} Reduction;
 
-static void gather_some(void *what, int64_t item) {
-  const Sum *sum = what;
-  int64_t first = begin(sum->elements, item, sum->items), last = begin(sum->elements, item + 1, sum->items), before = 0;
-  for (int64_t s = 0; s < sum->tensors; before += sum->count[s++]) {
+static void reduce_share(void *argument, int64_t item) {
+  const Reduction *r = argument;
+  int64_t first = share(r->elements, item, r->items), last = share(r->elements, item + 1, r->items), before = 0;
+  for (int64_t s = 0; s < r->tensors; before += r->count[s++]) {
     int64_t from = first > before ? first - before : 0;
-    int64_t end = last - before < sum->count[s] ? last - before : sum->count[s];
-    float *to = sum->to[s];
-    for (int64_t p = 0; to && p < sum->n; p++) {
-      const float *part = sum->parts[p] + sum->offset[s];
+    int64_t end = last - before < r->count[s] ? last - before : r->count[s];
+    float *to = r->to[s];
+    for (int64_t p = 0; to && p < r->n; p++) {
+      const float *part = r->parts[p] + r->offset[s];
 #pragma omp simd
       for (int64_t i = from; i < end; i++) to[i] += part[i];
     }
   }
 }
 
-void gather(Team *team, const float *const *parts, int64_t n, const int64_t *offset, const int64_t *count,
-            float *const *to, int64_t tensors) {
-  Sum sum = {0, parts, n, offset, count, to, tensors, 0};
-  for (int64_t s = 0; s < tensors; s++) sum.elements += count[s];
-  sum.items = threads(team, sum.elements, 16);
-  share_out(team, gather_some, &sum, sum.items);
+void reduce_gradients(ThreadPool *pool, const float *const *parts, int64_t n, const int64_t *offset,
+                      const int64_t *count, float *const *to, int64_t tensors) {
+  Reduction reduction = {0, parts, n, offset, count, to, tensors, 0};
+  for (int64_t s = 0; s < tensors; s++) reduction.elements += count[s];
+  reduction.items = useful_threads(pool, reduction.elements, 16);
+  parallel_for(pool, reduce_share, &reduction, reduction.items);
 }
 
-void scatter(const float *drow_TD, const int64_t *id_T, int64_t tokens, int64_t width, int64_t never,
-             float *dtable_VD) {
+void scatter_add_rows(const float *drow_TD, const int64_t *id_T, int64_t tokens, int64_t width, int64_t padding_id,
+                      float *dtable_VD) {
   for (int64_t t = 0; t < tokens; t++)
-    if (id_T[t] != never)
+    if (id_T[t] != padding_id)
 #pragma omp simd
       for (int64_t c = 0; c < width; c++) dtable_VD[id_T[t] * width + c] += drow_TD[t * width + c];
 }
 
-/* Their norm ------------------------------------------------------------------------------------------------------ */
+/* Norm ------------------------------------------------------------------------------------------------------------ */
 
 typedef struct {
   int64_t items;
   const float *x;
   int64_t count;
   double *sums;
-} Squares;
+} SquareSums;
 
-/* Of a block in single precision, of all in double: as exact as a sum in double, and as fast as one in single. */
-static void square_some(void *what, int64_t item) {
-  const Squares *squares = what;
+/* Sums blocks in single precision and their sums in double: as exact as double throughout, as fast as single. */
+static void sum_squares_of_share(void *argument, int64_t item) {
+  const SquareSums *squares = argument;
   const float *x = squares->x;
-  int64_t end = begin(squares->count, item + 1, squares->items);
+  int64_t end = share(squares->count, item + 1, squares->items);
   double sum = 0.0;
-  for (int64_t first = begin(squares->count, item, squares->items); first < end; first += 1024) {
+  for (int64_t first = share(squares->count, item, squares->items); first < end; first += 1024) {
     int64_t last = first + 1024 < end ? first + 1024 : end;
-    float of_block = 0.0f;
-#pragma omp simd reduction(+ : of_block)
-    for (int64_t i = first; i < last; i++) of_block += x[i] * x[i];
-    sum += of_block;
+    float block = 0.0f;
+#pragma omp simd reduction(+ : block)
+    for (int64_t i = first; i < last; i++) block += x[i] * x[i];
+    sum += block;
   }
   squares->sums[item] = sum;
 }
 
-static double norm_of(Team *team, const float *x, int64_t count) {
-  int64_t items = threads(team, count, 1);
+static double l2_norm(ThreadPool *pool, const float *x, int64_t count) {
+  int64_t items = useful_threads(pool, count, 1);
   double sums[items], sum = 0.0;
-  Squares squares = {items, x, count, sums};
-  share_out(team, square_some, &squares, items);
+  SquareSums squares = {items, x, count, sums};
+  parallel_for(pool, sum_squares_of_share, &squares, items);
   for (int64_t i = 0; i < items; i++) sum += sums[i];
   return sqrt(sum);
 }
 
-/* Weights --------------------------------------------------------------------------------------------------------- */
+/* AdamW ----------------------------------------------------------------------------------------------------------- */
 
-/* Parameters that lie end to end, up to `end`, and how they are updated. rate: the learning rate; keep1, keep2: beta 1
-   and 2. */
+/* A parameter group: parameters end to end, up to `end`. */
 typedef struct {
   int64_t end;
-  double rate, keep1, keep2, eps, decay;
+  double lr, beta1, beta2, eps, weight_decay;
 } Group;
 
 typedef struct {
   int64_t items;
-  float *value, *gradient, *first, *second;
+  float *value, *gradient, *exp_avg, *exp_avg_sq;
   int64_t begin, count;
-  float scale, keep1, keep2, kept, step, root, eps;
+  float clip, beta1, beta2, decay, step_size, inverse_correction2, eps;
 } Update;
 
-static void update_some(void *what, int64_t item) {
-  Update u = *(const Update *)what; /* a copy, that nothing which is written could change */
-  int64_t end = u.begin + begin(u.count, item + 1, u.items);
+static void update_share(void *argument, int64_t item) {
+  Update u = *(const Update *)argument; /* a copy, so that the compiler knows that no store below changes it */
+  int64_t end = u.begin + share(u.count, item + 1, u.items);
 #pragma omp simd
-  for (int64_t i = u.begin + begin(u.count, item, u.items); i < end; i++) {
-    float g = u.gradient[i] * u.scale;
-    u.first[i] += (1.0f - u.keep1) * (g - u.first[i]);
-    u.second[i] = u.keep2 * u.second[i] + (1.0f - u.keep2) * g * g;
-    u.value[i] = u.kept * u.value[i] - u.step * u.first[i] / (sqrtf(u.second[i]) * u.root + u.eps);
+  for (int64_t i = u.begin + share(u.count, item, u.items); i < end; i++) {
+    float g = u.gradient[i] * u.clip;
+    u.exp_avg[i] += (1.0f - u.beta1) * (g - u.exp_avg[i]);
+    u.exp_avg_sq[i] = u.beta2 * u.exp_avg_sq[i] + (1.0f - u.beta2) * g * g;
+    u.value[i] =
+        u.decay * u.value[i] - u.step_size * u.exp_avg[i] / (sqrtf(u.exp_avg_sq[i]) * u.inverse_correction2 + u.eps);
     u.gradient[i] = 0.0f;
   }
 }
 
-/* The next of `count` steps of AdamW (Loshchilov & Hutter, 2019) by gradients, cut to the norm `most` as torch does it,
-   and 0 afterwards. */
-API void adamw(Team *team, float *value, float *gradient, float *first, float *second, const Group *groups,
-               int64_t n, double most, float *count, float *gradient_norm) {
-  double norm = norm_of(team, gradient, groups[n - 1].end), scale = most / (norm + 1e-6);
-  *count += 1.0f;
+/* One step of AdamW (Loshchilov & Hutter, 2019) by gradients clipped to `max_norm` as torch's clip_grad_norm_ does it;
+   the gradients are 0 afterwards. Counts the step in `steps`, and gives the norm before clipping. */
+API void adamw(ThreadPool *pool, float *value, float *gradient, float *exp_avg, float *exp_avg_sq, const Group *groups,
+               int64_t n, double max_norm, float *steps, float *gradient_norm) {
+  double norm = l2_norm(pool, gradient, groups[n - 1].end), clip = max_norm / (norm + 1e-6);
+  *steps += 1.0f;
   *gradient_norm = (float)norm;
-  Update update = {.value = value, .gradient = gradient, .first = first, .second = second};
-  update.scale = (float)(scale < 1.0 ? scale : 1.0);
+  Update update = {.value = value, .gradient = gradient, .exp_avg = exp_avg, .exp_avg_sq = exp_avg_sq};
+  update.clip = (float)(clip < 1.0 ? clip : 1.0);
   for (const Group *g = groups; g < groups + n; g++) {
     update.begin += update.count;
     update.count = g->end - update.begin;
-    update.items = threads(team, update.count, 32);
-    update.keep1 = (float)g->keep1, update.keep2 = (float)g->keep2, update.eps = (float)g->eps;
-    update.kept = (float)(1.0 - g->rate * g->decay);
-    update.step = (float)(g->rate / (1.0 - pow(g->keep1, *count)));
-    update.root = (float)(1.0 / sqrt(1.0 - pow(g->keep2, *count)));
-    share_out(team, update_some, &update, update.items);
+    update.items = useful_threads(pool, update.count, 32);
+    update.beta1 = (float)g->beta1, update.beta2 = (float)g->beta2, update.eps = (float)g->eps;
+    update.decay = (float)(1.0 - g->lr * g->weight_decay);
+    update.step_size = (float)(g->lr / (1.0 - pow(g->beta1, *steps)));
+    update.inverse_correction2 = (float)(1.0 / sqrt(1.0 - pow(g->beta2, *steps)));
+    parallel_for(pool, update_share, &update, update.items);
   }
 }

@@ -1,0 +1,142 @@
+"""Compile the C files in `c/` once, into a folder that only this user can write to.
+
+A shared library runs as soon as it is loaded, so it must be what this user compiled: `compiled_library` accepts no
+folder and no file that belongs to, or can be written by, anybody else, no symbolic link, and no library whose contents
+differ from what the compiler wrote. No header of Python or torch is needed, so that compiling takes a second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+SOURCES = Path(__file__).with_name("c")
+# Not -ffast-math: a library that gcc links with it turns denormal numbers off for the whole process.
+FLAGS = (
+    *("-std=c11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd"),
+    *("-fvisibility=hidden", "-fPIC", "-shared", "-pthread"),
+)
+# c/linear_apple.c calls Accelerate's matrix products.
+LIBRARIES = ("-framework", "Accelerate") if sys.platform == "darwin" else ("-lm",)
+# Left out where the compiler does not know it for the processor.
+NATIVE = "-march=native"
+WARNINGS = ("-Wall", "-Wextra")
+
+
+class UnavailableError(Exception):
+    """The kernels cannot be used on this machine; the message says why in one line."""
+
+
+def find_compiler() -> tuple[str, ...]:
+    """Return the full path of the C compiler that ``CC`` names, or of ``cc``, and the arguments that ``CC`` adds.
+
+    Raises:
+        UnavailableError: ``ACCL_NATIVE=0`` is set, or there is no such compiler.
+    """
+    if os.environ.get("ACCL_NATIVE") == "0":
+        raise UnavailableError("ACCL_NATIVE=0 switches compiled code off; unset it to switch it on")
+    name, *arguments = shlex.split(os.environ.get("CC", "")) or ["cc"]
+    program = shutil.which(name)
+    if program is None:
+        raise UnavailableError(f"no C compiler ({name}) was found")
+    return program, *arguments
+
+
+def compiled_library(folder: Path, compiler: tuple[str, ...]) -> Path:
+    """Return the path of the shared library, compiled now if ``folder`` does not hold it.
+
+    A library is named ``kernels-KEY-SUM.so``. KEY is a hash of the sources, the flags, the compiler and the features of
+    the processor, so that different machines may share the folder. SUM is the SHA-256 of the library as it was
+    compiled: a library that is damaged, or not this user's own, is deleted and compiled again.
+
+    Args:
+        folder: for compiled libraries alone; made with mode 0700 if it does not exist.
+        compiler: as from `find_compiler`.
+
+    Raises:
+        UnavailableError: others can write to the folder, or the compiler fails.
+        OSError: the folder or a file in it cannot be read or written.
+    """
+    _require_private(folder)
+    key = _key(compiler)
+    for library in sorted(folder.glob(f"kernels-{key}-*.so")):
+        if not _untrusted_reason(library, stat.S_ISREG) and library.name == _name(key, library):
+            return library
+        library.unlink()
+    # Compiled aside, then renamed: a process that starts at the same moment sees the whole file or none.
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".kernels-") as aside:
+        made = Path(aside) / "kernels.so"
+        _compile(compiler, made)
+        made.chmod(0o700)
+        library = folder / _name(key, made)
+        made.replace(library)
+    return library
+
+
+def _require_private(folder: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    reason = _untrusted_reason(folder, stat.S_ISDIR)
+    if reason is not None:
+        raise UnavailableError(
+            f"compiled code is not loaded from {folder}, which {reason}: remove it, or set ACCL_CACHE to another folder"
+        )
+
+
+def _untrusted_reason(path: Path, is_kind: Callable[[int], bool]) -> str | None:
+    """Return why the contents of ``path`` may be another user's, or None.
+
+    Args:
+        is_kind: `stat.S_ISDIR` or `stat.S_ISREG`; a symbolic link is neither.
+    """
+    state = path.lstat()
+    if stat.S_ISLNK(state.st_mode):
+        return "is a symbolic link"
+    if not is_kind(state.st_mode):
+        return "is not a folder" if is_kind is stat.S_ISDIR else "is not a file"
+    if state.st_uid != os.geteuid():
+        return "belongs to another user"
+    return "other users can write to" if state.st_mode & (stat.S_IWGRP | stat.S_IWOTH) else None
+
+
+def _name(key: str, library: Path) -> str:
+    return f"kernels-{key}-{hashlib.sha256(library.read_bytes()).hexdigest()}.so"
+
+
+def _key(compiler: tuple[str, ...]) -> str:
+    real = Path(compiler[0]).resolve()
+    state = real.stat()
+    text = [file.read_text() for file in sorted(SOURCES.iterdir())]
+    known = [*text, *FLAGS, *LIBRARIES, NATIVE, *compiler, real, state.st_mtime_ns, state.st_size, _processor()]
+    return hashlib.sha256("\0".join(map(str, known)).encode()).hexdigest()[:16]
+
+
+def _compile(compiler: tuple[str, ...], made: Path) -> None:
+    sources = sorted(map(str, SOURCES.glob("*.c")))
+    for native in ([NATIVE], []):
+        command = [*compiler, *FLAGS, *native, *WARNINGS, "-o", str(made), *sources, *LIBRARIES]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
+        if done.returncode == 0:
+            return
+    lines = done.stderr.splitlines() or [f"exit status {done.returncode}"]
+    said = next((line for line in lines if "error" in line), lines[0])
+    raise UnavailableError(f"the C compiler ({compiler[0]}) failed: {said.strip()}")
+
+
+def _processor() -> str:
+    """Return the architecture and the features of the processor, as far as the system tells them."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(errors="replace").splitlines() if info.is_file() else []
+    features = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+    return f"{platform.machine()} {features}"

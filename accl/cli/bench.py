@@ -1,4 +1,4 @@
-"""`accl bench`: the measurements behind every number that accl tells of itself."""
+"""`accl bench`: measurements of accl on this machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from accl.cli.output import Column, Format, Row, Table, emit
+from accl.cli.options import FormatOption
+from accl.cli.output import Format, emit
+from accl.cli.table import Column, Row, Table
 
 if TYPE_CHECKING:
     from accl.bench.report import Report
@@ -23,7 +25,6 @@ app = typer.Typer(
     help="Measure accl on this machine: its store, app, commands and training.",
 )
 
-FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How to print; csv and json hold raw values.")]
 OutputOption = Annotated[
     Path | None,
     typer.Option("--output", "-o", metavar="FILE.json", help="Write the report as JSON too.", show_default=False),
@@ -39,7 +40,11 @@ def store(
 ) -> None:
     """Measure what recording and following a run cost, and count lost rows.
 
-    Also while another process reads the database all the time.
+    Recording is measured alone, and while another process reads the database all the time.
+
+    Example:
+
+      accl bench store --steps 1000 --output store.json
     """
     from accl.bench.store import measure
 
@@ -54,7 +59,12 @@ def tui(
     output: OutputOption = None,
     format: FormatOption = Format.TABLE,
 ) -> None:
-    """Measure how fast the app draws, without a terminal."""
+    """Measure how fast the app draws, without a terminal.
+
+    Example:
+
+      accl bench tui --runs 1000 --repeat 3
+    """
     from accl.bench.tui import measure
 
     settings = {"steps": steps, "runs": runs, "repeat": repeat}
@@ -68,7 +78,12 @@ def cli(
     output: OutputOption = None,
     format: FormatOption = Format.TABLE,
 ) -> None:
-    """Measure commands from their start to their exit."""
+    """Measure commands from their start to their exit.
+
+    Example:
+
+      accl bench cli --runs 1000 --format md
+    """
     from accl.bench.cli import measure
 
     _report("cli", {"runs": runs, "repeat": repeat}, lambda folder: measure(folder, runs, repeat), output, format)
@@ -78,9 +93,13 @@ def cli(
 def train(context: typer.Context) -> None:
     """Measure training steps, in a process of its own.
 
-    Every argument goes to that process; what it takes is listed by:
+    Every argument goes to that process. Its options are listed by:
 
       accl bench train -- --help
+
+    Example:
+
+      accl bench train baseline --profile demo --peer eager --steps 100
     """
     command = [sys.executable, "-m", "accl.bench.train", *context.args]
     raise typer.Exit(subprocess.run(command, check=False).returncode)
@@ -90,7 +109,12 @@ def train(context: typer.Context) -> None:
 def table(
     files: Annotated[list[Path], typer.Argument(metavar="FILE.json...", help="Reports written with --output.")],
 ) -> None:
-    """Print reports as one Markdown table, with date, commit, device and versions."""
+    """Print reports as one Markdown table, with date, commit, device and versions.
+
+    Example:
+
+      accl bench table store.json cli.json
+    """
     from accl.bench.report import Report
     from accl.bench.tables import markdown
 
@@ -104,6 +128,7 @@ def _report(
     output: Path | None,
     format: Format,
 ) -> None:
+    """Measure in a temporary folder, write the report where asked, and print it."""
     from accl.bench.report import Report
 
     typer.echo("measuring …", err=True)

@@ -1,4 +1,4 @@
-"""Synthetic runs for the benches: real run folders, written by the code that a training process uses."""
+"""Synthetic runs to measure on: real run folders, written by the code that a training process uses."""
 
 from __future__ import annotations
 
@@ -17,36 +17,24 @@ from accl.store.rundir import RunDir, create_run
 from accl.store.state import RunState, State, write_state
 from accl.store.writer import Recorder
 
-# What the training loop records of every step.
-FIGURES = tuple(
-    f"train/{name}"
-    for name in (
-        "loss",
-        "classification",
-        "contrastive",
-        "accuracy",
-        "anchor_share",
-        "uncertainty_weight",
-        "uncertainty_weight_p10",
-        "uncertainty_weight_p50",
-        "uncertainty_weight_p90",
-        "alignment",
-        "uniformity",
-        "grad_norm",
-        "lr",
-    )
-)
+# Metrics that the training loop records of every step.
+METRICS = [
+    *(f"train/{name}" for name in ("loss", "classification", "contrastive", "accuracy", "anchor_share")),
+    *(f"train/uncertainty_weight{suffix}" for suffix in ("", "_p10", "_p50", "_p90")),
+    *(f"train/{name}" for name in ("alignment", "uniformity", "grad_norm", "lr")),
+]
 K = len(MMLU)
-CURRICULUM_EVERY = 100  # steps, as in the method: weights, and the confusion matrix they were made from
+CURRICULUM_EVERY = 100  # steps, as in the method
 VALIDATE_EVERY = 500
+STEP_S = 0.01  # duration of a step
 CHOICES = 4
-FIRST = datetime(2026, 1, 1, 12)
+STARTED = datetime(2026, 1, 1, 12)
 
 
 def new_run(root: Path, recipe: str = "full", number: int = 0) -> RunDir:
-    """A run folder without measurements; ``number`` is its seed, and higher ones are newer."""
+    """Make a run folder without measurements; ``number`` is its seed, and higher ones are newer."""
     config = resolve(recipe, "demo", [f"train.seed={number}"]).config
-    run = create_run(root, recipe, number, FIRST + timedelta(minutes=number))
+    run = create_run(root, recipe, number, STARTED + timedelta(minutes=number))
     run.config.write_text(dump(config), encoding="utf-8")
     run.write_json(run.provenance, {"data": {"source": "synthetic", "revision": "", "fingerprint": "bench"}})
     run.console.write_text("", encoding="utf-8")
@@ -54,7 +42,7 @@ def new_run(root: Path, recipe: str = "full", number: int = 0) -> RunDir:
 
 
 class Curriculum(NamedTuple):
-    """Weights p_K, questions drawn per task, and a K x K matrix with its counts, row by row."""
+    """Task weights p_K, questions drawn per task, and the K x K confusion matrix with its counts, row by row."""
 
     weights: list[float]
     drawn: list[int]
@@ -63,7 +51,7 @@ class Curriculum(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What there is to record of one step."""
+    """The measurements of one step."""
 
     number: int
     values: dict[str, float]
@@ -71,14 +59,14 @@ class Step(NamedTuple):
 
 
 def make_step(number: int) -> Step:
-    """Figures that are as hard to compress as measured ones."""
-    values = {name: math.exp(-number / 2000) + 0.1 * math.sin(number * (i + 1.7)) for i, name in enumerate(FIGURES)}
+    """Make measurements that are as hard to compress as real ones."""
+    values = {name: math.exp(-number / 2000) + 0.1 * math.sin(number * (i + 1.7)) for i, name in enumerate(METRICS)}
     return Step(number, values, None if number % CURRICULUM_EVERY else _curriculum(number))
 
 
 def record(recorder: Recorder, step: Step) -> int:
     """Record a step as the training loop does; returns the number of rows."""
-    recorder.metrics(step.number, step.number / 1000, step.number * 0.01, step.values)
+    recorder.metrics(step.number, step.number / 1000, step.number * STEP_S, step.values)
     if step.curriculum is None:
         return len(step.values)
     weights, drawn, matrix, counts = step.curriculum
@@ -88,7 +76,7 @@ def record(recorder: Recorder, step: Step) -> int:
 
 
 def finished_run(root: Path, recipe: str, number: int, *, steps: int, questions: int) -> RunDir:
-    """A run of ``steps`` steps that ended well and was tested on ``questions`` questions."""
+    """Make a run of ``steps`` steps that finished and was tested on ``questions`` questions."""
     run = new_run(root, recipe, number)
     recorder = Recorder(run.database)
     recorder.tasks((i, s.name, s.subcategory, s.category) for i, s in enumerate(MMLU.values()))
@@ -98,7 +86,7 @@ def finished_run(root: Path, recipe: str, number: int, *, steps: int, questions:
         record(recorder, make_step(step))
     for step in [*range(VALIDATE_EVERY, steps, VALIDATE_EVERY), steps]:
         _record_evaluation(recorder, step, "validation", np.arange(questions) % CHOICES != 0)
-        recorder.metrics(step, step / 1000, step * 0.01, {"validation/accuracy": 0.75, "validation/loss": 0.7})
+        recorder.metrics(step, step / 1000, step * STEP_S, {"validation/accuracy": 0.75, "validation/loss": 0.7})
     right = np.random.default_rng(number).random(questions) < 0.7
     _record_evaluation(recorder, steps, "test", right)
     recorder.predictions(
@@ -107,9 +95,10 @@ def finished_run(root: Path, recipe: str, number: int, *, steps: int, questions:
     )
     test = _curriculum(steps)
     recorder.confusion(steps, "similarity/test", test.matrix, test.counts)
-    recorder.meta({"training_seconds": f"{steps * 0.01:.3f}", "tested_step": str(steps)})
+    recorder.meta({"training_seconds": f"{steps * STEP_S:.3f}", "tested_step": str(steps)})
     recorder.close()
-    began = (FIRST + timedelta(minutes=number)).timestamp()
+    began = (STARTED + timedelta(minutes=number)).timestamp()
+    ended = began + steps * STEP_S
     accuracy = float(right.mean())
     write_state(
         run,
@@ -120,9 +109,9 @@ def finished_run(root: Path, recipe: str, number: int, *, steps: int, questions:
             step=steps,
             total_steps=steps,
             started=began,
-            heartbeat=began + steps * 0.01,
-            progressed=began + steps * 0.01,
-            ended=began + steps * 0.01,
+            heartbeat=ended,
+            progressed=ended,
+            ended=ended,
             exit_code=0,
             latest={"train/loss": 0.5, "validation/accuracy": 0.75, "test/accuracy": accuracy},
         ),

@@ -7,16 +7,13 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from accl.cli.options import FormatOption
 from accl.cli.output import Format, emit
 from accl.cli.table import Column, Row, Table
-
-if TYPE_CHECKING:
-    from accl.bench.report import Report
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -65,10 +62,10 @@ def tui(
 
       accl bench tui --runs 1000 --repeat 3
     """
-    from accl.bench.tui import measure
+    from accl.bench.commands import measure_app
 
     settings = {"steps": steps, "runs": runs, "repeat": repeat}
-    _report("tui", settings, lambda folder: measure(folder, steps, runs, repeat), output, format)
+    _report("tui", settings, lambda folder: measure_app(folder, steps, runs, repeat), output, format)
 
 
 @app.command()
@@ -84,9 +81,10 @@ def cli(
 
       accl bench cli --runs 1000 --format md
     """
-    from accl.bench.cli import measure
+    from accl.bench.commands import measure_commands
 
-    _report("cli", {"runs": runs, "repeat": repeat}, lambda folder: measure(folder, runs, repeat), output, format)
+    settings = {"runs": runs, "repeat": repeat}
+    _report("cli", settings, lambda folder: measure_commands(folder, runs, repeat), output, format)
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
@@ -129,18 +127,13 @@ def _report(
     format: Format,
 ) -> None:
     """Measure in a temporary folder, write the report where asked, and print it."""
-    from accl.bench.report import Report
+    from accl.bench.report import Report, figure, measured
 
     typer.echo("measuring …", err=True)
     with tempfile.TemporaryDirectory(prefix="accl-bench-") as folder:
-        report = Report.here(name, settings, measure(Path(folder)))
+        report = Report.create(name, settings, measure(Path(folder)))
     if output is not None:
         report.write(output)
-    _print(report, format)
-
-
-def _print(report: Report, format: Format) -> None:
-    from accl.bench.report import figure, measured
 
     def cell(key: str) -> Callable[[Row], str]:
         return lambda row: figure(row[key], row["unit"])
@@ -148,7 +141,6 @@ def _print(report: Report, format: Format) -> None:
     columns = [
         Column("what", wrap=True),
         Column("value", "median", justify="right", cell=cell("value")),
-        Column("spread", justify="right", cell=cell("spread")),
-        Column("target", justify="right", cell=cell("target")),
+        *(Column(key, justify="right", cell=cell(key)) for key in ("spread", "target")),
     ]
-    emit(Table("", columns, report.rows, name=report.name), format, data=report, notes=[measured(report)])
+    emit(Table("", columns, report.rows, name=name), format, data=report, notes=[measured(report)])

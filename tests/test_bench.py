@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any
 
 import pytest
 from conftest import Accl
+from rich.console import Console
 
 from accl.bench.report import Report, commit, row
 from accl.bench.runs import METRICS, K, finished_run
-from accl.bench.tables import markdown
+from accl.cli.output import Format, emit
+from accl.cli.reports import origins, report_tables
 from accl.errors import ConfigError
 from accl.store.reader import Follower
 
@@ -113,12 +116,18 @@ def test_a_file_that_is_no_report_is_one_clear_error(tmp_path: Path, content: st
         Report.read(tmp_path / "missing.json")
 
 
+def markdown(*reports: Report) -> str:
+    buffer = io.StringIO()
+    emit(report_tables(reports), Format.MD, Console(file=buffer), notes=origins(reports))
+    return buffer.getvalue()
+
+
 def test_the_markdown_table_has_figures_with_units_and_their_origin_beneath() -> None:
     common = ("2026-11-22T10:00:00+00:00", "abc1234-dirty", "A CPU, 2 cores", {"python": "3.11.7", "accl": "0.1.0"})
     store = Report("store", *common, {}, [row("a|b", [0.0123, 0.0125], "ms", 0.5), row("rows lost", [0], "rows", 0)])
     cli = Report("cli", *common, {}, [row("accl --help", [1234.5], "s")])
     origin = "2026-11-22, commit abc1234-dirty, A CPU, 2 cores; python 3.11.7, accl 0.1.0."
-    assert markdown([store]).splitlines() == [
+    assert markdown(store).splitlines() == [
         "| what | median | spread | target |",
         "| :--- | ---: | ---: | ---: |",
         "| a\\|b | 0.0124 ms | 0.0001 ms | 0.5 ms |",
@@ -126,7 +135,7 @@ def test_the_markdown_table_has_figures_with_units_and_their_origin_beneath() ->
         "",
         f"store: {origin}",
     ]
-    assert markdown([store, cli]).splitlines() == [
+    assert markdown(store, cli).splitlines() == [
         "| bench | what | median | spread | target |",
         "| :--- | :--- | ---: | ---: | ---: |",
         "| store | a\\|b | 0.0124 ms | 0.0001 ms | 0.5 ms |",
@@ -147,7 +156,7 @@ def test_figures_of_a_candidate_share_a_line_and_settings_name_what_was_changed(
         ]
         return Report.create("train", {"profile": "demo", "overrides": overrides}, rows)
 
-    lines = markdown([comparison([], 2.0), comparison(["data.path=x", "train.batch_size=4"], 4.0)]).splitlines()
+    lines = markdown(comparison([], 2.0), comparison(["data.path=x", "train.batch_size=4"], 4.0)).splitlines()
     assert lines[:6] == [
         "| setting |  | ms/step | peak MiB |",
         "| :--- | :--- | ---: | ---: |",
@@ -164,7 +173,7 @@ def test_the_command_prints_the_table_of_reports(tmp_path: Path, accl: Accl) -> 
     report.write(tmp_path / "store.json")
     done = accl("bench", "table", str(tmp_path / "store.json"))
     assert done.returncode == 0, done.stderr
-    assert done.stdout == markdown([report])
+    assert done.stdout == markdown(report)
     wrong = accl("bench", "table", str(tmp_path / "none.json"))
     assert wrong.returncode == ConfigError.exit_code
     assert wrong.stderr.startswith("error: ")

@@ -122,10 +122,10 @@ def commit() -> str | None:
 def device() -> str:
     """The value of `Report.device` for this machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    found = [f"{_processor()}, {cores} core{'s' if cores > 1 else ''}"]
+    parts = [f"{_processor()}, {cores} core{'s' if cores > 1 else ''}"]
     names = [gpu.name for gpu in gpus()]
-    found += [f"{names.count(name)} × {name}" if names.count(name) > 1 else name for name in dict.fromkeys(names)]
-    return ", ".join(found)
+    parts += [f"{names.count(name)} × {name}" if names.count(name) > 1 else name for name in dict.fromkeys(names)]
+    return ", ".join(parts)
 
 
 def _processor() -> str:
@@ -139,10 +139,10 @@ def _processor() -> str:
 
 def versions() -> dict[str, str]:
     """The value of `Report.versions`; a package that is not installed is left out."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return installed

@@ -13,7 +13,7 @@ import typer
 
 from accl.cli.options import FormatOption
 from accl.cli.output import Format, emit
-from accl.cli.table import Column, Row, Table
+from accl.cli.table import Table
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -114,9 +114,10 @@ def table(
       accl bench table store.json cli.json
     """
     from accl.bench.report import Report
-    from accl.bench.tables import markdown
+    from accl.cli.reports import origins, report_tables
 
-    typer.echo(markdown([Report.read(file) for file in files]), nl=False)
+    reports = [Report.read(file) for file in files]
+    emit(report_tables(reports), Format.MD, notes=origins(reports))
 
 
 def _report(
@@ -127,20 +128,13 @@ def _report(
     format: Format,
 ) -> None:
     """Measure in a temporary folder, write the report where asked, and print it."""
-    from accl.bench.report import Report, figure, measured
+    from accl.bench.report import Report, measured
+    from accl.cli.reports import figure_columns
 
     typer.echo("measuring …", err=True)
     with tempfile.TemporaryDirectory(prefix="accl-bench-") as folder:
         report = Report.create(name, settings, measure(Path(folder)))
     if output is not None:
         report.write(output)
-
-    def cell(key: str) -> Callable[[Row], str]:
-        return lambda row: figure(row[key], row["unit"])
-
-    columns = [
-        Column("what", wrap=True),
-        Column("value", "median", justify="right", cell=cell("value")),
-        *(Column(key, justify="right", cell=cell(key)) for key in ("spread", "target")),
-    ]
-    emit(Table("", columns, report.rows, name=name), format, data=report, notes=[measured(report)])
+    table = Table("", figure_columns(), report.rows, name=name)
+    emit(table, format, data=report, notes=[measured(report)])

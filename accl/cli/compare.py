@@ -97,7 +97,7 @@ def compare(
                 tables += [details_table(ablation), runs_table(ablation)]
             _emit(tables, ablation, format)
             return
-        comparison = compare_runs([found[0] for found in selection.runs])
+        comparison = compare_runs([seeds[0] for seeds in selection.runs])
         lone = f"Only seed {selection.seeds[0]} has a run of every recipe: there is nothing to average over."
         comparison = replace(comparison, warnings=(lone, *selection.gaps, *comparison.warnings))
     else:

@@ -96,9 +96,9 @@ def _mean(name: str, mean: Mean | None) -> dict[str, Any]:
     return fields(mean, **{name: "mean", f"{name}_sd": "sd"})
 
 
-def _difference(prefix: str, found: SeedDifference | None) -> dict[str, Any]:
+def _difference(prefix: str, difference: SeedDifference | None) -> dict[str, Any]:
     names = {"delta": "delta", "delta_sd": "sd", "delta_low": "low", "delta_high": "high", "p": "p"}
-    return fields(found, **{f"{prefix}{key}": name for key, name in names.items()})
+    return fields(difference, **{f"{prefix}{key}": name for key, name in names.items()})
 
 
 def _spread(row: Row, key: str) -> str:

@@ -29,16 +29,16 @@ def stop(
     from accl.launch import process
     from accl.store.rundir import find_run
 
-    found = find_run(runs, run)
+    chosen = find_run(runs, run)
     end = process.kill if kill else process.stop
-    end(found)
-    state = process.wait_until_ended(found, KILL_GRACE_S if kill else grace)
+    end(chosen)
+    state = process.wait_until_ended(chosen, KILL_GRACE_S if kill else grace)
     if state.state.active:
-        process.kill(found)
-        state = process.wait_until_ended(found, KILL_GRACE_S)
+        process.kill(chosen)
+        state = process.wait_until_ended(chosen, KILL_GRACE_S)
     if state.state.active:
-        raise RunError(f"{found.id} did not end.", f"Look at process {state.pid}.")
-    typer.echo(f"{state.state.icon} {found.id} {state.state}{f': {state.reason}' if state.reason else ''}")
+        raise RunError(f"{chosen.id} did not end.", f"Look at process {state.pid}.")
+    typer.echo(f"{state.state.icon} {chosen.id} {state.state}{f': {state.reason}' if state.reason else ''}")
 
 
 def resume(run: RunArgument, detach: DetachOption = False, runs: RunsOption = RUNS) -> None:
@@ -52,9 +52,9 @@ def resume(run: RunArgument, detach: DetachOption = False, runs: RunsOption = RU
     from accl.launch import process
     from accl.store.rundir import find_run
 
-    found = find_run(runs, run)
-    started = process.resume(found)
+    chosen = find_run(runs, run)
+    started = process.resume(chosen)
     if detach:
-        typer.echo(found.id)
+        typer.echo(chosen.id)
         return
-    raise typer.Exit(watch(found, started))
+    raise typer.Exit(watch(chosen, started))

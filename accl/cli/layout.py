@@ -14,6 +14,9 @@ from accl.cli.table import Justify, Table
 if TYPE_CHECKING:
     from rich.console import Console
 
+Strings = Sequence[str]
+Grid = Sequence[Strings]  # cells, or their styles, row by row
+
 GAP = 2  # blanks between columns
 RULE = 40  # width of the line between records
 
@@ -43,12 +46,7 @@ def print_table(table: Table, console: Console) -> None:
 
 
 def _draw(
-    title: str,
-    headers: Sequence[str],
-    cells: Sequence[Sequence[str]],
-    styles: Sequence[Sequence[str]],
-    justify: Sequence[Justify],
-    console: Console,
+    title: str, headers: Strings, cells: Grid, styles: Grid, justify: Sequence[Justify], console: Console
 ) -> None:
     """Print a table that fits, every column as wide as its widest cell.
 
@@ -78,18 +76,12 @@ def _draw(
     console.print(drawn, soft_wrap=True, end="")
 
 
-def _draw_wrapped(
-    table: Table,
-    headers: Sequence[str],
-    cells: Sequence[Sequence[str]],
-    styles: Sequence[Sequence[str]],
-    console: Console,
-) -> None:
+def _draw_wrapped(table: Table, headers: Strings, cells: Grid, styles: Grid, console: Console) -> None:
     """Print a table whose columns break between words where they may; one or two columns all may."""
     import rich.box
-    from rich.table import Table as Grid
+    from rich.table import Table as RichTable
 
-    grid = Grid(
+    grid = RichTable(
         title=Text(table.title, style="bold") if table.title else None,
         title_justify="left",
         box=rich.box.SIMPLE_HEAD,
@@ -105,19 +97,13 @@ def _draw_wrapped(
     console.print(grid)
 
 
-def _draw_records(
-    title: str,
-    titles: Sequence[str],
-    cells: Sequence[Sequence[str]],
-    styles: Sequence[Sequence[str]],
-    console: Console,
-) -> None:
+def _draw_records(title: str, titles: Strings, cells: Grid, styles: Grid, console: Console) -> None:
     """Print a block of lines for each row, one line for each column."""
-    from rich.table import Table as Grid
+    from rich.table import Table as RichTable
 
     console.print(Text(title, style="bold"))
     for index, (row, row_styles) in enumerate(zip(cells, styles, strict=True)):
-        record = Grid(box=None, show_header=False, pad_edge=False, padding=(0, GAP, 0, 0))
+        record = RichTable(box=None, show_header=False, pad_edge=False, padding=(0, GAP, 0, 0))
         record.add_column(style="dim", overflow="fold")
         record.add_column(overflow="fold", ratio=1)
         for name, cell, style in zip(titles, row, row_styles, strict=True):
@@ -127,13 +113,13 @@ def _draw_records(
         console.print(record)
 
 
-def _stack(title: str, column: Sequence[str]) -> str:
+def _stack(title: str, column: Strings) -> str:
     """A header broken between words, no narrower than it must be to fit above its cells."""
     width = max([cell_len(part) for part in (*title.split(), *column)], default=1)
     return "\n".join(textwrap.wrap(title, width, break_long_words=False, break_on_hyphens=False))
 
 
-def _width(headers: Sequence[str], cells: Sequence[Sequence[str]], wrap: Sequence[bool] = ()) -> int:
+def _width(headers: Strings, cells: Grid, wrap: Sequence[bool] = ()) -> int:
     """Width of the narrowest terminal that shows the grid; cells of columns that may wrap count by their words."""
     widths = [
         max(
@@ -146,6 +132,6 @@ def _width(headers: Sequence[str], cells: Sequence[Sequence[str]], wrap: Sequenc
     return sum(widths) + GAP * (len(widths) - 1)
 
 
-def _longest(contents: Sequence[str]) -> int:
+def _longest(contents: Strings) -> int:
     """Width of the longest line, in terminal cells."""
     return max((cell_len(line) for content in contents for line in content.splitlines()), default=0)

@@ -56,11 +56,11 @@ class LazyCommands(TyperGroup):
 def load_command(name: str) -> Any:
     """Import a command of `COMMANDS`."""
     module, attribute, _ = COMMANDS[name]
-    found: Any = getattr(import_module(module), attribute)
-    if not isinstance(found, typer.Typer):
-        function, found = found, typer.Typer(add_completion=False, rich_markup_mode=None)
-        found.command(name)(function)
-    command = typer.main.get_command(found)
+    group: Any = getattr(import_module(module), attribute)
+    if not isinstance(group, typer.Typer):
+        function, group = group, typer.Typer(add_completion=False, rich_markup_mode=None)
+        group.command(name)(function)
+    command = typer.main.get_command(group)
     command.name = name
     return command
 

@@ -1,4 +1,4 @@
-"""`accl runs`, `accl show` and `accl logs`: what the app shows, as text."""
+"""`accl runs`, `accl show` and `accl logs`: runs as text."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ def show(run: RunArgument, format: FormatOption = Format.TABLE, runs: RunsOption
     from accl.config import load
     from accl.store.reader import Follower
 
-    found = find_run(runs, run)
-    summary = _summary(found)
-    follower = Follower(found)
+    chosen = find_run(runs, run)
+    summary = _summary(chosen)
+    follower = Follower(chosen)
     follower.refresh()
     metrics = {name: series.values[-1] for name, series in sorted(follower.series.items()) if series.values}
     categories = _categories(follower)
@@ -83,8 +83,8 @@ def show(run: RunArgument, format: FormatOption = Format.TABLE, runs: RunsOption
         "totals": totals,
         "categories": categories,
         "events": events,
-        "config": load(found.config).model_dump(),
-        "provenance": found.read_json(found.provenance),
+        "config": load(chosen.config).model_dump(),
+        "provenance": chosen.read_json(chosen.provenance),
     }
     overview = [{"key": key, "value": value} for key, value in _overview(summary, totals, floors).items()]
     newest = [{"name": name, "value": value} for name, value in metrics.items()]
@@ -100,7 +100,7 @@ def show(run: RunArgument, format: FormatOption = Format.TABLE, runs: RunsOption
         Column("message", wrap=True),
     ]
     tables = [
-        Table(found.id, [Column("key", " "), Column("value", " ", wrap=True)], overview, name="run"),
+        Table(chosen.id, [Column("key", " "), Column("value", " ", wrap=True)], overview, name="run"),
         Table("Newest figures", [Column("name"), Column("value", justify="right", show=number(".5g"))], newest),
         *([Table("Accuracy by category", category_columns, categories)] if categories else []),
         *([Table("Events", event_columns, events)] if events else []),
@@ -122,15 +122,15 @@ def logs(
 
       accl logs last --lines 20 --follow
     """
-    found = find_run(runs, run)
-    if not found.console.exists():
+    chosen = find_run(runs, run)
+    if not chosen.console.exists():
         return
-    with open(found.console, encoding="utf-8", errors="replace") as file:
+    with open(chosen.console, encoding="utf-8", errors="replace") as file:
         printed = file.read().splitlines(keepends=True)
         typer.echo("".join(printed if lines is None else printed[max(0, len(printed) - lines) :]), nl=False)
         while follow:
             # Look first and read second, so that nothing printed before the end is missed.
-            active = observe(found).state.active
+            active = observe(chosen).state.active
             typer.echo(file.read(), nl=False)
             if not active:
                 return
@@ -173,7 +173,7 @@ def _progress(row: Row) -> str:
 
 
 def _overview(summary: dict[str, Any], totals: dict[str, float], floors: dict[str, float]) -> dict[str, Any]:
-    """What heads the screen of a run, as label and text."""
+    """Labels and texts that head the description of a run."""
     state = State(summary["state"])
     speed = summary["questions_per_second"]
     overview: dict[str, Any] = {

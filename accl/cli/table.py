@@ -132,8 +132,8 @@ class Table:
     @property
     def keys(self) -> list[str]:
         """Every key of every row, in order of appearance; the columns' keys when there are no rows."""
-        found = dict.fromkeys(key for row in self.rows for key in row)
-        return list(found) or [column.key for column in self.columns]
+        keys = dict.fromkeys(key for row in self.rows for key in row)
+        return list(keys) or [column.key for column in self.columns]
 
     @property
     def titles(self) -> list[str]:

@@ -31,10 +31,10 @@ REPETITIONS = {"cuda": 30, "cpu": 6}
 
 
 class WindowTimer:
-    """Times a window from its construction on, once the device has done what it was given before.
+    """Timer of a window that begins at its construction, when the device has done what it was given before.
 
     Args:
-        device: the device whose memory is counted from here on.
+        device: the device to wait for, whose memory is counted from then on.
     """
 
     def __init__(self, device: torch.device) -> None:

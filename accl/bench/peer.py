@@ -35,8 +35,8 @@ from accl.method.model import ContrastiveCurriculumModel, mean_pool
 
 Item = dict[str, Any]
 
-# More than any comparison has; the parent says when to end.
-ENDLESS_EPOCHS = 10_000
+# More than any comparison has windows: the parent says when to end.
+MAX_EPOCHS = 10_000
 
 
 class PeerModel(nn.Module):
@@ -91,7 +91,7 @@ class Questions(Dataset[Item]):
 
 @dataclass(frozen=True)
 class Collator:
-    """Pads the rows of questions to the longest one."""
+    """Collator of questions, whose rows are padded to the longest one."""
 
     pad_id: int
 
@@ -113,7 +113,7 @@ class Collator:
 
 @dataclass
 class Compilations:
-    """Counts torch's compilations in this process, once `watch` was called, and the seconds they took."""
+    """Counter of torch's compilations in this process from `watch` on, and of the seconds they took."""
 
     number: int = 0
     seconds: float = 0.0
@@ -132,8 +132,8 @@ class Compilations:
         self.seconds += time.monotonic() - self._began
 
 
-class TakesTurns(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
-    """Lets the Trainer run an epoch, which is one window, each time the parent asks for one.
+class WindowCallback(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
+    """Callback that has the Trainer run an epoch, which is one window, each time the parent asks for one.
 
     Whole epochs warm it up: at least one, and until one has passed without any compilation.
     """
@@ -193,7 +193,7 @@ def run(candidate: Candidate, parent: Parent) -> None:
             args=arguments(candidate.config, folder, batch_size, autocast, candidate.compile),
             train_dataset=Questions(bench.assembler, draws),
             data_collator=Collator(bench.assembler.pad_id),
-            callbacks=[TakesTurns(candidate, parent, schedule, draws, compilations)],
+            callbacks=[WindowCallback(candidate, parent, schedule, draws, compilations)],
         )
         parent.say("compiling and warming up" if candidate.compile else "warming up")
         trainer.train()
@@ -206,7 +206,7 @@ def arguments(
     return TrainingArguments(
         output_dir=folder,
         per_device_train_batch_size=batch_size,
-        num_train_epochs=ENDLESS_EPOCHS,
+        num_train_epochs=MAX_EPOCHS,
         learning_rate=config.optim.lr,
         weight_decay=config.optim.weight_decay,
         max_grad_norm=config.optim.max_grad_norm,

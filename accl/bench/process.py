@@ -14,11 +14,11 @@ from typing import Any
 
 from accl.bench.protocol import STOP, WINDOW, Candidate, MeasuredWindow, Ready, WorkerError
 
-GRACE_S = 10.0  # to end in after `STOP`
+GRACE_S = 10.0  # for a worker to end after `STOP`
 
 
 class BenchWorker:
-    """The process of a candidate, which starts at once. Its output goes to a log that lives as long as it.
+    """Process of a candidate, started at once. A log that `close` removes gets its output.
 
     Args:
         candidate: the way to compute steps.

@@ -98,7 +98,7 @@ def figure(value: float | None, unit: str = "") -> str:
     return f"{number} {unit}".rstrip()
 
 
-def measured(report: Report) -> str:
+def origin(report: Report) -> str:
     """Date, commit, device and versions of a report in one line."""
     used = ", ".join(f"{name} {number}" for name, number in report.versions.items())
     return f"{report.date[:10]}, commit {report.commit or 'unknown'}, {report.device}; {used}."

@@ -16,7 +16,7 @@ Pair = tuple[MeasuredWindow, MeasuredWindow]
 
 @dataclass
 class Result:
-    """The measurements of one candidate: its windows, or why there are none (or fewer)."""
+    """The measurements of one candidate: its windows, and the reason where it failed."""
 
     candidate: Candidate
     ready: Ready | None = None

@@ -1,4 +1,4 @@
-"""The work that all candidates are given: the same model, built as a run builds it, and the same steps."""
+"""The work of all candidates: the same model, built as a training process builds it, and the same steps."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from accl.bench.comparison import Comparison
 from accl.bench.protocol import Candidate
-from accl.bench.report import Report, Row, measured
+from accl.bench.report import Report, Row, origin
 from accl.bench.results import Result, report_rows
 from accl.bench.roofline import Rates
 from accl.bench.tables import terminal
@@ -152,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
     print(terminal([result.name for result in results], rows))  # noqa: T201
-    print(measured(report))  # noqa: T201
+    print(origin(report))  # noqa: T201
     return 0
 
 

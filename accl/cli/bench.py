@@ -128,7 +128,7 @@ def _report(
     format: Format,
 ) -> None:
     """Measure in a temporary folder, write the report where asked, and print it."""
-    from accl.bench.report import Report, measured
+    from accl.bench.report import Report, origin
     from accl.cli.reports import figure_columns
 
     typer.echo("measuring …", err=True)
@@ -137,4 +137,4 @@ def _report(
     if output is not None:
         report.write(output)
     table = Table("", figure_columns(), report.rows, name=name)
-    emit(table, format, data=report, notes=[measured(report)])
+    emit(table, format, data=report, notes=[origin(report)])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from accl.bench.report import Report, figure, measured
+from accl.bench.report import Report, figure, origin
 from accl.bench.tables import COLUMNS, setting, with_spread
 from accl.cli.table import Column, Row, Table
 
 
 def figure_columns() -> list[Column]:
-    """Columns of a report's rows: what was measured, median, spread and target."""
+    """Columns of a report's rows: what was origin, median, spread and target."""
 
     def cell(key: str) -> Callable[[Row], str]:
         return lambda row: figure(row[key], row["unit"])
@@ -52,5 +52,5 @@ def origins(reports: Sequence[Report]) -> list[str]:
     """Date, commit, device and versions of reports, each with the names of the reports that share them."""
     names: dict[str, list[str]] = {}
     for report in reports:
-        names.setdefault(measured(report), []).append(report.name)
-    return [f"{', '.join(dict.fromkeys(benches))}: {origin}" for origin, benches in names.items()]
+        names.setdefault(origin(report), []).append(report.name)
+    return [f"{', '.join(dict.fromkeys(benches))}: {shared}" for shared, benches in names.items()]

@@ -45,7 +45,7 @@ def store(
     """
     from accl.bench.store import measure
 
-    _report("store", {"steps": steps}, lambda folder: measure(folder, steps), output, format)
+    _report("store", measure, {"steps": steps}, output, format)
 
 
 @app.command()
@@ -64,8 +64,7 @@ def tui(
     """
     from accl.bench.commands import measure_app
 
-    settings = {"steps": steps, "runs": runs, "repeat": repeat}
-    _report("tui", settings, lambda folder: measure_app(folder, steps, runs, repeat), output, format)
+    _report("tui", measure_app, {"steps": steps, "runs": runs, "repeat": repeat}, output, format)
 
 
 @app.command()
@@ -83,8 +82,7 @@ def cli(
     """
     from accl.bench.commands import measure_commands
 
-    settings = {"runs": runs, "repeat": repeat}
-    _report("cli", settings, lambda folder: measure_commands(folder, runs, repeat), output, format)
+    _report("cli", measure_commands, {"runs": runs, "repeat": repeat}, output, format)
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
@@ -122,8 +120,8 @@ def table(
 
 def _report(
     name: str,
-    settings: dict[str, Any],
-    measure: Callable[[Path], list[dict[str, Any]]],
+    measure: Callable[..., list[dict[str, Any]]],
+    settings: dict[str, int],
     output: Path | None,
     format: Format,
 ) -> None:
@@ -133,7 +131,7 @@ def _report(
 
     typer.echo("measuring …", err=True)
     with tempfile.TemporaryDirectory(prefix="accl-bench-") as folder:
-        report = Report.create(name, settings, measure(Path(folder)))
+        report = Report.create(name, settings, measure(Path(folder), **settings))
     if output is not None:
         report.write(output)
     table = Table("", figure_columns(), report.rows, name=name)

@@ -11,8 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from accl.cli.options import FormatOption
-from accl.cli.output import Format, emit
+from accl.cli.output import Format, FormatOption, emit
 from accl.cli.table import Table
 
 app = typer.Typer(

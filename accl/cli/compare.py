@@ -14,8 +14,8 @@ from accl.analysis.compare import FLOOR_NAMES, Arm, Comparison
 from accl.analysis.compare import compare as compare_runs
 from accl.analysis.select import select_runs, select_seeds
 from accl.cli.compare_seeds import arms_table, details_table, interval, runs_table
-from accl.cli.options import RUNS, FormatOption, RunsOption
-from accl.cli.output import Format, emit
+from accl.cli.options import RUNS, RunsOption
+from accl.cli.output import Format, FormatOption, emit
 from accl.cli.table import (
     MISSING,
     Column,

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from accl.cli.options import RUNS, FormatOption, RunsOption
-from accl.cli.output import Format, emit
+from accl.cli.options import RUNS, RunsOption
+from accl.cli.output import Format, FormatOption, emit
 from accl.cli.table import Column, Row, Table
 
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}

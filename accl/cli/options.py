@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share."""
+"""Arguments and options that several commands share; `accl.cli.output` has that of the format."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ from typing import Annotated
 
 import typer
 
-from accl.cli.output import Format
-
 RunArgument = Annotated[str, typer.Argument(help="Id, a part of it, a path, or `last`.", show_default=False)]
 RunsOption = Annotated[Path, typer.Option("--runs", envvar="ACCL_RUNS", help="The folder of the runs.")]
 RUNS = Path("runs")  # the default of `RunsOption`
-FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How to print; csv and json hold raw values.")]
 OverridesOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one value; may be repeated.")
 ]

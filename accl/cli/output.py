@@ -15,8 +15,9 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum, StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.text import Text
 
@@ -33,6 +34,9 @@ class Format(StrEnum):
     CSV = "csv"
     MD = "md"
     TEX = "tex"
+
+
+FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How to print; csv and json hold raw values.")]
 
 
 def emit(

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from accl.cli.options import RUNS, FormatOption, RunArgument, RunsOption
-from accl.cli.output import Format, emit
+from accl.cli.options import RUNS, RunArgument, RunsOption
+from accl.cli.output import Format, FormatOption, emit
 from accl.cli.table import MISSING, Column, Row, Table, duration, fields, moment, number, percent
 from accl.errors import AcclError
 from accl.store.rundir import RunDir, Setup, find_run, list_runs

@@ -1,7 +1,8 @@
-"""The benches at tiny sizes: what they report, and that what must hold at any size holds. No speed is asserted."""
+"""The benchmarks at tiny sizes: their reports, and what must hold at any size. No speed is asserted."""
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any
 
 import pytest
 from conftest import Accl
+from rich.console import Console
 
 from accl.bench.report import Report, commit, row
-from accl.bench.runs import FIGURES, K, finished_run
-from accl.bench.tables import markdown
+from accl.bench.runs import METRICS, K, finished_run
+from accl.cli.output import Format, emit
+from accl.cli.reports import origins, report_tables
 from accl.errors import ConfigError
 from accl.store.reader import Follower
 
@@ -65,7 +68,7 @@ def test_no_row_is_lost_however_it_is_recorded_and_whoever_reads(tmp_path: Path)
     lost = [found for found in rows if found["what"].startswith("rows lost")]
     assert [found["value"] for found in lost] == [0, 0, 0]
     assert [found["target"] for found in lost] == [0, 0, 0]
-    # Thirteen figures a step; at step 100 also the weights and their matrix.
+    # Thirteen metrics a step; at step 100 also the weights and their matrix.
     assert {found["put"] for found in lost} == {120 * 13 + 2}
     [reads] = [found["reads"] for found in rows if "reads" in found]
     assert reads > 0
@@ -86,15 +89,15 @@ def test_synthetic_runs_hold_what_was_asked_for(tmp_path: Path) -> None:
     run = finished_run(tmp_path, "full", 7, steps=200, questions=2 * K)
     follower = Follower(run)
     assert follower.refresh()
-    assert set(FIGURES) <= set(follower.series)
-    assert all(len(follower.series[name].values) == 200 for name in FIGURES)
+    assert set(METRICS) <= set(follower.series)
+    assert all(len(follower.series[name].values) == 200 for name in METRICS)
     assert follower.confusion["similarity"].matrix.shape == (K, K)
     assert follower.task_accuracy["test"][1].tolist() == [2] * K
     assert (run.setup().recipe, run.setup().seed) == ("full", 7)
 
 
 def test_a_report_survives_its_file(tmp_path: Path) -> None:
-    report = Report.here(
+    report = Report.create(
         "train", {"steps": 3}, [row("step", [1.0, 2.0, 4.0], "ms", 5.0, path="graph"), row("x", [3], "s")]
     )
     report.write(tmp_path / "report.json")
@@ -113,12 +116,18 @@ def test_a_file_that_is_no_report_is_one_clear_error(tmp_path: Path, content: st
         Report.read(tmp_path / "missing.json")
 
 
+def markdown(*reports: Report) -> str:
+    buffer = io.StringIO()
+    emit(report_tables(reports), Format.MD, Console(file=buffer), notes=origins(reports))
+    return buffer.getvalue()
+
+
 def test_the_markdown_table_has_figures_with_units_and_their_origin_beneath() -> None:
     common = ("2026-11-22T10:00:00+00:00", "abc1234-dirty", "A CPU, 2 cores", {"python": "3.11.7", "accl": "0.1.0"})
     store = Report("store", *common, {}, [row("a|b", [0.0123, 0.0125], "ms", 0.5), row("rows lost", [0], "rows", 0)])
     cli = Report("cli", *common, {}, [row("accl --help", [1234.5], "s")])
     origin = "2026-11-22, commit abc1234-dirty, A CPU, 2 cores; python 3.11.7, accl 0.1.0."
-    assert markdown([store]).splitlines() == [
+    assert markdown(store).splitlines() == [
         "| what | median | spread | target |",
         "| :--- | ---: | ---: | ---: |",
         "| a\\|b | 0.0124 ms | 0.0001 ms | 0.5 ms |",
@@ -126,7 +135,7 @@ def test_the_markdown_table_has_figures_with_units_and_their_origin_beneath() ->
         "",
         f"store: {origin}",
     ]
-    assert markdown([store, cli]).splitlines() == [
+    assert markdown(store, cli).splitlines() == [
         "| bench | what | median | spread | target |",
         "| :--- | :--- | ---: | ---: | ---: |",
         "| store | a\\|b | 0.0124 ms | 0.0001 ms | 0.5 ms |",
@@ -137,17 +146,17 @@ def test_the_markdown_table_has_figures_with_units_and_their_origin_beneath() ->
     ]
 
 
-def test_figures_of_contestants_share_a_line_each_and_settings_name_what_was_changed() -> None:
-    def race(overrides: list[str], ms: float) -> Report:
+def test_figures_of_a_candidate_share_a_line_and_settings_name_what_was_changed() -> None:
+    def comparison(overrides: list[str], ms: float) -> Report:
         rows = [
             row("a: time of a step", [ms, ms, ms], "ms", who="a", measure="time of a step"),
             row("a: peak memory", [100.0], "MiB", who="a", measure="peak memory"),
             row("b: time of a step", [8.0], "ms", who="b", measure="time of a step"),
             row("copy", [5.0], "GB/s"),
         ]
-        return Report.here("train", {"profile": "demo", "overrides": overrides}, rows)
+        return Report.create("train", {"profile": "demo", "overrides": overrides}, rows)
 
-    lines = markdown([race([], 2.0), race(["data.path=x", "train.batch_size=4"], 4.0)]).splitlines()
+    lines = markdown(comparison([], 2.0), comparison(["data.path=x", "train.batch_size=4"], 4.0)).splitlines()
     assert lines[:6] == [
         "| setting |  | ms/step | peak MiB |",
         "| :--- | :--- | ---: | ---: |",
@@ -160,11 +169,11 @@ def test_figures_of_contestants_share_a_line_each_and_settings_name_what_was_cha
 
 
 def test_the_command_prints_the_table_of_reports(tmp_path: Path, accl: Accl) -> None:
-    report = Report.here("store", {}, [row("recording", [70000.0], "rows/s")])
+    report = Report.create("store", {}, [row("recording", [70000.0], "rows/s")])
     report.write(tmp_path / "store.json")
     done = accl("bench", "table", str(tmp_path / "store.json"))
     assert done.returncode == 0, done.stderr
-    assert done.stdout == markdown([report])
+    assert done.stdout == markdown(report)
     wrong = accl("bench", "table", str(tmp_path / "none.json"))
     assert wrong.returncode == ConfigError.exit_code
     assert wrong.stderr.startswith("error: ")

@@ -18,37 +18,40 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, BertModel, DebertaV2Config, DebertaV2Model
 
-from accl.bench import floor, train
-from accl.bench.floor import Rates, floor_ms, measure_rates
-from accl.bench.ours import Course
+from accl.bench import device, train
+from accl.bench.comparison import Comparison
+from accl.bench.device import measure_rates
 from accl.bench.peer import Collator, PeerModel, Questions
-from accl.bench.process import Contestant, ContestantError, Entry
+from accl.bench.process import BenchWorker
+from accl.bench.protocol import Candidate, WorkerError
 from accl.bench.report import Report
 from accl.bench.results import report_rows
-from accl.bench.train import Race
-from accl.bench.work import lengths_of, live_parameters, shape_of, step_bytes
+from accl.bench.roofline import Rates, roofline_ms, step_bytes
+from accl.bench.schedule import Schedule
+from accl.bench.work import lengths_of, live_parameters, shape_of
 from accl.config import resolve
 from accl.method.model import ContrastiveCurriculumModel
-from accl.training.backends.reference import EagerPath
+from accl.training.backends.reference import ReferenceBackend
+from accl.training.context import TrainingContext
 from accl.training.encoder import load_encoder
-from accl.training.setup import Workbench, build
+from accl.training.setup import build_context
 
 STEPS = 3
-SMALL = ["train.path=eager", "train.batch_size=4"]
+SMALL = ["train.backend=reference", "train.batch_size=4"]
 FAST_RATES = Rates("a device", "bf16", flops=1e12, bytes=1e9, vendor_flops=2e12)
 
 
 def _nothing(_: str) -> None:
-    """Not interested."""
+    """Ignore progress."""
 
 
 @pytest.fixture(scope="module")
-def bench() -> Workbench:
-    return build(resolve("baseline", "demo", SMALL).config, _nothing)
+def context() -> TrainingContext:
+    return build_context(resolve("baseline", "demo", SMALL).config, _nothing)
 
 
-def _race(output: Path, words: str) -> Report:
-    """The report of a real, tiny race."""
+def _compare(output: Path, words: str) -> Report:
+    """The report of a real, tiny comparison."""
     command = [sys.executable, "-m", "accl.bench.train", "baseline", "--profile=demo", "--set=train.batch_size=4"]
     options = [f"--steps={STEPS}", "--warmup=1", "--rounds=2", "--peer=eager", f"--output={output}"]
     done = subprocess.run([*command, *options, *words.split()], capture_output=True, text=True, timeout=240)
@@ -63,8 +66,8 @@ def _measures(report: Report, who: str) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("words", ["", pytest.param("--apart", marks=pytest.mark.slow)])
-def test_race_gives_both_sides_the_same_work_and_reports_their_figures(tmp_path: Path, words: str) -> None:
-    report = _race(tmp_path / "report.json", words)
+def test_a_comparison_gives_both_sides_the_same_work_and_reports_their_figures(tmp_path: Path, words: str) -> None:
+    report = _compare(tmp_path / "report.json", words)
     ours, theirs = (_measures(report, who) for who in ("accl baseline (auto)", "Trainer eager"))
     plain = {"time of a step", "questions", "real tokens", "use of the measured rate", "peak memory"}
     floors = {f"distance from the floor, {which}" for which in ("all parameters", "those that change")}
@@ -79,12 +82,12 @@ def test_race_gives_both_sides_the_same_work_and_reports_their_figures(tmp_path:
     ratios = [b / a for a, b in zip(seconds, their_seconds, strict=True)]
     assert ours["speed against Trainer eager"]["rounds"] == pytest.approx(ratios)
     assert report.settings["rates"]["flops"] > 0
-    assert report.settings["path"] == "rows"
+    assert report.settings["backend"] == "cpu"
 
 
 @pytest.mark.slow
 def test_arms_are_compared_within_rounds_and_two_processes_with_one(tmp_path: Path) -> None:
-    report = _race(tmp_path / "report.json", "--arms baseline,contrastive --together")
+    report = _compare(tmp_path / "report.json", "--arms baseline,contrastive --together")
     names = ("accl baseline (auto)", "accl contrastive (auto)", "accl contrastive (auto), no tracking")
     baseline, contrastive, untracked = (_measures(report, who)["time of a step"]["rounds"] for who in names)
     for who, more, less in (
@@ -98,41 +101,41 @@ def test_arms_are_compared_within_rounds_and_two_processes_with_one(tmp_path: Pa
     assert two["against one alone"]["rounds"] == pytest.approx([value / alone for value in two["questions"]["rounds"]])
 
 
-def test_peer_trains_the_same_model_on_the_same_questions(bench: Workbench) -> None:
-    peer = PeerModel(bench.model)
-    draw = Course(bench, STEPS).draws()[0]
-    questions = Questions(bench.assembler, [draw])
-    inputs = Collator(bench.assembler.pad_id)([questions[i] for i in range(len(questions))])
-    bench.model.eval()
-    batch = bench.assembler.batch(draw.questions, draw.option_order)
+def test_peer_trains_the_same_model_on_the_same_questions(context: TrainingContext) -> None:
+    peer = PeerModel(context.model)
+    draw = Schedule(context, STEPS).draws()[0]
+    questions = Questions(context.assembler, [draw])
+    inputs = Collator(context.assembler.pad_id)([questions[i] for i in range(len(questions))])
+    context.model.eval()
+    batch = context.assembler.batch(draw.questions, draw.option_order)
     arrays = [(torch.from_numpy(ids), torch.from_numpy(mask)) for ids, mask in batch.chunks]
-    output = bench.model(arrays, torch.from_numpy(batch.place), torch.from_numpy(batch.task))
+    output = context.model(arrays, torch.from_numpy(batch.place), torch.from_numpy(batch.task))
     loss = F.cross_entropy(output.logits_BC, torch.from_numpy(batch.answer))
-    bench.model.train()
+    context.model.train()
     peer.eval()
-    assert sum(p.numel() for p in peer.parameters()) == bench.facts["model"]["parameters"]
+    assert sum(p.numel() for p in peer.parameters()) == context.provenance.model.parameters
     assert peer(**inputs)["loss"].item() == pytest.approx(loss.item(), rel=1e-5)
 
 
-def test_course_draws_the_same_questions_every_time(bench: Workbench) -> None:
-    course = Course(bench, STEPS)
-    first, again = course.draws(), course.draws()
+def test_schedule_draws_the_same_questions_every_time(context: TrainingContext) -> None:
+    schedule = Schedule(context, STEPS)
+    first, again = schedule.draws(), schedule.draws()
     assert len(first) == STEPS
     for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a.questions, b.questions)
         np.testing.assert_array_equal(a.option_order, b.option_order)
-    assert course.first > bench.bank_start
+    assert schedule.first > context.bank_start
 
 
-def test_tokens_are_those_of_the_questions_without_padding(bench: Workbench) -> None:
-    draws = Course(bench, STEPS).draws()
+def test_tokens_are_those_of_the_questions_without_padding(context: TrainingContext) -> None:
+    draws = Schedule(context, STEPS).draws()
     expected: Counter[int] = Counter()
     for draw in draws:
         for question, order in zip(draw.questions, draw.option_order, strict=True):
-            text = len(bench.blob.segment(int(question), 0))
+            text = len(context.blob.segment(int(question), 0))
             # [CLS] question [SEP] option [SEP]; nothing of the built-in questions is too long.
-            expected.update(text + len(bench.blob.segment(int(question), 1 + int(c))) + 3 for c in order)
-    assert Counter(lengths_of(bench.assembler, draws).tolist()) == expected
+            expected.update(text + len(context.blob.segment(int(question), 1 + int(c))) + 3 for c in order)
+    assert Counter(lengths_of(context.assembler, draws).tolist()) == expected
 
 
 def _disentangled() -> DebertaV2Model:
@@ -150,12 +153,12 @@ def _absolute() -> BertModel:
 
 
 @pytest.mark.parametrize("make", [_disentangled, _absolute])
-def test_operations_are_those_that_torch_counts(bench: Workbench, make: Any) -> None:
+def test_operations_are_those_that_torch_counts(context: TrainingContext, make: Any) -> None:
     questions, length = 4, 48
     model = ContrastiveCurriculumModel(
-        make(), hidden=64, tasks=bench.tasks, choices=4, contrastive_dim=8, head="per_option"
+        make(), hidden=64, tasks=context.tasks, choices=4, contrastive_dim=8, head="per_option"
     )
-    shape = shape_of(replace(bench, model=model))
+    shape = shape_of(replace(context, model=model))
     ids_NL = torch.randint(1, 100, (questions * 4, length))
     task_B = torch.zeros(questions, dtype=torch.long)
     with FlopCounterMode(display=False) as counter:
@@ -165,54 +168,57 @@ def test_operations_are_those_that_torch_counts(bench: Workbench, make: Any) -> 
     assert formula == pytest.approx(counter.get_total_flops(), rel=0.02)
 
 
-def test_parameters_that_change_are_all_but_the_unused_rows_and_the_head_without_loss(bench: Workbench) -> None:
-    shape = shape_of(bench)
-    live = live_parameters(bench, shape)
-    path = EagerPath(bench)
-    before = {name: value.clone() for name, value in bench.model.state_dict().items()}
-    draw = Course(bench, 1).draws()[0]
-    path.step(1, draw, 1e-3)
-    changed = sum(int((value != before[name]).sum()) for name, value in bench.model.state_dict().items())
-    head = sum(p.numel() for p in bench.model.contrastive_head.parameters())
-    assert shape.parameters == bench.facts["model"]["parameters"] - head
+def test_parameters_that_change_are_all_but_the_unused_rows_and_the_head_without_loss(context: TrainingContext) -> None:
+    shape = shape_of(context)
+    live = live_parameters(context, shape)
+    backend = ReferenceBackend(context)
+    before = {name: value.clone() for name, value in context.model.state_dict().items()}
+    Schedule(context, 1).restart()
+    backend.step(1)
+    changed = sum(int((value != before[name]).sum()) for name, value in context.model.state_dict().items())
+    head = sum(p.numel() for p in context.model.contrastive_head.parameters())
+    assert shape.parameters == context.provenance.model.parameters - head
     assert 0 < changed <= live < shape.parameters
 
 
-def test_floor_is_positive_and_adds_products_and_bytes(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(floor.MATMUL_SIDE, "cpu", 128)
-    monkeypatch.setitem(floor.COPY_BYTES, "cpu", 2**20)
-    rates = measure_rates(bench.placement)
+def test_roofline_is_positive_and_adds_products_and_bytes(
+    context: TrainingContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(device.MATMUL_SIDE, "cpu", 128)
+    monkeypatch.setitem(device.COPY_BYTES, "cpu", 2**20)
+    rates = measure_rates(context.placement)
     assert rates.flops > 0
     assert rates.bytes > 0
     assert rates.vendor_flops is None
     assert step_bytes(10) == 360
-    assert floor_ms(2e9, 1_000_000, FAST_RATES) == pytest.approx(2 + 36)
+    assert roofline_ms(2e9, 1_000_000, FAST_RATES) == pytest.approx(2 + 36)
 
 
 def test_peer_that_fails_has_a_row_with_the_reason() -> None:
     good = resolve("baseline", "demo", SMALL).config
     bad = resolve("baseline", "demo", [*SMALL, "data.path=/nowhere/at/all"]).config
     with ExitStack() as stack:
-        race = Race(120, _nothing, stack)
-        race.enter([Entry("accl", good, 1, 1, path="eager"), Entry("Trainer eager", bad, 1, 1)])
-        race.rounds(1)
-    ours, theirs = race.results
+        comparison = Comparison(120, _nothing, stack)
+        comparison.add([Candidate("accl", good, 1, 1, backend="reference"), Candidate("Trainer eager", bad, 1, 1)])
+        comparison.rounds(1)
+    ours, theirs = comparison.results
     assert len(ours.windows) == 1
     assert theirs.failed is not None
     assert "/nowhere/at/all" in theirs.failed
-    rows = report_rows(race.results, FAST_RATES, [])
+    rows = report_rows(comparison.results, FAST_RATES, [])
     (failed,) = (row for row in rows if row.get("who") == "Trainer eager")
     assert failed["value"] is None
     assert theirs.failed in failed["what"]
     json.dumps(rows, allow_nan=False)
 
 
-def test_contestant_whose_process_dies_says_so() -> None:
-    contestant = Contestant(Entry("accl", resolve("baseline", "demo", SMALL).config, 1, 1, path="eager"), _nothing)
-    contestant._process.kill()
-    with pytest.raises(ContestantError, match="exit code -9"):
-        contestant.ready(120)
-    contestant.close()
+def test_a_worker_whose_process_dies_says_so() -> None:
+    config = resolve("baseline", "demo", SMALL).config
+    worker = BenchWorker(Candidate("accl", config, 1, 1, backend="reference"), _nothing)
+    worker._process.kill()
+    with pytest.raises(WorkerError, match="exit code -9"):
+        worker.ready(120)
+    worker.close()
 
 
 def test_missing_accelerate_is_said_with_what_to_type(

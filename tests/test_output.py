@@ -14,19 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from accl.cli.output import (
-    Column,
-    Format,
-    Table,
-    duration,
-    emit,
-    p_value,
-    percent,
-    plain,
-    points,
-    print_error,
-    text,
-)
+from accl.cli.output import Format, emit, plain, print_error
+from accl.cli.table import Column, Table, duration, fields, p_value, percent, points, text
 from accl.errors import ConfigError
 from accl.store.state import State
 
@@ -212,3 +201,9 @@ def test_errors_go_to_stderr_and_their_hint_stays_copyable(
 )
 def test_values_as_people_read_them(shown: str, expected: str) -> None:
     assert shown == expected
+
+
+def test_fields_are_attributes_by_key_and_none_without_an_item() -> None:
+    error = ConfigError("Unknown key.", "Look.")
+    assert fields(error, "what", advice="hint") == {"what": "Unknown key.", "advice": "Look."}
+    assert fields(None, "what", advice="hint") == {"what": None, "advice": None}

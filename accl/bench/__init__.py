@@ -1,1 +1,1 @@
-"""Measurements behind every number that accl tells of itself: `accl bench`."""
+"""Measurements of accl itself, for `accl bench`; README.md has the results."""

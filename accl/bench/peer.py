@@ -1,7 +1,8 @@
-"""Transformers' own Trainer as a contestant: the same model, questions and batch size, its defaults otherwise.
+"""``python -m accl.bench.peer``: the worker that times transformers' own Trainer.
 
-It trains the cross-entropy alone, so what the `baseline` recipe trains. It is given what its users would give it:
-tokenised questions, batches of like length, padding to the longest of a batch, bf16 on a GPU, the fused optimizer.
+Model, questions and batch size are accl's, all else the Trainer's defaults. It trains the cross-entropy alone, which is
+what the `baseline` recipe trains. It gets what its users would give it: tokenised questions, batches of like length,
+padding to the longest of a batch, bf16 on a GPU, the fused optimizer.
 """
 
 from __future__ import annotations
@@ -17,13 +18,16 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch._dynamo.callback import on_compile_end, on_compile_start
+from torch._dynamo.utils import counters
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from accl.bench.floor import synchronise
-from accl.bench.ours import counted, facts_of, make_room, memory_used, prepare, reset_memory
-from accl.bench.process import WINDOW, Entry, Parent, Ready
+from accl.bench.device import WindowTimer, free_cached_memory
+from accl.bench.protocol import WINDOW, Candidate, Ready
+from accl.bench.schedule import Schedule, describe, prepare
 from accl.bench.work import lengths_of, rows_of, shape_of
+from accl.bench.worker import Parent, serve
 from accl.config import Config
 from accl.data.sampler import Draw
 from accl.data.tokens import Assembler
@@ -31,12 +35,12 @@ from accl.method.model import ContrastiveCurriculumModel, mean_pool
 
 Item = dict[str, Any]
 
-# More than any race has; the parent says when to end.
-ENDLESS_EPOCHS = 10_000
+# More than any comparison has windows: the parent says when to end.
+MAX_EPOCHS = 10_000
 
 
 class PeerModel(nn.Module):
-    """accl's model as the Trainer takes it: names to a loss, without the contrastive embeddings.
+    """accl's model with the Trainer's interface: named inputs to a loss, without the contrastive embeddings.
 
     Args:
         model: encoder and heads.
@@ -53,23 +57,17 @@ class PeerModel(nn.Module):
             input_ids, attention_mask: N x L, the options of a question next to each other where it has a row each.
             task: B, -1 for none. labels: B.
         """
-        model = self.model
         # The encoder as transformers runs it, whatever accl runs in its stead.
-        hidden_NLD = model.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        joined_ND = mean_pool(hidden_NLD, attention_mask)
-        if model.task_embedding is not None:
-            table = model.task_embedding
-            task_BD = table(torch.where(task >= 0, task, table.num_embeddings - 1)).to(joined_ND.dtype)
-            task_ND = task_BD.repeat_interleave(model.sequences_per_question, dim=0)
-            joined_ND = torch.cat([joined_ND, task_ND], dim=-1)
-        logits_BC = model.classifier(joined_ND).view(len(task), model.choices)
+        hidden_NLD = self.model.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        logits_BC = self.model.classify(mean_pool(hidden_NLD, attention_mask), task)
         return {"loss": F.cross_entropy(logits_BC.float(), labels), "logits": logits_BC}
 
 
 class Questions(Dataset[Item]):
-    """The questions of some draws, as token ids. ``input_ids`` is a question's longest row: the Trainer groups by it.
+    """The questions of some draws as token ids, made beforehand, as a tokenised data set is.
 
-    Made beforehand, as a tokenised data set is: accl cuts its inputs from the token blob while it is timed.
+    accl, in contrast, cuts its inputs from the token blob while it is timed. ``input_ids`` is a question's longest
+    row: the Trainer groups by it.
     """
 
     def __init__(self, assembler: Assembler, draws: Sequence[Draw]) -> None:
@@ -93,7 +91,7 @@ class Questions(Dataset[Item]):
 
 @dataclass(frozen=True)
 class Collator:
-    """Pads the rows of some questions to their longest."""
+    """Collator of questions, whose rows are padded to the longest one."""
 
     pad_id: int
 
@@ -115,7 +113,7 @@ class Collator:
 
 @dataclass
 class Compilations:
-    """Counts torch's compilations in this process, and the seconds they took."""
+    """Counter of torch's compilations in this process from `watch` on, and of the seconds they took."""
 
     number: int = 0
     seconds: float = 0.0
@@ -123,8 +121,6 @@ class Compilations:
 
     def watch(self) -> None:
         """Begin to count."""
-        from torch._dynamo.callback import on_compile_end, on_compile_start
-
         on_compile_start(self._start)
         on_compile_end(self._end)
 
@@ -136,46 +132,37 @@ class Compilations:
         self.seconds += time.monotonic() - self._began
 
 
-class TakesTurns(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
-    """Lets the Trainer run an epoch, which is one window, each time the parent asks for one.
+class WindowCallback(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
+    """Callback that has the Trainer run an epoch, which is one window, each time the parent asks for one.
 
     Whole epochs warm it up: at least one, and until one has passed without any compilation.
     """
 
-    def __init__(self, entry: Entry, parent: Parent, bench: Any, draws: list[Draw], compilations: Compilations) -> None:
-        self._entry, self._parent, self._bench, self._draws = entry, parent, bench, draws
+    def __init__(
+        self, candidate: Candidate, parent: Parent, schedule: Schedule, draws: list[Draw], compilations: Compilations
+    ) -> None:
+        self._candidate, self._parent, self._context, self._draws = candidate, parent, schedule.context, draws
         self._compilations = compilations
-        self._device = bench.placement.device
-        self._shape = shape_of(bench)
-        self._lengths_N = lengths_of(bench.assembler, draws)
+        self._device = self._context.placement.device
+        self._shape = shape_of(self._context)
+        self._lengths_N = lengths_of(self._context.assembler, draws)
         self._ready = False
         self._warmup_began = time.monotonic()
-        self._began, self._compiled_before = 0.0, 0
+        self._compiled_before = 0
 
     def on_epoch_begin(self, *_: Any, **__: Any) -> None:
         self._compiled_before = self._compilations.number
-        reset_memory(self._device)
-        self._began = time.monotonic()
+        self._timer = WindowTimer(self._device)
 
     def on_epoch_end(self, _: Any, state: Any, control: Any, **__: Any) -> None:
-        synchronise(self._device)
-        ended = time.monotonic()
+        ended = self._timer.stop()
         compiled = self._compilations.number - self._compiled_before
         if self._ready:
-            window = counted(
-                self._shape,
-                self._began,
-                ended,
-                memory_used(self._device),
-                self._draws,
-                self._lengths_N,
-                compilations=compiled,
-            )
-            self._parent.send(window)
-            make_room(self._device)
-        elif state.global_step >= self._entry.warmup and not compiled:
+            self._parent.send(self._timer.window(self._shape, self._draws, self._lengths_N, compiled))
+            free_cached_memory(self._device)
+        elif state.global_step >= self._candidate.warmup and not compiled:
             self._ready = True
-            self._parent.send(Ready(self._facts(), state.global_step, ended - self._warmup_began))
+            self._parent.send(Ready(self._description(), state.global_step, ended - self._warmup_began))
         else:
             seconds = self._compilations.seconds
             self._parent.say(f"{state.global_step} steps, {self._compilations.number} compilations in {seconds:.1f} s")
@@ -183,45 +170,43 @@ class TakesTurns(TrainerCallback):  # type: ignore[misc]  # transformers is not 
         if self._parent.command() != WINDOW:
             control.should_training_stop = True
 
-    def _facts(self) -> dict[str, Any]:
-        facts = facts_of(self._bench, self._shape)
-        if self._entry.compile:
-            from torch._dynamo.utils import counters
-
-            breaks = sum(counters["graph_break"].values())
-            compiled = {"compilations": self._compilations.number, "compile_seconds": self._compilations.seconds}
-            facts |= compiled | {"graph_breaks": breaks}
-        return facts
+    def _description(self) -> dict[str, Any]:
+        description = describe(self._context, self._shape)
+        if self._candidate.compile:
+            description["compilations"] = self._compilations.number
+            description["compile_seconds"] = self._compilations.seconds
+            description["graph_breaks"] = sum(counters["graph_break"].values())
+        return description
 
 
-def run(entry: Entry, parent: Parent) -> None:
-    """The process of a peer as a contestant."""
-    bench, course = prepare(entry, parent)
-    draws = course.draws()
+def run(candidate: Candidate, parent: Parent) -> None:
+    """Prepare the Trainer, and let it train in turns."""
+    schedule = prepare(candidate, parent)
+    context, draws = schedule.context, schedule.draws()
     compilations = Compilations()
-    if entry.compile:
+    if candidate.compile:
         compilations.watch()
-    questions = Questions(bench.assembler, draws)
+    batch_size, autocast = len(draws[0].questions), context.placement.autocast
     with tempfile.TemporaryDirectory(prefix="accl-bench-") as folder:
         trainer = Trainer(
-            model=PeerModel(bench.model),
-            args=arguments(entry.config, folder, len(draws[0].questions), bench.placement.autocast, entry.compile),
-            train_dataset=questions,
-            data_collator=Collator(bench.assembler.pad_id),
-            callbacks=[TakesTurns(entry, parent, bench, draws, compilations)],
+            model=PeerModel(context.model),
+            args=arguments(candidate.config, folder, batch_size, autocast, candidate.compile),
+            train_dataset=Questions(context.assembler, draws),
+            data_collator=Collator(context.assembler.pad_id),
+            callbacks=[WindowCallback(candidate, parent, schedule, draws, compilations)],
         )
-        parent.say("compiling and warming up" if entry.compile else "warming up")
+        parent.say("compiling and warming up" if candidate.compile else "warming up")
         trainer.train()
 
 
 def arguments(
     config: Config, folder: str, batch_size: int, autocast: torch.dtype | None, compiled: bool
 ) -> TrainingArguments:
-    """The Trainer's defaults, but for what makes it the same work as accl's, and for what it would write."""
+    """The Trainer's defaults, except for what makes its work accl's, and without the files it would write."""
     return TrainingArguments(
         output_dir=folder,
         per_device_train_batch_size=batch_size,
-        num_train_epochs=ENDLESS_EPOCHS,
+        num_train_epochs=MAX_EPOCHS,
         learning_rate=config.optim.lr,
         weight_decay=config.optim.weight_decay,
         max_grad_norm=config.optim.max_grad_norm,
@@ -237,3 +222,7 @@ def arguments(
         report_to="none",
         disable_tqdm=True,
     )
+
+
+if __name__ == "__main__":
+    serve(run)

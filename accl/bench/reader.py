@@ -1,6 +1,6 @@
-"""A reader that attaches a run's database again and again, as fast as it can, until its stdin is closed.
+"""``python -m accl.bench.reader DATABASE``: attach a run's database again and again until stdin is closed.
 
-``python -m accl.bench.reader DATABASE`` prints ``ready`` after its first read, and how often it read at the end.
+It prints ``ready`` after its first read, and the number of its reads at the end.
 """
 
 from __future__ import annotations
@@ -14,15 +14,10 @@ from accl.store.reader import StoreBusyError, query
 
 def main() -> None:
     database = Path(sys.argv[1])
-    closed = threading.Event()
-
-    def wait() -> None:
-        sys.stdin.read()
-        closed.set()
-
-    threading.Thread(target=wait, daemon=True).start()
+    waiting = threading.Thread(target=sys.stdin.read, daemon=True)
+    waiting.start()
     reads = 0
-    while not closed.is_set():
+    while waiting.is_alive():
         try:
             query(database, ("SELECT count(*), max(seq) FROM run.metrics", ()))
         except StoreBusyError:

@@ -1,4 +1,4 @@
-"""What a bench found, with all that a number needs beside it: date, commit, device, versions."""
+"""Reports of measurements: rows of figures with date, commit, device and versions."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ PACKAGES = ("accl", "torch", "transformers", "duckdb", "textual")
 
 @dataclass(frozen=True)
 class Report:
-    """One bench, run once.
+    """The results of one benchmark.
 
     Attributes:
         name: ``store``, ``tui``, ``cli`` or ``train``.
-        date: UTC, ISO 8601.
-        commit: of the tree that accl was imported from, ``-dirty`` where it was changed; None when it is no clone.
+        date: time in UTC, ISO 8601.
+        commit: commit of the tree that accl was imported from, ``-dirty`` where it was changed; None without a clone.
         device: processor and cores, then the GPUs.
-        versions: of Python and of the packages that the numbers depend on.
-        settings: what the bench was asked for.
-        rows: each with ``what``, ``value``, ``unit``, ``spread`` (of the middle half of the samples, in the same unit;
-            None for a single one) and ``target`` (None without one); any other key is free.
+        versions: versions of Python and of the packages that the numbers depend on.
+        settings: options of the benchmark.
+        rows: figures, each with ``what``, ``value``, ``unit``, ``spread`` (the width of the middle half of the samples,
+            in the same unit; None for a single one) and ``target`` (None without one); any other key is free.
     """
 
     name: str
@@ -48,14 +48,16 @@ class Report:
     rows: list[Row] = field(default_factory=list)
 
     @classmethod
-    def here(cls, name: str, settings: Mapping[str, Any], rows: Sequence[Row]) -> Report:
-        """A report of rows measured just now on this machine."""
+    def create(cls, name: str, settings: Mapping[str, Any], rows: Sequence[Row]) -> Report:
+        """Make a report of rows measured just now on this machine."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         return cls(name, now, commit(), device(), versions(), dict(settings), list(rows))
 
     def write(self, path: Path) -> None:
-        """Raises:
-        ConfigError: the file cannot be written.
+        """Write the report as JSON.
+
+        Raises:
+            ConfigError: the file cannot be written.
         """
         content = json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False, allow_nan=False)
         try:
@@ -65,10 +67,10 @@ class Report:
 
     @classmethod
     def read(cls, path: Path) -> Report:
-        """The report that `write` wrote.
+        """Read a report that `write` wrote.
 
         Raises:
-            ConfigError: it cannot be read, or is something else.
+            ConfigError: the file cannot be read, or is something else.
         """
         try:
             return cls(**json.loads(path.read_text(encoding="utf-8")))
@@ -79,7 +81,7 @@ class Report:
 
 
 def row(what: str, samples: Sequence[float], unit: str, target: float | None = None, **more: Any) -> Row:
-    """A row with the median of ``samples`` and the width of their middle half; ``more`` are free keys."""
+    """Make a row with the median of ``samples`` and the width of their middle half; ``more`` are free keys."""
     spread = None
     if len(samples) > 1:
         low, _, high = statistics.quantiles(samples, n=4, method="inclusive")
@@ -89,22 +91,22 @@ def row(what: str, samples: Sequence[float], unit: str, target: float | None = N
 
 
 def figure(value: float | None, unit: str = "") -> str:
-    """A value with the three digits that a measurement has, and its unit."""
+    """Format a value with three significant digits and its unit."""
     if value is None:
         return "–"
     number = f"{value:,.0f}" if value == int(value) or abs(value) >= 100 else f"{value:.3g}"
     return f"{number} {unit}".rstrip()
 
 
-def measured(report: Report) -> str:
-    """When, on what and with which versions, in one line."""
+def origin(report: Report) -> str:
+    """Date, commit, device and versions of a report in one line."""
     used = ", ".join(f"{name} {number}" for name, number in report.versions.items())
     return f"{report.date[:10]}, commit {report.commit or 'unknown'}, {report.device}; {used}."
 
 
 def commit() -> str | None:
-    """See `Report.commit`."""
-    if "ACCL_COMMIT" in os.environ:  # of a tree that was copied without its history
+    """The value of `Report.commit` for this process."""
+    if "ACCL_COMMIT" in os.environ:  # for a tree that was copied without its history
         return os.environ["ACCL_COMMIT"]
     source = Path(accl.__file__).resolve().parents[1]
     if not (source / ".git").exists():  # an installed package, perhaps inside the clone of something else
@@ -118,12 +120,12 @@ def commit() -> str | None:
 
 
 def device() -> str:
-    """See `Report.device`."""
+    """The value of `Report.device` for this machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    found = [f"{_processor()}, {cores} core{'s' if cores > 1 else ''}"]
+    parts = [f"{_processor()}, {cores} core{'s' if cores > 1 else ''}"]
     names = [gpu.name for gpu in gpus()]
-    found += [f"{names.count(name)} × {name}" if names.count(name) > 1 else name for name in dict.fromkeys(names)]
-    return ", ".join(found)
+    parts += [f"{names.count(name)} × {name}" if names.count(name) > 1 else name for name in dict.fromkeys(names)]
+    return ", ".join(parts)
 
 
 def _processor() -> str:
@@ -136,11 +138,11 @@ def _processor() -> str:
 
 
 def versions() -> dict[str, str]:
-    """See `Report.versions`; what is not installed is left out."""
-    found = {"python": platform.python_version()}
+    """The value of `Report.versions`; a package that is not installed is left out."""
+    installed = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return installed

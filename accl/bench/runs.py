@@ -19,7 +19,7 @@ from accl.store.state import RunState, State, write_state
 from accl.store.writer import Recorder
 
 # Metrics that the training loop records at every step.
-FIGURES = tuple(
+METRICS = tuple(
     f"train/{name}"
     for name in (
         "loss",
@@ -96,7 +96,7 @@ class Step(NamedTuple):
 
 def make_step(number: int) -> Step:
     """Make up the measurements of a step, as hard to compress as real ones."""
-    values = {name: math.exp(-number / 2000) + 0.1 * math.sin(number * (i + 1.7)) for i, name in enumerate(FIGURES)}
+    values = {name: math.exp(-number / 2000) + 0.1 * math.sin(number * (i + 1.7)) for i, name in enumerate(METRICS)}
     return Step(number, values, None if number % CURRICULUM_EVERY else _curriculum(number))
 
 

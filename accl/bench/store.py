@@ -1,4 +1,4 @@
-"""`accl bench store`: what recording costs the training thread, what following costs a watcher, and what is lost."""
+"""`accl bench store`: the cost of recording for the training thread, that of following for a watcher, and lost rows."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from accl.store.reader import Follower, query
 from accl.store.rundir import RunDir
 from accl.store.writer import Recorder
 
-STEPS_PER_SECOND = 100  # of the paced recording: about what a GPU makes of the paper's model
-NEVER_S = 3600.0  # between appends, where the bench itself says when to append
+STEPS_PER_SECOND = 100  # pace of recording, about that of the paper profile on a GPU
+NEVER_S = 3600.0  # interval between appends where the benchmark flushes by itself
 REPEATS = 5
 
 
 def measure(folder: Path, steps: int) -> list[Row]:
-    """The rows of the report; everything is written under ``folder``.
+    """Measure the store with everything written under ``folder``; returns the rows of the report.
 
     Args:
-        steps: the history of a run. Pacing takes as many, but at most 5 seconds' worth.
+        steps: length of a run. Paced recording takes as many steps, but at most 5 seconds of them.
     """
     paced = min(steps, 5 * STEPS_PER_SECOND)
     history, rows = _flat_out(folder, steps)
@@ -33,7 +33,7 @@ def measure(folder: Path, steps: int) -> list[Row]:
 
 
 def _flat_out(folder: Path, steps: int) -> tuple[RunDir, list[Row]]:
-    """Record as fast as possible; returns the last run as well, for others to read."""
+    """Record as fast as possible; returns the last run as well, for `_following` to read."""
     made = [make_step(step) for step in range(1, steps + 1)]
     speeds: list[float] = []
     for number in range(REPEATS):
@@ -53,14 +53,12 @@ def _flat_out(folder: Path, steps: int) -> tuple[RunDir, list[Row]]:
 
 
 def _following(run: RunDir, steps: int) -> list[Row]:
-    """What a watcher's look costs: the first one, one after a second of training, one after nothing happened."""
-    first: list[float] = []
+    """Time a watcher's refreshes: the first one, one after a second of training, one after nothing happened."""
     later: list[float] = []
     idle: list[float] = []
-    follower = Follower(run)
-    for _ in range(REPEATS):
-        follower = Follower(run)
-        first.append(_milliseconds(follower))
+    followers = [Follower(run) for _ in range(REPEATS)]
+    first = [_milliseconds(follower) for follower in followers]
+    follower = followers[-1]
     recorder = Recorder(run.database, interval=NEVER_S)
     for number in range(REPEATS):
         begin = steps + number * STEPS_PER_SECOND
@@ -84,10 +82,10 @@ def _milliseconds(follower: Follower) -> float:
 
 
 def _paced(folder: Path, steps: int, with_reader: bool) -> list[Row]:
-    """Record at the pace of training, and time how long each step's call kept the training thread."""
+    """Record at the pace of training, and time how long each step's call blocked the training thread."""
     run = new_run(folder, seed=REPEATS + with_reader)
     recorder = Recorder(run.database)
-    held: list[float] = []
+    blocked: list[float] = []
     put = 0
     more: dict[str, int] = {}
     with _reader(run, more) if with_reader else nullcontext():
@@ -97,14 +95,14 @@ def _paced(folder: Path, steps: int, with_reader: bool) -> list[Row]:
             time.sleep(max(0.0, began + number / STEPS_PER_SECOND - time.perf_counter()))
             called = time.perf_counter()
             put += record(recorder, step)
-            held.append(1000 * (time.perf_counter() - called))
+            blocked.append(1000 * (time.perf_counter() - called))
         recorder.close()
-    # Rows that found the file locked at the very end lie in the spool: opening it once more merges them.
+    # Rows that found the file locked at the end are in the spool: opening the database once more merges them.
     Recorder(run.database).close()
     beside = ", beside a reader that never rests" if with_reader else ""
     return [
-        row(f"training thread held per step{beside}", held, "ms", **more),
-        row(f"training thread held, worst step{beside}", [max(held)], "ms"),
+        row(f"training thread held per step{beside}", blocked, "ms", **more),
+        row(f"training thread held, worst step{beside}", [max(blocked)], "ms"),
         row(f"rows lost{beside}", [put - _stored(run)], "rows", target=0, put=put),
     ]
 
@@ -117,7 +115,7 @@ def _stored(run: RunDir) -> int:
 
 @contextmanager
 def _reader(run: RunDir, more: dict[str, int]) -> Iterator[None]:
-    """Another process that reads all the time; ``more`` gets the number of its ``reads``."""
+    """Run another process that reads all the time; ``more`` gets the number of its ``reads``."""
     command = [sys.executable, "-m", "accl.bench.reader", str(run.database)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None

@@ -1,4 +1,4 @@
-"""`accl bench`: the measurements behind every number that accl tells of itself."""
+"""`accl bench`: measurements of accl on this machine."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from accl.cli.output import Column, Format, Row, Table, emit
-
-if TYPE_CHECKING:
-    from accl.bench.report import Report
+from accl.cli.output import Format, FormatOption, emit
+from accl.cli.table import Table
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,7 +21,6 @@ app = typer.Typer(
     help="Measure accl on this machine: its store, app, commands and training.",
 )
 
-FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How to print; csv and json hold raw values.")]
 OutputOption = Annotated[
     Path | None,
     typer.Option("--output", "-o", metavar="FILE.json", help="Write the report as JSON too.", show_default=False),
@@ -39,11 +36,15 @@ def store(
 ) -> None:
     """Measure what recording and following a run cost, and count lost rows.
 
-    Also while another process reads the database all the time.
+    Recording is measured alone, and while another process reads the database all the time.
+
+    Example:
+
+      accl bench store --steps 1000 --output store.json
     """
     from accl.bench.store import measure
 
-    _report("store", {"steps": steps}, lambda folder: measure(folder, steps), output, format)
+    _report("store", measure, {"steps": steps}, output, format)
 
 
 @app.command()
@@ -54,11 +55,15 @@ def tui(
     output: OutputOption = None,
     format: FormatOption = Format.TABLE,
 ) -> None:
-    """Measure how fast the app draws, without a terminal."""
-    from accl.bench.tui import measure
+    """Measure how fast the app draws, without a terminal.
 
-    settings = {"steps": steps, "runs": runs, "repeat": repeat}
-    _report("tui", settings, lambda folder: measure(folder, steps, runs, repeat), output, format)
+    Example:
+
+      accl bench tui --runs 1000 --repeat 3
+    """
+    from accl.bench.commands import measure_app
+
+    _report("tui", measure_app, {"steps": steps, "runs": runs, "repeat": repeat}, output, format)
 
 
 @app.command()
@@ -68,19 +73,28 @@ def cli(
     output: OutputOption = None,
     format: FormatOption = Format.TABLE,
 ) -> None:
-    """Measure commands from their start to their exit."""
-    from accl.bench.cli import measure
+    """Measure commands from their start to their exit.
 
-    _report("cli", {"runs": runs, "repeat": repeat}, lambda folder: measure(folder, runs, repeat), output, format)
+    Example:
+
+      accl bench cli --runs 1000 --format md
+    """
+    from accl.bench.commands import measure_commands
+
+    _report("cli", measure_commands, {"runs": runs, "repeat": repeat}, output, format)
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 def train(context: typer.Context) -> None:
     """Measure training steps, in a process of its own.
 
-    Every argument goes to that process; what it takes is listed by:
+    Every argument goes to that process. Its options are listed by:
 
       accl bench train -- --help
+
+    Example:
+
+      accl bench train baseline --profile demo --peer eager --steps 100
     """
     command = [sys.executable, "-m", "accl.bench.train", *context.args]
     raise typer.Exit(subprocess.run(command, check=False).returncode)
@@ -90,40 +104,34 @@ def train(context: typer.Context) -> None:
 def table(
     files: Annotated[list[Path], typer.Argument(metavar="FILE.json...", help="Reports written with --output.")],
 ) -> None:
-    """Print reports as one Markdown table, with date, commit, device and versions."""
-    from accl.bench.report import Report
-    from accl.bench.tables import markdown
+    """Print reports as one Markdown table, with date, commit, device and versions.
 
-    typer.echo(markdown([Report.read(file) for file in files]), nl=False)
+    Example:
+
+      accl bench table store.json cli.json
+    """
+    from accl.bench.report import Report
+    from accl.cli.reports import origins, report_tables
+
+    reports = [Report.read(file) for file in files]
+    emit(report_tables(reports), Format.MD, notes=origins(reports))
 
 
 def _report(
     name: str,
-    settings: dict[str, Any],
-    measure: Callable[[Path], list[dict[str, Any]]],
+    measure: Callable[..., list[dict[str, Any]]],
+    settings: dict[str, int],
     output: Path | None,
     format: Format,
 ) -> None:
-    from accl.bench.report import Report
+    """Measure in a temporary folder, write the report where asked, and print it."""
+    from accl.bench.report import Report, origin
+    from accl.cli.reports import figure_columns
 
     typer.echo("measuring …", err=True)
     with tempfile.TemporaryDirectory(prefix="accl-bench-") as folder:
-        report = Report.here(name, settings, measure(Path(folder)))
+        report = Report.create(name, settings, measure(Path(folder), **settings))
     if output is not None:
         report.write(output)
-    _print(report, format)
-
-
-def _print(report: Report, format: Format) -> None:
-    from accl.bench.report import figure, measured
-
-    def cell(key: str) -> Callable[[Row], str]:
-        return lambda row: figure(row[key], row["unit"])
-
-    columns = [
-        Column("what", wrap=True),
-        Column("value", "median", justify="right", cell=cell("value")),
-        Column("spread", justify="right", cell=cell("spread")),
-        Column("target", justify="right", cell=cell("target")),
-    ]
-    emit(Table("", columns, report.rows, name=report.name), format, data=report, notes=[measured(report)])
+    table = Table("", figure_columns(), report.rows, name=name)
+    emit(table, format, data=report, notes=[origin(report)])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,10 +12,24 @@ from rich.console import Console
 from accl.analysis.ablation import Ablation, compare_seeds
 from accl.analysis.compare import TRIVIAL_BASELINES, Arm, Comparison
 from accl.analysis.compare import compare as compare_runs
-from accl.analysis.pairs import HardScore
 from accl.analysis.select import select_runs, select_seeds
-from accl.cli.compare_seeds import arms_table, details_table, interval, runs_table, score
-from accl.cli.output import Column, Format, Row, Table, duration, emit, moment, p_value, percent, points
+from accl.cli.compare_seeds import arms_table, details_table, interval, runs_table
+from accl.cli.options import RUNS, RunsOption
+from accl.cli.output import Format, FormatOption, emit
+from accl.cli.table import (
+    MISSING,
+    Column,
+    Row,
+    Table,
+    duration,
+    fields,
+    moment,
+    number,
+    p_value,
+    percent,
+    points,
+    score,
+)
 
 DEFAULT_NAMES = ["baseline", "contrastive", "full"]
 
@@ -36,13 +50,11 @@ def compare(
     tasks: Annotated[
         int, typer.Option("--tasks", min=0, help="How many tasks with the largest gains, and losses, to list per arm.")
     ] = 5,
-    format: Annotated[Format, typer.Option("--format", "-f", help="How to print; csv and json hold raw values.")] = (
-        Format.TABLE
-    ),
+    format: FormatOption = Format.TABLE,
     all_seeds: Annotated[
         bool, typer.Option("--all-seeds", help="Average each recipe over every seed that all of them have.")
     ] = False,
-    runs: Annotated[Path, typer.Option("--runs", envvar="ACCL_RUNS", help="The folder of the runs.")] = Path("runs"),
+    runs: RunsOption = RUNS,
 ) -> None:
     """Compare finished runs on the test questions they all answered.
 
@@ -50,8 +62,8 @@ def compare(
     protocol and data (and the seed, where it can) with the others. Every
     arm is paired with the first one question by question: exact McNemar
     test, Holm-adjusted over the arms, and 95 % interval of the difference.
-    Both floors, what one gets without reading the question, stand below
-    the accuracy.
+    Both floors, the accuracies of two rules that never read the question,
+    are shown beside the accuracy.
 
     Hard pairs are the tenth of all task pairs that the first arm tells
     apart least; their accuracy is that on the questions of these tasks.
@@ -79,48 +91,39 @@ def compare(
     if all_seeds:
         selection = select_seeds(runs, names or DEFAULT_NAMES, profile)
         if len(selection.seeds) > 1:
-            _emit_seeds(compare_seeds(selection), format)
+            ablation = compare_seeds(selection)
+            tables = [arms_table(ablation)]
+            if format is Format.TABLE:
+                tables += [details_table(ablation), runs_table(ablation)]
+            _emit(tables, ablation, format)
             return
-        comparison = compare_runs([found[0] for found in selection.runs])
+        comparison = compare_runs([seeds[0] for seeds in selection.runs])
         lone = f"Only seed {selection.seeds[0]} has a run of every recipe: there is nothing to average over."
         comparison = replace(comparison, warnings=(lone, *selection.gaps, *comparison.warnings))
     else:
         comparison = compare_runs(select_runs(runs, names or DEFAULT_NAMES, profile))
-    notes = [*(f"Warning: {warning}" for warning in comparison.warnings), *comparison.notes]
     tables = [_arms_table(comparison)]
     if format is not Format.CSV:
         tables = [_runs_table(comparison), *tables, *_task_tables(comparison, tasks), *_config_tables(comparison)]
-    emit(tables, format, Console(), data=comparison, notes=notes)
+    _emit(tables, comparison, format)
 
 
-def _emit_seeds(ablation: Ablation, format: Format) -> None:
-    """The table of arms; in a terminal also the details and the runs behind it."""
-    tables = [arms_table(ablation)]
-    if format is Format.TABLE:
-        tables += [details_table(ablation), runs_table(ablation)]
-    notes = [*(f"Warning: {warning}" for warning in ablation.warnings), *ablation.notes]
-    emit(tables, format, Console(), data=ablation, notes=notes)
+def _emit(tables: Sequence[Table], data: Comparison | Ablation, format: Format) -> None:
+    notes = [*(f"Warning: {warning}" for warning in data.warnings), *data.notes]
+    emit(tables, format, Console(), data=data, notes=notes)
 
 
 def _runs_table(comparison: Comparison) -> Table:
-    rows = [
-        {
-            "arm": arm.label,
-            "run": arm.run_id,
-            "finished": arm.finished,
-            "seed": arm.seed,
-            "steps": arm.steps,
-            "profile": comparison.profile,
-            "protocol": comparison.protocol,
-        }
-        for arm in comparison.arms
-    ]
     columns = [
         Column("arm"),
         Column("run"),
         Column("finished", show=moment, wrap=True),
         Column("seed", justify="right", show=str),
         Column("steps", justify="right"),
+    ]
+    rows = [
+        fields(arm, arm="label", run="run_id", finished="finished", seed="seed", steps="steps")
+        for arm in comparison.arms
     ]
     return Table(f"Runs: profile {comparison.profile}, protocol {comparison.protocol}", columns, rows)
 
@@ -152,54 +155,40 @@ def _arms_table(comparison: Comparison) -> Table:
         Column("gold", f"right answers {names}", "%", "right", cell=lambda row: _letters(row, "gold", names)),
         Column("tested_step", "tested at step", justify="right"),
         Column("training_seconds", "training time", "", "right", duration),
-        Column("questions_per_second", "questions/s", "", "right", _speed),
+        Column("questions_per_second", "questions/s", "", "right", number(",.1f")),
     ]
     return Table(
         f"Accuracy on {comparison.n:,} test questions", columns, [_arm_row(a, comparison) for a in comparison.arms]
     )
 
 
-def _arm_row(arm: Arm, comparison: Comparison) -> dict[str, Any]:
-    paired = arm.paired
+def _arm_row(arm: Arm, comparison: Comparison) -> Row:
+    hard = arm.hard
     return {
-        "arm": arm.label,
-        "recipe": arm.recipe,
-        "run": arm.run_id,
-        "seed": arm.seed,
-        "profile": comparison.profile,
-        "protocol": comparison.protocol,
-        "steps": arm.steps,
-        "tested_step": arm.tested_step,
-        "n": arm.n,
-        "correct": arm.correct,
-        "accuracy": arm.accuracy,
-        "standard_error": arm.standard_error,
-        "macro_accuracy": arm.macro_accuracy,
+        **fields(arm, arm="label", recipe="recipe", run="run_id", seed="seed"),
+        **fields(comparison, "profile", "protocol"),
+        **fields(arm, "steps", "tested_step", "n", "correct", "accuracy", "standard_error", "macro_accuracy"),
         **{f"category/{group.name}": group.accuracy for group in arm.categories},
         **{f"floor/{name}": arm.trivial_baselines.get(name) for name in TRIVIAL_BASELINES},
         "above_floor": arm.above_trivial,
-        "gains": paired.gains if paired else None,
-        "losses": paired.losses if paired else None,
-        "delta": paired.delta if paired else None,
-        "delta_low": paired.low if paired else None,
-        "delta_high": paired.high if paired else None,
-        "p": paired.p if paired else None,
+        **fields(arm.paired, "gains", "losses", "delta", delta_low="low", delta_high="high", p="p"),
         "p_holm": arm.p_holm,
-        **_hard_row(arm.hard),
-        "loss": arm.loss,
-        "ece": arm.ece,
-        "brier": arm.brier,
+        **fields(hard, hard_n="n", hard_accuracy="accuracy"),
+        **fields(
+            hard.paired if hard else None, hard_delta="delta", hard_delta_low="low", hard_delta_high="high", hard_p="p"
+        ),
+        **fields(arm, "loss", "ece", "brier"),
         **{f"predicted/{letter}": share for letter, share in arm.predicted_shares.items()},
         **{f"gold/{letter}": share for letter, share in arm.gold_shares.items()},
-        "training_seconds": arm.training_seconds,
-        "questions_per_second": arm.questions_per_second,
+        **fields(arm, "training_seconds", "questions_per_second"),
     }
 
 
 def _task_tables(comparison: Comparison, count: int) -> list[Table]:
     """For each arm but the first, the tasks with the largest gains, then those with the largest losses."""
     tables = []
-    reference = {score.task.index: score.accuracy for score in comparison.arms[0].tasks}
+    first = comparison.arms[0]
+    reference = {score.task.index: score.accuracy for score in first.tasks}
     for arm in comparison.arms[1:]:
         gained = [score for score in arm.tasks_by_delta if score.delta > 0][:count]
         lost = [score for score in reversed(arm.tasks_by_delta) if score.delta < 0][:count]
@@ -208,31 +197,26 @@ def _task_tables(comparison: Comparison, count: int) -> list[Table]:
                 "task": score.task.name,
                 "n": score.n,
                 "accuracy_first": reference[score.task.index],
-                "accuracy": score.accuracy,
-                "delta": score.delta,
-                "gains": score.gains,
-                "losses": score.losses,
+                **fields(score, "accuracy", "delta", "gains", "losses"),
             }
             for score in [*gained, *reversed(lost)]
         ]
         columns = [
             Column("task", show=lambda name: str(name).replace("_", " "), wrap=True),
             Column("n", justify="right"),
-            Column("accuracy_first", comparison.arms[0].label, "%", "right", percent),
+            Column("accuracy_first", first.label, "%", "right", percent),
             Column("accuracy", arm.label, "%", "right", percent),
             Column("delta", "delta", "points", "right", points),
             Column("gains", justify="right"),
             Column("losses", justify="right"),
         ]
         if rows:
-            tables.append(
-                Table(f"Largest gains and losses of {arm.label} against {comparison.arms[0].label}", columns, rows)
-            )
+            tables.append(Table(f"Largest gains and losses of {arm.label} against {first.label}", columns, rows))
     return tables
 
 
 def _config_tables(comparison: Comparison) -> list[Table]:
-    """What else differs from the first arm: one row per key, one column per arm."""
+    """Every other difference to the first arm: one row per key, one column per arm."""
     arms = comparison.arms
     keys = list(dict.fromkeys(key for arm in arms for key in arm.config_difference))
     if not keys:
@@ -247,24 +231,8 @@ def _config_tables(comparison: Comparison) -> list[Table]:
 
 
 def _letters(row: Row, kind: str, names: str) -> str:
-    """``27/24/26/23``: per cent of each letter."""
+    """Percentage of each letter, as ``27/24/26/23``."""
     return "/".join(f"{100 * row[f'{kind}/{letter}']:.0f}" for letter in names.split("/"))
-
-
-def _hard_row(found: HardScore | None) -> dict[str, Any]:
-    paired = found.paired if found else None
-    return {
-        "hard_n": found.n if found else None,
-        "hard_accuracy": found.accuracy if found else None,
-        "hard_delta": paired.delta if paired else None,
-        "hard_delta_low": paired.low if paired else None,
-        "hard_delta_high": paired.high if paired else None,
-        "hard_p": paired.p if paired else None,
-    }
-
-
-def _speed(value: float | None) -> str:
-    return "–" if value is None else f"{value:,.1f}"
 
 
 def _setting(value: Any) -> str:
@@ -277,7 +245,7 @@ def _accuracy(row: Row) -> str:
 
 def _interval(row: Row) -> str:
     if row["delta_low"] is None:
-        return "–"
+        return MISSING
     return f"{points(row['delta_low'])} to {points(row['delta_high'])}"
 
 

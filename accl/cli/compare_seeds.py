@@ -6,18 +6,13 @@ from typing import Any
 
 from accl.analysis.ablation import Ablation, Mean, SeedArm
 from accl.analysis.crossed import SeedDifference
-from accl.cli.output import Column, Row, Table, duration, p_value, percent, points
-
-
-def score(value: float | None) -> str:
-    """A score that is no share, such as a calibration error, with four digits behind the point."""
-    return "–" if value is None else f"{value:.4f}"
+from accl.cli.table import MISSING, Column, Row, Table, duration, fields, p_value, percent, points, score
 
 
 def interval(row: Row, prefix: str = "") -> str:
     """``+1.20 [+0.30, +2.10]`` from the row's delta, delta_low and delta_high."""
     delta, low, high = (row[f"{prefix}{key}"] for key in ("delta", "delta_low", "delta_high"))
-    return "–" if delta is None else f"{points(delta)} [{points(low)}, {points(high)}]"
+    return MISSING if delta is None else f"{points(delta)} [{points(low)}, {points(high)}]"
 
 
 def arms_table(ablation: Ablation) -> Table:
@@ -40,7 +35,7 @@ def arms_table(ablation: Ablation) -> Table:
 
 
 def details_table(ablation: Ablation) -> Table:
-    """What the table of arms leaves out, for reading in a terminal."""
+    """One row per recipe with the figures that the table of arms leaves out."""
     columns = [
         Column("arm"),
         Column("macro_accuracy", "macro", "%", "right", cell=lambda row: _spread(row, "macro_accuracy")),
@@ -58,16 +53,15 @@ def runs_table(ablation: Ablation) -> Table:
     """One row per run, with its difference to the first arm's run of the same seed."""
     rows = [
         {
-            "arm": comparison.arms[index].recipe,
+            "arm": arm.recipe,
             "seed": seed,
-            "run": comparison.arms[index].run_id,
-            "accuracy": comparison.arms[index].accuracy,
-            "delta": paired.delta if (paired := comparison.arms[index].paired) else None,
-            "p": paired.p if paired else None,
-            "training_seconds": comparison.arms[index].training_seconds,
+            "run": arm.run_id,
+            "accuracy": arm.accuracy,
+            **fields(arm.paired, "delta", "p"),
+            "training_seconds": arm.training_seconds,
         }
-        for index in range(len(ablation.arms))
-        for seed, comparison in zip(ablation.seeds, ablation.per_seed, strict=True)
+        for arms in zip(*(comparison.arms for comparison in ablation.per_seed), strict=True)
+        for seed, arm in zip(ablation.seeds, arms, strict=True)
     ]
     columns = [
         Column("arm"),
@@ -82,20 +76,14 @@ def runs_table(ablation: Ablation) -> Table:
     return Table(title, columns, rows)
 
 
-def _arm_row(arm: SeedArm, ablation: Ablation) -> dict[str, Any]:
+def _arm_row(arm: SeedArm, ablation: Ablation) -> Row:
+    means = ("accuracy", "macro_accuracy", "hard_accuracy", "loss", "ece", "brier")
     return {
         "arm": arm.label,
         "seeds": list(ablation.seeds),
-        "profile": ablation.profile,
-        "protocol": ablation.protocol,
-        "steps": arm.steps,
-        "n": arm.n,
-        **_mean("accuracy", arm.accuracy),
-        **_mean("macro_accuracy", arm.macro_accuracy),
-        **_mean("hard_accuracy", arm.hard_accuracy),
-        **_mean("loss", arm.loss),
-        **_mean("ece", arm.ece),
-        **_mean("brier", arm.brier),
+        **fields(ablation, "profile", "protocol"),
+        **fields(arm, "steps", "n"),
+        **{key: value for name in means for key, value in _mean(name, getattr(arm, name)).items()},
         **{f"floor/{name}": value for name, value in arm.trivial_baselines.items()},
         "above_floor": arm.above_trivial,
         **_difference("", arm.difference),
@@ -104,28 +92,23 @@ def _arm_row(arm: SeedArm, ablation: Ablation) -> dict[str, Any]:
     }
 
 
-def _mean(name: str, value: Mean | None) -> dict[str, float | None]:
-    return {name: value.mean if value else None, f"{name}_sd": value.sd if value else None}
+def _mean(name: str, mean: Mean | None) -> dict[str, Any]:
+    return fields(mean, **{name: "mean", f"{name}_sd": "sd"})
 
 
-def _difference(prefix: str, found: SeedDifference | None) -> dict[str, float | None]:
-    return {
-        f"{prefix}delta": found.delta if found else None,
-        f"{prefix}delta_sd": found.sd if found else None,
-        f"{prefix}delta_low": found.low if found else None,
-        f"{prefix}delta_high": found.high if found else None,
-        f"{prefix}p": found.p if found else None,
-    }
+def _difference(prefix: str, difference: SeedDifference | None) -> dict[str, Any]:
+    names = {"delta": "delta", "delta_sd": "sd", "delta_low": "low", "delta_high": "high", "p": "p"}
+    return fields(difference, **{f"{prefix}{key}": name for key, name in names.items()})
 
 
 def _spread(row: Row, key: str) -> str:
-    return "–" if row[key] is None else f"{percent(row[key])} ± {percent(row[f'{key}_sd'])}"
+    return MISSING if row[key] is None else f"{percent(row[key])} ± {percent(row[f'{key}_sd'])}"
 
 
 def _floor(row: Row) -> str:
     above, seeds = row["above_floor"], len(row["seeds"])
     if above is None:
-        return "–"
+        return MISSING
     return {0: "no", seeds: "yes"}.get(above, f"{above} of {seeds}")
 
 

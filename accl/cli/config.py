@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from accl.cli.output import Column, Format, Table, emit
+from accl.cli.output import Format, emit
+from accl.cli.table import Column, Table
 from accl.config import DEFAULT_PROFILE, Resolved, available, configs_folder, flat, resolve
 
 app = typer.Typer(

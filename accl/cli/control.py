@@ -2,57 +2,59 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from accl.cli.options import RUNS, DetachOption, RunArgument, RunsOption
 from accl.errors import RunError
 
-RunsOption = Annotated[Path, typer.Option("--runs", envvar="ACCL_RUNS", help="The folder of the runs.")]
-RunArgument = Annotated[str, typer.Argument(help="Id, a part of it, a path, or `last`.", show_default=False)]
+KILL_GRACE_S = 10.0  # a killed process ends well within it
 
 
 def stop(
     run: RunArgument,
     grace: Annotated[float, typer.Option("--grace", min=0, help="Seconds to wait before it is killed.")] = 120.0,
     kill: Annotated[bool, typer.Option("--kill", help="Kill it now, without a checkpoint.")] = False,
-    runs: RunsOption = Path("runs"),
+    runs: RunsOption = RUNS,
 ) -> None:
     """Stop a run after its current step, with a checkpoint.
 
-    Waits until it has ended; one that has not after the grace period is killed.
+    The command waits until the run has ended, and kills it when it has not after the grace period.
+
+    Example:
+
+      accl stop last --grace 60
     """
     from accl.launch import process
     from accl.store.rundir import find_run
 
-    found = find_run(runs, run)
-    if kill:
-        process.kill(found)
-    else:
-        process.stop(found)
-    state = process.wait_until_ended(found, 10.0 if kill else grace)
+    chosen = find_run(runs, run)
+    end = process.kill if kill else process.stop
+    end(chosen)
+    state = process.wait_until_ended(chosen, KILL_GRACE_S if kill else grace)
     if state.state.active:
-        process.kill(found)
-        state = process.wait_until_ended(found, 10.0)
+        process.kill(chosen)
+        state = process.wait_until_ended(chosen, KILL_GRACE_S)
     if state.state.active:
-        raise RunError(f"{found.id} did not end.", f"Look at process {state.pid}.")
-    typer.echo(f"{state.state.icon} {found.id} {state.state}{f': {state.reason}' if state.reason else ''}")
+        raise RunError(f"{chosen.id} did not end.", f"Look at process {state.pid}.")
+    typer.echo(f"{state.state.icon} {chosen.id} {state.state}{f': {state.reason}' if state.reason else ''}")
 
 
-def resume(
-    run: RunArgument,
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Print the run's id and return.")] = False,
-    runs: RunsOption = Path("runs"),
-) -> None:
-    """Go on with a stopped run from its last checkpoint."""
+def resume(run: RunArgument, detach: DetachOption = False, runs: RunsOption = RUNS) -> None:
+    """Go on with a stopped run from its last checkpoint.
+
+    Example:
+
+      accl resume last --detach
+    """
     from accl.cli.progress import watch
     from accl.launch import process
     from accl.store.rundir import find_run
 
-    found = find_run(runs, run)
-    started = process.resume(found)
+    chosen = find_run(runs, run)
+    started = process.resume(chosen)
     if detach:
-        typer.echo(found.id)
+        typer.echo(chosen.id)
         return
-    raise typer.Exit(watch(found, started))
+    raise typer.Exit(watch(chosen, started))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from accl.cli.output import Column, Format, Row, Table, emit
+from accl.cli.options import RUNS, RunsOption
+from accl.cli.output import Format, FormatOption, emit
+from accl.cli.table import Column, Row, Table
+
+COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
 def doctor(
@@ -17,13 +20,17 @@ def doctor(
         str | None,
         typer.Option("--profile", "-p", help="Only what this profile needs; else all that come with accl."),
     ] = None,
-    format: Annotated[Format, typer.Option("--format", "-f", help="How to print.")] = Format.TABLE,
-    runs: Annotated[Path, typer.Option("--runs", envvar="ACCL_RUNS", help="The folder of the runs.")] = Path("runs"),
+    format: FormatOption = Format.TABLE,
+    runs: RunsOption = RUNS,
 ) -> None:
     """Check that this machine has what training needs.
 
-    Looks at versions, GPU, memory, disk, folders, terminal, the Hub, and the model and data of each profile.
-    Ends with exit code 1 when no profile can train here.
+    The checks cover versions, GPU, memory, disk, folders, terminal, the Hub, and the model and data of each profile.
+    The exit code is 1 when no profile can train here.
+
+    Example:
+
+      accl doctor --profile paper
     """
     from accl.config import available
     from accl.launch.checks import examine
@@ -34,9 +41,13 @@ def doctor(
         for check in report.checks
     ]
     icons = {check.level.value: check.level.icon for check in report.checks}
+
+    def result(row: Row) -> str:
+        return f"{icons[row['result']]} {row['result']}"
+
     columns = [
         Column("check", wrap=True),
-        Column("result", cell=lambda row: f"{icons[row['result']]} {row['result']}", style=_colour),
+        Column("result", cell=result, style=lambda row: COLOURS[row["result"]]),
         Column("found", wrap=True),
         Column("next", "what to do", wrap=True),
     ]
@@ -45,7 +56,3 @@ def doctor(
     emit(Table("", columns, rows, name="checks"), format)
     if not report.usable:
         raise typer.Exit(1)
-
-
-def _colour(row: Row) -> str:
-    return {"ok": "green", "warn": "yellow", "fail": "bold red"}[row["result"]]

@@ -1,4 +1,4 @@
-"""The command `accl`: which commands there are, and how their errors end.
+"""The command `accl`: the table of its commands, and how their errors end.
 
 Commands are imported when they run, not when they are listed, so that `accl --help` is instant.
 """
@@ -35,7 +35,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 
 
 class LazyCommands(TyperGroup):
-    """Lists commands from the table above, and imports the one that is run.
+    """The group of `COMMANDS`, of which only the one that is run is imported.
 
     Typer carries a click of its own, whose types are not public: hence `Any`.
     """
@@ -54,13 +54,13 @@ class LazyCommands(TyperGroup):
 
 
 def load_command(name: str) -> Any:
-    """Import a command of the table."""
+    """Import a command of `COMMANDS`."""
     module, attribute, _ = COMMANDS[name]
-    found: Any = getattr(import_module(module), attribute)
-    if not isinstance(found, typer.Typer):
-        function, found = found, typer.Typer(add_completion=False, rich_markup_mode=None)
-        found.command(name)(function)
-    command = typer.main.get_command(found)
+    group: Any = getattr(import_module(module), attribute)
+    if not isinstance(group, typer.Typer):
+        function, group = group, typer.Typer(add_completion=False, rich_markup_mode=None)
+        group.command(name)(function)
+    command = typer.main.get_command(group)
     command.name = name
     return command
 
@@ -94,7 +94,7 @@ def _options(
 
 
 def run() -> None:
-    """Entry point: an `AcclError` becomes one line on stderr and its exit code."""
+    """Run the command line; an `AcclError` becomes one line on stderr and its exit code."""
     if hasattr(signal, "SIGPIPE"):  # `accl runs | head` must not end in a traceback
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:

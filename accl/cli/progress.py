@@ -11,14 +11,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from accl.cli.output import duration, percent
+from accl.cli.table import duration, percent
 from accl.errors import RunError, TrainingError
 from accl.launch import process
 from accl.store.reader import StoreBusyError, query
 from accl.store.rundir import RunDir
 from accl.store.state import RunState, State, observe
 
-LOOK_EVERY_S = 0.25
+POLL_EVERY_S = 0.25
 
 
 def watch(run: RunDir, started: subprocess.Popen[bytes]) -> int:
@@ -27,44 +27,43 @@ def watch(run: RunDir, started: subprocess.Popen[bytes]) -> int:
     Raises:
         TrainingError: the run failed or crashed; its reason is the message.
     """
-    console = Console(stderr=True)
-    console.print(
-        f"run [bold]{run.id}[/bold]   watch it in another terminal: accl tui", highlight=False, soft_wrap=True
-    )
-    asked = False
+    console = Console(stderr=True, highlight=False)
+    console.print(f"run [bold]{run.id}[/bold]   watch it in another terminal: accl tui", soft_wrap=True)
+    stopping = False
     with Live(console=console, refresh_per_second=8, transient=True, auto_refresh=console.is_terminal) as live:
-        said = ""
+        printed = ""
         while True:
             try:
                 ended = started.poll() is not None
                 state = observe(run)
                 if console.is_terminal:
-                    live.update(_view(state, asked))
+                    live.update(_view(state, stopping))
                 else:
-                    said = _say(console, state, said)
+                    printed = _print_progress(console, state, printed)
                 if ended:
                     break
-                time.sleep(LOOK_EVERY_S)
+                time.sleep(POLL_EVERY_S)
             except KeyboardInterrupt:
-                asked = _interrupt(run, console, asked)
+                _interrupt(run, console, stopping)
+                stopping = True
     return _report(run, observe(run), started.returncode, console)
 
 
-def _interrupt(run: RunDir, console: Console, asked: bool) -> bool:
+def _interrupt(run: RunDir, console: Console, stopping: bool) -> None:
+    """Ask for a graceful stop, or kill a run that was asked before."""
     try:
-        if asked:
+        if stopping:
             process.kill(run)
         else:
             process.stop(run)
             console.print("stopping after this step, with a checkpoint; Ctrl-C again kills it now")
     except RunError as error:
         console.print(str(error))
-    return True
 
 
-def _view(state: RunState, asked: bool) -> Table:
+def _view(state: RunState, stopping: bool) -> Table:
     grid = Table.grid(padding=(0, 1))
-    word = "stopping" if asked else state.phase or state.state.value
+    word = "stopping" if stopping else state.phase or state.state.value
     left, speed = state.left_seconds, state.latest.get("questions_per_second", 0.0)
     if state.total_steps:
         grid.add_row(
@@ -90,29 +89,27 @@ def _figures(state: RunState) -> str:
     return "  ".join(parts)
 
 
-def _say(console: Console, state: RunState, said: str) -> str:
-    """Where there is no terminal: a line when the phase changes, and one for each tenth of the way."""
+def _print_progress(console: Console, state: RunState, printed: str) -> str:
+    """Print a line when the phase changes, and one for each tenth of the way; returns what was printed last."""
     tenth = 10 * state.step // state.total_steps if state.total_steps else 0
     now = f"{state.phase} {tenth}" if state.phase == "training" else state.phase
-    if now and now != said and state.state.active:
+    if now and now != printed and state.state.active:
         way = f" {state.step:,}/{state.total_steps:,} {_figures(state)}" if state.total_steps else ""
-        console.print(f"{state.phase}{way}", highlight=False, soft_wrap=True)
-    return now or said
+        console.print(f"{state.phase}{way}", soft_wrap=True)
+    return now or printed
 
 
 def _report(run: RunDir, state: RunState, code: int, console: Console) -> int:
     if state.state is State.FINISHED:
-        accuracy = state.latest.get("test/accuracy")
         console.print(
             f"{state.state.icon} finished in {duration(state.ended - state.started)}: "
-            f"test accuracy {percent(accuracy)} %{_floors(run)}",
-            highlight=False,
+            f"test accuracy {percent(state.latest.get('test/accuracy'))} %{_floors(run)}",
             soft_wrap=True,
         )
-        console.print(f"  accl show {run.id}", highlight=False, soft_wrap=True)
+        console.print(f"  accl show {run.id}", soft_wrap=True)
         return 0
     if state.state is State.STOPPED:
-        console.print(f"{state.state.icon} {state.reason}", highlight=False, soft_wrap=True)
+        console.print(f"{state.state.icon} {state.reason}", soft_wrap=True)
         return 0
     raise TrainingError(
         f"{run.id} {state.state}: {state.reason or f'exit code {code}'}", f"The whole story: accl logs {run.id}"
@@ -120,7 +117,7 @@ def _report(run: RunDir, state: RunState, code: int, console: Console) -> int:
 
 
 def _floors(run: RunDir) -> str:
-    """What one gets without reading the question, beside every accuracy."""
+    """Accuracies of the rules that never read the question, to stand beside the accuracy."""
     try:
         [rows] = query(run.database, ("SELECT key, value FROM run.meta WHERE key LIKE 'floor/test/%' ORDER BY key", ()))
     except StoreBusyError:

@@ -1,53 +1,55 @@
-"""`accl runs`, `accl show` and `accl logs`: what the app shows, as text."""
+"""`accl runs`, `accl show` and `accl logs`: runs as text."""
 
 from __future__ import annotations
 
 import time
-from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from accl.cli.output import Column, Format, Row, Table, duration, emit, moment, percent
+from accl.cli.options import RUNS, RunArgument, RunsOption
+from accl.cli.output import Format, FormatOption, emit
+from accl.cli.table import MISSING, Column, Row, Table, duration, fields, moment, number, percent
 from accl.errors import AcclError
 from accl.store.rundir import RunDir, Setup, find_run, list_runs
 from accl.store.state import RunState, State, observe
 
-RunsOption = Annotated[Path, typer.Option("--runs", envvar="ACCL_RUNS", help="The folder of the runs.")]
-FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How to print; csv and json hold raw values.")]
-RunArgument = Annotated[str, typer.Argument(help="Id, a part of it, a path, or `last`.", show_default=False)]
+if TYPE_CHECKING:
+    from accl.store.reader import Follower
 
 FOLLOW_EVERY_S = 0.3
-# What the trainer sums up at the end of a run.
+# Sums that the trainer records at the end of a run.
 TOTALS = ("training_seconds", "milliseconds_per_step", "questions_per_second", "peak_gpu_memory_bytes", "tested_step")
-# Columns from which a table of runs has room for all its columns beside the ids.
+# Columns of the terminal from which a table of runs has room for all its columns beside the ids.
 WIDE = 110
 
 
-def runs(
-    format: FormatOption = Format.TABLE,
-    runs: RunsOption = Path("runs"),
-) -> None:
+def runs(format: FormatOption = Format.TABLE, runs: RunsOption = RUNS) -> None:
     """List the runs and what each is doing.
 
-    Newest first. States come from a look at the process: one that was killed shows as crashed.
+    The newest run comes first. States come from a look at the process: one that was killed shows as crashed.
+
+    Example:
+
+      accl runs --format json
     """
     rows = [_summary(run) for run in reversed(list_runs(runs))]
     if not rows and format is Format.TABLE:
         Console().print(f"No runs in {runs} yet. Start one:  accl train full --profile demo", highlight=False)
         return
-    wide = Console().width >= WIDE or format is not Format.TABLE
     columns = [
         Column("id", "run"),
         Column("state", cell=_state_words),
-        *([Column("profile")] if wide else []),
-        Column("step", justify="right", cell=lambda row: f"{row['step']:,}/{row['total_steps']:,}"),
-        *([Column("eta_seconds", "ETA", justify="right", show=duration)] if wide else []),
-        *([Column("train/loss", "loss", justify="right", show=_loss)] if wide else []),
+        Column("profile"),
+        Column("step", justify="right", cell=_progress),
+        Column("eta_seconds", "ETA", justify="right", show=duration),
+        Column("train/loss", "loss", justify="right", show=number(".3f")),
         Column("validation/accuracy", "val", unit="%", justify="right", show=percent),
         Column("test/accuracy", "test", unit="%", justify="right", show=percent),
     ]
+    if format is Format.TABLE and Console().width < WIDE:
+        columns = [column for column in columns if column.key not in ("profile", "eta_seconds", "train/loss")]
     emit(Table("", columns, rows, name="runs"), format)
     if format is Format.TABLE:
         for row in rows:
@@ -55,7 +57,7 @@ def runs(
                 Console().print(f"{row['id']}: {row['reason']}", highlight=False, markup=False, style="dim")
 
 
-def show(run: RunArgument, format: FormatOption = Format.TABLE, runs: RunsOption = Path("runs")) -> None:
+def show(run: RunArgument, format: FormatOption = Format.TABLE, runs: RunsOption = RUNS) -> None:
     """Show one run: state, newest figures, accuracy by category, events.
 
     Example:
@@ -65,13 +67,13 @@ def show(run: RunArgument, format: FormatOption = Format.TABLE, runs: RunsOption
     from accl.config import load
     from accl.store.reader import Follower
 
-    found = find_run(runs, run)
-    summary = _summary(found)
-    follower = Follower(found)
+    chosen = find_run(runs, run)
+    summary = _summary(chosen)
+    follower = Follower(chosen)
     follower.refresh()
     metrics = {name: series.values[-1] for name, series in sorted(follower.series.items()) if series.values}
     categories = _categories(follower)
-    events = [{"seconds": e.seconds, "level": e.level, "kind": e.kind, "message": e.message} for e in follower.events]
+    events = [fields(event, "seconds", "level", "kind", "message") for event in follower.events]
     floors = {key: float(value) for key, value in follower.meta.items() if key.startswith("floor/")}
     totals = {key: float(follower.meta[key]) for key in TOTALS if key in follower.meta}
     data = {
@@ -81,33 +83,28 @@ def show(run: RunArgument, format: FormatOption = Format.TABLE, runs: RunsOption
         "totals": totals,
         "categories": categories,
         "events": events,
-        "config": load(found.config).model_dump(),
-        "provenance": found.read_json(found.provenance),
+        "config": load(chosen.config).model_dump(),
+        "provenance": chosen.read_json(chosen.provenance),
     }
-    facts = [{"key": key, "value": value} for key, value in _facts(summary, totals, floors).items()]
-    tables = [
-        Table(found.id, [Column("key", " "), Column("value", " ", wrap=True)], facts, name="run"),
-        Table(
-            "Newest figures",
-            [Column("name"), Column("value", justify="right", show=lambda v: f"{v:.5g}")],
-            [{"name": name, "value": value} for name, value in metrics.items()],
-        ),
+    overview = [{"key": key, "value": value} for key, value in _overview(summary, totals, floors).items()]
+    newest = [{"name": name, "value": value} for name, value in metrics.items()]
+    category_columns = [
+        Column("split"),
+        Column("category"),
+        Column("n", "questions", justify="right"),
+        Column("accuracy", unit="%", justify="right", show=percent),
     ]
-    if categories:
-        columns = [
-            Column("split"),
-            Column("category"),
-            Column("n", "questions", justify="right"),
-            Column("accuracy", unit="%", justify="right", show=percent),
-        ]
-        tables.append(Table("Accuracy by category", columns, categories))
-    if events:
-        columns = [
-            Column("seconds", "at", justify="right", show=duration),
-            Column("level"),
-            Column("message", wrap=True),
-        ]
-        tables.append(Table("Events", columns, events))
+    event_columns = [
+        Column("seconds", "at", justify="right", show=duration),
+        Column("level"),
+        Column("message", wrap=True),
+    ]
+    tables = [
+        Table(chosen.id, [Column("key", " "), Column("value", " ", wrap=True)], overview, name="run"),
+        Table("Newest figures", [Column("name"), Column("value", justify="right", show=number(".5g"))], newest),
+        *([Table("Accuracy by category", category_columns, categories)] if categories else []),
+        *([Table("Events", event_columns, events)] if events else []),
+    ]
     emit(tables, format, data=data)
 
 
@@ -117,20 +114,23 @@ def logs(
     lines: Annotated[
         int | None, typer.Option("--lines", "-n", min=0, help="Only the last N lines.", show_default=False)
     ] = None,
-    runs: RunsOption = Path("runs"),
+    runs: RunsOption = RUNS,
 ) -> None:
-    """Print the console log of a run."""
-    found = find_run(runs, run)
-    if not found.console.exists():
+    """Print the console log of a run.
+
+    Example:
+
+      accl logs last --lines 20 --follow
+    """
+    chosen = find_run(runs, run)
+    if not chosen.console.exists():
         return
-    with open(found.console, encoding="utf-8", errors="replace") as file:
-        text = file.read()
-        if lines is not None:
-            text = "".join(text.splitlines(keepends=True)[len(text.splitlines()) - lines :]) if lines else ""
-        typer.echo(text, nl=False)
+    with open(chosen.console, encoding="utf-8", errors="replace") as file:
+        printed = file.read().splitlines(keepends=True)
+        typer.echo("".join(printed if lines is None else printed[max(0, len(printed) - lines) :]), nl=False)
         while follow:
-            # Look first and read second: what was printed before the end is then never missed.
-            active = observe(found).state.active
+            # Look first and read second, so that nothing printed before the end is missed.
+            active = observe(chosen).state.active
             typer.echo(file.read(), nl=False)
             if not active:
                 return
@@ -138,36 +138,28 @@ def logs(
 
 
 def _summary(run: RunDir) -> dict[str, Any]:
-    """One row about a run; a run that cannot be read says so instead of hiding the others."""
+    """One row about a run; a run that cannot be read gives the reason instead of hiding the others."""
+    setup: Setup | None = None
+    problem = ""
     try:
-        setup: Setup | None = run.setup()
-        state, problem = observe(run), ""
+        setup, state = run.setup(), observe(run)
     except AcclError as error:
-        setup, state, problem = None, RunState(State.CRASHED), error.what
+        state, problem = RunState(State.CRASHED), error.what
     return {
         "id": run.id,
         "state": state.state,
         "reason": problem or state.reason,
         "phase": state.phase,
-        "recipe": setup.recipe if setup else None,
-        "profile": setup.profile if setup else None,
-        "seed": setup.seed if setup else None,
-        "step": state.step,
-        "total_steps": state.total_steps,
-        "eta_seconds": state.left_seconds,
+        **fields(setup, "recipe", "profile", "seed"),
+        **fields(state, "step", "total_steps", eta_seconds="left_seconds"),
         "started": state.started or None,
         "ended": state.ended or None,
-        "host": state.host,
-        "pid": state.pid,
-        "questions_per_second": state.latest.get("questions_per_second"),
-        "train/loss": state.latest.get("train/loss"),
-        "validation/accuracy": state.latest.get("validation/accuracy"),
-        "test/accuracy": state.latest.get("test/accuracy"),
+        **fields(state, "host", "pid"),
+        **{
+            name: state.latest.get(name)
+            for name in ("questions_per_second", "train/loss", "validation/accuracy", "test/accuracy")
+        },
     }
-
-
-def _loss(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
 
 
 def _state_words(row: Row) -> str:
@@ -176,23 +168,29 @@ def _state_words(row: Row) -> str:
     return f"{state.icon} {busy or state.value}"
 
 
-def _facts(summary: dict[str, Any], totals: dict[str, float], floors: dict[str, float]) -> dict[str, Any]:
+def _progress(row: Row) -> str:
+    return f"{row['step']:,}/{row['total_steps']:,}"
+
+
+def _overview(summary: dict[str, Any], totals: dict[str, float], floors: dict[str, float]) -> dict[str, Any]:
+    """Labels and texts that head the description of a run."""
     state = State(summary["state"])
-    facts: dict[str, Any] = {
+    speed = summary["questions_per_second"]
+    overview: dict[str, Any] = {
         "state": f"{state.icon} {state}" + (f": {summary['reason']}" if summary["reason"] else ""),
         "recipe": summary["recipe"],
         "profile": summary["profile"],
         "seed": summary["seed"],
-        "step": f"{summary['step']:,}/{summary['total_steps']:,}",
+        "step": _progress(summary),
         "started": moment(summary["started"]),
-        "questions/s": f"{summary['questions_per_second']:,.0f}" if summary["questions_per_second"] else "–",
+        "questions/s": f"{speed:,.0f}" if speed else MISSING,
     }
     if "training_seconds" in totals:
-        facts["training"] = duration(totals["training_seconds"])
+        overview["training"] = duration(totals["training_seconds"])
         if "milliseconds_per_step" in totals:  # runs of earlier versions do not have it
-            facts["training"] += f", {totals['milliseconds_per_step']:.1f} ms/step"
+            overview["training"] += f", {totals['milliseconds_per_step']:.1f} ms/step"
     if "peak_gpu_memory_bytes" in totals:
-        facts["peak GPU memory"] = f"{totals['peak_gpu_memory_bytes'] / 2**30:.2f} GiB"
+        overview["peak GPU memory"] = f"{totals['peak_gpu_memory_bytes'] / 2**30:.2f} GiB"
     for split in ("validation", "test"):
         accuracy = summary.get(f"{split}/accuracy")
         if accuracy is not None:
@@ -201,11 +199,11 @@ def _facts(summary: dict[str, Any], totals: dict[str, float], floors: dict[str, 
                 for key, value in floors.items()
                 if key.startswith(f"floor/{split}/")
             )
-            facts[f"{split} accuracy"] = f"{percent(accuracy)} %   (floors: {beside})"
-    return facts
+            overview[f"{split} accuracy"] = f"{percent(accuracy)} %   (floors: {beside})"
+    return overview
 
 
-def _categories(follower: Any) -> list[dict[str, Any]]:
+def _categories(follower: Follower) -> list[dict[str, Any]]:
     """Micro accuracy per category of the newest evaluation of each split."""
     rows = []
     for split, (step, n_K, correct_K) in sorted(follower.task_accuracy.items()):

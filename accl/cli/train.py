@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from accl.cli.options import RUNS, DetachOption, OverridesOption, RunsOption
 from accl.config import DEFAULT_PROFILE, resolve
 
 
@@ -19,16 +19,12 @@ def train(
     profile: Annotated[
         str, typer.Option("--profile", "-p", help="Scale and data: demo, minilm, paper, or the path of a file.")
     ] = DEFAULT_PROFILE,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one value; may be repeated.")
-    ] = None,
+    overrides: OverridesOption = None,
     seed: Annotated[
         int | None, typer.Option("--seed", help="Short for --set train.seed=N.", show_default=False)
     ] = None,
-    detach: Annotated[
-        bool, typer.Option("--detach", "-d", help="Print the run's id and return; the run goes on by itself.")
-    ] = False,
-    runs: Annotated[Path, typer.Option("--runs", envvar="ACCL_RUNS", help="The folder of the runs.")] = Path("runs"),
+    detach: DetachOption = False,
+    runs: RunsOption = RUNS,
 ) -> None:
     """Train a recipe in a process of its own, and show how it goes.
 

@@ -10,11 +10,12 @@ from typing import Annotated
 
 import typer
 
+from accl.cli.options import RUNS, RunsOption
 from accl.errors import ConfigError, TerminalError
 
 
 def tui(
-    runs: Annotated[Path, typer.Option("--runs", envvar="ACCL_RUNS", help="The folder of the runs.")] = Path("runs"),
+    runs: RunsOption = RUNS,
     picture: Annotated[
         Path | None,
         typer.Option("--picture", metavar="FILE.svg", help="Write a screen as SVG instead; needs no terminal."),
@@ -27,7 +28,7 @@ def tui(
 ) -> None:
     """Watch, steer and compare runs in the terminal.
 
-    Leaving it never stops training.
+    Leaving the app never stops training.
 
     Examples:
 

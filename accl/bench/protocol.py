@@ -1,0 +1,87 @@
+"""Messages between the comparison and its workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from accl.config import Config
+from accl.errors import TrainingError
+
+# Commands to a worker.
+STOP, WINDOW, RATES = "stop", "window", "rates"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to compute optimizer steps.
+
+    Attributes:
+        name: name in the report.
+        config: what is trained.
+        steps: steps of one timed window.
+        warmup: least number of untimed steps before the first window.
+        backend: value of ``train.backend`` for accl; "" for a peer.
+        compile: whether a peer compiles its model.
+        tracking: whether accl's curriculum tracks the batches.
+        min_tokens: shorter training questions are left out.
+    """
+
+    name: str
+    config: Config
+    steps: int
+    warmup: int
+    backend: str = ""
+    compile: bool = False
+    tracking: bool = True
+    min_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A worker has built everything and warmed up.
+
+    Attributes:
+        description: model, device and sizes, for the report.
+        warmup_steps: number of untimed steps, which took ``warmup_seconds``.
+    """
+
+    description: dict[str, Any]
+    warmup_steps: int
+    warmup_seconds: float
+
+
+@dataclass(frozen=True)
+class MeasuredWindow:
+    """One timed window.
+
+    Attributes:
+        began, ended: seconds on the clock that all processes of a machine share; the device was idle at both.
+        questions, tokens, flops: sums over all its steps; padding is not counted.
+        memory: bytes. GPU: the most that the process held within the window, with what its allocator keeps and what
+            captured graphs work in. CPU: resident set of the process after it.
+        allocated: bytes. GPU: the most that tensors took within the window, captured graphs not counted. CPU: None.
+        compilations: number of torch's compilations within the window.
+    """
+
+    began: float
+    ended: float
+    steps: int
+    questions: int
+    tokens: int
+    flops: float
+    memory: int
+    allocated: int | None
+    compilations: int = 0
+
+    @property
+    def seconds(self) -> float:
+        return self.ended - self.began
+
+    @property
+    def ms_per_step(self) -> float:
+        return 1000 * self.seconds / self.steps
+
+
+class WorkerError(TrainingError):
+    """A candidate could not be measured; the message is the worker's reason."""

@@ -1,0 +1,18 @@
+"""Arguments and options that several commands share; `accl.cli.output` has that of the format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RunArgument = Annotated[str, typer.Argument(help="Id, a part of it, a path, or `last`.", show_default=False)]
+RunsOption = Annotated[Path, typer.Option("--runs", envvar="ACCL_RUNS", help="The folder of the runs.")]
+RUNS = Path("runs")  # the default of `RunsOption`
+OverridesOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one value; may be repeated.")
+]
+DetachOption = Annotated[
+    bool, typer.Option("--detach", "-d", help="Print the run's id and return; the run goes on by itself.")
+]

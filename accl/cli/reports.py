@@ -1,0 +1,56 @@
+"""Reports of benchmarks as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from accl.bench.report import Report, figure, origin
+from accl.bench.tables import COLUMNS, setting, with_spread
+from accl.cli.table import Column, Row, Table
+
+
+def figure_columns() -> list[Column]:
+    """Columns of a report's rows: what was origin, median, spread and target."""
+
+    def cell(key: str) -> Callable[[Row], str]:
+        return lambda row: figure(row[key], row["unit"])
+
+    return [
+        Column("what", wrap=True),
+        Column("value", "median", justify="right", cell=cell("value")),
+        *(Column(key, justify="right", cell=cell(key)) for key in ("spread", "target")),
+    ]
+
+
+def report_tables(reports: Sequence[Report]) -> list[Table]:
+    """Tables of reports: one with a row for each candidate of comparisons, one with a row for each other figure."""
+    compared: dict[tuple[str, str], Row] = {}
+    others: list[Row] = []
+    for report in reports:
+        for row in report.rows:
+            if row.get("measure") in COLUMNS:
+                key = (setting(report), row["who"])
+                compared[key] = {**compared.get(key, {}), row["measure"]: with_spread(row)}
+            else:
+                others.append({**row, "bench": report.name})
+    rows: list[Row] = []
+    before = ""
+    for (where, who), cells in compared.items():
+        rows.append({"setting": "" if where == before else where, "who": who, **cells})
+        before = where
+    used = [measure for measure in COLUMNS if any(measure in row for row in rows)]
+    measures = [Column(measure, COLUMNS[measure][1], justify="right") for measure in used]
+    several = sum(any(row.get("measure") not in COLUMNS for row in report.rows) for report in reports) > 1
+    tables = [
+        Table("", [Column("setting"), Column("who", " "), *measures], rows),
+        Table("", [*([Column("bench")] if several else []), *figure_columns()], others),
+    ]
+    return [table for table in tables if table.rows]
+
+
+def origins(reports: Sequence[Report]) -> list[str]:
+    """Date, commit, device and versions of reports, each with the names of the reports that share them."""
+    names: dict[str, list[str]] = {}
+    for report in reports:
+        names.setdefault(origin(report), []).append(report.name)
+    return [f"{', '.join(dict.fromkeys(benches))}: {shared}" for shared, benches in names.items()]

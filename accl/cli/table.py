@@ -1,0 +1,145 @@
+"""Tables as data: rows of raw values, the columns that people see, and how a single value reads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import Any, Literal
+
+Justify = Literal["left", "right", "center"]
+Row = Mapping[str, Any]
+
+MISSING = "–"
+
+
+def text(value: Any) -> str:
+    """Any value in a few characters."""
+    if value is None:
+        return MISSING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int) and not isinstance(value, Enum):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return number(".6g")(value)
+    if isinstance(value, (list, tuple)):
+        return ", ".join(text(item) for item in value)
+    return str(value)
+
+
+def number(spec: str, scale: float = 1) -> Callable[[float | None], str]:
+    """A function that formats ``scale`` times a number by ``spec``, and shows a dash for None and NaN."""
+    return lambda value: MISSING if value is None or math.isnan(value) else format(scale * value, spec)
+
+
+# The unit of these belongs in the header.
+percent = number(".2f", 100)  # a fraction as per cent
+points = number("+.2f", 100)  # a difference of fractions in percentage points, always signed
+score = number(".4f")  # a score that is no share, such as a calibration error
+
+
+def p_value(value: float | None) -> str:
+    """A p value with as many digits as mean something."""
+    return "< 0.001" if value is not None and value < 0.001 else number(".3f")(value)
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as ``0.8 s``, ``42 s``, ``3 min 07 s`` or ``2 h 05 min``."""
+    if seconds is None or not math.isfinite(seconds):
+        return MISSING
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def moment(seconds: float | None) -> str:
+    """Seconds since the epoch as local date and time."""
+    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M") if seconds else MISSING
+
+
+def fields(item: object | None, *names: str, **renamed: str) -> dict[str, Any]:
+    """Raw values of a row: attributes of ``item``, all None where there is no item.
+
+    Args:
+        names: attributes that keep their name as key.
+        renamed: attribute by key.
+    """
+    attributes = {**{name: name for name in names}, **renamed}
+    return {key: None if item is None else getattr(item, name) for key, name in attributes.items()}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column that people see.
+
+    Args:
+        key: key of the value in a row.
+        header: title of the column; the key when empty.
+        unit: appended to the header, as in ``accuracy (%)``.
+        justify: numbers belong on the right.
+        show: formats the value.
+        cell: formats a cell from the whole row, for cells made of several values; wins over ``show``.
+        style: rich style from the whole row. Never the only carrier of a meaning.
+        wrap: whether cells may break between words where the terminal is narrow; all others stay whole.
+    """
+
+    key: str
+    header: str = ""
+    unit: str = ""
+    justify: Justify = "left"
+    show: Callable[[Any], str] = text
+    cell: Callable[[Row], str] | None = None
+    style: Callable[[Row], str] | None = None
+    wrap: bool = False
+
+    @property
+    def title(self) -> str:
+        name = self.header or self.key.replace("_", " ")
+        return f"{name} ({self.unit})" if self.unit else name
+
+    def render(self, row: Row) -> str:
+        return self.cell(row) if self.cell else self.show(row.get(self.key))
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of raw values under columns. Keys without a column appear in json and csv only.
+
+    Args:
+        title: printed above the table.
+        columns: what people see, in order; the first one names the row.
+        rows: raw values by key.
+        name: key of this table in json where there are several; made from the title when empty.
+    """
+
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Row] = field(default_factory=list)
+    name: str = ""
+
+    @property
+    def key(self) -> str:
+        return self.name or "_".join("".join(c if c.isalnum() else " " for c in self.title.lower()).split())
+
+    @property
+    def keys(self) -> list[str]:
+        """Every key of every row, in order of appearance; the columns' keys when there are no rows."""
+        keys = dict.fromkeys(key for row in self.rows for key in row)
+        return list(keys) or [column.key for column in self.columns]
+
+    @property
+    def titles(self) -> list[str]:
+        return [column.title for column in self.columns]
+
+    @property
+    def cells(self) -> list[list[str]]:
+        """The cells that people see, row by row."""
+        return [[column.render(row) for column in self.columns] for row in self.rows]

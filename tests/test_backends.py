@@ -25,7 +25,7 @@ from accl.training.device import to_device
 from accl.training.setup import Workbench, build
 
 START = 7
-NO_GPU = "not fast: it needs an NVIDIA GPU; not graphed: it needs an NVIDIA GPU"
+NO_GPU = "not packed: it needs an NVIDIA GPU; not cudagraph: it needs an NVIDIA GPU"
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def bank_of(bench: Workbench) -> MemoryBank:
 
 def asking_for(bench: Workbench, path: str) -> Workbench:
     config = bench.config
-    train = config.train.model_copy(update={"path": path})
+    train = config.train.model_copy(update={"backend": path})
     return dataclasses.replace(bench, config=config.model_copy(update={"train": train}))
 
 
@@ -69,7 +69,7 @@ def nothing_to_warm_up(done: int, of: int) -> None:
 
 def test_a_cpu_computes_by_rows_and_says_why_not_faster(bench: Workbench) -> None:
     path, reason = choose(asking_for(bench, "auto"), nothing_to_warm_up)
-    assert path.name == "rows"
+    assert path.name == "cpu"
     assert reason == NO_GPU
 
 
@@ -78,8 +78,8 @@ def test_an_encoder_that_rows_cannot_take_is_run_by_the_reference(
 ) -> None:
     monkeypatch.setattr(bench.model.encoder.config, "conv_kernel_size", 3, raising=False)
     path, reason = choose(asking_for(bench, "auto"), nothing_to_warm_up)
-    assert path.name == "eager"
-    assert reason == f"{NO_GPU}; not rows: a convolution beside the first layer"
+    assert path.name == "reference"
+    assert reason == f"{NO_GPU}; not cpu: a convolution beside the first layer"
 
 
 def test_without_a_c_compiler_the_reference_computes_and_says_so(
@@ -87,29 +87,29 @@ def test_without_a_c_compiler_the_reference_computes_and_says_so(
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     path, reason = choose(asking_for(bench, "auto"), nothing_to_warm_up)
-    assert path.name == "eager"
-    assert reason == f"{NO_GPU}; not rows: no C compiler (cc) was found"
-    with pytest.raises(ConfigError, match=r"train\.path=rows cannot be taken: no C compiler \(cc\) was found"):
-        choose(asking_for(bench, "rows"), nothing_to_warm_up)
+    assert path.name == "reference"
+    assert reason == f"{NO_GPU}; not cpu: no C compiler (cc) was found"
+    with pytest.raises(ConfigError, match=r"train\.backend=cpu cannot be taken: no C compiler \(cc\) was found"):
+        choose(asking_for(bench, "cpu"), nothing_to_warm_up)
 
 
-@pytest.mark.parametrize("name", ["rows", "eager"])
+@pytest.mark.parametrize("name", ["cpu", "reference"])
 def test_the_path_asked_for_is_taken(bench: Workbench, name: str) -> None:
     path, reason = choose(asking_for(bench, name), nothing_to_warm_up)
-    assert (path.name, reason) == (name, "as asked for by train.path")
+    assert (path.name, reason) == (name, "as asked for by train.backend")
 
 
-@pytest.mark.parametrize("name", ["fast", "graphed"])
+@pytest.mark.parametrize("name", ["packed", "cudagraph"])
 def test_a_path_that_needs_a_gpu_is_refused_without_one(bench: Workbench, name: str) -> None:
     with pytest.raises(ConfigError) as refused:
         choose(asking_for(bench, name), nothing_to_warm_up)
-    assert f"train.path={name} cannot be taken: it needs an NVIDIA GPU." in str(refused.value)
-    assert "--set train.path=auto" in str(refused.value)
+    assert f"train.backend={name} cannot be taken: it needs an NVIDIA GPU." in str(refused.value)
+    assert "--set train.backend=auto" in str(refused.value)
 
 
 def test_a_path_warms_up_with_dropout_on_as_training_has_it(bench: Workbench) -> None:
     bench.model.encoder.eval()
-    choose(asking_for(bench, "rows"), nothing_to_warm_up)
+    choose(asking_for(bench, "cpu"), nothing_to_warm_up)
     assert all(module.training for module in bench.model.modules())
 
 
@@ -118,7 +118,7 @@ def test_a_run_records_its_path_and_why(full_run: RunDir) -> None:
     follower.refresh()
     (event,) = [event for event in follower.events if event.kind == "path"]
     assert event.level == "info"
-    assert event.message == f"steps are computed on the rows path ({NO_GPU})"
+    assert event.message == f"steps are computed on the cpu path ({NO_GPU})"
 
 
 def test_rows_take_the_steps_of_the_reference(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,9 +134,9 @@ def test_rows_take_the_steps_of_the_reference(bench: Workbench, monkeypatch: pyt
         with undone(bench):
             return torch.stack([path.step(i, sampler.draw(i, bench.curriculum.weights), 1e-3) for i in steps])
 
-    expected = figures("eager")
+    expected = figures("reference")
     assert float(expected[-1, 0]) != float(expected[0, 0])
-    torch.testing.assert_close(figures("rows"), expected, rtol=2e-4, atol=2e-5, equal_nan=True)
+    torch.testing.assert_close(figures("cpu"), expected, rtol=2e-4, atol=2e-5, equal_nan=True)
     bench.model.load_state_dict(weights)
 
 

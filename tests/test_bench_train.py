@@ -34,7 +34,7 @@ from accl.training.encoder import load_encoder
 from accl.training.setup import Workbench, build
 
 STEPS = 3
-SMALL = ["train.path=eager", "train.batch_size=4"]
+SMALL = ["train.backend=reference", "train.batch_size=4"]
 FAST_RATES = Rates("a device", "bf16", flops=1e12, bytes=1e9, vendor_flops=2e12)
 
 
@@ -79,7 +79,7 @@ def test_race_gives_both_sides_the_same_work_and_reports_their_figures(tmp_path:
     ratios = [b / a for a, b in zip(seconds, their_seconds, strict=True)]
     assert ours["speed against Trainer eager"]["rounds"] == pytest.approx(ratios)
     assert report.settings["rates"]["flops"] > 0
-    assert report.settings["path"] == "rows"
+    assert report.settings["path"] == "cpu"
 
 
 @pytest.mark.slow
@@ -194,7 +194,7 @@ def test_peer_that_fails_has_a_row_with_the_reason() -> None:
     bad = resolve("baseline", "demo", [*SMALL, "data.path=/nowhere/at/all"]).config
     with ExitStack() as stack:
         race = Race(120, _nothing, stack)
-        race.enter([Entry("accl", good, 1, 1, path="eager"), Entry("Trainer eager", bad, 1, 1)])
+        race.enter([Entry("accl", good, 1, 1, path="reference"), Entry("Trainer eager", bad, 1, 1)])
         race.rounds(1)
     ours, theirs = race.results
     assert len(ours.windows) == 1
@@ -208,7 +208,7 @@ def test_peer_that_fails_has_a_row_with_the_reason() -> None:
 
 
 def test_contestant_whose_process_dies_says_so() -> None:
-    contestant = Contestant(Entry("accl", resolve("baseline", "demo", SMALL).config, 1, 1, path="eager"), _nothing)
+    contestant = Contestant(Entry("accl", resolve("baseline", "demo", SMALL).config, 1, 1, path="reference"), _nothing)
     contestant._process.kill()
     with pytest.raises(ContestantError, match="exit code -9"):
         contestant.ready(120)

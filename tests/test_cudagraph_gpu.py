@@ -46,7 +46,7 @@ def bert_folder(folder: Path, dropout: float) -> Path:
 
 
 def bert_bench(folder: Path, path: str) -> Workbench:
-    sets = [*SMALL, f"model.name={folder}", f"train.path={path}", "data.max_length=128"]
+    sets = [*SMALL, f"model.name={folder}", f"train.backend={path}", "data.max_length=128"]
     return build(resolve("full", "demo", sets).config, lambda _: None)
 
 
@@ -58,7 +58,7 @@ def graphed_path(bench: Workbench) -> GraphedPath:
 
 def test_graphed_steps_of_another_encoder_are_eager_ones(tmp_path: Path) -> None:
     folder = bert_folder(tmp_path / "bert", 0.0)
-    eager, graphed = (bert_bench(folder, path) for path in ("eager", "auto"))
+    eager, graphed = (bert_bench(folder, path) for path in ("reference", "auto"))
     for bench in (eager, graphed):
         without_dropout(bench)
     path = graphed_path(graphed)
@@ -83,12 +83,12 @@ def test_capturing_leaves_weights_moments_curriculum_and_bank_as_they_were(tmp_p
 
 def test_graphs_of_an_encoder_from_a_folder_have_its_dropout(tmp_path: Path) -> None:
     # transformers gives it in evaluation mode, and graphs are captured before the loop begins.
-    bench = bert_bench(bert_folder(tmp_path / "bert", 0.5), "graphed")
+    bench = bert_bench(bert_folder(tmp_path / "bert", 0.5), "cudagraph")
     for module in bench.model.classifier.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     path, reason = choose(bench, no_progress)
-    assert (path.name, reason) == ("graphed", "as asked for by train.path")
+    assert (path.name, reason) == ("cudagraph", "as asked for by train.backend")
     bench.model.train()
     (draw,) = some_draws(bench, 1)
     losses = [float(path.step(step, draw, 0.0)[1]) for step in (1, 2, 1)]
@@ -109,11 +109,11 @@ def test_an_encoder_that_cannot_be_captured_trains_eagerly_as_if_it_had_not_been
         bench.model.encoder.register_forward_hook(wait_for_the_device)
         return bench
 
-    reference, bench = EagerPath(uncapturable("eager")), uncapturable("auto")
+    reference, bench = EagerPath(uncapturable("reference")), uncapturable("auto")
     path, reason = choose(bench, no_progress)
-    assert path.name == "eager"
-    assert "not fast: the fast layers need share_att_key; not graphed: the encoder cannot be captured" in reason
+    assert path.name == "reference"
+    assert "not packed: the fast layers need share_att_key; not cudagraph: the encoder cannot be captured" in reason
     draws = some_draws(bench, 4)
     assert_same_figures(learn(path, draws), learn(reference, draws), 1e-4)
     with pytest.raises(ConfigError, match="cannot be captured"):
-        choose(uncapturable("graphed"), no_progress)
+        choose(uncapturable("cudagraph"), no_progress)

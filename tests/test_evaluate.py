@@ -29,7 +29,6 @@ def evaluated(probabilities: Any, gold: Sequence[int], task: Sequence[int] | Non
         task=np.asarray(task if task is not None else [0] * n),
         gold=np.asarray(gold),
         probabilities=np.asarray(probabilities, float),
-        loss=0.0,
         similarity=empty,
         pairs=empty.astype(np.int64),
         prototype=empty,

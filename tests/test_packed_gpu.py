@@ -101,7 +101,7 @@ def apart(found: dict[str, Tensor], expected: dict[str, Tensor], before: dict[st
 @pytest.mark.parametrize("head", ["per_option", "single_sequence"])
 @pytest.mark.parametrize("model", ["tiny", "deberta-v3-base"])
 def test_logits_and_all_gradients_are_those_of_transformers(make: Maker, model: str, head: str) -> None:
-    eager, fast = (make(path, f"model.head={head}", model=model, long=True) for path in ("eager", "auto"))
+    eager, fast = (make(path, f"model.head={head}", model=model, long=True) for path in ("reference", "auto"))
     path = fast_path(fast)
     # First short ones alone: the reach of the longer ones comes later, as it may in a run.
     draws = [*some_draws(fast, 1, longest=60), *some_draws(fast, 3)]
@@ -123,8 +123,8 @@ def test_logits_and_all_gradients_are_those_of_transformers(make: Maker, model: 
 
 
 def test_bf16_is_as_near_to_fp32_as_autocast_is(make: Maker) -> None:
-    exact = make("eager", model="deberta-v3-base", long=True)
-    narrow = [make(path, "train.precision=bf16", model="deberta-v3-base", long=True) for path in ("eager", "auto")]
+    exact = make("reference", model="deberta-v3-base", long=True)
+    narrow = [make(path, "train.precision=bf16", model="deberta-v3-base", long=True) for path in ("reference", "auto")]
     (draw,) = some_draws(exact, 1)
     expected = eager_gradients(exact, draw)
     far = []
@@ -135,7 +135,7 @@ def test_bf16_is_as_near_to_fp32_as_autocast_is(make: Maker) -> None:
 
 
 def test_steps_learn_what_eager_ones_learn_and_leave_unused_words_to_the_bit(make: Maker) -> None:
-    eager, fast = (make(path, long=True) for path in ("eager", "auto"))
+    eager, fast = (make(path, long=True) for path in ("reference", "auto"))
     before = {name: value.clone() for name, value in fast.model.state_dict().items()}
     path, draws = fast_path(fast), some_draws(fast, 20)
     found, expected = learn(path, draws, 1e-4), learn(EagerPath(eager), draws, 1e-4)
@@ -204,7 +204,7 @@ def test_each_replay_takes_its_own_learning_rate(make: Maker) -> None:
 
 
 def test_a_captured_step_sees_the_bank_open_and_close(make: Maker) -> None:
-    eager = EagerPath(make("eager", "memory_bank.start_step=3"))
+    eager = EagerPath(make("reference", "memory_bank.start_step=3"))
     opening, closed = (fast_path(make("auto", f"memory_bank.start_step={start}")) for start in (3, 1000))
     draws = some_draws(opening.bench, 6)
     found, expected, without = (learn(path, draws, 0.0) for path in (opening, eager, closed))
@@ -232,11 +232,11 @@ def test_warming_up_leaves_weights_moments_curriculum_and_bank_as_they_were(make
     assert bench.sampler.drawn.sum() == 0
 
 
-@pytest.mark.parametrize("first", ["eager", "fast"])
+@pytest.mark.parametrize("first", ["reference", "packed"])
 def test_a_checkpoint_of_one_path_goes_on_with_the_other(make: Maker, first: str, tmp_path: Path) -> None:
     # Both with the used rows of the embedding alone, as a run has them that is resumed on another machine.
     eager, fast = EagerPath(make("auto")), fast_path(make("auto"))
-    here, there = (eager, fast) if first == "eager" else (fast, eager)
+    here, there = (eager, fast) if first == "reference" else (fast, eager)
     there.warm_up(no_progress)
     draws = some_draws(here.bench, 6)
     learn(here, draws[:3], 1e-4)
@@ -257,14 +257,14 @@ def test_a_checkpoint_of_one_path_goes_on_with_the_other(make: Maker, first: str
 
 def test_loss_curves_differ_from_eager_ones_by_less_than_seeds_do() -> None:
     def late_loss(path: str, seed: int) -> float:
-        sets = [f"train.path={path}", f"train.seed={seed}", f"train.device={DEVICE_NAME}", "train.precision=bf16"]
+        sets = [f"train.backend={path}", f"train.seed={seed}", f"train.device={DEVICE_NAME}", "train.precision=bf16"]
         bench = build(resolve("full", "demo", [*sets, "train.max_steps=200"]).config, lambda _: None)
         bench.model.train()
-        way = EagerPath(bench) if path == "eager" else fast_path(bench)
+        way = EagerPath(bench) if path == "reference" else fast_path(bench)
         draws = [bench.sampler.draw(step, bench.curriculum.weights) for step in range(1, 201)]
         return float(learn(way, draws)["classification"][150:].mean())
 
-    eager, fast = (np.array([late_loss(path, seed) for seed in (1, 2, 3, 4)]) for path in ("eager", "auto"))
+    eager, fast = (np.array([late_loss(path, seed) for seed in (1, 2, 3, 4)]) for path in ("reference", "auto"))
     # Welch's t of about 6 degrees of freedom, at 1 %.
     assert abs(fast.mean() - eager.mean()) < 3.7 * math.sqrt((fast.var(ddof=1) + eager.var(ddof=1)) / 4)
 

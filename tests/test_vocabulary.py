@@ -97,8 +97,8 @@ def prepared() -> dict[str, Workbench]:
     """The demo with the whole embedding and with the compact one, before any step."""
     settings_ = ["train.max_steps=20", "train.batch_size=8", "sampler.questions_per_task=2"]
     return {
-        path: build(resolve("full", "demo", [*settings_, f"train.path={path}"]).config, lambda _: None)
-        for path in ("eager", "auto")
+        path: build(resolve("full", "demo", [*settings_, f"train.backend={path}"]).config, lambda _: None)
+        for path in ("reference", "auto")
     }
 
 
@@ -107,7 +107,7 @@ def benches(prepared: dict[str, Workbench]) -> Iterator[tuple[Workbench, Workben
     """Both, put back afterwards."""
     kept = [{k: v.clone() for k, v in bench.model.state_dict().items()} for bench in prepared.values()]
     bank = {k: v.clone() for k, v in bank_of(prepared["auto"]).state_dict().items()}
-    yield prepared["eager"], prepared["auto"]
+    yield prepared["reference"], prepared["auto"]
     for bench, state in zip(prepared.values(), kept, strict=True):
         bench.model.load_state_dict(state)
         bank_of(bench).load_state_dict(bank)
@@ -151,11 +151,11 @@ def test_training_with_the_used_rows_alone_is_training_with_all(benches: tuple[W
     assert moved.sum() > 50
 
 
-@pytest.mark.parametrize("first", ["eager", "auto"])
+@pytest.mark.parametrize("first", ["reference", "auto"])
 def test_a_checkpoint_of_one_embedding_gives_the_other_its_weights_and_not_its_moments(
     benches: tuple[Workbench, Workbench], first: str, tmp_path: Path
 ) -> None:
-    here, there = benches if first == "eager" else reversed(benches)
+    here, there = benches if first == "reference" else reversed(benches)
     path = EagerPath(here)
     learn(here, path, range(1, 4))
     progress = Progress(3, here.sampler.state(), here.curriculum.weights.tolist(), 0.0, 0.0, -1.0, 0)

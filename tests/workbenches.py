@@ -48,7 +48,7 @@ class Maker:
         """
         shape = {"num_hidden_layers": 2, "hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
         self._patch.setitem(ARCHITECTURES, model, ARCHITECTURES[model] | shape | sizes)
-        sets = [*SMALL, f"model.name=random:{model}", f"train.path={path}", *changed]
+        sets = [*SMALL, f"model.name=random:{model}", f"train.backend={path}", *changed]
         bench = build(resolve("full", "demo", sets).config, lambda _: None)
         without_dropout(bench, dropout)
         torch.manual_seed(1)

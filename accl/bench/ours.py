@@ -68,7 +68,7 @@ class Loop:
             if len(pending) == FIGURES_EVERY:
                 pending = self._send(pending)
             self.outbox.deliver()
-            if bench.curriculum.due(step):
+            if bench.curriculum.should_update(step):
                 bench.curriculum.update(step)
         self._send(pending)
         self.outbox.drain()

@@ -34,7 +34,7 @@ class Entry:
         config: what is trained.
         steps: of one timed window.
         warmup: untimed steps before the first window, at least.
-        path: what ``train.path`` of accl is; "" for a peer.
+        path: value of ``train.backend`` of accl; "" for a peer.
         compile: whether a peer compiles its model.
         tracking: whether accl's curriculum watches the batches.
         min_tokens: shorter training questions are left out.

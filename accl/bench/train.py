@@ -40,7 +40,9 @@ def parser() -> argparse.ArgumentParser:
     add("--steps", type=_positive, default=200, help="steps of a timed window")
     add("--warmup", type=_positive, default=30, help="untimed steps before the first window")
     add("--rounds", type=_positive, default=3, help="timed windows of each contestant")
-    add("--paths", type=_names, default=["auto"], metavar="A,B", help="values of train.path for accl (default: auto)")
+    add(
+        "--paths", type=_names, default=["auto"], metavar="A,B", help="values of train.backend for accl (default: auto)"
+    )
     add("--arms", type=_names, default=[], metavar="A,B", help="recipes to time in turns, and what tracking costs")
     add("--peer", action="append", choices=PEERS, default=[], help="Trainer as it is, or with torch_compile=True")
     add(
@@ -96,15 +98,15 @@ def entries(asked: argparse.Namespace) -> list[Entry]:
     for peer in dict.fromkeys(asked.peer):
         compiled = peer == "compile"
         warmup = max(asked.warmup, asked.compile_warmup) if compiled else asked.warmup
-        # The eager path is the one that leaves the encoder as transformers made it.
-        config = _config(asked, asked.recipe, "eager")
+        # The reference backend is the one that leaves the encoder as transformers made it.
+        config = _config(asked, asked.recipe, "reference")
         long = asked.min_tokens
         found.append(Entry(f"{PEER} {peer}", config, asked.steps, warmup, compile=compiled, min_tokens=long))
     return found
 
 
 def _config(asked: argparse.Namespace, recipe: str, path: str) -> Config:
-    return resolve(recipe, asked.profile, [*asked.overrides, f"train.path={path}"]).config
+    return resolve(recipe, asked.profile, [*asked.overrides, f"train.backend={path}"]).config
 
 
 @dataclass

@@ -4,10 +4,9 @@ The method writes, for question i of task t_i with positives of the same task an
 
     L = - sum_i w_i log( exp(sim_pos / tau) / sum exp(sim_neg / tau) ),      w_i = H(p_i) / log C
 
-which is decoupled contrastive learning (Yeh et al., 2022, arXiv 2110.06848): the positive is not in the
-denominator. ``denominator="all"`` is supervised contrastive learning, L_out (Khosla et al., 2020,
-arXiv 2004.11362). Both average over an anchor's positives outside the logarithm, and over the anchors
-that have a positive and a negative. Which negatives those are is chosen in `accl.method.mining`.
+Every form averages over an anchor's positives outside the logarithm, and over the anchors that have a positive and a
+negative. Which negatives those are is a choice of `accl.method.negatives`, what the positives are divided by one of
+`accl.method.losses`.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from accl.method.mining import check_negatives, debiased_log_sum, hardest, log_sum, semi_hard
+from accl.choices import LOSSES, NEGATIVES
+from accl.method.pairs import Pairs
 
-Denominator = Literal["negatives", "all"]
 UncertaintyWeight = Literal["entropy", "margin", "none"]
 
 
@@ -64,40 +63,31 @@ def anchor_losses(
     text_B: Tensor,
     *,
     temperature: float,
-    denominator: Denominator = "negatives",
+    denominator: str = "negatives",
     negatives: str = "all",
-    parameter: float = math.nan,
     bank: Candidates | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The contrastive loss of each anchor, B, and which anchors count; what it says of the others is finite.
+    """Compute the contrastive loss of each anchor, B, and which anchors count; losses of the others are finite.
 
-    With s_ij = z_i . z_j / tau, positives P(i) of the same task and negatives N(i) of other tasks,
-    neither containing i itself nor a question of equal text:
+    With s_ij = z_i . z_j / tau, P(i) are the candidates of the same task and N(i) those of other tasks, neither
+    containing i itself nor a question of equal text. With the defaults
 
-        l_i = - 1/|P(i)| sum_{p in P(i)} ( s_ip - logsumexp_{a in A(i)} s_ia )
+        l_i = - 1/|P(i)| sum_{p in P(i)} ( s_ip - log sum_{n in N(i)} e^{s_in} )
 
-    where A(i) is N(i) for the denominator ``negatives`` (unbounded below) or P(i) and N(i) for ``all``. An anchor
-    counts if P(i) and N(i) are not empty. Mining changes N(i), among batch and bank together; what it chooses by gets
-    no gradient:
-
-        all               every negative
-        hardest(k)        the k most similar
-        semi_hard(margin) those with c_i - margin < cos(z_i, z_n) < c_i, c_i the mean cosine with P(i)
-        debiased(prior)   every negative, their sum of exponentials replaced by
-                          |N(i)| max{ (mean_N e^s - prior * mean_P e^s) / (1 - prior), e^{-1/tau} }
+    An anchor counts if P(i) and the negatives that are kept are not empty.
 
     Args:
         z_BD: unit embeddings of the anchors; any float type, computed in at least fp32.
         task_B: task index of each; below 0 for a question without task, which is left out altogether.
         text_B: an id that equal texts share: such pairs are neither positive nor negative.
         temperature: tau > 0.
-        negatives: one of the four, see `accl.method.mining` for each and its source. parameter: its number in brackets.
+        denominator: a form of `accl.method.losses`. negatives: a form of `accl.method.negatives`.
         bank: further candidates, which get no gradient.
 
     Raises:
-        ValueError: ``negatives`` is unknown or its parameter out of range.
+        ValueError: a form is unknown, or its number out of range.
     """
-    check_negatives(negatives, parameter)
+    select, loss = NEGATIVES.load(negatives), LOSSES.load(denominator)
     z_BD = z_BD if z_BD.dtype == torch.float64 else z_BD.float()
     z_MD, task_M, text_M = z_BD, task_B, text_B
     usable_M = task_B >= 0
@@ -113,22 +103,11 @@ def anchor_losses(
     # without task finds no positive among what is usable, and so does not count.
     pair_BM = usable_M & (text_B[:, None] != text_M)
     positive_BM = pair_BM & (task_B[:, None] == task_M)
-    negative_BM = pair_BM ^ positive_BM
+    pairs = Pairs(sim_BM, positive_BM, pair_BM ^ positive_BM, temperature)
 
-    positives_B = positive_BM.sum(-1, dtype=sim_BM.dtype)
-    mean_positive_B = (sim_BM * (positive_BM / positives_B.clamp(min=1)[:, None])).sum(-1)
-
-    if negatives == "hardest":
-        negative_BM = hardest(sim_BM, negative_BM, int(parameter))
-    elif negatives == "semi_hard":
-        negative_BM = semi_hard(sim_BM, negative_BM, mean_positive_B, parameter, temperature)
-    if negatives == "debiased":
-        log_sum_B = debiased_log_sum(sim_BM, positive_BM, negative_BM, parameter, temperature)
-        if denominator == "all":
-            log_sum_B = torch.logaddexp(log_sum_B, log_sum(sim_BM, positive_BM))
-    else:
-        log_sum_B = log_sum(sim_BM, negative_BM if denominator == "negatives" else positive_BM | negative_BM)
-    return log_sum_B - mean_positive_B, positives_B.logical_and(negative_BM.any(-1))
+    kept_BM, log_negatives_B = select[0].select(pairs, select[1])
+    loss_B: Tensor = loss[0].compute_losses(pairs, log_negatives_B, loss[1])
+    return loss_B, pairs.positives_B.logical_and(kept_BM.any(-1))
 
 
 def weighted_mean(loss_B: Tensor, counted_B: Tensor, weight_B: Tensor) -> Tensor:

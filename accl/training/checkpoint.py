@@ -121,8 +121,8 @@ def load(
         if any(value.dim() and value.shape != parameter.shape for value in state.values()):
             # Its moments are of the word embedding's used rows, or of all.
             raise RunError(
-                f"{folder} was made with another train.path: {name} has {len(parameter)} rows here, and not there.",
-                "Set train.path in the run's config.yaml to what it began with (eager, before there was a choice).",
+                f"{folder} was made with another train.backend: {name} has {len(parameter)} rows here, and not there.",
+                "Set train.backend in the run's config.yaml to what it began with (reference, in old runs).",
             )
         if parameter in optimizer.state:  # an optimizer that has its places already
             for leaf, value in state.items():

@@ -14,11 +14,11 @@ import yaml
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from accl.config import Curriculum, parse_choice
+from accl.config import Curriculum
 from accl.errors import ConfigError
 from accl.method.confusion import PrototypeConfusion, TaskConfusion, accumulate, membership, pair_sums
 from accl.method.contrastive import uncertainty_weights
-from accl.method.curriculum import POLICIES, Knobs, Observed, uniform
+from accl.method.curriculum import PolicyParams, TaskStats, load_policy, uniform
 from accl.method.model import ModelOutput
 from accl.method.statistics import TaskStatistics, draw_shares
 
@@ -56,9 +56,8 @@ class CurriculumState:
         device: torch.device,
     ) -> None:
         self.config = config
-        name, parameter = parse_choice(config.policy)
-        self._policy = POLICIES[name]
-        self._knobs = Knobs(config.temperature, config.floor, parameter)
+        self._policy = load_policy(config.policy)
+        self._params = PolicyParams(config.temperature, config.epsilon, self._policy.parameter)
         self._questions_K = torch.from_numpy(questions_K)
         self._places = places
         tasks, half_life = len(names), float(HALF_LIFE_UPDATES * config.update_every)
@@ -92,7 +91,9 @@ class CurriculumState:
                     "Give a weight to a task that has some.",
                 )
             self._fixed_K = torch.from_numpy(weights)
-        self.weights: NDArray[np.float64] = (uniform(tasks) if self._policy.updates else self._make()).numpy()
+        self.weights: NDArray[np.float64] = (
+            uniform(tasks) if self._policy.updates_needed else self._compute_weights()
+        ).numpy()
 
     @torch.no_grad()
     def observe(self, output: ModelOutput, answer_B: Tensor, task_B: Tensor) -> None:
@@ -111,15 +112,15 @@ class CurriculumState:
         )
         accumulate(chain.from_iterable(additions))
 
-    def why_idle(self, total_steps: int) -> str | None:
+    def inactive_reason(self, total_steps: int) -> str | None:
         """Why the policy will never act in a run of so many steps; None when it will, or is not to (uniform)."""
-        needed = self._policy.updates
+        needed = self._policy.updates_needed
         if not needed:
             return None
         if len(self.weights) == 1:
             return "there is one task only"
-        if self._policy.floored and self.config.floor == 1:
-            return "curriculum.floor=1 leaves it nothing"
+        if self._policy.uses_epsilon and self.config.epsilon == 1:
+            return "curriculum.epsilon=1 leaves it nothing"
         every = self.config.update_every
         first = max(-(-self.warmup_steps // every), needed) * every
         if first < total_steps:
@@ -129,7 +130,7 @@ class CurriculumState:
             return f"its warm-up lasts {self.warmup_steps} steps and the run {total_steps}; lower curriculum.{key}"
         return f"its first update is due at step {first} and the run lasts {total_steps}; lower curriculum.update_every"
 
-    def due(self, step: int) -> bool:
+    def should_update(self, step: int) -> bool:
         """Whether an update follows ``step``: every ``update_every`` steps."""
         return step % self.config.update_every == 0
 
@@ -140,8 +141,8 @@ class CurriculumState:
         if self._index_K.is_cuda:  # without waiting for the steps before
             share_K = share_K.pin_memory().to(self._index_K.device, non_blocking=True)
         self.statistics.advance(share_K)
-        if self._policy.updates and step >= self.warmup_steps:
-            self.weights = self._make().numpy()
+        if self._policy.updates_needed and step >= self.warmup_steps:
+            self.weights = self._compute_weights().numpy()
 
     def matrices(self) -> dict[str, tuple[Tensor, Tensor]]:
         """By kind, K x K values and K x K counts, on the device in fp32: NaN and 0 where never observed.
@@ -161,12 +162,12 @@ class CurriculumState:
 
     def name(self, step: int) -> str:
         """What the weights of the steps after ``step`` are made by."""
-        warming = self._policy.updates > 0 and step < self.warmup_steps
+        warming = self._policy.updates_needed > 0 and step < self.warmup_steps
         return f"uniform (warm-up of {self.config.policy})" if warming else self.config.policy
 
-    def _make(self) -> Tensor:
+    def _compute_weights(self) -> Tensor:
         statistics = self.statistics
-        seen = {
+        observed = {
             "similarity_KK": self.similarity.mean(),
             "literal_KK": self.literal.sum_KK,
             "entropy_K": statistics.entropy(),
@@ -177,12 +178,12 @@ class CurriculumState:
             "updates": statistics.updates,
         }
         # In one copy: the device has no other work while the host makes the weights that the next batch is drawn by.
-        row = torch.cat([value.double().flatten() for value in seen.values()]).cpu()
-        parts = torch.split(row, [value.numel() for value in seen.values()])
-        here = {name: part.view(seen[name].shape) for name, part in zip(seen, parts, strict=True)}
-        updates = float(here.pop("updates"))
-        observed = Observed(**here, updates=updates, questions_K=self._questions_K, fixed_K=self._fixed_K)
-        return self._policy.function(observed, self._knobs)
+        row = torch.cat([value.double().flatten() for value in observed.values()]).cpu()
+        parts = torch.split(row, [value.numel() for value in observed.values()])
+        on_host = {name: part.view(observed[name].shape) for name, part in zip(observed, parts, strict=True)}
+        updates = float(on_host.pop("updates"))
+        stats = TaskStats(**on_host, updates=updates, questions_K=self._questions_K, fixed_K=self._fixed_K)
+        return self._policy.compute_weights(stats, self._params)
 
 
 def read_weights(path: Path, names: Sequence[str]) -> NDArray[np.float64]:

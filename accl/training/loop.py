@@ -60,7 +60,7 @@ class Trainer:
             began = time.monotonic()
             self._train_step()
             step = self.step
-            if bench.curriculum.due(step):
+            if bench.curriculum.should_update(step):
                 bench.curriculum.update(step)
                 self._record_curriculum()
                 self._record_confusion()

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from accl.config import Loss, parse_choice
+from accl.config import Loss
 from accl.kernels.cpu.contrast import Bank, Contrast
 from accl.kernels.triton.aside import NOT_ASIDE, Aside
 from accl.method.contrastive import MemoryBank, anchor_losses, uncertainty_weights, weighted_mean
@@ -104,8 +104,7 @@ def contrast(
     """
     if config.contrastive_weight == 0:
         return None
-    negatives, parameter = parse_choice(config.negatives)
-    if faster is not None and negatives == "all":
+    if faster is not None and config.negatives == "all" and config.denominator in ("negatives", "all"):
         seen = None if bank is None or not bank.is_open else Bank(bank.z_KSE, bank.text_KS, bank.written_K)
         positives = config.denominator == "all"
         return faster.anchor_losses(
@@ -117,8 +116,7 @@ def contrast(
         text_B,
         temperature=config.temperature,
         denominator=config.denominator,
-        negatives=negatives,
-        parameter=parameter,
+        negatives=config.negatives,
         bank=None if bank is None else bank.candidates(),
     )
 

@@ -120,7 +120,7 @@ def build(config: Config, phase: Callable[[str], None]) -> Workbench:
     if not encoder.pretrained:
         notes.append(("warning", "model", f"{encoder.description}: random weights, nothing pretrained"))
     parameters = sum(p.numel() for p in encoder.module.parameters())
-    if config.train.path != "eager":
+    if config.train.backend != "reference":
         module: Any = encoder.module
         used = torch.from_numpy(assembler.used_tokens())
         module.set_input_embeddings(CompactEmbedding(module.get_input_embeddings(), used))
@@ -147,7 +147,7 @@ def build(config: Config, phase: Callable[[str], None]) -> Workbench:
         None if per_task is None else config.train.batch_size // per_task,
         placement.device,
     )
-    idle = curriculum.why_idle(total_steps)
+    idle = curriculum.inactive_reason(total_steps)
     if idle is not None:
         notes.append(("warning", "curriculum", f"curriculum.policy={config.curriculum.policy} never acts: {idle}"))
     use_bank = config.memory_bank.size > 0 and config.loss.contrastive_weight > 0

@@ -43,7 +43,7 @@ def useful_threads(tokens: float, weights: int, cores: int) -> int:
 class RowsPath(EagerPath):
     """See `accl.training.backends.reference.EagerPath`. Takes torch's threads over for the whole process."""
 
-    name = "rows"
+    name = "cpu"
     _passage: Passage  # of the step that is being taken
 
     def __init__(self, bench: Workbench) -> None:

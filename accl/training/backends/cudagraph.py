@@ -42,7 +42,7 @@ class UncapturableError(Exception):
 class GraphedPath:
     """Optimizer steps by CUDA graphs; see `accl.training.backends.reference.EagerPath` for what a path does."""
 
-    name = "graphed"
+    name = "cudagraph"
 
     def __init__(self, bench: Workbench) -> None:
         self.bench = bench

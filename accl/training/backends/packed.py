@@ -49,7 +49,7 @@ Size = tuple[int, int]
 class FastPath:
     """Optimizer steps by CUDA graphs; see `accl.training.backends.reference.EagerPath` for what a path does."""
 
-    name = "fast"
+    name = "packed"
 
     def __init__(self, bench: Workbench) -> None:
         self.bench = bench

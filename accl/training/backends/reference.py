@@ -26,7 +26,7 @@ class EagerPath:
         name: of the path, as in the configuration. optimizer: with the moments, for checkpoints.
     """
 
-    name = "eager"
+    name = "reference"
 
     def __init__(
         self,

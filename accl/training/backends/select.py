@@ -42,7 +42,7 @@ class StepPath(Protocol):
 
 
 def choose(bench: Workbench, progress: Callable[[int, int], None]) -> tuple[StepPath, str]:
-    """The path that ``train.path`` names, or the fastest that can be taken, warmed up; and why not a faster one.
+    """The path that ``train.backend`` names, or the fastest that can be taken, warmed up; and why not a faster one.
 
     Args:
         progress: told how much of how much of the warm-up is done.
@@ -50,7 +50,7 @@ def choose(bench: Workbench, progress: Callable[[int, int], None]) -> tuple[Step
     Raises:
         ConfigError: the path named cannot be taken.
     """
-    wanted = bench.config.train.path
+    wanted = bench.config.train.backend
     why: list[str] = []
     # A captured step keeps the mode that it was captured in, and transformers loads encoders with dropout off.
     bench.model.train()
@@ -65,11 +65,11 @@ def choose(bench: Workbench, progress: Callable[[int, int], None]) -> tuple[Step
             except UncapturableError as error:
                 reason = str(error)
             else:
-                return path, "as asked for by train.path" if wanted != "auto" else "; ".join(why)
+                return path, "as asked for by train.backend" if wanted != "auto" else "; ".join(why)
         if wanted != "auto":
-            raise ConfigError(f"train.path={wanted} cannot be taken: {reason}.", "Try: --set train.path=auto")
+            raise ConfigError(f"train.backend={wanted} cannot be taken: {reason}.", "Try: --set train.backend=auto")
         why.append(f"not {name}: {reason}")
-    raise AssertionError("eager is always there")
+    raise AssertionError("reference is always there")
 
 
 def _fast(bench: Workbench) -> StepPath:
@@ -106,8 +106,8 @@ def _why_not_rows(bench: Workbench) -> str | None:
 
 # Fastest first: why each cannot be taken (None: it can), and how it is made.
 PATHS: dict[str, tuple[Callable[[Workbench], str | None], Callable[[Workbench], StepPath]]] = {
-    "fast": (_why_not_fast, _fast),
-    "graphed": (_why_not_graphed, GraphedPath),
-    "rows": (_why_not_rows, RowsPath),
-    "eager": (lambda _: None, EagerPath),
+    "packed": (_why_not_fast, _fast),
+    "cudagraph": (_why_not_graphed, GraphedPath),
+    "cpu": (_why_not_rows, RowsPath),
+    "reference": (lambda _: None, EagerPath),
 }

@@ -149,17 +149,17 @@ def a_batch() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def test_a_closed_bank_takes_in_and_gives_nothing_out() -> None:
-    z_BE, task_B, text_B = a_batch()
+    z_BE, task_B, text_id_B = a_batch()
     bank = MemoryBank(3, 4, 4)
     bank.open(False)
-    bank.write(z_BE, task_B, text_B + 100)
+    bank.write(z_BE, task_B, text_id_B + 100)
     assert not bank.is_open
     assert bank.written_K.tolist() == [2, 2, 2]
     assert not bank.candidates().filled_M.any()
 
     def loss(bank: MemoryBank | None) -> Tensor:
         candidates = None if bank is None else bank.candidates()
-        return contrastive_loss(z_BE, task_B, text_B, torch.ones(6), temperature=0.1, bank=candidates).loss
+        return contrastive_loss(z_BE, task_B, text_id_B, torch.ones(6), temperature=0.1, bank=candidates).loss
 
     torch.testing.assert_close(loss(bank), loss(None))
     bank.open(True)
@@ -233,14 +233,14 @@ def test_what_is_sent_arrives_at_the_same_place_every_time(bench: Workbench) -> 
     packer, questions = Packer(bench.assembler), bench.config.train.batch_size
     inputs = Inputs(questions, questions * packer.sequences_per_question, packer.segments, torch.device("cpu"))
     views = {name: getattr(inputs, name) for name in ("source", "begin", "place", "seed", "rates")}
-    views |= {name: getattr(inputs.labels, f"{name}_B") for name in ("task", "answer", "text")}
+    views |= {name: getattr(inputs.labels, f"{name}_B") for name in ("task", "answer", "text_id")}
     places = {name: view.data_ptr() for name, view in views.items()}
     sampler = bench.sampler.twin()
     for step in range(1, 2 * AHEAD + 2):  # all slots, and the first ones again
         draw = sampler.draw(step, bench.curriculum.weights)
         packed = packer.pack(draw.questions, draw.option_order)
         inputs.send(packed, 2**62 + step, [1e-3 / step, 0.5, 2.0, 1.0])
-        for name in ("source", "begin", "place", "task", "answer", "text"):
+        for name in ("source", "begin", "place", "task", "answer", "text_id"):
             assert views[name].tolist() == getattr(packed, name).tolist(), name
         assert views["seed"].tolist() == [2**62 + step]
         assert views["rates"].dtype == torch.float64

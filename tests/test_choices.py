@@ -140,10 +140,10 @@ def test_an_added_policy_makes_the_weights_of_a_run() -> None:
 
 @pytest.mark.usefixtures("added")
 def test_added_negatives_and_losses_make_the_contrastive_loss() -> None:
-    z_BD, task_B, text_B = unit(4, 5, 0), torch.tensor([0, 0, 1, 1]), torch.arange(4)
+    z_BD, task_B, text_id_B = unit(4, 5, 0), torch.tensor([0, 0, 1, 1]), torch.arange(4)
 
     def losses(**forms: str) -> torch.Tensor:
-        return anchor_losses(z_BD, task_B, text_B, temperature=1.0, **forms)[0]
+        return anchor_losses(z_BD, task_B, text_id_B, temperature=1.0, **forms)[0]
 
     torch.testing.assert_close(losses(negatives="zebra(0.5)"), losses() + 0.5)
     positive_B = (z_BD * z_BD[[1, 0, 3, 2]]).sum(-1)

@@ -147,7 +147,7 @@ def assembler() -> Assembler:
         letters=[[6], [7], [8], [9]],
         task=np.arange(n) % 3,
         answer=np.array([0, 1, 2, 3, 3, 2, 1, 0]),
-        text=np.arange(n),
+        text_id=np.arange(n),
         choices=CHOICES,
     )
     tokenizer = cast(Tokenizer, SimpleNamespace(cls_id=1, sep_id=2, pad_id=0))

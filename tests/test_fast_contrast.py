@@ -30,10 +30,10 @@ def bank_of(written: int, size: int, width: int, seed: int) -> MemoryBank:
 
 
 def ours(
-    contrast: Contrast, z_BE: Tensor, task_B: Tensor, text_B: Tensor, tau: float, of: str, bank: MemoryBank
+    contrast: Contrast, z_BE: Tensor, task_B: Tensor, text_id_B: Tensor, tau: float, of: str, bank: MemoryBank
 ) -> tuple[Tensor, Tensor]:
     seen = Bank(bank.z_KSE, bank.text_KS, bank.written_K) if bank.is_open else None
-    return contrast.anchor_losses(z_BE, task_B, text_B, temperature=tau, positives=of == "all", bank=seen)
+    return contrast.anchor_losses(z_BE, task_B, text_id_B, temperature=tau, positives=of == "all", bank=seen)
 
 
 @pytest.mark.parametrize("denominator", ["negatives", "all"])
@@ -62,15 +62,15 @@ def test_losses_and_gradients_are_those_of_the_method(
     contrast, bank = Contrast(load(cache_folder())), bank_of(written, size, width, seed)
     bank.open(opened)
     z_BE, task_B = unit(len(task), width, seed + 77).float().requires_grad_(), torch.tensor(task)
-    text_B = torch.randint(texts, (len(task),), generator=torch.Generator().manual_seed(seed))
+    text_id_B = torch.randint(texts, (len(task),), generator=torch.Generator().manual_seed(seed))
     weight_B = torch.linspace(0.5, 2.0, len(task))
 
     exact_BE = z_BE.detach().double().requires_grad_()
     expected_B, counts_B = anchor_losses(
-        exact_BE, task_B, text_B, temperature=temperature, denominator=denominator, bank=bank.candidates()
+        exact_BE, task_B, text_id_B, temperature=temperature, denominator=denominator, bank=bank.candidates()
     )
     (expected,) = torch.autograd.grad((expected_B * counts_B * weight_B).sum(), exact_BE)
-    loss_B, counted_B = ours(contrast, z_BE, task_B, text_B, temperature, denominator, bank)
+    loss_B, counted_B = ours(contrast, z_BE, task_B, text_id_B, temperature, denominator, bank)
     # What the bank holds may change before the way back.
     bank.z_KSE.fill_(math.nan)
     (found,) = torch.autograd.grad((loss_B * counted_B * weight_B).sum(), z_BE)

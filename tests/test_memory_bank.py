@@ -54,10 +54,10 @@ def test_the_bank_holds_the_last_embeddings_of_each_task(batches: list[list[int]
     filled = candidates.filled_M
     for task in range(3):
         mine = filled & (candidates.task_M == task)
-        assert sorted(candidates.text_M[mine].tolist()) == list(last[task])
-    torch.testing.assert_close(candidates.z_MD[filled], embedding(candidates.text_M[filled]), rtol=0, atol=0)
+        assert sorted(candidates.text_id_M[mine].tolist()) == list(last[task])
+    torch.testing.assert_close(candidates.z_MD[filled], embedding(candidates.text_id_M[filled]), rtol=0, atol=0)
     shapes = {name: tuple(value.shape) for name, value in vars(candidates).items()}
-    assert shapes == {"z_MD": (3 * size, 2), "task_M": (3 * size,), "text_M": (3 * size,), "filled_M": (3 * size,)}
+    assert shapes == {"z_MD": (3 * size, 2), "task_M": (3 * size,), "text_id_M": (3 * size,), "filled_M": (3 * size,)}
 
 
 @settings(max_examples=30, deadline=None)
@@ -165,16 +165,18 @@ def test_an_unfilled_slot_is_no_candidate(denominator: str) -> None:
 
 @pytest.mark.parametrize("negatives", ["all", "hardest(2)", "semi_hard(0.5)", "debiased(0.1)"])
 def test_writing_after_the_losses_are_made_leaves_their_gradients_alone(negatives: str) -> None:
-    task_B, text_B = torch.tensor([0, 0, 1, 1, 2, 2]), torch.arange(6)
+    task_B, text_id_B = torch.tensor([0, 0, 1, 1, 2, 2]), torch.arange(6)
     start = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0))
 
     def gradient(write: bool) -> Tensor:
         bank = MemoryBank(3, 4, 5)
-        bank.write(F.normalize(start[0], dim=-1), task_B, text_B + 100)
+        bank.write(F.normalize(start[0], dim=-1), task_B, text_id_B + 100)
         z_BD = F.normalize(start[1], dim=-1).requires_grad_()
-        losses_B, _ = anchor_losses(z_BD, task_B, text_B, temperature=0.1, negatives=negatives, bank=bank.candidates())
+        losses_B, _ = anchor_losses(
+            z_BD, task_B, text_id_B, temperature=0.1, negatives=negatives, bank=bank.candidates()
+        )
         if write:
-            bank.write(-start[0], task_B, text_B + 200)
+            bank.write(-start[0], task_B, text_id_B + 200)
         (gradient_BD,) = torch.autograd.grad(losses_B.sum(), z_BD)
         return gradient_BD
 

@@ -163,8 +163,8 @@ def test_alignment_and_uniformity_are_the_papers_over_pairs_of_the_batch(
             spread.append(math.exp(-2 * distance))
             if task_i == task_j and text_i != text_j:
                 close.append(distance)
-    task_B, text_B = torch.tensor(rows).T
-    alignment, uniformity = alignment_and_uniformity(z.float() if half else z, task_B, text_B)
+    task_B, text_id_B = torch.tensor(rows).T
+    alignment, uniformity = alignment_and_uniformity(z.float() if half else z, task_B, text_id_B)
     assert alignment.dtype == uniformity.dtype == torch.float32
     expected = sum(close) / len(close) if close else math.nan
     assert alignment.item() == pytest.approx(expected, rel=1e-5, abs=1e-6, nan_ok=True)

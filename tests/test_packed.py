@@ -31,7 +31,7 @@ def made_blob(lengths: Sequence[Sequence[int]], letters: Sequence[int], seed: in
         letters=spelt,
         task=rng.integers(-1, 3, len(lengths)),
         answer=rng.integers(0, len(letters), len(lengths)),
-        text=rng.integers(0, 2**62, len(lengths)),
+        text_id=rng.integers(0, 2**62, len(lengths)),
         choices=len(letters),
     )
 
@@ -62,7 +62,7 @@ def assert_same_as_the_assembler(
     assert len(packed.place) == len(questions) * packer.sequences_per_question
     assert (np.diff(packed.begin) >= 0).all()
     assert (packed.source + np.diff(packed.begin) <= len(packer.tokens)).all()
-    for name in ("task", "answer", "text"):
+    for name in ("task", "answer", "text_id"):
         assert np.array_equal(getattr(packed, name), getattr(batch, name)), name
 
 

@@ -22,7 +22,7 @@ class Packed:
     Attributes:
         source: S; where in `Packer.tokens` each segment begins. begin: S + 1; where in the stream, and its end.
         place: N; which in the stream each sequence is, in the order of the questions. order: N; the inverse.
-        task, answer, text: B; as in `accl.data.tokens.Batch`.
+        task, answer, text_id: B; as in `accl.data.tokens.Batch`.
     """
 
     source: Ints
@@ -31,7 +31,7 @@ class Packed:
     order: Ints
     task: Ints
     answer: Ints
-    text: Ints
+    text_id: Ints
 
     @property
     def total(self) -> int:
@@ -98,5 +98,5 @@ class Packer:
         np.cumsum(length.ravel(), out=begin[1:])
         answer = np.argmax(option_order == blob.answer[questions][:, None], axis=1)
         return Packed(
-            source.ravel(), begin, np.argsort(order), order, blob.task[questions], answer, blob.text[questions]
+            source.ravel(), begin, np.argsort(order), order, blob.task[questions], answer, blob.text_id[questions]
         )

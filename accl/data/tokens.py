@@ -33,7 +33,7 @@ class TokenBlob:
         offsets: N x (1 + C) + 1 positions in ``ids``: question, option 0, ..., option C-1 of each.
         letters: ids of "A.", "B.", ... for an input that shows all options.
         task: task index of each question, -1 for none. answer: index of the right option.
-        text: an id that equal texts share.
+        text_id: an id that equal texts share.
         choices: C.
     """
 
@@ -42,7 +42,7 @@ class TokenBlob:
     letters: list[list[int]]
     task: NDArray[np.int64]
     answer: NDArray[np.int64]
-    text: NDArray[np.int64]
+    text_id: NDArray[np.int64]
     choices: int
 
     def __len__(self) -> int:
@@ -63,14 +63,14 @@ class Batch:
     Attributes:
         chunks: (ids, mask) of some rows each, both n x L with an L of their own.
         place: N; where among the rows of all chunks together each row of the batch stands.
-        task, answer, text: B; ``answer`` counts in the order in which the options are shown.
+        task, answer, text_id: B; ``answer`` counts in the order in which the options are shown.
     """
 
     chunks: list[tuple[NDArray[np.int64], NDArray[np.int64]]]
     place: NDArray[np.int64]
     task: NDArray[np.int64]
     answer: NDArray[np.int64]
-    text: NDArray[np.int64]
+    text_id: NDArray[np.int64]
 
 
 def tokenise(
@@ -89,19 +89,19 @@ def tokenise(
     choices = number_of_options(questions)
     task = np.array([task_index.get(q.task, -1) for q in questions], np.int64)
     answer = np.array([q.answer for q in questions], np.int64)
-    text = np.array([int(q.text_hash, 16) >> 1 for q in questions], np.int64)
+    text_id = np.array([int(q.text_hash, 16) >> 1 for q in questions], np.int64)
     letters = tokenizer.encode_many([f"{LETTERS[c]}." for c in range(choices)])
     file = None if cache is None else cache / f"tokens-{_content_key(questions, tokenizer)}.npz"
     if file is not None and file.is_file():
         with np.load(file) as stored:
-            return TokenBlob(stored["ids"], stored["offsets"], letters, task, answer, text, choices)
+            return TokenBlob(stored["ids"], stored["offsets"], letters, task, answer, text_id, choices)
     pieces = tokenizer.encode_many([part for q in questions for part in (q.text, *q.options)])
     offsets = np.zeros(len(pieces) + 1, np.int64)
     np.cumsum([len(piece) for piece in pieces], out=offsets[1:])
     ids = np.fromiter((i for piece in pieces for i in piece), np.int32, count=int(offsets[-1]))
     if file is not None:
         _save(file, ids=ids, offsets=offsets)
-    return TokenBlob(ids, offsets, letters, task, answer, text, choices)
+    return TokenBlob(ids, offsets, letters, task, answer, text_id, choices)
 
 
 class Assembler:
@@ -135,7 +135,7 @@ class Assembler:
         chunks, place = self._chunks(rows)
         # The right answer's place among the options as shown.
         answer = np.argmax(option_order == blob.answer[questions][:, None], axis=1)
-        return Batch(chunks, place, blob.task[questions], answer, blob.text[questions])
+        return Batch(chunks, place, blob.task[questions], answer, blob.text_id[questions])
 
     def used_tokens(self) -> NDArray[np.int64]:
         """Every token id that an input can hold, without repetition."""

@@ -47,20 +47,20 @@ class Candidates:
     """What anchors are contrasted with, beyond the batch itself.
 
     Attributes:
-        z_MD: unit embeddings. task_M: their tasks. text_M: ids that equal texts share.
+        z_MD: unit embeddings. task_M: their tasks. text_id_M: ids that equal texts share.
         filled_M: False where a slot holds nothing yet.
     """
 
     z_MD: Tensor
     task_M: Tensor
-    text_M: Tensor
+    text_id_M: Tensor
     filled_M: Tensor
 
 
 def anchor_losses(
     z_BD: Tensor,
     task_B: Tensor,
-    text_B: Tensor,
+    text_id_B: Tensor,
     *,
     temperature: float,
     denominator: str = "negatives",
@@ -79,7 +79,7 @@ def anchor_losses(
     Args:
         z_BD: unit embeddings of the anchors; any float type, computed in at least fp32.
         task_B: task index of each; below 0 for a question without task, which is left out altogether.
-        text_B: an id that equal texts share: such pairs are neither positive nor negative.
+        text_id_B: an id that equal texts share: such pairs are neither positive nor negative.
         temperature: tau > 0.
         denominator: a form of `accl.method.losses`. negatives: a form of `accl.method.negatives`.
         bank: further candidates, which get no gradient.
@@ -89,19 +89,19 @@ def anchor_losses(
     """
     select, loss = NEGATIVES.load(negatives), LOSSES.load(denominator)
     z_BD = z_BD if z_BD.dtype == torch.float64 else z_BD.float()
-    z_MD, task_M, text_M = z_BD, task_B, text_B
+    z_MD, task_M, text_id_M = z_BD, task_B, text_id_B
     usable_M = task_B >= 0
     if bank is not None:
         z_MD = torch.cat([z_BD, bank.z_MD.detach().to(z_BD.dtype)])
         task_M = torch.cat([task_B, bank.task_M])
-        text_M = torch.cat([text_B, bank.text_M])
+        text_id_M = torch.cat([text_id_B, bank.text_id_M])
         usable_M = torch.cat([usable_M, bank.filled_M])
     with torch.autocast(z_BD.device.type, enabled=False):
         sim_BM = z_BD @ z_MD.T / temperature
 
     # Equal text covers the anchor itself, its old copies in the bank, and duplicates in other subjects. A question
     # without task finds no positive among what is usable, and so does not count.
-    pair_BM = usable_M & (text_B[:, None] != text_M)
+    pair_BM = usable_M & (text_id_B[:, None] != text_id_M)
     positive_BM = pair_BM & (task_B[:, None] == task_M)
     pairs = Pairs(sim_BM, positive_BM, pair_BM ^ positive_BM, temperature)
 
@@ -162,7 +162,7 @@ class MemoryBank(nn.Module):
         return Candidates(self.z_KSE.flatten(0, 1), self.task_M, self.text_KS.flatten(), filled_KS.flatten())
 
     @torch.no_grad()
-    def write(self, z_BE: Tensor, task_B: Tensor, text_B: Tensor) -> None:
+    def write(self, z_BE: Tensor, task_B: Tensor, text_id_B: Tensor) -> None:
         """Put a batch into the rings, oldest out first. Questions without task (index below 0) are not kept.
 
         With more than S questions of one task in a batch, the last S stay.
@@ -174,7 +174,7 @@ class MemoryBank(nn.Module):
         slot_B = (self.written_K[row_B] + earlier_B) % self.size
         # Every index keeps its shape for graph capture: what is not kept goes to a spare row that is cut off again.
         flat_B = torch.where(kept_B, slot_B.add(row_B, alpha=self.size), len(self.task_M))
-        for rings_KS, new_B in ((self.z_KSE, z_BE.to(self.z_KSE.dtype)), (self.text_KS, text_B)):
+        for rings_KS, new_B in ((self.z_KSE, z_BE.to(self.z_KSE.dtype)), (self.text_KS, text_id_B)):
             old_M = rings_KS.flatten(0, 1)
             new_M = torch.cat([old_M, new_B[:1]]).index_copy_(0, flat_B, new_B)
             rings_KS.copy_(new_M[: len(old_M)].view_as(rings_KS))

@@ -10,7 +10,7 @@ UNIFORMITY_SCALE = 2.0
 
 
 @torch.no_grad()
-def alignment_and_uniformity(z_BE: Tensor, task_B: Tensor, text_B: Tensor) -> tuple[Tensor, Tensor]:
+def alignment_and_uniformity(z_BE: Tensor, task_B: Tensor, text_id_B: Tensor) -> tuple[Tensor, Tensor]:
     """How close positives are, and how evenly embeddings cover the sphere; two fp32 scalars, lower is better in both.
 
         alignment  = mean ||z_i - z_j||^2              over positive pairs i < j          in [0, 4]
@@ -22,14 +22,14 @@ def alignment_and_uniformity(z_BE: Tensor, task_B: Tensor, text_B: Tensor) -> tu
     Source: Wang & Isola, 2020, arXiv 2005.10242, with alpha = 2 and t = 2.
 
     Args:
-        z_BE: unit embeddings. task_B: task index of each. text_B: an id that equal texts share.
+        z_BE: unit embeddings. task_B: task index of each. text_id_B: an id that equal texts share.
     """
     z_BE = z_BE if z_BE.dtype == torch.float64 else z_BE.float()
     # By differences: that equal embeddings are 0 apart.
     distance_BB = torch.cdist(z_BE, z_BE, compute_mode="donot_use_mm_for_euclid_dist").square()
     known_B = task_B >= 0
     pair_BB = (known_B[:, None] & known_B).triu(1)
-    positive_BB = pair_BB & (task_B[:, None] == task_B) & (text_B[:, None] != text_B)
+    positive_BB = pair_BB & (task_B[:, None] == task_B) & (text_id_B[:, None] != text_id_B)
     value_2BB = torch.stack([distance_BB, (-UNIFORMITY_SCALE * distance_BB).exp()])
     among_2BB = torch.stack([positive_BB, pair_BB])
     # Without a pair these are 0/0, which is the NaN that is meant.

@@ -87,7 +87,7 @@ class Labels:
 
     task_B: Tensor
     answer_B: Tensor
-    text_B: Tensor
+    text_id_B: Tensor
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def to_device(batch: Batch, device: torch.device) -> DeviceBatch:
     return DeviceBatch(
         [(send(ids), send(mask)) for ids, mask in batch.chunks],
         send(batch.place),
-        Labels(send(batch.task), send(batch.answer), send(batch.text)),
+        Labels(send(batch.task), send(batch.answer), send(batch.text_id)),
     )
 
 

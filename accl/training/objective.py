@@ -89,7 +89,7 @@ def _gradient(term: Tensor, leaf_ND: Tensor) -> tuple[Tensor, Tensor]:
 def contrast(
     z_BE: Tensor,
     task_B: Tensor,
-    text_B: Tensor,
+    text_id_B: Tensor,
     config: Loss,
     bank: MemoryBank | None,
     faster: Contrast | None = None,
@@ -108,12 +108,12 @@ def contrast(
         seen = None if bank is None or not bank.is_open else Bank(bank.z_KSE, bank.text_KS, bank.written_K)
         positives = config.denominator == "all"
         return faster.anchor_losses(
-            z_BE, task_B, text_B, temperature=config.temperature, positives=positives, bank=seen
+            z_BE, task_B, text_id_B, temperature=config.temperature, positives=positives, bank=seen
         )
     return anchor_losses(
         z_BE,
         task_B,
-        text_B,
+        text_id_B,
         temperature=config.temperature,
         denominator=config.denominator,
         negatives=config.negatives,
@@ -153,7 +153,7 @@ def objective(
 
 @torch.no_grad()
 def figures(
-    result: Objective, norms: Tensor, output: ModelOutput, answer_B: Tensor, task_B: Tensor, text_B: Tensor
+    result: Objective, norms: Tensor, output: ModelOutput, answer_B: Tensor, task_B: Tensor, text_id_B: Tensor
 ) -> Tensor:
     """All ``FIGURES`` of a batch as one fp32 tensor, so that they leave the device together; NaN for what is not there.
 
@@ -169,7 +169,7 @@ def figures(
         anchor_share,
         result.weight_B.mean(),
         *quantiles(result.weight_B, WEIGHT_QUANTILES),
-        *alignment_and_uniformity(output.z_BE, task_B, text_B),
+        *alignment_and_uniformity(output.z_BE, task_B, text_id_B),
         *norms,
     )
     return torch.stack([scalar.float() for scalar in scalars])

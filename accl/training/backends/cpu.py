@@ -70,7 +70,7 @@ class RowsPath(EagerPath):
         source_T = np.repeat(packed.source - begin[:-1], np.diff(begin)) + np.arange(packed.total)
         ids_T = torch.from_numpy(self._packer.tokens[source_T].astype(np.int64))
         order_N = torch.from_numpy(packed.order)
-        labels = (torch.from_numpy(known) for known in (packed.task, packed.answer, packed.text))
+        labels = (torch.from_numpy(known) for known in (packed.task, packed.answer, packed.text_id))
         self._passage = self._encoder.run(ids_T, np.diff(begin[:: self._packer.segments]), order_N, learning=True)
         return self._passage.out, Labels(*labels)
 

@@ -97,7 +97,11 @@ class GraphedPath:
             value = self.bench.assembler.pad_id if there is inputs.ids_NL else 0
             there.copy_(torch.from_numpy(np.pad(here, padding, constant_values=value)), non_blocking=True)
         labels = inputs.labels
-        for there, here in ((labels.task_B, batch.task), (labels.answer_B, batch.answer), (labels.text_B, batch.text)):
+        for there, here in (
+            (labels.task_B, batch.task),
+            (labels.answer_B, batch.answer),
+            (labels.text_id_B, batch.text_id),
+        ):
             there.copy_(torch.from_numpy(here), non_blocking=True)
         graph.replay()
         return figures.clone()

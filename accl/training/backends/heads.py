@@ -44,7 +44,7 @@ class Judged:
     def figures(self, norms: Tensor) -> Tensor:
         """The `accl.training.objective.FIGURES` of the batch."""
         labels = self.labels
-        return figures(self.result, norms, self.output, labels.answer_B, labels.task_B, labels.text_B)
+        return figures(self.result, norms, self.output, labels.answer_B, labels.task_B, labels.text_id_B)
 
 
 def judge(
@@ -62,7 +62,7 @@ def judge(
     def represented() -> tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]:
         with bench.placement.autocasting():
             features_BD, z_BE = model.represent(apart_ND)
-        return features_BD, z_BE, contrast(z_BE, labels.task_B, labels.text_B, config, bench.bank, faster)
+        return features_BD, z_BE, contrast(z_BE, labels.task_B, labels.text_id_B, config, bench.bank, faster)
 
     def classified() -> tuple[Tensor, tuple[Tensor, Tensor]]:
         with bench.placement.autocasting():
@@ -79,7 +79,7 @@ def watch(bench: Workbench, judged: Judged) -> None:
     labels, output = judged.labels, judged.output
     bench.curriculum.observe(output, labels.answer_B, labels.task_B)
     if bench.bank is not None:
-        bench.bank.write(output.z_BE, labels.task_B, labels.text_B)
+        bench.bank.write(output.z_BE, labels.task_B, labels.text_id_B)
 
 
 @contextmanager

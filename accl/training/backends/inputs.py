@@ -28,7 +28,7 @@ class Inputs:
         self._there = torch.zeros(sum(sizes), dtype=torch.long, device=device)
         parts = torch.split(self._there, list(sizes))
         self.source, self.begin, self.place, self.seed = parts[0], parts[1], parts[2], parts[6]
-        self.labels = Labels(task_B=parts[3], answer_B=parts[4], text_B=parts[5])
+        self.labels = Labels(task_B=parts[3], answer_B=parts[4], text_id_B=parts[5])
         self.rates = parts[7].view(torch.float64)
         # Pinned, so that the copy is asynchronous; several, so that the next step can be written meanwhile.
         self._here = [
@@ -48,7 +48,7 @@ class Inputs:
         if copied is not None:
             copied.synchronize()
         here = self._here[slot]
-        numbers = (packed.source, packed.begin, packed.place, packed.task, packed.answer, packed.text)
+        numbers = (packed.source, packed.begin, packed.place, packed.task, packed.answer, packed.text_id)
         at = 0
         for part in numbers:
             here[at : at + len(part)] = torch.from_numpy(part)

@@ -196,7 +196,7 @@ def watched(bench: Workbench) -> dict[str, Tensor]:
 def show_a_batch(bench: Workbench, step: int) -> None:
     draw = bench.sampler.twin().draw(step, bench.curriculum.weights)
     batch = to_device(bench.assembler.batch(draw.questions, draw.option_order), torch.device("cpu"))
-    watch(bench, judge(bench, bench.model.pooled(batch.chunks, batch.place_N), batch.labels))
+    watch(bench, judge(bench, bench.model.pooled(batch.chunks, batch.inverse_perm_N), batch.labels))
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
@@ -232,7 +232,7 @@ def test_neither_does_one_that_fails(bench: Workbench) -> None:
 def test_what_is_sent_arrives_at_the_same_place_every_time(bench: Workbench) -> None:
     packer, questions = Packer(bench.assembler), bench.config.train.batch_size
     inputs = Inputs(questions, questions * packer.sequences_per_question, packer.segments, torch.device("cpu"))
-    views = {name: getattr(inputs, name) for name in ("source", "begin", "place", "seed", "rates")}
+    views = {name: getattr(inputs, name) for name in ("source", "cu_seqlens", "inverse_perm", "seed", "rates")}
     views |= {name: getattr(inputs.labels, f"{name}_B") for name in ("task", "answer", "text_id")}
     places = {name: view.data_ptr() for name, view in views.items()}
     sampler = bench.sampler.twin()
@@ -240,7 +240,7 @@ def test_what_is_sent_arrives_at_the_same_place_every_time(bench: Workbench) -> 
         draw = sampler.draw(step, bench.curriculum.weights)
         packed = packer.pack(draw.questions, draw.option_order)
         inputs.send(packed, 2**62 + step, [1e-3 / step, 0.5, 2.0, 1.0])
-        for name in ("source", "begin", "place", "task", "answer", "text_id"):
+        for name in ("source", "cu_seqlens", "inverse_perm", "task", "answer", "text_id"):
             assert views[name].tolist() == getattr(packed, name).tolist(), name
         assert views["seed"].tolist() == [2**62 + step]
         assert views["rates"].dtype == torch.float64

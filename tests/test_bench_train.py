@@ -106,7 +106,7 @@ def test_peer_trains_the_same_model_on_the_same_questions(bench: Workbench) -> N
     bench.model.eval()
     batch = bench.assembler.batch(draw.questions, draw.option_order)
     arrays = [(torch.from_numpy(ids), torch.from_numpy(mask)) for ids, mask in batch.chunks]
-    output = bench.model(arrays, torch.from_numpy(batch.place), torch.from_numpy(batch.task))
+    output = bench.model(arrays, torch.from_numpy(batch.inverse_perm), torch.from_numpy(batch.task))
     loss = F.cross_entropy(output.logits_BC, torch.from_numpy(batch.answer))
     bench.model.train()
     peer.eval()

@@ -221,17 +221,17 @@ def test_it_stands_in_for_the_encoder_and_leaves_the_weights_where_they_are() ->
         build(), hidden=16, tasks=3, choices=4, contrastive_dim=8, head="single_sequence"
     ).eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    chunk, place_N, task_B = inputs([3, 8, 5], 8), torch.arange(3), torch.tensor([0, 1, 2])
-    expected = model([chunk], place_N, task_B)
+    chunk, inverse_perm_N, task_B = inputs([3, 8, 5], 8), torch.arange(3), torch.tensor([0, 1, 2])
+    expected = model([chunk], inverse_perm_N, task_B)
     model.encode = encoder(model.encoder, 2)
-    found = model([chunk], place_N, task_B)
+    found = model([chunk], inverse_perm_N, task_B)
     torch.testing.assert_close(found.logits_BC, expected.logits_BC, rtol=1e-4, atol=1e-5)
     assert before.keys() == model.state_dict().keys()
     with torch.no_grad():
         model.encoder.embeddings.word_embeddings.weight.copy_(model.encoder.embeddings.word_embeddings.weight.flip(0))
-    assert not torch.allclose(model([chunk], place_N, task_B).logits_BC, found.logits_BC)
+    assert not torch.allclose(model([chunk], inverse_perm_N, task_B).logits_BC, found.logits_BC)
     model.load_state_dict(before)
-    torch.testing.assert_close(model([chunk], place_N, task_B).logits_BC, found.logits_BC)
+    torch.testing.assert_close(model([chunk], inverse_perm_N, task_B).logits_BC, found.logits_BC)
 
 
 @pytest.mark.parametrize(
@@ -281,17 +281,17 @@ def test_an_unsupported_encoder_is_refused() -> None:
 def test_means_of_packed_rows_are_those_of_padded_ones(threads: int) -> None:
     module, lengths = build(), [9, 7, 4, 4, 2]
     ids_NL, mask_NL = inputs(lengths, 9)
-    encode, place_N = encoder(module, threads), torch.tensor([3, 0, 4, 1, 2])
+    encode, inverse_perm_N = encoder(module, threads), torch.tensor([3, 0, 4, 1, 2])
     weight_N = 1.0 + torch.arange(len(lengths))
 
     def gradients() -> dict[str, Tensor]:
         return {name: parameter.grad.clone() for name, parameter in module.named_parameters()}
 
-    expected_ND = mean_pool(encode(ids_NL, mask_NL).last_hidden_state, mask_NL)[place_N]
+    expected_ND = mean_pool(encode(ids_NL, mask_NL).last_hidden_state, mask_NL)[inverse_perm_N]
     (expected_ND.square().sum(1) * weight_N).sum().backward()
     expected = gradients()
     module.zero_grad()
-    passage = encode.run(ids_NL[mask_NL.bool()], np.array(lengths), place_N.argsort(), learning=True)
+    passage = encode.run(ids_NL[mask_NL.bool()], np.array(lengths), inverse_perm_N.argsort(), learning=True)
     torch.testing.assert_close(passage.out, expected_ND)
     passage.back(2 * weight_N[:, None] * passage.out)
     torch.testing.assert_close(gradients(), expected)

@@ -247,9 +247,9 @@ def test_gradients_can_be_measured_where_the_forward_pass_is_split() -> None:
         Encoder(), hidden=8, tasks=3, choices=4, contrastive_dim=5, head="single_sequence", dropout=0.0
     )
     chunks = [(torch.randint(20, (n, 7)), torch.ones(n, 7, dtype=torch.long)) for n in (2, 4)]
-    place_N = torch.tensor([3, 1, 5, 0, 2, 4])
-    whole = model(chunks, place_N, TASK)
-    pooled_ND = torch.cat([model.pool(ids, mask) for ids, mask in chunks])[place_N]
+    inverse_perm_N = torch.tensor([3, 1, 5, 0, 2, 4])
+    whole = model(chunks, inverse_perm_N, TASK)
+    pooled_ND = torch.cat([model.pool(ids, mask) for ids, mask in chunks])[inverse_perm_N]
     split = model.heads(pooled_ND, TASK)
     for name in ("logits_BC", "features_BD", "z_BE"):
         assert torch.equal(getattr(whole, name), getattr(split, name))

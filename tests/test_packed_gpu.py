@@ -57,7 +57,7 @@ def eager_gradients(bench: Workbench, draw: Draw) -> dict[str, Tensor]:
     """As `EagerPath.step` computes them, before clipping; of the embedding, those of the rows in use."""
     batch = to_device(bench.assembler.batch(draw.questions, draw.option_order), bench.placement.device)
     with bench.placement.autocasting():
-        pooled_ND = bench.model.pooled(batch.chunks, batch.place_N)
+        pooled_ND = bench.model.pooled(batch.chunks, batch.inverse_perm_N)
     open_bank(bench, 1)
     judged = judge(bench, pooled_ND, batch.labels)
     judged.backward()

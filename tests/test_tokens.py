@@ -172,8 +172,8 @@ def unpadded(batch: Batch, pad: int) -> list[list[int]]:
         assert (mask == (np.arange(ids.shape[1]) < lengths[:, None])).all()
         assert (ids[mask == 0] == pad).all()
         rows += [row[:length].tolist() for row, length in zip(ids, lengths, strict=True)]
-    assert sorted(batch.place.tolist()) == list(range(len(rows)))
-    return [rows[at] for at in batch.place]
+    assert sorted(batch.inverse_perm.tolist()) == list(range(len(rows)))
+    return [rows[at] for at in batch.inverse_perm]
 
 
 def rows_of(
@@ -188,7 +188,7 @@ def rows_of(
     assembler = Assembler(blob, tokenizer, head, max_length)
     batch = assembler.batch(np.array(questions), None if order is None else np.array(order))
     assert len(batch.chunks) == 1
-    assert batch.place.tolist() == list(range(len(batch.place)))
+    assert batch.inverse_perm.tolist() == list(range(len(batch.inverse_perm)))
     rows = unpadded(batch, tokenizer.pad_id)
     assert max(map(len, rows)) <= max_length
     return rows
@@ -236,7 +236,7 @@ def test_the_answer_is_where_the_right_option_is_shown(
         assert order[answer] == QUESTIONS[q].answer
     assert batch.task.tolist() == blob.task[questions].tolist()
     assert batch.text_id.tolist() == blob.text_id[questions].tolist()
-    assert len(batch.place) == len(questions) * (4 if head == "per_option" else 1)
+    assert len(batch.inverse_perm) == len(questions) * (4 if head == "per_option" else 1)
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -127,7 +127,7 @@ def step_bytes(parameters: int) -> int:
 def rows_of(batch: Batch) -> list[NDArray[np.int64]]:
     """The token ids of a batch's sequences, without padding, in the order of its questions."""
     rows = [ids[: int(real.sum())] for chunk, mask in batch.chunks for ids, real in zip(chunk, mask, strict=True)]
-    return [rows[place] for place in batch.place]
+    return [rows[row] for row in batch.inverse_perm]
 
 
 def lengths_of(assembler: Assembler, draws: Sequence[Draw]) -> NDArray[np.int64]:

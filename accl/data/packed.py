@@ -20,15 +20,16 @@ class Packed:
     """N sequences of B questions, end to end: N is B, or B * C with an option in each.
 
     Attributes:
-        source: S; where in `Packer.tokens` each segment begins. begin: S + 1; where in the stream, and its end.
-        place: N; which in the stream each sequence is, in the order of the questions. order: N; the inverse.
+        source: first index in `Packer.tokens` of each of S segments.
+        cu_seqlens: cumulative lengths of the segments, S + 1: where each begins among the packed tokens.
+        perm: index, in the order of the questions, of each packed sequence, N. inverse_perm: its inverse.
         task, answer, text_id: B; as in `accl.data.tokens.Batch`.
     """
 
     source: Ints
-    begin: Ints
-    place: Ints
-    order: Ints
+    cu_seqlens: Ints
+    inverse_perm: Ints
+    perm: Ints
     task: Ints
     answer: Ints
     text_id: Ints
@@ -36,7 +37,7 @@ class Packed:
     @property
     def total(self) -> int:
         """Tokens of all sequences."""
-        return int(self.begin[-1])
+        return int(self.cu_seqlens[-1])
 
 
 class Packer:
@@ -92,11 +93,11 @@ class Packer:
         source[:, 3:-1:2], length[:, 3:-1:2] = np.broadcast_to(self._letter_at, (rows, options)), letter_length
         source[:, 4:-1:2], length[:, 4:-1:2] = option, shown - letter_length
         # Longest first: who works through them in order ends with the short ones, and so all end together.
-        order = np.argsort(-length.sum(1), kind="stable")
-        source, length = source[order], length[order]
-        begin = np.zeros(source.size + 1, np.int64)
-        np.cumsum(length.ravel(), out=begin[1:])
+        perm = np.argsort(-length.sum(1), kind="stable")
+        source, length = source[perm], length[perm]
+        cu_seqlens = np.zeros(source.size + 1, np.int64)
+        np.cumsum(length.ravel(), out=cu_seqlens[1:])
         answer = np.argmax(option_order == blob.answer[questions][:, None], axis=1)
         return Packed(
-            source.ravel(), begin, np.argsort(order), order, blob.task[questions], answer, blob.text_id[questions]
+            source.ravel(), cu_seqlens, np.argsort(perm), perm, blob.task[questions], answer, blob.text_id[questions]
         )

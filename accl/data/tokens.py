@@ -62,12 +62,12 @@ class Batch:
 
     Attributes:
         chunks: (ids, mask) of some rows each, both n x L with an L of their own.
-        place: N; where among the rows of all chunks together each row of the batch stands.
+        inverse_perm: index, among the rows of all chunks together, of each row of the batch, N.
         task, answer, text_id: B; ``answer`` counts in the order in which the options are shown.
     """
 
     chunks: list[tuple[NDArray[np.int64], NDArray[np.int64]]]
-    place: NDArray[np.int64]
+    inverse_perm: NDArray[np.int64]
     task: NDArray[np.int64]
     answer: NDArray[np.int64]
     text_id: NDArray[np.int64]
@@ -132,10 +132,10 @@ class Assembler:
         rows: list[list[int]] = []
         for question, order in zip(questions, option_order, strict=True):
             rows += self._rows(int(question), order)
-        chunks, place = self._chunks(rows)
+        chunks, inverse_perm = self._chunks(rows)
         # The right answer's place among the options as shown.
         answer = np.argmax(option_order == blob.answer[questions][:, None], axis=1)
-        return Batch(chunks, place, blob.task[questions], answer, blob.text_id[questions])
+        return Batch(chunks, inverse_perm, blob.task[questions], answer, blob.text_id[questions])
 
     def used_tokens(self) -> NDArray[np.int64]:
         """Every token id that an input can hold, without repetition."""
@@ -151,11 +151,11 @@ class Assembler:
         self, rows: list[list[int]]
     ) -> tuple[list[tuple[NDArray[np.int64], NDArray[np.int64]]], NDArray[np.int64]]:
         lengths = np.array([len(row) for row in rows])
-        size, order = len(rows), np.arange(len(rows))
+        size, perm = len(rows), np.arange(len(rows))
         if self.chunk_rows is not None and lengths.max() * size > WORTH_CUTTING * lengths.sum():
-            size, order = self.chunk_rows, np.argsort(lengths, kind="stable")
-        chunks = [self._padded([rows[i] for i in order[at : at + size]]) for at in range(0, len(rows), size)]
-        return chunks, np.argsort(order)
+            size, perm = self.chunk_rows, np.argsort(lengths, kind="stable")
+        chunks = [self._padded([rows[i] for i in perm[at : at + size]]) for at in range(0, len(rows), size)]
+        return chunks, np.argsort(perm)
 
     def _padded(self, rows: list[list[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         width = max(len(row) for row in rows)

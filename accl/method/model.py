@@ -91,20 +91,20 @@ class ContrastiveCurriculumModel(nn.Module):
     def sequences_per_question(self) -> int:
         return 1 if self.head == "single_sequence" else self.choices
 
-    def forward(self, chunks: Sequence[tuple[Tensor, Tensor]], place_N: Tensor, task_B: Tensor) -> ModelOutput:
+    def forward(self, chunks: Sequence[tuple[Tensor, Tensor]], inverse_perm_N: Tensor, task_B: Tensor) -> ModelOutput:
         """One pass over a batch of N = B sequences for ``single_sequence``, N = B * C for ``per_option`` with the
         options of a question next to each other.
 
         Args:
             chunks: (ids, mask) of the sequences, n x L each: any number of chunks, in any order of sequences.
-            place_N: where among the rows of all chunks together each sequence of the batch stands.
+            inverse_perm_N: where among the rows of all chunks together each sequence of the batch stands.
             task_B: task index; below 0 for a question without task.
         """
-        return self.heads(self.pooled(chunks, place_N), task_B)
+        return self.heads(self.pooled(chunks, inverse_perm_N), task_B)
 
-    def pooled(self, chunks: Sequence[tuple[Tensor, Tensor]], place_N: Tensor) -> Tensor:
+    def pooled(self, chunks: Sequence[tuple[Tensor, Tensor]], inverse_perm_N: Tensor) -> Tensor:
         """`pool` of every sequence of a batch, N x D; arguments as for `forward`."""
-        return torch.cat([self.pool(ids_NL, mask_NL) for ids_NL, mask_NL in chunks])[place_N]
+        return torch.cat([self.pool(ids_NL, mask_NL) for ids_NL, mask_NL in chunks])[inverse_perm_N]
 
     def pool(self, ids_NL: Tensor, mask_NL: Tensor) -> Tensor:
         """Mean of the encoder's last hidden states over real tokens, N x D."""

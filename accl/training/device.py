@@ -95,7 +95,7 @@ class DeviceBatch:
     """A batch on the device; see `accl.data.tokens.Batch`."""
 
     chunks: list[tuple[Tensor, Tensor]]
-    place_N: Tensor
+    inverse_perm_N: Tensor
     labels: Labels
 
 
@@ -107,7 +107,7 @@ def to_device(batch: Batch, device: torch.device) -> DeviceBatch:
 
     return DeviceBatch(
         [(send(ids), send(mask)) for ids, mask in batch.chunks],
-        send(batch.place),
+        send(batch.inverse_perm),
         Labels(send(batch.task), send(batch.answer), send(batch.text_id)),
     )
 

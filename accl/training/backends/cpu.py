@@ -66,12 +66,12 @@ class RowsPath(EagerPath):
 
     def _pooled(self, draw: Draw) -> tuple[Tensor, Labels]:
         packed = self._packer.pack(draw.questions, draw.option_order)
-        begin = packed.begin
-        source_T = np.repeat(packed.source - begin[:-1], np.diff(begin)) + np.arange(packed.total)
+        cu_seqlens = packed.cu_seqlens
+        source_T = np.repeat(packed.source - cu_seqlens[:-1], np.diff(cu_seqlens)) + np.arange(packed.total)
         ids_T = torch.from_numpy(self._packer.tokens[source_T].astype(np.int64))
-        order_N = torch.from_numpy(packed.order)
+        perm_N = torch.from_numpy(packed.perm)
         labels = (torch.from_numpy(known) for known in (packed.task, packed.answer, packed.text_id))
-        self._passage = self._encoder.run(ids_T, np.diff(begin[:: self._packer.segments]), order_N, learning=True)
+        self._passage = self._encoder.run(ids_T, np.diff(cu_seqlens[:: self._packer.segments]), perm_N, learning=True)
         return self._passage.out, Labels(*labels)
 
     def _learn(self, pooled_ND: Tensor, judged: Judged) -> tuple[Tensor, Tensor]:

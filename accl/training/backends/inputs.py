@@ -17,7 +17,7 @@ class Inputs:
     """Segments, labels, seed and learning rates of a step, always at the same place on the device.
 
     Attributes:
-        source, begin, place: as in `accl.data.packed.Packed`. labels: of the questions.
+        source, cu_seqlens, inverse_perm: as in `accl.data.packed.Packed`. labels: of the questions.
         seed: one int64. rates: four float64, see `accl.kernels.triton.adamw.Rule`.
     """
 
@@ -27,7 +27,7 @@ class Inputs:
         sizes = (pieces, pieces + 1, sequences, questions, questions, questions, 1, 4)
         self._there = torch.zeros(sum(sizes), dtype=torch.long, device=device)
         parts = torch.split(self._there, list(sizes))
-        self.source, self.begin, self.place, self.seed = parts[0], parts[1], parts[2], parts[6]
+        self.source, self.cu_seqlens, self.inverse_perm, self.seed = parts[0], parts[1], parts[2], parts[6]
         self.labels = Labels(task_B=parts[3], answer_B=parts[4], text_id_B=parts[5])
         self.rates = parts[7].view(torch.float64)
         # Pinned, so that the copy is asynchronous; several, so that the next step can be written meanwhile.
@@ -48,7 +48,7 @@ class Inputs:
         if copied is not None:
             copied.synchronize()
         here = self._here[slot]
-        numbers = (packed.source, packed.begin, packed.place, packed.task, packed.answer, packed.text_id)
+        numbers = (packed.source, packed.cu_seqlens, packed.inverse_perm, packed.task, packed.answer, packed.text_id)
         at = 0
         for part in numbers:
             here[at : at + len(part)] = torch.from_numpy(part)

@@ -134,7 +134,7 @@ class FastPath:
         inputs.send(packed, 0, NOTHING)
         size = self._size(packed)
         hidden_TD = self._encoder.infer(*self._stream(inputs, size), size[1])
-        pooled_ND = means(hidden_TD, inputs.begin, self._packer.segments, inputs.place)
+        pooled_ND = means(hidden_TD, inputs.cu_seqlens, self._packer.segments, inputs.inverse_perm)
         with self.bench.placement.autocasting():
             return self.bench.model.heads(pooled_ND, inputs.labels.task_B)
 
@@ -152,21 +152,21 @@ class FastPath:
         return sorted((size for size, times in found.items() if times >= WORTH * DRAWS), reverse=True)
 
     def _size(self, packed: Packed) -> Size:
-        longest = int(np.diff(packed.begin[:: self._packer.segments]).max())
+        longest = int(np.diff(packed.cu_seqlens[:: self._packer.segments]).max())
         return stream_length(packed.total), max(REACH, 1 << (longest - 1).bit_length())
 
     def _stream(self, inputs: Inputs, size: Size) -> tuple[Tensor, Stream]:
         """Token ids, and the sequences that they belong to."""
         ids, start, end = (torch.empty(size[0], dtype=torch.int32, device=inputs.device) for _ in range(3))
         pad = self.bench.assembler.cls_id
-        unpack(inputs.source, inputs.begin, self._tokens, self._packer.segments, pad, (ids, start, end))
+        unpack(inputs.source, inputs.cu_seqlens, self._tokens, self._packer.segments, pad, (ids, start, end))
         return ids, Stream(start, end, inputs.seed)
 
     def _work(self, size: Size) -> Tensor:
         """All of a step on the device: the update that is owed, gradients, and their norm; returns the figures."""
         inputs, segments = self._inputs, self._packer.segments
         hidden_TD, track = self._encoder.learn(*self._stream(inputs, size), size[1], self._overdue)
-        pooled_ND = means(hidden_TD, inputs.begin, segments, inputs.place)
+        pooled_ND = means(hidden_TD, inputs.cu_seqlens, segments, inputs.inverse_perm)
         judged = judge(self.bench, pooled_ND, inputs.labels, self._aside)
         norms = judged.backward(self._aside)
         main = torch.cuda.current_stream()
@@ -177,7 +177,7 @@ class FastPath:
             figures = judged.figures(norms)
         dhidden_TD = torch.zeros_like(hidden_TD)
         assert judged.shared_ND.grad is not None
-        means_backward(judged.shared_ND.grad, inputs.begin, segments, inputs.place, size[1], dhidden_TD)
+        means_backward(judged.shared_ND.grad, inputs.cu_seqlens, segments, inputs.inverse_perm, size[1], dhidden_TD)
         gradients = self._encoder.backward(dhidden_TD, track)
         words = square_sums(self._flat.section(self._flat.gradients, WORDS))
         gradients.join()

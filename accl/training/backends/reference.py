@@ -68,7 +68,7 @@ class EagerPath:
         bench = self.bench
         batch = to_device(bench.assembler.batch(draw.questions, draw.option_order), bench.placement.device)
         with bench.placement.autocasting():
-            return bench.model.pooled(batch.chunks, batch.place_N), batch.labels
+            return bench.model.pooled(batch.chunks, batch.inverse_perm_N), batch.labels
 
     def _learn(self, pooled_ND: Tensor, judged: Judged) -> tuple[Tensor, Tensor]:
         """Update by the gradients, which are dropped, and show the batch; its figures, and the gradients' norm, 1."""
@@ -84,5 +84,5 @@ class EagerPath:
         """The model's output for some questions, as evaluation needs it."""
         batch = to_device(self.bench.assembler.batch(questions), self.bench.placement.device)
         with self.bench.placement.autocasting():
-            output: ModelOutput = self.bench.model(batch.chunks, batch.place_N, batch.labels.task_B)
+            output: ModelOutput = self.bench.model(batch.chunks, batch.inverse_perm_N, batch.labels.task_B)
         return output

@@ -18,7 +18,7 @@ from accl.method.contrastive import MemoryBank
 from accl.store.reader import Follower
 from accl.store.rundir import RunDir
 from accl.training.backends.cpu import useful_threads
-from accl.training.backends.heads import judge, open_bank, undone, watch
+from accl.training.backends.heads import enable_bank, judge, undone, watch
 from accl.training.backends.inputs import AHEAD, Inputs
 from accl.training.backends.select import choose
 from accl.training.device import to_device
@@ -130,7 +130,7 @@ def test_rows_take_the_steps_of_the_reference(bench: Workbench, monkeypatch: pyt
     def figures(name: str) -> Tensor:
         bench.model.load_state_dict(weights)
         path, _ = choose(asking_for(bench, name), nothing_to_warm_up)
-        sampler, steps = bench.sampler.twin(), range(START, START + 4)
+        sampler, steps = bench.sampler.clone(), range(START, START + 4)
         with undone(bench):
             return torch.stack([path.step(i, sampler.draw(i, bench.curriculum.weights), 1e-3) for i in steps])
 
@@ -151,9 +151,9 @@ def a_batch() -> tuple[Tensor, Tensor, Tensor]:
 def test_a_closed_bank_takes_in_and_gives_nothing_out() -> None:
     z_BE, task_B, text_id_B = a_batch()
     bank = MemoryBank(3, 4, 4)
-    bank.open(False)
+    bank.enable(False)
     bank.write(z_BE, task_B, text_id_B + 100)
-    assert not bank.is_open
+    assert not bank.enabled
     assert bank.written_K.tolist() == [2, 2, 2]
     assert not bank.candidates().filled_M.any()
 
@@ -162,26 +162,26 @@ def test_a_closed_bank_takes_in_and_gives_nothing_out() -> None:
         return contrastive_loss(z_BE, task_B, text_id_B, torch.ones(6), temperature=0.1, bank=candidates).loss
 
     torch.testing.assert_close(loss(bank), loss(None))
-    bank.open(True)
+    bank.enable(True)
     assert bank.candidates().filled_M.sum() == 6
     assert not torch.allclose(loss(bank), loss(None))
 
 
-def test_whether_a_bank_is_open_is_not_part_of_a_checkpoint() -> None:
+def test_whether_a_bank_is_enabled_is_not_part_of_a_checkpoint() -> None:
     closed, other = MemoryBank(3, 4, 4), MemoryBank(3, 4, 4)
-    closed.open(False)
+    closed.enable(False)
     other.load_state_dict(closed.state_dict())
-    assert other.is_open
-    assert bool(other.opened)
+    assert other.enabled
+    assert bool(other.enabled_flag)
 
 
 def test_the_bank_opens_after_its_first_step_and_closes_again_before_it(bench: Workbench) -> None:
     bank, opened = bank_of(bench), {}
     for step in (1, START, START + 1, START + 2, START):
-        open_bank(bench, step)
-        assert bool(bank.opened) == bank.is_open
-        opened[step] = bank.is_open
-        assert bank.is_open == (step > START)
+        enable_bank(bench, step)
+        assert bool(bank.enabled_flag) == bank.enabled
+        opened[step] = bank.enabled
+        assert bank.enabled == (step > START)
     assert set(opened.values()) == {True, False}
 
 
@@ -194,7 +194,7 @@ def watched(bench: Workbench) -> dict[str, Tensor]:
 
 
 def show_a_batch(bench: Workbench, step: int) -> None:
-    draw = bench.sampler.twin().draw(step, bench.curriculum.weights)
+    draw = bench.sampler.clone().draw(step, bench.curriculum.weights)
     batch = to_device(bench.assembler.batch(draw.questions, draw.option_order), torch.device("cpu"))
     watch(bench, judge(bench, bench.model.pooled(batch.chunks, batch.inverse_perm_N), batch.labels))
 
@@ -235,7 +235,7 @@ def test_what_is_sent_arrives_at_the_same_place_every_time(bench: Workbench) -> 
     views = {name: getattr(inputs, name) for name in ("source", "cu_seqlens", "inverse_perm", "seed", "rates")}
     views |= {name: getattr(inputs.labels, f"{name}_B") for name in ("task", "answer", "text_id")}
     places = {name: view.data_ptr() for name, view in views.items()}
-    sampler = bench.sampler.twin()
+    sampler = bench.sampler.clone()
     for step in range(1, 2 * AHEAD + 2):  # all slots, and the first ones again
         draw = sampler.draw(step, bench.curriculum.weights)
         packed = packer.pack(draw.questions, draw.option_order)

@@ -32,7 +32,7 @@ def bank_of(written: int, size: int, width: int, seed: int) -> MemoryBank:
 def ours(
     contrast: Contrast, z_BE: Tensor, task_B: Tensor, text_id_B: Tensor, tau: float, of: str, bank: MemoryBank
 ) -> tuple[Tensor, Tensor]:
-    seen = Bank(bank.z_KSE, bank.text_KS, bank.written_K) if bank.is_open else None
+    seen = Bank(bank.z_KSE, bank.text_KS, bank.written_K) if bank.enabled else None
     return contrast.anchor_losses(z_BE, task_B, text_id_B, temperature=tau, positives=of == "all", bank=seen)
 
 
@@ -44,7 +44,7 @@ def ours(
     width=st.sampled_from([3, 16, 64]),
     size=st.sampled_from([1, 3, 20]),
     written=st.integers(0, 12),
-    opened=st.booleans(),
+    enabled=st.booleans(),
     temperature=st.sampled_from([0.01, 0.07, 0.5]),
     seed=st.integers(0, 999),
 )
@@ -55,12 +55,12 @@ def test_losses_and_gradients_are_those_of_the_method(
     width: int,
     size: int,
     written: int,
-    opened: bool,
+    enabled: bool,
     temperature: float,
     seed: int,
 ) -> None:
     contrast, bank = Contrast(load(cache_folder())), bank_of(written, size, width, seed)
-    bank.open(opened)
+    bank.enable(enabled)
     z_BE, task_B = unit(len(task), width, seed + 77).float().requires_grad_(), torch.tensor(task)
     text_id_B = torch.randint(texts, (len(task),), generator=torch.Generator().manual_seed(seed))
     weight_B = torch.linspace(0.5, 2.0, len(task))

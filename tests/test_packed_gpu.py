@@ -26,7 +26,7 @@ from accl.config import resolve
 from accl.data.sampler import Draw
 from accl.kernels.triton.vocabulary import CompactEmbedding
 from accl.training import checkpoint
-from accl.training.backends.heads import judge, open_bank, watch
+from accl.training.backends.heads import enable_bank, judge, watch
 from accl.training.backends.reference import EagerPath
 from accl.training.checkpoint import Progress
 from accl.training.device import seed_step, to_device
@@ -58,7 +58,7 @@ def eager_gradients(bench: Workbench, draw: Draw) -> dict[str, Tensor]:
     batch = to_device(bench.assembler.batch(draw.questions, draw.option_order), bench.placement.device)
     with bench.placement.autocasting():
         pooled_ND = bench.model.pooled(batch.chunks, batch.inverse_perm_N)
-    open_bank(bench, 1)
+    enable_bank(bench, 1)
     judged = judge(bench, pooled_ND, batch.labels)
     judged.backward()
     torch.autograd.backward(pooled_ND, judged.shared_ND.grad)
@@ -163,7 +163,7 @@ def test_captured_steps_are_those_that_are_launched_one_by_one(make: Maker) -> N
         packed = launched._packer.pack(draw.questions, draw.option_order)
         seed = seed_step(launched.bench.config.train.seed, step, launched.bench.placement.device)
         launched._inputs.send(packed, seed, launched._adamw.owed)
-        open_bank(launched.bench, step)
+        enable_bank(launched.bench, step)
         rows.append(launched._work(launched._size(packed)).cpu())
         launched._adamw.owe(step, 1e-3)
     assert not launched._graphs

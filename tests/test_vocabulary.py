@@ -121,7 +121,7 @@ def bank_of(bench: Workbench) -> nn.Module:
 def learn(bench: Workbench, path: EagerPath, steps: range) -> Tensor:
     """Some steps on questions of fixed order; their figures, steps x figures."""
     bench.model.train()
-    sampler = bench.sampler.twin()
+    sampler = bench.sampler.clone()
     draws = {step: sampler.draw(step, bench.curriculum.weights) for step in range(1, steps.stop)}
     return torch.stack([path.step(step, draws[step], 1e-3) for step in steps])
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from accl.data.tokens import Assembler, fair_cut
+from accl.data.tokens import Assembler, truncate_evenly
 
 Ints = NDArray[np.int64]
 
@@ -81,7 +81,7 @@ class Packer:
             kept = min(text_length[row], max(room - shown[row].sum(), room // 4))
             text[row] += text_length[row] - kept
             text_length[row] = kept
-            shown[row] = np.minimum(shown[row], fair_cut(shown[row].tolist(), room - kept))
+            shown[row] = np.minimum(shown[row], truncate_evenly(shown[row].tolist(), room - kept))
 
         rows, options = len(base), parts.shape[1]
         source = np.empty((rows, self.segments), np.int64)

@@ -100,8 +100,8 @@ class TaskSampler:
         """Questions drawn of each task so far, K."""
         return self._drawn[:-1].copy()
 
-    def twin(self) -> TaskSampler:
-        """Another one that has drawn what this one has."""
+    def clone(self) -> TaskSampler:
+        """Return a deep copy, for look-ahead without consuming draws."""
         return copy.deepcopy(self)
 
     def state(self) -> list[int]:

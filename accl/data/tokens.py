@@ -179,12 +179,12 @@ class Assembler:
         needed = sum(map(len, options))
         if len(text) + needed > room:
             text = text[-max(room - needed, room // 4) :]
-            cut = fair_cut([len(option) for option in options], room - len(text))
+            cut = truncate_evenly([len(option) for option in options], room - len(text))
             options = [option[:cut] for option in options]
         return [self.cls_id, *text, self.sep_id, *(i for option in options for i in option), self.sep_id]
 
 
-def fair_cut(lengths: Sequence[int], room: int) -> int:
+def truncate_evenly(lengths: Sequence[int], room: int) -> int:
     """The length to cut options to so that together they fit: what short ones leave over goes to long ones."""
     for rest, length in zip(range(len(lengths), 0, -1), sorted(lengths), strict=True):
         if length * rest > room:

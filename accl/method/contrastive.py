@@ -134,7 +134,7 @@ class MemoryBank(nn.Module):
     written_K: Tensor
     task_M: Tensor
     slot_S: Tensor
-    opened: Tensor
+    enabled_flag: Tensor
 
     def __init__(self, tasks: int, size: int, dim: int) -> None:
         super().__init__()
@@ -144,21 +144,21 @@ class MemoryBank(nn.Module):
         self.register_buffer("written_K", torch.zeros(tasks, dtype=torch.long))
         self.register_buffer("task_M", torch.arange(tasks).repeat_interleave(size), persistent=False)
         self.register_buffer("slot_S", torch.arange(size), persistent=False)
-        # On the device, so that a captured step sees the bank open; not kept: whoever trains knows when.
-        self.is_open = True
-        self.register_buffer("opened", torch.ones((), dtype=torch.bool), persistent=False)
+        # On the device, so that a captured step reads it anew; not persistent: it follows from the step.
+        self.enabled = True
+        self.register_buffer("enabled_flag", torch.ones((), dtype=torch.bool), persistent=False)
 
-    def open(self, opened: bool) -> None:
-        """Whether `candidates` gives anything: embeddings of an encoder that still warms up age too fast."""
-        self.is_open = opened
-        self.opened.fill_(opened)
+    def enable(self, enabled: bool) -> None:
+        """Set whether `candidates` gives anything: embeddings of an encoder that still warms up age too fast."""
+        self.enabled = enabled
+        self.enabled_flag.fill_(enabled)
 
     def candidates(self) -> Candidates:
         """Everything in the bank, M = K * S, without gradient: views, which losses copy; `write` after.
 
         Shapes never change, filled or not.
         """
-        filled_KS = (self.slot_S < self.written_K[:, None]) & self.opened
+        filled_KS = (self.slot_S < self.written_K[:, None]) & self.enabled_flag
         return Candidates(self.z_KSE.flatten(0, 1), self.task_M, self.text_KS.flatten(), filled_KS.flatten())
 
     @torch.no_grad()

@@ -105,7 +105,7 @@ def contrast(
     if config.contrastive_weight == 0:
         return None
     if faster is not None and config.negatives == "all" and config.denominator in ("negatives", "all"):
-        seen = None if bank is None or not bank.is_open else Bank(bank.z_KSE, bank.text_KS, bank.written_K)
+        seen = None if bank is None or not bank.enabled else Bank(bank.z_KSE, bank.text_KS, bank.written_K)
         positives = config.denominator == "all"
         return faster.anchor_losses(
             z_BE, task_B, text_id_B, temperature=config.temperature, positives=positives, bank=seen

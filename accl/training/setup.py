@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 
 from accl.config import Config
-from accl.data.floors import floors
 from accl.data.hub import cache_folder
 from accl.data.questions import Question
 from accl.data.sampler import TaskSampler
@@ -21,6 +20,7 @@ from accl.data.splits import Splits, split
 from accl.data.subjects import Subject
 from accl.data.tokenizer import Tokenizer, load_tokenizer, trained_tokenizer
 from accl.data.tokens import Assembler, TokenBlob, tokenise
+from accl.data.trivial_baselines import trivial_baselines
 from accl.errors import ConfigError, DataError
 from accl.kernels.triton.vocabulary import CompactEmbedding
 from accl.method.contrastive import MemoryBank
@@ -91,7 +91,7 @@ def build(config: Config, phase: Callable[[str], None]) -> Workbench:
     measured = {
         f"{name}/{kind}": value
         for name in ("validation", "test")
-        for kind, value in floors(splits.train, splits.named()[name]).items()
+        for kind, value in trivial_baselines(splits.train, splits.named()[name]).items()
     }
 
     phase("tokenising")

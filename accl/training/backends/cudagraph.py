@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from accl.data.sampler import Draw
 from accl.method.model import ModelOutput
-from accl.training.backends.heads import Judged, judge, open_bank, undone, watch
+from accl.training.backends.heads import Judged, enable_bank, judge, undone, watch
 from accl.training.backends.reference import EagerPath
 from accl.training.device import Labels, seed_step
 from accl.training.optim import make_optimizer
@@ -90,7 +90,7 @@ class GraphedPath:
         (ids, mask), *_ = batch.chunks
         graph, inputs, figures = self._graph(self._length(ids.shape[1]))
         seed_step(self.bench.config.train.seed, step, self.bench.placement.device)
-        open_bank(self.bench, step)
+        enable_bank(self.bench, step)
         self._rate.fill_(rate)
         for there, here in ((inputs.ids_NL, ids), (inputs.mask_NL, mask)):
             padding = ((0, 0), (0, there.shape[1] - here.shape[1]))

@@ -16,10 +16,10 @@ from accl.training.objective import Objective, classify, contrast, figures, obje
 from accl.training.setup import Workbench
 
 
-def open_bank(bench: Workbench, step: int) -> None:
+def enable_bank(bench: Workbench, step: int) -> None:
     """Let the contrastive loss see the memory bank from the step on from which it may."""
-    if bench.bank is not None and bench.bank.is_open != (step > bench.bank_start):
-        bench.bank.open(step > bench.bank_start)
+    if bench.bank is not None and bench.bank.enabled != (step > bench.bank_start):
+        bench.bank.enable(step > bench.bank_start)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from accl.kernels.triton.parameters import matrices, vectors
 from accl.kernels.triton.pointwise import unpack
 from accl.kernels.triton.tables import part_of
 from accl.method.model import ModelOutput
-from accl.training.backends.heads import judge, open_bank, undone, watch
+from accl.training.backends.heads import enable_bank, judge, undone, watch
 from accl.training.backends.inputs import Inputs
 from accl.training.device import seed_step
 from accl.training.optim import decays
@@ -121,7 +121,7 @@ class FastPath:
         # After a capture, whose rehearsal draws random numbers.
         seed = seed_step(self.bench.config.train.seed, step, self.bench.placement.device)
         self._inputs.send(packed, seed, self._adamw.owed)
-        open_bank(self.bench, step)
+        enable_bank(self.bench, step)
         graph.replay()
         self._adamw.owe(step, rate)
         return figures.clone()
@@ -145,7 +145,7 @@ class FastPath:
     def _likely_sizes(self) -> list[Size]:
         """Sizes, largest first, that a share of batches worth it has; by drawing as the sampler does at first."""
         found: Counter[Size] = Counter()
-        sampler = self.bench.sampler.twin()
+        sampler = self.bench.sampler.clone()
         for step in range(1, DRAWS + 1):
             draw = sampler.draw(step, self.bench.curriculum.weights)
             found[self._size(self._packer.pack(draw.questions, draw.option_order))] += 1

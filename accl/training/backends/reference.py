@@ -13,7 +13,7 @@ from accl.data.sampler import Draw
 from accl.kernels.cpu.contrast import Contrast
 from accl.kernels.triton.aside import NOT_ASIDE, Aside
 from accl.method.model import ModelOutput
-from accl.training.backends.heads import Judged, judge, open_bank, watch
+from accl.training.backends.heads import Judged, enable_bank, judge, watch
 from accl.training.device import Labels, seed_step, to_device
 from accl.training.optim import make_optimizer
 from accl.training.setup import Workbench
@@ -58,7 +58,7 @@ class EagerPath:
         bench = self.bench
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        open_bank(bench, step)
+        enable_bank(bench, step)
         seed_step(bench.config.train.seed, step, bench.placement.device)
         pooled_ND, labels = self._pooled(draw)
         return torch.cat(self._learn(pooled_ND, judge(bench, pooled_ND, labels, self._aside, self._contrast)))

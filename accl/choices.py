@@ -56,9 +56,10 @@ class Parameter:
         return f"a{' whole' * self.whole} number {limits}".rstrip()
 
     def accepts(self, number: float) -> bool:
-        """Whether a number is finite and in range."""
-        whole = not self.whole or number == math.floor(number) if math.isfinite(number) else False
-        return whole and all(_BOUNDS[word][1](number, limit) for word, limit in self.bounds.items())
+        """Return whether a number is finite and in range."""
+        if not math.isfinite(number) or (self.whole and number != math.floor(number)):
+            return False
+        return all(_BOUNDS[word][1](number, limit) for word, limit in self.bounds.items())
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Registry:
     package: str
 
     def names(self) -> list[str]:
-        """The names of all choices, sorted."""
+        """Return the names of all choices, sorted."""
         return sorted(self._files())
 
     def choice(self, name: str) -> Choice:
@@ -107,10 +108,13 @@ class Registry:
         return _read(files[name])
 
     def parse(self, text: str) -> tuple[Choice, float]:
-        """Read ``name`` or ``name(number)``; the number is the default where there is none, NaN for a bare choice.
+        """Read ``name`` or ``name(number)``.
+
+        Returns:
+            the choice, and its number: the default if none is written, NaN for a choice without one.
 
         Raises:
-            ValueError: the name is unknown, or the number is missing its range or its place.
+            ValueError: the name is unknown, the number is out of range, or the choice takes none.
         """
         match = re.fullmatch(r"(\w+)(?:\(([^()]*)\))?", text.strip())
         choice = self.choice(match[1] if match else text)

@@ -107,7 +107,7 @@ class MemoryBank(_Section):
 
 
 class Curriculum(_Section):
-    """How task weights are made."""
+    """The rule that makes the task weights, and when it acts."""
 
     policy: Policy = Field(description="Rule that makes the task weights that the sampler draws by.")
     temperature: float = Field(gt=0, description="Temperature T of the policy's softmax; lower is sharper.")

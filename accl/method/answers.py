@@ -28,7 +28,7 @@ class Answers:
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        """Whether each question was answered right, N."""
+        """True where a question was answered right, N."""
         return np.equal(self.predicted, self.gold)
 
     def per_task(self) -> list[tuple[int, int, int]]:

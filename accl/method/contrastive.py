@@ -26,10 +26,10 @@ UncertaintyWeight = Literal["entropy", "margin", "none"]
 
 
 def uncertainty_weights(logits_BC: Tensor, kind: UncertaintyWeight = "entropy") -> Tensor:
-    """How unsure the classifier is of each question, w_B in [0, 1], detached and in fp32.
+    """Return how uncertain the classifier is of each question, w_B in [0, 1], detached and in fp32.
 
     ``entropy``: H(p_i) / log C, as written. ``margin``: 1 - (p_first - p_second). ``none``: 1.
-    Without the detaching, the loss could be lowered by being sure.
+    If it were not detached, confident predictions would lower the loss.
 
     Source: the method, "uncertainty weighting"; margin after Scheffer et al., 2001.
     """
@@ -44,7 +44,7 @@ def uncertainty_weights(logits_BC: Tensor, kind: UncertaintyWeight = "entropy") 
 
 @dataclass(frozen=True)
 class Candidates:
-    """What anchors are contrasted with, beyond the batch itself.
+    """Embeddings that anchors are contrasted with beside those of the batch.
 
     Attributes:
         z_MD: unit embeddings. task_M: their tasks. text_id_M: ids that equal texts share.
@@ -87,7 +87,8 @@ def anchor_losses(
     Raises:
         ValueError: a form is unknown, or its number out of range.
     """
-    select, loss = NEGATIVES.load(negatives), LOSSES.load(denominator)
+    negatives_form, negatives_number = NEGATIVES.load(negatives)
+    loss_form, loss_number = LOSSES.load(denominator)
     z_BD = z_BD if z_BD.dtype == torch.float64 else z_BD.float()
     z_MD, task_M, text_id_M = z_BD, task_B, text_id_B
     usable_M = task_B >= 0
@@ -100,33 +101,37 @@ def anchor_losses(
         sim_BM = z_BD @ z_MD.T / temperature
 
     # Equal text covers the anchor itself, its old copies in the bank, and duplicates in other subjects. A question
-    # without task finds no positive among what is usable, and so does not count.
+    # without task has no positive among the usable candidates, and so does not count.
     pair_BM = usable_M & (text_id_B[:, None] != text_id_M)
     positive_BM = pair_BM & (task_B[:, None] == task_M)
     pairs = Pairs(sim_BM, positive_BM, pair_BM ^ positive_BM, temperature)
 
-    kept_BM, log_negatives_B = select[0].select(pairs, select[1])
-    loss_B: Tensor = loss[0].compute_losses(pairs, log_negatives_B, loss[1])
+    kept_BM, log_negatives_B = negatives_form.select(pairs, negatives_number)
+    loss_B: Tensor = loss_form.compute_losses(pairs, log_negatives_B, loss_number)
     return loss_B, pairs.positives_B.logical_and(kept_BM.any(-1))
 
 
 def weighted_mean(loss_B: Tensor, counted_B: Tensor, weight_B: Tensor) -> Tensor:
-    """The loss of a batch: L = sum_i w_i l_i / sum_i w_i over the anchors that count, scalar; 0 when there is none.
+    """Return the loss of a batch, L = sum_i w_i l_i / sum_i w_i over the anchors that count, scalar; 0 without any.
 
     Args:
-        loss_B, counted_B: see `anchor_losses`, which need not wait for the weights. weight_B: w_i, without gradient.
+        loss_B, counted_B: from `anchor_losses`. weight_B: w_i, without gradient.
     """
-    # All-zero weights (every answer certain) stay 0. What does not count is finite, and so adds nothing.
+    # All-zero weights (every answer certain) stay 0. Losses of anchors that do not count are finite, and so add 0.
     weight_B = F.normalize(weight_B.to(loss_B.dtype) * counted_B, p=1, dim=0, eps=torch.finfo(loss_B.dtype).tiny)
     return (weight_B * loss_B).sum()
 
 
 class MemoryBank(nn.Module):
-    """The last S embeddings of each task, as extra candidates (cross-batch memory, Wang et al., 2020,
-    arXiv 1912.06798). A ring per task; pointers and contents are buffers and so part of a checkpoint.
+    """The last S embeddings of each task, kept as extra candidates in one ring buffer per task.
+
+    Contents and pointers are buffers of the module, and so part of a checkpoint.
+
+    Source: cross-batch memory (Wang et al., 2020, arXiv 1912.06798).
 
     Args:
-        tasks: K. size: S, at least as large as the questions of one task in a batch. dim: E.
+        tasks: number of tasks, K. size: embeddings per task, S, at least the questions of one task in a batch.
+        dim: dimensions of an embedding, E.
     """
 
     z_KSE: Tensor
@@ -154,25 +159,25 @@ class MemoryBank(nn.Module):
         self.enabled_flag.fill_(enabled)
 
     def candidates(self) -> Candidates:
-        """Everything in the bank, M = K * S, without gradient: views, which losses copy; `write` after.
+        """Return all M = K * S slots without gradient; shapes do not depend on how many are filled.
 
-        Shapes never change, filled or not.
+        The tensors are views of the buffers, which losses copy: call `write` after the losses are computed.
         """
         filled_KS = (self.slot_S < self.written_K[:, None]) & self.enabled_flag
         return Candidates(self.z_KSE.flatten(0, 1), self.task_M, self.text_KS.flatten(), filled_KS.flatten())
 
     @torch.no_grad()
     def write(self, z_BE: Tensor, task_B: Tensor, text_id_B: Tensor) -> None:
-        """Put a batch into the rings, oldest out first. Questions without task (index below 0) are not kept.
+        """Put a batch into the rings, replacing the oldest; questions without task (index below 0) are left out.
 
-        With more than S questions of one task in a batch, the last S stay.
+        Of more than S questions of one task in a batch, the last S are kept.
         """
         known_B, row_B = task_B >= 0, task_B.clamp(min=0)
         before_BB = (task_B[:, None] == task_B).long().tril(-1)
         earlier_B, later_B = before_BB.sum(1), before_BB.sum(0)
         kept_B = known_B & (later_B < self.size)
         slot_B = (self.written_K[row_B] + earlier_B) % self.size
-        # Every index keeps its shape for graph capture: what is not kept goes to a spare row that is cut off again.
+        # Shapes must not depend on the data, for graph capture: entries that are not kept go to a spare last row.
         flat_B = torch.where(kept_B, slot_B.add(row_B, alpha=self.size), len(self.task_M))
         for rings_KS, new_B in ((self.z_KSE, z_BE.to(self.z_KSE.dtype)), (self.text_KS, text_id_B)):
             old_M = rings_KS.flatten(0, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -262,3 +263,14 @@ def test_an_unknown_topic_names_the_nearest(topic: str, near: str) -> None:
 def test_a_section_of_the_configuration_still_validates_by_itself() -> None:
     values = resolve("full", "demo").config.curriculum.model_dump()
     assert Curriculum(**{**values, "policy": "proportional"}).policy == "proportional(0.5)"
+
+
+TABLE = re.compile(r"<!-- accl config explain (\S+) --format md -->\n(.*?)<!-- end -->", re.DOTALL)
+
+
+def test_the_tables_of_the_readme_are_what_the_command_prints() -> None:
+    readme = (Path(__file__).parents[1] / "accl" / "method" / "README.md").read_text(encoding="utf-8")
+    tables = dict(TABLE.findall(readme))
+    assert set(tables) == {"curriculum.policy", "loss.negatives", "loss.denominator", "metrics"}
+    for topic, table in tables.items():
+        assert table == run_accl("config", "explain", topic, "--format", "md").stdout, topic

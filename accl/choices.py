@@ -163,11 +163,10 @@ def _read(path: Path) -> Choice:
         for node in tree.body
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and _is_literal(node.value)
     }
-    parameter = dict(literals.get("PARAMETER", {}))
-    bounds = {word: parameter.pop(word) for word in _BOUNDS if word in parameter}
-    return Choice(
-        path.stem, summary, details.strip(), Parameter(**parameter, bounds=bounds) if parameter else None, literals
-    )
+    declared = dict(literals.get("PARAMETER", {}))
+    bounds = {word: declared.pop(word) for word in _BOUNDS if word in declared}
+    parameter = Parameter(**declared, bounds=bounds) if declared else None
+    return Choice(path.stem, summary, details.strip(), parameter, literals)
 
 
 def _is_literal(node: ast.expr) -> bool:

@@ -160,7 +160,7 @@ def test_a_checkpoint_of_one_embedding_gives_the_other_its_weights_and_not_its_m
     learn(here, path, range(1, 4))
     progress = Progress(3, here.sampler.state(), here.curriculum.weights.tolist(), 0.0, 0.0, -1.0, 0)
     name = checkpoint.save(tmp_path, progress, here.model, path.optimizer, {"bank": bank_of(here)})
-    with pytest.raises(RunError, match=r"made with another train\.path: .*word_embeddings"):
+    with pytest.raises(RunError, match=r"made with another train\.backend: .*word_embeddings"):
         checkpoint.load(tmp_path / name, there.model, EagerPath(there).optimizer, {"bank": bank_of(there)})
     checkpoint.load_model(tmp_path / name, there.model)
     assert_same_weights(there.model.state_dict(), here.model.state_dict())

@@ -26,7 +26,7 @@ class Contrasted:
     counted_B: Tensor
 
 
-def contrastive_loss(z_BD: Tensor, task_B: Tensor, text_B: Tensor, weight_B: Tensor, **options: Any) -> Contrasted:
+def contrastive_loss(z_BD: Tensor, task_B: Tensor, text_id_B: Tensor, weight_B: Tensor, **options: Any) -> Contrasted:
     """From embeddings to the loss, as training makes it in two steps; options as for `anchor_losses`."""
-    loss_B, counted_B = anchor_losses(z_BD, task_B, text_B, **options)
+    loss_B, counted_B = anchor_losses(z_BD, task_B, text_id_B, **options)
     return Contrasted(weighted_mean(loss_B, counted_B, weight_B), counted_B)

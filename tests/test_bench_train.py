@@ -109,7 +109,7 @@ def test_peer_trains_the_same_model_on_the_same_questions(context: TrainingConte
     context.model.eval()
     batch = context.assembler.batch(draw.questions, draw.option_order)
     arrays = [(torch.from_numpy(ids), torch.from_numpy(mask)) for ids, mask in batch.chunks]
-    output = context.model(arrays, torch.from_numpy(batch.place), torch.from_numpy(batch.task))
+    output = context.model(arrays, torch.from_numpy(batch.inverse_perm), torch.from_numpy(batch.task))
     loss = F.cross_entropy(output.logits_BC, torch.from_numpy(batch.answer))
     context.model.train()
     peer.eval()

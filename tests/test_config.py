@@ -3,11 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from conftest import run_accl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accl import config
-from accl.config import available, difference, dump, flat, load, resolve
+from accl.config import available, configs_folder, difference, dump, flat, load, resolve
 from accl.errors import ConfigError
 
 PAPER = {
@@ -74,12 +74,14 @@ def test_a_data_path_alone_means_a_folder() -> None:
         (("full", "demo", ["train.batch_size=many"]), ["train.batch_size='many'", "integer"]),
         (("full", "demo", ["train.batch_size=15"]), ["15", "questions_per_task"]),
         (("full", "demo", ["train.batch_size"]), ["key=value"]),
-        (("full", "demo", ["data.source=web"]), ["data.source", "'hub'"]),
-        (("full", "demo", ["loss.negatives=hardest"]), ["hardest(k)"]),
-        (("full", "demo", ["loss.negatives=hardest(2.5)"]), ["whole number"]),
-        (("full", "demo", ["loss.negatives=debiased(1)"]), ["share"]),
+        (("full", "demo", ["data.source=web"]), ["data.source", "hub"]),
+        (("full", "demo", ["loss.negatives=hardest(2.5)"]), ["hardest(k)", "whole number", "2.5"]),
+        (("full", "demo", ["loss.negatives=debiased(1)"]), ["below 1"]),
         (("full", "demo", ["loss.negatives=all(3)"]), ["takes no number"]),
-        (("full", "demo", ["curriculum.policy=sleepy"]), ["uniform", "loss_bandit"]),
+        (
+            ("full", "demo", ["curriculum.policy=sleepy"]),
+            ["loss_bandit", "config explain curriculum.policy"],
+        ),
         (("full", "demo", ["curriculum.policy=fixed"]), ["weights_file"]),
         (("full", "demo", ["loss.classification_weight=0", "loss.contrastive_weight=0"]), ["nothing to learn"]),
         (("missing.yaml", "demo", []), ["missing.yaml"]),
@@ -122,6 +124,58 @@ def test_a_run_from_before_a_key_existed_is_read_with_its_default(tmp_path: Path
     assert load(file) == resolve("full", "demo").config
 
 
+OLD = {"backend: auto": "path: graphed", "epsilon: 0.1": "floor: 0.25", "policy: confusion": "policy: seed_literal"}
+
+
+def test_an_old_run_is_read_with_its_old_keys_and_values(tmp_path: Path) -> None:
+    written = dump(resolve("full", "demo").config)
+    for new, old in OLD.items():
+        assert new in written
+        written = written.replace(new, old)
+    written = written.replace("sampler:\n", "sampler:\n  tasks_per_batch: 8\n").replace(
+        "recipe: full", "recipe: seed_literal"
+    )
+    (tmp_path / "config.yaml").write_text(written)
+    read = load(tmp_path / "config.yaml")
+    assert (read.train.backend, read.curriculum.epsilon, read.curriculum.policy) == ("cudagraph", 0.25, "as_published")
+    assert read.recipe == "seed_literal"  # as its directory is called
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("fast", "packed"), ("graphed", "cudagraph"), ("rows", "cpu"), ("eager", "reference")]
+)
+def test_old_backends_are_translated_with_a_note(old: str, new: str) -> None:
+    resolved = resolve("full", "demo", [f"train.path={old}"])
+    assert resolved.config.train.backend == new
+    assert resolved.origin["train.backend"] == "--set"
+    assert resolved.notes == (f"train.path={old} is now written train.backend={new} (--set).",)
+
+
+def test_the_old_recipe_and_old_keys_in_a_file_are_translated_with_notes(tmp_path: Path) -> None:
+    resolved = resolve("seed_literal", "demo")
+    assert (resolved.config.recipe, resolved.config.curriculum.policy) == ("as_published", "as_published")
+    assert resolved.notes == ("The recipe seed_literal is now called as_published.",)
+    assert resolve("as_published", "demo").notes == ()
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("curriculum:\n  floor: 0.2\nsampler:\n  tasks_per_batch: 4\n")
+    resolved = resolve(str(mine), "demo")
+    assert resolved.config.curriculum.epsilon == 0.2
+    assert resolved.notes == (
+        "curriculum.floor=0.2 is now written curriculum.epsilon=0.2 (recipe mine).",
+        "sampler.tasks_per_batch is no longer a key and is ignored: it is train.batch_size / "
+        "sampler.questions_per_task (recipe mine).",
+    )
+
+
+def test_notes_are_printed_on_stderr() -> None:
+    done = run_accl("config", "show", "seed_literal", "-p", "demo", "--set", "train.path=eager")
+    assert done.returncode == 0
+    assert "note: The recipe seed_literal is now called as_published." in done.stderr
+    assert "note: train.path=eager is now written train.backend=reference (--set)." in done.stderr
+    assert "note:" not in done.stdout
+    assert "backend: reference" in done.stdout
+
+
 def test_every_key_has_a_value_in_base_and_the_other_way_round() -> None:
     resolved = resolve("full", "paper")
     keys = {key for key in flat(resolved.config) if "." in key}
@@ -143,4 +197,4 @@ def test_configuration_does_not_import_torch() -> None:
 
     code = "import sys, accl.config, accl.store.reader, accl.launch.process; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
-    assert config.configs_folder().is_dir()
+    assert configs_folder().is_dir()

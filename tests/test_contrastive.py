@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from pytorch_metric_learning.losses import SupConLoss
 from torch import Tensor
 
-from accl.method.contrastive import Candidates, Denominator, UncertaintyWeight, uncertainty_weights
+from accl.choices import LOSSES
+from accl.method.contrastive import Candidates, UncertaintyWeight, uncertainty_weights
 
-DENOMINATORS: tuple[Denominator, ...] = get_args(Denominator)
-EVERY_FORM = pytest.mark.parametrize("denominator", DENOMINATORS)
+EVERY_FORM = pytest.mark.parametrize("denominator", LOSSES.names())
 
 
 # --- references
@@ -47,7 +47,7 @@ def test_all_in_the_denominator_is_pytorch_metric_learnings_supcon(
 
 @EVERY_FORM
 @pytest.mark.parametrize("with_bank", [False, True])
-def test_gradients_are_those_of_the_formula(denominator: Denominator, with_bank: bool) -> None:
+def test_gradients_are_those_of_the_formula(denominator: str, with_bank: bool) -> None:
     z = unit(9, 4, 1).requires_grad_()
     task = torch.tensor([0, 0, 1, 1, 2, -1, 0, 3, 2])
     text = torch.tensor([0, 1, 2, 3, 4, 5, 0, 7, 1])
@@ -98,9 +98,7 @@ def test_decoupled_gradients_leave_the_positive_out_of_the_denominator() -> None
     ],
     ids=["one task", "distinct", "no task", "two alike", "two apart", "duplicate positive", "duplicate negative"],
 )
-def test_anchors_without_positive_or_negative_do_not_count(
-    denominator: Denominator, task: list[int], text: list[int]
-) -> None:
+def test_anchors_without_positive_or_negative_do_not_count(denominator: str, task: list[int], text: list[int]) -> None:
     z = unit(len(task), 6, 3, torch.float32).requires_grad_()
     result = contrastive_loss(
         z,
@@ -124,7 +122,7 @@ def test_anchors_without_positive_or_negative_do_not_count(
 
 
 @EVERY_FORM
-def test_anchors_that_do_not_count_are_left_out_of_the_normaliser(denominator: Denominator) -> None:
+def test_anchors_that_do_not_count_are_left_out_of_the_normaliser(denominator: str) -> None:
     z = unit(7, 6, 4)
     task = torch.tensor([0, 0, 1, 1, 2, -1, 3])
     weight = torch.tensor([0.9, 0.4, 0.7, 0.2, 1.0, 1.0, 1.0], dtype=torch.float64)
@@ -142,7 +140,7 @@ def test_anchors_that_do_not_count_are_left_out_of_the_normaliser(denominator: D
 
 @EVERY_FORM
 @pytest.mark.parametrize("copy_task", [0, 2], ids=["same task", "other task"])
-def test_an_equal_text_is_neither_positive_nor_negative(denominator: Denominator, copy_task: int) -> None:
+def test_an_equal_text_is_neither_positive_nor_negative(denominator: str, copy_task: int) -> None:
     """Adding a copy of anchor 0 must not change what anchor 0 is contrasted with, wherever the copy is filed."""
     z, task, text = unit(4, 6, 5), torch.tensor([0, 0, 1, 1]), torch.arange(4)
     copy = torch.cat([z, z[:1]])
@@ -160,7 +158,7 @@ def test_an_equal_text_is_neither_positive_nor_negative(denominator: Denominator
 
 
 @EVERY_FORM
-def test_the_bank_lends_positives_to_a_batch_that_has_none_and_gets_no_gradient(denominator: Denominator) -> None:
+def test_the_bank_lends_positives_to_a_batch_that_has_none_and_gets_no_gradient(denominator: str) -> None:
     z = unit(3, 6, 7, torch.float32).requires_grad_()
     task, text = torch.tensor([0, 1, 2]), torch.arange(3)
     held = unit(2, 6, 8, torch.float32).requires_grad_()
@@ -174,7 +172,7 @@ def test_the_bank_lends_positives_to_a_batch_that_has_none_and_gets_no_gradient(
 
 
 @EVERY_FORM
-def test_the_order_of_the_batch_does_not_matter(denominator: Denominator) -> None:
+def test_the_order_of_the_batch_does_not_matter(denominator: str) -> None:
     z, task, text = unit(10, 6, 10), torch.tensor([0, 0, 1, 1, 2, 2, 3, -1, 0, 1]), torch.arange(10) % 8
     weight = torch.rand(10, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     order = torch.randperm(10, generator=torch.Generator().manual_seed(2))
@@ -190,7 +188,7 @@ def test_the_order_of_the_batch_does_not_matter(denominator: Denominator) -> Non
 
 
 @EVERY_FORM
-def test_half_precision_embeddings_are_contrasted_in_full_precision(denominator: Denominator) -> None:
+def test_half_precision_embeddings_are_contrasted_in_full_precision(denominator: str) -> None:
     z = unit(8, 16, 11, torch.bfloat16).requires_grad_()
     task, text, weight = torch.arange(8) // 2, torch.arange(8), torch.rand(8)
 
@@ -217,7 +215,7 @@ def test_half_precision_embeddings_are_contrasted_in_full_precision(denominator:
     seed=st.integers(0, 100),
 )
 def test_loss_and_gradient_are_always_finite(
-    denominator: Denominator, task: list[int], temperature: float, weight: float, alike: bool, seed: int
+    denominator: str, task: list[int], temperature: float, weight: float, alike: bool, seed: int
 ) -> None:
     z = unit(len(task), 4, seed, torch.float32)
     z = (z[:1].repeat(len(task), 1) if alike else z).requires_grad_()
@@ -239,7 +237,7 @@ def test_loss_and_gradient_are_always_finite(
 
 
 @EVERY_FORM
-def test_a_small_temperature_keeps_the_exact_value(denominator: Denominator) -> None:
+def test_a_small_temperature_keeps_the_exact_value(denominator: str) -> None:
     """At tau = 1e-3, exp(s) overflows by hundreds of orders; the loss is still the closest negative's distance."""
     z = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]])
     result = contrastive_loss(

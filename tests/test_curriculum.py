@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from weights import weights
 
 from accl.method.confusion import TaskConfusion, task_confusion
-from accl.method.curriculum import confusion_policy, seed_literal_policy, uniform, with_floor
+from accl.method.curriculum import mix_uniform, uniform
 
 
 def matrix(tasks: int, seed: int, unobserved: float = 0.0) -> Tensor:
@@ -35,37 +36,45 @@ MATRICES = st.builds(matrix, st.integers(1, 12), st.integers(0, 9999), st.sample
     clear_cut
 )
 TEMPERATURES = st.sampled_from([0.01, 0.5, 2.0, 100.0])
-FLOORS = st.floats(0, 1)
+EPSILONS = st.floats(0, 1)
 
 
 def close(p_K: Tensor, expected: Tensor, atol: float = 1e-9) -> None:
     torch.testing.assert_close(p_K, expected.double(), rtol=0, atol=atol)
 
 
+def confusion_policy(mean_KK: Tensor, temperature: float, epsilon: float) -> Tensor:
+    return weights("confusion", temperature, epsilon, similarity_KK=mean_KK)
+
+
+def literal_policy(sum_KK: Tensor, temperature: float) -> Tensor:
+    return weights("as_published", temperature, 0.1, literal_KK=sum_KK)
+
+
 # --- every policy
 
 
-@given(mean_KK=MATRICES, temperature=TEMPERATURES, floor=FLOORS)
-def test_confusion_weights_are_a_distribution_above_the_floor(
-    mean_KK: Tensor, temperature: float, floor: float
+@given(mean_KK=MATRICES, temperature=TEMPERATURES, epsilon=EPSILONS)
+def test_confusion_weights_are_a_distribution_above_the_uniform_share(
+    mean_KK: Tensor, temperature: float, epsilon: float
 ) -> None:
-    p_K = confusion_policy(mean_KK, temperature, floor)
+    p_K = confusion_policy(mean_KK, temperature, epsilon)
     assert p_K.dtype == torch.float64
     assert p_K.sum().item() == pytest.approx(1, abs=1e-12)
-    assert (p_K >= floor / len(mean_KK) * (1 - 1e-12)).all()
+    assert (p_K >= epsilon / len(mean_KK) * (1 - 1e-12)).all()
 
 
-@given(mean_KK=MATRICES, temperature=TEMPERATURES, floor=FLOORS, seed=st.integers(0, 999))
+@given(mean_KK=MATRICES, temperature=TEMPERATURES, epsilon=EPSILONS, seed=st.integers(0, 999))
 def test_renumbering_the_tasks_renumbers_the_weights(
-    mean_KK: Tensor, temperature: float, floor: float, seed: int
+    mean_KK: Tensor, temperature: float, epsilon: float, seed: int
 ) -> None:
     order = torch.randperm(len(mean_KK), generator=torch.Generator().manual_seed(seed))
     close(
-        confusion_policy(mean_KK[order][:, order], temperature, floor),
-        confusion_policy(mean_KK, temperature, floor)[order],
+        confusion_policy(mean_KK[order][:, order], temperature, epsilon),
+        confusion_policy(mean_KK, temperature, epsilon)[order],
     )
     sum_KK = mean_KK.nan_to_num(0) * 10
-    close(seed_literal_policy(sum_KK[order][:, order], temperature), seed_literal_policy(sum_KK, temperature)[order])
+    close(literal_policy(sum_KK[order][:, order], temperature), literal_policy(sum_KK, temperature)[order])
 
 
 @given(tasks=st.integers(1, 100))
@@ -73,15 +82,15 @@ def test_uniform_gives_every_task_the_same(tasks: int) -> None:
     assert uniform(tasks).tolist() == [1 / tasks] * tasks
 
 
-@given(weights=st.lists(st.floats(0.001, 1), min_size=1, max_size=20), floor=FLOORS)
-def test_the_floor_is_a_uniform_share(weights: list[float], floor: float) -> None:
-    p_K = torch.tensor(weights, dtype=torch.float64)
+@given(shares=st.lists(st.floats(0.001, 1), min_size=1, max_size=20), epsilon=EPSILONS)
+def test_epsilon_is_a_uniform_share(shares: list[float], epsilon: float) -> None:
+    p_K = torch.tensor(shares, dtype=torch.float64)
     p_K /= p_K.sum()
-    result = with_floor(p_K, floor)
+    result = mix_uniform(p_K, epsilon)
     assert result.sum().item() == pytest.approx(1)
-    assert (result >= floor / len(p_K)).all()
-    close(with_floor(p_K, 0), p_K)
-    close(with_floor(p_K, 1), uniform(len(p_K)))
+    assert (result >= epsilon / len(p_K)).all()
+    close(mix_uniform(p_K, 0), p_K)
+    close(mix_uniform(p_K, 1), uniform(len(p_K)))
 
 
 # --- the corrected rule
@@ -92,8 +101,8 @@ def test_the_corrected_rule_by_hand() -> None:
     # Off-diagonal means 0.2, 0.4, 0.6; mean 0.4, standard deviation sqrt(0.08 / 3).
     mean_KK = torch.tensor([[nan, 0.0, 0.4], [0.0, nan, 0.8], [0.4, 0.8, nan]])
     z_K = torch.tensor([-0.2, 0.0, 0.2], dtype=torch.float64) / math.sqrt(0.08 / 3)
-    weights = [math.exp(z / 2) for z in z_K.tolist()]
-    softmax = torch.tensor([w / sum(weights) for w in weights])
+    exponential = [math.exp(z / 2) for z in z_K.tolist()]
+    softmax = torch.tensor([e / sum(exponential) for e in exponential])
     close(confusion_policy(mean_KK, 2.0, 0.1), 0.9 * softmax + 0.1 / 3, atol=1e-6)
 
 
@@ -108,11 +117,11 @@ def test_only_differences_between_tasks_count(mean_KK: Tensor, scale: float, shi
     close(confusion_policy(mean_KK * scale + shift, 2.0, 0.1), confusion_policy(mean_KK, 2.0, 0.1), atol=1e-7)
 
 
-@given(mean_KK=MATRICES.filter(lambda m: len(m) > 1), floor=st.floats(0, 0.9))
-def test_a_more_confusable_task_gets_more(mean_KK: Tensor, floor: float) -> None:
+@given(mean_KK=MATRICES.filter(lambda m: len(m) > 1), epsilon=st.floats(0, 0.9))
+def test_a_more_confusable_task_gets_more(mean_KK: Tensor, epsilon: float) -> None:
     mean_KK = mean_KK.nan_to_num(0.5)
     off_KK = mean_KK - mean_KK.diag().diag()
-    p_K = confusion_policy(mean_KK, 2.0, floor)
+    p_K = confusion_policy(mean_KK, 2.0, epsilon)
     by_confusion = p_K[off_KK.sum(-1).argsort()]
     assert (by_confusion.diff() >= -1e-12).all()
 
@@ -170,7 +179,7 @@ def test_the_corrected_rule_does_not_depend_on_how_often_a_task_was_drawn_and_th
     corrected = [confusion_policy(c.mean(), 2.0, 0.1) for c in (even, skewed)]
     close(corrected[1], corrected[0], atol=1e-4)
     assert not torch.allclose(corrected[0], uniform(6), atol=0.02)  # and is a curriculum all the same
-    literal = [seed_literal_policy(c.sum_KK, 2.0) for c in (even, skewed)]
+    literal = [literal_policy(c.sum_KK, 2.0) for c in (even, skewed)]
     assert (literal[1] - literal[0]).abs().max() > 0.5
     assert literal[1].argmax() == 0  # drawn most, hence "most confused"
 
@@ -196,7 +205,7 @@ def test_the_rule_as_written_collapses_at_the_first_update() -> None:
         task = torch.randint(57, (16,), generator=generator)
         noise = torch.randn(16, 64, generator=generator)
         confusion.observe(2 * base + 0.5 * own[task] + 0.8 * noise, task)
-    written = seed_literal_policy(confusion.sum_KK, 2.0)
+    written = literal_policy(confusion.sum_KK, 2.0)
     assert written.sum().item() == pytest.approx(1)
     assert written.max() > 0.9
     # A batch of the winner alone has no pair with another task: nothing can take the weight away again.
@@ -205,7 +214,7 @@ def test_the_rule_as_written_collapses_at_the_first_update() -> None:
     confusion.observe(torch.randn(16, 64, generator=generator), torch.full((16,), winner))
     assert torch.equal(confusion.sum_KK - confusion.sum_KK.diag().diag(), before)
     # With means in place of sums, the same temperature gives no curriculum at all.
-    means = seed_literal_policy(confusion.mean().nan_to_num(0) / 56, 2.0)
+    means = literal_policy(confusion.mean().nan_to_num(0) / 56, 2.0)
     assert (means * 57 - 1).abs().max() < 0.05
     corrected = confusion_policy(confusion.mean(), 2.0, 0.1)
     assert 1.5 / 57 < corrected.max() < 0.2
@@ -214,9 +223,9 @@ def test_the_rule_as_written_collapses_at_the_first_update() -> None:
 
 def test_the_rule_as_written_by_hand() -> None:
     sum_KK = torch.tensor([[9.0, 1.0, 3.0], [1.0, 5.0, 0.0], [3.0, 0.0, 7.0]])
-    close(seed_literal_policy(sum_KK, 2.0), torch.tensor([4.0, 1.0, 3.0], dtype=torch.float64).div(2).softmax(-1))
+    close(literal_policy(sum_KK, 2.0), torch.tensor([4.0, 1.0, 3.0], dtype=torch.float64).div(2).softmax(-1))
 
 
 def test_the_rule_as_written_survives_huge_sums() -> None:
-    p_K = seed_literal_policy(torch.tensor([[0.0, 1e6], [1e6 - 1000, 0.0]]), 2.0)
+    p_K = literal_policy(torch.tensor([[0.0, 1e6], [1e6 - 1000, 0.0]]), 2.0)
     assert p_K.tolist() == [1.0, pytest.approx(0.0, abs=1e-100)]

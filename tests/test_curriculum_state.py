@@ -12,16 +12,17 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from accl.choices import POLICIES
 from accl.config import Curriculum, resolve
 from accl.errors import ConfigError
 from accl.method.contrastive import uncertainty_weights
-from accl.method.curriculum import POLICIES
+from accl.method.curriculum import load_policy
 from accl.method.model import ModelOutput
 from accl.training.curriculum import CurriculumState, read_weights
 
 CPU = torch.device("cpu")
-NAMES = sorted(POLICIES)
-OBSERVING = [name for name in NAMES if POLICIES[name].updates]
+NAMES = POLICIES.names()
+OBSERVING = [name for name in NAMES if load_policy(name).updates_needed]
 
 
 def settings_of(**changes: Any) -> Curriculum:
@@ -50,7 +51,7 @@ def batch(step: int, tasks: int = 6) -> tuple[ModelOutput, Tensor, Tensor]:
 def advance(state: CurriculumState, steps: range) -> NDArray[np.float64]:
     for step in steps:
         state.observe(*batch(step))
-        if state.due(step):
+        if state.should_update(step):
             state.update(step)
     return state.weights
 
@@ -75,7 +76,7 @@ def test_weights_go_on_from_a_checkpoint_as_if_never_interrupted(name: str, tmp_
     assert np.array_equal(advance(resumed, range(18, 41)), expected)
     for key, value in whole.state.state_dict().items():
         assert torch.equal(resumed.state.state_dict()[key].nan_to_num(-1), value.nan_to_num(-1)), key
-    if POLICIES[name].updates:
+    if load_policy(name).updates_needed:
         assert expected.std() > 0
 
 
@@ -111,13 +112,13 @@ def test_weights_stay_uniform_while_warming_up_and_move_after(name: str) -> None
 def test_policies_that_observe_nothing_act_from_the_first_step_on(tmp_path: Path) -> None:
     state = state_of("proportional(1)", warmup_steps=1000)
     assert state.weights.tolist() == pytest.approx([n / 75 for n in range(10, 16)])
-    assert state.why_idle(1) is None
+    assert state.inactive_reason(1) is None
     assert state.name(0) == "proportional(1)"
     file = tmp_path / "w.yaml"
     file.write_text("t0: 0\nt1: 1\nt2: 3\n")
     fixed = state_of("fixed", tasks=3, weights_file=str(file))
     assert fixed.weights.tolist() == [0, 0.25, 0.75]
-    assert not state_of("uniform", tasks=2).why_idle(1)
+    assert not state_of("uniform", tasks=2).inactive_reason(1)
 
 
 def test_warmup_steps_win_over_epochs() -> None:
@@ -136,17 +137,17 @@ def test_whether_a_policy_can_act_is_known_beforehand(name: str, warmup: int) ->
             acted = step  # this step is drawn by them
         advance(state, range(step, step + 1))
     assert acted is not None
-    assert state.why_idle(acted) is None
-    assert state.why_idle(acted - 1) is not None
+    assert state.inactive_reason(acted) is None
+    assert state.inactive_reason(acted - 1) is not None
 
 
 def test_a_policy_that_never_acts_says_why() -> None:
     assert "warm-up lasts 40 steps and the run 30; lower curriculum.warmup_steps" in str(
-        state_of("confusion", warmup_steps=40).why_idle(30)
+        state_of("confusion", warmup_steps=40).inactive_reason(30)
     )
-    assert "curriculum.floor=1" in str(state_of("confusion", floor=1).why_idle(30))
-    assert "one task" in str(state_of("confusion", tasks=1, places=None).why_idle(30))
-    assert "first update is due at step 10" in str(state_of("uncertainty_gradient").why_idle(10))
+    assert "curriculum.epsilon=1" in str(state_of("confusion", epsilon=1).inactive_reason(30))
+    assert "one task" in str(state_of("confusion", tasks=1, places=None).inactive_reason(30))
+    assert "first update is due at step 10" in str(state_of("uncertainty_gradient").inactive_reason(10))
 
 
 def test_all_matrices_are_kept_under_every_policy_and_masked_where_never_observed() -> None:

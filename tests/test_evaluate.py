@@ -29,7 +29,6 @@ def evaluated(probabilities: Any, gold: Sequence[int], task: Sequence[int] | Non
         task=np.asarray(task if task is not None else [0] * n),
         gold=np.asarray(gold),
         probabilities=np.asarray(probabilities, float),
-        loss=0.0,
         similarity=empty,
         pairs=empty.astype(np.int64),
         prototype=empty,
@@ -148,7 +147,7 @@ def assembler() -> Assembler:
         letters=[[6], [7], [8], [9]],
         task=np.arange(n) % 3,
         answer=np.array([0, 1, 2, 3, 3, 2, 1, 0]),
-        text=np.arange(n),
+        text_id=np.arange(n),
         choices=CHOICES,
     )
     tokenizer = cast(Tokenizer, SimpleNamespace(cls_id=1, sep_id=2, pad_id=0))

@@ -31,14 +31,14 @@ def made_blob(lengths: Sequence[Sequence[int]], letters: Sequence[int], seed: in
         letters=spelt,
         task=rng.integers(-1, 3, len(lengths)),
         answer=rng.integers(0, len(letters), len(lengths)),
-        text=rng.integers(0, 2**62, len(lengths)),
+        text_id=rng.integers(0, 2**62, len(lengths)),
         choices=len(letters),
     )
 
 
 def sequences(packer: Packer, packed: Packed) -> list[list[int]]:
     """The stream as it is written: each segment gathered from the resident tokens, and cut where sequences end."""
-    bounds = itertools.pairwise(packed.begin)
+    bounds = itertools.pairwise(packed.cu_seqlens)
     pieces = [packer.tokens[at : at + end - begin] for at, (begin, end) in zip(packed.source, bounds, strict=True)]
     starts = range(0, len(pieces), packer.segments)
     return [np.concatenate(pieces[start : start + packer.segments]).tolist() for start in starts]
@@ -49,20 +49,22 @@ def assert_same_as_the_assembler(
 ) -> None:
     batch = assembler.batch(questions, order)
     ((ids, mask),) = batch.chunks
-    expected = [row[real == 1].tolist() for row, real in zip(ids[batch.place], mask[batch.place], strict=True)]
+    expected = [
+        row[real == 1].tolist() for row, real in zip(ids[batch.inverse_perm], mask[batch.inverse_perm], strict=True)
+    ]
     packer = Packer(assembler)
     packed = packer.pack(questions, order)
     stream = sequences(packer, packed)
-    assert [stream[place] for place in packed.place] == expected
-    assert [expected[place] for place in packed.order] == stream
+    assert [stream[place] for place in packed.inverse_perm] == expected
+    assert [expected[place] for place in packed.perm] == stream
     lengths = [len(sequence) for sequence in stream]
     assert lengths == sorted(lengths, reverse=True)
-    assert packed.begin[0] == 0
+    assert packed.cu_seqlens[0] == 0
     assert packed.total == sum(lengths) == mask.sum()
-    assert len(packed.place) == len(questions) * packer.sequences_per_question
-    assert (np.diff(packed.begin) >= 0).all()
-    assert (packed.source + np.diff(packed.begin) <= len(packer.tokens)).all()
-    for name in ("task", "answer", "text"):
+    assert len(packed.inverse_perm) == len(questions) * packer.sequences_per_question
+    assert (np.diff(packed.cu_seqlens) >= 0).all()
+    assert (packed.source + np.diff(packed.cu_seqlens) <= len(packer.tokens)).all()
+    for name in ("task", "answer", "text_id"):
         assert np.array_equal(getattr(packed, name), getattr(batch, name)), name
 
 
@@ -102,6 +104,6 @@ def test_a_question_that_comes_twice_is_packed_twice(head: str) -> None:
     packer = Packer(assembler)
     once, twice = packer.pack(np.array([0, 1])), packer.pack(np.array([0, 1, 0, 1]))
     assert twice.total == 2 * once.total
-    first, second = (twice.place[half : half + len(once.place)] for half in (0, len(once.place)))
+    first, second = (twice.inverse_perm[half : half + len(once.inverse_perm)] for half in (0, len(once.inverse_perm)))
     stream = sequences(packer, twice)
     assert [stream[place] for place in first] == [stream[place] for place in second]

@@ -12,17 +12,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from weights import nothing_observed, weights
 
-from accl import config as config_module
+from accl.choices import POLICIES
 from accl.data.sampler import TaskSampler
-from accl.method.curriculum import POLICIES, Knobs, Observed, bandit_policy, standardised_softmax, uniform
+from accl.method.curriculum import PolicyParams, TaskStats, load_policy, standardised_softmax, uniform
 from accl.method.statistics import TaskStatistics, bandit_reward, draw_shares
 
-NAMES = sorted(POLICIES)
-OBSERVING = [name for name in NAMES if POLICIES[name].updates]
+NAMES = POLICIES.names()
+OBSERVING = [name for name in NAMES if load_policy(name).updates_needed]
 
 
-def observed(tasks: int, seed: int, unknown: float = 0.0) -> Observed:
+def observed(tasks: int, seed: int, unknown: float = 0.0) -> TaskStats:
     """Anything that could have been observed, some of it of no task or of all."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -33,7 +34,7 @@ def observed(tasks: int, seed: int, unknown: float = 0.0) -> Observed:
     upper = torch.rand(tasks, tasks, generator=generator).triu()
     similarity_KK = upper + upper.triu(1).T
     hidden = torch.rand(tasks, tasks, generator=generator).triu() < unknown
-    return Observed(
+    return TaskStats(
         similarity_KK=similarity_KK.masked_fill(hidden | hidden.T, math.nan),
         literal_KK=similarity_KK * 50,
         entropy_K=per_task(),
@@ -47,19 +48,15 @@ def observed(tasks: int, seed: int, unknown: float = 0.0) -> Observed:
     )
 
 
-def renumbered(seen: Observed, order: Tensor) -> Observed:
+def renumbered(stats: TaskStats, order: Tensor) -> TaskStats:
     changes: dict[str, Any] = {}
-    for field in dataclasses.fields(seen):
-        value = getattr(seen, field.name)
+    for field in dataclasses.fields(stats):
+        value = getattr(stats, field.name)
         if field.name.endswith("_KK"):
             changes[field.name] = value[order][:, order]
         elif field.name.endswith("_K"):
             changes[field.name] = value[order]
-    return dataclasses.replace(seen, **changes)
-
-
-def knobs(temperature: float = 1.0, floor: float = 0.1, parameter: float = 0.5) -> Knobs:
-    return Knobs(temperature, floor, parameter)
+    return dataclasses.replace(stats, **changes)
 
 
 def close(a: Tensor, b: Tensor, atol: float = 1e-9) -> None:
@@ -69,10 +66,6 @@ def close(a: Tensor, b: Tensor, atol: float = 1e-9) -> None:
 # --- every policy
 
 
-def test_the_configuration_and_the_method_know_the_same_policies() -> None:
-    assert set(config_module.POLICIES) == set(POLICIES)
-
-
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=40, deadline=None)
 @given(
@@ -80,33 +73,31 @@ def test_the_configuration_and_the_method_know_the_same_policies() -> None:
     seed=st.integers(0, 9999),
     unknown=st.sampled_from([0.0, 0.4, 1.1]),
     temperature=st.sampled_from([0.01, 0.5, 2.0, 100.0]),
-    floor=st.floats(0, 1),
+    epsilon=st.floats(0, 1),
     parameter=st.floats(-2, 3),
 )
-def test_weights_are_a_distribution_above_the_floor_whatever_the_numbering(
-    name: str, tasks: int, seed: int, unknown: float, temperature: float, floor: float, parameter: float
+def test_weights_are_a_distribution_above_the_uniform_share_whatever_the_numbering(
+    name: str, tasks: int, seed: int, unknown: float, temperature: float, epsilon: float, parameter: float
 ) -> None:
-    seen, settings_ = observed(tasks, seed, unknown), Knobs(temperature, floor, parameter)
-    function = POLICIES[name].function
-    p_K = function(seen, settings_)
+    stats, params, policy = (
+        observed(tasks, seed, unknown),
+        PolicyParams(temperature, epsilon, parameter),
+        load_policy(name),
+    )
+    p_K = policy.compute_weights(stats, params)
     assert p_K.dtype == torch.float64
     assert p_K.sum().item() == pytest.approx(1, abs=1e-12)
-    assert (p_K >= (floor / tasks * (1 - 1e-12) if POLICIES[name].floored else 0)).all()
-    assert torch.equal(p_K, function(seen, settings_))  # nothing but its arguments
+    assert (p_K >= (epsilon / tasks * (1 - 1e-12) if policy.uses_epsilon else 0)).all()
+    assert torch.equal(p_K, policy.compute_weights(stats, params))  # nothing but its arguments
     order = torch.randperm(tasks, generator=torch.Generator().manual_seed(seed))
     # Dividing by a small spread magnifies the rounding of sums in another order.
-    close(function(renumbered(seen, order), settings_), p_K[order], atol=1e-6)
+    close(policy.compute_weights(renumbered(stats, order), params), p_K[order], atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [n for n in OBSERVING if n != "seed_literal"])
+@pytest.mark.parametrize("name", [n for n in OBSERVING if n != "as_published"])
 @given(tasks=st.integers(1, 60))
 def test_with_nothing_observed_every_task_gets_the_same(name: str, tasks: int) -> None:
-    nothing_K = torch.full((tasks,), math.nan, dtype=torch.float64)
-    seen = Observed(
-        nothing_K.expand(tasks, tasks), torch.zeros(tasks, tasks), nothing_K, nothing_K, nothing_K, nothing_K,
-        torch.zeros(tasks), 0.0, torch.ones(tasks),
-    )  # fmt: skip
-    close(POLICIES[name].function(seen, knobs()), uniform(tasks))
+    close(load_policy(name).compute_weights(nothing_observed(tasks), PolicyParams(1.0, 0.1, 0.5)), uniform(tasks))
 
 
 # --- each
@@ -116,23 +107,21 @@ def test_with_nothing_observed_every_task_gets_the_same(name: str, tasks: int) -
     ("alpha", "expected"), [(1.0, [0.1, 0.4, 0.5, 0]), (0.0, [1 / 3] * 3 + [0]), (0.5, [1 / 5.236, 2 / 5.236, None, 0])]
 )
 def test_proportional_is_a_power_of_the_number_of_questions(alpha: float, expected: list[float | None]) -> None:
-    seen = dataclasses.replace(observed(4, 0), questions_K=torch.tensor([10, 40, 50, 0]))
-    p_K = POLICIES["proportional"].function(seen, knobs(parameter=alpha))
+    p_K = weights(f"proportional({alpha})", 1.0, 0.1, questions_K=torch.tensor([10, 40, 50, 0]))
     for p, wanted in zip(p_K.tolist(), expected, strict=True):
         assert wanted is None or p == pytest.approx(wanted, abs=1e-4)
 
 
 def test_uncertainty_prefers_the_task_the_model_is_least_sure_of_and_by_hand() -> None:
     entropy_K = torch.tensor([0.2, 0.4, 0.6, math.nan], dtype=torch.float64)
-    p_K = POLICIES["uncertainty"].function(dataclasses.replace(observed(4, 0), entropy_K=entropy_K), knobs(2.0, 0.1))
+    p_K = weights("uncertainty", 2.0, 0.1, entropy_K=entropy_K)
     z = [x / math.sqrt(0.08 / 3) for x in (-0.2, 0.0, 0.2)] + [0.0]
-    weight = [math.exp(x / 2) for x in z]
-    close(p_K, 0.9 * torch.tensor(weight) / sum(weight) + 0.1 / 4, atol=1e-6)
+    exponential = [math.exp(x / 2) for x in z]
+    close(p_K, 0.9 * torch.tensor(exponential) / sum(exponential) + 0.1 / 4, atol=1e-6)
 
 
 def test_the_uncertainty_gradient_counts_rising_and_falling_alike() -> None:
-    seen = dataclasses.replace(observed(4, 0), entropy_change_K=torch.tensor([-0.3, 0.3, 0.0, math.nan]))
-    p_K = POLICIES["uncertainty_gradient"].function(seen, knobs())
+    p_K = weights("uncertainty_gradient", 1.0, 0.1, entropy_change_K=torch.tensor([-0.3, 0.3, 0.0, math.nan]))
     assert p_K[0] == p_K[1] > p_K[3] > p_K[2]
 
 
@@ -145,8 +134,8 @@ def test_learning_progress_prefers_the_task_whose_loss_moves() -> None:
         level_K = torch.tensor([2.0, 0.3, 2.0 - 1.5 * step / 120, 1.0])
         loss_B = level_K[task_B] + 0.05 * torch.randn(16, generator=generator)
         statistics.observe(loss_B, torch.full((16,), 0.5), task_B, 4)
-    seen = dataclasses.replace(observed(4, 0), fast_loss_K=statistics.fast_loss(), slow_loss_K=statistics.slow_loss())
-    p_K = POLICIES["learning_progress"].function(seen, knobs(0.5))
+    fast_K, slow_K = statistics.fast_loss(), statistics.slow_loss()
+    p_K = weights("learning_progress", 0.5, 0.1, fast_loss_K=fast_K, slow_loss_K=slow_K)
     assert p_K.argmax() == 2
     assert p_K[2] > 0.6
 
@@ -166,7 +155,7 @@ def test_the_bandit_leaves_uniform_within_a_run_and_finds_the_best_task(tasks: i
             loss_B = (level_K[task_B] + 0.3 * torch.randn(16, generator=generator)).clamp(min=0)
             statistics.observe(loss_B, torch.zeros(16), task_B, 4)
         statistics.advance(draw_shares(p_K, None))
-        p_K = bandit_policy(statistics.gain_K, float(statistics.updates), 0.5, 0.1)
+        p_K = weights("loss_bandit", 0.5, 0.1, gain_K=statistics.gain_K, updates=float(statistics.updates))
     assert p_K.argmax() == best
     assert p_K[best] > 0.7
     assert p_K.min() >= 0.1 / tasks * (1 - 1e-12)
@@ -227,6 +216,19 @@ def test_expected_shares_of_independent_and_of_collapsed_weights() -> None:
     collapsed = torch.tensor([1 - 3e-200, 1e-200, 1e-200, 1e-200], dtype=torch.float64)
     shares = draw_shares(collapsed, 2)
     close(shares, torch.tensor([1 / 2, 1 / 6, 1 / 6, 1 / 6]), atol=0.02)
+
+
+def test_a_task_drawn_far_beyond_its_expected_share_is_credited_at_most_k_times() -> None:
+    """A task with hardly any share that is drawn all the same would otherwise outweigh a run's worth of gains."""
+    statistics = TaskStatistics(3, half_life=50, fast_half_life=10, gain_half_life=5)
+    statistics.observe(torch.tensor([1.0, 0.5]), torch.zeros(2), torch.tensor([0, 1]), 4)
+    statistics.advance(torch.tensor([1e-9, 0.5, 0.5], dtype=torch.float64))
+    reward_K = bandit_reward(torch.tensor([1.0, 0.5]), 4).double()
+    baseline = reward_K.mean()
+    # Importances are (1/2) / 1e-9, capped at K = 3, and (1/2) / 0.5 = 1.
+    close(
+        statistics.gain_K, torch.stack([3 * (reward_K[0] - baseline), reward_K[1] - baseline, baseline * 0]), atol=1e-6
+    )
 
 
 # --- statistics

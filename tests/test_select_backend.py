@@ -117,9 +117,9 @@ def a_batch() -> tuple[Tensor, Tensor, Tensor]:
 def test_a_disabled_bank_takes_embeddings_in_and_gives_none_out() -> None:
     z_BE, task_B, text_B = a_batch()
     bank = MemoryBank(3, 4, 4)
-    bank.open(False)
+    bank.enable(False)
     bank.write(z_BE, task_B, text_B + 100)
-    assert not bank.is_open
+    assert not bank.enabled
     assert bank.written_K.tolist() == [2, 2, 2]
     assert not bank.candidates().filled_M.any()
 
@@ -128,33 +128,33 @@ def test_a_disabled_bank_takes_embeddings_in_and_gives_none_out() -> None:
         return contrastive_loss(z_BE, task_B, text_B, torch.ones(6), temperature=0.1, bank=candidates).loss
 
     torch.testing.assert_close(loss(bank), loss(None))
-    bank.open(True)
+    bank.enable(True)
     assert bank.candidates().filled_M.sum() == 6
     assert not torch.allclose(loss(bank), loss(None))
 
 
 def test_whether_a_bank_is_enabled_is_not_part_of_a_checkpoint() -> None:
     disabled, other = MemoryBank(3, 4, 4), MemoryBank(3, 4, 4)
-    disabled.open(False)
+    disabled.enable(False)
     other.load_state_dict(disabled.state_dict())
-    assert other.is_open
-    assert bool(other.opened)
+    assert other.enabled
+    assert bool(other.enabled_flag)
 
 
 def test_the_bank_is_enabled_after_its_first_step_and_disabled_again_before_it(context: TrainingContext) -> None:
     bank = bank_of(context)
     for step in (1, START, START + 1, START + 2, START):
         context.enable_bank(step)
-        assert bool(bank.opened) == bank.is_open == (step > START)
+        assert bool(bank.enabled_flag) == bank.enabled == (step > START)
 
 
 # --- rehearsals
 
 
 def track_a_batch(context: TrainingContext, step: int) -> None:
-    draw = context.sampler.twin().draw(step, context.curriculum.weights)
+    draw = context.sampler.clone().draw(step, context.curriculum.weights)
     batch = to_device(context.assembler.batch(draw.questions, draw.option_order), torch.device("cpu"))
-    losses = compute_losses(context, context.model.pooled(batch.chunks, batch.place_N), batch.labels)
+    losses = compute_losses(context, context.model.pooled(batch.chunks, batch.inverse_perm_N), batch.labels)
     update_trackers(context, losses.output, batch.labels)
 
 

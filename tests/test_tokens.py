@@ -81,9 +81,9 @@ def test_every_piece_of_text_has_its_own_ids_in_the_blob(blob: TokenBlob, tokeni
 def test_tasks_answers_and_equal_texts_go_with_it(blob: TokenBlob) -> None:
     assert blob.task.tolist() == [0, 1, -1, -1, 1]
     assert blob.answer.tolist() == [2, 3, 1, 0, 0]
-    assert blob.text[0] == blob.text[4]  # one question, filed under two tasks in two orders
-    assert len(set(blob.text.tolist())) == 4
-    assert (blob.text >= 0).all()
+    assert blob.text_id[0] == blob.text_id[4]  # one question, filed under two tasks in two orders
+    assert len(set(blob.text_id.tolist())) == 4
+    assert (blob.text_id >= 0).all()
 
 
 @settings(max_examples=30, deadline=None)
@@ -172,8 +172,8 @@ def unpadded(batch: Batch, pad: int) -> list[list[int]]:
         assert (mask == (np.arange(ids.shape[1]) < lengths[:, None])).all()
         assert (ids[mask == 0] == pad).all()
         rows += [row[:length].tolist() for row, length in zip(ids, lengths, strict=True)]
-    assert sorted(batch.place.tolist()) == list(range(len(rows)))
-    return [rows[at] for at in batch.place]
+    assert sorted(batch.inverse_perm.tolist()) == list(range(len(rows)))
+    return [rows[at] for at in batch.inverse_perm]
 
 
 def rows_of(
@@ -188,7 +188,7 @@ def rows_of(
     assembler = Assembler(blob, tokenizer, head, max_length)
     batch = assembler.batch(np.array(questions), None if order is None else np.array(order))
     assert len(batch.chunks) == 1
-    assert batch.place.tolist() == list(range(len(batch.place)))
+    assert batch.inverse_perm.tolist() == list(range(len(batch.inverse_perm)))
     rows = unpadded(batch, tokenizer.pad_id)
     assert max(map(len, rows)) <= max_length
     return rows
@@ -235,8 +235,8 @@ def test_the_answer_is_where_the_right_option_is_shown(
     for q, order, answer in zip(questions, orders, batch.answer.tolist(), strict=True):
         assert order[answer] == QUESTIONS[q].answer
     assert batch.task.tolist() == blob.task[questions].tolist()
-    assert batch.text.tolist() == blob.text[questions].tolist()
-    assert len(batch.place) == len(questions) * (4 if head == "per_option" else 1)
+    assert batch.text_id.tolist() == blob.text_id[questions].tolist()
+    assert len(batch.inverse_perm) == len(questions) * (4 if head == "per_option" else 1)
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -266,7 +266,7 @@ def test_cutting_into_chunks_changes_padding_and_nothing_else(
     cut = Assembler(blob, tokenizer, head, 40, chunk_rows).batch(positions, order)
     rows = unpadded(whole, tokenizer.pad_id)
     assert unpadded(cut, tokenizer.pad_id) == rows
-    for name in ("task", "answer", "text"):
+    for name in ("task", "answer", "text_id"):
         assert np.array_equal(getattr(cut, name), getattr(whole, name))
     lengths = [len(row) for row in rows]
     if max(lengths) * len(rows) > WORTH_CUTTING * sum(lengths):

@@ -56,7 +56,7 @@ class Loop:
             if (step - first) % METRICS_EVERY == METRICS_EVERY - 1:
                 torch.stack(pending).tolist()
                 pending.clear()
-            if context.curriculum.due(step):
+            if context.curriculum.should_update(step):
                 context.curriculum.update(step)
         if pending:
             torch.stack(pending).tolist()

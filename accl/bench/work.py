@@ -126,7 +126,7 @@ def live_parameters(context: TrainingContext, shape: Shape) -> int:
 def rows_of(batch: Batch) -> list[NDArray[np.int64]]:
     """Token ids of a batch's sequences, without padding, in the order of its questions."""
     rows = [ids[: int(real.sum())] for chunk, mask in batch.chunks for ids, real in zip(chunk, mask, strict=True)]
-    return [rows[place] for place in batch.place]
+    return [rows[row] for row in batch.inverse_perm]
 
 
 def lengths_of(assembler: Assembler, draws: Sequence[Draw]) -> NDArray[np.int64]:

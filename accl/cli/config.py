@@ -7,15 +7,15 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from accl.cli.output import Format, emit
+from accl.choices import Choice
+from accl.cli.output import Format, FormatOption, emit, print_notes
 from accl.cli.table import Column, Table
 from accl.config import DEFAULT_PROFILE, Resolved, available, configs_folder, flat, resolve
+from accl.config.explain import Explained, explain, explain_all
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Show recipes, profiles and resolved configurations."
+    no_args_is_help=True, add_completion=False, help="Show recipes, profiles, resolved configurations and all keys."
 )
-
-FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How to print.")]
 
 
 @app.command()
@@ -34,6 +34,7 @@ def show(
       accl config show full --profile paper --set train.batch_size=32
     """
     resolved = resolve(recipe, profile, overrides or ())
+    print_notes(resolved.notes)
     rows = [
         {"key": key, "value": value, "origin": resolved.origin[key]}
         for key, value in flat(resolved.config).items()
@@ -57,6 +58,73 @@ def list_(format: FormatOption = Format.TABLE) -> None:
     emit(Table("Recipes and profiles", [Column("kind"), Column("name"), Column("about", wrap=True)], rows), format)
 
 
+@app.command(name="explain")
+def explain_(
+    key: Annotated[
+        str | None,
+        typer.Argument(help="A key such as curriculum.policy, a section, or metrics; all keys if left out."),
+    ] = None,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """Explain a key: type and range, meaning, default, values of the profiles, and the choices that there are.
+
+    Examples:
+
+      accl config explain
+
+      accl config explain curriculum.policy
+    """
+    found = explain(key) if key else explain_all()
+    if len(found) > 1:
+        columns = [Column("key"), Column("default", show=_short), Column("about", wrap=True)]
+        rows = [{"key": one.key, "default": one.default, "about": one.summary, "type": one.type} for one in found]
+        emit(Table(f"Keys of {key}" if key else "Keys", columns, rows), format)
+        return
+    (one,) = found
+    choices = [_choice_row(choice) for choice in one.choices]
+    tables = [Table(one.key, [Column("property"), Column("value", show=_value, wrap=True)], _properties(one))]
+    if choices:
+        tables.append(Table("Choices", _choice_columns(choices), choices, name="choices"))
+    data = {
+        "key": one.key,
+        "about": one.description,
+        "type": one.type,
+        "default": one.default,
+        "profiles": dict(one.profiles),
+        "choices": choices,
+    }
+    emit(tables, format, data=data)
+
+
+def _properties(one: Explained) -> list[dict[str, Any]]:
+    rows = [{"property": "about", "value": one.description}]
+    if one.type:
+        rows += [{"property": "type", "value": one.type}, {"property": "default", "value": one.default}]
+    return [*rows, *({"property": f"under {profile}", "value": value} for profile, value in one.profiles)]
+
+
+def _choice_row(choice: Choice) -> dict[str, Any]:
+    parameter = choice.parameter
+    number = f"{parameter.name}: {parameter.about}; {parameter.range}" if parameter else None
+    return {
+        "name": choice.name,
+        "written": choice.form,
+        "number": number,
+        "default": parameter.default if parameter else None,
+        "label": choice.literals.get("LABEL"),
+        "unit": choice.literals.get("UNIT"),
+        "about": choice.summary,
+        "details": choice.details,
+    }
+
+
+def _choice_columns(rows: list[dict[str, Any]]) -> list[Column]:
+    """Name and meaning of each choice, and what else any of them has."""
+    optional = [Column("number", wrap=True), Column("default", justify="right"), Column("label"), Column("unit")]
+    shown = [column for column in optional if any(row[column.key] is not None for row in rows)]
+    return [Column("written", header="name"), Column("about", wrap=True), *shown]
+
+
 def _commented_yaml(resolved: Resolved) -> str:
     lines = [f"# recipe {resolved.config.recipe} under profile {resolved.config.profile}"]
     section = ""
@@ -73,12 +141,18 @@ def _commented_yaml(resolved: Resolved) -> str:
 
 
 def _value(value: Any) -> str:
-    """As it would be typed after --set."""
+    """Write a value as it would be typed after --set."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value)
+
+
+def _short(value: Any) -> str:
+    """Cut a long value, such as a commit, to what a list of all keys has room for."""
+    text = _value(value)
+    return text if len(text) <= 16 else f"{text[:15]}…"
 
 
 def _first_comment(kind: str, name: str) -> str:

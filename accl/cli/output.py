@@ -96,6 +96,12 @@ def print_error(error: AcclError, console: Console | None = None) -> None:
         console.print(Text(error.hint), soft_wrap=True)
 
 
+def print_notes(notes: Sequence[str]) -> None:
+    """Print sentences on what was typed, such as an old name that was translated, on stderr."""
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)  # noqa: T201
+
+
 def plain(value: Any) -> Any:
     """A value as json can hold it: dataclasses as objects, times and numbers raw, NaN and infinity as null."""
     if isinstance(value, Enum):

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from accl.cli.options import RUNS, DetachOption, OverridesOption, RunsOption
+from accl.cli.output import print_notes
 from accl.config import DEFAULT_PROFILE, resolve
 
 
@@ -44,7 +45,9 @@ def train(
     from accl.launch.preflight import check
 
     extra = [f"train.seed={seed}"] if seed is not None else []
-    config = resolve(recipe, profile, [*(overrides or ()), *extra]).config
+    resolved = resolve(recipe, profile, [*(overrides or ()), *extra])
+    print_notes(resolved.notes)
+    config = resolved.config
     console = Console(stderr=True)
     check(config, lambda words: console.print(f"[dim]{words} …[/dim]"))
     run = process.prepare(runs, config, sys.argv)

@@ -1,10 +1,10 @@
-"""Readers of local folders of questions, one for each layout that MMLU is found in.
+"""Readers of local folders of questions, one for each layout that MMLU is distributed in.
 
 - Hendrycks CSV: ``<split>/<subject>_<split>.csv`` without header; question, the options, a letter.
 - Parquet, as on the Hub: ``all/<split>-*.parquet`` or ``<split>*.parquet``.
 - A ``save_to_disk`` folder of the package ``datasets``.
 
-No row is ever dropped: what cannot be read raises a `DataError` that names the file and the row.
+No row is ever dropped: a malformed one raises a `DataError` that names the file and the row.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _LAYOUTS = (
 
 
 def read_folder(folder: Path) -> Corpus:
-    """The questions of a local folder in any known layout.
+    """Read the questions of a local folder in any known layout.
 
     Raises:
         DataError: no such folder, no known layout in it, or a malformed file.
@@ -53,17 +53,17 @@ def read_folder(folder: Path) -> Corpus:
 
 @dataclass
 class _Builder:
-    """Collects checked questions; the number of options of the first one holds for all."""
+    """Collects questions and checks them; all must have as many options as the first."""
 
     parts: dict[str, list[Question]] = field(default_factory=dict)
     options: int = 0
     rows: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
 
     def add(self, part: str, task: str, group: str, text: str, options: Sequence[str], answer: int) -> str:
-        """Add one question; returns what is wrong with it, or an empty string.
+        """Add one question; returns the reason for which it was refused, or an empty string.
 
         Args:
-            group: what ids count within: ``test/anatomy`` gives ``test/anatomy/0``, ``test/anatomy/1``, ...
+            group: prefix of the id, which is numbered within it: ``test/anatomy`` gives ``test/anatomy/0`` and so on.
         """
         if not self.options:
             if not 2 <= len(options) <= len(LETTERS):
@@ -82,6 +82,7 @@ class _Builder:
         return ""
 
     def corpus(self, folder: Path, source: str, revision: str = "") -> Corpus:
+        """Make the corpus of all questions added; raises `DataError` if none has a subject."""
         names = order_subjects([q.task for questions in self.parts.values() for q in questions if q.task])
         if not names:
             raise DataError(f"{folder} holds no question with a subject.", _LAYOUTS)
@@ -94,17 +95,17 @@ class _Builder:
 
 def _read_csv_folder(folder: Path) -> Corpus:
     builder = _Builder()
-    seen: dict[str, str] = {}
+    folder_of: dict[str, str] = {}
     for split in sorted(path.parent for path in folder.glob("*/*.csv")):
         part = _PART_OF.get(split.name)
         if part is None:
             known = ", ".join(_PART_OF)
             raise DataError(f"{split} holds CSV files but is no split.", f"Splits are: {known}; move others away.")
-        if seen.setdefault(part, split.name) != split.name:
-            raise DataError(f"{folder} has both {seen[part]}/ and {split.name}/.", "Keep one of the two.")
+        if folder_of.setdefault(part, split.name) != split.name:
+            raise DataError(f"{folder} has both {folder_of[part]}/ and {split.name}/.", "Keep one of the two.")
     for part in PARTS:
-        if part in seen:
-            for path in sorted((folder / seen[part]).glob("*.csv")):
+        if part in folder_of:
+            for path in sorted((folder / folder_of[part]).glob("*.csv")):
                 _read_csv(path, part, builder)
     return builder.corpus(folder, f"folder {folder} (CSV)")
 
@@ -157,7 +158,7 @@ def _malformed(path: Path, row: int, what: str, hint: str = "") -> DataError:
 
 
 def read_parquet(folder: Path, source: str, revision: str = "") -> Corpus:
-    """The questions of ``<split>*.parquet`` files with the columns question, subject, choices, answer.
+    """Read ``<split>*.parquet`` files with the columns question, subject, choices and answer.
 
     Raises:
         DataError: no such file, a column missing or of the wrong type, or a malformed row.
@@ -188,7 +189,7 @@ def read_parquet(folder: Path, source: str, revision: str = "") -> Corpus:
 
 
 def _part_of_file(path: Path) -> str:
-    """``test-00000-of-00001.parquet`` and ``test.parquet`` are both the part ``test``."""
+    """Return the part that a file belongs to: ``test`` for ``test-00000-of-00001.parquet`` and ``test.parquet``."""
     letters = "".join(next(iter(groupby(path.stem, key=lambda c: c.isalpha() or c == "_")), (True, ""))[1])
     part = _PART_OF.get(letters.strip("_"))
     if part is None:
@@ -216,7 +217,7 @@ def _check_columns(path: Path, types: dict[str, str]) -> None:
 def _add_rows(builder: _Builder, path: Path, part: str, rows: Iterable[Sequence[Any]]) -> None:
     """Add rows of (question, subject, choices, answer), in order."""
     for number, (text, subject, choices, answer) in enumerate(rows, start=1):
-        # Auxiliary questions feed cross-entropy alone, so that a subject would have no use.
+        # Auxiliary questions train cross-entropy alone, which needs no subject.
         task = "" if part == AUXILIARY else (subject or "").strip()
         if part != AUXILIARY and not task:
             raise _malformed(path, number, "the subject is empty", "Only auxiliary_train may have questions without.")

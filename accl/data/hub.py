@@ -1,7 +1,7 @@
-"""Pinned snapshots of data and models from the Hugging Face Hub, and where they are kept.
+"""Pinned snapshots of data and models from the Hugging Face Hub, and the folders that they are cached in.
 
-Only the needed files are fetched. What is in the local cache is used without asking the network.
-The Hub's own settings hold: ``HF_ENDPOINT``, ``HF_HOME``, ``HF_HUB_OFFLINE``, ``HF_TOKEN``.
+Only the needed files are fetched, and none that are in the local cache. The Hub's own settings apply:
+``HF_ENDPOINT``, ``HF_HOME``, ``HF_HUB_OFFLINE``, ``HF_TOKEN``.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from accl.errors import AcclError, ConfigError, HubError
 
 Kind = Literal["model", "dataset"]
 
-# One format of weights is fetched: the first that a model has.
+# Formats of weights, best first; only the first that a model has is fetched.
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-# Any of these makes a tokenizer.
+# Files any of which makes a tokenizer.
 VOCABULARIES = ("spm.model", "tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
 _TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
 _CONFIG = "config.json"
 
-CONNECT_SECONDS = 5.0  # how long to wait for a sign of life
+CONNECT_SECONDS = 5.0  # timeout of the first request
 
 
 def cache_folder() -> Path:
-    """Where accl keeps what it has derived: ``ACCL_CACHE``, else ``accl`` in the XDG cache folder."""
+    """Return the folder of accl's derived files: ``ACCL_CACHE``, else ``accl`` in the XDG cache folder."""
     if chosen := os.environ.get("ACCL_CACHE"):
         return Path(chosen).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "accl"
 
 
 def is_local(name: str) -> bool:
-    """Whether a model or data name means a folder: one that exists, or a name that is written like a path."""
+    """Return whether a model or data name means a folder: one that exists, or a name written like a path."""
     return name.startswith((".", "/", "~")) or Path(name).is_dir()
 
 
 def local_model(name: str) -> Path:
-    """The folder of a local model.
+    """Return the folder of a local model.
 
     Raises:
         ConfigError: no such folder, or a part of a model is missing from it.
@@ -57,27 +57,27 @@ def local_model(name: str) -> Path:
 
 
 def endpoint() -> str:
-    """The address of the Hub in use."""
+    """Return the address of the Hub in use."""
     from huggingface_hub import constants
 
     return str(constants.ENDPOINT)
 
 
 def is_offline() -> bool:
-    """Whether ``HF_HUB_OFFLINE`` forbids the network."""
+    """Return whether ``HF_HUB_OFFLINE`` forbids the network."""
     from huggingface_hub import constants
 
     return bool(constants.HF_HUB_OFFLINE)
 
 
 def reachable(seconds: float = CONNECT_SECONDS) -> bool:
-    """Whether the Hub answers within ``seconds``, and not with an error (as a proxy in its place would)."""
+    """Return whether the Hub answers within ``seconds``, and not with an error as a proxy might."""
     status = _status(seconds)
     return status is not None and status < 400
 
 
 def _status(seconds: float) -> int | None:
-    """The HTTP status of the endpoint; None: no answer, or the network is forbidden."""
+    """Return the HTTP status of the endpoint; None without an answer, or where the network is forbidden."""
     if is_offline():
         return None
     from huggingface_hub import get_session
@@ -89,13 +89,13 @@ def _status(seconds: float) -> int | None:
 
 
 def cached_data(repo: str, revision: str) -> Path | None:
-    """The snapshot of a data set if all its parts are in the local cache."""
+    """Return the snapshot of a data set if all its parts are in the local cache."""
     snapshot = _snapshot(repo, "dataset", revision)
     return snapshot if snapshot and _has_all_parts(snapshot / "all") else None
 
 
 def cached_model(repo: str, revision: str) -> Path | None:
-    """The snapshot of a model if its config, vocabulary and weights are in the local cache."""
+    """Return the snapshot of a model if its config, vocabulary and weights are in the local cache."""
     snapshot = _snapshot(repo, "model", revision)
     if snapshot is None:
         return None
@@ -104,7 +104,7 @@ def cached_model(repo: str, revision: str) -> Path | None:
 
 
 def fetch_data(repo: str, revision: str) -> Path:
-    """Snapshot folder of a data set with its config ``all``, from the cache or the Hub.
+    """Return the snapshot folder of a data set with its config ``all``, from the cache or the Hub.
 
     Raises:
         HubError: out of reach and not cached, or no such data set or revision.
@@ -115,7 +115,7 @@ def fetch_data(repo: str, revision: str) -> Path:
 
 
 def fetch_model(repo: str, revision: str) -> Path:
-    """Snapshot folder of a model with config, tokenizer and one format of weights, from the cache or the Hub.
+    """Return the snapshot folder of a model with config, tokenizer and one format of weights, from cache or Hub.
 
     Raises:
         HubError: out of reach and not cached, or no such model or revision.
@@ -137,7 +137,7 @@ def _snapshot(repo: str, kind: Kind, revision: str) -> Path | None:
 
 
 def _has_all_parts(folder: Path) -> bool:
-    """Whether every shard of every part of MMLU is there: ``test-00000-of-00001.parquet`` and so on."""
+    """Return whether every shard of every part of MMLU is there: ``test-00000-of-00001.parquet`` and so on."""
     shards: defaultdict[str, set[int]] = defaultdict(set)
     wanted: dict[str, int] = {}
     for path in folder.glob("*.parquet"):
@@ -156,7 +156,7 @@ def _model_files(names: Iterable[str]) -> list[str]:
     weights = [name for name in WEIGHTS if name in there][:1]
     if _CONFIG not in there or not weights:
         return []
-    # Weights last: a fetch that was cut off is then never taken for a complete one.
+    # Weights last, so that an interrupted fetch is never taken for a complete one.
     return [name for name in (_CONFIG, *_TOKENIZER_SETTINGS, *VOCABULARIES) if name in there] + weights
 
 

@@ -1,6 +1,6 @@
-"""Encoder inputs as pieces of one resident row of tokens: what a step needs then is a few hundred numbers.
+"""Encoder inputs as segments of one array of tokens, which stays on the device: a step sends a few hundred numbers.
 
-The sequences are those of `accl.data.tokens.Assembler`, without padding, end to end.
+The sequences are those of `accl.data.tokens.Assembler`, end to end without padding.
 """
 
 from __future__ import annotations
@@ -10,41 +10,42 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from accl.data.tokens import Assembler, fair_cut
+from accl.data.tokens import Assembler, truncate_evenly
 
 Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Packed:
-    """N sequences of B questions, end to end: N is B, or B * C with an option in each.
+    """N packed sequences of B questions: N is B, or B * C with one option in each.
 
     Attributes:
-        source: S; where in `Packer.tokens` each segment begins. begin: S + 1; where in the stream, and its end.
-        place: N; which in the stream each sequence is, in the order of the questions. order: N; the inverse.
-        task, answer, text: B; as in `accl.data.tokens.Batch`.
+        source: first index in `Packer.tokens` of each of S segments.
+        cu_seqlens: cumulative lengths of the segments, S + 1: where each begins among the packed tokens.
+        perm: index, in the order of the questions, of each packed sequence, N. inverse_perm: its inverse.
+        task, answer, text_id: B; as in `accl.data.tokens.Batch`.
     """
 
     source: Ints
-    begin: Ints
-    place: Ints
-    order: Ints
+    cu_seqlens: Ints
+    inverse_perm: Ints
+    perm: Ints
     task: Ints
     answer: Ints
-    text: Ints
+    text_id: Ints
 
     @property
     def total(self) -> int:
-        """Tokens of all sequences."""
-        return int(self.begin[-1])
+        """Number of tokens of all sequences."""
+        return int(self.cu_seqlens[-1])
 
 
 class Packer:
-    """Says where the segments of encoder inputs lie.
+    """Locates the segments of encoder inputs in one array of tokens.
 
     Attributes:
-        tokens: all tokens that inputs are made of, int32: for the device, once.
-        segments: of one sequence.
+        tokens: all tokens that inputs are made of, int32; copied to the device once.
+        segments: number of segments of one sequence.
     """
 
     def __init__(self, assembler: Assembler) -> None:
@@ -61,26 +62,27 @@ class Packer:
 
     @property
     def sequences_per_question(self) -> int:
+        """Sequences that a question is packed as."""
         return 1 if self._single else self._blob.choices
 
     def pack(self, questions: Ints, option_order: Ints | None = None) -> Packed:
-        """Questions with their options in the given order (default: as they are), one after the other."""
+        """Pack questions, with their options in the given order; without one, in their own."""
         blob, size = self._blob, len(questions)
         if option_order is None:
             option_order = np.tile(np.arange(blob.choices), (size, 1))
         base = questions * (1 + blob.choices)
         parts = base[:, None] + 1 + option_order
-        if not self._single:  # a sequence for each option
+        if not self._single:  # one sequence per option
             base, parts = np.repeat(base, blob.choices), parts.reshape(-1, 1)
         text, text_length = blob.offsets[base], blob.offsets[base + 1] - blob.offsets[base]
         option, option_length = blob.offsets[parts], blob.offsets[parts + 1] - blob.offsets[parts]
         shown = option_length + self._letter_length
-        room = self._max_length - 3
-        for row in np.flatnonzero(text_length + shown.sum(1) > room):
-            kept = min(text_length[row], max(room - shown[row].sum(), room // 4))
+        limit = self._max_length - 3
+        for row in np.flatnonzero(text_length + shown.sum(1) > limit):
+            kept = min(text_length[row], max(limit - shown[row].sum(), limit // 4))
             text[row] += text_length[row] - kept
             text_length[row] = kept
-            shown[row] = np.minimum(shown[row], fair_cut(shown[row].tolist(), room - kept))
+            shown[row] = np.minimum(shown[row], truncate_evenly(shown[row].tolist(), limit - kept))
 
         rows, options = len(base), parts.shape[1]
         source = np.empty((rows, self.segments), np.int64)
@@ -91,12 +93,12 @@ class Packer:
         letter_length = np.minimum(shown, self._letter_length)
         source[:, 3:-1:2], length[:, 3:-1:2] = np.broadcast_to(self._letter_at, (rows, options)), letter_length
         source[:, 4:-1:2], length[:, 4:-1:2] = option, shown - letter_length
-        # Longest first: who works through them in order ends with the short ones, and so all end together.
-        order = np.argsort(-length.sum(1), kind="stable")
-        source, length = source[order], length[order]
-        begin = np.zeros(source.size + 1, np.int64)
-        np.cumsum(length.ravel(), out=begin[1:])
+        # Longest first: workers that take sequences in this order end with short ones, and so at about the same time.
+        perm = np.argsort(-length.sum(1), kind="stable")
+        source, length = source[perm], length[perm]
+        cu_seqlens = np.zeros(source.size + 1, np.int64)
+        np.cumsum(length.ravel(), out=cu_seqlens[1:])
         answer = np.argmax(option_order == blob.answer[questions][:, None], axis=1)
         return Packed(
-            source.ravel(), begin, np.argsort(order), order, blob.task[questions], answer, blob.text[questions]
+            source.ravel(), cu_seqlens, np.argsort(perm), perm, blob.task[questions], answer, blob.text_id[questions]
         )

@@ -1,4 +1,4 @@
-"""The one type of question that every source produces, and the corpus that holds them."""
+"""The type of question that every source produces, and the corpus that holds all questions of a source."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Question:
     def text_hash(self) -> str:
         """16 hex digits that equal questions share, whatever their subject or the order of their options.
 
-        White space and case do not count. Two questions with one text but other options are two questions.
+        White space and case do not count. Questions with equal texts and different options are different.
         """
         parts = [self.text, *sorted(" ".join(option.casefold().split()) for option in self.options)]
         joined = "\x1f".join(" ".join(part.casefold().split()) for part in parts)
@@ -52,7 +52,7 @@ class Corpus:
     Attributes:
         subjects: the tasks in index order, 0..K-1.
         parts: questions by the source's own parts (a subset of ``PARTS``).
-        source: where they came from, in words, for the provenance.
+        source: origin of the questions in words, for the provenance.
         revision: commit of a Hub data set; empty elsewhere.
     """
 
@@ -67,7 +67,7 @@ class Corpus:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits over every question in order: equal corpora, equal fingerprint."""
+        """16 hex digits over every question in order, which equal corpora share."""
         digest = hashlib.blake2b(digest_size=8)
         for part in sorted(self.parts):
             for q in self.parts[part]:
@@ -75,15 +75,15 @@ class Corpus:
         return digest.hexdigest()
 
     def counts(self, part: str) -> Counter[str]:
-        """Questions per task in one part."""
+        """Count the questions per task in one part."""
         return Counter(q.task for q in self.parts.get(part, ()))
 
 
 def number_of_options(questions: Iterable[Question]) -> int:
-    """The one number of options that all questions share, C.
+    """Return the number of options that all questions share, C.
 
     Raises:
-        ValueError: questions differ in it, or there are none.
+        ValueError: the number differs between questions, or there are none.
     """
     counts = {len(q.options) for q in questions}
     if len(counts) != 1:
@@ -92,5 +92,5 @@ def number_of_options(questions: Iterable[Question]) -> int:
 
 
 def order_subjects(names: Sequence[str]) -> list[str]:
-    """Task order: by name, so that index t means the same subject whatever the source."""
+    """Return the names in task order: sorted, so that index t is the same subject in every source."""
     return sorted(set(names))

@@ -1,7 +1,7 @@
-"""Which questions the next step sees: tasks by the curriculum's weights, questions of a task in shuffled passes.
+"""The questions of each step: tasks by the curriculum's weights, questions of a task in shuffled passes.
 
-Every draw is a pure function of (seed, step, weights, questions drawn so far), so a checkpoint needs to keep
-nothing but those numbers, and a resumed run draws what an uninterrupted one would have drawn.
+Every draw is a pure function of (seed, step, weights, questions drawn so far): a checkpoint keeps these numbers alone,
+and a resumed run draws the same questions as one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 
 from accl.errors import ConfigError
 
-# Separate the random streams of one seed.
+# Keys that separate the random streams of one seed.
 _BATCHES, _PASSES = 1, 2
-# Less than any log p + Gumbel noise: below every task with questions, but above those without.
+# Less than any log p + Gumbel noise, and more than the -inf of tasks without questions.
 _LAST = -1e6
 
 
 @dataclass(frozen=True)
 class Draw:
-    """One batch: positions among all tokenised questions, B, and for each the order of its options, B x C."""
+    """One batch: positions among all tokenised questions, B, and the order of the options of each, B x C."""
 
     questions: NDArray[np.int64]
     option_order: NDArray[np.int64]
@@ -33,10 +33,10 @@ class TaskSampler:
     """Draws batches of P tasks x Q questions, or of independent questions.
 
     With ``questions_per_task`` Q, the P = batch_size / Q tasks of a batch are drawn without replacement by
-    Gumbel-top-k on log p (Kool et al., 2019, arXiv 1903.06059); so the first one is distributed as p, and p
-    given to one task alone still leaves P - 1 places for others. Without Q, each question's task is drawn
-    from p independently. Within a task, each pass over its questions is shuffled anew and none comes twice
-    before all have come.
+    Gumbel-top-k on log p (Kool et al., 2019, arXiv 1903.06059): the first one is distributed as p, and weights
+    that are 0 for all tasks but one still leave P - 1 places for others. Without Q, each question's task is drawn
+    from p independently. Within a task, each pass over its questions is shuffled anew, and no question is repeated
+    within a pass.
 
     ``max_repeats`` caps how often an epoch goes through a task: of its n questions at most max_repeats * n are
     drawn, rounded up to a whole number, at least 1, and with Q to whole groups of Q. A task at its cap has weight 0
@@ -47,9 +47,9 @@ class TaskSampler:
     Args:
         pools: for each of the K tasks, the positions of its training questions; may be empty.
         auxiliary: positions of questions without task; ``auxiliary_questions`` of them join every batch.
-        choices: C. permute_options: shuffle the options of every question drawn.
-        max_repeats: above 0; None for no cap. steps_per_epoch: how many steps, from step 1 on, make an epoch; needed
-            with ``max_repeats``.
+        choices: options of a question, C. permute_options: whether the options of every question drawn are shuffled.
+        max_repeats: above 0; None for no cap. steps_per_epoch: steps of an epoch, the first of which begins at step 1;
+            needed with ``max_repeats``.
 
     Raises:
         ConfigError: a batch wants more distinct tasks than have questions.
@@ -97,21 +97,24 @@ class TaskSampler:
 
     @property
     def drawn(self) -> NDArray[np.int64]:
-        """Questions drawn of each task so far, K."""
+        """Number of questions drawn of each task so far, K."""
         return self._drawn[:-1].copy()
 
-    def twin(self) -> TaskSampler:
-        """Another one that has drawn what this one has."""
+    def clone(self) -> TaskSampler:
+        """Return a deep copy, for look-ahead without consuming draws."""
         return copy.deepcopy(self)
 
     def state(self) -> list[int]:
-        """All that a checkpoint has to keep: drawn questions of the K tasks and of the auxiliary pool; with a cap
-        also the epoch, and what had been drawn of the tasks when it began."""
+        """Return the numbers that a checkpoint has to keep.
+
+        They are the questions drawn of the K tasks and of the auxiliary pool; with a cap also the epoch, and the
+        questions that had been drawn of the K tasks when it began.
+        """
         epoch = [] if self._cap is None else [self._epoch, *self._drawn_before]
         return [int(n) for n in (*self._drawn, *epoch)]
 
     def restore(self, state: Sequence[int]) -> None:
-        """Go on from a `state` of a sampler made with the same arguments."""
+        """Continue from the `state` of a sampler made with the same arguments."""
         assert len(state) == len(self.state()), "state of another sampler"
         numbers = np.asarray(state, np.int64)
         self._drawn = numbers[: self._tasks + 1].copy()
@@ -120,12 +123,12 @@ class TaskSampler:
             self._drawn_before = numbers[self._tasks + 2 :].copy()
 
     def draw(self, step: int, weights: NDArray[np.float64]) -> Draw:
-        """The batch of ``step`` under task weights p_K. Advances the passes.
+        """Draw the batch of ``step`` under task weights p_K, which advances the passes.
 
         Raises:
             ConfigError: no task with questions has any weight.
         """
-        self._begin(step)
+        self._enter_epoch(step)
         rng = np.random.default_rng([self._seed, _BATCHES, step])
         tasks = self._draw_tasks(rng, weights)
         tasks = np.concatenate([tasks, np.full(self.auxiliary_questions, self._tasks)])
@@ -135,7 +138,7 @@ class TaskSampler:
             order = rng.permuted(order, axis=1)
         return Draw(questions, order)
 
-    def _begin(self, step: int) -> None:
+    def _enter_epoch(self, step: int) -> None:
         if self._steps_per_epoch is None:
             return
         epoch = max(step - 1, 0) // self._steps_per_epoch
@@ -143,7 +146,7 @@ class TaskSampler:
             self._epoch, self._drawn_before = epoch, self._drawn[:-1].copy()
 
     def _left(self) -> NDArray[np.int64]:
-        """Questions that each task may still be drawn in this epoch, K."""
+        """Return how many questions may still be drawn of each task in this epoch, K."""
         if self._cap is None:
             return np.full(self._tasks, np.iinfo(np.int64).max)
         return np.asarray(self._cap - (self._drawn[:-1] - self._drawn_before))
@@ -160,7 +163,7 @@ class TaskSampler:
         if self._per_task is None:
             return self._draw_independently(rng, p, left)
         gumbel = rng.gumbel(size=self._tasks)
-        # Where p is 0 for tasks with questions (a collapsed curriculum), they still come last but above empty ones.
+        # Tasks with questions and p = 0 (a collapsed curriculum) come last, but before tasks without questions.
         key = np.log(np.maximum(p, 1e-300)) + gumbel
         key[left <= 0] += _LAST
         key[~self._with_questions] = -np.inf
@@ -170,11 +173,11 @@ class TaskSampler:
     def _draw_independently(
         self, rng: np.random.Generator, p: NDArray[np.float64], left: NDArray[np.int64]
     ) -> NDArray[np.int64]:
-        """Tasks of a batch; what goes beyond a task's cap is drawn again from the tasks below theirs."""
+        """Draw the tasks of a batch; draws beyond a task's cap are repeated among the tasks below theirs."""
         below = left > 0
         tasks = rng.choice(self._tasks, self._batch_size, p=_among(p, below))
         while (p[below] > 0).any():
-            # How many of its task stand before each place of the batch.
+            # Earlier draws of the same task, for each place of the batch.
             earlier = np.tril(tasks[:, None] == tasks, -1).sum(1)
             over = earlier >= left[tasks]
             if not over.any():
@@ -185,21 +188,21 @@ class TaskSampler:
 
     def _next_question(self, task: int) -> int:
         pool = self._pools[task]
-        number, place = divmod(int(self._drawn[task]), len(pool))
+        number, position = divmod(int(self._drawn[task]), len(pool))
         self._drawn[task] += 1
-        held = self._passes.get(task)
-        if held is None or held[0] != number:
+        current = self._passes.get(task)
+        if current is None or current[0] != number:
             shuffled = np.random.default_rng([self._seed, _PASSES, task, number]).permutation(pool)
-            held = self._passes[task] = (number, shuffled)
-        return int(held[1][place])
+            current = self._passes[task] = (number, shuffled)
+        return int(current[1][position])
 
 
 def _among(p: NDArray[np.float64], allowed: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """p of the allowed tasks alone; p itself, to the last bit, when that is all of it or nothing."""
+    """Return p restricted to the allowed tasks; p itself, to the last bit, if that is all of it or nothing."""
     part = np.where(allowed, p, 0.0)
     return part / part.sum() if part.any() and not allowed.all() else p
 
 
 def _fitting(batch_size: int, available: int) -> int:
-    """The least questions per task that divide a batch and need no more than the available tasks."""
+    """Return the least questions per task that divide a batch and need no more than the available tasks."""
     return next(q for q in range(1, batch_size + 1) if batch_size % q == 0 and batch_size // q <= max(available, 1))

@@ -1,4 +1,4 @@
-"""Protocols: which questions train, which choose, which test.
+"""Protocols: which questions train, which choose the checkpoint, and which test.
 
 ``pooled``: all labelled questions together, split anew 80/10/10, stratified by task, with equal texts kept on one
 side. Its numbers are not leaderboard MMLU. ``official``: train on dev + validation, test on test.
@@ -21,7 +21,7 @@ HELD_OUT = (("validation", 0.1), ("test", 0.1))
 
 @dataclass(frozen=True)
 class Splits:
-    """Questions by use. ``auxiliary`` ones have no subject: cross-entropy only, never the task contrast."""
+    """Questions by use. The ``auxiliary`` ones have no subject and join cross-entropy alone."""
 
     train: list[Question]
     validation: list[Question]
@@ -29,21 +29,21 @@ class Splits:
     auxiliary: list[Question]
 
     def named(self) -> dict[str, list[Question]]:
-        """The splits that have a task for every question."""
+        """Return the splits whose questions all have a task, by name."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
     @cached_property
     def leaked(self) -> int:
-        """Questions of validation or test whose text also stands in train."""
+        """Number of validation and test questions that are equal to a training question."""
         known = {q.text_hash for q in self.train}
         return sum(q.text_hash in known for q in (*self.validation, *self.test))
 
 
 def split(corpus: Corpus, protocol: str, seed: int) -> Splits:
-    """Split a corpus. The same corpus, protocol and seed give the same splits everywhere.
+    """Split a corpus; equal corpora, protocols and seeds give equal splits.
 
-    ``official`` keeps part of the training questions aside for choosing the checkpoint: one in ten of each task's
-    dev + validation questions, never a test question. Its auxiliary questions are those of ``auxiliary_train``.
+    ``official`` holds out one in ten of each task's dev + validation questions for choosing the checkpoint, and no test
+    question. Its auxiliary questions are those of ``auxiliary_train``.
 
     Raises:
         DataError: the corpus lacks what the protocol needs.
@@ -70,7 +70,7 @@ def split(corpus: Corpus, protocol: str, seed: int) -> Splits:
 def _by_group(
     questions: list[Question], held_out: tuple[tuple[str, float], ...], seed: int
 ) -> dict[str, list[Question]]:
-    """Stratified by task; questions of equal text go together, to the split of the first task that places them."""
+    """Split by task; equal questions go together, to the split of the first task that assigns them."""
     by_task: dict[str, list[Question]] = defaultdict(list)
     groups: dict[str, list[Question]] = defaultdict(list)
     for q in questions:
@@ -83,7 +83,7 @@ def _by_group(
         np.random.default_rng([seed, index]).shuffle(hashes)
         for name, share in held_out:
             wanted = round(share * len(members))
-            # What other tasks have already placed counts towards this task's share.
+            # Questions that other tasks have already assigned count towards this task's share.
             filled = sum(home.get(q.text_hash) == name for q in members)
             for text_hash in hashes:
                 if filled >= wanted:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Subject:
-    """A task: its name in a source, and its place in the benchmark's taxonomy."""
+    """A task: its name in a source, with its subcategory and category in the benchmark's taxonomy."""
 
     name: str
     subcategory: str
@@ -19,7 +19,7 @@ class Subject:
 
     @property
     def title(self) -> str:
-        """The name as a person would write it: ``high school biology``."""
+        """Name in words, such as ``high school biology``."""
         return self.name.replace("_", " ")
 
 
@@ -73,5 +73,5 @@ MMLU: dict[str, Subject] = {
 
 
 def subject_named(name: str) -> Subject:
-    """The subject of that name; one outside MMLU is a task of the category ``other``."""
+    """Return the subject of a name; one outside MMLU gets the category ``other``."""
     return MMLU.get(name, Subject(name, "other", "other"))

@@ -1,8 +1,8 @@
 """The built-in benchmark: MMLU's 57 subjects, asked about with real terms of each subject.
 
-Every question asks for a term of its subject. What has to be known is which term belongs where; the file
-``terms.yaml`` says so. Related subjects share terms, most questions do not name their subject, and most wrong
-options come from neighbouring subjects, so the confusion between tasks has the shape of MMLU's taxonomy.
+Every question asks for a term of its subject; ``terms.yaml`` lists the terms of each. Related subjects share terms,
+most questions do not name their subject, and most wrong options come from neighbouring subjects, so that the
+confusion between tasks has the shape of MMLU's taxonomy.
 
 Three properties hold by construction:
 
@@ -55,7 +55,7 @@ BALANCING_ROUNDS = 12
 
 @cache
 def terms() -> dict[str, tuple[str, ...]]:
-    """The terms of each subject, by subject name in task order."""
+    """Return the terms of each subject, by subject name in task order."""
     text = Path(__file__).with_name("terms.yaml").read_text(encoding="utf-8")
     listed: dict[str, list[str]] = yaml.safe_load(text)
     return {name: tuple(listed[name]) for name in sorted(listed)}
@@ -63,7 +63,7 @@ def terms() -> dict[str, tuple[str, ...]]:
 
 @dataclass(frozen=True)
 class _Vocabulary:
-    """The K subjects, all their V terms once, and how the terms lie to the subjects.
+    """The K subjects, all their V terms once, and the relation of each term to each subject.
 
     Attributes:
         own: [K, V] whether the term is in the subject's list.
@@ -78,7 +78,7 @@ class _Vocabulary:
 
 @dataclass(frozen=True)
 class _Draft:
-    """A question without its wrong options; ``fitting`` are the subjects that fit all it shows."""
+    """A question without its wrong options; ``fitting`` are the subjects that fit everything it shows."""
 
     task: int
     text: str
@@ -109,14 +109,14 @@ def _vocabulary() -> _Vocabulary:
 
 
 def _ring(subject: Subject, other: Subject) -> int:
-    """Index into ``RING_SHARES``: how far ``other`` is from ``subject``."""
+    """Return the index into ``RING_SHARES`` of ``other`` as seen from ``subject``."""
     if other.subcategory == subject.subcategory:
         return 0
     return 1 if other.category == subject.category else 2
 
 
 def _term_chances(rng: np.random.Generator) -> NDArray[np.float64]:
-    """[K, V] probability of each term in its subject; which term has which rank is drawn."""
+    """Return the [K, V] probability of each term within its subject; the ranks of the terms are random."""
     own_KV = _vocabulary().own
     chance_KV = np.zeros(own_KV.shape)
     for task, own_V in enumerate(own_KV):
@@ -126,9 +126,9 @@ def _term_chances(rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 def _first_arrivals(rate: NDArray[np.float64], rows: int, first: int, rng: np.random.Generator) -> NDArray[np.intp]:
-    """[rows, first] indices drawn without replacement in proportion to ``rate``, in the order drawn.
+    """Draw [rows, first] indices without replacement in proportion to ``rate``, in the order drawn.
 
-    An exponential race: item i arrives after an exponential time of that rate; the first to arrive are drawn.
+    In this exponential race, item i arrives after an exponential time of rate i, and the first to arrive are drawn.
     """
     with np.errstate(divide="ignore"):
         arrival = rng.standard_exponential((rows, len(rate))) / rate
@@ -136,7 +136,7 @@ def _first_arrivals(rate: NDArray[np.float64], rows: int, first: int, rng: np.ra
 
 
 def _draft_task(task: int, chance_V: NDArray[np.float64], count: int, rng: np.random.Generator) -> list[_Draft]:
-    """``count`` questions of one task, complete but for their wrong options."""
+    """Draft ``count`` questions of one task, without their wrong options."""
     vocabulary = _vocabulary()
     letters = rng.permutation(np.arange(count) % OPTIONS).tolist()
     shown_counts = rng.choice(len(SHOWN_SHARES), size=count, p=SHOWN_SHARES).tolist()
@@ -146,7 +146,7 @@ def _draft_task(task: int, chance_V: NDArray[np.float64], count: int, rng: np.ra
         shown = others[:shown_count]
         template = TEMPLATES[shown_count][int(rng.integers(len(TEMPLATES[shown_count])))]
         text = template.format(*(vocabulary.names[i] for i in shown), subject=vocabulary.subjects[task].title)
-        # Several subjects can fit the terms shown; what belongs to any of them would be right as well.
+        # Several subjects can fit the terms shown, and a term of any of them would be a right answer.
         fitting = np.flatnonzero(vocabulary.own[:, shown].all(axis=1)).tolist() if shown else [task]
         drafts.append(_Draft(task, text, right, letter, tuple(fitting)))
     return drafts
@@ -155,7 +155,7 @@ def _draft_task(task: int, chance_V: NDArray[np.float64], count: int, rng: np.ra
 def _balanced_rates(
     near_GV: NDArray[np.float64], size_G: NDArray[np.float64], target_V: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """[G, V] rates of the race for wrong options, so that term v is expected ``target_V[v]`` times.
+    """Return [G, V] rates of the race for wrong options, such that term v is expected ``target_V[v]`` times.
 
     rate[g, v] = near[g, v] * scale[v] * time[g]. On average 3 options arrive by time 1, that is
     sum_v (1 - exp(-rate[g, v])) = 3; and sum_g size[g] * (1 - exp(-rate[g, v])) = target[v]. The two
@@ -174,7 +174,7 @@ def _balanced_rates(
 def _wrong_options(
     drafts: Sequence[_Draft], chance_KV: NDArray[np.float64], rng: np.random.Generator
 ) -> list[tuple[int, ...]]:
-    """Three wrong options for every draft, so that no two questions are equal."""
+    """Draw three wrong options for every draft, such that no two questions are equal."""
     vocabulary = _vocabulary()
     groups: dict[tuple[int, tuple[int, ...]], list[int]] = {}
     for i, draft in enumerate(drafts):
@@ -187,7 +187,7 @@ def _wrong_options(
     rate_GV = _balanced_rates(near_GV, size_G, (OPTIONS - 1) * per_task * chance_KV.sum(axis=0))
 
     wrong_N: list[tuple[int, ...]] = [()] * len(drafts)
-    seen: set[tuple[str, frozenset[int]]] = set()
+    drawn_before: set[tuple[str, frozenset[int]]] = set()
     for rate_V, members in zip(rate_GV, groups.values(), strict=True):
         pending = members
         while pending:
@@ -195,10 +195,10 @@ def _wrong_options(
             drawn = _first_arrivals(rate_V, len(pending), OPTIONS - 1, rng).tolist()
             for i, wrong in zip(pending, drawn, strict=True):
                 question = (drafts[i].text, frozenset([drafts[i].right, *wrong]))
-                if question in seen:
+                if question in drawn_before:
                     again.append(i)
                     continue
-                seen.add(question)
+                drawn_before.add(question)
                 wrong_N[i] = tuple(wrong)
             pending = again
     return wrong_N
@@ -213,7 +213,7 @@ def _question(draft: _Draft, wrong: tuple[int, ...], part: str, number: int) -> 
 
 
 def generate(seed: int = 0, questions_per_task: int = 120) -> Corpus:
-    """The benchmark: ``questions_per_task`` questions of 4 options for each of the 57 subjects.
+    """Generate the benchmark: ``questions_per_task`` questions of 4 options for each of the 57 subjects.
 
     Each task has 5 ``dev`` questions, 10 % (rounded down) ``validation`` questions and ``test`` questions for
     the rest. No two questions of the corpus are equal (`Question.text_hash`). Equal arguments give equal

@@ -1,6 +1,6 @@
-"""Text to token ids, the same everywhere: from a model's folder, or trained on the questions.
+"""Tokenizers, from a model's folder or trained on the questions.
 
-A `Tokenizer` is made from the bytes of its files alone, so that what is saved beside a run gives the same ids.
+A `Tokenizer` is a function of the bytes of its files, so that a saved copy gives the same ids on every machine.
 """
 
 from __future__ import annotations
@@ -27,11 +27,9 @@ class Tokenizer:
     """Encodes texts into ids of a fixed vocabulary.
 
     Attributes:
-        cls_id: id that opens an input.
-        sep_id: id that closes or separates its parts.
-        pad_id: id that fills rows.
+        cls_id: id at the start of an input. sep_id: id after each of its parts. pad_id: id of padding.
         vocab_size: one more than the largest id.
-        files: the files it is made from, by name.
+        files: content of the files that the tokenizer is made from, by name.
     """
 
     cls_id: int
@@ -42,12 +40,12 @@ class Tokenizer:
     _encode: _Encode = field(repr=False, compare=False)
 
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text, without special tokens: text never turns into one, whatever it says."""
+        """Return the ids of each text, without special tokens; text that spells one is encoded as text."""
         return self._encode(texts) if texts else []
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits over the files: equal tokenizers, equal fingerprint."""
+        """16 hex digits over the files, which equal tokenizers share."""
         digest = hashlib.blake2b(digest_size=8)
         for name in sorted(self.files):
             digest.update(f"{name}\x1f{len(self.files[name])}\x1f".encode())
@@ -55,14 +53,14 @@ class Tokenizer:
         return digest.hexdigest()
 
     def save(self, folder: Path) -> None:
-        """Write the files, to be read back by `load_tokenizer`."""
+        """Write the files to a folder, to be read back by `load_tokenizer`."""
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in self.files.items():
             (folder / name).write_bytes(content)
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of a model's folder.
+    """Load the tokenizer of a model's folder.
 
     ``spm.model`` (DeBERTa-v2 and v3) is run by sentencepiece itself: transformers 5 rebuilds it without the
     normalisation that the model was trained with (nmt_nfkc: ligatures, superscripts, full-width digits).
@@ -81,10 +79,10 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """A lower-casing byte-pair tokenizer learnt from texts, for models that start from scratch.
+    """Train a lower-casing byte-pair tokenizer on texts, for models that start from scratch.
 
-    Equal texts give equal ids on every machine (WordPiece training does not promise that). ``vocab_size`` is an
-    upper bound: merging ends when every word is one token.
+    Equal texts give equal ids on every machine, which WordPiece training does not guarantee. ``vocab_size`` is an upper
+    bound: merging ends when every word is one token.
     """
     from tokenizers import Tokenizer as Fast
     from tokenizers import models, normalizers, pre_tokenizers, trainers
@@ -102,10 +100,10 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 
 def trained_tokenizer(texts: Sequence[str], vocab_size: int, cache: Path) -> Tokenizer:
-    """`train_tokenizer`, or what it gave for the same texts before.
+    """Train a tokenizer as `train_tokenizer` does, or load it if the same texts were trained on before.
 
     Args:
-        cache: folder for what was trained, named by content.
+        cache: folder of trained tokenizers, which are named by content.
     """
     from tokenizers import __version__
 
@@ -117,11 +115,11 @@ def trained_tokenizer(texts: Sequence[str], vocab_size: int, cache: Path) -> Tok
         return load_tokenizer(folder)
     tokenizer = train_tokenizer(texts, vocab_size)
     cache.mkdir(parents=True, exist_ok=True)
-    # Whole or not at all; of two that train at once, the first one's stays.
-    with tempfile.TemporaryDirectory(dir=cache) as made:
-        tokenizer.save(Path(made) / "it")
+    # Renamed when complete; of two processes that train at once, the first one's is kept.
+    with tempfile.TemporaryDirectory(dir=cache) as temporary:
+        tokenizer.save(Path(temporary) / "tokenizer")
         try:
-            (Path(made) / "it").rename(folder)
+            (Path(temporary) / "tokenizer").rename(folder)
         except OSError:
             if not folder.is_dir():
                 raise
@@ -182,7 +180,7 @@ def _from_fast(folder: Path, text: str, names: dict[str, str]) -> Tokenizer:
 
 
 def _from_transformers(folder: Path) -> Tokenizer:
-    """Any other vocabulary, through transformers' conversion to the same fast form."""
+    """Load any other vocabulary, through transformers' conversion to a fast tokenizer."""
     from transformers import AutoTokenizer
 
     try:
@@ -201,7 +199,7 @@ def _from_transformers(folder: Path) -> Tokenizer:
 
 
 def _special_names(settings: dict[str, Any]) -> dict[str, str]:
-    """The special tokens that the settings name; each is text, or an object with `content`."""
+    """Return the special tokens that the settings name; each is text, or an object with `content`."""
     names: dict[str, str] = {}
     for key in ("cls_token", "sep_token", "pad_token"):
         value = settings.get(key)

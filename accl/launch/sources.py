@@ -68,10 +68,10 @@ def check_sources(configs: Mapping[str, Config], reachable: bool) -> Iterator[Ch
     for (source, path, revision), users in sets.items():
         if source == "synthetic":
             yield Check("data", Level.OK, "the built-in benchmark comes with accl")
-        elif source == "folder":
-            yield _local("data", path, partial(load_corpus, source, path), users)
-        else:
+        elif source == "hub":
             yield _pinned("data", path, hub.cached_data(path, revision), users, reachable)
+        else:
+            yield _local("data", path, partial(load_corpus, source, path, revision), users)
 
 
 def _local(part: str, folder: str, load: Callable[[], object], users: Sequence[str]) -> Check:

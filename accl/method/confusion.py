@@ -1,4 +1,4 @@
-"""The task confusion matrix: how alike the embeddings of two tasks are, and which are taken for which.
+"""The task confusion matrix: how similar the embeddings of two tasks are, and which tasks are taken for which.
 
 The method writes C[i, j] = sum max(0, cos(e_a, e_b)) over a in task i and b in task j. The raw sum grows
 with how often a pair of tasks was drawn, so `TaskConfusion` keeps the number of pairs beside it; their
@@ -15,19 +15,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# A decayed sum, the share of it that is kept, and what is added to it.
+# A decayed sum, the factor that it decays by, and the term that is added to it.
 Addition = tuple[Tensor, float, Tensor]
 
 
 def accumulate(additions: Iterable[Addition]) -> None:
-    """sum <- keep * sum + new in place, for any number of sums in two operations: on a GPU each costs a launch."""
+    """Update decayed sums in place, sum <- keep * sum + new, all in two operations: on a GPU each costs a launch."""
     sums, keeps, news = zip(*additions, strict=True)
     torch._foreach_mul_(sums, keeps)
     torch._foreach_add_(sums, news)
 
 
 def membership(task_B: Tensor, index_K: Tensor) -> Tensor:
-    """1 where a question is of a task, B x K and fp32: a row of zeros for a question without task (index below 0).
+    """Return the one-hot tasks of questions, B x K in fp32; zeros for a question without task (index below 0).
 
     Args:
         index_K: 0 to K - 1.
@@ -36,24 +36,24 @@ def membership(task_B: Tensor, index_K: Tensor) -> Tensor:
 
 
 def pair_sums(embeddings: Sequence[Tensor], member_BK: Tensor) -> Tensor:
-    """What `pair_similarities` gives, for X kinds of embeddings of one batch: the X sums, then the number of pairs.
+    """Compute `pair_similarities` for X kinds of embeddings of one batch at once.
 
     Args:
         embeddings: B x D each, any D, of length 1 and in fp32. member_BK: `membership`.
 
     Returns:
-        (X + 1) x K x K.
+        the X sums, then the number of pairs, (X + 1) x K x K.
     """
     with torch.autocast(member_BK.device.type, enabled=False):
         one_BB = member_BK.new_ones(len(member_BK), len(member_BK))
         sim_XBB = torch.stack([*(e_BD @ e_BD.T for e_BD in embeddings), one_BB]).clamp(min=0)
-        # Each pair in one direction, and then in both: nothing meets itself, and the result is symmetric to the bit.
+        # The upper triangle, then its mirror image: no question is paired with itself, and symmetry is exact.
         sum_XKK = member_BK.T @ (sim_XBB.triu(1) @ member_BK)
     return sum_XKK + sum_XKK.mT
 
 
 def pair_similarities(e_BD: Tensor, task_B: Tensor, tasks: int) -> tuple[Tensor, Tensor]:
-    """Sums and numbers of positive cosines between the tasks of a batch.
+    """Compute sums and numbers of positive cosines between the tasks of a batch.
 
     sum[i, j] = sum_{a != b} max(0, cos(e_a, e_b)) over a in task i and b in task j; both results are K x K,
     symmetric and fp32. An embedding is never paired with itself. Questions without task (index below 0) do not count.
@@ -65,10 +65,10 @@ def pair_similarities(e_BD: Tensor, task_B: Tensor, tasks: int) -> tuple[Tensor,
 
 
 class TaskConfusion(nn.Module):
-    """Streaming K x K confusion with exponential forgetting: buffers, so part of a checkpoint.
+    """Streaming K x K confusion with exponential forgetting, in buffers that are part of a checkpoint.
 
     Args:
-        tasks: K.
+        tasks: number of tasks, K.
         half_life: optimizer steps after which an observation counts half; None never forgets (as written).
     """
 
@@ -87,28 +87,31 @@ class TaskConfusion(nn.Module):
         accumulate(self.additions(*pair_similarities(e_BD, task_B, len(self.sum_KK))))
 
     def additions(self, sum_KK: Tensor, count_KK: Tensor) -> list[Addition]:
-        """What `observe` accumulates, of a batch's `pair_similarities`."""
+        """Return the terms that `observe` accumulates, from a batch's `pair_similarities`."""
         return [(self.sum_KK, self.keep, sum_KK), (self.count_KK, self.keep, count_KK)]
 
     def mean(self) -> Tensor:
-        """Mean positive cosine of every pair of tasks, K x K in [0, 1]; NaN where no pair was observed."""
+        """Return the mean positive cosine of every pair of tasks, K x K in [0, 1]; NaN where no pair was observed."""
         return torch.where(self.count_KK > 0, self.sum_KK / self.count_KK, torch.nan)
 
     def total(self) -> Tensor:
-        """Sum of positive cosines of every pair of tasks, K x K, at least 0; NaN where no pair was observed."""
+        """Return the sum of positive cosines of every pair of tasks, K x K; NaN where no pair was observed."""
         return torch.where(self.count_KK > 0, self.sum_KK, torch.nan)
 
 
 class PrototypeConfusion(nn.Module):
-    """Streaming nearest-prototype confusion with exponential forgetting: buffers, so part of a checkpoint.
+    """Streaming nearest-prototype confusion with exponential forgetting, in buffers that are part of a checkpoint.
 
-    The prototype of task t is the decayed mean of its unit features, after Snell et al. (2017, arXiv 1703.05175);
-    nearest is by cosine. A question is assigned before it joins its own prototype, so it never meets itself, and
-    counts once its own task has a prototype, so that it could have been right. Rows need not equal columns:
-    a broad task is taken for a narrow one more often than the other way round.
+    The prototype of a task is the decayed mean of its unit features; the nearest one has the largest cosine. A question
+    is assigned before it is added to its own prototype, so that it is never compared with itself, and counts once its
+    own task has a prototype. The matrix is not symmetric: a broad task is taken for a narrow one more often than the
+    other way round.
+
+    Source: Snell et al. (2017, arXiv 1703.05175).
 
     Args:
-        tasks: K. dim: D. half_life: optimizer steps after which an observation counts half; None never forgets.
+        tasks: number of tasks, K. dim: dimensions of the features, D.
+        half_life: optimizer steps after which an observation counts half; None never forgets.
     """
 
     sum_KD: Tensor
@@ -124,7 +127,7 @@ class PrototypeConfusion(nn.Module):
         self.register_buffer("weight_K", torch.zeros(tasks))
         self.register_buffer("nearest_KK", torch.zeros(tasks, tasks))  # questions of i nearest to prototype j
         self.register_buffer("count_KK", torch.zeros(tasks, tasks))  # questions of i that had j to choose from
-        self.register_buffer("one_KK", torch.eye(tasks), persistent=False)  # a task's row is its membership
+        self.register_buffer("one_KK", torch.eye(tasks), persistent=False)  # row t: one-hot of task t
 
     @torch.no_grad()
     def observe(self, e_BD: Tensor, task_B: Tensor) -> None:
@@ -136,21 +139,21 @@ class PrototypeConfusion(nn.Module):
         accumulate(self.additions(e_BD, membership(task_B, torch.arange(len(self.weight_K), device=task_B.device))))
 
     def additions(self, e_BD: Tensor, member_BK: Tensor) -> list[Addition]:
-        """What `observe` accumulates, of embeddings of length 1 in fp32 and the `membership` of their tasks."""
+        """Return the terms that `observe` accumulates, from unit embeddings in fp32 and their `membership`."""
         exists_K = self.weight_K.sign()
-        judged_BK = member_BK * exists_K
+        counted_BK = member_BK * exists_K
         with torch.autocast(e_BD.device.type, enabled=False):
-            # log 1 = 0, and log 0 = -inf keeps questions away from prototypes that are not there.
+            # log 1 = 0, and log 0 = -inf rules out prototypes that do not exist yet.
             nearest_B = F.linear(e_BD, F.normalize(self.sum_KD, dim=-1), exists_K.log()).argmax(-1)
             return [
-                (self.nearest_KK, self.keep, judged_BK.T @ self.one_KK[nearest_B]),
-                (self.count_KK, self.keep, judged_BK.sum(0)[:, None] * exists_K),
+                (self.nearest_KK, self.keep, counted_BK.T @ self.one_KK[nearest_B]),
+                (self.count_KK, self.keep, counted_BK.sum(0)[:, None] * exists_K),
                 (self.sum_KD, self.keep, member_BK.T @ e_BD),
                 (self.weight_K, self.keep, member_BK.sum(0)),
             ]
 
     def share(self) -> Tensor:
-        """Share of task i's questions nearest to prototype j, K x K; rows sum to 1.
+        """Return the share of task i's questions nearest to prototype j, K x K; rows sum to 1.
 
         NaN where no question of i was ever assigned while j had a prototype.
         """
@@ -160,7 +163,7 @@ class PrototypeConfusion(nn.Module):
 
 @torch.no_grad()
 def prototype_confusion(e_ND: Tensor, task_N: Tensor, tasks: int) -> tuple[Tensor, Tensor]:
-    """Share of each task's questions nearest to each task's prototype over a whole split, and the questions, K x K.
+    """Compute the share of each task's questions nearest to each prototype over a split, and their number, K x K.
 
     Leave-one-out: a question is compared with the mean of the *other* unit embeddings of its own task, so a task
     of one question has no prototype for it and its row is NaN; so is the column of a task without questions.
@@ -175,17 +178,17 @@ def prototype_confusion(e_ND: Tensor, task_N: Tensor, tasks: int) -> tuple[Tenso
     sim_NK = torch.where(member_NK, own_N1, e_ND @ F.normalize(sum_KD, dim=-1).T)
     sim_NK = sim_NK.masked_fill(size_K == 0, -torch.inf)
     nearest_NK = sim_NK.argmax(-1, keepdim=True) == torch.arange(tasks, device=task_N.device)
-    judged_K = torch.where(size_K > 1, size_K, 0)
-    count_KK = (judged_K[:, None] * (size_K > 0)).float()
+    counted_K = torch.where(size_K > 1, size_K, 0)
+    count_KK = (counted_K[:, None] * (size_K > 0)).float()
     nearest_KK = member_NK.float().T @ nearest_NK.float()
     return torch.where(count_KK > 0, nearest_KK / size_K[:, None], torch.nan), count_KK
 
 
 @torch.no_grad()
 def mean_similarity(e_ND: Tensor, task_N: Tensor, tasks: int, rows: int = 2048) -> tuple[Tensor, Tensor]:
-    """Mean positive cosine between all questions of every two tasks, and the number of pairs, both K x K.
+    """Compute the mean positive cosine between all questions of every two tasks, and the number of pairs, both K x K.
 
-    What `TaskConfusion` estimates from batches, computed over a whole split, ``rows`` rows of the N x N
+    This is the quantity that `TaskConfusion` estimates from batches, over a whole split, ``rows`` rows of the N x N
     similarities at a time. NaN where there is no pair.
     """
     e_ND = F.normalize(e_ND.float(), dim=-1)
@@ -194,7 +197,7 @@ def mean_similarity(e_ND: Tensor, task_N: Tensor, tasks: int, rows: int = 2048) 
     for start in range(0, len(e_ND), rows):
         part = slice(start, start + rows)
         sim_RN = (e_ND[part] @ e_ND.T).clamp(min=0)
-        sim_RN[torch.arange(len(sim_RN)), torch.arange(start, start + len(sim_RN))] = 0  # itself
+        sim_RN[torch.arange(len(sim_RN)), torch.arange(start, start + len(sim_RN))] = 0  # the question itself
         sum_KK += member_NK[part].T @ (sim_RN @ member_NK)
     size_K = member_NK.sum(0)
     count_KK = size_K[:, None] * size_K - torch.diag(size_K)
@@ -203,9 +206,9 @@ def mean_similarity(e_ND: Tensor, task_N: Tensor, tasks: int, rows: int = 2048) 
 
 
 def task_confusion(mean_KK: Tensor) -> Tensor:
-    """How confusable each task is: the mean of its row over the *other* tasks that were observed, K.
+    """Return how confusable each task is: the mean of its row over the *other* tasks that were observed, K.
 
-    Each pair counts the same, however often it was drawn. NaN for a task of which no pair was observed.
+    Each pair has the same weight, however often it was drawn. NaN for a task of which no pair was observed.
     """
     off_KK = mean_KK.clone().fill_diagonal_(torch.nan)
     return off_KK.nanmean(-1)

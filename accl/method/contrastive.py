@@ -4,10 +4,9 @@ The method writes, for question i of task t_i with positives of the same task an
 
     L = - sum_i w_i log( exp(sim_pos / tau) / sum exp(sim_neg / tau) ),      w_i = H(p_i) / log C
 
-which is decoupled contrastive learning (Yeh et al., 2022, arXiv 2110.06848): the positive is not in the
-denominator. ``denominator="all"`` is supervised contrastive learning, L_out (Khosla et al., 2020,
-arXiv 2004.11362). Both average over an anchor's positives outside the logarithm, and over the anchors
-that have a positive and a negative. Which negatives those are is chosen in `accl.method.mining`.
+Every form averages over an anchor's positives outside the logarithm, and over the anchors that have a positive and a
+negative. Which negatives those are is a choice of `accl.method.negatives`, what the positives are divided by one of
+`accl.method.losses`.
 """
 
 from __future__ import annotations
@@ -20,17 +19,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from accl.method.mining import check_negatives, debiased_log_sum, hardest, log_sum, semi_hard
+from accl.choices import LOSSES, NEGATIVES
+from accl.method.pairs import Pairs
 
-Denominator = Literal["negatives", "all"]
 UncertaintyWeight = Literal["entropy", "margin", "none"]
 
 
 def uncertainty_weights(logits_BC: Tensor, kind: UncertaintyWeight = "entropy") -> Tensor:
-    """How unsure the classifier is of each question, w_B in [0, 1], detached and in fp32.
+    """Return how uncertain the classifier is of each question, w_B in [0, 1], detached and in fp32.
 
     ``entropy``: H(p_i) / log C, as written. ``margin``: 1 - (p_first - p_second). ``none``: 1.
-    Without the detaching, the loss could be lowered by being sure.
+    If it were not detached, confident predictions would lower the loss.
 
     Source: the method, "uncertainty weighting"; margin after Scheffer et al., 2001.
     """
@@ -45,109 +44,94 @@ def uncertainty_weights(logits_BC: Tensor, kind: UncertaintyWeight = "entropy") 
 
 @dataclass(frozen=True)
 class Candidates:
-    """What anchors are contrasted with, beyond the batch itself.
+    """Embeddings that anchors are contrasted with beside those of the batch.
 
     Attributes:
-        z_MD: unit embeddings. task_M: their tasks. text_M: ids that equal texts share.
+        z_MD: unit embeddings. task_M: their tasks. text_id_M: ids that equal texts share.
         filled_M: False where a slot holds nothing yet.
     """
 
     z_MD: Tensor
     task_M: Tensor
-    text_M: Tensor
+    text_id_M: Tensor
     filled_M: Tensor
 
 
 def anchor_losses(
     z_BD: Tensor,
     task_B: Tensor,
-    text_B: Tensor,
+    text_id_B: Tensor,
     *,
     temperature: float,
-    denominator: Denominator = "negatives",
+    denominator: str = "negatives",
     negatives: str = "all",
-    parameter: float = math.nan,
     bank: Candidates | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The contrastive loss of each anchor, B, and which anchors count; what it says of the others is finite.
+    """Compute the contrastive loss of each anchor, B, and which anchors count; losses of the others are finite.
 
-    With s_ij = z_i . z_j / tau, positives P(i) of the same task and negatives N(i) of other tasks,
-    neither containing i itself nor a question of equal text:
+    With s_ij = z_i . z_j / tau, P(i) are the candidates of the same task and N(i) those of other tasks, neither
+    containing i itself nor a question of equal text. With the defaults
 
-        l_i = - 1/|P(i)| sum_{p in P(i)} ( s_ip - logsumexp_{a in A(i)} s_ia )
+        l_i = - 1/|P(i)| sum_{p in P(i)} ( s_ip - log sum_{n in N(i)} e^{s_in} )
 
-    where A(i) is N(i) for the denominator ``negatives`` (unbounded below) or P(i) and N(i) for ``all``. An anchor
-    counts if P(i) and N(i) are not empty. Mining changes N(i), among batch and bank together; what it chooses by gets
-    no gradient:
-
-        all               every negative
-        hardest(k)        the k most similar
-        semi_hard(margin) those with c_i - margin < cos(z_i, z_n) < c_i, c_i the mean cosine with P(i)
-        debiased(prior)   every negative, their sum of exponentials replaced by
-                          |N(i)| max{ (mean_N e^s - prior * mean_P e^s) / (1 - prior), e^{-1/tau} }
+    An anchor counts if P(i) and the negatives that are kept are not empty.
 
     Args:
         z_BD: unit embeddings of the anchors; any float type, computed in at least fp32.
         task_B: task index of each; below 0 for a question without task, which is left out altogether.
-        text_B: an id that equal texts share: such pairs are neither positive nor negative.
+        text_id_B: an id that equal texts share: such pairs are neither positive nor negative.
         temperature: tau > 0.
-        negatives: one of the four, see `accl.method.mining` for each and its source. parameter: its number in brackets.
+        denominator: a form of `accl.method.losses`. negatives: a form of `accl.method.negatives`.
         bank: further candidates, which get no gradient.
 
     Raises:
-        ValueError: ``negatives`` is unknown or its parameter out of range.
+        ValueError: a form is unknown, or its number out of range.
     """
-    check_negatives(negatives, parameter)
+    negatives_form, negatives_number = NEGATIVES.load(negatives)
+    loss_form, loss_number = LOSSES.load(denominator)
     z_BD = z_BD if z_BD.dtype == torch.float64 else z_BD.float()
-    z_MD, task_M, text_M = z_BD, task_B, text_B
+    z_MD, task_M, text_id_M = z_BD, task_B, text_id_B
     usable_M = task_B >= 0
     if bank is not None:
         z_MD = torch.cat([z_BD, bank.z_MD.detach().to(z_BD.dtype)])
         task_M = torch.cat([task_B, bank.task_M])
-        text_M = torch.cat([text_B, bank.text_M])
+        text_id_M = torch.cat([text_id_B, bank.text_id_M])
         usable_M = torch.cat([usable_M, bank.filled_M])
     with torch.autocast(z_BD.device.type, enabled=False):
         sim_BM = z_BD @ z_MD.T / temperature
 
     # Equal text covers the anchor itself, its old copies in the bank, and duplicates in other subjects. A question
-    # without task finds no positive among what is usable, and so does not count.
-    pair_BM = usable_M & (text_B[:, None] != text_M)
+    # without task has no positive among the usable candidates, and so does not count.
+    pair_BM = usable_M & (text_id_B[:, None] != text_id_M)
     positive_BM = pair_BM & (task_B[:, None] == task_M)
-    negative_BM = pair_BM ^ positive_BM
+    pairs = Pairs(sim_BM, positive_BM, pair_BM ^ positive_BM, temperature)
 
-    positives_B = positive_BM.sum(-1, dtype=sim_BM.dtype)
-    mean_positive_B = (sim_BM * (positive_BM / positives_B.clamp(min=1)[:, None])).sum(-1)
-
-    if negatives == "hardest":
-        negative_BM = hardest(sim_BM, negative_BM, int(parameter))
-    elif negatives == "semi_hard":
-        negative_BM = semi_hard(sim_BM, negative_BM, mean_positive_B, parameter, temperature)
-    if negatives == "debiased":
-        log_sum_B = debiased_log_sum(sim_BM, positive_BM, negative_BM, parameter, temperature)
-        if denominator == "all":
-            log_sum_B = torch.logaddexp(log_sum_B, log_sum(sim_BM, positive_BM))
-    else:
-        log_sum_B = log_sum(sim_BM, negative_BM if denominator == "negatives" else positive_BM | negative_BM)
-    return log_sum_B - mean_positive_B, positives_B.logical_and(negative_BM.any(-1))
+    kept_BM, log_negatives_B = negatives_form.select(pairs, negatives_number)
+    loss_B: Tensor = loss_form.compute_losses(pairs, log_negatives_B, loss_number)
+    return loss_B, pairs.positives_B.logical_and(kept_BM.any(-1))
 
 
 def weighted_mean(loss_B: Tensor, counted_B: Tensor, weight_B: Tensor) -> Tensor:
-    """The loss of a batch: L = sum_i w_i l_i / sum_i w_i over the anchors that count, scalar; 0 when there is none.
+    """Return the loss of a batch, L = sum_i w_i l_i / sum_i w_i over the anchors that count, scalar; 0 without any.
 
     Args:
-        loss_B, counted_B: see `anchor_losses`, which need not wait for the weights. weight_B: w_i, without gradient.
+        loss_B, counted_B: from `anchor_losses`. weight_B: w_i, without gradient.
     """
-    # All-zero weights (every answer certain) stay 0. What does not count is finite, and so adds nothing.
+    # All-zero weights (every answer certain) stay 0. Losses of anchors that do not count are finite, and so add 0.
     weight_B = F.normalize(weight_B.to(loss_B.dtype) * counted_B, p=1, dim=0, eps=torch.finfo(loss_B.dtype).tiny)
     return (weight_B * loss_B).sum()
 
 
 class MemoryBank(nn.Module):
-    """The last S embeddings of each task, as extra candidates (cross-batch memory, Wang et al., 2020,
-    arXiv 1912.06798). A ring per task; pointers and contents are buffers and so part of a checkpoint.
+    """The last S embeddings of each task, kept as extra candidates in one ring buffer per task.
+
+    Contents and pointers are buffers of the module, and so part of a checkpoint.
+
+    Source: cross-batch memory (Wang et al., 2020, arXiv 1912.06798).
 
     Args:
-        tasks: K. size: S, at least as large as the questions of one task in a batch. dim: E.
+        tasks: number of tasks, K. size: embeddings per task, S, at least the questions of one task in a batch.
+        dim: dimensions of an embedding, E.
     """
 
     z_KSE: Tensor
@@ -155,7 +139,7 @@ class MemoryBank(nn.Module):
     written_K: Tensor
     task_M: Tensor
     slot_S: Tensor
-    opened: Tensor
+    enabled_flag: Tensor
 
     def __init__(self, tasks: int, size: int, dim: int) -> None:
         super().__init__()
@@ -165,37 +149,37 @@ class MemoryBank(nn.Module):
         self.register_buffer("written_K", torch.zeros(tasks, dtype=torch.long))
         self.register_buffer("task_M", torch.arange(tasks).repeat_interleave(size), persistent=False)
         self.register_buffer("slot_S", torch.arange(size), persistent=False)
-        # On the device, so that a captured step sees the bank open; not kept: whoever trains knows when.
-        self.is_open = True
-        self.register_buffer("opened", torch.ones((), dtype=torch.bool), persistent=False)
+        # On the device, so that a captured step reads it anew; not persistent: it follows from the step.
+        self.enabled = True
+        self.register_buffer("enabled_flag", torch.ones((), dtype=torch.bool), persistent=False)
 
-    def open(self, opened: bool) -> None:
-        """Whether `candidates` gives anything: embeddings of an encoder that still warms up age too fast."""
-        self.is_open = opened
-        self.opened.fill_(opened)
+    def enable(self, enabled: bool) -> None:
+        """Set whether `candidates` gives anything: embeddings of an encoder that still warms up age too fast."""
+        self.enabled = enabled
+        self.enabled_flag.fill_(enabled)
 
     def candidates(self) -> Candidates:
-        """Everything in the bank, M = K * S, without gradient: views, which losses copy; `write` after.
+        """Return all M = K * S slots without gradient; shapes do not depend on how many are filled.
 
-        Shapes never change, filled or not.
+        The tensors are views of the buffers, which losses copy: call `write` after the losses are computed.
         """
-        filled_KS = (self.slot_S < self.written_K[:, None]) & self.opened
+        filled_KS = (self.slot_S < self.written_K[:, None]) & self.enabled_flag
         return Candidates(self.z_KSE.flatten(0, 1), self.task_M, self.text_KS.flatten(), filled_KS.flatten())
 
     @torch.no_grad()
-    def write(self, z_BE: Tensor, task_B: Tensor, text_B: Tensor) -> None:
-        """Put a batch into the rings, oldest out first. Questions without task (index below 0) are not kept.
+    def write(self, z_BE: Tensor, task_B: Tensor, text_id_B: Tensor) -> None:
+        """Put a batch into the rings, replacing the oldest; questions without task (index below 0) are left out.
 
-        With more than S questions of one task in a batch, the last S stay.
+        Of more than S questions of one task in a batch, the last S are kept.
         """
         known_B, row_B = task_B >= 0, task_B.clamp(min=0)
         before_BB = (task_B[:, None] == task_B).long().tril(-1)
         earlier_B, later_B = before_BB.sum(1), before_BB.sum(0)
         kept_B = known_B & (later_B < self.size)
         slot_B = (self.written_K[row_B] + earlier_B) % self.size
-        # Every index keeps its shape for graph capture: what is not kept goes to a spare row that is cut off again.
+        # Shapes must not depend on the data, for graph capture: entries that are not kept go to a spare last row.
         flat_B = torch.where(kept_B, slot_B.add(row_B, alpha=self.size), len(self.task_M))
-        for rings_KS, new_B in ((self.z_KSE, z_BE.to(self.z_KSE.dtype)), (self.text_KS, text_B)):
+        for rings_KS, new_B in ((self.z_KSE, z_BE.to(self.z_KSE.dtype)), (self.text_KS, text_id_B)):
             old_M = rings_KS.flatten(0, 1)
             new_M = torch.cat([old_M, new_B[:1]]).index_copy_(0, flat_B, new_B)
             rings_KS.copy_(new_M[: len(old_M)].view_as(rings_KS))

@@ -19,10 +19,10 @@ Head = Literal["single_sequence", "per_option"]
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """What one forward pass gives.
+    """Output of one forward pass.
 
     Attributes:
-        pooled_ND: mean of the encoder's hidden states of each sequence: where all heads, so both losses, meet.
+        pooled_ND: mean of the encoder's hidden states of each sequence, the input of all heads.
         logits_BC: one score per option.
         features_BD: pooled encoder features of each question, before any head.
         z_BE: unit embeddings for the contrastive loss.
@@ -35,7 +35,7 @@ class ModelOutput:
 
 
 def mean_pool(hidden_NLD: Tensor, mask_NL: Tensor) -> Tensor:
-    """Mean of the hidden states of real tokens, N x D."""
+    """Return the mean of the hidden states of real tokens, N x D."""
     mask_NL1 = mask_NL.unsqueeze(-1).to(hidden_NLD.dtype)
     return (hidden_NLD * mask_NL1).sum(1) / mask_NL1.sum(1).clamp(min=1)
 
@@ -45,7 +45,8 @@ class ContrastiveCurriculumModel(nn.Module):
 
     Args:
         encoder: maps ``input_ids`` and ``attention_mask`` (N x L) to an object with ``last_hidden_state`` (N x L x D).
-        hidden: D. tasks: K. choices: C. contrastive_dim: E.
+        hidden: width of the encoder, D. tasks: number of tasks, K. choices: options of a question, C.
+        contrastive_dim: dimensions of the contrastive embeddings, E.
         head: ``single_sequence`` reads question and all options as one sequence and gives C logits;
             ``per_option`` reads the question with one option at a time and gives each its score.
         task_embedding: whether the classification head sees the task.
@@ -68,7 +69,7 @@ class ContrastiveCurriculumModel(nn.Module):
         self.encoder = encoder
         self.head = head
         self.choices = choices
-        # One row more than tasks: the last is for questions without a task, and stays zero.
+        # The last row is for questions without a task, and stays zero.
         self.task_embedding = nn.Embedding(tasks + 1, hidden, padding_idx=tasks) if task_embedding else None
         self.contrastive_head = nn.Linear(hidden, contrastive_dim)
         joined = 2 * hidden if task_embedding else hidden
@@ -80,8 +81,8 @@ class ContrastiveCurriculumModel(nn.Module):
             nn.Linear(hidden, choices if head == "single_sequence" else 1),
         )
         if self.task_embedding is not None:
-            # torch's N(0, 1) is kept: the scale of the encoder's normalised features that it is joined with. At the
-            # usual 0.02 the head hardly sees the task.
+            # torch's N(0, 1) is kept, because it has the scale of the encoder's normalised features: at the usual
+            # 0.02 the embedding has hardly any effect on the head.
             with torch.no_grad():
                 self.task_embedding.weight[tasks].zero_()
 
@@ -89,31 +90,32 @@ class ContrastiveCurriculumModel(nn.Module):
     def sequences_per_question(self) -> int:
         return 1 if self.head == "single_sequence" else self.choices
 
-    def forward(self, chunks: Sequence[tuple[Tensor, Tensor]], place_N: Tensor, task_B: Tensor) -> ModelOutput:
-        """One pass over a batch of N = B sequences for ``single_sequence``, N = B * C for ``per_option`` with the
-        options of a question next to each other.
+    def forward(self, chunks: Sequence[tuple[Tensor, Tensor]], inverse_perm_N: Tensor, task_B: Tensor) -> ModelOutput:
+        """Run encoder and heads on a batch of N sequences.
+
+        N = B for ``single_sequence``, and B * C for ``per_option`` with the options of a question next to each other.
 
         Args:
             chunks: (ids, mask) of the sequences, n x L each: any number of chunks, in any order of sequences.
-            place_N: where among the rows of all chunks together each sequence of the batch stands.
-            task_B: task index; below 0 for a question without task.
+            inverse_perm_N: index, among the rows of all chunks together, of each sequence of the batch.
+            task_B: task index of each question; below 0 for a question without task.
         """
-        return self.heads(self.pooled(chunks, place_N), task_B)
+        return self.heads(self.pooled(chunks, inverse_perm_N), task_B)
 
-    def pooled(self, chunks: Sequence[tuple[Tensor, Tensor]], place_N: Tensor) -> Tensor:
-        """`pool` of every sequence of a batch, N x D; arguments as for `forward`."""
-        return torch.cat([self.pool(ids_NL, mask_NL) for ids_NL, mask_NL in chunks])[place_N]
+    def pooled(self, chunks: Sequence[tuple[Tensor, Tensor]], inverse_perm_N: Tensor) -> Tensor:
+        """Apply `pool` to every sequence of a batch, N x D; arguments as for `forward`."""
+        return torch.cat([self.pool(ids_NL, mask_NL) for ids_NL, mask_NL in chunks])[inverse_perm_N]
 
     def pool(self, ids_NL: Tensor, mask_NL: Tensor) -> Tensor:
-        """Mean of the encoder's last hidden states over real tokens, N x D."""
+        """Return the mean of the encoder's last hidden states over real tokens, N x D."""
         return mean_pool(self.encoder(input_ids=ids_NL, attention_mask=mask_NL).last_hidden_state, mask_NL)
 
     def heads(self, pooled_ND: Tensor, task_B: Tensor) -> ModelOutput:
-        """Everything after pooling, so that another way of running the encoder can share it."""
+        """Run all heads on pooled features, however these were computed."""
         return ModelOutput(pooled_ND, self.classify(pooled_ND, task_B), *self.represent(pooled_ND))
 
     def classify(self, pooled_ND: Tensor, task_B: Tensor) -> Tensor:
-        """One score per option, B x C."""
+        """Return one score per option, B x C."""
         joined_ND = pooled_ND
         if self.task_embedding is not None:
             table = self.task_embedding
@@ -125,6 +127,6 @@ class ContrastiveCurriculumModel(nn.Module):
         return logits_BC
 
     def represent(self, pooled_ND: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of each question, B x D, and their unit embeddings for the contrastive loss, B x E."""
+        """Return the features of each question, B x D, and its unit embedding for the contrastive loss, B x E."""
         features_BD = pooled_ND.view(-1, self.sequences_per_question, pooled_ND.shape[-1]).mean(1)
         return features_BD, F.normalize(self.contrastive_head(features_BD).float(), dim=-1)

@@ -1,6 +1,6 @@
-"""What a curriculum knows of each task beside confusion: its loss, its uncertainty, and what a bandit gained from it.
+"""Statistics of each task beside its confusion: loss, uncertainty, and the gains of a bandit.
 
-Everything is a buffer, so a policy is a function of what a checkpoint holds.
+All of them are buffers, so that weights after a resume follow from the checkpoint alone.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _ENTROPY, _FAST, _SLOW, _WINDOW = range(4)
 
 
 def bandit_reward(loss_B: Tensor, choices: int) -> Tensor:
-    """Reward of drawing a question, r = min(1, loss / (2 log C)) in [0, 1]: 1/2 for a guess among C options.
+    """Return the reward of drawing a question, r = min(1, loss / (2 log C)) in [0, 1]: 1/2 for a guess among C options.
 
-    The training loss as reward is Online Data Mixing's (Albalak et al., 2023, arXiv 2312.02406); the bound is
-    what EXP3 asks for.
+    Source: the training loss as reward is Online Data Mixing's (Albalak et al., 2023, arXiv 2312.02406); EXP3 requires
+    the bound.
 
     Args:
-        loss_B: cross-entropy in nats. choices: C > 1.
+        loss_B: cross-entropy in nats. choices: options of a question, C > 1.
     """
     return (loss_B / (2 * math.log(choices))).clamp(0, 1)
 
@@ -32,13 +32,13 @@ def bandit_reward(loss_B: Tensor, choices: int) -> Tensor:
 class TaskStatistics(nn.Module):
     """Decayed per-task means, and their change from one update of the curriculum to the next.
 
-    A mean is sum_s keep^(now - s) v_s / sum_s keep^(now - s) over the questions of a task seen at steps s: it
-    does not depend in expectation on how often the task was drawn. NaN for a task never seen.
+    A mean is sum_s keep^(now - s) v_s / sum_s keep^(now - s) over the questions of a task drawn at steps s, which in
+    expectation does not depend on how often the task was drawn. NaN for a task that was never drawn.
 
     Args:
-        tasks: K.
+        tasks: number of tasks, K.
         half_life: steps after which an observation counts half, of uncertainty and of the slow loss.
-        fast_half_life: the same of the fast loss.
+        fast_half_life: likewise for the fast loss.
         gain_half_life: *updates* after which the bandit's gains count half.
     """
 
@@ -63,17 +63,17 @@ class TaskStatistics(nn.Module):
 
     @torch.no_grad()
     def observe(self, loss_B: Tensor, entropy_B: Tensor, task_B: Tensor, choices: int) -> None:
-        """Add a batch; stays on the device. Questions without task (index below 0) do not count.
+        """Add a batch, without leaving the device. Questions without task (index below 0) do not count.
 
         Args:
-            loss_B: cross-entropy in nats. entropy_B: H / log C in [0, 1]. choices: C.
+            loss_B: cross-entropy in nats. entropy_B: H / log C in [0, 1]. choices: options of a question, C.
         """
         index_K = torch.arange(self.sum_VK.shape[1], device=task_B.device)
         member_BK = membership(task_B, index_K)
         accumulate(self.additions(loss_B.detach().float(), entropy_B.detach().float(), member_BK, choices))
 
     def additions(self, loss_B: Tensor, entropy_B: Tensor, member_BK: Tensor, choices: int) -> list[Addition]:
-        """What `observe` accumulates, of losses and entropies in fp32 and the `membership` of the questions' tasks."""
+        """Return the terms that `observe` accumulates, from fp32 losses and entropies and the tasks' `membership`."""
         value_VB = torch.stack([entropy_B, loss_B, loss_B, bandit_reward(loss_B, choices)])
         with torch.autocast(loss_B.device.type, enabled=False):
             sum_VK, count_VK = value_VB @ member_BK, member_BK.sum(0).expand_as(self.count_VK)
@@ -83,24 +83,24 @@ class TaskStatistics(nn.Module):
         ]
 
     def entropy(self) -> Tensor:
-        """Mean normalised entropy of each task's predictions, K float64 in [0, 1]; NaN where never seen."""
+        """Return the mean normalised entropy of each task's predictions, K float64 in [0, 1]; NaN if never drawn."""
         return self._mean(_ENTROPY)
 
     def fast_loss(self) -> Tensor:
-        """Mean loss of each task over the last steps, K float64 in nats; NaN where never seen."""
+        """Return the mean loss of each task over the last steps, K float64 in nats; NaN if never drawn."""
         return self._mean(_FAST)
 
     def slow_loss(self) -> Tensor:
-        """Mean loss of each task over more of the past, K float64 in nats; NaN where never seen."""
+        """Return the mean loss of each task over more of the past, K float64 in nats; NaN if never drawn."""
         return self._mean(_SLOW)
 
     def change(self) -> Tensor:
-        """Change of `entropy` between the last two updates, K float64; NaN for a task not seen in between."""
+        """Return the change of `entropy` between the last two updates, K float64; NaN if not drawn in between."""
         return self.change_K
 
     @torch.no_grad()
     def advance(self, share_K: Tensor) -> None:
-        """Close the window since the last update: note the change of uncertainty, and credit the bandit.
+        """Close the window since the last update: record the change of uncertainty, and credit the bandit.
 
         A task drawn n_t of the window's N questions, with mean reward r_t, is credited the importance-weighted
 
@@ -108,7 +108,7 @@ class TaskStatistics(nn.Module):
 
         and 0 when it was not drawn; gains G <- keep * G + g. Since E[n_t / N] = q_t this is unbiased for r_t - b.
         The baseline b shifts all tasks alike and takes out the variance that chance in n_t would add. The
-        importance is capped at K, which can only bind where the floor leaves a task less than 1/K of its share.
+        importance is capped at K, which binds only where a task is drawn more than K times its expected share.
 
         Source: EXP3, Auer et al. (2002), doi 10.1137/S0097539701398375; forgetting as in discounted bandits,
         Garivier and Moulines (2011, arXiv 0805.3415).
@@ -117,15 +117,15 @@ class TaskStatistics(nn.Module):
             share_K: q_t, the expected share of the questions under the weights in force (`draw_shares`).
         """
         entropy_K = self.entropy()
-        seen_K = self.count_VK[_WINDOW] > 0
-        self.change_K.copy_(torch.where(seen_K, entropy_K - self.previous_K, torch.nan))
+        drawn_once_K = self.count_VK[_WINDOW] > 0
+        self.change_K.copy_(torch.where(drawn_once_K, entropy_K - self.previous_K, torch.nan))
         self.previous_K.copy_(entropy_K)
 
         reward_K = self._mean(_WINDOW)
         drawn_K = self.count_VK[_WINDOW].double()
         share_K = share_K.to(drawn_K).clamp(min=torch.finfo(torch.float64).tiny)
         importance_K = (drawn_K / drawn_K.sum().clamp(min=1) / share_K).clamp(max=len(drawn_K))
-        gain_K = torch.where(seen_K, importance_K * (reward_K - reward_K.nanmean()), 0.0)
+        gain_K = torch.where(drawn_once_K, importance_K * (reward_K - reward_K.nanmean()), 0.0)
         self.gain_K.mul_(self.gain_keep).add_(gain_K)
         self.updates.mul_(self.gain_keep).add_(1)
         self.sum_VK[_WINDOW].zero_()
@@ -137,7 +137,7 @@ class TaskStatistics(nn.Module):
 
 
 def draw_shares(p_K: Tensor, places: int | None) -> Tensor:
-    """Expected share of the questions that each task gets, q_K float64, when a batch is drawn from p_K.
+    """Return the expected share of the questions that each task gets, q_K float64, when a batch is drawn from p_K.
 
     Independent draws (``places`` None): p itself. P tasks without replacement by Gumbel-top-k: q_t = pi_t / P with
     pi_t = 1 - exp(-c p_t) and c such that the pi sum to P. That is the inclusion probability of a task
@@ -146,7 +146,7 @@ def draw_shares(p_K: Tensor, places: int | None) -> Tensor:
     57 and P from 3 to 16 with weights between 0.14 and 12 times uniform, where p itself was off by up to 126 %.
 
     Args:
-        p_K: distribution; tasks that cannot be drawn have 0. places: P.
+        p_K: distribution; tasks that cannot be drawn have 0. places: distinct tasks of a batch, P.
     """
     p_K = p_K.double()
     if places is None:
@@ -154,10 +154,10 @@ def draw_shares(p_K: Tensor, places: int | None) -> Tensor:
     possible_K = p_K > 0
     if int(possible_K.sum()) <= places:
         return possible_K.double() / places
-    # Outside of torch, whose operations on so few numbers take ten times as long, while a GPU may be waiting.
+    # In numpy: torch takes ten times as long for so few numbers, while a GPU may be waiting.
     rate_K = p_K.numpy()
     c, further = 0.0, float(places)
-    # Newton's steps on a concave rise come from below and never pass the root: they end where rounding ends them.
+    # Newton's method on an increasing concave function approaches the root from below and stops at rounding.
     while further > c:
         c = further
         silent_K = np.exp(-c * rate_K)

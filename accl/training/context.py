@@ -35,7 +35,7 @@ class TrainingContext:
 
     Attributes:
         positions: by split name, where its questions stand among all tokenised ones.
-        baselines: accuracy of each trivial rule by ``split/rule`` (`accl.data.floors`).
+        baselines: accuracy of each trivial rule by ``split/rule`` (`accl.data.trivial_baselines`).
         bank_start: the first step after which the contrastive loss sees the memory bank.
         notices: what the user should be told before the first step.
     """
@@ -70,5 +70,5 @@ class TrainingContext:
 
     def enable_bank(self, step: int) -> None:
         """Let the contrastive loss see the memory bank from the step after ``bank_start`` on."""
-        if self.bank is not None and self.bank.is_open != (step > self.bank_start):
-            self.bank.open(step > self.bank_start)
+        if self.bank is not None and self.bank.enabled != (step > self.bank_start):
+            self.bank.enable(step > self.bank_start)

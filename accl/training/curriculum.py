@@ -1,4 +1,4 @@
-"""The curriculum of a run: watches the tasks, and says from which weights the next batch is drawn."""
+"""The curriculum of a run: statistics of the tasks, and the weights that the next batch is drawn by."""
 
 from __future__ import annotations
 
@@ -14,35 +14,34 @@ import yaml
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from accl.config import Curriculum, parse_choice
+from accl.config import Curriculum
 from accl.errors import ConfigError
 from accl.method.confusion import PrototypeConfusion, TaskConfusion, accumulate, membership, pair_sums
 from accl.method.contrastive import uncertainty_weights
-from accl.method.curriculum import POLICIES, Knobs, Observed, uniform
+from accl.method.curriculum import PolicyParams, TaskStats, load_policy, uniform
 from accl.method.model import ModelOutput
 from accl.method.statistics import TaskStatistics, draw_shares
 
-# In updates of the curriculum: an observation counts half after so many. Slow enough that most of the K (K - 1) / 2
-# pairs have been seen within it, fast enough to follow an encoder that learns.
+# Updates of the curriculum after which an observation counts half: enough that most of the K (K - 1) / 2 pairs are
+# observed within them, few enough to follow an encoder that learns.
 HALF_LIFE_UPDATES = 5
-# The same of the fast loss of `learning_progress`: the last window or so, against the slow one's five.
+# Likewise for the fast loss of `learning_progress`.
 FAST_HALF_LIFE_UPDATES = 1
 
 
 class CurriculumState:
-    """Weights in force, and what they are made from.
+    """Task weights in force, and the statistics that they are made from.
 
-    Everything is tracked under every policy: every arm's matrices are to be looked at, and so every arm pays the same.
-    ``similarity`` and ``prototype`` are taken from the encoder's features, which the contrastive loss
-    does not push apart directly; ``literal`` is what the method writes, raw sums over the contrastive
-    embeddings that are never forgotten.
+    Every policy tracks all statistics, so that the matrices of every arm can be looked at and all arms cost the same.
+    ``similarity`` and ``prototype`` are computed from the encoder's features, which the contrastive loss does not push
+    apart directly; ``literal`` is as published: raw sums over the contrastive embeddings that are never forgotten.
 
     Args:
-        names: of the K tasks. questions_K: training questions of each. features: D.
-        places: distinct tasks of a batch; None when questions are drawn independently.
+        names: names of the K tasks. questions_K: training questions of each. features: width of the encoder, D.
+        places: distinct tasks of a batch; None where questions are drawn independently.
 
     Raises:
-        ConfigError: `read_weights`, or weights for tasks without training questions alone.
+        ConfigError: `read_weights` raises it, or only tasks without training questions have weights.
     """
 
     def __init__(
@@ -56,9 +55,8 @@ class CurriculumState:
         device: torch.device,
     ) -> None:
         self.config = config
-        name, parameter = parse_choice(config.policy)
-        self._policy = POLICIES[name]
-        self._knobs = Knobs(config.temperature, config.floor, parameter)
+        self._policy = load_policy(config.policy)
+        self._params = PolicyParams(config.temperature, config.epsilon, self._policy.parameter)
         self._questions_K = torch.from_numpy(questions_K)
         self._places = places
         tasks, half_life = len(names), float(HALF_LIFE_UPDATES * config.update_every)
@@ -79,7 +77,7 @@ class CurriculumState:
                 "statistics": self.statistics,
             }
         ).to(device)
-        """All that a checkpoint has to keep, beside the weights."""
+        """Buffers that a checkpoint has to keep, beside the weights."""
         self._index_K = torch.arange(tasks, device=device)
         steps = config.warmup_steps
         self.warmup_steps = round(config.warmup_epochs * steps_per_epoch) if steps is None else steps
@@ -92,12 +90,14 @@ class CurriculumState:
                     "Give a weight to a task that has some.",
                 )
             self._fixed_K = torch.from_numpy(weights)
-        self.weights: NDArray[np.float64] = (uniform(tasks) if self._policy.updates else self._make()).numpy()
+        self.weights: NDArray[np.float64] = (
+            uniform(tasks) if self._policy.updates_needed else self._compute_weights()
+        ).numpy()
 
     @torch.no_grad()
     def observe(self, output: ModelOutput, answer_B: Tensor, task_B: Tensor) -> None:
-        """Add a batch. Stays on the device."""
-        # As if each observed by itself, with what they share computed once.
+        """Add a batch, without leaving the device."""
+        # Equal to an `observe` of each tracker, but computes what they share once.
         member_BK = membership(task_B, self._index_K)
         features_BD = F.normalize(output.features_BD.float(), dim=-1)
         similarity_KK, literal_KK, count_KK = pair_sums([features_BD, output.z_BE.float()], member_BK)
@@ -111,15 +111,15 @@ class CurriculumState:
         )
         accumulate(chain.from_iterable(additions))
 
-    def why_idle(self, total_steps: int) -> str | None:
-        """Why the policy will never act in a run of so many steps; None when it will, or is not to (uniform)."""
-        needed = self._policy.updates
+    def inactive_reason(self, total_steps: int) -> str | None:
+        """Return why the policy never acts in a run of so many steps; None if it does, or has no update (uniform)."""
+        needed = self._policy.updates_needed
         if not needed:
             return None
         if len(self.weights) == 1:
             return "there is one task only"
-        if self._policy.floored and self.config.floor == 1:
-            return "curriculum.floor=1 leaves it nothing"
+        if self._policy.uses_epsilon and self.config.epsilon == 1:
+            return "curriculum.epsilon=1 leaves it nothing"
         every = self.config.update_every
         first = max(-(-self.warmup_steps // every), needed) * every
         if first < total_steps:
@@ -129,25 +129,25 @@ class CurriculumState:
             return f"its warm-up lasts {self.warmup_steps} steps and the run {total_steps}; lower curriculum.{key}"
         return f"its first update is due at step {first} and the run lasts {total_steps}; lower curriculum.update_every"
 
-    def due(self, step: int) -> bool:
-        """Whether an update follows ``step``: every ``update_every`` steps."""
+    def should_update(self, step: int) -> bool:
+        """Return whether an update follows ``step``, as it does every ``update_every`` steps."""
         return step % self.config.update_every == 0
 
     def update(self, step: int) -> None:
-        """Make the weights for the steps after ``step``: uniform while warming up."""
+        """Compute the weights for the steps after ``step``, which are uniform while warming up."""
         p_K = torch.from_numpy(np.where(self._questions_K.numpy() > 0, self.weights, 0.0))
         share_K = draw_shares(p_K / p_K.sum(), self._places)
-        if self._index_K.is_cuda:  # without waiting for the steps before
+        if self._index_K.is_cuda:  # pinned, so that the host does not wait for earlier steps
             share_K = share_K.pin_memory().to(self._index_K.device, non_blocking=True)
         self.statistics.advance(share_K)
-        if self._policy.updates and step >= self.warmup_steps:
-            self.weights = self._make().numpy()
+        if self._policy.updates_needed and step >= self.warmup_steps:
+            self.weights = self._compute_weights().numpy()
 
     def matrices(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """By kind, K x K values and K x K counts, on the device in fp32: NaN and 0 where never observed.
+        """Return K x K values and K x K counts by kind, on the device in fp32: NaN and 0 where never observed.
 
-        A count is the number of pairs (of questions, for `prototype`) that the cell rests on, forgetting
-        included, rounded, and at least 1 where there is any.
+        A count is the number of pairs (of questions, for `prototype`) behind a cell, forgetting included, rounded, and
+        at least 1 where there is any.
         """
         found = {
             "similarity": (self.similarity.mean(), self.similarity.count_KK),
@@ -160,13 +160,13 @@ class CurriculumState:
         }
 
     def name(self, step: int) -> str:
-        """What the weights of the steps after ``step`` are made by."""
-        warming = self._policy.updates > 0 and step < self.warmup_steps
+        """Return the name of the rule that makes the weights of the steps after ``step``."""
+        warming = self._policy.updates_needed > 0 and step < self.warmup_steps
         return f"uniform (warm-up of {self.config.policy})" if warming else self.config.policy
 
-    def _make(self) -> Tensor:
+    def _compute_weights(self) -> Tensor:
         statistics = self.statistics
-        seen = {
+        observed = {
             "similarity_KK": self.similarity.mean(),
             "literal_KK": self.literal.sum_KK,
             "entropy_K": statistics.entropy(),
@@ -176,20 +176,20 @@ class CurriculumState:
             "gain_K": statistics.gain_K,
             "updates": statistics.updates,
         }
-        # In one copy: the device has no other work while the host makes the weights that the next batch is drawn by.
-        row = torch.cat([value.double().flatten() for value in seen.values()]).cpu()
-        parts = torch.split(row, [value.numel() for value in seen.values()])
-        here = {name: part.view(seen[name].shape) for name, part in zip(seen, parts, strict=True)}
-        updates = float(here.pop("updates"))
-        observed = Observed(**here, updates=updates, questions_K=self._questions_K, fixed_K=self._fixed_K)
-        return self._policy.function(observed, self._knobs)
+        # One copy for all: the device is idle while the host computes the weights that the next batch is drawn by.
+        row = torch.cat([value.double().flatten() for value in observed.values()]).cpu()
+        parts = torch.split(row, [value.numel() for value in observed.values()])
+        on_host = {name: part.view(observed[name].shape) for name, part in zip(observed, parts, strict=True)}
+        updates = float(on_host.pop("updates"))
+        stats = TaskStats(**on_host, updates=updates, questions_K=self._questions_K, fixed_K=self._fixed_K)
+        return self._policy.compute_weights(stats, self._params)
 
 
 def read_weights(path: Path, names: Sequence[str]) -> NDArray[np.float64]:
-    """Task weights from a YAML file of ``task: weight``, in the order of ``names``; they need not sum to 1.
+    """Read task weights from a YAML file of ``task: weight``, in the order of ``names``; they need not sum to 1.
 
     Raises:
-        ConfigError: the file cannot be read or is no mapping, names an unknown task or lacks one, or a weight is not a
+        ConfigError: the file cannot be read or is no mapping, names an unknown task or lacks one, a weight is not a
             finite number of at least 0, or all are 0.
     """
     try:

@@ -92,7 +92,7 @@ class Labels:
 
     task_B: Tensor
     answer_B: Tensor
-    text_B: Tensor
+    text_id_B: Tensor
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class DeviceBatch:
     """Encoder input and labels of a batch on the device; see `accl.data.tokens.Batch`."""
 
     chunks: list[tuple[Tensor, Tensor]]
-    place_N: Tensor
+    inverse_perm_N: Tensor
     labels: Labels
 
 
@@ -112,8 +112,8 @@ def to_device(batch: Batch, device: torch.device) -> DeviceBatch:
 
     return DeviceBatch(
         [(send(ids), send(mask)) for ids, mask in batch.chunks],
-        send(batch.place),
-        Labels(send(batch.task), send(batch.answer), send(batch.text)),
+        send(batch.inverse_perm),
+        Labels(send(batch.task), send(batch.answer), send(batch.text_id)),
     )
 
 

@@ -1,4 +1,4 @@
-"""Evaluation of a split: per question, per task, and the confusion of its embeddings."""
+"""Evaluation of a split: answers to every question, their metrics, and the confusion of the tasks' embeddings."""
 
 from __future__ import annotations
 
@@ -8,90 +8,77 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from accl.choices import METRICS
 from accl.data.questions import LETTERS
 from accl.data.tokens import Assembler
+from accl.method.answers import Answers
 from accl.method.confusion import mean_similarity, prototype_confusion
 from accl.method.model import ModelOutput
 
-# Bins of the expected calibration error (Guo et al., 2017).
-ECE_BINS = 15
-# Tokens of a batch, padding included, at most (one question is a batch whatever its length): what an encoder needs for
-# them at a time has to fit beside the model.
+# Most tokens of a batch, padding included (one question is a batch whatever its length): the encoder's activations for
+# them have to fit beside the model.
 MOST_TOKENS = 2**16
 
 
 @dataclass(frozen=True)
-class Evaluated:
-    """N answered questions.
+class Evaluated(Answers):
+    """N answered questions, and the confusion of the tasks among them.
 
     Attributes:
-        questions: positions among all tokenised questions. task, gold: of each.
-        probabilities: N x C, options in their own order.
-        loss: mean cross-entropy in nats.
+        questions: positions among all tokenised questions, N.
         similarity, pairs: K x K mean positive cosine of encoder features, NaN without pairs; pairs per cell.
         prototype, assigned: K x K share of task i's questions nearest to the prototype of task j, leave-one-out
             (`prototype_confusion`), NaN without questions; questions per cell.
     """
 
     questions: NDArray[np.int64]
-    task: NDArray[np.int64]
-    gold: NDArray[np.int64]
-    probabilities: NDArray[np.float64]
-    loss: float
     similarity: NDArray[np.float64]
     pairs: NDArray[np.int64]
     prototype: NDArray[np.float64]
     assigned: NDArray[np.int64]
 
-    @property
-    def predicted(self) -> NDArray[np.int64]:
-        return np.asarray(self.probabilities.argmax(axis=1))
+    def metric(self, name: str) -> float:
+        """Compute one metric of `accl.method.metrics`.
+
+        Raises:
+            ValueError: there is none of that name.
+        """
+        module, _ = METRICS.load(name)
+        return float(module.compute(self))
+
+    def metrics(self) -> dict[str, float]:
+        """Compute every metric of `accl.method.metrics`, by name."""
+        return {name: self.metric(name) for name in METRICS.names()}
 
     @property
-    def correct(self) -> NDArray[np.bool_]:
-        return np.equal(self.predicted, self.gold)
+    def loss(self) -> float:
+        """Mean cross-entropy in nats."""
+        return self.metric("loss")
 
     @property
     def accuracy(self) -> float:
-        """Micro: the share of all questions."""
-        return float(self.correct.mean())
-
-    def per_task(self) -> list[tuple[int, int, int]]:
-        """(task, n, correct) of the tasks that have questions."""
-        return [
-            (int(t), int((self.task == t).sum()), int(self.correct[self.task == t].sum())) for t in np.unique(self.task)
-        ]
+        """Share of all questions that were answered right."""
+        return self.metric("accuracy")
 
     @property
     def macro_accuracy(self) -> float:
-        """The mean of the tasks' accuracies."""
-        return float(np.mean([correct / n for _, n, correct in self.per_task()]))
+        """Mean of the tasks' accuracies."""
+        return self.metric("macro_accuracy")
 
     @property
     def ece(self) -> float:
-        """Expected calibration error: |accuracy - confidence| averaged over 15 equal bins of confidence."""
-        confidence = self.probabilities.max(1)
-        bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
-        gaps = [
-            abs(self.correct[bins == b].mean() - confidence[bins == b].mean()) * (bins == b).mean()
-            for b in np.unique(bins)
-        ]
-        return float(np.sum(gaps))
+        """Expected calibration error."""
+        return self.metric("ece")
 
     @property
     def brier(self) -> float:
-        """Brier score, in 0..2: the mean over questions of sum_c (p_c - y_c)^2, with y the one-hot right answer.
-
-        Source: Brier, Monthly Weather Review 78 (1950), in its form for several classes.
-        """
-        right = np.eye(self.probabilities.shape[1])[self.gold]
-        return float(((self.probabilities - right) ** 2).sum(1).mean())
+        """Brier score."""
+        return self.metric("brier")
 
     def letter_shares(self) -> dict[str, float]:
-        """``predicted_A``, ``gold_A``, ...: the share of questions where each letter was given, and is right."""
+        """Return the shares of questions where each letter was given, ``predicted_A``, and is right, ``gold_A``."""
         choices, n = self.probabilities.shape[1], len(self.gold)
         return {
             f"{name}_{LETTERS[c]}": float(count / n)
@@ -116,9 +103,9 @@ def evaluate(
     Questions of like length share a batch; results come back in the order asked for.
 
     Args:
-        forward: the model's output for some questions, options in their own order, with dropout off.
-        tasks: K. device: where that output is. batch_size: questions of a batch, at most; fewer if they are long.
-        progress: called after each batch.
+        forward: computes the model's output for some questions, options in their own order, with dropout off.
+        tasks: number of tasks, K. device: of that output.
+        batch_size: most questions of a batch; fewer if they are long. progress: called after each batch.
     """
     lengths = assembler.lengths(questions)
     by_length = np.argsort(-lengths, kind="stable")
@@ -132,16 +119,14 @@ def evaluate(
     back = torch.from_numpy(np.argsort(by_length)).to(device)
     logits, features = torch.cat(logits_parts)[back], torch.cat(feature_parts)[back]
     gold, task = assembler.blob.answer[questions], assembler.blob.task[questions]
-    gold_N = torch.from_numpy(gold).to(device)
     task_N = torch.from_numpy(task).to(device)
     similarity, pairs = mean_similarity(features, task_N, tasks)
     prototype, assigned = prototype_confusion(features, task_N, tasks)
     return Evaluated(
-        questions,
         task,
         gold,
         logits.double().softmax(-1).cpu().numpy(),
-        float(F.cross_entropy(logits, gold_N)),
+        questions,
         similarity.double().cpu().numpy(),
         pairs.long().cpu().numpy(),
         prototype.double().cpu().numpy(),
@@ -150,7 +135,7 @@ def evaluate(
 
 
 def _batches(tokens: NDArray[np.int64], most: int) -> Iterator[slice]:
-    """Batches of questions that need so many tokens each, the longest first."""
+    """Cut questions, longest first, into batches of at most ``most`` questions and `MOST_TOKENS` tokens."""
     start = 0
     while start < len(tokens):
         size = min(most, max(1, MOST_TOKENS // int(tokens[start])))

@@ -57,7 +57,7 @@ class Trainer:
             began = time.monotonic()
             self._train_step()
             step = self.step
-            if context.curriculum.due(step):
+            if context.curriculum.should_update(step):
                 context.curriculum.update(step)
                 record_curriculum(context, self.reporter, step)
                 self._record_confusion()

@@ -15,14 +15,7 @@ from accl.training.report import Reporter
 def record_evaluation(context: TrainingContext, reporter: Reporter, step: int, split: str, result: Evaluated) -> None:
     """Record the metrics of an evaluated split, overall and by task, and print them on the console."""
     recorder = reporter.recorder
-    metrics = {
-        "loss": result.loss,
-        "accuracy": result.accuracy,
-        "macro_accuracy": result.macro_accuracy,
-        "ece": result.ece,
-        "brier": result.brier,
-    }
-    recorder.evaluation(step, split, {"n": len(result.gold), **metrics})
+    recorder.evaluation(step, split, {"n": len(result.gold), **result.metrics()})
     recorder.task_evaluations((step, split, task, n, correct) for task, n, correct in result.per_task())
     recorder.metrics(
         step,

@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 
 from accl.config import Config
-from accl.data.floors import floors
 from accl.data.hub import cache_folder
 from accl.data.questions import Corpus, Question
 from accl.data.sampler import TaskSampler
@@ -19,6 +18,7 @@ from accl.data.sources import load_corpus
 from accl.data.splits import Splits, split
 from accl.data.tokenizer import Tokenizer, load_tokenizer, trained_tokenizer
 from accl.data.tokens import Assembler, TokenBlob, tokenise
+from accl.data.trivial_baselines import trivial_baselines
 from accl.errors import ConfigError, DataError
 from accl.method.contrastive import MemoryBank
 from accl.method.model import ContrastiveCurriculumModel
@@ -80,7 +80,7 @@ def build_context(config: Config, phase: Callable[[str], None]) -> TrainingConte
         subjects=data.corpus.subjects,
         questions=data.questions,
         positions=data.positions,
-        baselines=_trivial_baselines(data.splits),
+        baselines=_baselines(data.splits),
         blob=blob,
         assembler=assembler,
         sampler=make_sampler(config, blob, data.positions, tasks, steps_per_epoch),
@@ -140,11 +140,11 @@ def _load_data(config: Config) -> _Data:
     return _Data(corpus, splits, questions, positions)
 
 
-def _trivial_baselines(splits: Splits) -> dict[str, float]:
+def _baselines(splits: Splits) -> dict[str, float]:
     return {
         f"{name}/{rule}": accuracy
         for name in ("validation", "test")
-        for rule, accuracy in floors(splits.train, splits.named()[name]).items()
+        for rule, accuracy in trivial_baselines(splits.train, splits.named()[name]).items()
     }
 
 
@@ -205,7 +205,7 @@ def _notices(
         notices.append(Notice("info", "head", prior))
     if not encoder.pretrained:
         notices.append(Notice("warning", "model", f"{encoder.description}: random weights, nothing pretrained"))
-    inactive = curriculum.why_idle(total_steps)
+    inactive = curriculum.inactive_reason(total_steps)
     if inactive is not None:
         policy = config.curriculum.policy
         notices.append(Notice("warning", "curriculum", f"curriculum.policy={policy} never acts: {inactive}"))

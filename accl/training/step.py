@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from accl.config import parse_choice
 from accl.method.contrastive import anchor_losses, uncertainty_weights, weighted_mean
 from accl.method.model import ModelOutput
 from accl.method.representation import alignment_and_uniformity, quantiles
@@ -39,7 +38,7 @@ def learn(context: TrainingContext, optimizer: torch.optim.Optimizer, batch: Dev
     """Learn from a batch: the part of a step that runs on the device, from token ids to metrics."""
     model, labels = context.model, batch.labels
     with context.placement.autocasting():
-        pooled_ND = model.pooled(batch.chunks, batch.place_N)  # h = mean of the encoder's last hidden states
+        pooled_ND = model.pooled(batch.chunks, batch.inverse_perm_N)  # h = mean of the encoder's last hidden states
     losses = compute_losses(context, pooled_ND, labels)
     update_trackers(context, losses.output, labels)
     losses.total.backward()
@@ -86,15 +85,13 @@ def compute_losses(context: TrainingContext, pooled_ND: Tensor, labels: Labels) 
     contrastive = counted_B = None
     if config.contrastive_weight > 0:
         # l_i = -mean_p (s_ip - log sum_n exp s_in) with s = z.z / tau; L_con = sum_i w_i l_i / sum_i w_i
-        negatives, parameter = parse_choice(config.negatives)
         loss_B, counted_B = anchor_losses(
             z_BE,
             labels.task_B,
-            labels.text_B,
+            labels.text_id_B,
             temperature=config.temperature,
             denominator=config.denominator,
-            negatives=negatives,
-            parameter=parameter,
+            negatives=config.negatives,
             bank=None if context.bank is None else context.bank.candidates(),
         )
         contrastive = weighted_mean(loss_B, counted_B, weight_B)
@@ -107,7 +104,7 @@ def update_trackers(context: TrainingContext, output: ModelOutput, labels: Label
     """Add the batch to the task confusion matrix C[i, j] and the other task statistics, and to the memory bank."""
     context.curriculum.observe(output, labels.answer_B, labels.task_B)
     if context.bank is not None:
-        context.bank.write(output.z_BE, labels.task_B, labels.text_B)
+        context.bank.write(output.z_BE, labels.task_B, labels.text_id_B)
 
 
 @torch.no_grad()
@@ -119,7 +116,7 @@ def step_metrics(losses: LossOutput, labels: Labels, grad_norm: Tensor) -> dict[
     2018, arXiv 1711.02257). ``grad_norm`` is that of all parameters before clipping.
     """
     output, weight_B = losses.output, losses.weight_B
-    alignment, uniformity = alignment_and_uniformity(output.z_BE, labels.task_B, labels.text_B)
+    alignment, uniformity = alignment_and_uniformity(output.z_BE, labels.task_B, labels.text_id_B)
     metrics = {
         "loss": losses.total,
         "classification": losses.classification,

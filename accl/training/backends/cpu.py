@@ -61,7 +61,7 @@ class CpuBackend(ReferenceBackend):
         context, config = self.context, self.context.config
         draw = context.sampler.draw(step, context.curriculum.weights)
         packed = self._packer.pack(draw.questions, draw.option_order)
-        labels = Labels(*map(torch.from_numpy, (packed.task, packed.answer, packed.text)))
+        labels = Labels(*map(torch.from_numpy, (packed.task, packed.answer, packed.text_id)))
         seed_step(config.train.seed, step, context.placement.device)
         context.enable_bank(step)
         set_learning_rate(self.optimizer, learning_rate(config.optim, step, context.total_steps))
@@ -84,8 +84,8 @@ class CpuBackend(ReferenceBackend):
 
     def _encode(self, packed: Packed, with_gradients: bool) -> ForwardContext:
         """Mean hidden state of every sequence, N x D, in the order of the questions."""
-        begin = packed.begin
+        begin = packed.cu_seqlens
         source_T = np.repeat(packed.source - begin[:-1], np.diff(begin)) + np.arange(packed.total)
         ids_T = torch.from_numpy(self._packer.tokens[source_T].astype(np.int64))
         lengths_N = np.diff(begin[:: self._packer.segments])
-        return self._encoder.forward(ids_T, lengths_N, torch.from_numpy(packed.order), with_gradients=with_gradients)
+        return self._encoder.forward(ids_T, lengths_N, torch.from_numpy(packed.perm), with_gradients=with_gradients)

@@ -84,7 +84,7 @@ class CudaGraphBackend(ReferenceBackend):
         labels = captured.batch.labels
         _copy(labels.task_B, batch.task)
         _copy(labels.answer_B, batch.answer)
-        _copy(labels.text_B, batch.text)
+        _copy(labels.text_id_B, batch.text_id)
         captured.graph.replay()
         return dict(zip(captured.names, captured.values.clone().unbind(), strict=True))
 

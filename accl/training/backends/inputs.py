@@ -49,7 +49,7 @@ class StepInputs:
         if copied is not None:
             copied.synchronize()
         staging, begin = self._staging[slot], 0
-        for part in (packed.source, packed.begin, packed.place, packed.task, packed.answer, packed.text):
+        for part in (packed.source, packed.cu_seqlens, packed.inverse_perm, packed.task, packed.answer, packed.text_id):
             staging[begin : begin + len(part)] = torch.from_numpy(part)
             begin += len(part)
         staging[begin] = seed

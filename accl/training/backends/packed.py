@@ -174,14 +174,14 @@ class PackedBackend:
     def _likely_sizes(self) -> list[Size]:
         """Return the sizes that enough batches have, largest first; drawn as the sampler does at first."""
         counts: Counter[Size] = Counter()
-        sampler, weights = self.context.sampler.twin(), self.context.curriculum.weights
+        sampler, weights = self.context.sampler.clone(), self.context.curriculum.weights
         for step in range(1, SAMPLED_DRAWS + 1):
             draw = sampler.draw(step, weights)
             counts[self._size(self._packer.pack(draw.questions, draw.option_order))] += 1
         return sorted((size for size, n in counts.items() if n >= WORTH_CAPTURING * SAMPLED_DRAWS), reverse=True)
 
     def _size(self, packed: Packed) -> Size:
-        longest = int(np.diff(packed.begin[:: self._packer.segments]).max())
+        longest = int(np.diff(packed.cu_seqlens[:: self._packer.segments]).max())
         return stream_length(packed.total), max(LEAST_DISTANCE, 1 << (longest - 1).bit_length())
 
     def _sequences(self, inputs: StepInputs, size: Size) -> tuple[Tensor, PackedSequences]:

@@ -40,7 +40,7 @@ class ReferenceBackend:
         context = self.context
         batch = to_device(context.assembler.batch(questions), context.placement.device)
         with context.placement.autocasting():
-            output: ModelOutput = context.model(batch.chunks, batch.place_N, batch.labels.task_B)
+            output: ModelOutput = context.model(batch.chunks, batch.inverse_perm_N, batch.labels.task_B)
         return output
 
     def optimizer_state(self) -> dict[str, Tensor]:

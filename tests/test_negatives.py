@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import get_args
 
 import pytest
 import torch
@@ -12,22 +11,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from accl.method.contrastive import Candidates, Denominator
-from accl.method.mining import Negatives, check_negatives, debiased_log_sum, hardest, log_sum, semi_hard
+from accl.choices import LOSSES, NEGATIVES
+from accl.method.contrastive import Candidates
+from accl.method.pairs import Pairs, log_sum
 
-FORMS: list[tuple[str, float]] = [
-    ("all", math.nan),
-    ("hardest", 1),
-    ("hardest", 3),
-    ("hardest", 1000),
-    ("semi_hard", 0.3),
-    ("semi_hard", math.inf),
-    ("debiased", 0.0),
-    ("debiased", 0.1),
-    ("debiased", 0.6),
+FORMS = [
+    "all",
+    "hardest(1)",
+    "hardest(3)",
+    "hardest(1000)",
+    "semi_hard(0.3)",
+    "semi_hard(4)",  # wider than cosines can differ
+    "debiased(0)",
+    "debiased(0.1)",
+    "debiased(0.6)",
 ]
-EVERY_FORM = pytest.mark.parametrize(("negatives", "parameter"), FORMS, ids=[f"{n}({p:g})" for n, p in FORMS])
-EVERY_DENOMINATOR = pytest.mark.parametrize("denominator", get_args(Denominator))
+EVERY_FORM = pytest.mark.parametrize("negatives", FORMS)
+EVERY_DENOMINATOR = pytest.mark.parametrize("denominator", LOSSES.names())
 Bank = tuple[list[list[float]], list[int], list[int], list[bool]]
 
 
@@ -38,13 +38,13 @@ def reference(
     weight: list[float],
     tau: float,
     denominator: str,
-    negatives: str,
-    parameter: float,
+    form: str,
     bank: Bank = ([], [], [], []),
 ) -> tuple[float, list[bool]]:
     """The docstrings' formulas one anchor at a time, in sums of exponentials as the papers write them."""
     candidates = list(zip(z, task, text, [t >= 0 for t in task], strict=True)) + list(zip(*bank, strict=True))
-    total, norm, counted = 0.0, 0.0, []
+    choice, parameter = NEGATIVES.parse(form)
+    negatives, total, norm, counted = choice.name, 0.0, 0.0, []
     for i in range(len(z)):
         positive, negative = [], []
         for j, (other, other_task, other_text, usable) in enumerate(candidates):
@@ -76,7 +76,7 @@ def reference(
 @settings(max_examples=25, deadline=None)
 @given(data=st.data(), with_bank=st.booleans(), tau=st.sampled_from([0.07, 0.5]))
 def test_the_loss_is_the_written_one_on_batch_and_bank(
-    denominator: Denominator, negatives: str, parameter: float, data: st.DataObject, with_bank: bool, tau: float
+    denominator: str, negatives: str, data: st.DataObject, with_bank: bool, tau: float
 ) -> None:
     count = data.draw(st.integers(2, 12))
     task = data.draw(st.lists(st.integers(-1, 2), min_size=count, max_size=count))
@@ -101,22 +101,19 @@ def test_the_loss_is_the_written_one_on_batch_and_bank(
         temperature=tau,
         denominator=denominator,
         negatives=negatives,
-        parameter=parameter,
         bank=bank,
     )
-    loss, counted = reference(z.tolist(), task, text, weight, tau, denominator, negatives, parameter, plain)
+    loss, counted = reference(z.tolist(), task, text, weight, tau, denominator, negatives, plain)
     assert result.counted_B.tolist() == counted
     # The reference of the debiased form subtracts sums that may nearly cancel.
-    tolerance = 1e-7 if negatives == "debiased" else 1e-9
+    tolerance = 1e-7 if negatives.startswith("debiased") else 1e-9
     assert result.loss.item() == pytest.approx(loss, rel=tolerance, abs=tolerance)
 
 
 @EVERY_FORM
 @EVERY_DENOMINATOR
 @pytest.mark.parametrize("with_bank", [False, True])
-def test_gradients_are_those_of_the_formula(
-    denominator: Denominator, negatives: str, parameter: float, with_bank: bool
-) -> None:
+def test_gradients_are_those_of_the_formula(denominator: str, negatives: str, with_bank: bool) -> None:
     z = unit(9, 4, 1).requires_grad_()
     task = torch.tensor([0, 0, 1, 1, 2, -1, 0, 3, 2])
     text = torch.tensor([0, 1, 2, 3, 4, 5, 0, 7, 1])
@@ -139,7 +136,6 @@ def test_gradients_are_those_of_the_formula(
             temperature=0.2,
             denominator=denominator,
             negatives=negatives,
-            parameter=parameter,
             bank=bank,
         ).loss
 
@@ -157,7 +153,7 @@ def test_gradients_are_those_of_the_formula(
     seed=st.integers(0, 100),
 )
 def test_loss_and_gradient_are_always_finite(
-    denominator: Denominator, negatives: str, parameter: float, task: list[int], tau: float, alike: bool, seed: int
+    denominator: str, negatives: str, task: list[int], tau: float, alike: bool, seed: int
 ) -> None:
     z = unit(len(task), 4, seed, torch.float32)
     z = (z[:1].repeat(len(task), 1) if alike else z).requires_grad_()
@@ -169,7 +165,6 @@ def test_loss_and_gradient_are_always_finite(
         temperature=tau,
         denominator=denominator,
         negatives=negatives,
-        parameter=parameter,
     )
     result.loss.backward()
     assert z.grad is not None
@@ -178,13 +173,11 @@ def test_loss_and_gradient_are_always_finite(
 
 
 @EVERY_DENOMINATOR
-@pytest.mark.parametrize(("negatives", "parameter"), [("hardest", 9), ("hardest", 10**6), ("debiased", 0.0)])
-def test_forms_that_leave_nothing_out_are_all_negatives(
-    denominator: Denominator, negatives: str, parameter: float
-) -> None:
+@pytest.mark.parametrize("negatives", ["hardest(9)", "hardest(1e6)", "debiased(0)"])
+def test_forms_that_leave_nothing_out_are_all_negatives(denominator: str, negatives: str) -> None:
     z, task, text = unit(9, 6, 3), torch.arange(9) // 3, torch.arange(9)
 
-    def loss(negatives: str, parameter: float) -> float:
+    def loss(negatives: str) -> float:
         return contrastive_loss(
             z,
             task,
@@ -193,14 +186,13 @@ def test_forms_that_leave_nothing_out_are_all_negatives(
             temperature=0.07,
             denominator=denominator,
             negatives=negatives,
-            parameter=parameter,
         ).loss.item()
 
-    assert loss(negatives, parameter) == pytest.approx(loss("all", math.nan), rel=1e-12)
+    assert loss(negatives) == pytest.approx(loss("all"), rel=1e-12)
 
 
 @EVERY_FORM
-def test_without_negatives_nothing_counts(negatives: str, parameter: float) -> None:
+def test_without_negatives_nothing_counts(negatives: str) -> None:
     z = unit(4, 6, 3, torch.float32).requires_grad_()
     result = contrastive_loss(
         z,
@@ -209,7 +201,6 @@ def test_without_negatives_nothing_counts(negatives: str, parameter: float) -> N
         torch.ones(4),
         temperature=0.07,
         negatives=negatives,
-        parameter=parameter,
     )
     result.loss.backward()
     assert result.loss.item() == 0
@@ -236,6 +227,16 @@ def test_the_sum_over_a_mask_is_torchs_logsumexp_over_what_it_has(tau: float, se
     assert torch.isfinite(log_sum(sim, torch.zeros_like(mask))).all()
 
 
+# --- each form by itself
+
+
+def select(negatives: str, sim: Tensor, positive: Tensor, negative: Tensor, tau: float = 1.0) -> tuple[Tensor, Tensor]:
+    """The mask and the log of the negative sum that a form gives."""
+    module, parameter = NEGATIVES.load(negatives)
+    found: tuple[Tensor, Tensor] = module.select(Pairs(sim, positive, negative, tau), parameter)
+    return found
+
+
 # --- hardest
 
 
@@ -244,21 +245,23 @@ def test_hardest_takes_exactly_k_even_among_equals_and_never_what_is_no_negative
     negative = torch.tensor(
         [[False, True, True, True, True], [False, True, True, True, False], [False, False, False, False, True]]
     )
+
+    def hardest(k: int) -> Tensor:
+        return select(f"hardest({k})", sim, torch.zeros_like(negative), negative)[0]
+
     for k in range(1, 7):
-        chosen = hardest(sim, negative, k)
+        chosen = hardest(k)
         assert chosen.sum(-1).tolist() == [min(k, 4), min(k, 3), 1]
         assert not (chosen & ~negative).any()
-    assert not hardest(sim, negative, 3)[0, 4]
-    assert hardest(sim, negative, 2)[1].tolist() == [False, False, True, True, False]
+    assert not hardest(3)[0, 4]
+    assert hardest(2)[1].tolist() == [False, False, True, True, False]
 
 
 def test_only_the_hardest_negatives_are_pushed() -> None:
     z = unit(6, 8, 4).requires_grad_()
     task = torch.tensor([0, 0, 1, 1, 2, 2])
     only_first = torch.tensor([1.0, 0, 0, 0, 0, 0])
-    loss = contrastive_loss(
-        z, task, torch.arange(6), only_first, temperature=0.07, negatives="hardest", parameter=1
-    ).loss
+    loss = contrastive_loss(z, task, torch.arange(6), only_first, temperature=0.07, negatives="hardest(1)").loss
     loss.backward()
     assert z.grad is not None
     closest = 2 + int((z[0] @ z[2:].T).argmax())
@@ -270,11 +273,11 @@ def test_only_the_hardest_negatives_are_pushed() -> None:
 
 def test_semi_hard_bounds_are_strict_and_relative_to_the_mean_positive() -> None:
     tau = 0.5
-    cosines = torch.tensor([[0.75, 0.5, 0.499, 0.4, 0.2501, 0.25, -1.0, 0.3]], dtype=torch.float64)
-    negative = torch.tensor([[True, True, True, True, True, True, True, False]])
-    mean = torch.tensor([0.5], dtype=torch.float64)
-    chosen = semi_hard(cosines / tau, negative, mean / tau, 0.25, tau)
-    assert chosen.tolist() == [[False, False, True, True, True, False, False, False]]
+    cosines = torch.tensor([[0.75, 0.5, 0.499, 0.4, 0.2501, 0.25, -1.0, 0.3, 0.75, 0.25]], dtype=torch.float64)
+    negative = torch.tensor([[True] * 7 + [False] * 3])
+    positive = torch.tensor([[False] * 8 + [True] * 2])  # at 0.5 on average
+    chosen, _ = select("semi_hard(0.25)", cosines / tau, positive, negative, tau)
+    assert chosen.tolist() == [[False, False, True, True, True] + [False] * 5]
 
 
 def test_an_anchor_whose_margin_holds_no_negative_does_not_count() -> None:
@@ -284,7 +287,7 @@ def test_an_anchor_whose_margin_holds_no_negative_does_not_count() -> None:
 
     def counted(margin: float) -> list[bool]:
         return contrastive_loss(
-            z, task, text, torch.ones(4), temperature=0.07, negatives="semi_hard", parameter=margin
+            z, task, text, torch.ones(4), temperature=0.07, negatives=f"semi_hard({margin})"
         ).counted_B.tolist()
 
     # Anchor 0: positive at 0.8, negatives at 1 (too hard) and 0. Anchor 1: positive at 0.8, negatives at 0.8 and 0.6.
@@ -301,8 +304,7 @@ def test_equal_embeddings_leave_no_semi_hard_negative() -> None:
         torch.arange(6),
         torch.ones(6),
         temperature=0.07,
-        negatives="semi_hard",
-        parameter=0.2,
+        negatives="semi_hard(0.2)",
     )
     assert result.loss.item() == 0
     assert not result.counted_B.any()
@@ -316,7 +318,7 @@ def test_the_debiased_sum_never_falls_below_the_smallest_that_true_negatives_cou
     tau = 0.07
     sim = (torch.tensor([[0.99, -0.2, -0.5, -0.4]], dtype=torch.float32) / tau).requires_grad_()
     positive = torch.tensor([[True, False, False, False]])
-    value = debiased_log_sum(sim, positive, ~positive, 0.1, tau)
+    _, value = select("debiased(0.1)", sim, positive, ~positive, tau)
     assert value.item() == pytest.approx(math.log(3) - 1 / tau, rel=1e-6)
     value.sum().backward()
     assert sim.grad is not None
@@ -328,7 +330,7 @@ def test_the_debiased_sum_keeps_full_precision_in_fp32_where_sums_of_exponential
     tau = 0.005  # e^(1/tau) is 1e87
     cosines = torch.tensor([[0.7, 0.71, 0.9, 0.3, 0.8]], dtype=torch.float64)
     positive = torch.tensor([[True, True, False, False, False]])
-    got = debiased_log_sum((cosines / tau).float(), positive, ~positive, prior, tau)
+    _, got = select(f"debiased({prior})", (cosines / tau).float(), positive, ~positive, tau)
     exact = [math.exp(c / tau) for c in cosines[0].tolist()]
     left = (sum(exact[2:]) / 3 - prior * sum(exact[:2]) / 2) / (1 - prior)
     assert got.item() == pytest.approx(math.log(3) + math.log(left), rel=1e-6)
@@ -338,44 +340,41 @@ def test_equal_embeddings_have_a_debiased_sum_as_without_correction() -> None:
     """(x - prior x) / (1 - prior) is x."""
     sim = torch.full((2, 5), 1 / 0.07)
     positive = torch.tensor([[True, True, False, False, False]] * 2)
-    torch.testing.assert_close(
-        debiased_log_sum(sim, positive, ~positive, 0.3, 0.07), torch.full((2,), math.log(3) + 1 / 0.07)
-    )
+    _, value = select("debiased(0.3)", sim, positive, ~positive, 0.07)
+    torch.testing.assert_close(value, torch.full((2,), math.log(3) + 1 / 0.07))
 
 
 # --- parameters
 
 
 @pytest.mark.parametrize(
-    ("negatives", "parameter", "hint"),
+    ("negatives", "hint"),
     [
-        ("hard", 1.0, "write one of all, hardest, semi_hard, debiased"),
-        ("hardest", 0.0, "hardest(16)"),
-        ("hardest", 2.5, "hardest(16)"),
-        ("hardest", math.nan, "hardest(16)"),
-        ("hardest", math.inf, "hardest(16)"),
-        ("semi_hard", 0.0, "semi_hard(0.2)"),
-        ("semi_hard", math.nan, "semi_hard(0.2)"),
-        ("debiased", 1.0, "debiased(0.1)"),
-        ("debiased", -0.1, "debiased(0.1)"),
-        ("debiased", math.nan, "debiased(0.1)"),
+        ("hard", "one of all, debiased(prior), hardest(k), semi_hard(margin); did you mean 'hardest'?"),
+        ("hardest(0)", "hardest(k) takes a whole number of at least 1, not '0'"),
+        ("hardest(2.5)", "whole number of at least 1"),
+        ("hardest(nan)", "whole number of at least 1"),
+        ("hardest(inf)", "whole number of at least 1"),
+        ("semi_hard(0)", "semi_hard(margin) takes a number above 0"),
+        ("semi_hard(nan)", "number above 0"),
+        ("debiased(1)", "debiased(prior) takes a number of at least 0 and below 1"),
+        ("debiased(-0.1)", "of at least 0 and below 1"),
+        ("debiased()", "of at least 0 and below 1"),
+        ("all(3)", "all takes no number"),
     ],
 )
-def test_a_parameter_out_of_range_says_what_to_write(negatives: str, parameter: float, hint: str) -> None:
-    with pytest.raises(ValueError, match=r"negatives=|needs") as raised:
+def test_a_number_out_of_range_says_what_is_in_range(negatives: str, hint: str) -> None:
+    with pytest.raises(ValueError, match=r"takes|should be one of") as raised:
         contrastive_loss(
-            unit(4, 3, 0),
-            torch.arange(4) // 2,
-            torch.arange(4),
-            torch.ones(4),
-            temperature=0.07,
-            negatives=negatives,
-            parameter=parameter,
+            unit(4, 3, 0), torch.arange(4) // 2, torch.arange(4), torch.ones(4), temperature=0.07, negatives=negatives
         )
     assert hint in str(raised.value)
 
 
-@EVERY_FORM
-def test_parameters_in_range_are_accepted(negatives: str, parameter: float) -> None:
-    assert negatives in get_args(Negatives)
-    check_negatives(negatives, parameter)
+def test_a_form_without_its_number_takes_the_default() -> None:
+    z, task, text = unit(40, 6, 3), torch.arange(40) // 2, torch.arange(40)
+    losses = [
+        contrastive_loss(z, task, text, torch.ones(40), temperature=0.07, negatives=form).loss.item()
+        for form in ("hardest", "hardest(16)", "hardest(15)")
+    ]
+    assert losses[0] == losses[1] != losses[2]

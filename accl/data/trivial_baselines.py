@@ -1,4 +1,7 @@
-"""What needs no model: an arm that does not beat these has learned nothing about the questions."""
+"""Rules that need no model: an arm that does not beat them has learned nothing about the questions.
+
+Screens and databases call their accuracies floors.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,8 @@ from collections.abc import Sequence
 from accl.data.questions import Question
 
 
-def floors(train: Sequence[Question], evaluated: Sequence[Question]) -> dict[str, float]:
-    """Accuracies on ``evaluated``, as shares, of two rules that do not read the question.
+def trivial_baselines(train: Sequence[Question], evaluated: Sequence[Question]) -> dict[str, float]:
+    """Compute the accuracies on ``evaluated``, as shares, of two rules that do not read the question.
 
     ``majority_letter``: the most frequent answer letter of the task among the training questions (of all tasks
     for a task without any; the first letter wins a tie). ``longest_option``: the option with the most characters
@@ -19,7 +22,7 @@ def floors(train: Sequence[Question], evaluated: Sequence[Question]) -> dict[str
         ValueError: ``evaluated`` is empty.
     """
     if not evaluated:
-        raise ValueError("no questions to compute floors on")
+        raise ValueError("no questions to compute trivial baselines on")
     per_task: dict[str, Counter[int]] = defaultdict(Counter)
     overall: Counter[int] = Counter()
     for q in train:

@@ -1,0 +1,184 @@
+"""Registries of choices: a folder is a registry, and every file in it is one choice, named by the file.
+
+The docstring of a file describes the choice: its first line is a sentence that tables show, the rest is shown where
+the choice is explained. A choice that takes a number in brackets, such as ``hardest(16)``, declares it as a literal::
+
+    PARAMETER = {"name": "k", "least": 1, "whole": True, "default": 16, "about": "negatives kept per anchor"}
+
+with any of the bounds ``least``, ``above``, ``most`` and ``below``. Docstrings and literals are read from the source,
+so that checking and explaining a value imports neither the choice nor torch; `Registry.load` imports it to be run. All
+folders of the package's ``__path__`` are searched: a folder appended to it adds choices without touching accl.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import math
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+_BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
+    "least": ("of at least", operator.ge),
+    "above": ("above", operator.gt),
+    "most": ("of at most", operator.le),
+    "below": ("below", operator.lt),
+}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """The number that a choice takes in brackets.
+
+    Attributes:
+        name: its name in formulas. default: its value where the choice is written without brackets.
+        about: its meaning and unit, in a few words. whole: whether only whole numbers are accepted.
+        bounds: limits by the words ``least``, ``above``, ``most`` and ``below``.
+    """
+
+    name: str
+    default: float
+    about: str
+    whole: bool = False
+    bounds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def range(self) -> str:
+        """The accepted numbers in words: ``a whole number of at least 1``."""
+        limits = " and ".join(f"{_BOUNDS[word][0]} {limit:g}" for word, limit in self.bounds.items())
+        return f"a{' whole' * self.whole} number {limits}".rstrip()
+
+    def accepts(self, number: float) -> bool:
+        """Return whether a number is finite and in range."""
+        if not math.isfinite(number) or (self.whole and number != math.floor(number)):
+            return False
+        return all(_BOUNDS[word][1](number, limit) for word, limit in self.bounds.items())
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One file of a registry.
+
+    Attributes:
+        summary: first line of the docstring. details: the rest of it.
+        parameter: the number in brackets; None for a choice without one.
+        literals: upper-case names that the file sets to literals, PARAMETER among them.
+    """
+
+    name: str
+    summary: str
+    details: str
+    parameter: Parameter | None
+    literals: Mapping[str, Any]
+
+    @property
+    def form(self) -> str:
+        """The choice as it is written: ``confusion`` or ``hardest(k)``."""
+        return f"{self.name}({self.parameter.name})" if self.parameter else self.name
+
+
+@dataclass(frozen=True)
+class Registry:
+    """The choices of a package, whose docstring says what a file has to define."""
+
+    package: str
+
+    def names(self) -> list[str]:
+        """Return the names of all choices, sorted."""
+        return sorted(self._files())
+
+    def choice(self, name: str) -> Choice:
+        """Describe a choice.
+
+        Raises:
+            ValueError: there is none of that name, or its file cannot be parsed.
+        """
+        files = self._files()
+        if name not in files:
+            forms = ", ".join(self.choice(known).form for known in self.names())
+            near = difflib.get_close_matches(name, files, n=1, cutoff=0.5)
+            raise ValueError(f"should be one of {forms}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        return _read(files[name])
+
+    def parse(self, text: str) -> tuple[Choice, float]:
+        """Read ``name`` or ``name(number)``.
+
+        Returns:
+            the choice, and its number: the default if none is written, NaN for a choice without one.
+
+        Raises:
+            ValueError: the name is unknown, the number is out of range, or the choice takes none.
+        """
+        match = re.fullmatch(r"(\w+)(?:\(([^()]*)\))?", text.strip())
+        choice = self.choice(match[1] if match else text)
+        number, parameter = match[2] if match else None, choice.parameter
+        if parameter is None:
+            if number is not None:
+                raise ValueError(f"{choice.name} takes no number")
+            return choice, math.nan
+        if number is None:
+            return choice, float(parameter.default)
+        try:
+            value = float(number)
+        except ValueError:
+            value = math.nan
+        if not parameter.accepts(value):
+            raise ValueError(f"{choice.form} takes {parameter.range}, not {number!r}")
+        return choice, value
+
+    def load(self, text: str) -> tuple[ModuleType, float]:
+        """Import the choice that ``text`` names; the number is as from `parse`.
+
+        Raises:
+            ValueError: as `parse`.
+        """
+        choice, number = self.parse(text)
+        return import_module(f"{self.package}.{choice.name}"), number
+
+    def _files(self) -> dict[str, Path]:
+        return _scan(tuple(import_module(self.package).__path__))
+
+
+@cache
+def _scan(folders: tuple[str, ...]) -> dict[str, Path]:
+    return {path.stem: path for folder in reversed(folders) for path in Path(folder).glob("[!_]*.py")}
+
+
+@cache
+def _read(path: Path) -> Choice:
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except SyntaxError as error:
+        raise ValueError(f"cannot be read: {path}, line {error.lineno}: {error.msg}") from error
+    summary, _, details = (ast.get_docstring(tree) or "").partition("\n")
+    literals = {
+        node.targets[0].id: ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and _is_literal(node.value)
+    }
+    declared = dict(literals.get("PARAMETER", {}))
+    bounds = {word: declared.pop(word) for word in _BOUNDS if word in declared}
+    parameter = Parameter(**declared, bounds=bounds) if declared else None
+    return Choice(path.stem, summary, details.strip(), parameter, literals)
+
+
+def _is_literal(node: ast.expr) -> bool:
+    try:
+        ast.literal_eval(node)
+    except ValueError:
+        return False
+    return True
+
+
+POLICIES = Registry("accl.method.policies")
+NEGATIVES = Registry("accl.method.negatives")
+LOSSES = Registry("accl.method.losses")
+METRICS = Registry("accl.method.metrics")
+SOURCES = Registry("accl.data.sources")

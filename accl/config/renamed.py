@@ -1,0 +1,42 @@
+"""Old names of keys, values and recipes, which stay readable: in old runs, in a user's files and after ``--set``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+KEYS = {"train.path": "train.backend", "curriculum.floor": "curriculum.epsilon"}
+# By the new key.
+VALUES = {
+    "train.backend": {"fast": "packed", "graphed": "cudagraph", "rows": "cpu", "eager": "reference"},
+    "curriculum.policy": {"seed_literal": "as_published"},
+}
+RECIPES = {"seed_literal": "as_published"}
+REMOVED = {"sampler.tasks_per_batch": "it is train.batch_size / sampler.questions_per_task"}
+
+
+def translate(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Bring values by dotted key to today's names.
+
+    Returns:
+        the values by their new names, and a sentence on each that was renamed or is ignored.
+    """
+    translated: dict[str, Any] = {}
+    notes = []
+    for key, value in values.items():
+        if key in REMOVED:
+            if value is not None:
+                notes.append(f"{key} is no longer a key and is ignored: {REMOVED[key]}.")
+            continue
+        new_key = KEYS.get(key, key)
+        new_value = VALUES.get(new_key, {}).get(value, value) if isinstance(value, str) else value
+        if (new_key, new_value) != (key, value):
+            notes.append(f"{key}={value} is now written {new_key}={new_value}.")
+        translated[new_key] = new_value
+    return translated, notes
+
+
+def translate_recipe(name: str) -> tuple[str, list[str]]:
+    """Bring the name of a recipe to today's, with a sentence if it was renamed."""
+    new = RECIPES.get(name, name)
+    return new, [] if new == name else [f"The recipe {name} is now called {new}."]

@@ -82,7 +82,6 @@ def test_the_loss_is_the_weighted_sum_of_its_terms() -> None:
 def test_the_configured_negatives_reach_the_loss(negatives: str, denominator: Any) -> None:
     _, _, losses = losses_of(changed(negatives=negatives, denominator=denominator))
     metrics, output = metrics_of(losses), losses.output
-    name, _, number = negatives.rstrip(")").partition("(")
     expected = contrastive_loss(
         output.z_BE,
         TASK,
@@ -90,8 +89,7 @@ def test_the_configured_negatives_reach_the_loss(negatives: str, denominator: An
         uncertainty_weights(output.logits_BC),
         temperature=0.07,
         denominator=denominator,
-        negatives=name,
-        parameter=float(number),
+        negatives=negatives,
     )
     assert metrics["contrastive"] == pytest.approx(expected.loss.item())
     assert metrics["anchor_share"] == pytest.approx(expected.counted_B.float().mean().item())

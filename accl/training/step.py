@@ -23,13 +23,15 @@ WEIGHT_QUANTILES = (0.1, 0.5, 0.9)
 
 
 def train_step(context: TrainingContext, optimizer: torch.optim.Optimizer, step: int) -> dict[str, Tensor]:
-    """Take optimizer step 1, 2, ...; returns its `step_metrics`, on the device and not waited for."""
+    """Take optimizer step 1, 2, ...; return its `step_metrics`, on the device and not waited for."""
     config, device = context.config, context.placement.device
-    # Draw tasks by the curriculum's weights p_K, then questions of each task.
+    # P tasks without replacement by the curriculum's p_t = (1 - eps) softmax(z_t / T) + eps / K, with z_t the
+    # standardised confusion of task t (other policies: other p_t), and Q questions of each.
     draw = context.sampler.draw(step, context.curriculum.weights)
     batch = to_device(context.assembler.batch(draw.questions, draw.option_order), device)
     seed_step(config.train.seed, step, device)
     context.enable_bank(step)
+    # lr_s: linear warm-up, then cosine to 0
     set_learning_rate(optimizer, learning_rate(config.optim, step, context.total_steps))
     return learn(context, optimizer, batch)
 
@@ -39,11 +41,11 @@ def learn(context: TrainingContext, optimizer: torch.optim.Optimizer, batch: Dev
     model, labels = context.model, batch.labels
     with context.placement.autocasting():
         pooled_ND = model.pooled(batch.chunks, batch.inverse_perm_N)  # h = mean of the encoder's last hidden states
-    losses = compute_losses(context, pooled_ND, labels)
-    update_trackers(context, losses.output, labels)
+    losses = compute_losses(context, pooled_ND, labels)  # L = 0.7 L_cls + 0.3 L_con
+    update_trackers(context, losses.output, labels)  # C[i, j]
     losses.total.backward()
-    grad_norm = nn.utils.clip_grad_norm_(model.parameters(), context.config.optim.max_grad_norm)
-    optimizer.step()
+    grad_norm = nn.utils.clip_grad_norm_(model.parameters(), context.config.optim.max_grad_norm)  # g min(1, c / ||g||)
+    optimizer.step()  # AdamW
     optimizer.zero_grad(set_to_none=True)
     return step_metrics(losses, labels, grad_norm)
 
@@ -69,7 +71,7 @@ class LossOutput:
 
 
 def compute_losses(context: TrainingContext, pooled_ND: Tensor, labels: Labels) -> LossOutput:
-    """L = classification_weight * L_cls + contrastive_weight * L_con, from the encoder's pooled features."""
+    """Compute L = classification_weight * L_cls + contrastive_weight * L_con from the encoder's pooled features."""
     model, config = context.model, context.config.loss
     to_classifier_ND, to_contrast_ND = pooled_ND.view_as(pooled_ND), pooled_ND.view_as(pooled_ND)
     to_classifier_ND.retain_grad()
@@ -101,7 +103,11 @@ def compute_losses(context: TrainingContext, pooled_ND: Tensor, labels: Labels) 
 
 
 def update_trackers(context: TrainingContext, output: ModelOutput, labels: Labels) -> None:
-    """Add the batch to the task confusion matrix C[i, j] and the other task statistics, and to the memory bank."""
+    """Add the batch to what the curriculum observes, and to the memory bank.
+
+    C[i, j] is the decayed mean of max(0, cos(h_a, h_b)) over questions a of task i and b of task j; the curriculum
+    makes p_t of it every ``curriculum.update_every`` steps.
+    """
     context.curriculum.observe(output, labels.answer_B, labels.task_B)
     if context.bank is not None:
         context.bank.write(output.z_BE, labels.task_B, labels.text_id_B)
@@ -109,7 +115,7 @@ def update_trackers(context: TrainingContext, output: ModelOutput, labels: Label
 
 @torch.no_grad()
 def step_metrics(losses: LossOutput, labels: Labels, grad_norm: Tensor) -> dict[str, Tensor]:
-    """Metrics of a step by name, after the backward pass: fp32 scalars on the device; NaN where undefined.
+    """Return the metrics of a step by name, after the backward pass: fp32 scalars on the device; NaN where undefined.
 
     ``gradient_classification`` and ``gradient_contrastive`` are the norms of each loss's gradient at the pooled
     features, the last place that both share: which loss pulls harder on the encoder (as in GradNorm, Chen et al.,

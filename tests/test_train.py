@@ -26,6 +26,22 @@ from accl.store.state import State, observe, read_state
 LONG = ["--set=train.max_steps=5000", "--set=eval.every=4000"]
 
 
+@pytest.fixture(scope="module")
+def demo_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train a short run of each arm and return their runs folder."""
+    root = tmp_path_factory.mktemp("demo") / "runs"
+    for recipe in ("baseline", "contrastive", "full"):
+        done = run_accl("train", recipe, "--profile", "demo", "--runs", str(root), *SHORT)
+        assert done.returncode == 0, done.stderr
+    return root
+
+
+@pytest.fixture(scope="module")
+def full_run(demo_runs: Path) -> RunDir:
+    """Return the short finished run of the `full` arm."""
+    return list_runs(demo_runs)[-1]
+
+
 def wait_for(run: RunDir, step: int) -> None:
     """Until the run has done so many steps."""
     deadline = time.monotonic() + 120
@@ -76,6 +92,17 @@ def test_a_finished_run_has_recorded_everything(full_run: RunDir) -> None:
     assert any("random weights" in event.message for event in follower.events)
     (ready,) = (event.message for event in follower.events if event.kind == "ready")
     assert 0 < float(ready.removeprefix("ready for the first step ").split()[0]) < 240
+
+
+def test_a_run_records_its_backend_and_why(full_run: RunDir) -> None:
+    follower = Follower(full_run)
+    follower.refresh()
+    (event,) = [event for event in follower.events if event.kind == "backend"]
+    assert event.level == "info"
+    assert event.message == (
+        "steps are computed by the cpu backend (not packed: it needs an NVIDIA GPU; "
+        "not cudagraph: it needs an NVIDIA GPU)"
+    )
 
 
 def test_predictions_agree_with_the_reported_accuracy(full_run: RunDir) -> None:

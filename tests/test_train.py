@@ -186,6 +186,8 @@ def test_ctrl_c_in_the_foreground_asks_for_a_checkpoint(tmp_path: Path) -> None:
         [sys.executable, "-m", "accl.cli.main", "train", "full", "-p", "demo", "--runs", str(tmp_path), *SHORT, *LONG],
         stderr=subprocess.PIPE,
         text=True,
+        # What a shell runs in the background, this suite perhaps, ignores Ctrl-C, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while not list_runs(tmp_path):

@@ -116,6 +116,8 @@ def test_killed_runs_resume_to_the_very_same_end(tmp_path: Path, uninterrupted: 
     assert_equal(run, uninterrupted)
 
 
+# The runs of the other tests are compared with the same one to the bit, and have more to say where they differ.
+@pytest.mark.slow
 def test_equal_configuration_and_seed_give_the_same_run_to_the_bit(tmp_path: Path, uninterrupted: RunDir) -> None:
     again = start(tmp_path)
     assert wait(again, STEPS + 1) is State.FINISHED

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner
+
+from accl.store.rundir import RunDir
+from accl.store.state import State, observe
 
 # One thread per process: the suite itself runs on all cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -50,6 +54,17 @@ def run_accl(*arguments: str, cwd: Path | None = None, **env: str) -> subprocess
         cwd=cwd,
         env={**os.environ, "COLUMNS": "200", **env},
     )
+
+
+def wait(run: RunDir, step: int | None = None) -> State:
+    """Wait until the run has done ``step`` or has ended; return its state."""
+    deadline = time.monotonic() + 180
+    while True:
+        state = observe(run)
+        if not state.state.active or (step is not None and state.step >= step and state.pid):
+            return state.state
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def compare_app() -> typer.Typer:

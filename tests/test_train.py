@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SHORT, Accl, run_accl
+from conftest import SHORT, Accl, run_accl, wait
 from safetensors.numpy import load_file
 
 from accl.config import load
@@ -42,27 +42,10 @@ def full_run(demo_runs: Path) -> RunDir:
     return list_runs(demo_runs)[-1]
 
 
-def wait_for(run: RunDir, step: int) -> None:
-    """Until the run has done so many steps."""
-    deadline = time.monotonic() + 120
-    while read_state(run).step < step:
-        assert observe(run).state.active, observe(run)
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def detach(root: Path, *extra: str) -> RunDir:
     done = run_accl("train", "full", "--profile", "demo", "--runs", str(root), "--detach", *SHORT, *extra)
     assert done.returncode == 0, done.stderr
     return find_run(root, done.stdout.strip())
-
-
-def wait_until_ended(run: RunDir) -> State:
-    deadline = time.monotonic() + 120
-    while observe(run).state.active:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return observe(run).state
 
 
 def test_a_finished_run_has_recorded_everything(full_run: RunDir) -> None:
@@ -169,7 +152,7 @@ def test_checkpoints_are_safetensors_named_as_in_transformers(full_run: RunDir) 
 
 def test_training_lets_go_of_its_terminal_and_stops_gracefully_when_asked(tmp_path: Path, accl: Accl) -> None:
     run = detach(tmp_path, *LONG)
-    wait_for(run, 3)
+    wait(run, 3)
     assert os.getsid(read_state(run).pid) == read_state(run).pid
     done = accl("stop", "last", "--runs", str(tmp_path))
     assert done.returncode == 0, done.stderr
@@ -194,7 +177,7 @@ def test_ctrl_c_in_the_foreground_asks_for_a_checkpoint(tmp_path: Path) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     run = list_runs(tmp_path)[0]
-    wait_for(run, 2)
+    wait(run, 2)
     foreground.send_signal(signal.SIGINT)
     _, said = foreground.communicate(timeout=60)
     assert foreground.returncode == 0

@@ -1,10 +1,11 @@
-"""Fixtures of all tests: a cache of their own, the command, and one short finished run."""
+"""Fixtures of all tests: a cache of their own, and the command."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from accl.store.rundir import RunDir, list_runs
+from accl.store.rundir import RunDir
+from accl.store.state import State, observe
 
 # One thread per process: the suite itself runs on all cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -35,7 +37,10 @@ Accl = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    os.environ["ACCL_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    """One cache for all of xdist's workers, so that kernels are compiled and questions tokenised once."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    os.environ["ACCL_CACHE"] = str(folder / "cache")
 
 
 def run_accl(*arguments: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
@@ -49,6 +54,17 @@ def run_accl(*arguments: str, cwd: Path | None = None, **env: str) -> subprocess
         cwd=cwd,
         env={**os.environ, "COLUMNS": "200", **env},
     )
+
+
+def wait(run: RunDir, step: int | None = None) -> State:
+    """Wait until the run has done ``step`` or has ended; return its state."""
+    deadline = time.monotonic() + 180
+    while True:
+        state = observe(run)
+        if not state.state.active or (step is not None and state.step >= step and state.pid):
+            return state.state
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def compare_app() -> typer.Typer:
@@ -71,19 +87,3 @@ def printed_by_compare(root: Path, *arguments: str, columns: int = 80) -> str:
 @pytest.fixture(name="accl")
 def _accl() -> Accl:
     return run_accl
-
-
-@pytest.fixture(scope="session")
-def demo_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Train a short run of each arm and return their runs folder."""
-    root = tmp_path_factory.mktemp("demo") / "runs"
-    for recipe in ("baseline", "contrastive", "full"):
-        done = run_accl("train", recipe, "--profile", "demo", "--runs", str(root), *SHORT)
-        assert done.returncode == 0, done.stderr
-    return root
-
-
-@pytest.fixture(scope="session")
-def full_run(demo_runs: Path) -> RunDir:
-    """Return the short finished run of the `full` arm."""
-    return list_runs(demo_runs)[-1]

@@ -8,7 +8,7 @@ from collections import deque
 import pytest
 import torch
 import torch.nn.functional as F
-from embeddings import contrastive_loss
+from embeddings import contrastive_loss, unit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -139,13 +139,9 @@ def test_no_slot_is_written_twice_by_one_batch(monkeypatch: pytest.MonkeyPatch) 
 # --- as candidates of the loss
 
 
-def unit(count: int) -> Tensor:
-    return F.normalize(torch.randn(count, 6, generator=torch.Generator().manual_seed(count)), dim=-1)
-
-
 @pytest.mark.parametrize("denominator", LOSSES.names())
 def test_an_anchors_old_copy_in_the_bank_is_no_positive(denominator: str) -> None:
-    z, task, text = unit(3), torch.tensor([0, 1, 2]), torch.arange(3)
+    z, task, text = unit(3, 6, 3, torch.float32), torch.tensor([0, 1, 2]), torch.arange(3)
     bank = MemoryBank(tasks=3, size=2, dim=6)
     bank.write(z, task, text)
     result = contrastive_loss(
@@ -156,7 +152,7 @@ def test_an_anchors_old_copy_in_the_bank_is_no_positive(denominator: str) -> Non
 
 @pytest.mark.parametrize("denominator", LOSSES.names())
 def test_an_unfilled_slot_is_no_candidate(denominator: str) -> None:
-    z, task, text = unit(4), torch.tensor([0, 0, 1, 1]), torch.arange(4)
+    z, task, text = unit(4, 6, 4, torch.float32), torch.tensor([0, 0, 1, 1]), torch.arange(4)
     empty = MemoryBank(tasks=2, size=3, dim=6).candidates()
     without = contrastive_loss(z, task, text, torch.ones(4), temperature=0.07, denominator=denominator)
     with_it = contrastive_loss(z, task, text, torch.ones(4), temperature=0.07, denominator=denominator, bank=empty)

@@ -57,6 +57,11 @@ def run(model: ContrastiveCurriculumModel, ids: Tensor, mask: Tensor, task: Tens
     return output
 
 
+def assert_same_output(actual: ModelOutput, expected: ModelOutput) -> None:
+    for name in ("logits_BC", "features_BD", "z_BE"):
+        torch.testing.assert_close(getattr(actual, name), getattr(expected, name))
+
+
 @pytest.mark.parametrize("task_embedding", [True, False])
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("questions", [1, 3])
@@ -115,9 +120,7 @@ def test_chunks_in_any_order_give_what_one_chunk_gives(head: Head, data: st.Data
         width = int(mask[rows].sum(1).max())  # each chunk is as wide as its longest row
         chunks.append((ids[rows, :width], mask[rows, :width]))
     whole, cut = run(model, ids, mask, task), model(chunks, order.argsort(), task)
-    torch.testing.assert_close(cut.logits_BC, whole.logits_BC)
-    torch.testing.assert_close(cut.features_BD, whole.features_BD)
-    torch.testing.assert_close(cut.z_BE, whole.z_BE)
+    assert_same_output(cut, whole)
 
 
 # --- tasks
@@ -188,9 +191,7 @@ def test_padding_changes_nothing(head: Head, padding: int) -> None:
     noise = torch.randint(0, VOCABULARY, (len(ids), padding), generator=torch.Generator().manual_seed(9))
     plain = run(model, ids, mask, task)
     padded = run(model, torch.cat([ids, noise], 1), torch.cat([mask, torch.zeros_like(noise)], 1), task)
-    torch.testing.assert_close(padded.logits_BC, plain.logits_BC)
-    torch.testing.assert_close(padded.features_BD, plain.features_BD)
-    torch.testing.assert_close(padded.z_BE, plain.z_BE)
+    assert_same_output(padded, plain)
 
 
 # --- gradients, precision, size

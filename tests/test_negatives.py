@@ -148,12 +148,13 @@ def test_gradients_are_those_of_the_formula(denominator: str, negatives: str, wi
 @settings(max_examples=40, deadline=None)
 @given(
     task=st.lists(st.integers(-1, 3), min_size=1, max_size=10),
-    tau=st.sampled_from([1e-3, 0.07, 1.0, 1e3]),
+    tau=st.sampled_from([1e-4, 1e-2, 0.07, 1.0, 1e4]),
+    weight=st.sampled_from([0.0, 1e-38, 1e-12, 1.0]),
     alike=st.booleans(),
     seed=st.integers(0, 100),
 )
 def test_loss_and_gradient_are_always_finite(
-    denominator: str, negatives: str, task: list[int], tau: float, alike: bool, seed: int
+    denominator: str, negatives: str, task: list[int], tau: float, weight: float, alike: bool, seed: int
 ) -> None:
     z = unit(len(task), 4, seed, torch.float32)
     z = (z[:1].repeat(len(task), 1) if alike else z).requires_grad_()
@@ -161,7 +162,7 @@ def test_loss_and_gradient_are_always_finite(
         z,
         torch.tensor(task),
         torch.arange(len(task)),
-        torch.ones(len(task)),
+        torch.full((len(task),), weight),
         temperature=tau,
         denominator=denominator,
         negatives=negatives,
@@ -170,6 +171,9 @@ def test_loss_and_gradient_are_always_finite(
     assert z.grad is not None
     assert torch.isfinite(result.loss)
     assert torch.isfinite(z.grad).all()
+    if weight == 0:
+        assert result.loss.item() == 0
+        assert not z.grad.any()
 
 
 @EVERY_DENOMINATOR

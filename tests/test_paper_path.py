@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from conftest import SHORT, Accl
 from hub_server import MODEL_REVISION, SUBJECTS, make_repos, serve
 
+from accl.data.hub import cache_folder
+from accl.kernels.cpu.native import unavailable_reason
 from accl.store.reader import Follower
 from accl.store.rundir import list_runs
 
@@ -18,6 +21,8 @@ def test_the_paper_recipe_trains_from_the_hub_and_then_offline(tmp_path: Path, a
         "ACCL_CACHE": str(tmp_path / "cache"),
         "ACCL_RUNS": str(tmp_path / "runs"),
     }
+    if unavailable_reason(cache_folder()) is None:  # compiled once for all tests
+        shutil.copytree(cache_folder() / "native", tmp_path / "cache" / "native")
     # The pinned names, on a machine without a GPU and with few subjects.
     command = ["train", "full", "--profile", "paper", "--set=train.device=cpu", *SHORT]
     command += ["--set=sampler.questions_per_task=4", "--set=eval.max_questions=10"]

@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from accl.config import resolve
 from accl.errors import ConfigError
 from accl.method.contrastive import MemoryBank
-from accl.store.reader import Follower
-from accl.store.rundir import RunDir
 from accl.training.backends.capture import preserve_state
 from accl.training.backends.cpu import useful_threads
 from accl.training.backends.select import select_backend
@@ -96,14 +94,6 @@ def test_a_backend_is_prepared_with_dropout_on_as_training_has_it(context: Train
     context.model.encoder.eval()
     select_backend(asking_for(context, "cpu"), unexpected_progress)
     assert all(module.training for module in context.model.modules())
-
-
-def test_a_run_records_its_backend_and_why(full_run: RunDir) -> None:
-    follower = Follower(full_run)
-    follower.refresh()
-    (event,) = [event for event in follower.events if event.kind == "backend"]
-    assert event.level == "info"
-    assert event.message == f"steps are computed by the cpu backend ({NO_GPU})"
 
 
 # --- memory bank

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SHORT, Accl, run_accl
+from conftest import SHORT, Accl, run_accl, wait
 from safetensors.numpy import load_file
 
 from accl.config import load
@@ -26,27 +26,26 @@ from accl.store.state import State, observe, read_state
 LONG = ["--set=train.max_steps=5000", "--set=eval.every=4000"]
 
 
-def wait_for(run: RunDir, step: int) -> None:
-    """Until the run has done so many steps."""
-    deadline = time.monotonic() + 120
-    while read_state(run).step < step:
-        assert observe(run).state.active, observe(run)
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+@pytest.fixture(scope="module")
+def demo_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train a short run of each arm and return their runs folder."""
+    root = tmp_path_factory.mktemp("demo") / "runs"
+    for recipe in ("baseline", "contrastive", "full"):
+        done = run_accl("train", recipe, "--profile", "demo", "--runs", str(root), *SHORT)
+        assert done.returncode == 0, done.stderr
+    return root
+
+
+@pytest.fixture(scope="module")
+def full_run(demo_runs: Path) -> RunDir:
+    """Return the short finished run of the `full` arm."""
+    return list_runs(demo_runs)[-1]
 
 
 def detach(root: Path, *extra: str) -> RunDir:
     done = run_accl("train", "full", "--profile", "demo", "--runs", str(root), "--detach", *SHORT, *extra)
     assert done.returncode == 0, done.stderr
     return find_run(root, done.stdout.strip())
-
-
-def wait_until_ended(run: RunDir) -> State:
-    deadline = time.monotonic() + 120
-    while observe(run).state.active:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return observe(run).state
 
 
 def test_a_finished_run_has_recorded_everything(full_run: RunDir) -> None:
@@ -76,6 +75,17 @@ def test_a_finished_run_has_recorded_everything(full_run: RunDir) -> None:
     assert any("random weights" in event.message for event in follower.events)
     (ready,) = (event.message for event in follower.events if event.kind == "ready")
     assert 0 < float(ready.removeprefix("ready for the first step ").split()[0]) < 240
+
+
+def test_a_run_records_its_backend_and_why(full_run: RunDir) -> None:
+    follower = Follower(full_run)
+    follower.refresh()
+    (event,) = [event for event in follower.events if event.kind == "backend"]
+    assert event.level == "info"
+    assert event.message == (
+        "steps are computed by the cpu backend (not packed: it needs an NVIDIA GPU; "
+        "not cudagraph: it needs an NVIDIA GPU)"
+    )
 
 
 def test_predictions_agree_with_the_reported_accuracy(full_run: RunDir) -> None:
@@ -142,7 +152,7 @@ def test_checkpoints_are_safetensors_named_as_in_transformers(full_run: RunDir) 
 
 def test_training_lets_go_of_its_terminal_and_stops_gracefully_when_asked(tmp_path: Path, accl: Accl) -> None:
     run = detach(tmp_path, *LONG)
-    wait_for(run, 3)
+    wait(run, 3)
     assert os.getsid(read_state(run).pid) == read_state(run).pid
     done = accl("stop", "last", "--runs", str(tmp_path))
     assert done.returncode == 0, done.stderr
@@ -159,13 +169,15 @@ def test_ctrl_c_in_the_foreground_asks_for_a_checkpoint(tmp_path: Path) -> None:
         [sys.executable, "-m", "accl.cli.main", "train", "full", "-p", "demo", "--runs", str(tmp_path), *SHORT, *LONG],
         stderr=subprocess.PIPE,
         text=True,
+        # What a shell runs in the background, this suite perhaps, ignores Ctrl-C, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while not list_runs(tmp_path):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     run = list_runs(tmp_path)[0]
-    wait_for(run, 2)
+    wait(run, 2)
     foreground.send_signal(signal.SIGINT)
     _, said = foreground.communicate(timeout=60)
     assert foreground.returncode == 0

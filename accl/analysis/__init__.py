@@ -1,1 +1,1 @@
-"""What finished runs say: statistics, and the comparison of arms that screens and commands show."""
+"""Results of finished runs: statistics, and the comparison of arms that screens and commands show."""

@@ -85,7 +85,7 @@ class Results:
 
     @property
     def right(self) -> NDArray[np.bool_]:
-        """(n,) whether each answer is right."""
+        """Return whether each answer is right, shape (n,)."""
         return np.asarray(self.gold == self.predicted)
 
     def number(self, key: str) -> float | None:

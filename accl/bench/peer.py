@@ -40,7 +40,7 @@ MAX_EPOCHS = 10_000
 
 
 class PeerModel(nn.Module):
-    """accl's model with the Trainer's interface: named inputs to a loss, without the contrastive embeddings.
+    """Wrap accl's model in the Trainer's interface: named inputs to a loss, without the contrastive embeddings.
 
     Args:
         model: encoder and heads.

@@ -36,7 +36,7 @@ class Question:
 
     @cached_property
     def text_hash(self) -> str:
-        """16 hex digits that equal questions share, whatever their subject or the order of their options.
+        """Return 16 hex digits that equal questions share, whatever their subject or the order of their options.
 
         White space and case do not count. Questions with equal texts and different options are different.
         """
@@ -67,7 +67,7 @@ class Corpus:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits over every question in order, which equal corpora share."""
+        """Return 16 hex digits over every question in order, which equal corpora share."""
         digest = hashlib.blake2b(digest_size=8)
         for part in sorted(self.parts):
             for q in self.parts[part]:

@@ -45,7 +45,7 @@ class Tokenizer:
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits over the files, which equal tokenizers share."""
+        """Return 16 hex digits over the files, which equal tokenizers share."""
         digest = hashlib.blake2b(digest_size=8)
         for name in sorted(self.files):
             digest.update(f"{name}\x1f{len(self.files[name])}\x1f".encode())

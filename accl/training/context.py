@@ -1,4 +1,4 @@
-"""What a training step works with: everything that `accl.training.setup.build_context` puts together."""
+"""Inputs and state of a training step: everything that `accl.training.setup.build_context` puts together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a result depends on: code, packages, machine, data and model."""
+"""Record what a result depends on: code, packages, machine, data and model."""
 
 from __future__ import annotations
 

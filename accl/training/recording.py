@@ -1,4 +1,4 @@
-"""What a run records of its evaluations and of its curriculum."""
+"""Record evaluations and the curriculum of a run."""
 
 from __future__ import annotations
 

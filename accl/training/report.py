@@ -1,4 +1,4 @@
-"""What the training process reports: measurements, state, heartbeat and the load of the machine."""
+"""Reports of the training process: measurements, state, heartbeat and the load of the machine."""
 
 from __future__ import annotations
 

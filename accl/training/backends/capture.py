@@ -1,4 +1,4 @@
-"""What backends with CUDA graphs share."""
+"""Parts that backends with CUDA graphs share."""
 
 from __future__ import annotations
 

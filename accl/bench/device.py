@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-import numpy as np
 import psutil
 import torch
-from numpy.typing import NDArray
 
-from accl.bench.protocol import MeasuredWindow
-from accl.bench.roofline import Rates
-from accl.bench.work import Shape
-from accl.data.sampler import Draw
+from accl.bench.protocol import MeasuredWindow, Rates
+from accl.bench.work import Work
 from accl.training.device import Placement
 
 # Dense bf16 operations per second by the vendor's data sheet, without sparsity, by torch's name of the device.
@@ -31,11 +27,7 @@ REPETITIONS = {"cuda": 30, "cpu": 6}
 
 
 class WindowTimer:
-    """Timer of a window that begins at its construction, when the device has done what it was given before.
-
-    Args:
-        device: the device to wait for, whose memory is counted from then on.
-    """
+    """Timer of a window that begins at its construction, when the device has done what it was given before."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -45,8 +37,8 @@ class WindowTimer:
         self._began = self._ended = time.monotonic()
         self._memory: tuple[int, int | None] = (0, None)
 
-    def stop(self) -> float:
-        """End the window when the device is done; returns that moment."""
+    def stop(self) -> None:
+        """End the window when the device is done."""
         synchronise(self._device)
         self._ended = time.monotonic()
         if self._device.type == "cuda":
@@ -56,15 +48,9 @@ class WindowTimer:
             self._memory = (reserved, torch.cuda.max_memory_allocated(self._device))
         else:
             self._memory = (int(psutil.Process().memory_info().rss), None)
-        return self._ended
 
-    def window(
-        self, shape: Shape, draws: Sequence[Draw], lengths_N: NDArray[np.int64], compilations: int = 0
-    ) -> MeasuredWindow:
-        """The stopped window, with the work of ``draws``, whose sequences have ``lengths_N`` tokens."""
-        questions = sum(len(draw.questions) for draw in draws)
-        flops = shape.flops(lengths_N, questions, len(draws))
-        work = (len(draws), questions, int(lengths_N.sum()), flops)
+    def window(self, work: Work, compilations: int = 0) -> MeasuredWindow:
+        """The stopped window, in which ``work`` was done."""
         return MeasuredWindow(self._began, self._ended, *work, *self._memory, compilations)
 
 

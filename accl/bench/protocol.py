@@ -1,15 +1,14 @@
-"""Messages between the comparison and its workers."""
+"""Messages between the comparison and its workers: a `Candidate`, then commands, each of which has one result."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from accl.config import Config
 from accl.errors import TrainingError
 
-# Commands to a worker.
-STOP, WINDOW, RATES = "stop", "window", "rates"
+# Commands: time a window, which gives a `MeasuredWindow`; measure the device, which gives `Rates`.
+WINDOW, RATES = "window", "rates"
 
 
 @dataclass(frozen=True)
@@ -17,8 +16,6 @@ class Candidate:
     """One way to compute optimizer steps.
 
     Attributes:
-        name: name in the report.
-        config: what is trained.
         steps: steps of one timed window.
         warmup: least number of untimed steps before the first window.
         backend: value of ``train.backend`` for accl; "" for a peer.
@@ -35,20 +32,6 @@ class Candidate:
     compile: bool = False
     tracking: bool = True
     min_tokens: int = 0
-
-
-@dataclass(frozen=True)
-class Ready:
-    """A worker has built everything and warmed up.
-
-    Attributes:
-        description: model, device and sizes, for the report.
-        warmup_steps: number of untimed steps, which took ``warmup_seconds``.
-    """
-
-    description: dict[str, Any]
-    warmup_steps: int
-    warmup_seconds: float
 
 
 @dataclass(frozen=True)
@@ -81,6 +64,24 @@ class MeasuredWindow:
     @property
     def ms_per_step(self) -> float:
         return 1000 * self.seconds / self.steps
+
+
+@dataclass(frozen=True)
+class Rates:
+    """The highest rates measured on a device.
+
+    Attributes:
+        precision: precision of the matrix product.
+        flops: operations per second of a large product of random matrices.
+        bytes: bytes read and written per second by a large copy within the device's memory.
+        vendor_flops: the vendor's peak for that precision; None when not known.
+    """
+
+    device: str
+    precision: str
+    flops: float
+    bytes: float
+    vendor_flops: float | None
 
 
 class WorkerError(TrainingError):

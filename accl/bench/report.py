@@ -82,11 +82,11 @@ class Report:
 
 def row(what: str, samples: Sequence[float], unit: str, target: float | None = None, **more: Any) -> Row:
     """Make a row with the median of ``samples`` and the width of their middle half; ``more`` are free keys."""
+    value = statistics.median(samples) if samples else None
     spread = None
     if len(samples) > 1:
         low, _, high = statistics.quantiles(samples, n=4, method="inclusive")
         spread = high - low
-    value = statistics.median(samples)
     return {"what": what, "value": value, "unit": unit, "spread": spread, "target": target, **more}
 
 

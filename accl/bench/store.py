@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from multiprocessing import Pipe, get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from accl.bench.report import Row, row
 from accl.bench.runs import make_step, new_run, record
-from accl.store.reader import Follower, query
+from accl.store.reader import Follower, StoreBusyError, query
 from accl.store.rundir import RunDir
 from accl.store.writer import Recorder
 
@@ -116,12 +116,26 @@ def _stored(run: RunDir) -> int:
 @contextmanager
 def _reader(run: RunDir, more: dict[str, int]) -> Iterator[None]:
     """Run another process that reads all the time; ``more`` gets the number of its ``reads``."""
-    command = [sys.executable, "-m", "accl.bench.reader", str(run.database)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        ready = process.stdout.readline()
-        assert ready == "ready\n", "the reader did not come up"
-        yield
-        process.stdin.close()
-        more["reads"] = int(process.stdout.read())
+    connection, other = Pipe()
+    process = get_context("spawn").Process(target=_read_on, args=(run.database, other), daemon=True)
+    process.start()
+    other.close()
+    connection.recv()  # it has read once
+    yield
+    connection.send(None)
+    more["reads"] = connection.recv()
+    process.join()
+
+
+def _read_on(database: Path, connection: Connection) -> None:
+    """Read a database again and again until a message comes; send the number of reads at the first and the last."""
+    reads = 0
+    while not connection.poll():
+        try:
+            query(database, ("SELECT count(*), max(seq) FROM run.metrics", ()))
+        except StoreBusyError:
+            continue
+        reads += 1
+        if reads == 1:
+            connection.send(reads)
+    connection.send(reads)

@@ -20,7 +20,7 @@ from transformers import BertConfig, BertModel, DebertaV2Config, DebertaV2Model
 from accl.bench import device, train
 from accl.bench.comparison import Comparison
 from accl.bench.device import measure_rates
-from accl.bench.peer import Collator, PeerModel, questions
+from accl.bench.peer import PeerModel, collate, questions
 from accl.bench.protocol import Candidate, Rates, WorkerError
 from accl.bench.report import Report
 from accl.bench.results import report_rows, roofline_ms
@@ -105,7 +105,7 @@ def test_arms_are_compared_within_rounds_and_two_processes_with_one(tmp_path: Pa
 def test_peer_trains_the_same_model_on_the_same_questions(context: TrainingContext) -> None:
     peer = PeerModel(context.model)
     draw = Schedule(context, STEPS).draws()[0]
-    inputs = Collator(context.assembler.pad_id)(questions(context.assembler, [draw]))
+    inputs = collate(questions(context.assembler, [draw]), context.assembler.pad_id)
     context.model.eval()
     batch = context.assembler.batch(draw.questions, draw.option_order)
     arrays = [(torch.from_numpy(ids), torch.from_numpy(mask)) for ids, mask in batch.chunks]

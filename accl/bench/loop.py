@@ -60,8 +60,8 @@ class Loop:
         """Time all steps of the schedule."""
         timer = WindowTimer(self.schedule.context.placement.device)
         self.run(self.schedule.steps)
-        timer.stop()
-        return timer.window(self.schedule.work(self._draws))
+        window = timer.stop()
+        return window(self.schedule.work(self._draws))
 
 
 def run(candidate: Candidate, connection: Connection) -> None:

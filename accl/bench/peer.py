@@ -10,7 +10,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -23,9 +23,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from accl.bench.device import WindowTimer, free_cached_memory
-from accl.bench.protocol import Candidate
+from accl.bench.protocol import Candidate, Work
 from accl.bench.schedule import Schedule, prepare
-from accl.bench.work import Work, rows_of
 from accl.bench.worker import commands, serve
 from accl.data.sampler import Draw
 from accl.data.tokens import Assembler
@@ -66,31 +65,25 @@ def questions(assembler: Assembler, draws: Sequence[Draw]) -> list[Item]:
     items = []
     for draw in draws:
         batch = assembler.batch(draw.questions, draw.option_order)
-        rows = rows_of(batch)
-        each = len(rows) // len(draw.questions)
-        for i, (task, label) in enumerate(zip(batch.task.tolist(), batch.answer.tolist(), strict=True)):
-            own = rows[each * i : each * (i + 1)]
+        rows = [ids[: mask.sum()] for chunk in batch.chunks for ids, mask in zip(*chunk, strict=True)]
+        order_BN = batch.inverse_perm.reshape(len(draw.questions), -1)
+        for order, task, label in zip(order_BN, batch.task.tolist(), batch.answer.tolist(), strict=True):
+            own = [rows[i] for i in order]
             items.append({"input_ids": max(own, key=len), "rows": own, "task": task, "labels": label})
     return items
 
 
-@dataclass(frozen=True)
-class Collator:
-    """Collator of questions, whose rows are padded to the longest one."""
-
-    pad_id: int
-
-    def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """``input_ids`` and ``attention_mask``, N x L; ``task`` and ``labels``, B."""
-        rows = [torch.from_numpy(row) for item in items for row in item["rows"]]
-        ids_NL = pad_sequence(rows, batch_first=True, padding_value=self.pad_id)
-        lengths_N = torch.tensor([len(row) for row in rows])
-        return {
-            "input_ids": ids_NL,
-            "attention_mask": (torch.arange(ids_NL.shape[1]) < lengths_N[:, None]).long(),
-            "task": torch.tensor([item["task"] for item in items]),
-            "labels": torch.tensor([item["labels"] for item in items]),
-        }
+def collate(items: Sequence[Mapping[str, Any]], pad_id: int) -> dict[str, Tensor]:
+    """Pad rows to the longest: ``input_ids`` and ``attention_mask``, N x L; ``task`` and ``labels``, B."""
+    rows = [torch.from_numpy(row) for item in items for row in item["rows"]]
+    ids_NL = pad_sequence(rows, batch_first=True, padding_value=pad_id)
+    lengths_N = torch.tensor([len(row) for row in rows])
+    return {
+        "input_ids": ids_NL,
+        "attention_mask": (torch.arange(ids_NL.shape[1]) < lengths_N[:, None]).long(),
+        "task": torch.tensor([item["task"] for item in items]),
+        "labels": torch.tensor([item["labels"] for item in items]),
+    }
 
 
 class Compilations:
@@ -129,68 +122,60 @@ class WindowCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
         self._timer = WindowTimer(self._device)
 
     def on_epoch_end(self, _: Any, state: Any, control: Any, **__: Any) -> None:
-        self._timer.stop()
+        window = self._timer.stop()
         send, compilations = self._connection.send, self._compilations
         compiled = compilations.number - self._compiled_before
         if self._ready:
-            send(self._timer.window(self._work, compiled))
+            send(window(self._work, compiled))
             free_cached_memory(self._device)
         elif state.global_step >= self._candidate.warmup and not compiled:
             self._ready = True
             send(f"ready, {state.global_step} steps in {time.monotonic() - self._warmup_began:.1f} s")
-            send(self._description())
+            description = self._schedule.description()
+            if self._candidate.compile:
+                description["compilations"] = compilations.number
+                description["compile_seconds"] = compilations.seconds
+                description["graph_breaks"] = sum(counters["graph_break"].values())
+            send(description)
         else:
             send(f"{state.global_step} steps, {compilations.number} compilations in {compilations.seconds:.1f} s")
             return
         control.should_training_stop = next(self._commands, None) is None
 
-    def _description(self) -> dict[str, Any]:
-        description = self._schedule.description()
-        if self._candidate.compile:
-            description["compilations"] = self._compilations.number
-            description["compile_seconds"] = self._compilations.seconds
-            description["graph_breaks"] = sum(counters["graph_break"].values())
-        return description
-
 
 def run(candidate: Candidate, connection: Connection) -> None:
-    """Prepare the Trainer, and let it train in turns."""
+    """Let the Trainer train in turns, with its defaults except for what makes its work accl's, and without files."""
     schedule = prepare(candidate, connection.send)
-    context, draws = schedule.context, schedule.draws()
+    config, context, draws = candidate.config, schedule.context, schedule.draws()
     with tempfile.TemporaryDirectory(prefix="accl-bench-") as folder:
+        arguments = TrainingArguments(
+            output_dir=folder,
+            per_device_train_batch_size=len(draws[0].questions),
+            num_train_epochs=MAX_EPOCHS,
+            learning_rate=config.optim.lr,
+            weight_decay=config.optim.weight_decay,
+            max_grad_norm=config.optim.max_grad_norm,
+            optim="adamw_torch_fused",
+            bf16=context.placement.autocast == torch.bfloat16,
+            use_cpu=not torch.cuda.is_available() or config.train.device == "cpu",
+            train_sampling_strategy="group_by_length",
+            torch_compile=candidate.compile,
+            seed=config.train.seed,
+            remove_unused_columns=False,  # the collator needs a question's rows, which are not the model's to see
+            logging_strategy="no",
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+        )
         trainer = Trainer(
             model=PeerModel(context.model),
-            args=arguments(candidate, folder, len(draws[0].questions), context.placement.autocast),
+            args=arguments,
             train_dataset=questions(context.assembler, draws),
-            data_collator=Collator(context.assembler.pad_id),
+            data_collator=partial(collate, pad_id=context.assembler.pad_id),
             callbacks=[WindowCallback(candidate, connection, schedule, schedule.work(draws))],
         )
         connection.send("compiling and warming up" if candidate.compile else "warming up")
         trainer.train()
-
-
-def arguments(candidate: Candidate, folder: str, batch_size: int, autocast: torch.dtype | None) -> TrainingArguments:
-    """The Trainer's defaults, except for what makes its work accl's, and without the files it would write."""
-    config = candidate.config
-    return TrainingArguments(
-        output_dir=folder,
-        per_device_train_batch_size=batch_size,
-        num_train_epochs=MAX_EPOCHS,
-        learning_rate=config.optim.lr,
-        weight_decay=config.optim.weight_decay,
-        max_grad_norm=config.optim.max_grad_norm,
-        optim="adamw_torch_fused",
-        bf16=autocast == torch.bfloat16,
-        use_cpu=not torch.cuda.is_available() or config.train.device == "cpu",
-        train_sampling_strategy="group_by_length",
-        torch_compile=candidate.compile,
-        seed=config.train.seed,
-        remove_unused_columns=False,  # the collator needs a question's rows, which are not the model's to see
-        logging_strategy="no",
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-    )
 
 
 if __name__ == "__main__":

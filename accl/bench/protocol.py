@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from accl.config import Config
 from accl.errors import TrainingError
@@ -34,13 +35,21 @@ class Candidate:
     min_tokens: int = 0
 
 
+class Work(NamedTuple):
+    """The work of some steps; padding is not counted."""
+
+    steps: int
+    questions: int
+    tokens: int
+    flops: float
+
+
 @dataclass(frozen=True)
 class MeasuredWindow:
     """One timed window.
 
     Attributes:
         began, ended: seconds on the clock that all processes of a machine share; the device was idle at both.
-        questions, tokens, flops: sums over all its steps; padding is not counted.
         memory: bytes. GPU: the most that the process held within the window, with what its allocator keeps and what
             captured graphs work in. CPU: resident set of the process after it.
         allocated: bytes. GPU: the most that tensors took within the window, captured graphs not counted. CPU: None.
@@ -49,12 +58,9 @@ class MeasuredWindow:
 
     began: float
     ended: float
-    steps: int
-    questions: int
-    tokens: int
-    flops: float
     memory: int
     allocated: int | None
+    work: Work
     compilations: int = 0
 
     @property
@@ -63,7 +69,7 @@ class MeasuredWindow:
 
     @property
     def ms_per_step(self) -> float:
-        return 1000 * self.seconds / self.steps
+        return 1000 * self.seconds / self.work.steps
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from accl.bench.protocol import Candidate, MeasuredWindow, Rates
+from accl.bench.protocol import Candidate, MeasuredWindow, Rates, Work
 from accl.bench.report import Row, row
 from accl.bench.worker import BenchWorker
 
@@ -44,9 +44,9 @@ class Result:
         """Milliseconds per step of each window."""
         return [window.ms_per_step for window in self.windows]
 
-    def per_second(self, amount: Callable[[MeasuredWindow], float]) -> list[float]:
+    def per_second(self, amount: Callable[[Work], float]) -> list[float]:
         """An amount of each window, per second."""
-        return [amount(window) / window.seconds for window in self.windows]
+        return [amount(window.work) / window.seconds for window in self.windows]
 
 
 def roofline_ms(flops: float, parameters: int, rates: Rates) -> float:
@@ -74,7 +74,7 @@ def report_rows(results: Sequence[Result], rates: Rates, pairs: Sequence[Pair]) 
     rows += _differences(results)
     if pairs:
         name = f"two of {results[0].name} at once"
-        alone = statistics.median(results[0].per_second(lambda window: window.questions))
+        alone = statistics.median(results[0].per_second(lambda work: work.questions))
         both = [_throughput(pair) for pair in pairs]
         rows.append(_row(name, "questions", both, "questions/s"))
         rows.append(_row(name, "against one alone", [value / alone for value in both], "×"))
@@ -87,11 +87,11 @@ def _row(who: str, measure: str, samples: Sequence[float], unit: str, **more: An
 
 def _figures(result: Result, rates: Rates) -> list[Row]:
     name, windows, description = result.name, result.windows, result.description
-    flops = result.per_second(lambda window: window.flops)
+    flops = result.per_second(lambda work: work.flops)
     rows = [
         _row(name, "time of a step", result.ms, "ms"),
-        _row(name, "questions", result.per_second(lambda window: window.questions), "questions/s"),
-        _row(name, "real tokens", result.per_second(lambda window: window.tokens), "tokens/s"),
+        _row(name, "questions", result.per_second(lambda work: work.questions), "questions/s"),
+        _row(name, "real tokens", result.per_second(lambda work: work.tokens), "tokens/s"),
         _row(name, "use of the measured rate", [100 * value / rates.flops for value in flops], "%"),
     ]
     if rates.vendor_flops is not None:
@@ -99,7 +99,7 @@ def _figures(result: Result, rates: Rates) -> list[Row]:
     peak = max(windows, key=lambda window: window.memory)
     more = {} if peak.allocated is None else {"tensors_mib": peak.allocated / 2**20}
     rows.append(_row(name, "peak memory", [peak.memory / 2**20], "MiB", **more))
-    per_step = windows[0].flops / windows[0].steps
+    per_step = windows[0].work.flops / windows[0].work.steps
     for which, key in (("all parameters", "trained_parameters"), ("those that change", "live_parameters")):
         bound = roofline_ms(per_step, description[key], rates)
         distance = [ms / bound for ms in result.ms]
@@ -140,4 +140,4 @@ def _differences(results: Sequence[Result]) -> list[Row]:
 def _throughput(pair: Pair) -> float:
     """Questions of both per second, from the first one's start to the last one's end."""
     seconds = max(window.ended for window in pair) - min(window.began for window in pair)
-    return sum(window.questions for window in pair) / seconds
+    return sum(window.work.questions for window in pair) / seconds

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from accl.bench.protocol import Candidate
-from accl.bench.work import Work, lengths_of, live_parameters, shape_of
+from accl.bench.protocol import Candidate, Work
+from accl.bench.work import lengths_of, live_parameters, shape_of
 from accl.data.sampler import Draw
 from accl.training.context import TrainingContext
 from accl.training.device import set_determinism

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
 from accl.data.sampler import Draw
-from accl.data.tokens import Assembler, Batch
+from accl.data.tokens import Assembler
 from accl.training.context import TrainingContext
-
-
-class Work(NamedTuple):
-    """The work of some steps, padding not counted."""
-
-    steps: int
-    questions: int
-    tokens: int
-    flops: float
 
 
 @dataclass(frozen=True)
@@ -112,10 +103,9 @@ def _span(config: Any) -> int:
 
 
 def live_parameters(context: TrainingContext, shape: Shape) -> int:
-    """Number of parameters that can change.
+    """Number of parameters that can change: without rows of the vocabulary that no training question uses.
 
-    Rows of the vocabulary that no training question uses have no gradient and no weight decay, so AdamW leaves them
-    as they are.
+    Those have no gradient and no weight decay, so AdamW leaves them as they are.
     """
     blob = context.blob
     parts = 1 + blob.choices
@@ -128,12 +118,6 @@ def live_parameters(context: TrainingContext, shape: Shape) -> int:
         used.update(i for letter in blob.letters for i in letter)
     special = 2  # the ids that open and close an input; padding has no gradient
     return shape.parameters - shape.vocabulary + (len(used) + special) * shape.width
-
-
-def rows_of(batch: Batch) -> list[NDArray[np.int64]]:
-    """Token ids of a batch's sequences, without padding, in the order of its questions."""
-    rows = [ids[: int(real.sum())] for chunk, mask in batch.chunks for ids, real in zip(chunk, mask, strict=True)]
-    return [rows[row] for row in batch.inverse_perm]
 
 
 def lengths_of(assembler: Assembler, draws: Sequence[Draw]) -> NDArray[np.int64]:

@@ -168,6 +168,18 @@ def test_figures_of_a_candidate_share_a_line_and_settings_name_what_was_changed(
     assert "| train | copy | 5 GB/s | – | – |" in lines
 
 
+def test_a_report_from_before_backends_had_their_name_is_still_printed(tmp_path: Path, accl: Accl) -> None:
+    old = Report.create(
+        "train",
+        {"profile": "demo", "overrides": [], "paths": ["auto"], "path": "graphed"},
+        [row("a: time of a step", [2.0], "ms", who="a", measure="time of a step", path="graphed")],
+    )
+    old.write(tmp_path / "old.json")
+    done = accl("bench", "table", str(tmp_path / "old.json"))
+    assert done.returncode == 0, done.stderr
+    assert "| demo | a | 2 |" in done.stdout.splitlines()
+
+
 def test_the_command_prints_the_table_of_reports(tmp_path: Path, accl: Accl) -> None:
     report = Report.create("store", {}, [row("recording", [70000.0], "rows/s")])
     report.write(tmp_path / "store.json")

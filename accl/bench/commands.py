@@ -9,10 +9,9 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-from accl.bench.report import Row, row
+from accl.bench.report import Row, row, timed
 from accl.bench.runs import finished_run
 from accl.errors import AcclError
 
@@ -20,11 +19,10 @@ RECIPES = ("baseline", "contrastive", "full")
 
 
 def measure_commands(folder: Path, runs: int, repeat: int) -> list[Row]:
-    """Time commands from their start to their exit; returns the rows of the report.
+    """Time commands from their start to their exit, ``repeat`` times each; returns the rows of the report.
 
     Args:
         runs: number of runs made under ``folder``, at least 3.
-        repeat: samples of each command.
     """
     root = _make_runs(folder / "runs", runs, steps=20, questions=570)
     commands: list[tuple[str, list[str], float | None]] = [
@@ -36,24 +34,23 @@ def measure_commands(folder: Path, runs: int, repeat: int) -> list[Row]:
     env = _environment(folder) | {"ACCL_RUNS": str(root), "COLUMNS": "120"}
     rows = []
     for what, arguments, target in commands:
-        samples = _seconds([sys.executable, "-m", "accl.cli.main", *arguments], env, repeat)
+        samples = _seconds(["-m", "accl.cli.main", *arguments], env, repeat)
         rows.append(row(what, samples, "s", target, fastest=min(samples)))
     return rows
 
 
 def measure_app(folder: Path, steps: int, runs: int, repeat: int) -> list[Row]:
-    """Time how fast the app draws; returns the rows of the report.
+    """Time how fast the app draws, ``repeat`` times each; returns the rows of the report.
 
     Args:
         steps: length of each of three runs on screen.
         runs: length of the list of runs.
-        repeat: samples of each figure.
     """
     few = _make_runs(folder / "few", len(RECIPES), steps=steps, questions=1140)  # twenty of each task
     many = _make_runs(folder / "many", runs, steps=1, questions=4)
     env = _environment(folder)
-    imports = [1000 * seconds for seconds in _seconds([sys.executable, "-c", "import tui.app"], env, repeat)]
-    figures = json.loads(_output([sys.executable, "-m", "tui.bench", str(few), str(many), str(repeat)], env))
+    imports = [1000 * seconds for seconds in _seconds(["-c", "import tui.app"], env, repeat)]
+    figures = json.loads(_python(["-m", "tui.bench", str(few), str(many), str(repeat)], env))
     return [
         row("starting Python and importing the app", imports, "ms"),
         *(row(what, samples, "ms") for what, samples in figures.items()),
@@ -67,21 +64,21 @@ def _make_runs(root: Path, number: int, *, steps: int, questions: int) -> Path:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """The environment of this process, with bytecode kept under ``folder``.
+    """This process's environment, with bytecode kept under ``folder``, which the first call of a command compiles.
 
-    An installed accl has its bytecode, but this process may be one that must not write any. The first call of a
-    command compiles, and belongs to no sample.
+    An installed accl has its bytecode, but this process may be one that must not write any.
     """
     kept = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     return {**kept, "PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
 
 
-def _output(command: list[str], env: dict[str, str]) -> str:
-    """Standard output of a command.
+def _python(arguments: list[str], env: dict[str, str]) -> str:
+    """Run Python and return its standard output.
 
     Raises:
         AcclError: it failed; the message is its last line on stderr.
     """
+    command = [sys.executable, *arguments]
     done = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
@@ -89,11 +86,6 @@ def _output(command: list[str], env: dict[str, str]) -> str:
     return done.stdout
 
 
-def _seconds(command: list[str], env: dict[str, str], repeat: int) -> list[float]:
+def _seconds(arguments: list[str], env: dict[str, str], repeat: int) -> list[float]:
     """Seconds from start to exit, ``repeat`` times after a first one that is not counted."""
-    samples = []
-    for _ in range(repeat + 1):
-        began = time.perf_counter()
-        _output(command, env)
-        samples.append(time.perf_counter() - began)
-    return samples[1:]
+    return [timed(lambda: _python(arguments, env)) for _ in range(repeat + 1)][1:]

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 
-import numpy as np
 import psutil
 import torch
-from numpy.typing import NDArray
 
-from accl.bench.protocol import MeasuredWindow
-from accl.bench.roofline import Rates
-from accl.bench.work import Shape
-from accl.data.sampler import Draw
+from accl.bench.protocol import MeasuredWindow, Rates
+from accl.bench.report import timed
 from accl.training.device import Placement
 
 # Dense bf16 operations per second by the vendor's data sheet, without sparsity, by torch's name of the device.
@@ -31,41 +28,25 @@ REPETITIONS = {"cuda": 30, "cpu": 6}
 
 
 class WindowTimer:
-    """Timer of a window that begins at its construction, when the device has done what it was given before.
-
-    Args:
-        device: the device to wait for, whose memory is counted from then on.
-    """
+    """Timer of a window that begins at its construction, when the device has done what it was given before."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         synchronise(device)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        self._began = self._ended = time.monotonic()
-        self._memory: tuple[int, int | None] = (0, None)
+        self._began = time.monotonic()
 
-    def stop(self) -> float:
-        """End the window when the device is done; returns that moment."""
+    def stop(self) -> Callable[..., MeasuredWindow]:
+        """End the window when the device is done; returns what makes it from its work, and its compilations."""
         synchronise(self._device)
-        self._ended = time.monotonic()
+        ended = time.monotonic()
         if self._device.type == "cuda":
             # A captured graph's tensors are allocated when it is captured, not when it runs: only what the allocator
             # holds shows them.
-            reserved = torch.cuda.max_memory_reserved(self._device)
-            self._memory = (reserved, torch.cuda.max_memory_allocated(self._device))
-        else:
-            self._memory = (int(psutil.Process().memory_info().rss), None)
-        return self._ended
-
-    def window(
-        self, shape: Shape, draws: Sequence[Draw], lengths_N: NDArray[np.int64], compilations: int = 0
-    ) -> MeasuredWindow:
-        """The stopped window, with the work of ``draws``, whose sequences have ``lengths_N`` tokens."""
-        questions = sum(len(draw.questions) for draw in draws)
-        flops = shape.flops(lengths_N, questions, len(draws))
-        work = (len(draws), questions, int(lengths_N.sum()), flops)
-        return MeasuredWindow(self._began, self._ended, *work, *self._memory, compilations)
+            memory = torch.cuda.max_memory_reserved(self._device), torch.cuda.max_memory_allocated(self._device)
+            return partial(MeasuredWindow, self._began, ended, *memory)
+        return partial(MeasuredWindow, self._began, ended, int(psutil.Process().memory_info().rss), None)
 
 
 def synchronise(device: torch.device) -> None:
@@ -119,13 +100,11 @@ def _copy(size: int, device: torch.device) -> Callable[[], object]:
 
 def _best(work: Callable[[], object], repetitions: int, device: torch.device) -> float:
     """Least seconds of one call, after as many untimed ones."""
-    for _ in range(repetitions):
-        work()
-    best = float("inf")
-    for _ in range(repetitions):
-        synchronise(device)
-        began = time.perf_counter()
+
+    def finish() -> None:
         work()
         synchronise(device)
-        best = min(best, time.perf_counter() - began)
-    return best
+
+    for _ in range(repetitions):
+        finish()
+    return min(timed(finish) for _ in range(repetitions))

@@ -6,17 +6,17 @@ It takes the loop's steps without evaluations, records and checkpoints.
 from __future__ import annotations
 
 import time
+from multiprocessing.connection import Connection
 
-import numpy as np
 import torch
+from numpy import float64
 from numpy.typing import NDArray
 from torch import Tensor
 
 from accl.bench.device import WindowTimer, free_cached_memory, measure_rates, synchronise
-from accl.bench.protocol import RATES, WINDOW, Candidate, MeasuredWindow, Ready
-from accl.bench.schedule import Schedule, describe, prepare
-from accl.bench.work import Shape, lengths_of, shape_of
-from accl.bench.worker import Parent, serve
+from accl.bench.protocol import RATES, Candidate, MeasuredWindow
+from accl.bench.schedule import Schedule, prepare
+from accl.bench.worker import commands, serve
 from accl.data.sampler import Draw
 from accl.training.backends.backend import StepBackend
 from accl.training.backends.select import select_backend
@@ -26,27 +26,22 @@ METRICS_EVERY = 50
 
 
 class Loop:
-    """The training loop's steps.
-
-    Args:
-        schedule: the steps, and the model and data they use.
-        backend: computes a step.
-    """
+    """The training loop's steps: a schedule, computed by a backend."""
 
     def __init__(self, schedule: Schedule, backend: StepBackend) -> None:
-        self.schedule, self.backend, self.context = schedule, backend, schedule.context
+        self.schedule, self.backend = schedule, backend
         self._draws: list[Draw] = []
-        self._draw = self.context.sampler.draw
+        self._draw = schedule.context.sampler.draw
         # On the instance: backends draw by themselves, and what was drawn is counted after the window.
-        vars(self.context.sampler)["draw"] = self._record_draw
+        vars(schedule.context.sampler)["draw"] = self._record_draw
 
-    def _record_draw(self, step: int, weights: NDArray[np.float64]) -> Draw:
+    def _record_draw(self, step: int, weights: NDArray[float64]) -> Draw:
         self._draws.append(self._draw(step, weights))
         return self._draws[-1]
 
     def run(self, steps: int) -> None:
         """Take the first ``steps`` steps of the schedule."""
-        context, first = self.context, self.schedule.first
+        context, first = self.schedule.context, self.schedule.first
         pending: list[Tensor] = []
         context.model.train()
         self.schedule.restart()
@@ -61,39 +56,38 @@ class Loop:
         if pending:
             torch.stack(pending).tolist()
 
-    def window(self, shape: Shape) -> MeasuredWindow:
+    def window(self) -> MeasuredWindow:
         """Time all steps of the schedule."""
-        timer = WindowTimer(self.context.placement.device)
+        timer = WindowTimer(self.schedule.context.placement.device)
         self.run(self.schedule.steps)
-        timer.stop()
-        return timer.window(shape, self._draws, lengths_of(self.context.assembler, self._draws))
+        window = timer.stop()
+        return window(self.schedule.work(self._draws))
 
 
-def run(candidate: Candidate, parent: Parent) -> None:
-    """Prepare accl's loop, warm it up, and obey the parent's commands."""
-    schedule = prepare(candidate, parent)
+def run(candidate: Candidate, connection: Connection) -> None:
+    """Prepare accl's loop, warm it up, and obey the comparison's commands."""
+    schedule = prepare(candidate, connection.send)
     context = schedule.context
     device = context.placement.device
     if not candidate.tracking:
         # On the instance, so that the backend, which knows nothing of benches, calls these instead.
         vars(context.curriculum).update(observe=_ignore, update=_ignore)
-    shape = shape_of(context)
-    parent.say("warming up")
+    connection.send("warming up")
     began = time.monotonic()
-    backend, reason = select_backend(context, lambda done, total: parent.say(f"warming up {done}/{total}"))
-    parent.say(f"by the {backend.name} backend" + (f" ({reason})" if reason else ""))
+    backend, reason = select_backend(context, lambda done, total: connection.send(f"warming up {done}/{total}"))
+    connection.send(f"by the {backend.name} backend" + (f" ({reason})" if reason else ""))
     loop = Loop(schedule, backend)
     # The whole schedule at least: a length that had no graph yet gets it here.
     warmup = max(candidate.warmup, candidate.steps)
     loop.run(warmup)
     synchronise(device)
-    description = {**describe(context, shape), "backend": backend.name, "why": reason}
-    parent.send(Ready(description, warmup, time.monotonic() - began))
-    while (command := parent.command()) in (WINDOW, RATES):
+    connection.send(f"ready, {warmup} steps in {time.monotonic() - began:.1f} s")
+    connection.send({**schedule.description(), "backend": backend.name, "why": reason})
+    for command in commands(connection):
         if command == RATES:
-            parent.send(measure_rates(context.placement))
+            connection.send(measure_rates(context.placement))
         else:
-            parent.send(loop.window(shape))
+            connection.send(loop.window())
             free_cached_memory(device)
 
 

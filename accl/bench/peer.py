@@ -10,41 +10,34 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing.connection import Connection
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch._dynamo.callback import on_compile_end, on_compile_start
 from torch._dynamo.utils import counters
-from torch.utils.data import Dataset
+from torch.nn.utils.rnn import pad_sequence
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from accl.bench.device import WindowTimer, free_cached_memory
-from accl.bench.protocol import WINDOW, Candidate, Ready
-from accl.bench.schedule import Schedule, describe, prepare
-from accl.bench.work import lengths_of, rows_of, shape_of
-from accl.bench.worker import Parent, serve
-from accl.config import Config
+from accl.bench.protocol import Candidate, Work
+from accl.bench.schedule import Schedule, prepare
+from accl.bench.worker import commands, serve
 from accl.data.sampler import Draw
 from accl.data.tokens import Assembler
 from accl.method.model import ContrastiveCurriculumModel, mean_pool
 
 Item = dict[str, Any]
 
-# More than any comparison has windows: the parent says when to end.
+# More than any comparison has windows: the comparison says when to end.
 MAX_EPOCHS = 10_000
 
 
 class PeerModel(nn.Module):
-    """Wrap accl's model in the Trainer's interface: named inputs to a loss, without the contrastive embeddings.
-
-    Args:
-        model: encoder and heads.
-    """
+    """accl's model with the Trainer's interface: named inputs to a loss, without the contrastive embeddings."""
 
     def __init__(self, model: ContrastiveCurriculumModel) -> None:
         super().__init__()
@@ -63,64 +56,41 @@ class PeerModel(nn.Module):
         return {"loss": F.cross_entropy(logits_BC.float(), labels), "logits": logits_BC}
 
 
-class Questions(Dataset[Item]):
-    """The questions of some draws as token ids, made beforehand, as a tokenised data set is.
+def questions(assembler: Assembler, draws: Sequence[Draw]) -> list[Item]:
+    """Return the questions of some draws as token ids, made beforehand, as a tokenised data set is.
 
     accl, in contrast, cuts its inputs from the token blob while it is timed. ``input_ids`` is a question's longest
     row: the Trainer groups by it.
     """
-
-    def __init__(self, assembler: Assembler, draws: Sequence[Draw]) -> None:
-        self._items: list[Item] = []
-        for draw in draws:
-            batch = assembler.batch(draw.questions, draw.option_order)
-            rows = rows_of(batch)
-            each = len(rows) // len(draw.questions)
-            for i, (task, label) in enumerate(zip(batch.task, batch.answer, strict=True)):
-                own = rows[each * i : each * (i + 1)]
-                self._items.append(
-                    {"input_ids": max(own, key=len), "rows": own, "task": int(task), "labels": int(label)}
-                )
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __getitem__(self, index: int) -> Item:
-        return self._items[index]
+    items = []
+    for draw in draws:
+        batch = assembler.batch(draw.questions, draw.option_order)
+        rows = [ids[: mask.sum()] for chunk in batch.chunks for ids, mask in zip(*chunk, strict=True)]
+        order_BN = batch.inverse_perm.reshape(len(draw.questions), -1)
+        for order, task, label in zip(order_BN, batch.task.tolist(), batch.answer.tolist(), strict=True):
+            own = [rows[i] for i in order]
+            items.append({"input_ids": max(own, key=len), "rows": own, "task": task, "labels": label})
+    return items
 
 
-@dataclass(frozen=True)
-class Collator:
-    """Collator of questions, whose rows are padded to the longest one."""
-
-    pad_id: int
-
-    def __call__(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """``input_ids`` and ``attention_mask``, N x L; ``task`` and ``labels``, B."""
-        rows: list[NDArray[np.int64]] = [row for item in items for row in item["rows"]]
-        ids_NL = np.full((len(rows), max(map(len, rows))), self.pad_id, np.int64)
-        mask_NL = np.zeros_like(ids_NL)
-        for i, row in enumerate(rows):
-            ids_NL[i, : len(row)] = row
-            mask_NL[i, : len(row)] = 1
-        return {
-            "input_ids": torch.from_numpy(ids_NL),
-            "attention_mask": torch.from_numpy(mask_NL),
-            "task": torch.tensor([item["task"] for item in items]),
-            "labels": torch.tensor([item["labels"] for item in items]),
-        }
+def collate(items: Sequence[Mapping[str, Any]], pad_id: int) -> dict[str, Tensor]:
+    """Pad rows to the longest: ``input_ids`` and ``attention_mask``, N x L; ``task`` and ``labels``, B."""
+    rows = [torch.from_numpy(row) for item in items for row in item["rows"]]
+    ids_NL = pad_sequence(rows, batch_first=True, padding_value=pad_id)
+    lengths_N = torch.tensor([len(row) for row in rows])
+    return {
+        "input_ids": ids_NL,
+        "attention_mask": (torch.arange(ids_NL.shape[1]) < lengths_N[:, None]).long(),
+        "task": torch.tensor([item["task"] for item in items]),
+        "labels": torch.tensor([item["labels"] for item in items]),
+    }
 
 
-@dataclass
 class Compilations:
-    """Counter of torch's compilations in this process from `watch` on, and of the seconds they took."""
+    """Counter of torch's compilations in this process, and of the seconds they took."""
 
-    number: int = 0
-    seconds: float = 0.0
-    _began: float = field(default=0.0, repr=False)
-
-    def watch(self) -> None:
-        """Begin to count."""
+    def __init__(self) -> None:
+        self.number, self.seconds, self._began = 0, 0.0, 0.0
         on_compile_start(self._start)
         on_compile_end(self._end)
 
@@ -133,19 +103,16 @@ class Compilations:
 
 
 class WindowCallback(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
-    """Callback that has the Trainer run an epoch, which is one window, each time the parent asks for one.
+    """Callback that has the Trainer run an epoch, which is one window, for each command.
 
     Whole epochs warm it up: at least one, and until one has passed without any compilation.
     """
 
-    def __init__(
-        self, candidate: Candidate, parent: Parent, schedule: Schedule, draws: list[Draw], compilations: Compilations
-    ) -> None:
-        self._candidate, self._parent, self._context, self._draws = candidate, parent, schedule.context, draws
-        self._compilations = compilations
-        self._device = self._context.placement.device
-        self._shape = shape_of(self._context)
-        self._lengths_N = lengths_of(self._context.assembler, draws)
+    def __init__(self, candidate: Candidate, connection: Connection, schedule: Schedule, work: Work) -> None:
+        self._candidate, self._connection, self._schedule, self._work = candidate, connection, schedule, work
+        self._commands = commands(connection)
+        self._device = schedule.context.placement.device
+        self._compilations = Compilations()
         self._ready = False
         self._warmup_began = time.monotonic()
         self._compiled_before = 0
@@ -155,73 +122,60 @@ class WindowCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
         self._timer = WindowTimer(self._device)
 
     def on_epoch_end(self, _: Any, state: Any, control: Any, **__: Any) -> None:
-        ended = self._timer.stop()
-        compiled = self._compilations.number - self._compiled_before
+        window = self._timer.stop()
+        send, compilations = self._connection.send, self._compilations
+        compiled = compilations.number - self._compiled_before
         if self._ready:
-            self._parent.send(self._timer.window(self._shape, self._draws, self._lengths_N, compiled))
+            send(window(self._work, compiled))
             free_cached_memory(self._device)
         elif state.global_step >= self._candidate.warmup and not compiled:
             self._ready = True
-            self._parent.send(Ready(self._description(), state.global_step, ended - self._warmup_began))
+            send(f"ready, {state.global_step} steps in {time.monotonic() - self._warmup_began:.1f} s")
+            description = self._schedule.description()
+            if self._candidate.compile:
+                description["compilations"] = compilations.number
+                description["compile_seconds"] = compilations.seconds
+                description["graph_breaks"] = sum(counters["graph_break"].values())
+            send(description)
         else:
-            seconds = self._compilations.seconds
-            self._parent.say(f"{state.global_step} steps, {self._compilations.number} compilations in {seconds:.1f} s")
+            send(f"{state.global_step} steps, {compilations.number} compilations in {compilations.seconds:.1f} s")
             return
-        if self._parent.command() != WINDOW:
-            control.should_training_stop = True
-
-    def _description(self) -> dict[str, Any]:
-        description = describe(self._context, self._shape)
-        if self._candidate.compile:
-            description["compilations"] = self._compilations.number
-            description["compile_seconds"] = self._compilations.seconds
-            description["graph_breaks"] = sum(counters["graph_break"].values())
-        return description
+        control.should_training_stop = next(self._commands, None) is None
 
 
-def run(candidate: Candidate, parent: Parent) -> None:
-    """Prepare the Trainer, and let it train in turns."""
-    schedule = prepare(candidate, parent)
-    context, draws = schedule.context, schedule.draws()
-    compilations = Compilations()
-    if candidate.compile:
-        compilations.watch()
-    batch_size, autocast = len(draws[0].questions), context.placement.autocast
+def run(candidate: Candidate, connection: Connection) -> None:
+    """Let the Trainer train in turns, with its defaults except for what makes its work accl's, and without files."""
+    schedule = prepare(candidate, connection.send)
+    config, context, draws = candidate.config, schedule.context, schedule.draws()
     with tempfile.TemporaryDirectory(prefix="accl-bench-") as folder:
+        arguments = TrainingArguments(
+            output_dir=folder,
+            per_device_train_batch_size=len(draws[0].questions),
+            num_train_epochs=MAX_EPOCHS,
+            learning_rate=config.optim.lr,
+            weight_decay=config.optim.weight_decay,
+            max_grad_norm=config.optim.max_grad_norm,
+            optim="adamw_torch_fused",
+            bf16=context.placement.autocast == torch.bfloat16,
+            use_cpu=not torch.cuda.is_available() or config.train.device == "cpu",
+            train_sampling_strategy="group_by_length",
+            torch_compile=candidate.compile,
+            seed=config.train.seed,
+            remove_unused_columns=False,  # the collator needs a question's rows, which are not the model's to see
+            logging_strategy="no",
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+        )
         trainer = Trainer(
             model=PeerModel(context.model),
-            args=arguments(candidate.config, folder, batch_size, autocast, candidate.compile),
-            train_dataset=Questions(context.assembler, draws),
-            data_collator=Collator(context.assembler.pad_id),
-            callbacks=[WindowCallback(candidate, parent, schedule, draws, compilations)],
+            args=arguments,
+            train_dataset=questions(context.assembler, draws),
+            data_collator=partial(collate, pad_id=context.assembler.pad_id),
+            callbacks=[WindowCallback(candidate, connection, schedule, schedule.work(draws))],
         )
-        parent.say("compiling and warming up" if candidate.compile else "warming up")
+        connection.send("compiling and warming up" if candidate.compile else "warming up")
         trainer.train()
-
-
-def arguments(
-    config: Config, folder: str, batch_size: int, autocast: torch.dtype | None, compiled: bool
-) -> TrainingArguments:
-    """The Trainer's defaults, except for what makes its work accl's, and without the files it would write."""
-    return TrainingArguments(
-        output_dir=folder,
-        per_device_train_batch_size=batch_size,
-        num_train_epochs=MAX_EPOCHS,
-        learning_rate=config.optim.lr,
-        weight_decay=config.optim.weight_decay,
-        max_grad_norm=config.optim.max_grad_norm,
-        optim="adamw_torch_fused",
-        bf16=autocast == torch.bfloat16,
-        use_cpu=not torch.cuda.is_available() or config.train.device == "cpu",
-        train_sampling_strategy="group_by_length",
-        torch_compile=compiled,
-        seed=config.train.seed,
-        remove_unused_columns=False,  # the collator needs a question's rows, which are not the model's to see
-        logging_strategy="no",
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-    )
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""Messages between the comparison and its workers."""
+"""Messages between the comparison and its workers: a `Candidate`, then commands, each of which has one result."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 from accl.config import Config
 from accl.errors import TrainingError
 
-# Commands to a worker.
-STOP, WINDOW, RATES = "stop", "window", "rates"
+# Commands: time a window, which gives a `MeasuredWindow`; measure the device, which gives `Rates`.
+WINDOW, RATES = "window", "rates"
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,6 @@ class Candidate:
     """One way to compute optimizer steps.
 
     Attributes:
-        name: name in the report.
-        config: what is trained.
         steps: steps of one timed window.
         warmup: least number of untimed steps before the first window.
         backend: value of ``train.backend`` for accl; "" for a peer.
@@ -37,18 +35,13 @@ class Candidate:
     min_tokens: int = 0
 
 
-@dataclass(frozen=True)
-class Ready:
-    """A worker has built everything and warmed up.
+class Work(NamedTuple):
+    """The work of some steps; padding is not counted."""
 
-    Attributes:
-        description: model, device and sizes, for the report.
-        warmup_steps: number of untimed steps, which took ``warmup_seconds``.
-    """
-
-    description: dict[str, Any]
-    warmup_steps: int
-    warmup_seconds: float
+    steps: int
+    questions: int
+    tokens: int
+    flops: float
 
 
 @dataclass(frozen=True)
@@ -57,7 +50,6 @@ class MeasuredWindow:
 
     Attributes:
         began, ended: seconds on the clock that all processes of a machine share; the device was idle at both.
-        questions, tokens, flops: sums over all its steps; padding is not counted.
         memory: bytes. GPU: the most that the process held within the window, with what its allocator keeps and what
             captured graphs work in. CPU: resident set of the process after it.
         allocated: bytes. GPU: the most that tensors took within the window, captured graphs not counted. CPU: None.
@@ -66,12 +58,9 @@ class MeasuredWindow:
 
     began: float
     ended: float
-    steps: int
-    questions: int
-    tokens: int
-    flops: float
     memory: int
     allocated: int | None
+    work: Work
     compilations: int = 0
 
     @property
@@ -80,7 +69,25 @@ class MeasuredWindow:
 
     @property
     def ms_per_step(self) -> float:
-        return 1000 * self.seconds / self.steps
+        return 1000 * self.seconds / self.work.steps
+
+
+@dataclass(frozen=True)
+class Rates:
+    """The highest rates measured on a device.
+
+    Attributes:
+        precision: precision of the matrix product.
+        flops: operations per second of a large product of random matrices.
+        bytes: bytes read and written per second by a large copy within the device's memory.
+        vendor_flops: the vendor's peak for that precision; None when not known.
+    """
+
+    device: str
+    precision: str
+    flops: float
+    bytes: float
+    vendor_flops: float | None
 
 
 class WorkerError(TrainingError):

@@ -8,7 +8,10 @@ import os
 import platform
 import statistics
 import subprocess
-from collections.abc import Mapping, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -82,12 +85,19 @@ class Report:
 
 def row(what: str, samples: Sequence[float], unit: str, target: float | None = None, **more: Any) -> Row:
     """Make a row with the median of ``samples`` and the width of their middle half; ``more`` are free keys."""
+    value = statistics.median(samples) if samples else None
     spread = None
     if len(samples) > 1:
         low, _, high = statistics.quantiles(samples, n=4, method="inclusive")
         spread = high - low
-    value = statistics.median(samples)
     return {"what": what, "value": value, "unit": unit, "spread": spread, "target": target, **more}
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds that a call takes."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
 
 
 def figure(value: float | None, unit: str = "") -> str:
@@ -109,40 +119,33 @@ def commit() -> str | None:
     if "ACCL_COMMIT" in os.environ:  # for a tree that was copied without its history
         return os.environ["ACCL_COMMIT"]
     source = Path(accl.__file__).resolve().parents[1]
-    if not (source / ".git").exists():  # an installed package, perhaps inside the clone of something else
-        return None
-    command = ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=7", "--exclude=*"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):  # no git on this machine, or a very slow disk
-        return None
-    return done.stdout.strip() or None
+    if (source / ".git").exists():  # not an installed package, perhaps inside the clone of something else
+        command = ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=7", "--exclude=*"]
+        with suppress(OSError, subprocess.TimeoutExpired):  # no git on this machine, or a very slow disk
+            return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip() or None
+    return None
 
 
 def device() -> str:
     """The value of `Report.device` for this machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    parts = [f"{_processor()}, {cores} core{'s' if cores > 1 else ''}"]
-    names = [gpu.name for gpu in gpus()]
-    parts += [f"{names.count(name)} × {name}" if names.count(name) > 1 else name for name in dict.fromkeys(names)]
-    return ", ".join(parts)
+    names = Counter(gpu.name for gpu in gpus())
+    cards = [f"{count} × {name}" if count > 1 else name for name, count in names.items()]
+    return ", ".join([f"{_processor()}, {cores} core{'s' if cores > 1 else ''}", *cards])
 
 
 def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
-        lines = []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
+    with suppress(OSError):  # not Linux
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def versions() -> dict[str, str]:
     """The value of `Report.versions`; a package that is not installed is left out."""
     installed = {"python": platform.python_version()}
     for name in PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             installed[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return installed

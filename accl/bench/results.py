@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from accl.bench.protocol import Candidate, MeasuredWindow, Ready
+from accl.bench.protocol import Candidate, MeasuredWindow, Rates, Work
 from accl.bench.report import Row, row
-from accl.bench.roofline import Rates, roofline_ms
+from accl.bench.worker import BenchWorker
+
+# Bytes that one fp32 parameter moves in one step: AdamW reads parameter, gradient and two moments, and writes all but
+# the gradient; the backward pass writes the gradient, and clipping reads it for the norm.
+UPDATE_BYTES = (7 + 2) * 4
 
 Pair = tuple[MeasuredWindow, MeasuredWindow]
 
 
 @dataclass
 class Result:
-    """The measurements of one candidate: its windows, and the reason where it failed."""
+    """The measurements of one candidate.
+
+    Attributes:
+        worker: its process, while that runs.
+        description: model and device; empty before the worker is ready.
+        failed: the reason why there are no further windows.
+    """
 
     candidate: Candidate
-    ready: Ready | None = None
+    worker: BenchWorker | None = None
+    description: dict[str, Any] = field(default_factory=dict)
     windows: list[MeasuredWindow] = field(default_factory=list)
     failed: str | None = None
 
@@ -28,18 +40,22 @@ class Result:
         return self.candidate.name
 
     @property
-    def description(self) -> dict[str, Any]:
-        """The candidate's model and device; empty before it is ready."""
-        return self.ready.description if self.ready else {}
-
-    @property
     def ms(self) -> list[float]:
         """Milliseconds per step of each window."""
         return [window.ms_per_step for window in self.windows]
 
-    def per_second(self, amount: Callable[[MeasuredWindow], float]) -> list[float]:
+    def per_second(self, amount: Callable[[Work], float]) -> list[float]:
         """An amount of each window, per second."""
-        return [amount(window) / window.seconds for window in self.windows]
+        return [amount(window.work) / window.seconds for window in self.windows]
+
+
+def roofline_ms(flops: float, parameters: int, rates: Rates) -> float:
+    """Return the milliseconds that no implementation of a step of ``parameters`` fp32 parameters can beat.
+
+    They are the operations at the rate of products, then the optimizer's bytes at that of copies: an optimizer step
+    needs every gradient's norm first, so it cannot run beside the products.
+    """
+    return 1000 * (flops / rates.flops + parameters * UPDATE_BYTES / rates.bytes)
 
 
 def report_rows(results: Sequence[Result], rates: Rates, pairs: Sequence[Pair]) -> list[Row]:
@@ -50,8 +66,7 @@ def report_rows(results: Sequence[Result], rates: Rates, pairs: Sequence[Pair]) 
     ]
     for result in results:
         if result.failed is not None:
-            what = f"{result.name}: failed: {result.failed}"
-            rows.append({"what": what, "value": None, "unit": "", "spread": None, "target": None, "who": result.name})
+            rows.append(row(f"{result.name}: failed: {result.failed}", [], "", who=result.name))
         if result.windows:
             rows += _figures(result, rates)
             if result.candidate.backend:
@@ -59,7 +74,7 @@ def report_rows(results: Sequence[Result], rates: Rates, pairs: Sequence[Pair]) 
     rows += _differences(results)
     if pairs:
         name = f"two of {results[0].name} at once"
-        alone = statistics.median(results[0].per_second(lambda window: window.questions))
+        alone = statistics.median(results[0].per_second(lambda work: work.questions))
         both = [_throughput(pair) for pair in pairs]
         rows.append(_row(name, "questions", both, "questions/s"))
         rows.append(_row(name, "against one alone", [value / alone for value in both], "×"))
@@ -72,11 +87,11 @@ def _row(who: str, measure: str, samples: Sequence[float], unit: str, **more: An
 
 def _figures(result: Result, rates: Rates) -> list[Row]:
     name, windows, description = result.name, result.windows, result.description
-    flops = result.per_second(lambda window: window.flops)
+    flops = result.per_second(lambda work: work.flops)
     rows = [
         _row(name, "time of a step", result.ms, "ms"),
-        _row(name, "questions", result.per_second(lambda window: window.questions), "questions/s"),
-        _row(name, "real tokens", result.per_second(lambda window: window.tokens), "tokens/s"),
+        _row(name, "questions", result.per_second(lambda work: work.questions), "questions/s"),
+        _row(name, "real tokens", result.per_second(lambda work: work.tokens), "tokens/s"),
         _row(name, "use of the measured rate", [100 * value / rates.flops for value in flops], "%"),
     ]
     if rates.vendor_flops is not None:
@@ -84,7 +99,7 @@ def _figures(result: Result, rates: Rates) -> list[Row]:
     peak = max(windows, key=lambda window: window.memory)
     more = {} if peak.allocated is None else {"tensors_mib": peak.allocated / 2**20}
     rows.append(_row(name, "peak memory", [peak.memory / 2**20], "MiB", **more))
-    per_step = windows[0].flops / windows[0].steps
+    per_step = windows[0].work.flops / windows[0].work.steps
     for which, key in (("all parameters", "trained_parameters"), ("those that change", "live_parameters")):
         bound = roofline_ms(per_step, description[key], rates)
         distance = [ms / bound for ms in result.ms]
@@ -105,26 +120,24 @@ def _speedup(result: Result, peer: Result) -> Row:
 def _differences(results: Sequence[Result]) -> list[Row]:
     """Time that the contrastive loss and the tracking add to a step, within rounds and within a backend."""
     rows: list[Row] = []
-    for more in results:
-        for less in results:
-            one, other = more.candidate, less.candidate
-            if not (one.backend and one.backend == other.backend and one.tracking):
-                continue
-            if not other.tracking and one.config == other.config:
-                rows += _difference("curriculum and confusion tracking", more, less)
-            elif other.tracking and (one.config.recipe, other.config.recipe) == ("contrastive", "baseline"):
-                rows += _difference("contrastive loss", more, less)
+    for more, less in itertools.permutations(results, 2):
+        one, other = more.candidate, less.candidate
+        if not (one.backend and one.backend == other.backend and one.tracking):
+            continue
+        if not other.tracking and one.config == other.config:
+            what = "curriculum and confusion tracking"
+        elif other.tracking and (one.config.recipe, other.config.recipe) == ("contrastive", "baseline"):
+            what = "contrastive loss"
+        else:
+            continue
+        added = [a - b for a, b in zip(more.ms, less.ms, strict=True)]
+        shares = [100 * a / b for a, b in zip(added, less.ms, strict=True)]
+        who = f"{what} ({one.backend})"
+        rows += [_row(who, "added to a step", added, "ms"), _row(who, "added, of a step", shares, "%")]
     return rows
-
-
-def _difference(what: str, more: Result, less: Result) -> list[Row]:
-    who = f"{what} ({more.candidate.backend})"
-    added = [a - b for a, b in zip(more.ms, less.ms, strict=True)]
-    shares = [100 * a / b for a, b in zip(added, less.ms, strict=True)]
-    return [_row(who, "added to a step", added, "ms"), _row(who, "added, of a step", shares, "%")]
 
 
 def _throughput(pair: Pair) -> float:
     """Questions of both per second, from the first one's start to the last one's end."""
     seconds = max(window.ended for window in pair) - min(window.began for window in pair)
-    return sum(window.questions for window in pair) / seconds
+    return sum(window.work.questions for window in pair) / seconds

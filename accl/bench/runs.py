@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import socket
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,29 +19,18 @@ from accl.store.state import RunState, State, write_state
 from accl.store.writer import Recorder
 
 # Metrics that the training loop records at every step.
-METRICS = tuple(
-    f"train/{name}"
-    for name in (
-        "loss",
-        "classification",
-        "contrastive",
-        "accuracy",
-        "anchor_share",
-        "uncertainty_weight",
-        "uncertainty_weight_p10",
-        "uncertainty_weight_p50",
-        "uncertainty_weight_p90",
-        "alignment",
-        "uniformity",
-        "grad_norm",
-        "lr",
-    )
+_NAMES = (
+    "loss classification contrastive accuracy anchor_share uncertainty_weight uncertainty_weight_p10 "
+    "uncertainty_weight_p50 uncertainty_weight_p90 alignment uniformity grad_norm lr"
 )
-K = len(MMLU)
+METRICS = tuple(f"train/{name}" for name in _NAMES.split())
+TASKS = [(subject.name, subject.subcategory, subject.category) for subject in MMLU.values()]
+K = len(TASKS)
 CURRICULUM_EVERY = 100  # steps, as in the method: weights, and the confusion matrix they were made from
 VALIDATE_EVERY = 500
 CHOICES = 4
-FIRST = datetime(2026, 1, 1, 12)
+FIRST = datetime(2026, 1, 1, 12).timestamp()
+MEASURED = (0.7, 0.05, 0.4)  # loss, ECE and Brier score
 TRIVIAL_BASELINES = {"majority_letter": 0.25, "longest_option": 0.25}
 
 TaskRow = tuple[str, str, str]  # name, subcategory, category
@@ -63,8 +52,9 @@ def new_run(
         started: seconds since the epoch; a minute later for each seed when None.
         overrides: ``key=value``, as for ``--set``.
     """
+    started = FIRST + 60 * seed if started is None else started
     config = resolve(recipe, profile, [f"train.seed={seed}", *overrides]).config
-    run = create_run(root, config.recipe, seed, datetime.fromtimestamp(_started(seed) if started is None else started))
+    run = create_run(root, config.recipe, seed, datetime.fromtimestamp(started))
     run.config.write_text(dump(config), encoding="utf-8")
     data = {"source": config.data.source, "revision": "", "fingerprint": fingerprint}
     command = f"accl train {recipe} --profile {profile}"
@@ -73,41 +63,44 @@ def new_run(
     return run
 
 
-def _started(seed: int) -> float:
-    return (FIRST + timedelta(minutes=seed)).timestamp()
-
-
-class Curriculum(NamedTuple):
-    """Task weights p_K, questions drawn of each task, and a K x K confusion matrix with its counts, row by row."""
-
-    weights: list[float]
-    drawn: list[int]
-    matrix: list[float]
-    counts: list[int]
-
-
 class Step(NamedTuple):
-    """The measurements of one step."""
+    """The measurements of one step.
+
+    Attributes:
+        curriculum: weights and questions drawn of each task, K; empty at most steps, as ``confusion`` is.
+        confusion: K x K values and their counts, row by row.
+    """
 
     number: int
     values: dict[str, float]
-    curriculum: Curriculum | None
+    curriculum: tuple[list[float], list[int]] | tuple[()] = ()
+    confusion: tuple[list[float], list[int]] | tuple[()] = ()
 
 
 def make_step(number: int) -> Step:
     """Make up the measurements of a step, as hard to compress as real ones."""
     values = {name: math.exp(-number / 2000) + 0.1 * math.sin(number * (i + 1.7)) for i, name in enumerate(METRICS)}
-    return Step(number, values, None if number % CURRICULUM_EVERY else _curriculum(number))
+    if number % CURRICULUM_EVERY:
+        return Step(number, values)
+    generator = np.random.default_rng(number)
+    weights, drawn = generator.dirichlet(np.full(K, 5.0)), generator.integers(number + 1, size=K)
+    counts_KK = generator.integers(number + 1, size=(K, K))
+    confusion = (_similarity(number).ravel().tolist(), (counts_KK + counts_KK.T).ravel().tolist())
+    return Step(number, values, (weights.tolist(), drawn.tolist()), confusion)
+
+
+def _similarity(seed: int) -> NDArray[np.float64]:
+    noise_KK = np.random.default_rng(seed).random((K, K))
+    return np.maximum(noise_KK, noise_KK.T)
 
 
 def record(recorder: Recorder, step: Step) -> int:
     """Record a step as the training loop does, and return the number of rows."""
     recorder.metrics(step.number, step.number / 1000, step.number * 0.01, step.values)
-    if step.curriculum is None:
+    if not (step.curriculum and step.confusion):
         return len(step.values)
-    weights, drawn, matrix, counts = step.curriculum
-    recorder.curriculum(step.number, "confusion", weights, drawn)
-    recorder.confusion(step.number, "similarity", matrix, counts)
+    recorder.curriculum(step.number, "confusion", *step.curriculum)
+    recorder.confusion(step.number, "similarity", *step.confusion)
     return len(step.values) + 2
 
 
@@ -115,31 +108,26 @@ def finished_run(root: Path, recipe: str, seed: int, *, steps: int, questions: i
     """Make a run of ``steps`` steps that ended well and was tested on ``questions`` questions."""
     run = new_run(root, recipe, seed)
     recorder = Recorder(run.database)
-    record_tasks(recorder, [(s.name, s.subcategory, s.category) for s in MMLU.values()], TRIVIAL_BASELINES)
+    record_tasks(recorder, TASKS, TRIVIAL_BASELINES)
     for step in range(1, steps + 1):
         record(recorder, make_step(step))
     for step in [*range(VALIDATE_EVERY, steps, VALIDATE_EVERY), steps]:
         record_evaluation(recorder, step, "validation", np.arange(questions) % CHOICES != 0, K)
         recorder.metrics(step, step / 1000, step * 0.01, {"validation/accuracy": 0.75, "validation/loss": 0.7})
     right = np.random.default_rng(seed).random(questions) < 0.7
-    record_test(recorder, steps, right, K, np.reshape(_curriculum(steps).matrix, (K, K)))
+    record_test(recorder, steps, right, K, _similarity(steps))
     recorder.meta({"training_seconds": f"{steps * 0.01:.3f}", "tested_step": str(steps)})
     recorder.close()
     accuracies = {"validation/accuracy": 0.75, "test/accuracy": float(right.mean())}
-    write_finished(run, steps, _started(seed), steps * 0.01, accuracies)
+    write_finished(run, steps, FIRST + 60 * seed, steps * 0.01, accuracies)
     return run
 
 
 def record_tasks(recorder: Recorder, tasks: Sequence[TaskRow], trivial_baselines: Mapping[str, float]) -> None:
     """Record K tasks, and the accuracies of answering without reading, the same for both evaluation splits."""
     recorder.tasks((index, *row) for index, row in enumerate(tasks))
-    recorder.meta(
-        {
-            f"floor/{split}/{name}": f"{value:.6f}"
-            for split in ("validation", "test")
-            for name, value in trivial_baselines.items()
-        }
-    )
+    for split in ("validation", "test"):
+        recorder.meta({f"floor/{split}/{name}": f"{value:.6f}" for name, value in trivial_baselines.items()})
 
 
 def record_evaluation(
@@ -148,14 +136,9 @@ def record_evaluation(
     split: str,
     right: NDArray[np.bool_],
     k: int,
-    measured: tuple[float, float, float] = (0.7, 0.05, 0.4),
+    measured: tuple[float, float, float] = MEASURED,
 ) -> None:
-    """Record an evaluation of n questions, question i of task i mod K.
-
-    Args:
-        right: (n,) whether each answer was right.
-        measured: loss, ECE and Brier score.
-    """
+    """Record an evaluation of questions, ``right[i]`` the answer to question i, which is of task i mod K."""
     task = np.arange(len(right)) % k
     n_K, correct_K = np.bincount(task, minlength=k), np.bincount(task[right], minlength=k)
     asked = np.flatnonzero(n_K)
@@ -172,7 +155,7 @@ def record_test(
     right: NDArray[np.bool_],
     k: int,
     similarity_KK: NDArray[np.float64],
-    measured: tuple[float, float, float] = (0.7, 0.05, 0.4),
+    measured: tuple[float, float, float] = MEASURED,
 ) -> None:
     """Record the final evaluation with every answer, as `record_evaluation`; question i has right option i mod 4."""
     rows = []
@@ -189,30 +172,19 @@ def record_test(
 def write_finished(run: RunDir, steps: int, started: float, seconds: float, accuracies: Mapping[str, float]) -> None:
     """Write the state of a run that took ``seconds`` and ended well."""
     checkpoint, ended = f"step-{steps:08d}", started + seconds
-    write_state(
-        run,
-        RunState(
-            state=State.FINISHED,
-            pid=1,
-            host=socket.gethostname(),
-            step=steps,
-            total_steps=steps,
-            started=started,
-            heartbeat=ended,
-            progressed=ended,
-            ended=ended,
-            exit_code=0,
-            checkpoint_last=checkpoint,
-            checkpoint_best=checkpoint,
-            latest={"train/loss": 0.5, **accuracies},
-        ),
+    state = RunState(
+        State.FINISHED,
+        pid=1,
+        host=socket.gethostname(),
+        step=steps,
+        total_steps=steps,
+        heartbeat=ended,
+        progressed=ended,
+        started=started,
+        ended=ended,
+        exit_code=0,
+        checkpoint_last=checkpoint,
+        checkpoint_best=checkpoint,
+        latest={"train/loss": 0.5, **accuracies},
     )
-
-
-def _curriculum(seed: int) -> Curriculum:
-    generator = np.random.default_rng(seed)
-    noise = generator.random((K, K))
-    weights = generator.dirichlet(np.full(K, 5.0))
-    drawn, counts = generator.integers(seed + 1, size=K), generator.integers(seed + 1, size=(K, K))
-    matrix = np.maximum(noise, noise.T)
-    return Curriculum(weights.tolist(), drawn.tolist(), matrix.ravel().tolist(), (counts + counts.T).ravel().tolist())
+    write_state(run, state)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from multiprocessing import Pipe, get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 
-from accl.bench.report import Row, row
-from accl.bench.runs import make_step, new_run, record
-from accl.store.reader import Follower, query
+from accl.bench.report import Row, row, timed
+from accl.bench.runs import Step, make_step, new_run, record
+from accl.store.reader import Follower, StoreBusyError, query
 from accl.store.rundir import RunDir
 from accl.store.writer import Recorder
 
@@ -27,24 +27,24 @@ def measure(folder: Path, steps: int) -> list[Row]:
     Args:
         steps: length of a run. Paced recording takes as many steps, but at most 5 seconds of them.
     """
-    paced = min(steps, 5 * STEPS_PER_SECOND)
-    history, rows = _flat_out(folder, steps)
+    made = [make_step(step) for step in range(1, steps + 1)]
+    paced = made[: 5 * STEPS_PER_SECOND]
+    history, rows = _flat_out(folder, made)
     return [*rows, *_following(history, steps), *_paced(folder, paced, False), *_paced(folder, paced, True)]
 
 
-def _flat_out(folder: Path, steps: int) -> tuple[RunDir, list[Row]]:
+def _flat_out(folder: Path, steps: list[Step]) -> tuple[RunDir, list[Row]]:
     """Record as fast as possible; returns the last run as well, for `_following` to read."""
-    made = [make_step(step) for step in range(1, steps + 1)]
     speeds: list[float] = []
     for number in range(REPEATS):
         run = new_run(folder, seed=number)
         recorder = Recorder(run.database)
         began = time.perf_counter()
-        put = sum(record(recorder, step) for step in made)
+        put = sum(record(recorder, step) for step in steps)
         recorder.flush()
         speeds.append(put / (time.perf_counter() - began))
         recorder.close()
-    size = os.path.getsize(run.database) / steps * 1000
+    size = os.path.getsize(run.database) / len(steps) * 1000
     return run, [
         row("recording flat out", speeds, "rows/s"),
         row("rows lost, flat out", [put - _stored(run)], "rows", target=0, put=put),
@@ -54,19 +54,18 @@ def _flat_out(folder: Path, steps: int) -> tuple[RunDir, list[Row]]:
 
 def _following(run: RunDir, steps: int) -> list[Row]:
     """Time a watcher's refreshes: the first one, one after a second of training, one after nothing happened."""
+    followers = [Follower(run) for _ in range(REPEATS)]
+    first = [1000 * timed(follower.refresh) for follower in followers]
+    refresh = followers[-1].refresh
     later: list[float] = []
     idle: list[float] = []
-    followers = [Follower(run) for _ in range(REPEATS)]
-    first = [_milliseconds(follower) for follower in followers]
-    follower = followers[-1]
     recorder = Recorder(run.database, interval=NEVER_S)
-    for number in range(REPEATS):
-        begin = steps + number * STEPS_PER_SECOND
-        for step in range(begin + 1, begin + STEPS_PER_SECOND + 1):
+    for begin in range(steps + 1, steps + 1 + REPEATS * STEPS_PER_SECOND, STEPS_PER_SECOND):
+        for step in range(begin, begin + STEPS_PER_SECOND):
             record(recorder, make_step(step))
         recorder.flush()
-        later.append(_milliseconds(follower))
-        idle.append(_milliseconds(follower))
+        later.append(1000 * timed(refresh))
+        idle.append(1000 * timed(refresh))
     recorder.close()
     return [
         row(f"follower's first refresh, {steps:,} steps", first, "ms"),
@@ -75,13 +74,7 @@ def _following(run: RunDir, steps: int) -> list[Row]:
     ]
 
 
-def _milliseconds(follower: Follower) -> float:
-    began = time.perf_counter()
-    follower.refresh()
-    return 1000 * (time.perf_counter() - began)
-
-
-def _paced(folder: Path, steps: int, with_reader: bool) -> list[Row]:
+def _paced(folder: Path, steps: list[Step], with_reader: bool) -> list[Row]:
     """Record at the pace of training, and time how long each step's call blocked the training thread."""
     run = new_run(folder, seed=REPEATS + with_reader)
     recorder = Recorder(run.database)
@@ -90,9 +83,8 @@ def _paced(folder: Path, steps: int, with_reader: bool) -> list[Row]:
     more: dict[str, int] = {}
     with _reader(run, more) if with_reader else nullcontext():
         began = time.perf_counter()
-        for number in range(1, steps + 1):
-            step = make_step(number)
-            time.sleep(max(0.0, began + number / STEPS_PER_SECOND - time.perf_counter()))
+        for step in steps:
+            time.sleep(max(0.0, began + step.number / STEPS_PER_SECOND - time.perf_counter()))
             called = time.perf_counter()
             put += record(recorder, step)
             blocked.append(1000 * (time.perf_counter() - called))
@@ -116,12 +108,26 @@ def _stored(run: RunDir) -> int:
 @contextmanager
 def _reader(run: RunDir, more: dict[str, int]) -> Iterator[None]:
     """Run another process that reads all the time; ``more`` gets the number of its ``reads``."""
-    command = [sys.executable, "-m", "accl.bench.reader", str(run.database)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        ready = process.stdout.readline()
-        assert ready == "ready\n", "the reader did not come up"
-        yield
-        process.stdin.close()
-        more["reads"] = int(process.stdout.read())
+    connection, other = Pipe()
+    process = get_context("spawn").Process(target=_read_on, args=(run.database, other), daemon=True)
+    process.start()
+    other.close()
+    connection.recv()  # it has read once
+    yield
+    connection.send(None)
+    more["reads"] = connection.recv()
+    process.join()
+
+
+def _read_on(database: Path, connection: Connection) -> None:
+    """Read a database again and again until a message comes; send the number of reads at the first and the last."""
+    reads = 0
+    while not connection.poll():
+        try:
+            query(database, ("SELECT count(*), max(seq) FROM run.metrics", ()))
+        except StoreBusyError:
+            continue
+        reads += 1
+        if reads == 1:
+            connection.send(reads)
+    connection.send(reads)

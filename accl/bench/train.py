@@ -1,74 +1,49 @@
-"""``python -m accl.bench.train``: accl's training step against transformers' Trainer, and against the device itself."""
+"""`accl bench train`: accl's training step against transformers' Trainer, and against the device itself."""
 
 from __future__ import annotations
 
-import argparse
 import os
+import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
-from pathlib import Path
 
 from accl.bench.comparison import Comparison
 from accl.bench.protocol import Candidate
-from accl.bench.report import Report, Row, origin
-from accl.bench.results import Result, report_rows
-from accl.bench.roofline import Rates
-from accl.bench.tables import terminal
-from accl.config import DEFAULT_PROFILE, available, resolve
-from accl.errors import AcclError, ConfigError
+from accl.bench.report import Report
+from accl.bench.results import report_rows
+from accl.config import resolve
+from accl.errors import ConfigError
 
-PEERS = ("eager", "compile")
 # Cores per worker from which they get ready beside each other.
 CORES_EACH = 3
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The command's arguments and options."""
-    parser = argparse.ArgumentParser(
-        prog="accl bench train",
-        description="Time accl's training step, in turns with transformers' Trainer on the same questions.",
-        epilog="Example: accl bench train baseline --profile demo --peer eager --steps 100",
-    )
-    add = parser.add_argument
-    add("recipe", nargs="?", default="baseline", help="what accl trains (default: baseline, which the peers train too)")
-    add("--profile", "-p", default=DEFAULT_PROFILE, help=f"{', '.join(available('profiles'))}, or a YAML file")
-    add("--set", "-s", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="override any value")
-    add("--steps", type=_positive, default=200, help="steps of a timed window")
-    add("--warmup", type=_positive, default=30, help="untimed steps before the first window")
-    add("--rounds", type=_positive, default=3, help="timed windows of each candidate")
-    backends = "values of train.backend for accl (default: auto)"
-    add("--backends", "--paths", type=_names, default=["auto"], metavar="A,B", help=backends)
-    add("--arms", type=_names, default=[], metavar="A,B", help="recipes to time in turns, and what tracking costs")
-    add("--peer", action="append", choices=PEERS, default=[], help="Trainer as it is, or with torch_compile=True")
-    compiled = "untimed steps of a compiled peer, at least"
-    add("--compile-warmup", type=_positive, default=1, metavar="STEPS", help=compiled)
-    add("--limit", type=float, default=300, metavar="SECONDS", help="for building and warming up, and for a window")
-    add("--min-tokens", type=int, default=0, metavar="N", help="leave shorter training questions out")
-    either = parser.add_mutually_exclusive_group()
-    either.add_argument("--together", action="store_true", help="time two processes of accl at once as well")
-    either.add_argument(
-        "--apart", action="store_true", help="one candidate after the other: no turns, but memory for one at a time"
-    )
-    add("--output", "-o", type=Path, metavar="FILE.json", help="write the report as JSON too")
-    return parser
+@dataclass(frozen=True)
+class Options:
+    """The options of `accl bench train`, whose help describes them."""
+
+    recipe: str
+    profile: str
+    overrides: list[str]
+    steps: int
+    warmup: int
+    rounds: int
+    backends: list[str]
+    arms: list[str]
+    peer: list[str]
+    compile_warmup: int
+    limit: float
+    min_tokens: int
+    together: bool
+    apart: bool
+    output: str | None
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
-
-
-def _names(text: str) -> list[str]:
-    return [name for name in text.split(",") if name]
-
-
-def candidates(options: argparse.Namespace) -> list[Candidate]:
+def candidates(options: Options) -> list[Candidate]:
     """The candidates, accl's first.
 
     Raises:
@@ -101,14 +76,21 @@ def candidates(options: argparse.Namespace) -> list[Candidate]:
     return chosen
 
 
-def measure(options: argparse.Namespace, say: Callable[[str], None]) -> tuple[list[Result], Rates, list[Row]]:
-    """Run the comparison that was asked for: each candidate's windows, the device's rates, the report's rows.
+def measure(options: Options) -> Report:
+    """Run the comparison that was asked for, with progress on stderr.
 
     Raises:
         AcclError: accl itself could not be measured.
     """
+    began = time.monotonic()
+
+    def say(words: str) -> None:
+        print(f"[{time.monotonic() - began:6.1f} s] {words}", file=sys.stderr, flush=True)  # noqa: T201
+
     chosen = candidates(options)
     with ExitStack() as stack:
+        # A write to a worker that has ended must raise: the command line lets the signal end this process.
+        stack.callback(signal.signal, signal.SIGPIPE, signal.signal(signal.SIGPIPE, signal.SIG_IGN))
         comparison = Comparison(options.limit, say, stack)
         first, others = (chosen[:1], chosen[1:]) if options.apart else (chosen, [])
         for group in _groups(first):
@@ -118,10 +100,11 @@ def measure(options: argparse.Namespace, say: Callable[[str], None]) -> tuple[li
         comparison.rounds(options.rounds)
         pairs = comparison.pairs(options.rounds) if options.together else []
         for candidate in others:
-            comparison.remove(comparison.results[-1].name)
+            comparison.remove(comparison.results[-1])
             comparison.add([candidate])
             comparison.rounds(options.rounds)
-    return comparison.results, rates, report_rows(comparison.results, rates, pairs)
+    settings = {**asdict(options), **comparison.results[0].description, "rates": asdict(rates)}
+    return Report.create("train", settings, report_rows(comparison.results, rates, pairs))
 
 
 def _groups(chosen: Sequence[Candidate]) -> list[list[Candidate]]:
@@ -133,29 +116,3 @@ def _groups(chosen: Sequence[Candidate]) -> list[list[Candidate]]:
     alone = [[candidate] for candidate in chosen if candidate.compile]
     enough = (os.cpu_count() or 1) >= CORES_EACH * len(beside)
     return [*([beside] if enough else [[candidate] for candidate in beside]), *alone]
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    options = make_parser().parse_args(arguments)
-    began = time.monotonic()
-
-    def say(words: str) -> None:
-        print(f"[{time.monotonic() - began:6.1f} s] {words}", file=sys.stderr, flush=True)  # noqa: T201
-
-    try:
-        results, rates, rows = measure(options, say)
-        settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
-        report = Report.create("train", {**settings, **results[0].description, "rates": vars(rates)}, rows)
-        if options.output is not None:
-            report.write(options.output)
-    except AcclError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return error.exit_code
-    print(terminal([result.name for result in results], rows))  # noqa: T201
-    print(origin(report))  # noqa: T201
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from accl.data.sampler import Draw
-from accl.data.tokens import Assembler, Batch
+from accl.data.tokens import Assembler
 from accl.training.context import TrainingContext
 
 
@@ -73,16 +73,18 @@ def shape_of(context: TrainingContext) -> Shape:
     model = context.model
     encoder: Any = model.encoder
     config = encoder.config
-    linear = {name: module for name, module in encoder.named_modules() if isinstance(module, nn.Linear)}
-    # pos_: projections of the position table, counted by its rows. A pooler is never run.
-    per_token = [module for name, module in linear.items() if "pos_" not in name and "pooler" not in name]
     contrastive = context.config.loss.contrastive_weight > 0
     # Counted on the whole encoder, though accl may hold only the rows of the vocabulary that the corpus uses.
     everything = context.provenance.model.parameters
     head = sum(p.numel() for p in model.contrastive_head.parameters())
     disentangled = getattr(config, "relative_attention", False)
     return Shape(
-        token_weights=sum(module.weight.numel() for module in per_token),
+        # pos_: projections of the position table, counted by its rows. A pooler is never run.
+        token_weights=sum(
+            module.weight.numel()
+            for name, module in encoder.named_modules()
+            if isinstance(module, nn.Linear) and "pos_" not in name and "pooler" not in name
+        ),
         row_weights=sum(module.weight.numel() for module in model.classifier if isinstance(module, nn.Linear)),
         question_weights=model.contrastive_head.weight.numel() if contrastive else 0,
         layers=config.num_hidden_layers,
@@ -96,37 +98,26 @@ def shape_of(context: TrainingContext) -> Shape:
 
 def _span(config: Any) -> int:
     """Number of distances to either side that DeBERTa's position table distinguishes."""
-    for rows in (config.position_buckets, config.max_relative_positions):
-        if rows > 0:
-            return int(rows)
-    return int(config.max_position_embeddings)
+    rows = (config.position_buckets, config.max_relative_positions, config.max_position_embeddings)
+    return int(next(number for number in rows if number > 0))
 
 
 def live_parameters(context: TrainingContext, shape: Shape) -> int:
-    """Number of parameters that can change.
+    """Number of parameters that can change: without rows of the vocabulary that no training question uses.
 
-    Rows of the vocabulary that no training question uses have no gradient and no weight decay, so AdamW leaves them
-    as they are.
+    Those have no gradient and no weight decay, so AdamW leaves them as they are.
     """
     blob = context.blob
     parts = 1 + blob.choices
-    used = [np.zeros(0, np.int32)]
-    for name in ("train", "auxiliary"):
-        positions = context.positions[name]
+    used: set[int] = set()
+    for positions in (context.positions["train"], context.positions["auxiliary"]):
         if len(positions):  # a split's questions stand next to each other
-            used.append(blob.ids[blob.offsets[positions[0] * parts] : blob.offsets[(positions[-1] + 1) * parts]])
+            ids = blob.ids[blob.offsets[positions[0] * parts] : blob.offsets[(positions[-1] + 1) * parts]]
+            used.update(np.unique(ids).tolist())
+    if context.config.model.head == "single_sequence":
+        used.update(i for letter in blob.letters for i in letter)
     special = 2  # the ids that open and close an input; padding has no gradient
-    letters = (
-        {i for letter in blob.letters for i in letter} if context.config.model.head == "single_sequence" else set()
-    )
-    rows = len(set(np.unique(np.concatenate(used)).tolist()) | letters) + special
-    return shape.parameters - shape.vocabulary + rows * shape.width
-
-
-def rows_of(batch: Batch) -> list[NDArray[np.int64]]:
-    """Token ids of a batch's sequences, without padding, in the order of its questions."""
-    rows = [ids[: int(real.sum())] for chunk, mask in batch.chunks for ids, real in zip(chunk, mask, strict=True)]
-    return [rows[row] for row in batch.inverse_perm]
+    return shape.parameters - shape.vocabulary + (len(used) + special) * shape.width
 
 
 def lengths_of(assembler: Assembler, draws: Sequence[Draw]) -> NDArray[np.int64]:

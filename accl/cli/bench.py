@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from accl.cli.output import Format, FormatOption, emit
 from accl.cli.table import Table
+from accl.config import DEFAULT_PROFILE
+
+if TYPE_CHECKING:
+    from accl.bench.report import Report
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,6 +28,15 @@ OutputOption = Annotated[
     Path | None,
     typer.Option("--output", "-o", metavar="FILE.json", help="Write the report as JSON too.", show_default=False),
 ]
+
+
+class Peer(StrEnum):
+    """Values of ``--peer``."""
+
+    EAGER = "eager"
+    COMPILE = "compile"
+
+
 RepeatOption = Annotated[int, typer.Option("--repeat", min=1, help="Samples of each figure.")]
 
 
@@ -84,20 +96,60 @@ def cli(
     _report("cli", measure_commands, {"runs": runs, "repeat": repeat}, output, format)
 
 
-@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
-def train(context: typer.Context) -> None:
-    """Measure training steps, in a process of its own.
-
-    Every argument goes to that process. Its options are listed by:
-
-      accl bench train -- --help
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="What accl trains; the peers train baseline.")] = "baseline",
+    profile: Annotated[
+        str, typer.Option("--profile", "-p", help="Scale and data: demo, minilm, paper, or the path of a file.")
+    ] = DEFAULT_PROFILE,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override one value; may be repeated.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of a timed window.")] = 200,
+    warmup: Annotated[int, typer.Option(min=1, help="Untimed steps before the first window.")] = 30,
+    rounds: Annotated[int, typer.Option(min=1, help="Timed windows of each candidate.")] = 3,
+    backends: Annotated[
+        str, typer.Option("--backends", "--paths", metavar="A,B", help="Values of train.backend for accl.")
+    ] = "auto",
+    arms: Annotated[str, typer.Option(metavar="A,B", help="Recipes to time in turns, and what tracking costs.")] = "",
+    peer: Annotated[
+        list[Peer] | None, typer.Option(help="Trainer as it is, or with torch_compile=True; may be repeated.")
+    ] = None,
+    compile_warmup: Annotated[
+        int, typer.Option(min=1, metavar="STEPS", help="Untimed steps of a compiled peer, at least.")
+    ] = 1,
+    limit: Annotated[
+        float, typer.Option(metavar="SECONDS", help="For building and warming up, and for a window.")
+    ] = 300,
+    min_tokens: Annotated[int, typer.Option(metavar="N", help="Leave shorter training questions out.")] = 0,
+    together: Annotated[bool, typer.Option("--together", help="Time two processes of accl at once as well.")] = False,
+    apart: Annotated[
+        bool,
+        typer.Option("--apart", help="One candidate after the other: no turns, but memory for one at a time."),
+    ] = False,
+    output: OutputOption = None,
+) -> None:
+    """Measure training steps, in turns with transformers' Trainer on the same questions.
 
     Example:
 
       accl bench train baseline --profile demo --peer eager --steps 100
     """
-    command = [sys.executable, "-m", "accl.bench.train", *context.args]
-    raise typer.Exit(subprocess.run(command, check=False).returncode)
+    given = dict(locals())
+    from accl.bench.train import Options, measure
+    from accl.cli.reports import report_tables
+
+    if together and apart:
+        raise typer.BadParameter("--together and --apart exclude each other.")
+    lists = {
+        "overrides": overrides or [],
+        "backends": _names(backends),
+        "arms": _names(arms),
+        "peer": [str(name) for name in peer or []],
+        "output": None if output is None else str(output),
+    }
+    report = measure(Options(**{**given, **lists}))
+    _print(report, report_tables([report]), output)
 
 
 @app.command()
@@ -124,14 +176,24 @@ def _report(
     output: Path | None,
     format: Format,
 ) -> None:
-    """Measure in a temporary folder, write the report where asked, and print it."""
-    from accl.bench.report import Report, origin
+    """Measure in a temporary folder, and report."""
+    from accl.bench.report import Report
     from accl.cli.reports import figure_columns
 
     typer.echo("measuring …", err=True)
     with tempfile.TemporaryDirectory(prefix="accl-bench-") as folder:
         report = Report.create(name, settings, measure(Path(folder), **settings))
+    _print(report, [Table("", figure_columns(), report.rows, name=name)], output, format)
+
+
+def _print(report: Report, tables: Sequence[Table], output: Path | None, format: Format = Format.TABLE) -> None:
+    """Write the report where asked, and print it."""
+    from accl.bench.report import origin
+
     if output is not None:
         report.write(output)
-    table = Table("", figure_columns(), report.rows, name=name)
-    emit(table, format, data=report, notes=[origin(report)])
+    emit(tables, format, data=report, notes=[origin(report)])
+
+
+def _names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]

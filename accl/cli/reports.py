@@ -5,8 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from accl.bench.report import Report, figure, origin
-from accl.bench.tables import COLUMNS, setting, with_spread
 from accl.cli.table import Column, Row, Table
+
+# Measures of a comparison that are a column, and its title, in this order.
+COLUMNS = {
+    "time of a step": "ms/step",
+    "questions": "questions/s",
+    "real tokens": "tokens/s",
+    "use of the measured rate": "of the measured matmul rate (%)",
+    "use of the maker's rate": "MFU (%)",
+    "peak memory": "peak MiB",
+    "distance from the floor, all parameters": "× floor",
+    "distance from the floor, those that change": "× floor without the unused vocabulary",
+    "speed against Trainer eager": "× Trainer eager",
+    "speed against Trainer compile": "× Trainer compile",
+}
 
 
 def figure_columns() -> list[Column]:
@@ -29,8 +42,8 @@ def report_tables(reports: Sequence[Report]) -> list[Table]:
     for report in reports:
         for row in report.rows:
             if row.get("measure") in COLUMNS:
-                key = (setting(report), row["who"])
-                compared[key] = {**compared.get(key, {}), row["measure"]: with_spread(row)}
+                key = (_setting(report), row["who"])
+                compared[key] = {**compared.get(key, {}), row["measure"]: _with_spread(row)}
             else:
                 others.append({**row, "bench": report.name})
     rows: list[Row] = []
@@ -39,7 +52,7 @@ def report_tables(reports: Sequence[Report]) -> list[Table]:
         rows.append({"setting": "" if where == before else where, "who": who, **cells})
         before = where
     used = [measure for measure in COLUMNS if any(measure in row for row in rows)]
-    measures = [Column(measure, COLUMNS[measure][1], justify="right") for measure in used]
+    measures = [Column(measure, COLUMNS[measure], justify="right") for measure in used]
     several = sum(any(row.get("measure") not in COLUMNS for row in report.rows) for report in reports) > 1
     tables = [
         Table("", [Column("setting"), Column("who", " "), *measures], rows),
@@ -54,3 +67,18 @@ def origins(reports: Sequence[Report]) -> list[str]:
     for report in reports:
         names.setdefault(origin(report), []).append(report.name)
     return [f"{', '.join(dict.fromkeys(benches))}: {shared}" for shared, benches in names.items()]
+
+
+def _setting(report: Report) -> str:
+    """The profile and the overrides of a comparison, except where its data lay."""
+    given = report.settings
+    changed = [word for word in given.get("overrides", []) if not word.startswith("data.path=")]
+    if given.get("min_tokens"):
+        changed.append(f"questions of {given['min_tokens']} tokens and more")
+    return ", ".join([str(given.get("profile", "")), *changed])
+
+
+def _with_spread(row: Row) -> str:
+    """A row's value and half the width of its middle half."""
+    half = "" if row["spread"] is None else f" ± {figure(row['spread'] / 2)}"
+    return figure(row["value"]) + half

@@ -29,6 +29,5 @@ def gpus() -> list[Gpu]:
     for index in range(pynvml.nvmlDeviceGetCount()):
         handle = pynvml.nvmlDeviceGetHandleByIndex(index)
         memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-        name = pynvml.nvmlDeviceGetName(handle)
-        listed.append(Gpu(index, name if isinstance(name, str) else name.decode(), int(memory.total)))
+        listed.append(Gpu(index, pynvml.nvmlDeviceGetName(handle), int(memory.total)))
     return listed

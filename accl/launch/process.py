@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,9 @@ def prepare(root: Path, config: Config, command: list[str]) -> RunDir:
         RunError: the runs folder cannot be written.
     """
     run = create_run(root, config.recipe, config.train.seed)
-    run.write_json(run.provenance, _origin(command))
+    # The part of the provenance that only the launcher knows.
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    run.write_json(run.provenance, {"created": created, "command": command, "accl": __version__, "git": _git()})
     run.write_json(run.labels, {"tags": [], "note": ""})
     write_state(run, RunState(State.QUEUED))
     # Last: a folder counts as a run once it has a configuration, so that no reader sees an incomplete one.
@@ -46,7 +47,7 @@ def start(run: RunDir) -> subprocess.Popen[bytes]:
             stdout=console,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env=_environment(os.environ),
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"},
         )
 
 
@@ -110,20 +111,6 @@ def _signal(run: RunDir, number: signal.Signals) -> None:
         raise RunError(f"Process {state.pid} of {run.id} belongs to another user.", "Ask them to stop it.") from error
     except ProcessLookupError:
         pass  # the process ended before the signal
-
-
-def _environment(outer: Mapping[str, str]) -> dict[str, str]:
-    return {**outer, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
-
-
-def _origin(command: list[str]) -> dict[str, Any]:
-    """Return the part of the provenance that only the launcher knows."""
-    return {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command,
-        "accl": __version__,
-        "git": _git(),
-    }
 
 
 def _git() -> dict[str, Any]:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import Enum
 from typing import Any, Literal
 
 Justify = Literal["left", "right", "center"]
@@ -21,7 +20,7 @@ def text(value: Any) -> str:
         return MISSING
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int) and not isinstance(value, Enum):
+    if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
         return number(".6g")(value)
@@ -66,13 +65,8 @@ def moment(seconds: float | None) -> str:
 
 
 def fields(item: object | None, *names: str, **renamed: str) -> dict[str, Any]:
-    """Raw values of a row: attributes of ``item``, all None where there is no item.
-
-    Args:
-        names: attributes that keep their name as key.
-        renamed: attribute by key.
-    """
-    attributes = {**{name: name for name in names}, **renamed}
+    """Raw values of a row: attributes of ``item`` by key (``renamed``), or all None where there is no item."""
+    attributes = {name: name for name in names} | renamed
     return {key: None if item is None else getattr(item, name) for key, name in attributes.items()}
 
 
@@ -82,9 +76,7 @@ class Column:
 
     Args:
         key: key of the value in a row.
-        header: title of the column; the key when empty.
-        unit: appended to the header, as in ``accuracy (%)``.
-        justify: numbers belong on the right.
+        header: title of the column; the key when empty. A unit is appended, as in ``accuracy (%)``.
         show: formats the value.
         cell: formats a cell from the whole row, for cells made of several values; wins over ``show``.
         style: rich style from the whole row. Never the only carrier of a meaning.
@@ -111,13 +103,9 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of raw values under columns. Keys without a column appear in json and csv only.
+    """Rows of raw values by key, under columns. Keys without a column appear in json and csv only.
 
-    Args:
-        title: printed above the table.
-        columns: what people see, in order; the first one names the row.
-        rows: raw values by key.
-        name: key of this table in json where there are several; made from the title when empty.
+    ``name`` is the key of this table in json where there are several; made from the title when empty.
     """
 
     title: str

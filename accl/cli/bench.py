@@ -21,10 +21,8 @@ app = typer.Typer(
     help="Measure accl on this machine: its store, app, commands and training.",
 )
 
-OutputOption = Annotated[
-    Path | None,
-    typer.Option("--output", "-o", metavar="FILE.json", help="Write the report as JSON too.", show_default=False),
-]
+_OUTPUT = typer.Option("--output", "-o", metavar="FILE.json", help="Write the report as JSON too.")
+OutputOption = Annotated[Path | None, _OUTPUT]
 RepeatOption = Annotated[int, typer.Option("--repeat", min=1, help="Samples of each figure.")]
 
 
@@ -44,7 +42,7 @@ def store(
     """
     from accl.bench.store import measure
 
-    _report("store", measure, {"steps": steps}, output, format)
+    _report(measure, output, format, "store", steps=steps)
 
 
 @app.command()
@@ -63,7 +61,7 @@ def tui(
     """
     from accl.bench.commands import measure_app
 
-    _report("tui", measure_app, {"steps": steps, "runs": runs, "repeat": repeat}, output, format)
+    _report(measure_app, output, format, "tui", steps=steps, runs=runs, repeat=repeat)
 
 
 @app.command()
@@ -81,7 +79,7 @@ def cli(
     """
     from accl.bench.commands import measure_commands
 
-    _report("cli", measure_commands, {"runs": runs, "repeat": repeat}, output, format)
+    _report(measure_commands, output, format, "cli", runs=runs, repeat=repeat)
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
@@ -118,11 +116,7 @@ def table(
 
 
 def _report(
-    name: str,
-    measure: Callable[..., list[dict[str, Any]]],
-    settings: dict[str, int],
-    output: Path | None,
-    format: Format,
+    measure: Callable[..., list[dict[str, Any]]], output: Path | None, format: Format, name: str, **settings: int
 ) -> None:
     """Measure in a temporary folder, write the report where asked, and print it."""
     from accl.bench.report import Report, origin
@@ -133,5 +127,4 @@ def _report(
         report = Report.create(name, settings, measure(Path(folder), **settings))
     if output is not None:
         report.write(output)
-    table = Table("", figure_columns(), report.rows, name=name)
-    emit(table, format, data=report, notes=[origin(report)])
+    emit(Table("", figure_columns(), report.rows, name=name), format, data=report, notes=[origin(report)])

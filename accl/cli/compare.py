@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -28,6 +28,7 @@ from accl.cli.table import (
     p_value,
     percent,
     points,
+    typed,
 )
 
 DEFAULT_NAMES = ["baseline", "contrastive", "full"]
@@ -40,12 +41,9 @@ def compare(
             metavar="RECIPE|RUN",
             help="Recipes, run ids, parts of run ids or paths; the first is the reference. "
             f"Without any: {' '.join(DEFAULT_NAMES)}.",
-            show_default=False,
         ),
     ] = None,
-    profile: Annotated[
-        str | None, typer.Option("--profile", "-p", help="Take only runs of this profile.", show_default=False)
-    ] = None,
+    profile: Annotated[str | None, typer.Option("--profile", "-p", help="Take only runs of this profile.")] = None,
     tasks: Annotated[
         int, typer.Option("--tasks", min=0, help="How many tasks with the largest gains, and losses, to list per arm.")
     ] = 5,
@@ -210,17 +208,13 @@ def _config_tables(comparison: Comparison) -> list[Table]:
         {"key": key} | {arm.label: arm.config_difference.get(key, (None, firsts[key]))[1] for arm in arms}
         for key in keys
     ]
-    columns = [Column("key"), *(Column(arm.label, arm.label, "", "right", _setting) for arm in arms)]
+    columns = [Column("key"), *(Column(arm.label, arm.label, "", "right", typed) for arm in arms)]
     return [Table("Configuration differences", columns, rows)] if rows else []
 
 
 def _letters(row: Row, kind: str, names: str) -> str:
     """Percentage of each letter, as ``27/24/26/23``."""
     return "/".join(f"{100 * row[f'{kind}/{letter}']:.0f}" for letter in names.split("/"))
-
-
-def _setting(value: Any) -> str:
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _accuracy(row: Row) -> str:

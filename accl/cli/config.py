@@ -8,8 +8,9 @@ import typer
 import yaml
 
 from accl.choices import Choice
+from accl.cli.options import OverridesOption
 from accl.cli.output import Format, FormatOption, emit, print_notes
-from accl.cli.table import Column, Table
+from accl.cli.table import Column, Table, fields, typed
 from accl.config import DEFAULT_PROFILE, Resolved, available, configs_folder, flat, resolve
 from accl.config.explain import Explained, explain, explain_all
 
@@ -22,9 +23,7 @@ app = typer.Typer(
 def show(
     recipe: Annotated[str, typer.Argument(help="A recipe's name, or the path of a recipe file.")] = "full",
     profile: Annotated[str, typer.Option("--profile", "-p", help="A profile's name or path.")] = DEFAULT_PROFILE,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one value; may be repeated.")
-    ] = None,
+    overrides: OverridesOption = None,
     format: FormatOption = Format.TABLE,
 ) -> None:
     """Print every value that a run would get, and where it comes from.
@@ -35,15 +34,12 @@ def show(
     """
     resolved = resolve(recipe, profile, overrides or ())
     print_notes(resolved.notes)
-    rows = [
-        {"key": key, "value": value, "origin": resolved.origin[key]}
-        for key, value in flat(resolved.config).items()
-        if key in resolved.origin
-    ]
     if format is Format.TABLE:  # as YAML, so that it can be copied into a file of one's own
         typer.echo(_commented_yaml(resolved), nl=False)
         return
-    columns = [Column("key"), Column("value", show=_value), Column("origin")]
+    values, origin = flat(resolved.config), resolved.origin
+    rows = [{"key": key, "value": values[key], "origin": origin[key]} for key in values if key in origin]
+    columns = [Column("key"), Column("value", show=typed), Column("origin")]
     emit(Table(f"{resolved.config.recipe} under {resolved.config.profile}", columns, rows), format)
 
 
@@ -82,25 +78,17 @@ def explain_(
         return
     (one,) = found
     choices = [_choice_row(choice) for choice in one.choices]
-    tables = [Table(one.key, [Column("property"), Column("value", show=_value, wrap=True)], _properties(one))]
+    tables = [Table(one.key, [Column("property"), Column("value", show=typed, wrap=True)], _properties(one))]
     if choices:
         tables.append(Table("Choices", _choice_columns(choices), choices, name="choices"))
-    data = {
-        "key": one.key,
-        "about": one.description,
-        "type": one.type,
-        "default": one.default,
-        "profiles": dict(one.profiles),
-        "choices": choices,
-    }
-    emit(tables, format, data=data)
+    data = fields(one, key="key", about="description", type="type", default="default")
+    emit(tables, format, data=data | {"profiles": dict(one.profiles), "choices": choices})
 
 
 def _properties(one: Explained) -> list[dict[str, Any]]:
-    rows = [{"property": "about", "value": one.description}]
-    if one.type:
-        rows += [{"property": "type", "value": one.type}, {"property": "default", "value": one.default}]
-    return [*rows, *({"property": f"under {profile}", "value": value} for profile, value in one.profiles)]
+    values = {"about": one.description} | ({"type": one.type, "default": one.default} if one.type else {})
+    values |= {f"under {profile}": value for profile, value in one.profiles}
+    return [{"property": key, "value": value} for key, value in values.items()]
 
 
 def _choice_row(choice: Choice) -> dict[str, Any]:
@@ -140,18 +128,9 @@ def _commented_yaml(resolved: Resolved) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _value(value: Any) -> str:
-    """Write a value as it would be typed after --set."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
-
-
 def _short(value: Any) -> str:
     """Cut a long value, such as a commit, to what a list of all keys has room for."""
-    text = _value(value)
+    text = typed(value)
     return text if len(text) <= 16 else f"{text[:15]}…"
 
 

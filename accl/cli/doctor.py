@@ -19,8 +19,7 @@ COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 def doctor(
     profile: Annotated[
-        str | None,
-        typer.Option("--profile", "-p", help="Only what this profile needs; else all that come with accl."),
+        str | None, typer.Option("--profile", "-p", help="Only what this profile needs; else all that come with accl.")
     ] = None,
     format: FormatOption = Format.TABLE,
     runs: RunsOption = RUNS,

@@ -19,10 +19,29 @@ if TYPE_CHECKING:
     from accl.store.reader import Follower
 
 FOLLOW_EVERY_S = 0.3
+LATEST = ("questions_per_second", "train/loss", "validation/accuracy", "test/accuracy")
 # Sums that the trainer records at the end of a run.
 TOTALS = ("training_seconds", "milliseconds_per_step", "questions_per_second", "peak_gpu_memory_bytes", "tested_step")
 # Columns of the terminal from which a table of runs has room for all its columns beside the ids.
 WIDE = 110
+WIDE_ONLY = ("profile", "eta_seconds", "train/loss")
+COLUMNS = [
+    Column("id", "run"),
+    Column("state", cell=lambda row: _state_words(row)),
+    Column("profile"),
+    Column("step", justify="right", cell=lambda row: _progress(row)),
+    Column("eta_seconds", "ETA", "", "right", duration),
+    Column("train/loss", "loss", "", "right", number(".3f")),
+    Column("validation/accuracy", "val", "%", "right", percent),
+    Column("test/accuracy", "test", "%", "right", percent),
+]
+CATEGORY_COLUMNS = [
+    Column("split"),
+    Column("category"),
+    Column("n", "questions", justify="right"),
+    Column("accuracy", "", "%", "right", percent),
+]
+EVENT_COLUMNS = [Column("seconds", "at", "", "right", duration), Column("level"), Column("message", wrap=True)]
 
 
 def runs(format: FormatOption = Format.TABLE, runs: RunsOption = RUNS) -> None:
@@ -38,18 +57,8 @@ def runs(format: FormatOption = Format.TABLE, runs: RunsOption = RUNS) -> None:
     if not rows and format is Format.TABLE:
         Console().print(f"No runs in {runs} yet. Start one:  accl train full --profile demo", highlight=False)
         return
-    columns = [
-        Column("id", "run"),
-        Column("state", cell=_state_words),
-        Column("profile"),
-        Column("step", justify="right", cell=_progress),
-        Column("eta_seconds", "ETA", justify="right", show=duration),
-        Column("train/loss", "loss", justify="right", show=number(".3f")),
-        Column("validation/accuracy", "val", unit="%", justify="right", show=percent),
-        Column("test/accuracy", "test", unit="%", justify="right", show=percent),
-    ]
-    if format is Format.TABLE and Console().width < WIDE:
-        columns = [column for column in columns if column.key not in ("profile", "eta_seconds", "train/loss")]
+    narrow = format is Format.TABLE and Console().width < WIDE
+    columns = [column for column in COLUMNS if not (narrow and column.key in WIDE_ONLY)]
     emit(Table("", columns, rows, name="runs"), format)
     if format is Format.TABLE:
         for row in rows:
@@ -76,34 +85,16 @@ def show(run: RunArgument, format: FormatOption = Format.TABLE, runs: RunsOption
     events = [fields(event, "seconds", "level", "kind", "message") for event in follower.events]
     floors = {key: float(value) for key, value in follower.meta.items() if key.startswith("floor/")}
     totals = {key: float(follower.meta[key]) for key in TOTALS if key in follower.meta}
-    data = {
-        **{key: value for key, value in summary.items() if "/" not in key},
-        "metrics": metrics,
-        "floors": floors,
-        "totals": totals,
-        "categories": categories,
-        "events": events,
-        "config": load(chosen.config).model_dump(),
-        "provenance": chosen.read_json(chosen.provenance),
-    }
+    data = {key: value for key, value in summary.items() if "/" not in key}
+    data |= {"metrics": metrics, "floors": floors, "totals": totals, "categories": categories, "events": events}
+    data |= {"config": load(chosen.config).model_dump(), "provenance": chosen.read_json(chosen.provenance)}
     overview = [{"key": key, "value": value} for key, value in _overview(summary, totals, floors).items()]
     newest = [{"name": name, "value": value} for name, value in metrics.items()]
-    category_columns = [
-        Column("split"),
-        Column("category"),
-        Column("n", "questions", justify="right"),
-        Column("accuracy", unit="%", justify="right", show=percent),
-    ]
-    event_columns = [
-        Column("seconds", "at", justify="right", show=duration),
-        Column("level"),
-        Column("message", wrap=True),
-    ]
     tables = [
         Table(chosen.id, [Column("key", " "), Column("value", " ", wrap=True)], overview, name="run"),
         Table("Newest figures", [Column("name"), Column("value", justify="right", show=number(".5g"))], newest),
-        *([Table("Accuracy by category", category_columns, categories)] if categories else []),
-        *([Table("Events", event_columns, events)] if events else []),
+        *([Table("Accuracy by category", CATEGORY_COLUMNS, categories)] if categories else []),
+        *([Table("Events", EVENT_COLUMNS, events)] if events else []),
     ]
     emit(tables, format, data=data)
 
@@ -111,9 +102,7 @@ def show(run: RunArgument, format: FormatOption = Format.TABLE, runs: RunsOption
 def logs(
     run: RunArgument,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing until the run ends.")] = False,
-    lines: Annotated[
-        int | None, typer.Option("--lines", "-n", min=0, help="Only the last N lines.", show_default=False)
-    ] = None,
+    lines: Annotated[int | None, typer.Option("--lines", "-n", min=0, help="Only the last N lines.")] = None,
     runs: RunsOption = RUNS,
 ) -> None:
     """Print the console log of a run.
@@ -155,10 +144,7 @@ def _summary(run: RunDir) -> dict[str, Any]:
         "started": state.started or None,
         "ended": state.ended or None,
         **fields(state, "host", "pid"),
-        **{
-            name: state.latest.get(name)
-            for name in ("questions_per_second", "train/loss", "validation/accuracy", "test/accuracy")
-        },
+        **{name: state.latest.get(name) for name in LATEST},
     }
 
 
@@ -178,9 +164,7 @@ def _overview(summary: dict[str, Any], totals: dict[str, float], floors: dict[st
     speed = summary["questions_per_second"]
     overview: dict[str, Any] = {
         "state": f"{state.icon} {state}" + (f": {summary['reason']}" if summary["reason"] else ""),
-        "recipe": summary["recipe"],
-        "profile": summary["profile"],
-        "seed": summary["seed"],
+        **{key: summary[key] for key in ("recipe", "profile", "seed")},
         "step": _progress(summary),
         "started": moment(summary["started"]),
         "questions/s": f"{speed:,.0f}" if speed else MISSING,
@@ -192,13 +176,10 @@ def _overview(summary: dict[str, Any], totals: dict[str, float], floors: dict[st
     if "peak_gpu_memory_bytes" in totals:
         overview["peak GPU memory"] = f"{totals['peak_gpu_memory_bytes'] / 2**30:.2f} GiB"
     for split in ("validation", "test"):
-        accuracy = summary.get(f"{split}/accuracy")
-        if accuracy is not None:
-            beside = ", ".join(
-                f"{key.rsplit('/', 1)[-1].replace('_', ' ')} {percent(value)} %"
-                for key, value in floors.items()
-                if key.startswith(f"floor/{split}/")
-            )
+        start = f"floor/{split}/"
+        names = {key: key.removeprefix(start).replace("_", " ") for key in floors if key.startswith(start)}
+        beside = ", ".join(f"{name} {percent(floors[key])} %" for key, name in names.items())
+        if (accuracy := summary[f"{split}/accuracy"]) is not None:
             overview[f"{split} accuracy"] = f"{percent(accuracy)} %   (floors: {beside})"
     return overview
 

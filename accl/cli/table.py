@@ -29,6 +29,11 @@ def text(value: Any) -> str:
     return str(value)
 
 
+def typed(value: Any) -> str:
+    """A value as it is typed after --set."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def number(spec: str, scale: float = 1) -> Callable[[float | None], str]:
     """A function that formats ``scale`` times a number by ``spec``, and shows a dash for None and NaN."""
     return lambda value: MISSING if value is None or math.isnan(value) else format(scale * value, spec)

@@ -13,23 +13,10 @@ from accl.analysis.ablation import Ablation, compare_seeds
 from accl.analysis.compare import TRIVIAL_BASELINES, Arm, Comparison
 from accl.analysis.compare import compare as compare_runs
 from accl.analysis.select import select_runs, select_seeds
-from accl.cli.compare_seeds import CALIBRATION, ablation_tables, hard_delta
+from accl.cli.compare_seeds import CALIBRATION, ablation_tables, hard_delta, low_to_high, spread
 from accl.cli.options import RUNS, RunsOption
 from accl.cli.output import Format, FormatOption, emit
-from accl.cli.table import (
-    MISSING,
-    Column,
-    Row,
-    Table,
-    duration,
-    fields,
-    moment,
-    number,
-    p_value,
-    percent,
-    points,
-    typed,
-)
+from accl.cli.table import Column, Row, Table, duration, fields, moment, number, p_value, percent, points, typed
 
 DEFAULT_NAMES = ["baseline", "contrastive", "full"]
 
@@ -123,9 +110,13 @@ def _runs_table(comparison: Comparison) -> Table:
 def _arms_table(comparison: Comparison) -> Table:
     first = comparison.arms[0]
     names = "/".join(first.gold_shares)
+
+    def accuracy(row: Row) -> str:
+        return spread(row, "accuracy", "standard_error")
+
     columns = [
         Column("arm"),
-        Column("accuracy", unit="%", justify="right", cell=_accuracy, style=_floor_style),
+        Column("accuracy", "", "%", "right", cell=accuracy, style=_floor_style),
         Column("macro_accuracy", "macro", "%", "right", percent),
         *(Column(f"category/{group.name}", group.name, "%", "right", percent) for group in first.categories),
         *(
@@ -134,7 +125,7 @@ def _arms_table(comparison: Comparison) -> Table:
         ),
         Column("above_floor", "beats its floor", justify="right", style=_floor_style),
         Column("delta", f"delta to {first.label}", "points", "right", points),
-        Column("delta_low", "95 % interval", "points", "right", cell=_interval),
+        Column("delta_low", "95 % interval", "points", "right", cell=low_to_high),
         Column("p", "McNemar p", "", "right", p_value),
         Column("p_holm", "Holm p", "", "right", p_value),
         Column("hard_accuracy", "hard pairs", "%", "right", percent),
@@ -215,15 +206,6 @@ def _config_tables(comparison: Comparison) -> list[Table]:
 def _letters(row: Row, kind: str, names: str) -> str:
     """Percentage of each letter, as ``27/24/26/23``."""
     return "/".join(f"{100 * row[f'{kind}/{letter}']:.0f}" for letter in names.split("/"))
-
-
-def _accuracy(row: Row) -> str:
-    return f"{percent(row['accuracy'])} ± {percent(row['standard_error'])}"
-
-
-def _interval(row: Row) -> str:
-    low, high = row["delta_low"], row["delta_high"]
-    return MISSING if low is None else f"{points(low)} to {points(high)}"
 
 
 def _floor_style(row: Row) -> str:

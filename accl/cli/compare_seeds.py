@@ -17,19 +17,30 @@ def hard_delta(row: Row) -> str:
 
 
 def interval(row: Row, prefix: str = "") -> str:
-    """``+1.20 [+0.30, +2.10]`` from the row's delta, delta_low and delta_high."""
+    """Write the row's delta, delta_low and delta_high as ``+1.20 [+0.30, +2.10]``."""
     delta, low, high = (row[f"{prefix}{key}"] for key in ("delta", "delta_low", "delta_high"))
     return MISSING if delta is None else f"{points(delta)} [{points(low)}, {points(high)}]"
 
 
+def low_to_high(row: Row) -> str:
+    """Write the row's delta_low and delta_high as ``+0.30 to +2.10``."""
+    low, high = row["delta_low"], row["delta_high"]
+    return MISSING if low is None else f"{points(low)} to {points(high)}"
+
+
+def spread(row: Row, key: str, beside: str) -> str:
+    """Write two values of a row as ``40.83 ± 1.50``, in per cent."""
+    return MISSING if row[key] is None else f"{percent(row[key])} ± {percent(row[beside])}"
+
+
 def ablation_tables(ablation: Ablation) -> list[Table]:
-    """Two tables with one row per recipe, the first narrow enough for a README, and one with one row per run."""
+    """Make two tables with a row per recipe, the first narrow enough for a README, and one with a row per run."""
     first = ablation.arms[0].label
     arms = [
         Column("arm"),
         Column("seeds", justify="right", show=lambda seeds: str(len(seeds))),
         Column("steps", justify="right"),
-        Column("accuracy", unit="%", justify="right", cell=lambda row: _spread(row, "accuracy")),
+        Column("accuracy", unit="%", justify="right", cell=lambda row: spread(row, "accuracy", "accuracy_sd")),
         Column("macro_accuracy", "macro", "%", "right", percent),
         Column("hard_accuracy", "hard pairs", "%", "right", percent),
         Column("delta", f"delta to {first} [95 %]", "points", "right", cell=interval),
@@ -39,8 +50,16 @@ def ablation_tables(ablation: Ablation) -> list[Table]:
     ]
     details = [
         Column("arm"),
-        Column("macro_accuracy", "macro", "%", "right", cell=lambda row: _spread(row, "macro_accuracy")),
-        Column("hard_accuracy", "hard pairs", "%", "right", cell=lambda row: _spread(row, "hard_accuracy")),
+        Column(
+            "macro_accuracy", "macro", "%", "right", cell=lambda row: spread(row, "macro_accuracy", "macro_accuracy_sd")
+        ),
+        Column(
+            "hard_accuracy",
+            "hard pairs",
+            "%",
+            "right",
+            cell=lambda row: spread(row, "hard_accuracy", "hard_accuracy_sd"),
+        ),
         Column("hard_delta", "hard pairs, delta [95 %]", "points", "right", cell=hard_delta),
         Column("hard_p", "hard pairs, p", "", "right", p_value),
         *CALIBRATION,
@@ -51,7 +70,7 @@ def ablation_tables(ablation: Ablation) -> list[Table]:
 
 
 def _runs_table(ablation: Ablation) -> Table:
-    """One row per run, with its difference to the first arm's run of the same seed."""
+    """Compare every run with the first arm's run of the same seed."""
     rows = [
         {"arm": arm.recipe, "seed": seed, "run": arm.run_id, "accuracy": arm.accuracy}
         | fields(arm.paired, "delta", "p")
@@ -82,10 +101,6 @@ def _arm_row(arm: SeedArm, ablation: Ablation) -> Row:
     names = {"delta": "delta", "delta_sd": "sd", "delta_low": "low", "delta_high": "high", "p": "p"}
     row |= fields(arm.difference, **names) | {"p_holm": arm.p_holm}
     return row | fields(arm.hard_difference, **{f"hard_{key}": name for key, name in names.items()})
-
-
-def _spread(row: Row, key: str) -> str:
-    return MISSING if row[key] is None else f"{percent(row[key])} ± {percent(row[f'{key}_sd'])}"
 
 
 def _floor(row: Row) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +13,7 @@ from accl.cli.options import OverridesOption
 from accl.cli.output import Format, FormatOption, emit, print_notes
 from accl.cli.table import Column, Table, fields, typed
 from accl.config import DEFAULT_PROFILE, Resolved, available, configs_folder, flat, resolve
-from accl.config.explain import Explained, explain, explain_all
+from accl.config.explain import explain, explain_all
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Show recipes, profiles, resolved configurations and all keys."
@@ -73,37 +74,28 @@ def explain_(
     found = explain(key) if key else explain_all()
     if len(found) > 1:
         columns = [Column("key"), Column("default", show=_short), Column("about", wrap=True)]
-        rows = [{"key": one.key, "default": one.default, "about": one.summary, "type": one.type} for one in found]
+        rows = [fields(one, key="key", default="default", about="summary", type="type") for one in found]
         emit(Table(f"Keys of {key}" if key else "Keys", columns, rows), format)
         return
     (one,) = found
     choices = [_choice_row(choice) for choice in one.choices]
-    tables = [Table(one.key, [Column("property"), Column("value", show=typed, wrap=True)], _properties(one))]
+    values = {"about": one.description} | ({"type": one.type, "default": one.default} if one.type else {})
+    values |= {f"under {profile}": value for profile, value in one.profiles}
+    properties = [{"property": name, "value": value} for name, value in values.items()]
+    tables = [Table(one.key, [Column("property"), Column("value", show=typed, wrap=True)], properties)]
     if choices:
         tables.append(Table("Choices", _choice_columns(choices), choices, name="choices"))
     data = fields(one, key="key", about="description", type="type", default="default")
     emit(tables, format, data=data | {"profiles": dict(one.profiles), "choices": choices})
 
 
-def _properties(one: Explained) -> list[dict[str, Any]]:
-    values = {"about": one.description} | ({"type": one.type, "default": one.default} if one.type else {})
-    values |= {f"under {profile}": value for profile, value in one.profiles}
-    return [{"property": key, "value": value} for key, value in values.items()]
-
-
 def _choice_row(choice: Choice) -> dict[str, Any]:
-    parameter = choice.parameter
+    parameter, literals = choice.parameter, choice.literals
     number = f"{parameter.name}: {parameter.about}; {parameter.range}" if parameter else None
-    return {
-        "name": choice.name,
-        "written": choice.form,
-        "number": number,
-        "default": parameter.default if parameter else None,
-        "label": choice.literals.get("LABEL"),
-        "unit": choice.literals.get("UNIT"),
-        "about": choice.summary,
-        "details": choice.details,
-    }
+    default = parameter.default if parameter else None
+    row = {"name": choice.name, "written": choice.form, "number": number, "default": default}
+    row |= {"label": literals.get("LABEL"), "unit": literals.get("UNIT")}
+    return row | {"about": choice.summary, "details": choice.details}
 
 
 def _choice_columns(rows: list[dict[str, Any]]) -> list[Column]:
@@ -115,16 +107,13 @@ def _choice_columns(rows: list[dict[str, Any]]) -> list[Column]:
 
 def _commented_yaml(resolved: Resolved) -> str:
     lines = [f"# recipe {resolved.config.recipe} under profile {resolved.config.profile}"]
-    section = ""
-    for key, value in flat(resolved.config).items():
-        head, _, leaf = key.partition(".")
-        if not leaf:
-            continue
-        if head != section:
-            lines.append(f"{head}:")
-            section = head
-        entry = yaml.safe_dump({leaf: value}, allow_unicode=True, width=1000).strip()
-        lines.append(f"  {entry:<36}  # {resolved.origin[key]}")
+    values = {key: value for key, value in flat(resolved.config).items() if "." in key}
+    for section, keys in groupby(values, key=lambda key: key.partition(".")[0]):
+        lines.append(f"{section}:")
+        for key in keys:
+            leaf = {key.removeprefix(f"{section}."): values[key]}
+            entry = yaml.safe_dump(leaf, allow_unicode=True, width=1000).strip()
+            lines.append(f"  {entry:<36}  # {resolved.origin[key]}")
     return "\n".join(lines) + "\n"
 
 

@@ -105,13 +105,13 @@ def _stack(grid: Grid) -> Grid:
 
 
 def _width(grid: Grid, wrap: Sequence[bool] = ()) -> int:
-    """Width of the narrowest terminal that shows the grid; cells of columns that may wrap count by their words."""
+    """Return the width that the grid needs; cells of columns that may ``wrap`` count by their words."""
     columns = zip_longest(wrap, zip(*grid, strict=True))
     widths = [max(_longest([header]), _longest(cells, words)) for words, (header, *cells) in columns]
     return sum(widths) + GAP * (len(widths) - 1)
 
 
 def _longest(cells: Iterable[Text], words: bool = False) -> int:
-    """Width of the longest line, or word, in terminal cells."""
+    """Return the width of the longest line, or word, in terminal cells."""
     parts = (part for cell in cells for part in (cell.plain.split() if words else cell.plain.splitlines()))
     return max(map(cell_len, parts), default=0)

@@ -49,9 +49,7 @@ def emit(
 ) -> None:
     """Print tables on stdout.
 
-    A table too wide for the terminal gets stacked headers, else is turned on its side, else is printed record by
-    record: lines never wrap into each other. json is one list for one table, and an object of lists by `Table.key` for
-    several. csv puts an empty line between tables.
+    json is one list for one table, and an object of lists by `Table.key` for several.
 
     Args:
         console: stdout when None.
@@ -100,7 +98,7 @@ def print_notes(notes: Sequence[str]) -> None:
 
 
 def plain(value: Any) -> Any:
-    """A value as json can hold it: dataclasses as objects, times and numbers raw, NaN and infinity as null."""
+    """Convert a value to what json can hold: dataclasses to objects, NaN and infinity to null."""
     if value is None or isinstance(value, (str, bool, int)):
         return value
     if isinstance(value, float):
@@ -148,7 +146,7 @@ _TEX = str.maketrans(
 
 
 def _latex(table: Table) -> str:
-    """A booktabs tabular, to be put inside a table environment."""
+    """Write a booktabs tabular, to be put inside a table environment."""
     head, *rows = (
         " & ".join(cell.translate(_TEX) for cell in cells) + r" \\" for cells in (table.titles, *table.cells)
     )

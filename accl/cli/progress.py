@@ -22,7 +22,7 @@ POLL_EVERY_S = 0.25
 
 
 def watch(run: RunDir, started: subprocess.Popen[bytes]) -> int:
-    """Show a run until it ends; returns the exit code for the command.
+    """Show a run until it ends, and return the exit code for the command.
 
     Raises:
         TrainingError: the run failed or crashed; its reason is the message.
@@ -52,10 +52,8 @@ def watch(run: RunDir, started: subprocess.Popen[bytes]) -> int:
 def _interrupt(run: RunDir, console: Console, stopping: bool) -> None:
     """Ask for a graceful stop, or kill a run that was asked before."""
     try:
-        if stopping:
-            process.kill(run)
-        else:
-            process.stop(run)
+        process.stop(run, kill=stopping)
+        if not stopping:
             console.print("stopping after this step, with a checkpoint; Ctrl-C again kills it now")
     except RunError as error:
         console.print(str(error))
@@ -112,7 +110,7 @@ def _report(run: RunDir, state: RunState, code: int, console: Console) -> int:
 
 
 def _floors(run: RunDir) -> str:
-    """Accuracies of the rules that never read the question, to stand beside the accuracy."""
+    """Write the accuracies of the rules that never read the question, to stand beside that of the run."""
     try:
         [rows] = query(run.database, ("SELECT key, value FROM run.meta WHERE key LIKE 'floor/test/%' ORDER BY key", ()))
     except StoreBusyError:

@@ -127,7 +127,7 @@ def logs(
 
 
 def _summary(run: RunDir) -> dict[str, Any]:
-    """One row about a run; a run that cannot be read gives the reason instead of hiding the others."""
+    """Describe a run in one row; one that cannot be read gives the reason instead of hiding the others."""
     setup: Setup | None = None
     problem = ""
     try:
@@ -159,11 +159,11 @@ def _progress(row: Row) -> str:
 
 
 def _overview(summary: dict[str, Any], totals: dict[str, float], floors: dict[str, float]) -> dict[str, Any]:
-    """Labels and texts that head the description of a run."""
+    """Return labels and texts that head the description of a run."""
     state = State(summary["state"])
-    speed = summary["questions_per_second"]
+    speed, reason = summary["questions_per_second"], summary["reason"]
     overview: dict[str, Any] = {
-        "state": f"{state.icon} {state}" + (f": {summary['reason']}" if summary["reason"] else ""),
+        "state": f"{state.icon} {state}" + (f": {reason}" if reason else ""),
         **{key: summary[key] for key in ("recipe", "profile", "seed")},
         "step": _progress(summary),
         "started": moment(summary["started"]),
@@ -185,13 +185,13 @@ def _overview(summary: dict[str, Any], totals: dict[str, float], floors: dict[st
 
 
 def _categories(follower: Follower) -> list[dict[str, Any]]:
-    """Micro accuracy per category of the newest evaluation of each split."""
-    rows = []
-    for split, (step, n_K, correct_K) in sorted(follower.task_accuracy.items()):
-        for category in sorted({task.category for task in follower.tasks}):
-            members = [task.index for task in follower.tasks if task.category == category]
-            n = int(n_K[members].sum())
-            if n:
-                accuracy = float(correct_K[members].sum() / n)
-                rows.append({"split": split, "step": step, "category": category, "n": n, "accuracy": accuracy})
-    return rows
+    """Return the micro accuracy per category of the newest evaluation of each split."""
+    categories: dict[str, list[int]] = {}
+    for task in sorted(follower.tasks, key=lambda task: task.category):
+        categories.setdefault(task.category, []).append(task.index)
+    return [
+        {"split": split, "step": step, "category": category, "n": int(n), "accuracy": float(correct_K[tasks].sum() / n)}
+        for split, (step, n_K, correct_K) in sorted(follower.task_accuracy.items())
+        for category, tasks in categories.items()
+        if (n := n_K[tasks].sum())
+    ]

@@ -15,7 +15,7 @@ MISSING = "–"
 
 
 def text(value: Any) -> str:
-    """Any value in a few characters."""
+    """Write any value in a few characters."""
     if value is None:
         return MISSING
     if isinstance(value, bool):
@@ -30,12 +30,12 @@ def text(value: Any) -> str:
 
 
 def typed(value: Any) -> str:
-    """A value as it is typed after --set."""
+    """Write a value as it is typed after --set."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def number(spec: str, scale: float = 1) -> Callable[[float | None], str]:
-    """A function that formats ``scale`` times a number by ``spec``, and shows a dash for None and NaN."""
+    """Return a function that formats ``scale`` times a number by ``spec``, and None and NaN as a dash."""
     return lambda value: MISSING if value is None or math.isnan(value) else format(scale * value, spec)
 
 
@@ -46,31 +46,29 @@ score = number(".4f")  # a score that is no share, such as a calibration error
 
 
 def p_value(value: float | None) -> str:
-    """A p value with as many digits as mean something."""
+    """Write a p value with as many digits as mean something."""
     return "< 0.001" if value is not None and value < 0.001 else number(".3f")(value)
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as ``0.8 s``, ``42 s``, ``3 min 07 s`` or ``2 h 05 min``."""
+    """Write seconds as ``0.8 s``, ``42 s``, ``3 min 07 s`` or ``2 h 05 min``."""
     if seconds is None or not math.isfinite(seconds):
         return MISSING
     if seconds < 10:
         return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{rest} s"
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def moment(seconds: float | None) -> str:
-    """Seconds since the epoch as local date and time."""
+    """Write seconds since the epoch as local date and time."""
     return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M") if seconds else MISSING
 
 
 def fields(item: object | None, *names: str, **renamed: str) -> dict[str, Any]:
-    """Raw values of a row: attributes of ``item`` by key (``renamed``), or all None where there is no item."""
+    """Return attributes of ``item`` by key (``renamed``) as raw values of a row, all None without an item."""
     attributes = {name: name for name in names} | renamed
     return {key: None if item is None else getattr(item, name) for key, name in attributes.items()}
 

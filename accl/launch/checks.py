@@ -243,8 +243,8 @@ def file_system(folder: Path) -> str:
     place = _existing(folder)
     mounts = [part for part in psutil.disk_partitions(all=True) if place.is_relative_to(part.mountpoint)]
     # The longest path is the nearest mount; of several at one path the last hides the others.
-    nearest = max(enumerate(mounts), key=lambda pair: (len(Path(pair[1].mountpoint).parts), pair[0]), default=None)
-    return nearest[1].fstype if nearest else ""
+    nearest = max(reversed(mounts), key=lambda part: len(Path(part.mountpoint).parts), default=None)
+    return nearest.fstype if nearest else ""
 
 
 def _existing(folder: Path) -> Path:

@@ -170,9 +170,9 @@ def _overview(summary: dict[str, Any], totals: dict[str, float], floors: dict[st
         "questions/s": f"{speed:,.0f}" if speed else MISSING,
     }
     if "training_seconds" in totals:
-        overview["training"] = duration(totals["training_seconds"])
-        if "milliseconds_per_step" in totals:  # runs of earlier versions do not have it
-            overview["training"] += f", {totals['milliseconds_per_step']:.1f} ms/step"
+        step = totals.get("milliseconds_per_step")  # runs of earlier versions do not have it
+        speed_words = "" if step is None else f", {step:.1f} ms/step"
+        overview["training"] = duration(totals["training_seconds"]) + speed_words
     if "peak_gpu_memory_bytes" in totals:
         overview["peak GPU memory"] = f"{totals['peak_gpu_memory_bytes'] / 2**30:.2f} GiB"
     for split in ("validation", "test"):

@@ -63,14 +63,8 @@ def examine(profiles: Sequence[str], runs: Path, terminal: Sequence[int] = (0, 1
     # Started first, to run beside the other checks.
     wait = start_hub_probe() if any(from_hub(config) for config in configs.values()) else None
     every = frozenset(profiles)
-    checks = [
-        *_versions(every),
-        _gpu(gpus(), configs),
-        *_processor(),
-        _compiler(configs),
-        *_folders(runs, every),
-        *_terminal(terminal),
-    ]
+    checks = [*_versions(every), _gpu(gpus(), configs), *_processor(), _compiler(configs)]
+    checks += [*_folders(runs, every), *_terminal(terminal)]
     reachable = wait is not None and wait()
     if wait is not None:
         checks.append(check_hub(reachable))
@@ -144,18 +138,16 @@ def _gpu(present: Sequence[Gpu], configs: Mapping[str, Config]) -> Check:
     memory = ", ".join(f"{gpu.name} {gpu.memory_total / GB:.0f} GB" for gpu in present)
     finding = f"{memory}; driver {pynvml.nvmlSystemGetDriverVersion()}"
     built = torch_cuda()
-    if built is None:
-        advice = "The installed torch is a build for CPUs. Install the CUDA build of the same version."
-        return assess("GPU", finding, advice, requiring)
-    if int(built.split(".")[0]) > newest:
+    if built is None or int(built.split(".")[0]) > newest:
         advice = f"torch is built for CUDA {built} and the driver knows CUDA {newest}: update the driver."
-        return assess("GPU", finding, advice, requiring)
+        cpu_only = "The installed torch is a build for CPUs. Install the CUDA build of the same version."
+        return assess("GPU", finding, advice if built else cpu_only, requiring)
     handles = [pynvml.nvmlDeviceGetHandleByIndex(gpu.index) for gpu in present]
     major, minor = min(tuple(pynvml.nvmlDeviceGetCudaComputeCapability(handle)) for handle in handles)
-    if (major, minor) < BF16_SINCE:
-        advice = "It computes bf16 slowly; use --set train.precision=fp32"
-        return assess("GPU", f"{finding}; compute capability {major}.{minor}", advice)
-    return assess("GPU", finding)
+    if (major, minor) >= BF16_SINCE:
+        return assess("GPU", finding)
+    advice = "It computes bf16 slowly; use --set train.precision=fp32"
+    return assess("GPU", f"{finding}; compute capability {major}.{minor}", advice)
 
 
 def torch_cuda() -> str | None:
@@ -226,7 +218,7 @@ def _folders(runs: Path, every: frozenset[str]) -> Iterator[Check]:
 def unwritable(folder: Path) -> str:
     """Say why a folder cannot hold runs; empty when it can.
 
-    Creates and locks a temporary file; the folder itself is not created.
+    A temporary file is made and locked; the folder itself is not created.
     """
     place = _existing(folder)
     try:
@@ -276,10 +268,9 @@ def _terminal(descriptors: Sequence[int]) -> Iterator[Check]:
 def _colours(kind: str) -> Check:
     if os.environ.get("NO_COLOR"):
         return assess("colours", "turned off by NO_COLOR", "For the confusion grid: unset NO_COLOR")
-    if os.environ.get("COLORTERM", "").lower() in ("truecolor", "24bit"):
-        return assess("colours", "16.7 million")
-    if "256" in kind:
-        return assess("colours", "256")
+    true_colour = os.environ.get("COLORTERM", "").lower() in ("truecolor", "24bit")
+    if true_colour or "256" in kind:
+        return assess("colours", "16.7 million" if true_colour else "256")
     advice = "If your terminal knows more colours, type: export COLORTERM=truecolor"
     return assess("colours", "8 or 16, as far as is known", advice)
 

@@ -100,6 +100,7 @@ def test_hub_that_answers_makes_a_missing_model_no_obstacle_and_a_cached_one_is_
 def test_a_missing_c_compiler_makes_training_on_the_cpu_slower_and_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("ACCL_NATIVE", raising=False)
     assert line(examine(["demo"], tmp_path, ()).checks, "C compiler").level is Level.OK
 
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -113,6 +114,16 @@ def test_a_missing_c_compiler_makes_training_on_the_cpu_slower_and_no_more(
 
     monkeypatch.setenv("CC", "my-cc -m64")
     assert line(examine(["demo"], tmp_path, ()).checks, "C compiler").finding == "no my-cc (named by CC)"
+
+
+def test_compiled_code_that_is_switched_off_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCL_NATIVE", "0")
+    report = examine(["demo"], tmp_path, ())
+    found = line(report.checks, "C compiler")
+    assert (found.level, found.finding) == (Level.WARN, "switched off by ACCL_NATIVE=0")
+    assert "unset ACCL_NATIVE" in found.advice
+    assert report.usable == ["demo"]
+    assert line(examine(["paper"], tmp_path, ()).checks, "C compiler").level is Level.OK
 
 
 def test_offline_mode_is_told_apart_from_a_hub_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

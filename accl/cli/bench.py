@@ -24,10 +24,8 @@ app = typer.Typer(
     help="Measure accl on this machine: its store, app, commands and training.",
 )
 
-OutputOption = Annotated[
-    Path | None,
-    typer.Option("--output", "-o", metavar="FILE.json", help="Write the report as JSON too.", show_default=False),
-]
+_OUTPUT = typer.Option("--output", "-o", metavar="FILE.json", help="Write the report as JSON too.")
+OutputOption = Annotated[Path | None, _OUTPUT]
 
 
 class Peer(StrEnum):
@@ -56,7 +54,7 @@ def store(
     """
     from accl.bench.store import measure
 
-    _report("store", measure, {"steps": steps}, output, format)
+    _report(measure, output, format, "store", steps=steps)
 
 
 @app.command()
@@ -75,7 +73,7 @@ def tui(
     """
     from accl.bench.commands import measure_app
 
-    _report("tui", measure_app, {"steps": steps, "runs": runs, "repeat": repeat}, output, format)
+    _report(measure_app, output, format, "tui", steps=steps, runs=runs, repeat=repeat)
 
 
 @app.command()
@@ -93,7 +91,7 @@ def cli(
     """
     from accl.bench.commands import measure_commands
 
-    _report("cli", measure_commands, {"runs": runs, "repeat": repeat}, output, format)
+    _report(measure_commands, output, format, "cli", runs=runs, repeat=repeat)
 
 
 @app.command()
@@ -170,11 +168,7 @@ def table(
 
 
 def _report(
-    name: str,
-    measure: Callable[..., list[dict[str, Any]]],
-    settings: dict[str, int],
-    output: Path | None,
-    format: Format,
+    measure: Callable[..., list[dict[str, Any]]], output: Path | None, format: Format, name: str, **settings: int
 ) -> None:
     """Measure in a temporary folder, and report."""
     from accl.bench.report import Report

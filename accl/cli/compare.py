@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -13,23 +13,10 @@ from accl.analysis.ablation import Ablation, compare_seeds
 from accl.analysis.compare import TRIVIAL_BASELINES, Arm, Comparison
 from accl.analysis.compare import compare as compare_runs
 from accl.analysis.select import select_runs, select_seeds
-from accl.cli.compare_seeds import arms_table, details_table, interval, runs_table
+from accl.cli.compare_seeds import CALIBRATION, ablation_tables, hard_delta, low_to_high, spread
 from accl.cli.options import RUNS, RunsOption
 from accl.cli.output import Format, FormatOption, emit
-from accl.cli.table import (
-    MISSING,
-    Column,
-    Row,
-    Table,
-    duration,
-    fields,
-    moment,
-    number,
-    p_value,
-    percent,
-    points,
-    score,
-)
+from accl.cli.table import Column, Row, Table, duration, fields, moment, number, p_value, percent, points, typed
 
 DEFAULT_NAMES = ["baseline", "contrastive", "full"]
 
@@ -41,12 +28,9 @@ def compare(
             metavar="RECIPE|RUN",
             help="Recipes, run ids, parts of run ids or paths; the first is the reference. "
             f"Without any: {' '.join(DEFAULT_NAMES)}.",
-            show_default=False,
         ),
     ] = None,
-    profile: Annotated[
-        str | None, typer.Option("--profile", "-p", help="Take only runs of this profile.", show_default=False)
-    ] = None,
+    profile: Annotated[str | None, typer.Option("--profile", "-p", help="Take only runs of this profile.")] = None,
     tasks: Annotated[
         int, typer.Option("--tasks", min=0, help="How many tasks with the largest gains, and losses, to list per arm.")
     ] = 5,
@@ -92,10 +76,8 @@ def compare(
         selection = select_seeds(runs, names or DEFAULT_NAMES, profile)
         if len(selection.seeds) > 1:
             ablation = compare_seeds(selection)
-            tables = [arms_table(ablation)]
-            if format is Format.TABLE:
-                tables += [details_table(ablation), runs_table(ablation)]
-            _emit(tables, ablation, format)
+            tables = ablation_tables(ablation)
+            _emit(tables if format is Format.TABLE else tables[:1], ablation, format)
             return
         comparison = compare_runs([seeds[0] for seeds in selection.runs])
         lone = f"Only seed {selection.seeds[0]} has a run of every recipe: there is nothing to average over."
@@ -121,49 +103,48 @@ def _runs_table(comparison: Comparison) -> Table:
         Column("seed", justify="right", show=str),
         Column("steps", justify="right"),
     ]
-    rows = [
-        fields(arm, arm="label", run="run_id", finished="finished", seed="seed", steps="steps")
-        for arm in comparison.arms
-    ]
+    rows = [fields(arm, "finished", "seed", "steps", arm="label", run="run_id") for arm in comparison.arms]
     return Table(f"Runs: profile {comparison.profile}, protocol {comparison.protocol}", columns, rows)
 
 
 def _arms_table(comparison: Comparison) -> Table:
     first = comparison.arms[0]
     names = "/".join(first.gold_shares)
+
+    def accuracy(row: Row) -> str:
+        return spread(row, "accuracy", "standard_error")
+
     columns = [
         Column("arm"),
-        Column("accuracy", unit="%", justify="right", cell=_accuracy, style=_floor_style),
+        Column("accuracy", "", "%", "right", cell=accuracy, style=_floor_style),
         Column("macro_accuracy", "macro", "%", "right", percent),
         *(Column(f"category/{group.name}", group.name, "%", "right", percent) for group in first.categories),
         *(
-            Column(f"floor/{name}", f"floor: {name.replace('_', ' ')}", "%", "right", percent)
+            Column(f"floor/{name}", f"floor: {name}".replace("_", " "), "%", "right", percent)
             for name in TRIVIAL_BASELINES
         ),
         Column("above_floor", "beats its floor", justify="right", style=_floor_style),
         Column("delta", f"delta to {first.label}", "points", "right", points),
-        Column("delta_low", "95 % interval", "points", "right", cell=_interval),
+        Column("delta_low", "95 % interval", "points", "right", cell=low_to_high),
         Column("p", "McNemar p", "", "right", p_value),
         Column("p_holm", "Holm p", "", "right", p_value),
         Column("hard_accuracy", "hard pairs", "%", "right", percent),
-        Column("hard_delta", "hard pairs, delta [95 %]", "points", "right", cell=lambda row: interval(row, "hard_")),
+        Column("hard_delta", "hard pairs, delta [95 %]", "points", "right", cell=hard_delta),
         Column("hard_p", "hard pairs, McNemar p", "", "right", p_value),
-        Column("loss", "loss", "", "right", score),
-        Column("ece", "ECE", "", "right", score),
-        Column("brier", "Brier", "", "right", score),
+        *CALIBRATION,
         Column("predicted", f"answers {names}", "%", "right", cell=lambda row: _letters(row, "predicted", names)),
         Column("gold", f"right answers {names}", "%", "right", cell=lambda row: _letters(row, "gold", names)),
         Column("tested_step", "tested at step", justify="right"),
         Column("training_seconds", "training time", "", "right", duration),
         Column("questions_per_second", "questions/s", "", "right", number(",.1f")),
     ]
-    return Table(
-        f"Accuracy on {comparison.n:,} test questions", columns, [_arm_row(a, comparison) for a in comparison.arms]
-    )
+    rows = [_arm_row(arm, comparison) for arm in comparison.arms]
+    return Table(f"Accuracy on {comparison.n:,} test questions", columns, rows)
 
 
 def _arm_row(arm: Arm, comparison: Comparison) -> Row:
     hard = arm.hard
+    names = {"delta": "delta", "delta_low": "low", "delta_high": "high", "p": "p"}
     return {
         **fields(arm, arm="label", recipe="recipe", run="run_id", seed="seed"),
         **fields(comparison, "profile", "protocol"),
@@ -171,12 +152,10 @@ def _arm_row(arm: Arm, comparison: Comparison) -> Row:
         **{f"category/{group.name}": group.accuracy for group in arm.categories},
         **{f"floor/{name}": arm.trivial_baselines.get(name) for name in TRIVIAL_BASELINES},
         "above_floor": arm.above_trivial,
-        **fields(arm.paired, "gains", "losses", "delta", delta_low="low", delta_high="high", p="p"),
+        **fields(arm.paired, "gains", "losses", **names),
         "p_holm": arm.p_holm,
         **fields(hard, hard_n="n", hard_accuracy="accuracy"),
-        **fields(
-            hard.paired if hard else None, hard_delta="delta", hard_delta_low="low", hard_delta_high="high", hard_p="p"
-        ),
+        **fields(hard and hard.paired, **{f"hard_{key}": name for key, name in names.items()}),
         **fields(arm, "loss", "ece", "brier"),
         **{f"predicted/{letter}": share for letter, share in arm.predicted_shares.items()},
         **{f"gold/{letter}": share for letter, share in arm.gold_shares.items()},
@@ -188,18 +167,14 @@ def _task_tables(comparison: Comparison, count: int) -> list[Table]:
     """For each arm but the first, the tasks with the largest gains, then those with the largest losses."""
     tables = []
     first = comparison.arms[0]
-    reference = {score.task.index: score.accuracy for score in first.tasks}
+    reference = {task.task.index: task.accuracy for task in first.tasks}
     for arm in comparison.arms[1:]:
-        gained = [score for score in arm.tasks_by_delta if score.delta > 0][:count]
-        lost = [score for score in reversed(arm.tasks_by_delta) if score.delta < 0][:count]
+        gained = [task for task in arm.tasks_by_delta if task.delta > 0][:count]
+        lost = [task for task in reversed(arm.tasks_by_delta) if task.delta < 0][:count]
         rows = [
-            {
-                "task": score.task.name,
-                "n": score.n,
-                "accuracy_first": reference[score.task.index],
-                **fields(score, "accuracy", "delta", "gains", "losses"),
-            }
-            for score in [*gained, *reversed(lost)]
+            {"task": task.task.name, "n": task.n, "accuracy_first": reference[task.task.index]}
+            | fields(task, "accuracy", "delta", "gains", "losses")
+            for task in [*gained, *reversed(lost)]
         ]
         columns = [
             Column("task", show=lambda name: str(name).replace("_", " "), wrap=True),
@@ -218,35 +193,19 @@ def _task_tables(comparison: Comparison, count: int) -> list[Table]:
 def _config_tables(comparison: Comparison) -> list[Table]:
     """Every other difference to the first arm: one row per key, one column per arm."""
     arms = comparison.arms
-    keys = list(dict.fromkeys(key for arm in arms for key in arm.config_difference))
-    if not keys:
-        return []
-    rows = []
-    for key in keys:
-        first = next(arm.config_difference[key][0] for arm in arms if key in arm.config_difference)
-        values = {arm.label: arm.config_difference[key][1] if key in arm.config_difference else first for arm in arms}
-        rows.append({"key": key, **values})
-    columns = [Column("key"), *(Column(arm.label, arm.label, "", "right", _setting) for arm in arms)]
-    return [Table("Configuration differences", columns, rows)]
+    firsts = {key: first for arm in reversed(arms) for key, (first, _) in arm.config_difference.items()}
+    keys = dict.fromkeys(key for arm in arms for key in arm.config_difference)
+    rows = [
+        {"key": key} | {arm.label: arm.config_difference.get(key, (None, firsts[key]))[1] for arm in arms}
+        for key in keys
+    ]
+    columns = [Column("key"), *(Column(arm.label, arm.label, "", "right", typed) for arm in arms)]
+    return [Table("Configuration differences", columns, rows)] if rows else []
 
 
 def _letters(row: Row, kind: str, names: str) -> str:
     """Percentage of each letter, as ``27/24/26/23``."""
     return "/".join(f"{100 * row[f'{kind}/{letter}']:.0f}" for letter in names.split("/"))
-
-
-def _setting(value: Any) -> str:
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _accuracy(row: Row) -> str:
-    return f"{percent(row['accuracy'])} ± {percent(row['standard_error'])}"
-
-
-def _interval(row: Row) -> str:
-    if row["delta_low"] is None:
-        return MISSING
-    return f"{points(row['delta_low'])} to {points(row['delta_high'])}"
 
 
 def _floor_style(row: Row) -> str:

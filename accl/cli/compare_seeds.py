@@ -4,25 +4,43 @@ from __future__ import annotations
 
 from typing import Any
 
-from accl.analysis.ablation import Ablation, Mean, SeedArm
-from accl.analysis.crossed import SeedDifference
+from accl.analysis.ablation import Ablation, SeedArm
 from accl.cli.table import MISSING, Column, Row, Table, duration, fields, p_value, percent, points, score
+
+CALIBRATION = [Column(name.lower(), name, "", "right", score) for name in ("loss", "ECE", "Brier")]
+MEANS = ("accuracy", "macro_accuracy", "hard_accuracy", "loss", "ece", "brier")
+
+
+def hard_delta(row: Row) -> str:
+    """Write the difference on hard pairs as `interval` does."""
+    return interval(row, "hard_")
 
 
 def interval(row: Row, prefix: str = "") -> str:
-    """``+1.20 [+0.30, +2.10]`` from the row's delta, delta_low and delta_high."""
+    """Write the row's delta, delta_low and delta_high as ``+1.20 [+0.30, +2.10]``."""
     delta, low, high = (row[f"{prefix}{key}"] for key in ("delta", "delta_low", "delta_high"))
     return MISSING if delta is None else f"{points(delta)} [{points(low)}, {points(high)}]"
 
 
-def arms_table(ablation: Ablation) -> Table:
-    """One row per recipe, narrow enough for a README."""
+def low_to_high(row: Row) -> str:
+    """Write the row's delta_low and delta_high as ``+0.30 to +2.10``."""
+    low, high = row["delta_low"], row["delta_high"]
+    return MISSING if low is None else f"{points(low)} to {points(high)}"
+
+
+def spread(row: Row, key: str, beside: str) -> str:
+    """Write two values of a row as ``40.83 ± 1.50``, in per cent."""
+    return MISSING if row[key] is None else f"{percent(row[key])} ± {percent(row[beside])}"
+
+
+def ablation_tables(ablation: Ablation) -> list[Table]:
+    """Make two tables with a row per recipe, the first narrow enough for a README, and one with a row per run."""
     first = ablation.arms[0].label
-    columns = [
+    arms = [
         Column("arm"),
         Column("seeds", justify="right", show=lambda seeds: str(len(seeds))),
         Column("steps", justify="right"),
-        Column("accuracy", unit="%", justify="right", cell=lambda row: _spread(row, "accuracy")),
+        Column("accuracy", unit="%", justify="right", cell=lambda row: spread(row, "accuracy", "accuracy_sd")),
         Column("macro_accuracy", "macro", "%", "right", percent),
         Column("hard_accuracy", "hard pairs", "%", "right", percent),
         Column("delta", f"delta to {first} [95 %]", "points", "right", cell=interval),
@@ -30,36 +48,33 @@ def arms_table(ablation: Ablation) -> Table:
         Column("ece", "ECE", "", "right", score),
         Column("above_floor", "beats its floor", justify="right", cell=_floor, style=_floor_style),
     ]
-    title = f"Accuracy on {ablation.n:,} test questions over {len(ablation.seeds)} seeds"
-    return Table(title, columns, [_arm_row(arm, ablation) for arm in ablation.arms])
-
-
-def details_table(ablation: Ablation) -> Table:
-    """One row per recipe with the figures that the table of arms leaves out."""
-    columns = [
+    details = [
         Column("arm"),
-        Column("macro_accuracy", "macro", "%", "right", cell=lambda row: _spread(row, "macro_accuracy")),
-        Column("hard_accuracy", "hard pairs", "%", "right", cell=lambda row: _spread(row, "hard_accuracy")),
-        Column("hard_delta", "hard pairs, delta [95 %]", "points", "right", cell=lambda row: interval(row, "hard_")),
+        Column(
+            "macro_accuracy", "macro", "%", "right", cell=lambda row: spread(row, "macro_accuracy", "macro_accuracy_sd")
+        ),
+        Column(
+            "hard_accuracy",
+            "hard pairs",
+            "%",
+            "right",
+            cell=lambda row: spread(row, "hard_accuracy", "hard_accuracy_sd"),
+        ),
+        Column("hard_delta", "hard pairs, delta [95 %]", "points", "right", cell=hard_delta),
         Column("hard_p", "hard pairs, p", "", "right", p_value),
-        Column("loss", "loss", "", "right", score),
-        Column("ece", "ECE", "", "right", score),
-        Column("brier", "Brier", "", "right", score),
+        *CALIBRATION,
     ]
-    return Table("Hard pairs and calibration", columns, [_arm_row(arm, ablation) for arm in ablation.arms])
+    title = f"Accuracy on {ablation.n:,} test questions over {len(ablation.seeds)} seeds"
+    rows = [_arm_row(arm, ablation) for arm in ablation.arms]
+    return [Table(title, arms, rows), Table("Hard pairs and calibration", details, rows), _runs_table(ablation)]
 
 
-def runs_table(ablation: Ablation) -> Table:
-    """One row per run, with its difference to the first arm's run of the same seed."""
+def _runs_table(ablation: Ablation) -> Table:
+    """Compare every run with the first arm's run of the same seed."""
     rows = [
-        {
-            "arm": arm.recipe,
-            "seed": seed,
-            "run": arm.run_id,
-            "accuracy": arm.accuracy,
-            **fields(arm.paired, "delta", "p"),
-            "training_seconds": arm.training_seconds,
-        }
+        {"arm": arm.recipe, "seed": seed, "run": arm.run_id, "accuracy": arm.accuracy}
+        | fields(arm.paired, "delta", "p")
+        | {"training_seconds": arm.training_seconds}
         for arms in zip(*(comparison.arms for comparison in ablation.per_seed), strict=True)
         for seed, arm in zip(ablation.seeds, arms, strict=True)
     ]
@@ -77,32 +92,15 @@ def runs_table(ablation: Ablation) -> Table:
 
 
 def _arm_row(arm: SeedArm, ablation: Ablation) -> Row:
-    means = ("accuracy", "macro_accuracy", "hard_accuracy", "loss", "ece", "brier")
-    return {
-        "arm": arm.label,
-        "seeds": list(ablation.seeds),
-        **fields(ablation, "profile", "protocol"),
-        **fields(arm, "steps", "n"),
-        **{key: value for name in means for key, value in _mean(name, getattr(arm, name)).items()},
-        **{f"floor/{name}": value for name, value in arm.trivial_baselines.items()},
-        "above_floor": arm.above_trivial,
-        **_difference("", arm.difference),
-        "p_holm": arm.p_holm,
-        **_difference("hard_", arm.hard_difference),
-    }
-
-
-def _mean(name: str, mean: Mean | None) -> dict[str, Any]:
-    return fields(mean, **{name: "mean", f"{name}_sd": "sd"})
-
-
-def _difference(prefix: str, difference: SeedDifference | None) -> dict[str, Any]:
+    row: dict[str, Any] = {"arm": arm.label, "seeds": list(ablation.seeds)}
+    row |= fields(ablation, "profile", "protocol") | fields(arm, "steps", "n")
+    for name in MEANS:
+        row |= fields(getattr(arm, name), **{name: "mean", f"{name}_sd": "sd"})
+    row |= {f"floor/{name}": value for name, value in arm.trivial_baselines.items()}
+    row["above_floor"] = arm.above_trivial
     names = {"delta": "delta", "delta_sd": "sd", "delta_low": "low", "delta_high": "high", "p": "p"}
-    return fields(difference, **{f"{prefix}{key}": name for key, name in names.items()})
-
-
-def _spread(row: Row, key: str) -> str:
-    return MISSING if row[key] is None else f"{percent(row[key])} ± {percent(row[f'{key}_sd'])}"
+    row |= fields(arm.difference, **names) | {"p_holm": arm.p_holm}
+    return row | fields(arm.hard_difference, **{f"hard_{key}": name for key, name in names.items()})
 
 
 def _floor(row: Row) -> str:

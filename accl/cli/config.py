@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Annotated, Any
 
 import typer
 import yaml
 
 from accl.choices import Choice
+from accl.cli.options import OverridesOption
 from accl.cli.output import Format, FormatOption, emit, print_notes
-from accl.cli.table import Column, Table
+from accl.cli.table import Column, Table, fields, typed
 from accl.config import DEFAULT_PROFILE, Resolved, available, configs_folder, flat, resolve
-from accl.config.explain import Explained, explain, explain_all
+from accl.config.explain import explain, explain_all
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Show recipes, profiles, resolved configurations and all keys."
@@ -22,9 +24,7 @@ app = typer.Typer(
 def show(
     recipe: Annotated[str, typer.Argument(help="A recipe's name, or the path of a recipe file.")] = "full",
     profile: Annotated[str, typer.Option("--profile", "-p", help="A profile's name or path.")] = DEFAULT_PROFILE,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one value; may be repeated.")
-    ] = None,
+    overrides: OverridesOption = None,
     format: FormatOption = Format.TABLE,
 ) -> None:
     """Print every value that a run would get, and where it comes from.
@@ -35,15 +35,12 @@ def show(
     """
     resolved = resolve(recipe, profile, overrides or ())
     print_notes(resolved.notes)
-    rows = [
-        {"key": key, "value": value, "origin": resolved.origin[key]}
-        for key, value in flat(resolved.config).items()
-        if key in resolved.origin
-    ]
     if format is Format.TABLE:  # as YAML, so that it can be copied into a file of one's own
         typer.echo(_commented_yaml(resolved), nl=False)
         return
-    columns = [Column("key"), Column("value", show=_value), Column("origin")]
+    values, origin = flat(resolved.config), resolved.origin
+    rows = [{"key": key, "value": values[key], "origin": origin[key]} for key in values if key in origin]
+    columns = [Column("key"), Column("value", show=typed), Column("origin")]
     emit(Table(f"{resolved.config.recipe} under {resolved.config.profile}", columns, rows), format)
 
 
@@ -77,45 +74,28 @@ def explain_(
     found = explain(key) if key else explain_all()
     if len(found) > 1:
         columns = [Column("key"), Column("default", show=_short), Column("about", wrap=True)]
-        rows = [{"key": one.key, "default": one.default, "about": one.summary, "type": one.type} for one in found]
+        rows = [fields(one, key="key", default="default", about="summary", type="type") for one in found]
         emit(Table(f"Keys of {key}" if key else "Keys", columns, rows), format)
         return
     (one,) = found
     choices = [_choice_row(choice) for choice in one.choices]
-    tables = [Table(one.key, [Column("property"), Column("value", show=_value, wrap=True)], _properties(one))]
+    values = {"about": one.description} | ({"type": one.type, "default": one.default} if one.type else {})
+    values |= {f"under {profile}": value for profile, value in one.profiles}
+    properties = [{"property": name, "value": value} for name, value in values.items()]
+    tables = [Table(one.key, [Column("property"), Column("value", show=typed, wrap=True)], properties)]
     if choices:
         tables.append(Table("Choices", _choice_columns(choices), choices, name="choices"))
-    data = {
-        "key": one.key,
-        "about": one.description,
-        "type": one.type,
-        "default": one.default,
-        "profiles": dict(one.profiles),
-        "choices": choices,
-    }
-    emit(tables, format, data=data)
-
-
-def _properties(one: Explained) -> list[dict[str, Any]]:
-    rows = [{"property": "about", "value": one.description}]
-    if one.type:
-        rows += [{"property": "type", "value": one.type}, {"property": "default", "value": one.default}]
-    return [*rows, *({"property": f"under {profile}", "value": value} for profile, value in one.profiles)]
+    data = fields(one, key="key", about="description", type="type", default="default")
+    emit(tables, format, data=data | {"profiles": dict(one.profiles), "choices": choices})
 
 
 def _choice_row(choice: Choice) -> dict[str, Any]:
-    parameter = choice.parameter
+    parameter, literals = choice.parameter, choice.literals
     number = f"{parameter.name}: {parameter.about}; {parameter.range}" if parameter else None
-    return {
-        "name": choice.name,
-        "written": choice.form,
-        "number": number,
-        "default": parameter.default if parameter else None,
-        "label": choice.literals.get("LABEL"),
-        "unit": choice.literals.get("UNIT"),
-        "about": choice.summary,
-        "details": choice.details,
-    }
+    default = parameter.default if parameter else None
+    row = {"name": choice.name, "written": choice.form, "number": number, "default": default}
+    row |= {"label": literals.get("LABEL"), "unit": literals.get("UNIT")}
+    return row | {"about": choice.summary, "details": choice.details}
 
 
 def _choice_columns(rows: list[dict[str, Any]]) -> list[Column]:
@@ -127,31 +107,19 @@ def _choice_columns(rows: list[dict[str, Any]]) -> list[Column]:
 
 def _commented_yaml(resolved: Resolved) -> str:
     lines = [f"# recipe {resolved.config.recipe} under profile {resolved.config.profile}"]
-    section = ""
-    for key, value in flat(resolved.config).items():
-        head, _, leaf = key.partition(".")
-        if not leaf:
-            continue
-        if head != section:
-            lines.append(f"{head}:")
-            section = head
-        entry = yaml.safe_dump({leaf: value}, allow_unicode=True, width=1000).strip()
-        lines.append(f"  {entry:<36}  # {resolved.origin[key]}")
+    values = {key: value for key, value in flat(resolved.config).items() if "." in key}
+    for section, keys in groupby(values, key=lambda key: key.partition(".")[0]):
+        lines.append(f"{section}:")
+        for key in keys:
+            leaf = {key.removeprefix(f"{section}."): values[key]}
+            entry = yaml.safe_dump(leaf, allow_unicode=True, width=1000).strip()
+            lines.append(f"  {entry:<36}  # {resolved.origin[key]}")
     return "\n".join(lines) + "\n"
-
-
-def _value(value: Any) -> str:
-    """Write a value as it would be typed after --set."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
 
 
 def _short(value: Any) -> str:
     """Cut a long value, such as a commit, to what a list of all keys has room for."""
-    text = _value(value)
+    text = typed(value)
     return text if len(text) <= 16 else f"{text[:15]}…"
 
 

@@ -30,11 +30,10 @@ def stop(
     from accl.store.rundir import find_run
 
     chosen = find_run(runs, run)
-    end = process.kill if kill else process.stop
-    end(chosen)
+    process.stop(chosen, kill)
     state = process.wait_until_ended(chosen, KILL_GRACE_S if kill else grace)
     if state.state.active:
-        process.kill(chosen)
+        process.stop(chosen, kill=True)
         state = process.wait_until_ended(chosen, KILL_GRACE_S)
     if state.state.active:
         raise RunError(f"{chosen.id} did not end.", f"Look at process {state.pid}.")

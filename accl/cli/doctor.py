@@ -10,15 +10,16 @@ import typer
 
 from accl.cli.options import RUNS, RunsOption
 from accl.cli.output import Format, FormatOption, emit
-from accl.cli.table import Column, Row, Table
+from accl.cli.table import Column, Table, fields
 
+# The icons say what the colours say, for those who do not see them.
+ICONS = {"ok": "✓", "warn": "!", "fail": "✗"}
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
 def doctor(
     profile: Annotated[
-        str | None,
-        typer.Option("--profile", "-p", help="Only what this profile needs; else all that come with accl."),
+        str | None, typer.Option("--profile", "-p", help="Only what this profile needs; else all that come with accl.")
     ] = None,
     format: FormatOption = Format.TABLE,
     runs: RunsOption = RUNS,
@@ -36,18 +37,14 @@ def doctor(
     from accl.launch.checks import examine
 
     report = examine([profile] if profile else available("profiles"), runs)
-    rows = [
-        {"check": check.name, "result": check.level.value, "found": check.finding, "next": check.advice}
-        for check in report.checks
-    ]
-    icons = {check.level.value: check.level.icon for check in report.checks}
-
-    def result(row: Row) -> str:
-        return f"{icons[row['result']]} {row['result']}"
-
+    rows = [fields(check, check="name", result="level", found="finding", next="advice") for check in report.checks]
     columns = [
         Column("check", wrap=True),
-        Column("result", cell=result, style=lambda row: COLOURS[row["result"]]),
+        Column(
+            "result",
+            cell=lambda row: f"{ICONS[row['result']]} {row['result']}",
+            style=lambda row: COLOURS[row["result"]],
+        ),
         Column("found", wrap=True),
         Column("next", "what to do", wrap=True),
     ]

@@ -12,8 +12,8 @@ import io
 import json
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from enum import Enum, StrEnum
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,9 +49,7 @@ def emit(
 ) -> None:
     """Print tables on stdout.
 
-    A table too wide for the terminal gets stacked headers, else is turned on its side, else is printed record by
-    record: lines never wrap into each other. json is one list for one table, and an object of lists by `Table.key` for
-    several. csv puts an empty line between tables.
+    json is one list for one table, and an object of lists by `Table.key` for several.
 
     Args:
         console: stdout when None.
@@ -66,25 +64,23 @@ def emit(
                 console.print()
             print_table(table, console)
         for note in notes:
-            console.print()
-            console.print(Text(note))
+            console.print(Text(f"\n{note}"))
         return
     if format is Format.JSON:
         if data is None:
             data = tables[0].rows if len(tables) == 1 else {table.key: table.rows for table in tables}
-        parts = [json.dumps(plain(data), indent=2, ensure_ascii=False) + "\n"]
+        parts = [json.dumps(plain(data), indent=2, ensure_ascii=False)]
     elif format is Format.CSV:
-        parts = [_csv(table) for table in tables]
+        parts = [*map(_csv, tables)]
     elif format is Format.MD:
-        parts = [*map(_markdown, tables), *(f"{_escape_markdown(note)}\n" for note in notes)]
+        parts = [*map(_markdown, tables), *map(_escape_markdown, notes)]
     else:
-        parts = [*map(_latex, tables), *(f"% {note}\n" for note in notes)]
+        parts = [*map(_latex, tables), *(f"% {note}" for note in notes)]
     # Past rich, which would wrap, highlight and read [brackets] as markup.
-    console.file.write("\n".join(parts))
+    console.file.write("\n\n".join(parts) + "\n")
     console.file.flush()
     if format is Format.CSV:
-        for note in notes:
-            print(note, file=sys.stderr)  # noqa: T201
+        print("".join(f"{note}\n" for note in notes), file=sys.stderr, end="")  # noqa: T201
 
 
 def print_error(error: AcclError, console: Console | None = None) -> None:
@@ -98,14 +94,11 @@ def print_error(error: AcclError, console: Console | None = None) -> None:
 
 def print_notes(notes: Sequence[str]) -> None:
     """Print sentences on what was typed, such as an old name that was translated, on stderr."""
-    for note in notes:
-        print(f"note: {note}", file=sys.stderr)  # noqa: T201
+    print("".join(f"note: {note}\n" for note in notes), file=sys.stderr, end="")  # noqa: T201
 
 
 def plain(value: Any) -> Any:
-    """A value as json can hold it: dataclasses as objects, times and numbers raw, NaN and infinity as null."""
-    if isinstance(value, Enum):
-        return value.value
+    """Convert a value to what json can hold: dataclasses to objects, NaN and infinity to null."""
     if value is None or isinstance(value, (str, bool, int)):
         return value
     if isinstance(value, float):
@@ -128,53 +121,35 @@ def _csv(table: Table) -> str:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(table.keys)
     for row in table.rows:
-        values = [plain(row.get(key)) for key in table.keys]
-        writer.writerow(
-            json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict)) else value for value in values
-        )
-    return buffer.getvalue()
+        values = (plain(row.get(key)) for key in table.keys)
+        writer.writerow(json.dumps(x, ensure_ascii=False) if isinstance(x, (list, dict)) else x for x in values)
+    return buffer.getvalue().removesuffix("\n")
 
 
 def _markdown(table: Table) -> str:
     rule = {"left": ":---", "right": "---:", "center": ":---:"}
-    title = [f"**{_escape_markdown(table.title)}**\n"] if table.title else []
-    head, *rows = (map(_escape_markdown, cells) for cells in (table.titles, *table.cells))
-    lines: list[Iterable[str]] = [head, [rule[column.justify] for column in table.columns], *rows]
-    return "\n".join([*title, *(f"| {' | '.join(cells)} |" for cells in lines)]) + "\n"
+    head, *rows = ([_escape_markdown(cell) for cell in cells] for cells in (table.titles, *table.cells))
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, [rule[column.justify] for column in table.columns], *rows)]
+    return "\n".join([f"**{_escape_markdown(table.title)}**\n", *lines] if table.title else lines)
 
 
 def _escape_markdown(cell: str) -> str:
     return " ".join(cell.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").split())
 
 
+_TEX_WORDS = {"\\": "backslash", "~": "asciitilde", "^": "asciicircum", "<": "less", ">": "greater"}
 _TEX = str.maketrans(
-    {
-        **{character: f"\\{character}" for character in "&%$#_{}"},
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "±": r"$\pm$",
-        "–": "--",
-        "\n": " ",
-    }
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {character: rf"\text{word}{{}}" for character, word in _TEX_WORDS.items()}
+    | {"±": r"$\pm$", "–": "--", "\n": " "}
 )
 
 
 def _latex(table: Table) -> str:
-    """A booktabs tabular, to be put inside a table environment."""
+    """Write a booktabs tabular, to be put inside a table environment."""
     head, *rows = (
         " & ".join(cell.translate(_TEX) for cell in cells) + r" \\" for cells in (table.titles, *table.cells)
     )
-    lines = [
-        *([f"% {table.title}"] if table.title else []),
-        r"\begin{tabular}{" + "".join(column.justify[0] for column in table.columns) + "}",
-        r"\toprule",
-        head,
-        r"\midrule",
-        *rows,
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]
-    return "\n".join(lines) + "\n"
+    begin = r"\begin{tabular}{" + "".join(column.justify[0] for column in table.columns) + "}"
+    lines = [begin, r"\toprule", head, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}"]
+    return "\n".join([f"% {table.title}", *lines] if table.title else lines)

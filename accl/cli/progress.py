@@ -22,7 +22,7 @@ POLL_EVERY_S = 0.25
 
 
 def watch(run: RunDir, started: subprocess.Popen[bytes]) -> int:
-    """Show a run until it ends; returns the exit code for the command.
+    """Show a run until it ends, and return the exit code for the command.
 
     Raises:
         TrainingError: the run failed or crashed; its reason is the message.
@@ -52,10 +52,8 @@ def watch(run: RunDir, started: subprocess.Popen[bytes]) -> int:
 def _interrupt(run: RunDir, console: Console, stopping: bool) -> None:
     """Ask for a graceful stop, or kill a run that was asked before."""
     try:
-        if stopping:
-            process.kill(run)
-        else:
-            process.stop(run)
+        process.stop(run, kill=stopping)
+        if not stopping:
             console.print("stopping after this step, with a checkpoint; Ctrl-C again kills it now")
     except RunError as error:
         console.print(str(error))
@@ -63,30 +61,29 @@ def _interrupt(run: RunDir, console: Console, stopping: bool) -> None:
 
 def _view(state: RunState, stopping: bool) -> Table:
     grid = Table.grid(padding=(0, 1))
-    word = "stopping" if stopping else state.phase or state.state.value
+    word = f"{state.state.icon} {'stopping' if stopping else state.phase or state.state.value}"
     left, speed = state.left_seconds, state.latest.get("questions_per_second", 0.0)
-    if state.total_steps:
-        grid.add_row(
-            Text(f"{state.state.icon} {word}"),
-            ProgressBar(total=state.total_steps, completed=state.step, width=24),
-            Text(f"{state.step:,}/{state.total_steps:,}"),
-            Text(_figures(state)),
-            Text(f"{speed:,.0f} questions/s" if speed else ""),
-            Text(f"ETA {duration(left)}" if left is not None else ""),
-        )
-    else:
-        grid.add_row(Text(f"{state.state.icon} {word} …"))
+    if not state.total_steps:
+        grid.add_row(Text(f"{word} …"))
+        return grid
+    texts = [
+        f"{state.step:,}/{state.total_steps:,}",
+        _figures(state),
+        f"{speed:,.0f} questions/s" if speed else "",
+        f"ETA {duration(left)}" if left is not None else "",
+    ]
+    bar = ProgressBar(total=state.total_steps, completed=state.step, width=24)
+    grid.add_row(Text(word), bar, *map(Text, texts))
     return grid
 
 
 def _figures(state: RunState) -> str:
-    latest = state.latest
-    parts = []
-    if "train/loss" in latest:
-        parts.append(f"loss {latest['train/loss']:.3f}")
-    if "validation/accuracy" in latest:
-        parts.append(f"validation {percent(latest['validation/accuracy'])} %")
-    return "  ".join(parts)
+    loss, accuracy = state.latest.get("train/loss"), state.latest.get("validation/accuracy")
+    parts = [
+        "" if loss is None else f"loss {loss:.3f}",
+        "" if accuracy is None else f"validation {percent(accuracy)} %",
+    ]
+    return "  ".join(filter(None, parts))
 
 
 def _print_progress(console: Console, state: RunState, printed: str) -> str:
@@ -101,23 +98,19 @@ def _print_progress(console: Console, state: RunState, printed: str) -> str:
 
 def _report(run: RunDir, state: RunState, code: int, console: Console) -> int:
     if state.state is State.FINISHED:
-        console.print(
-            f"{state.state.icon} finished in {duration(state.ended - state.started)}: "
-            f"test accuracy {percent(state.latest.get('test/accuracy'))} %{_floors(run)}",
-            soft_wrap=True,
-        )
-        console.print(f"  accl show {run.id}", soft_wrap=True)
+        accuracy = f"test accuracy {percent(state.latest.get('test/accuracy'))} %{_floors(run)}"
+        took = duration(state.ended - state.started)
+        console.print(f"{state.state.icon} finished in {took}: {accuracy}\n  accl show {run.id}", soft_wrap=True)
         return 0
     if state.state is State.STOPPED:
         console.print(f"{state.state.icon} {state.reason}", soft_wrap=True)
         return 0
-    raise TrainingError(
-        f"{run.id} {state.state}: {state.reason or f'exit code {code}'}", f"The whole story: accl logs {run.id}"
-    )
+    what = f"{run.id} {state.state}: {state.reason or f'exit code {code}'}"
+    raise TrainingError(what, f"The whole story: accl logs {run.id}")
 
 
 def _floors(run: RunDir) -> str:
-    """Accuracies of the rules that never read the question, to stand beside the accuracy."""
+    """Write the accuracies of the rules that never read the question, to stand beside that of the run."""
     try:
         [rows] = query(run.database, ("SELECT key, value FROM run.meta WHERE key LIKE 'floor/test/%' ORDER BY key", ()))
     except StoreBusyError:

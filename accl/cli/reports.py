@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from accl.bench.report import Report, figure, origin
 from accl.cli.table import Column, Row, Table
@@ -23,20 +23,14 @@ COLUMNS = {
 
 
 def figure_columns() -> list[Column]:
-    """Columns of a report's rows: what was origin, median, spread and target."""
-
-    def cell(key: str) -> Callable[[Row], str]:
-        return lambda row: figure(row[key], row["unit"])
-
-    return [
-        Column("what", wrap=True),
-        Column("value", "median", justify="right", cell=cell("value")),
-        *(Column(key, justify="right", cell=cell(key)) for key in ("spread", "target")),
-    ]
+    """Return the columns of a report's rows: the figure, its median, spread and target."""
+    titles = {"value": "median", "spread": "spread", "target": "target"}
+    cells = {key: lambda row, key=key: figure(row[key], row["unit"]) for key in titles}
+    return [Column("what", wrap=True), *(Column(key, titles[key], "", "right", cell=cells[key]) for key in titles)]
 
 
 def report_tables(reports: Sequence[Report]) -> list[Table]:
-    """Tables of reports: one with a row for each candidate of comparisons, one with a row for each other figure."""
+    """Make two tables: a row for each candidate of comparisons, and a row for each other figure."""
     compared: dict[tuple[str, str], Row] = {}
     others: list[Row] = []
     for report in reports:
@@ -62,7 +56,7 @@ def report_tables(reports: Sequence[Report]) -> list[Table]:
 
 
 def origins(reports: Sequence[Report]) -> list[str]:
-    """Date, commit, device and versions of reports, each with the names of the reports that share them."""
+    """Write date, commit, device and versions of reports, each after the names of the reports that share them."""
     names: dict[str, list[str]] = {}
     for report in reports:
         names.setdefault(origin(report), []).append(report.name)

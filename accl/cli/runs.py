@@ -19,10 +19,29 @@ if TYPE_CHECKING:
     from accl.store.reader import Follower
 
 FOLLOW_EVERY_S = 0.3
+LATEST = ("questions_per_second", "train/loss", "validation/accuracy", "test/accuracy")
 # Sums that the trainer records at the end of a run.
 TOTALS = ("training_seconds", "milliseconds_per_step", "questions_per_second", "peak_gpu_memory_bytes", "tested_step")
 # Columns of the terminal from which a table of runs has room for all its columns beside the ids.
 WIDE = 110
+WIDE_ONLY = ("profile", "eta_seconds", "train/loss")
+COLUMNS = [
+    Column("id", "run"),
+    Column("state", cell=lambda row: _state_words(row)),
+    Column("profile"),
+    Column("step", justify="right", cell=lambda row: _progress(row)),
+    Column("eta_seconds", "ETA", "", "right", duration),
+    Column("train/loss", "loss", "", "right", number(".3f")),
+    Column("validation/accuracy", "val", "%", "right", percent),
+    Column("test/accuracy", "test", "%", "right", percent),
+]
+CATEGORY_COLUMNS = [
+    Column("split"),
+    Column("category"),
+    Column("n", "questions", justify="right"),
+    Column("accuracy", "", "%", "right", percent),
+]
+EVENT_COLUMNS = [Column("seconds", "at", "", "right", duration), Column("level"), Column("message", wrap=True)]
 
 
 def runs(format: FormatOption = Format.TABLE, runs: RunsOption = RUNS) -> None:
@@ -38,18 +57,8 @@ def runs(format: FormatOption = Format.TABLE, runs: RunsOption = RUNS) -> None:
     if not rows and format is Format.TABLE:
         Console().print(f"No runs in {runs} yet. Start one:  accl train full --profile demo", highlight=False)
         return
-    columns = [
-        Column("id", "run"),
-        Column("state", cell=_state_words),
-        Column("profile"),
-        Column("step", justify="right", cell=_progress),
-        Column("eta_seconds", "ETA", justify="right", show=duration),
-        Column("train/loss", "loss", justify="right", show=number(".3f")),
-        Column("validation/accuracy", "val", unit="%", justify="right", show=percent),
-        Column("test/accuracy", "test", unit="%", justify="right", show=percent),
-    ]
-    if format is Format.TABLE and Console().width < WIDE:
-        columns = [column for column in columns if column.key not in ("profile", "eta_seconds", "train/loss")]
+    narrow = format is Format.TABLE and Console().width < WIDE
+    columns = [column for column in COLUMNS if not (narrow and column.key in WIDE_ONLY)]
     emit(Table("", columns, rows, name="runs"), format)
     if format is Format.TABLE:
         for row in rows:
@@ -76,34 +85,16 @@ def show(run: RunArgument, format: FormatOption = Format.TABLE, runs: RunsOption
     events = [fields(event, "seconds", "level", "kind", "message") for event in follower.events]
     floors = {key: float(value) for key, value in follower.meta.items() if key.startswith("floor/")}
     totals = {key: float(follower.meta[key]) for key in TOTALS if key in follower.meta}
-    data = {
-        **{key: value for key, value in summary.items() if "/" not in key},
-        "metrics": metrics,
-        "floors": floors,
-        "totals": totals,
-        "categories": categories,
-        "events": events,
-        "config": load(chosen.config).model_dump(),
-        "provenance": chosen.read_json(chosen.provenance),
-    }
+    data = {key: value for key, value in summary.items() if "/" not in key}
+    data |= {"metrics": metrics, "floors": floors, "totals": totals, "categories": categories, "events": events}
+    data |= {"config": load(chosen.config).model_dump(), "provenance": chosen.read_json(chosen.provenance)}
     overview = [{"key": key, "value": value} for key, value in _overview(summary, totals, floors).items()]
     newest = [{"name": name, "value": value} for name, value in metrics.items()]
-    category_columns = [
-        Column("split"),
-        Column("category"),
-        Column("n", "questions", justify="right"),
-        Column("accuracy", unit="%", justify="right", show=percent),
-    ]
-    event_columns = [
-        Column("seconds", "at", justify="right", show=duration),
-        Column("level"),
-        Column("message", wrap=True),
-    ]
     tables = [
         Table(chosen.id, [Column("key", " "), Column("value", " ", wrap=True)], overview, name="run"),
         Table("Newest figures", [Column("name"), Column("value", justify="right", show=number(".5g"))], newest),
-        *([Table("Accuracy by category", category_columns, categories)] if categories else []),
-        *([Table("Events", event_columns, events)] if events else []),
+        *([Table("Accuracy by category", CATEGORY_COLUMNS, categories)] if categories else []),
+        *([Table("Events", EVENT_COLUMNS, events)] if events else []),
     ]
     emit(tables, format, data=data)
 
@@ -111,9 +102,7 @@ def show(run: RunArgument, format: FormatOption = Format.TABLE, runs: RunsOption
 def logs(
     run: RunArgument,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing until the run ends.")] = False,
-    lines: Annotated[
-        int | None, typer.Option("--lines", "-n", min=0, help="Only the last N lines.", show_default=False)
-    ] = None,
+    lines: Annotated[int | None, typer.Option("--lines", "-n", min=0, help="Only the last N lines.")] = None,
     runs: RunsOption = RUNS,
 ) -> None:
     """Print the console log of a run.
@@ -138,7 +127,7 @@ def logs(
 
 
 def _summary(run: RunDir) -> dict[str, Any]:
-    """One row about a run; a run that cannot be read gives the reason instead of hiding the others."""
+    """Describe a run in one row; one that cannot be read gives the reason instead of hiding the others."""
     setup: Setup | None = None
     problem = ""
     try:
@@ -155,10 +144,7 @@ def _summary(run: RunDir) -> dict[str, Any]:
         "started": state.started or None,
         "ended": state.ended or None,
         **fields(state, "host", "pid"),
-        **{
-            name: state.latest.get(name)
-            for name in ("questions_per_second", "train/loss", "validation/accuracy", "test/accuracy")
-        },
+        **{name: state.latest.get(name) for name in LATEST},
     }
 
 
@@ -173,44 +159,39 @@ def _progress(row: Row) -> str:
 
 
 def _overview(summary: dict[str, Any], totals: dict[str, float], floors: dict[str, float]) -> dict[str, Any]:
-    """Labels and texts that head the description of a run."""
+    """Return labels and texts that head the description of a run."""
     state = State(summary["state"])
-    speed = summary["questions_per_second"]
+    speed, reason = summary["questions_per_second"], summary["reason"]
     overview: dict[str, Any] = {
-        "state": f"{state.icon} {state}" + (f": {summary['reason']}" if summary["reason"] else ""),
-        "recipe": summary["recipe"],
-        "profile": summary["profile"],
-        "seed": summary["seed"],
+        "state": f"{state.icon} {state}" + (f": {reason}" if reason else ""),
+        **{key: summary[key] for key in ("recipe", "profile", "seed")},
         "step": _progress(summary),
         "started": moment(summary["started"]),
         "questions/s": f"{speed:,.0f}" if speed else MISSING,
     }
     if "training_seconds" in totals:
-        overview["training"] = duration(totals["training_seconds"])
-        if "milliseconds_per_step" in totals:  # runs of earlier versions do not have it
-            overview["training"] += f", {totals['milliseconds_per_step']:.1f} ms/step"
+        step = totals.get("milliseconds_per_step")  # runs of earlier versions do not have it
+        speed_words = "" if step is None else f", {step:.1f} ms/step"
+        overview["training"] = duration(totals["training_seconds"]) + speed_words
     if "peak_gpu_memory_bytes" in totals:
         overview["peak GPU memory"] = f"{totals['peak_gpu_memory_bytes'] / 2**30:.2f} GiB"
     for split in ("validation", "test"):
-        accuracy = summary.get(f"{split}/accuracy")
-        if accuracy is not None:
-            beside = ", ".join(
-                f"{key.rsplit('/', 1)[-1].replace('_', ' ')} {percent(value)} %"
-                for key, value in floors.items()
-                if key.startswith(f"floor/{split}/")
-            )
+        start = f"floor/{split}/"
+        names = {key: key.removeprefix(start).replace("_", " ") for key in floors if key.startswith(start)}
+        beside = ", ".join(f"{name} {percent(floors[key])} %" for key, name in names.items())
+        if (accuracy := summary[f"{split}/accuracy"]) is not None:
             overview[f"{split} accuracy"] = f"{percent(accuracy)} %   (floors: {beside})"
     return overview
 
 
 def _categories(follower: Follower) -> list[dict[str, Any]]:
-    """Micro accuracy per category of the newest evaluation of each split."""
-    rows = []
-    for split, (step, n_K, correct_K) in sorted(follower.task_accuracy.items()):
-        for category in sorted({task.category for task in follower.tasks}):
-            members = [task.index for task in follower.tasks if task.category == category]
-            n = int(n_K[members].sum())
-            if n:
-                accuracy = float(correct_K[members].sum() / n)
-                rows.append({"split": split, "step": step, "category": category, "n": n, "accuracy": accuracy})
-    return rows
+    """Return the micro accuracy per category of the newest evaluation of each split."""
+    categories: dict[str, list[int]] = {}
+    for task in sorted(follower.tasks, key=lambda task: task.category):
+        categories.setdefault(task.category, []).append(task.index)
+    return [
+        {"split": split, "step": step, "category": category, "n": int(n), "accuracy": float(correct_K[tasks].sum() / n)}
+        for split, (step, n_K, correct_K) in sorted(follower.task_accuracy.items())
+        for category, tasks in categories.items()
+        if (n := n_K[tasks].sum())
+    ]

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import Enum
 from typing import Any, Literal
 
 Justify = Literal["left", "right", "center"]
@@ -16,12 +15,12 @@ MISSING = "–"
 
 
 def text(value: Any) -> str:
-    """Any value in a few characters."""
+    """Write any value in a few characters."""
     if value is None:
         return MISSING
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int) and not isinstance(value, Enum):
+    if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
         return number(".6g")(value)
@@ -30,8 +29,13 @@ def text(value: Any) -> str:
     return str(value)
 
 
+def typed(value: Any) -> str:
+    """Write a value as it is typed after --set."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def number(spec: str, scale: float = 1) -> Callable[[float | None], str]:
-    """A function that formats ``scale`` times a number by ``spec``, and shows a dash for None and NaN."""
+    """Return a function that formats ``scale`` times a number by ``spec``, and None and NaN as a dash."""
     return lambda value: MISSING if value is None or math.isnan(value) else format(scale * value, spec)
 
 
@@ -42,37 +46,30 @@ score = number(".4f")  # a score that is no share, such as a calibration error
 
 
 def p_value(value: float | None) -> str:
-    """A p value with as many digits as mean something."""
+    """Write a p value with as many digits as mean something."""
     return "< 0.001" if value is not None and value < 0.001 else number(".3f")(value)
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as ``0.8 s``, ``42 s``, ``3 min 07 s`` or ``2 h 05 min``."""
+    """Write seconds as ``0.8 s``, ``42 s``, ``3 min 07 s`` or ``2 h 05 min``."""
     if seconds is None or not math.isfinite(seconds):
         return MISSING
     if seconds < 10:
         return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{rest} s"
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def moment(seconds: float | None) -> str:
-    """Seconds since the epoch as local date and time."""
+    """Write seconds since the epoch as local date and time."""
     return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M") if seconds else MISSING
 
 
 def fields(item: object | None, *names: str, **renamed: str) -> dict[str, Any]:
-    """Raw values of a row: attributes of ``item``, all None where there is no item.
-
-    Args:
-        names: attributes that keep their name as key.
-        renamed: attribute by key.
-    """
-    attributes = {**{name: name for name in names}, **renamed}
+    """Return attributes of ``item`` by key (``renamed``) as raw values of a row, all None without an item."""
+    attributes = {name: name for name in names} | renamed
     return {key: None if item is None else getattr(item, name) for key, name in attributes.items()}
 
 
@@ -82,9 +79,7 @@ class Column:
 
     Args:
         key: key of the value in a row.
-        header: title of the column; the key when empty.
-        unit: appended to the header, as in ``accuracy (%)``.
-        justify: numbers belong on the right.
+        header: title of the column; the key when empty. A unit is appended, as in ``accuracy (%)``.
         show: formats the value.
         cell: formats a cell from the whole row, for cells made of several values; wins over ``show``.
         style: rich style from the whole row. Never the only carrier of a meaning.
@@ -111,13 +106,9 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of raw values under columns. Keys without a column appear in json and csv only.
+    """Rows of raw values by key, under columns. Keys without a column appear in json and csv only.
 
-    Args:
-        title: printed above the table.
-        columns: what people see, in order; the first one names the row.
-        rows: raw values by key.
-        name: key of this table in json where there are several; made from the title when empty.
+    ``name`` is the key of this table in json where there are several; made from the title when empty.
     """
 
     title: str

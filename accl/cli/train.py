@@ -14,16 +14,12 @@ from accl.config import DEFAULT_PROFILE, resolve
 
 
 def train(
-    recipe: Annotated[
-        str, typer.Argument(help="baseline, contrastive, full, or the path of a recipe file.", show_default=False)
-    ],
+    recipe: Annotated[str, typer.Argument(help="baseline, contrastive, full, or the path of a recipe file.")],
     profile: Annotated[
         str, typer.Option("--profile", "-p", help="Scale and data: demo, minilm, paper, or the path of a file.")
     ] = DEFAULT_PROFILE,
     overrides: OverridesOption = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", help="Short for --set train.seed=N.", show_default=False)
-    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Short for --set train.seed=N.")] = None,
     detach: DetachOption = False,
     runs: RunsOption = RUNS,
 ) -> None:
@@ -47,10 +43,9 @@ def train(
     extra = [f"train.seed={seed}"] if seed is not None else []
     resolved = resolve(recipe, profile, [*(overrides or ()), *extra])
     print_notes(resolved.notes)
-    config = resolved.config
     console = Console(stderr=True)
-    check(config, lambda words: console.print(f"[dim]{words} …[/dim]"))
-    run = process.prepare(runs, config, sys.argv)
+    check(resolved.config, lambda words: console.print(f"[dim]{words} …[/dim]"))
+    run = process.prepare(runs, resolved.config, sys.argv)
     started = process.start(run)
     if detach:
         typer.echo(run.id)

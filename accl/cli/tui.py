@@ -45,9 +45,8 @@ def tui(
         take_picture(runs, picture, (int(measure[1]), int(measure[2])), press or [])
         return
     if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM", "") == "dumb":
-        raise TerminalError(
-            "The app needs a terminal, and this is none.", "Without one, type: accl runs, or accl show RUN"
-        )
+        hint = "Without one, type: accl runs, or accl show RUN"
+        raise TerminalError("The app needs a terminal, and this is none.", hint)
     from tui.app import AcclApp
 
     AcclApp(runs).run()

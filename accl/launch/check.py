@@ -13,25 +13,20 @@ class Level(StrEnum):
     WARN = "warn"
     FAIL = "fail"
 
-    @property
-    def icon(self) -> str:
-        """Sign beside the word, so that colour alone never carries the outcome."""
-        return {"ok": "✓", "warn": "!", "fail": "✗"}[self.value]
-
 
 @dataclass(frozen=True)
 class Check:
-    """Outcome of one check, a line of the report.
-
-    Attributes:
-        name: subject of the check.
-        finding: what this machine has, in words.
-        advice: what to do next.
-        blocks: profiles that cannot train because of it.
-    """
+    """One line of the report: ``finding`` says what this machine has, ``blocks`` names profiles that cannot train."""
 
     name: str
     level: Level
     finding: str
     advice: str = ""
     blocks: frozenset[str] = frozenset()
+
+
+def assess(name: str, finding: str, advice: str = "", blocks: frozenset[str] = frozenset()) -> Check:
+    """Make a check: all is well without ``advice``; with it, a failure where profiles are blocked, else a warning."""
+    if not advice:
+        return Check(name, Level.OK, finding)
+    return Check(name, Level.FAIL if blocks else Level.WARN, finding, advice, blocks)

@@ -25,10 +25,6 @@ def gpus() -> list[Gpu]:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
         return []
-    listed = []
-    for index in range(pynvml.nvmlDeviceGetCount()):
-        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-        name = pynvml.nvmlDeviceGetName(handle)
-        listed.append(Gpu(index, name if isinstance(name, str) else name.decode(), int(memory.total)))
-    return listed
+    handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+    memory = [int(pynvml.nvmlDeviceGetMemoryInfo(handle).total) for handle in handles]
+    return [Gpu(index, pynvml.nvmlDeviceGetName(handle), memory[index]) for index, handle in enumerate(handles)]

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,8 @@ from accl.errors import RunError
 from accl.store.rundir import RunDir, create_run, write_atomically
 from accl.store.state import START_MARK, RunState, State, observe, process_start_time, read_state, write_state
 
+POLL_EVERY_S = 0.2
+
 
 def prepare(root: Path, config: Config, command: list[str]) -> RunDir:
     """Make the run directory of a new run, ready for `start`.
@@ -26,7 +27,9 @@ def prepare(root: Path, config: Config, command: list[str]) -> RunDir:
         RunError: the runs folder cannot be written.
     """
     run = create_run(root, config.recipe, config.train.seed)
-    run.write_json(run.provenance, _origin(command))
+    # The part of the provenance that only the launcher knows.
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    run.write_json(run.provenance, {"created": created, "command": command, "accl": __version__, "git": _git()})
     run.write_json(run.labels, {"tags": [], "note": ""})
     write_state(run, RunState(State.QUEUED))
     # Last: a folder counts as a run once it has a configuration, so that no reader sees an incomplete one.
@@ -46,36 +49,45 @@ def start(run: RunDir) -> subprocess.Popen[bytes]:
             stdout=console,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env=_environment(os.environ),
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"},
         )
 
 
-def stop(run: RunDir) -> None:
+def stop(run: RunDir, kill: bool = False) -> None:
     """Ask for a graceful stop (finish the step, write a checkpoint, exit), and return at once.
 
-    Raises:
-        RunError: the run is not running, or runs on another machine.
-    """
-    _signal(run, signal.SIGTERM)
-
-
-def kill(run: RunDir) -> None:
-    """Kill the process group of a run; work since its last checkpoint is lost.
+    Args:
+        kill: kill the process group instead; work since the last checkpoint is lost.
 
     Raises:
         RunError: the run is not running, or runs on another machine.
     """
-    _signal(run, signal.SIGKILL)
+    state = observe(run)
+    if not state.state.active:
+        raise RunError(f"{run.id} is {state.state}, not running.", "See: accl runs")
+    if state.host not in ("", os.uname().nodename):
+        raise RunError(f"{run.id} runs on {state.host}.", f"Stop it there: ssh {state.host} accl stop {run.id}")
+    if not state.pid:
+        raise RunError(f"{run.id} is only just starting.", "Try again in a moment.")
+    if process_start_time(state.pid) is None:
+        return
+    try:
+        if kill:
+            os.killpg(state.pid, signal.SIGKILL)
+        else:
+            os.kill(state.pid, signal.SIGTERM)
+    except PermissionError as error:
+        raise RunError(f"Process {state.pid} of {run.id} belongs to another user.", "Ask them to stop it.") from error
+    except ProcessLookupError:
+        pass  # the process ended before the signal
 
 
-def wait_until_ended(run: RunDir, seconds: float, every: float = 0.2) -> RunState:
-    """Poll ``every`` seconds until the run has ended or ``seconds`` are over, and return the last state."""
+def wait_until_ended(run: RunDir, seconds: float) -> RunState:
+    """Wait until the run has ended or ``seconds`` are over, and return the last state."""
     deadline = time.monotonic() + seconds
-    while True:
-        state = observe(run)
-        if not state.state.active or time.monotonic() >= deadline:
-            return state
-        time.sleep(every)
+    while (state := observe(run)).state.active and time.monotonic() < deadline:
+        time.sleep(POLL_EVERY_S)
+    return state
 
 
 def resume(run: RunDir) -> subprocess.Popen[bytes]:
@@ -90,40 +102,6 @@ def resume(run: RunDir) -> subprocess.Popen[bytes]:
     if state.state is State.FINISHED:
         raise RunError(f"{run.id} has finished.", "Train longer with a new run: accl train ... --set train.epochs=N")
     return start(run)
-
-
-def _signal(run: RunDir, number: signal.Signals) -> None:
-    state = observe(run)
-    if not state.state.active:
-        raise RunError(f"{run.id} is {state.state}, not running.", "See: accl runs")
-    if state.host not in ("", os.uname().nodename):
-        raise RunError(f"{run.id} runs on {state.host}.", f"Stop it there: ssh {state.host} accl stop {run.id}")
-    if not state.pid:
-        raise RunError(f"{run.id} is only just starting.", "Try again in a moment.")
-    started = process_start_time(state.pid)
-    try:
-        if started is not None and number is signal.SIGKILL:
-            os.killpg(state.pid, number)
-        elif started is not None:
-            os.kill(state.pid, number)
-    except PermissionError as error:
-        raise RunError(f"Process {state.pid} of {run.id} belongs to another user.", "Ask them to stop it.") from error
-    except ProcessLookupError:
-        pass  # the process ended before the signal
-
-
-def _environment(outer: Mapping[str, str]) -> dict[str, str]:
-    return {**outer, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
-
-
-def _origin(command: list[str]) -> dict[str, Any]:
-    """Return the part of the provenance that only the launcher knows."""
-    return {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command,
-        "accl": __version__,
-        "git": _git(),
-    }
 
 
 def _git() -> dict[str, Any]:

@@ -11,29 +11,28 @@ from accl.config import Config
 from accl.data import hub
 from accl.data.sources import load_corpus
 from accl.errors import AcclError
-from accl.launch.check import Check, Level
+from accl.launch.check import Check, Level, assess
 
 HUB_SECONDS = 1.0  # a Hub slower than this counts as out of reach
 
 
-class HubProbe:
-    """Request to the Hub on a thread, because name resolution ignores the timeout of the request."""
+def start_hub_probe() -> Callable[[], bool]:
+    """Start a request to the Hub, and return a function that says whether it is answered within `HUB_SECONDS`.
 
-    def __init__(self) -> None:
-        from huggingface_hub import get_session
+    The request has a thread of its own, because name resolution ignores the timeout of the request.
+    """
+    from huggingface_hub import get_session
 
-        get_session()  # made here, so that the timeout covers the request alone
-        self._reachable = False
-        self._thread = threading.Thread(target=self._request, daemon=True)
-        self._thread.start()
+    get_session()  # made here, so that the timeout covers the request alone
+    answers: list[bool] = []
+    thread = threading.Thread(target=lambda: answers.append(hub.reachable(HUB_SECONDS)), daemon=True)
+    thread.start()
 
-    def _request(self) -> None:
-        self._reachable = hub.reachable(HUB_SECONDS)
+    def wait() -> bool:
+        thread.join(HUB_SECONDS)
+        return answers == [True]
 
-    def wait(self) -> bool:
-        """Return whether the Hub answered within `HUB_SECONDS`."""
-        self._thread.join(HUB_SECONDS)
-        return self._reachable
+    return wait
 
 
 def from_hub(config: Config) -> bool:
@@ -45,29 +44,28 @@ def from_hub(config: Config) -> bool:
 def check_hub(reachable: bool) -> Check:
     """Return the check of the Hub itself."""
     if reachable:
-        return Check("Hub", Level.OK, f"{hub.endpoint()} answers")
+        return assess("Hub", f"{hub.endpoint()} answers")
     advice = "Fine if model and data are cached. Else use local folders: --set data.path=DIR --set model.name=DIR"
-    finding = "HF_HUB_OFFLINE is set" if hub.is_offline() else f"{hub.endpoint()} is out of reach"
-    return Check("Hub", Level.WARN, finding, advice)
+    return assess("Hub", "HF_HUB_OFFLINE is set" if hub.is_offline() else f"{hub.endpoint()} is out of reach", advice)
 
 
 def check_sources(configs: Mapping[str, Config], reachable: bool) -> Iterator[Check]:
     """Yield one check for every model and every data set that the profiles name."""
     models: dict[tuple[str, str], list[str]] = {}
     sets: dict[tuple[str, str, str], list[str]] = {}
-    for name, config in configs.items():
-        models.setdefault((config.model.name, config.model.revision), []).append(name)
-        sets.setdefault((config.data.source, config.data.path, config.data.revision), []).append(name)
+    for profile, config in configs.items():
+        models.setdefault((config.model.name, config.model.revision), []).append(profile)
+        sets.setdefault((config.data.source, config.data.path, config.data.revision), []).append(profile)
     for (name, revision), users in models.items():
         if name.startswith("random:"):
-            yield Check("model", Level.OK, f"{name} comes with accl")
+            yield assess("model", f"{name} comes with accl")
         elif hub.is_local(name):
             yield _local("model", name, partial(hub.local_model, name), users)
         else:
             yield _pinned("model", name, hub.cached_model(name, revision), users, reachable)
     for (source, path, revision), users in sets.items():
         if source == "synthetic":
-            yield Check("data", Level.OK, "the built-in benchmark comes with accl")
+            yield assess("data", "the built-in benchmark comes with accl")
         elif source == "hub":
             yield _pinned("data", path, hub.cached_data(path, revision), users, reachable)
         else:
@@ -79,14 +77,12 @@ def _local(part: str, folder: str, load: Callable[[], object], users: Sequence[s
         load()
     except AcclError as error:
         return Check(part, Level.FAIL, error.what, error.hint, frozenset(users))
-    return Check(part, Level.OK, f"{folder} is complete")
+    return assess(part, f"{folder} is complete")
 
 
 def _pinned(part: str, repo: str, cached: Path | None, users: Sequence[str], reachable: bool) -> Check:
-    if cached is not None:
-        return Check(part, Level.OK, f"{repo} is cached")
-    if reachable:
-        return Check(part, Level.OK, f"{repo} is not cached; the first run fetches it")
-    advice = f"Connect to the Hub, or use a local folder: --set {'model.name' if part == 'model' else 'data.path'}=DIR"
+    if cached is not None or reachable:
+        return assess(part, f"{repo} is cached" if cached else f"{repo} is not cached; the first run fetches it")
+    key = "model.name" if part == "model" else "data.path"
     finding = f"{repo} is neither cached nor within reach (needed by {' and '.join(users)})"
-    return Check(part, Level.FAIL, finding, advice, frozenset(users))
+    return assess(part, finding, f"Connect to the Hub, or use a local folder: --set {key}=DIR", frozenset(users))

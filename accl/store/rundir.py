@@ -54,6 +54,16 @@ class Setup:
     seed: int
 
 
+class _File:
+    """Path of a file in a run directory, as an attribute of `RunDir`."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, run: RunDir, _owner: type[RunDir]) -> Path:
+        return run.path / self.name
+
+
 @dataclass(frozen=True)
 class RunDir:
     """Paths of the files of one run, and the few reads and writes that need nothing but a path."""
@@ -64,33 +74,13 @@ class RunDir:
     def id(self) -> str:
         return self.path.name
 
-    @property
-    def config(self) -> Path:
-        return self.path / "config.yaml"
-
-    @property
-    def provenance(self) -> Path:
-        return self.path / "provenance.json"
-
-    @property
-    def state(self) -> Path:
-        return self.path / "state.json"
-
-    @property
-    def labels(self) -> Path:
-        return self.path / "labels.json"
-
-    @property
-    def database(self) -> Path:
-        return self.path / "run.duckdb"
-
-    @property
-    def console(self) -> Path:
-        return self.path / "console.log"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
+    config = _File("config.yaml")
+    provenance = _File("provenance.json")
+    state = _File("state.json")
+    labels = _File("labels.json")
+    database = _File("run.duckdb")
+    console = _File("console.log")
+    checkpoints = _File("checkpoints")
 
     def setup(self) -> Setup:
         """Read recipe, profile and seed from ``config.yaml`` without validating the rest of it.

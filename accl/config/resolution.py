@@ -123,6 +123,5 @@ def _validate(tree: Mapping[str, Any], origin: Mapping[str, str]) -> Config:
         if first["type"] == "extra_forbidden":
             raise unknown_key(key, "configuration") from error
         where = f" ({origin[key]})" if key in origin else ""
-        raise ConfigError(
-            f"{key}={first['input']!r}{where}: {message[0].lower()}{message[1:]}.", f"See: accl config explain {key}"
-        ) from error
+        what = f"{key}={first['input']!r}{where}: {message[0].lower()}{message[1:]}."
+        raise ConfigError(what, f"See: accl config explain {key}") from error

@@ -31,7 +31,6 @@ class SeedArm:
     """One recipe over S seeds. Accuracies and differences are fractions.
 
     Attributes:
-        steps: optimizer steps, equal in all runs of the comparison.
         loss, ece, brier: None when a run did not record them.
         hard_accuracy: on the questions of the hard pairs' tasks; None when no pairs could be named.
         trivial_baselines: accuracy without reading the question by name of `TRIVIAL_BASELINES`, highest over seeds.

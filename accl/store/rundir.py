@@ -141,10 +141,8 @@ def create_run(root: Path, recipe: str, seed: int, now: datetime | None = None) 
         root.mkdir(parents=True, exist_ok=True)
         run.path.mkdir()
     except OSError as error:
-        raise RunError(
-            f"The runs folder {root} cannot be written ({error.strerror}).",
-            "Choose another with --runs DIR or the environment variable ACCL_RUNS.",
-        ) from error
+        hint = "Choose another with --runs DIR or the environment variable ACCL_RUNS."
+        raise RunError(f"The runs folder {root} cannot be written ({error.strerror}).", hint) from error
     return run
 
 
@@ -158,8 +156,7 @@ def list_runs(root: Path) -> list[RunDir]:
 def find_run(root: Path, name: str) -> RunDir:
     """Return the one run that ``name`` means: a path, an id, or an unambiguous part of an id; ``last`` is the newest.
 
-    The whole id comes before parts of ids, and a part that ends at hyphens before any other: ``full-s1`` is not
-    ``full-s12``.
+    A whole id comes before parts, and a part between hyphens before any other: ``full-s1`` is not ``full-s12``.
 
     Raises:
         RunError: none or several match.

@@ -18,6 +18,7 @@ import math
 import operator
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
@@ -38,7 +39,7 @@ class Parameter:
     """The number that a choice takes in brackets.
 
     Attributes:
-        name: its name in formulas. default: its value where the choice is written without brackets.
+        default: its value where the choice is written without brackets.
         about: its meaning and unit, in a few words. whole: whether only whole numbers are accepted.
         bounds: limits by the words ``least``, ``above``, ``most`` and ``below``.
     """
@@ -64,13 +65,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Choice:
-    """One file of a registry.
-
-    Attributes:
-        summary: first line of the docstring. details: the rest of it.
-        parameter: the number in brackets; None for a choice without one.
-        literals: upper-case names that the file sets to literals, PARAMETER among them.
-    """
+    """One file of a registry: first line and rest of its docstring, number in brackets, and literals by name."""
 
     name: str
     summary: str
@@ -117,8 +112,9 @@ class Registry:
             ValueError: the name is unknown, the number is out of range, or the choice takes none.
         """
         match = re.fullmatch(r"(\w+)(?:\(([^()]*)\))?", text.strip())
-        choice = self.choice(match[1] if match else text)
-        number, parameter = match[2] if match else None, choice.parameter
+        name, number = match.groups() if match else (text, None)
+        choice = self.choice(name)
+        parameter = choice.parameter
         if parameter is None:
             if number is not None:
                 raise ValueError(f"{choice.name} takes no number")
@@ -134,11 +130,7 @@ class Registry:
         return choice, value
 
     def load(self, text: str) -> tuple[ModuleType, float]:
-        """Import the choice that ``text`` names; the number is as from `parse`.
-
-        Raises:
-            ValueError: as `parse`.
-        """
+        """Import the choice that ``text`` names; number and errors are those of `parse`."""
         choice, number = self.parse(text)
         return import_module(f"{self.package}.{choice.name}"), number
 
@@ -158,23 +150,15 @@ def _read(path: Path) -> Choice:
     except SyntaxError as error:
         raise ValueError(f"cannot be read: {path}, line {error.lineno}: {error.msg}") from error
     summary, _, details = (ast.get_docstring(tree) or "").partition("\n")
-    literals = {
-        node.targets[0].id: ast.literal_eval(node.value)
-        for node in tree.body
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and _is_literal(node.value)
-    }
+    literals: dict[str, Any] = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            with suppress(ValueError):  # not a literal
+                literals[node.targets[0].id] = ast.literal_eval(node.value)
     declared = dict(literals.get("PARAMETER", {}))
     bounds = {word: declared.pop(word) for word in _BOUNDS if word in declared}
     parameter = Parameter(**declared, bounds=bounds) if declared else None
     return Choice(path.stem, summary, details.strip(), parameter, literals)
-
-
-def _is_literal(node: ast.expr) -> bool:
-    try:
-        ast.literal_eval(node)
-    except ValueError:
-        return False
-    return True
 
 
 POLICIES = Registry("accl.method.policies")

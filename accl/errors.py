@@ -8,22 +8,16 @@ from __future__ import annotations
 
 
 class AcclError(Exception):
-    """Base of all errors that a user can cause.
+    """Base of all errors that a user can cause: what happened, in one line, and what to type or change next.
 
-    Args:
-        what: what happened, in one line.
-        hint: what to type or change next.
-
-    Attributes:
-        exit_code: exit status of a command that ends with this error.
+    A command that ends with this error has the exit status ``exit_code``.
     """
 
     exit_code = 1
 
     def __init__(self, what: str, hint: str = "") -> None:
         super().__init__(what)
-        self.what = what
-        self.hint = hint
+        self.what, self.hint = what, hint
 
     def __str__(self) -> str:
         return f"{self.what} {self.hint}".strip()

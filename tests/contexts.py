@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from accl.config import Config, resolve
 from accl.data.sampler import Draw
+from accl.data.tokenizer import Tokenizer
+from accl.data.tokens import Assembler
 from accl.method.contrastive import MemoryBank
 from accl.training.backends.backend import StepBackend
 from accl.training.context import TrainingContext
@@ -86,7 +88,8 @@ def lengthen(context: TrainingContext) -> None:
     )
     offsets = np.concatenate([[0], np.cumsum(length)])
     context.blob = dataclasses.replace(blob, ids=rng.choice(blob.ids, int(offsets[-1])), offsets=offsets)
-    context.assembler.blob = context.blob
+    old = context.assembler
+    context.assembler = Assembler(context.blob, cast(Tokenizer, old), old.head, old.max_length, old.chunk_rows)
 
 
 class Script:

@@ -195,7 +195,7 @@ def test_questions_of_like_length_share_a_batch(assembler: Assembler) -> None:
 def test_long_questions_share_a_batch_with_fewer(
     assembler: Assembler, monkeypatch: pytest.MonkeyPatch, head: str, rows: int
 ) -> None:
-    assembler.head = head
+    assembler = Assembler(assembler.blob, cast(Tokenizer, assembler), head, max_length=64)
     asked = np.arange(len(LENGTHS))
     lengths = assembler.lengths(asked)
     monkeypatch.setattr("accl.training.evaluate.MOST_TOKENS", 3 * rows * int(lengths.max()) - 1)

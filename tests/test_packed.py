@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from accl.data.packed import Packed, Packer
 from accl.data.tokenizer import Tokenizer
-from accl.data.tokens import Assembler, TokenBlob
+from accl.data.tokens import Assembler, TokenBlob, truncate_evenly
 
 HEADS = ("single_sequence", "per_option")
 TOKENIZER = Tokenizer(cls_id=1, sep_id=2, pad_id=0, vocab_size=10**6, files={}, _encode=lambda _: [])
@@ -44,6 +44,28 @@ def sequences(packer: Packer, packed: Packed) -> list[list[int]]:
     return [np.concatenate(pieces[start : start + packer.segments]).tolist() for start in starts]
 
 
+def expected_rows(assembler: Assembler, questions: NDArray[np.int64], orders: NDArray[np.int64]) -> list[list[int]]:
+    """The rows put together token by token."""
+    blob, rows = assembler.blob, []
+    for question, order in zip(questions.tolist(), orders.tolist(), strict=True):
+        options = [blob.segment(question, 1 + c).tolist() for c in order]
+        shown = [[option] for option in options]
+        if assembler.head == "single_sequence":
+            shown = [[letter + option for letter, option in zip(blob.letters, options, strict=True)]]
+        rows += [row_of(assembler, blob.segment(question, 0).tolist(), parts) for parts in shown]
+    return rows
+
+
+def row_of(assembler: Assembler, text: list[int], options: list[list[int]]) -> list[int]:
+    limit, needed = assembler.max_length - 3, sum(map(len, options))
+    if len(text) + needed > limit:
+        text = text[-max(limit - needed, limit // 4) :]
+        cut = truncate_evenly([len(option) for option in options], limit - len(text))
+        options = [option[:cut] for option in options]
+    cls, sep = assembler.cls_id, assembler.sep_id
+    return [cls, *text, sep, *itertools.chain(*options), sep]
+
+
 def assert_same_as_the_assembler(
     assembler: Assembler, questions: NDArray[np.int64], order: NDArray[np.int64] | None
 ) -> None:
@@ -52,6 +74,8 @@ def assert_same_as_the_assembler(
     expected = [
         row[real == 1].tolist() for row, real in zip(ids[batch.inverse_perm], mask[batch.inverse_perm], strict=True)
     ]
+    own = np.tile(np.arange(assembler.blob.choices), (len(questions), 1))
+    assert expected == expected_rows(assembler, questions, own if order is None else order)
     packer = Packer(assembler)
     packed = packer.pack(questions, order)
     stream = sequences(packer, packed)

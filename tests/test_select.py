@@ -8,7 +8,8 @@ import pytest
 import yaml
 from factory import STARTED, finished_run, running_run
 
-from accl.analysis.select import select_runs
+from accl.analysis.ablation import compare_seeds
+from accl.analysis.select import select_runs, select_seeds
 from accl.config import load
 from accl.errors import CompareError, RunError
 
@@ -107,3 +108,21 @@ def test_a_recipe_beside_one_of_its_own_runs_is_another_run(tmp_path: Path) -> N
     older = finished_run(tmp_path, "full", started=STARTED)
     newer = finished_run(tmp_path, "full", started=STARTED + 100)
     assert select_runs(tmp_path, [newer.id, "full"]) == [newer, older]
+
+
+@pytest.mark.parametrize("name", ["seed_literal", "as_published"])
+def test_a_recipe_is_found_by_its_old_name_and_its_new_one(tmp_path: Path, name: str) -> None:
+    baseline = {seed: finished_run(tmp_path, "baseline", seed=seed) for seed in (1, 2)}
+    new = finished_run(tmp_path, "as_published", seed=1)
+    old = finished_run(tmp_path, "as_published", seed=2, started=STARTED + 100)
+    text = old.config.read_text(encoding="utf-8")
+    old.config.write_text(text.replace("recipe: as_published", "recipe: seed_literal"), encoding="utf-8")
+    assert load(old.config).recipe == "seed_literal"
+    assert select_runs(tmp_path, [name, "baseline"]) == [old, baseline[2]]
+    seeds = select_seeds(tmp_path, ["baseline", name])
+    assert seeds.runs == ((baseline[1], baseline[2]), (new, old))
+    ablation = compare_seeds(seeds)
+    assert ablation.arms[1].label == "as_published"
+    assert not any("differ in more than the seed" in text for text in ablation.warnings)
+    with pytest.raises(CompareError, match="as_published was named twice"):
+        select_seeds(tmp_path, ["seed_literal", "as_published"])

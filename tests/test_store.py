@@ -137,6 +137,31 @@ def test_a_file_that_stays_locked_sends_rows_to_the_spool_and_they_come_back(
     assert rows == [(0, 1.0), (1, 2.0)]
 
 
+def test_a_kill_between_merging_the_spool_and_deleting_it_doubles_nothing(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "TRIES", 1)
+    recorder = Recorder(run.database, interval=3600)
+    holder = Holder(run.database)
+    recorder.metrics(1, 0.0, 0.0, {"x": 1.0})
+    recorder.task_evaluations([(1, "validation", 0, 4, 3)])
+    recorder.flush()
+    holder.release_file()
+    spool = run.path / "run.spool.jsonl"
+    left = spool.read_bytes()
+    recorder.close()
+    spool.write_bytes(left)  # as a process leaves it that is killed after the commit
+    recorder = Recorder(run.database, interval=3600)
+    assert not spool.exists()
+    recorder.metrics(2, 0.0, 0.0, {"x": 2.0})
+    recorder.close()
+    metrics, tasks = query(
+        run.database, ("SELECT seq, value FROM run.metrics ORDER BY seq", ()), ("SELECT n FROM run.task_evals", ())
+    )
+    assert metrics == [(0, 1.0), (1, 2.0)]
+    assert tasks == [(4,)]
+
+
 def test_rows_survive_a_kill_of_the_writing_process(run: RunDir) -> None:
     code = (
         "import os, signal, sys; from pathlib import Path; from accl.store.writer import Recorder;"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,7 +31,6 @@ class SeedArm:
     """One recipe over S seeds. Accuracies and differences are fractions.
 
     Attributes:
-        steps: optimizer steps, equal in all runs of the comparison.
         loss, ece, brier: None when a run did not record them.
         hard_accuracy: on the questions of the hard pairs' tasks; None when no pairs could be named.
         trivial_baselines: accuracy without reading the question by name of `TRIVIAL_BASELINES`, highest over seeds.
@@ -61,12 +60,9 @@ class SeedArm:
 
 @dataclass(frozen=True)
 class Ablation:
-    """Comparison of arms over the same S seeds, the reference first.
+    """Comparison of arms over the same S seeds, the reference first, and of their runs under each seed in that order.
 
-    Attributes:
-        per_seed: comparison of the arms' runs under each seed, in the order of ``seeds``.
-        warnings: reasons to distrust the numbers.
-        notes: the protocol, and the meaning of the statistics.
+    ``warnings`` are reasons to distrust the numbers; ``notes`` say the protocol and the meaning of the statistics.
     """
 
     profile: str
@@ -128,10 +124,10 @@ def _arm(row: Sequence[Results], first: Sequence[Results], runs: Sequence[Arm], 
         n=runs[0].n,
         accuracy=_mean([arm.accuracy for arm in runs]),
         macro_accuracy=_mean([arm.macro_accuracy for arm in runs]),
-        loss=_recorded(runs, lambda arm: arm.loss),
-        ece=_recorded(runs, lambda arm: arm.ece),
-        brier=_recorded(runs, lambda arm: arm.brier),
-        hard_accuracy=_recorded(runs, lambda arm: arm.hard.accuracy if arm.hard else None),
+        loss=_recorded([arm.loss for arm in runs]),
+        ece=_recorded([arm.ece for arm in runs]),
+        brier=_recorded([arm.brier for arm in runs]),
+        hard_accuracy=_recorded([arm.hard.accuracy if arm.hard else None for arm in runs]),
         trivial_baselines={
             name: max(arm.trivial_baselines[name] for arm in runs)
             for name in TRIVIAL_BASELINES
@@ -149,21 +145,17 @@ def _mean(values: Sequence[float]) -> Mean:
     return Mean(float(np.mean(values)), float(np.std(values, ddof=1)))
 
 
-def _recorded(runs: Sequence[Arm], value_of: Callable[[Arm], float | None]) -> Mean | None:
-    values = [value for arm in runs if (value := value_of(arm)) is not None]
-    return _mean(values) if len(values) == len(runs) else None
+def _recorded(values: Sequence[float | None]) -> Mean | None:
+    found = [value for value in values if value is not None]
+    return _mean(found) if len(found) == len(values) else None
 
 
 def _warnings(arms: Sequence[SeedArm], grid: Sequence[Sequence[Results]], selection: SeedSelection) -> list[str]:
-    warnings = []
     seeds = len(selection.seeds)
-    if seeds == 2:
-        warnings.append("Two seeds say little about the spread over seeds: train three to five.")
+    warnings = ["Two seeds say little about the spread over seeds: train three to five."] * (seeds == 2)
     for arm, row in zip(arms, grid, strict=True):
-        changed = {key for result in row[1:] for key in difference(row[0].setup.config, result.setup.config)} - {
-            "train.seed"
-        }
-        if changed:
+        keys = {key for result in row[1:] for key in difference(row[0].setup.config, result.setup.config)}
+        if changed := keys - {"train.seed"}:
             warnings.append(
                 f"The runs of {arm.label} differ in more than the seed ({', '.join(sorted(changed))}): "
                 "their mean mixes different settings."

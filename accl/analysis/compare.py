@@ -5,6 +5,7 @@ The first run is the reference; every other is paired with it question by questi
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,10 +59,8 @@ class Arm:
         label: the recipe, with seed or run id where arms share it.
         tested_step: step of the weights, chosen on validation, that answered the test questions.
         finished: end of the run in seconds since the epoch.
-        accuracy, standard_error: accuracy over all n test questions, and its standard error.
         macro_accuracy: mean accuracy over the tasks that have test questions.
-        loss, ece, brier: mean cross-entropy in nats, expected calibration error over 15 bins, and Brier score
-            (0..2) of the test evaluation; None when the run did not record them.
+        loss, ece, brier: of the test evaluation, see `accl.method.metrics`; None when the run did not record them.
         predicted_shares, gold_shares: share of the questions where each letter was chosen, and where it is right.
         hard: score on the questions of the hard pairs' tasks, its p not adjusted; None when no pairs could be named.
         trivial_baselines: accuracy without reading the question, by name of `TRIVIAL_BASELINES`, as recorded.
@@ -112,13 +111,11 @@ class Arm:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All arms, the reference first, and what to know beside the numbers.
+    """All arms, the reference first.
 
     Attributes:
-        n: number of test questions.
         hard_pairs: task pairs that the first arm confuses most; None when its similarities were not recorded.
-        warnings: reasons to distrust the numbers.
-        notes: the protocol, and the meaning of the statistics.
+        warnings: reasons to distrust the numbers. notes: the protocol, and the meaning of the statistics.
     """
 
     profile: str
@@ -141,9 +138,8 @@ def compare(runs: Sequence[RunDir]) -> Comparison:
     """
     if len(runs) < 2:
         raise CompareError("A comparison needs at least two runs.", "For example: accl compare baseline full")
-    paths = [run.path.resolve() for run in runs]
-    for run, path in zip(runs, paths, strict=True):
-        if paths.count(path) > 1:
+    for run, count in Counter(RunDir(run.path.resolve()) for run in runs).items():
+        if count > 1:
             raise CompareError(f"Run {run.id} was named twice.", "List the runs there are with: accl runs")
     results = [read_results(run) for run in runs]
     check_pairable(results)
@@ -154,10 +150,10 @@ def compare(runs: Sequence[RunDir]) -> Comparison:
 def compare_results(results: Sequence[Results], hard: HardPairs | None) -> Comparison:
     """Compare results that passed `check_pairable`, with ``hard`` as the hard pairs."""
     first = results[0]
-    labels = _labels([result.setup.config for result in results], [result.setup.run.id for result in results])
     mask = None if hard is None else hard.members(first.task)
-    arms = [_arm(result, first, label, mask) for result, label in zip(results, labels, strict=True)]
-    arms = _adjust(arms)
+    arms = [_arm(result, first, label, mask) for result, label in zip(results, _labels(results), strict=True)]
+    adjusted = iter(holm([arm.paired.p for arm in arms if arm.paired]))
+    arms = [replace(arm, p_holm=next(adjusted)) if arm.paired else arm for arm in arms]
     return Comparison(
         profile=first.setup.config.profile,
         protocol=first.setup.config.data.protocol,
@@ -168,7 +164,9 @@ def compare_results(results: Sequence[Results], hard: HardPairs | None) -> Compa
         warnings=tuple(_warnings(arms)),
         notes=(
             describe_protocol(first.setup.config),
-            _about_the_statistics(arms),
+            f"± is one standard error. Differences are paired with {arms[0].label} question by question: exact McNemar "
+            "p, Holm-adjusted over the arms, and Bonett-Price 95 % intervals. They cover the choice of questions, not "
+            "of the seed: repeat with three to five seeds before believing a small difference.",
             describe(hard, arms[0].label, arms[0].n),
         ),
     )
@@ -238,12 +236,6 @@ def _shares(options: NDArray[np.int64], choices: int) -> dict[str, float]:
     return {chr(ord("A") + option): float(count / len(options)) for option, count in enumerate(counts)}
 
 
-def _adjust(arms: Sequence[Arm]) -> list[Arm]:
-    """Adjust the p values of all arms that are compared with the first, by Holm."""
-    adjusted = iter(holm([arm.paired.p for arm in arms if arm.paired]))
-    return [replace(arm, p_holm=next(adjusted)) if arm.paired else arm for arm in arms]
-
-
 def _task_scores(result: Results, first: Results) -> list[TaskScore]:
     right, before = result.right, first.right
     k = len(result.tasks)
@@ -261,27 +253,24 @@ def _task_scores(result: Results, first: Results) -> list[TaskScore]:
 
 
 def _groups(tasks: Sequence[TaskScore], name_of: Callable[[Task], str]) -> tuple[Group, ...]:
-    groups = []
-    for name in sorted({name_of(score.task) for score in tasks}):
-        members = [score for score in tasks if name_of(score.task) == name]
-        n, correct = sum(score.n for score in members), sum(score.correct for score in members)
-        groups.append(Group(name, n, correct, correct / n))
-    return tuple(groups)
+    sums: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for score in tasks:
+        total = sums[name_of(score.task)]
+        total[:] = total[0] + score.n, total[1] + score.correct
+    return tuple(Group(name, n, correct, correct / n) for name, (n, correct) in sorted(sums.items()))
 
 
-def _labels(configs: Sequence[Config], run_ids: Sequence[str]) -> list[str]:
+def _labels(results: Sequence[Results]) -> list[str]:
     """Return the recipes, with the seed, or else the end of the run id, where arms share one."""
-    recipes = [config.recipe for config in configs]
-    seeded = [f"{config.recipe} s{config.train.seed}" for config in configs]
-    labels = []
-    for recipe, with_seed, run_id in zip(recipes, seeded, run_ids, strict=True):
-        if recipes.count(recipe) == 1:
-            labels.append(recipe)
-        elif seeded.count(with_seed) == 1:
-            labels.append(with_seed)
-        else:
-            labels.append(f"{recipe} {run_id.rsplit('-', 1)[-1]}")
-    return labels
+    forms = [
+        (recipe := result.setup.config.recipe, f"{recipe} s{result.setup.config.train.seed}", result.setup.run.id)
+        for result in results
+    ]
+    counts = Counter(form for recipe, seeded, _ in forms for form in (recipe, seeded))
+    return [
+        next((form for form in (recipe, seeded) if counts[form] == 1), f"{recipe} {run_id.rsplit('-', 1)[-1]}")
+        for recipe, seeded, run_id in forms
+    ]
 
 
 def _warnings(arms: Sequence[Arm]) -> list[str]:
@@ -292,31 +281,18 @@ def _warnings(arms: Sequence[Arm]) -> list[str]:
     if len({arm.seed for arm in arms}) > 1 and len({arm.recipe for arm in arms}) > 1:
         seeds = ", ".join(f"{arm.label} {arm.seed}" for arm in arms)
         warnings.append(f"The arms have different seeds ({seeds}): part of any difference is the seed's.")
-    for arm in arms:
-        if not arm.trivial_baselines:
-            warnings.append(f"{arm.label} recorded no floors, so nothing says whether it learned anything.")
-            continue
-        name, trivial = max(arm.trivial_baselines.items(), key=lambda item: item[1])
-        if not arm.above_trivial:
-            warnings.append(
-                f"{arm.label} does not beat its floor: {_percent(arm.accuracy)} against {_percent(trivial)} "
-                f"for {TRIVIAL_BASELINES[name]}."
-            )
-        elif arm.accuracy - trivial < Z_95 * arm.standard_error:
-            warnings.append(
-                f"{arm.label} beats its floor ({_percent(trivial)} for {TRIVIAL_BASELINES[name]}) by less than the "
-                f"uncertainty of its accuracy, {_percent(arm.accuracy)} ± {_percent(Z_95 * arm.standard_error)}."
-            )
-    return warnings
+    return [*warnings, *filter(None, map(_floor_warning, arms))]
 
 
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.1f} %"
-
-
-def _about_the_statistics(arms: Sequence[Arm]) -> str:
-    return (
-        f"± is one standard error. Differences are paired with {arms[0].label} question by question: exact McNemar p, "
-        "Holm-adjusted over the arms, and Bonett-Price 95 % intervals. They cover the choice of questions, "
-        "not of the seed: repeat with three to five seeds before believing a small difference."
-    )
+def _floor_warning(arm: Arm) -> str:
+    if not arm.trivial_baselines:
+        return f"{arm.label} recorded no floors, so nothing says whether it learned anything."
+    name, trivial = max(arm.trivial_baselines.items(), key=lambda item: item[1])
+    accuracy, half, floor = 100 * arm.accuracy, 100 * Z_95 * arm.standard_error, 100 * trivial
+    about = f"{floor:.1f} % for {TRIVIAL_BASELINES[name]}"
+    if not arm.above_trivial:
+        return f"{arm.label} does not beat its floor: {accuracy:.1f} % against {about}."
+    if accuracy - floor < half:
+        uncertain = f"by less than the uncertainty of its accuracy, {accuracy:.1f} % ± {half:.1f} %."
+        return f"{arm.label} beats its floor ({about}) {uncertain}"
+    return ""

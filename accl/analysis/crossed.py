@@ -18,9 +18,7 @@ class SeedDifference:
     """Accuracy of the second arm minus the first's, averaged over seeds, as fractions.
 
     Attributes:
-        seeds: number of seeds S.
-        n: number of questions that both arms answered under each seed.
-        per_seed: difference under each seed, in the order given.
+        seeds: number of seeds S. n: number of questions. per_seed: difference under each seed, in the order given.
         delta, sd: mean and standard deviation of ``per_seed``, the latter with S - 1 in the denominator.
         low, high, p: 95 % interval and two-sided p of delta, see `difference_over_seeds`.
     """
@@ -71,8 +69,7 @@ def difference_over_seeds(first: NDArray[np.bool_], second: NDArray[np.bool_]) -
     freedom = variance**2 / (of_seeds**2 / (seeds - 1) + of_questions**2 / (len(d_N) - 1))
     half = student_t_quantile(0.975, freedom) * math.sqrt(variance)
     p = 2.0 * student_t_tail(abs(delta) / math.sqrt(variance), freedom)
-    per_seed = tuple(float(value) for value in d_S)
-    return SeedDifference(seeds, n, per_seed, delta, sd, max(-1.0, delta - half), min(1.0, delta + half), p)
+    return SeedDifference(seeds, n, tuple(d_S.tolist()), delta, sd, max(-1.0, delta - half), min(1.0, delta + half), p)
 
 
 def student_t_tail(t: float, freedom: float) -> float:

@@ -26,13 +26,7 @@ class TaskPair:
 
 @dataclass(frozen=True)
 class HardPairs:
-    """Hard pairs, hardest first; see `hard_pairs`.
-
-    Attributes:
-        observed: number of pairs that they were chosen from.
-        tasks: tasks of at least one hard pair, in index order.
-        n: number of test questions of these tasks.
-    """
+    """Hard pairs of all observed ones, hardest first, and the tasks in them with their number of test questions."""
 
     observed: int
     pairs: tuple[TaskPair, ...]
@@ -71,11 +65,11 @@ def hard_pairs(
     Returns:
         The pairs, or None when a matrix is missing, no pair was observed, or no test question belongs to the pairs.
     """
-    matrices = [matrix for matrix in similarities if matrix is not None]
-    if not matrices or len(matrices) < len(similarities):
-        return None
     rows, columns = np.triu_indices(len(tasks), k=1)
-    values_SP = np.stack([matrix[rows, columns] for matrix in matrices])
+    known = [matrix[rows, columns] for matrix in similarities if matrix is not None]
+    if not known or len(known) < len(similarities):
+        return None
+    values_SP = np.stack(known)
     counts_P = np.isfinite(values_SP).sum(axis=0)
     observed = np.flatnonzero(counts_P)
     if not observed.size:

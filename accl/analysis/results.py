@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from accl import config as configuration
 from accl.config import Config
+from accl.config.renamed import translate_recipe
 from accl.errors import CompareError
 from accl.store.reader import OTHER_VERSION, Evaluation, Task, attached, group_evaluations, read_evals, read_meta
 from accl.store.rundir import RunDir
@@ -33,11 +34,7 @@ class Setup:
     @property
     def terms(self) -> dict[str, str]:
         """Profile, protocol and data, by name."""
-        return {
-            "profile": self.config.profile,
-            "protocol": self.config.data.protocol,
-            "data": self.fingerprint,
-        }
+        return {"profile": self.config.profile, "protocol": self.config.data.protocol, "data": self.fingerprint}
 
     def differs_from(self, other: Setup) -> str:
         """Say in words in which terms the two differ, the other's value first; empty when in none."""
@@ -47,28 +44,23 @@ class Setup:
 
     def train_command(self, recipe: str, than: Setup | None = None) -> str:
         """Return the command that trains ``recipe`` on the terms of this run, where ``than`` has other terms."""
-        command = f"accl train {recipe} --profile {self.config.profile}"
-        if than is not None and than.config.profile == self.config.profile:
-            changed = configuration.difference(than.config, self.config)
-            for key in _DATA_KEYS:
-                if key in changed:
-                    command += f" --set {shlex.quote(f'{key}={changed[key][1]}')}"
-        return command
+        same_profile = than is not None and than.config.profile == self.config.profile
+        changed = configuration.difference(than.config, self.config) if than and same_profile else {}
+        values = [shlex.quote(f"{key}={changed[key][1]}") for key in _DATA_KEYS if key in changed]
+        return " --set ".join([f"accl train {recipe} --profile {self.config.profile}", *values])
 
 
 @dataclass(frozen=True)
 class Results:
-    """Answers of a finished run to the n questions of the test split, ordered by question id.
+    """Answers of a finished run to the n questions of the test split, ordered by their unique ids.
 
     Attributes:
         tasks: K tasks, in index order.
-        question_ids: n unique ids.
         task, gold, predicted: (n,) task index, right option, chosen option.
         choices: number of options C of a question.
         evaluation: evaluation of the test split; None when it was not recorded.
         similarity: K x K mean positive cosine of the test questions' features (kind `SIMILARITY`), NaN where no pair
             was observed; None when it was not recorded.
-        meta: ``meta`` table of the run.
     """
 
     setup: Setup
@@ -94,14 +86,16 @@ class Results:
 
 
 def read_setup(run: RunDir) -> Setup:
-    """Read configuration and data fingerprint of a run.
+    """Read configuration and data fingerprint of a run; a recipe that was renamed gets its name of today.
 
     Raises:
         ConfigError, RunError: the files of the run are damaged.
     """
     data = run.read_json(run.provenance).get("data")
     fingerprint = str(data.get("fingerprint", "")) if isinstance(data, dict) else ""
-    return Setup(run, configuration.load(run.config), fingerprint)
+    config = configuration.load(run.config)
+    recipe, _ = translate_recipe(config.recipe)
+    return Setup(run, config.model_copy(update={"recipe": recipe}), fingerprint)
 
 
 def read_results(run: RunDir) -> Results:
@@ -113,7 +107,12 @@ def read_results(run: RunDir) -> Results:
     """
     state = observe(run)
     if state.state is not State.FINISHED:
-        raise CompareError(f"Run {run.id} is {state.state}, not finished.", _unfinished_hint(run, state))
+        hint = (
+            "Wait for it; see how far it is with: accl runs"
+            if state.state.active
+            else f"Go on with: accl resume {run.id}"
+        )
+        raise CompareError(f"Run {run.id} is {state.state}, not finished.", hint)
     setup = read_setup(run)
     retrain = f"Train it again: {setup.train_command(setup.config.recipe)}"
     if not run.database.is_file():
@@ -163,8 +162,7 @@ def check_pairable(results: Sequence[Results]) -> None:
         names = f"Runs {first.setup.run.id} and {other.setup.run.id}"
         command = first.setup.train_command(other.setup.config.recipe, than=other.setup)
         hint = f"Train the second like the first: {command}"
-        terms = other.setup.differs_from(first.setup)
-        if terms:
+        if terms := other.setup.differs_from(first.setup):
             raise CompareError(f"{names} differ in {terms}, so their answers cannot be paired.", hint)
         if other.question_ids != first.question_ids:
             left, right = set(first.question_ids), set(other.question_ids)
@@ -173,12 +171,5 @@ def check_pairable(results: Sequence[Results]) -> None:
                 f"{len(right - left)} only the second).",
                 hint,
             )
-        same = np.array_equal(first.gold, other.gold) and np.array_equal(first.task, other.task)
-        if not same or first.tasks != other.tasks:
+        if first.tasks != other.tasks or (first.gold != other.gold).any() or (first.task != other.task).any():
             raise CompareError(f"{names} disagree on the tasks or the right answers of the test questions.", hint)
-
-
-def _unfinished_hint(run: RunDir, state: RunState) -> str:
-    if state.state.active:
-        return "Wait for it; see how far it is with: accl runs"
-    return f"Go on with: accl resume {run.id}"

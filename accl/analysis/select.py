@@ -8,6 +8,7 @@ from pathlib import Path
 
 from accl.analysis.results import Setup, read_setup
 from accl.config import available
+from accl.config.renamed import translate_recipe
 from accl.errors import CompareError, ConfigError, RunError
 from accl.store.rundir import RunDir, find_run, list_runs
 from accl.store.state import State, read_state
@@ -29,31 +30,25 @@ def select_runs(root: Path, names: Sequence[str], profile: str | None = None) ->
         RunError: a name is neither a recipe nor a run.
         ConfigError: the configuration of a run named by id is damaged.
     """
-    all_runs = list_runs(root)
+    all_runs, names = list_runs(root), _todays(names)
     setups, unreadable = _finished(all_runs)
     recipes = {setup.config.recipe for setup in setups} | set(available("recipes"))
     ids = {run.id for run in all_runs}
     by_recipe = list(dict.fromkeys(name for name in names if name in recipes and name not in ids))
     named = {name: read_setup(find_run(root, name)) for name in names if name not in by_recipe}
     for setup in named.values():
-        if profile not in (None, setup.config.profile):
-            raise CompareError(
-                f"Run {setup.run.id} has profile {setup.config.profile}, not {profile}.", "Leave --profile out."
-            )
-    candidates = {
-        recipe: [s for s in setups if s.config.recipe == recipe and profile in (None, s.config.profile)]
-        for recipe in by_recipe
-    }
+        if profile not in (None, had := setup.config.profile):
+            raise CompareError(f"Run {setup.run.id} has profile {had}, not {profile}.", "Leave --profile out.")
     named_ids = {setup.run.id for setup in named.values()}
-    for recipe, options in candidates.items():  # an arm is not compared with itself where there is another run
+    candidates: dict[str, list[Setup]] = {}
+    for recipe in by_recipe:
+        options = [s for s in setups if s.config.recipe == recipe and profile in (None, s.config.profile)]
+        # An arm is not compared with itself where there is another run.
         candidates[recipe] = [s for s in options if s.run.id not in named_ids] or options
     anchors = list(named.values())[:1] or (candidates[by_recipe[0]] if by_recipe else [])
-    missing = [name for name, options in candidates.items() if not options]
-    if missing:
+    if missing := [name for name, options in candidates.items() if not options]:
         have = [*anchors, *(setup for options in candidates.values() for setup in options)]
-        suggested = profile or (have[0].config.profile if have else EXAMPLE_PROFILE)
-        where = f"{root} with profile {profile}" if profile else str(root)
-        raise _missing(missing, where, suggested, unreadable)
+        raise _missing(missing, root, profile, have[0].config.profile if have else None, unreadable)
     chosen = _matching(anchors, candidates) if by_recipe else {}
     return [(named[name] if name in named else chosen[name]).run for name in names]
 
@@ -82,7 +77,7 @@ class SeedSelection:
             for recipe, seeds in self.left_out.items()
         ]
         if self.unreadable:
-            runs = "1 run" if self.unreadable == 1 else f"{self.unreadable} runs"
+            runs = f"{self.unreadable} run{'s' * (self.unreadable > 1)}"
             gaps.append(f"{runs} in the folder could not be read and may be missing here; see: accl runs")
         return gaps
 
@@ -96,15 +91,15 @@ def select_seeds(root: Path, recipes: Sequence[str], profile: str | None = None)
     Raises:
         CompareError: a name is no recipe or comes twice, a recipe has no finished run, or no seed is shared.
     """
-    all_runs = list_runs(root)
-    setups, unreadable = _finished(all_runs)
+    recipes = _todays(recipes)
+    setups, unreadable = _finished(list_runs(root))
     known = {setup.config.recipe for setup in setups} | set(available("recipes"))
     for name in recipes:
         if name not in known:
             raise CompareError(
                 f"{name!r} is not a recipe with runs in {root}.", "Several seeds are gathered by recipe; see: accl runs"
             )
-        if list(recipes).count(name) > 1:
+        if recipes.count(name) > 1:
             raise CompareError(f"Recipe {name} was named twice.", "Name every recipe once.")
     # recipe -> (terms, steps) -> seed -> newest run; dicts keep the order of `setups`, newest first.
     grouped: dict[str, dict[_Terms, dict[int, Setup]]] = {name: {} for name in recipes}
@@ -112,11 +107,9 @@ def select_seeds(root: Path, recipes: Sequence[str], profile: str | None = None)
         if setup.config.recipe in grouped and profile in (None, setup.config.profile):
             by_seed = grouped[setup.config.recipe].setdefault(_terms(setup), {})
             by_seed.setdefault(setup.config.train.seed, setup)
-    missing = [name for name, groups in grouped.items() if not groups]
-    if missing:
-        have = next((group for groups in grouped.values() for group in groups), None)
-        suggested = profile or (have[0][0] if have else EXAMPLE_PROFILE)
-        raise _missing(missing, f"{root} with profile {profile}" if profile else str(root), suggested, unreadable)
+    if missing := [name for name, groups in grouped.items() if not groups]:
+        had = next((profile for groups in grouped.values() for (profile, *_), _ in groups), None)
+        raise _missing(missing, root, profile, had, unreadable)
     shared = {
         terms: set.intersection(*(set(groups.get(terms, {})) for groups in grouped.values()))
         for terms in grouped[recipes[0]]
@@ -133,6 +126,11 @@ def select_seeds(root: Path, recipes: Sequence[str], profile: str | None = None)
     )
 
 
+def _todays(names: Sequence[str]) -> list[str]:
+    """Return the names with recipes by the names that they have today: an old one means the same arm."""
+    return [translate_recipe(name)[0] for name in names]
+
+
 def _terms(setup: Setup) -> _Terms:
     return (*setup.terms.values(),), read_state(setup.run).step
 
@@ -147,7 +145,7 @@ def _nothing_shared(grouped: dict[str, dict[_Terms, dict[int, Setup]]]) -> Compa
         if seed not in grouped[name].get(wanted, {}):
             terms, by_seed = next(iter(grouped[name].items()))
             command = f"{anchor.train_command(name, than=next(iter(by_seed.values())))} --seed {seed}"
-            commands.append(command + (f" --set train.max_steps={wanted[1]}" if terms[1] != wanted[1] else ""))
+            commands.append(command + f" --set train.max_steps={wanted[1]}" * (terms[1] != wanted[1]))
     return CompareError(
         "No seed has a finished run of every recipe with equal profile, protocol, data and number of steps.",
         f"Beside {anchor.run.id} train: {' && '.join(commands)}",
@@ -194,8 +192,9 @@ def _finished(runs: Sequence[RunDir]) -> tuple[list[Setup], int]:
     return setups, unreadable
 
 
-def _missing(recipes: Sequence[str], where: str, profile: str, unreadable: int) -> CompareError:
+def _missing(recipes: list[str], root: Path, profile: str | None, other: str | None, unreadable: int) -> CompareError:
+    where = f"{root} with profile {profile}" if profile else str(root)
     names = " or ".join([", ".join(recipes[:-1]), recipes[-1]] if len(recipes) > 1 else recipes)
     ignored = f" ({unreadable} unreadable run{'s' * (unreadable > 1)} ignored)" if unreadable else ""
-    commands = " && ".join(f"accl train {name} --profile {profile}" for name in recipes)
+    commands = " && ".join(f"accl train {name} --profile {profile or other or EXAMPLE_PROFILE}" for name in recipes)
     return CompareError(f"There is no finished run of {names} in {where}{ignored}.", f"Train first: {commands}")

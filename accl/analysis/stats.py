@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +19,9 @@ Z_95 = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """Accuracy of the second arm minus the first's, as a fraction, with its 95 % interval and McNemar's p.
+    """Accuracy of the second arm minus the first's, as a fraction: delta = (b - c) / n over n questions.
 
-    Attributes:
-        n: number of questions that both arms answered.
-        gains, losses: numbers of discordant questions, b and c.
-        delta: (b - c) / n.
-        low, high: 95 % interval of delta, see `paired_interval`.
-        p: two-sided exact McNemar p, see `mcnemar_exact`.
+    ``low`` and ``high`` are its `paired_interval`, ``p`` is that of `mcnemar_exact`.
     """
 
     n: int
@@ -52,8 +48,8 @@ def mcnemar_exact(gains: int, losses: int) -> float:
     """Return the two-sided exact McNemar p.
 
     Under the null hypothesis each discordant question is a fair coin, so with m = b + c and
-    k = min(b, c): ``p = min(1, 2 * sum_{i<=k} binom(m, i) / 2^m)``, summed over log-gammas so that m may be
-    large. Source: McNemar, Psychometrika 12 (1947), in the exact binomial form of Mosteller (1952).
+    k = min(b, c): ``p = min(1, 2 * sum_{i<=k} binom(m, i) / 2^m)``, in whole numbers up to the division.
+    Source: McNemar, Psychometrika 12 (1947), in the exact binomial form of Mosteller (1952).
 
     Raises:
         ValueError: a negative count.
@@ -61,12 +57,8 @@ def mcnemar_exact(gains: int, losses: int) -> float:
     if gains < 0 or losses < 0:
         raise ValueError(f"counts cannot be negative: {gains}, {losses}")
     m, k = gains + losses, min(gains, losses)
-    if gains == losses:  # twice the lower half, the middle term counted twice, is more than 1
-        return 1.0
-    constant = math.lgamma(m + 1) - m * math.log(2.0)
-    logs = [constant - math.lgamma(i + 1) - math.lgamma(m - i + 1) for i in range(k + 1)]
-    largest = logs[-1]  # the terms grow up to the middle
-    return min(1.0, 2.0 * math.exp(largest) * math.fsum(math.exp(value - largest) for value in logs))
+    ways = accumulate(range(k), lambda term, i: term * (m - i) // (i + 1), initial=1)
+    return min(1.0, 2 * sum(ways) / (1 << m))
 
 
 def paired_interval(gains: int, losses: int, n: int) -> tuple[float, float]:
@@ -117,9 +109,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """
     if not all(0.0 <= p <= 1.0 for p in p_values):
         raise ValueError(f"p values lie between 0 and 1: {list(p_values)}")
-    adjusted = [0.0] * len(p_values)
-    highest = 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = highest
-    return adjusted
+    ascending = sorted(range(len(p_values)), key=p_values.__getitem__)
+    scaled = (min(1.0, (len(p_values) - rank) * p_values[index]) for rank, index in enumerate(ascending))
+    adjusted = dict(zip(ascending, accumulate(scaled, max), strict=True))
+    return [adjusted[index] for index in range(len(p_values))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
@@ -86,8 +86,7 @@ def _explained(key: str, field: FieldInfo, everything: bool = False) -> Explaine
         return found
     profiles = {name: flatten(read_yaml(find_file("profiles", name))) for name in available("profiles")}
     differing = tuple((name, values[key]) for name, values in profiles.items() if values.get(key, default) != default)
-    choices = _choices(registry) if registry else ()
-    return Explained(key, found.description, found.type, default, differing, choices)
+    return replace(found, profiles=differing, choices=_choices(registry) if registry else ())
 
 
 def _registry(field: FieldInfo) -> Registry | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -53,10 +53,8 @@ def find_file(kind: Kind, name: str) -> Path:
         known = available(kind)
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"Did you mean {near[0]!r}? " if near else ""
-        raise ConfigError(
-            f"Unknown {kind[:-1]} {name!r}.",
-            f"{hint}There are: {', '.join(known)}; or give the path of a YAML file.",
-        )
+        there = f"There are: {', '.join(known)}; or give the path of a YAML file."
+        raise ConfigError(f"Unknown {kind[:-1]} {name!r}.", hint + there)
     return path
 
 
@@ -86,14 +84,11 @@ def base_values() -> dict[str, Any]:
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of a nested mapping by dotted key, in order."""
 
-    def walk(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-        for key, value in node.items():
-            if isinstance(value, Mapping):
-                yield from walk(value, f"{prefix}{key}.")
-            else:
-                yield f"{prefix}{key}", value
-
-    return dict(walk(tree, ""))
+    values: dict[str, Any] = {}
+    for key, value in tree.items():
+        inner = flatten(value) if isinstance(value, Mapping) else None
+        values |= {key: value} if inner is None else {f"{key}.{leaf}": inner[leaf] for leaf in inner}
+    return values
 
 
 def nest(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ Layers, later over earlier: ``configs/base.yaml``, the profile (scale and data),
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from accl.config.overrides import parse_overrides
 from accl.config.recipes import DEFAULT_PROFILE, base_values, find_file, flatten, nest, read_yaml
 from accl.config.renamed import translate, translate_recipe
 from accl.config.schema import Config
@@ -51,7 +50,7 @@ def resolve(recipe: str, profile: str = DEFAULT_PROFILE, overrides: Sequence[str
         ("base", base_values()),
         (f"profile {profile_path.stem}", flatten(read_yaml(profile_path))),
         (f"recipe {recipe_path.stem}", flatten(read_yaml(recipe_path))),
-        ("--set", parse_overrides(overrides)),
+        ("--set", _parse_overrides(overrides)),
     ]
     values: dict[str, Any] = {}
     origin: dict[str, str] = {}
@@ -109,6 +108,33 @@ def unknown_key(key: str, where: str, near: Sequence[str] = ()) -> ConfigError:
     return ConfigError(f"Unknown key {key!r} ({where}).", f"{hint}All keys: accl config explain")
 
 
+def _parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
+    """Read ``key=value`` items; a data.path without a data.source implies the source ``folder``."""
+    values: dict[str, Any] = {}
+    for item in overrides:
+        key, equals, text = item.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"--set {item} is not key=value.", "For example: --set train.batch_size=32")
+        values[key.strip()] = _scalar(text)
+    if "data.path" in values and "data.source" not in values:
+        values["data.source"] = "folder"
+    return values
+
+
+def _scalar(text: str) -> Any:
+    """Read a value as YAML, so that 1e-3, true, null and text all work."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    if isinstance(value, str):
+        try:  # YAML 1.1 reads 1e-3 as text
+            return float(value)
+        except ValueError:
+            return value
+    return value if not isinstance(value, (dict, list)) else text
+
+
 def _validate(tree: Mapping[str, Any], origin: Mapping[str, str]) -> Config:
     try:
         return Config.model_validate(tree)
@@ -123,6 +149,5 @@ def _validate(tree: Mapping[str, Any], origin: Mapping[str, str]) -> Config:
         if first["type"] == "extra_forbidden":
             raise unknown_key(key, "configuration") from error
         where = f" ({origin[key]})" if key in origin else ""
-        raise ConfigError(
-            f"{key}={first['input']!r}{where}: {message[0].lower()}{message[1:]}.", f"See: accl config explain {key}"
-        ) from error
+        what = f"{key}={first['input']!r}{where}: {message[0].lower()}{message[1:]}."
+        raise ConfigError(what, f"See: accl config explain {key}") from error

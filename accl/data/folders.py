@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +55,9 @@ def read_folder(folder: Path) -> Corpus:
 class _Builder:
     """Collects questions and checks them; all must have as many options as the first."""
 
-    parts: dict[str, list[Question]] = field(default_factory=dict)
+    parts: defaultdict[str, list[Question]] = field(default_factory=lambda: defaultdict(list))
     options: int = 0
-    rows: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    rows: Counter[str] = field(default_factory=Counter)
 
     def add(self, part: str, task: str, group: str, text: str, options: Sequence[str], answer: int) -> str:
         """Add one question; returns the reason for which it was refused, or an empty string.
@@ -76,9 +76,8 @@ class _Builder:
         # Auxiliary questions without a text are kept: they are never tested, and their options still teach.
         if part != AUXILIARY and not text.strip():
             return "the question is empty"
-        row = self.rows[group]
+        self.parts[part].append(Question(f"{group}/{self.rows[group]}", task, text, tuple(options), answer))
         self.rows[group] += 1
-        self.parts.setdefault(part, []).append(Question(f"{group}/{row}", task, text, tuple(options), answer))
         return ""
 
     def corpus(self, folder: Path, source: str, revision: str = "") -> Corpus:
@@ -95,18 +94,18 @@ class _Builder:
 
 def _read_csv_folder(folder: Path) -> Corpus:
     builder = _Builder()
-    folder_of: dict[str, str] = {}
-    for split in sorted(path.parent for path in folder.glob("*/*.csv")):
+    folder_of: dict[str, Path] = {}
+    for split in sorted({path.parent for path in folder.glob("*/*.csv")}):
         part = _PART_OF.get(split.name)
         if part is None:
-            known = ", ".join(_PART_OF)
-            raise DataError(f"{split} holds CSV files but is no split.", f"Splits are: {known}; move others away.")
-        if folder_of.setdefault(part, split.name) != split.name:
-            raise DataError(f"{folder} has both {folder_of[part]}/ and {split.name}/.", "Keep one of the two.")
-    for part in PARTS:
+            hint = f"Splits are: {', '.join(_PART_OF)}; move others away."
+            raise DataError(f"{split} holds CSV files but is no split.", hint)
         if part in folder_of:
-            for path in sorted((folder / folder_of[part]).glob("*.csv")):
-                _read_csv(path, part, builder)
+            raise DataError(f"{folder} has both {folder_of[part].name}/ and {split.name}/.", "Keep one of the two.")
+        folder_of[part] = split
+    for part in (part for part in PARTS if part in folder_of):
+        for path in sorted(folder_of[part].glob("*.csv")):
+            _read_csv(path, part, builder)
     return builder.corpus(folder, f"folder {folder} (CSV)")
 
 
@@ -168,34 +167,28 @@ def read_parquet(folder: Path, source: str, revision: str = "") -> Corpus:
     files = sorted(folder.glob("*.parquet"))
     if not files:
         raise DataError(f"{folder} holds no parquet file.", _LAYOUTS)
-    by_part: dict[str, list[Path]] = {}
-    for path in files:
-        by_part.setdefault(_part_of_file(path), []).append(path)
     builder = _Builder()
+    ordered = f"SELECT {', '.join(COLUMNS)} FROM read_parquet(?) ORDER BY file_row_number"
     with duckdb.connect(":memory:") as connection:
-        for part in PARTS:
-            for path in by_part.get(part, ()):
-                try:
-                    found = connection.execute("DESCRIBE SELECT * FROM read_parquet(?)", [str(path)]).fetchall()
-                    _check_columns(path, {name: kind for name, kind, *_ in found})
-                    rows = connection.execute(
-                        f"SELECT {', '.join(COLUMNS)} FROM read_parquet(?) ORDER BY file_row_number", [str(path)]
-                    ).fetchall()
-                except duckdb.Error as error:
-                    reason = str(error).splitlines()[0]
-                    raise DataError(f"{path} cannot be read: {reason}", "Fetch or write the file again.") from error
-                _add_rows(builder, path, part, rows)
+        for part, path in sorted(((_part_of_file(path), path) for path in files), key=lambda f: PARTS.index(f[0])):
+            try:
+                found = connection.execute("DESCRIBE SELECT * FROM read_parquet(?)", [str(path)]).fetchall()
+                _check_columns(path, {name: kind for name, kind, *_ in found})
+                rows = connection.execute(ordered, [str(path)]).fetchall()
+            except duckdb.Error as error:
+                reason = str(error).splitlines()[0]
+                raise DataError(f"{path} cannot be read: {reason}", "Fetch or write the file again.") from error
+            _add_rows(builder, path, part, rows)
     return builder.corpus(folder, source, revision)
 
 
 def _part_of_file(path: Path) -> str:
     """Return the part that a file belongs to: ``test`` for ``test-00000-of-00001.parquet`` and ``test.parquet``."""
-    letters = "".join(next(iter(groupby(path.stem, key=lambda c: c.isalpha() or c == "_")), (True, ""))[1])
-    part = _PART_OF.get(letters.strip("_"))
+    letters = re.match(r"[^\W\d]*", path.stem)
+    part = _PART_OF.get(letters[0].strip("_") if letters else "")
     if part is None:
-        raise DataError(
-            f"{path} belongs to no known split.", f"Its name must start with one of: {', '.join(_PART_OF)}."
-        )
+        hint = f"Its name must start with one of: {', '.join(_PART_OF)}."
+        raise DataError(f"{path} belongs to no known split.", hint)
     return part
 
 
@@ -249,15 +242,10 @@ def _read_saved(folder: Path) -> Corpus:
             what = "has no known name" if part is None else "is there twice"
             raise DataError(f"{folder}: split {name!r} {what}.", f"Splits are: {', '.join(_PART_OF)}.")
         by_part[part] = data
-    for part in PARTS:
-        if part not in by_part:
-            continue
-        data = by_part[part]
-        missing = [name for name in COLUMNS if name not in data.column_names]
-        if missing:
-            raise DataError(
-                f"{folder}, split {part}: no column {', '.join(missing)}.", f"It has: {', '.join(data.column_names)}."
-            )
+    for part, data in sorted(by_part.items(), key=lambda item: PARTS.index(item[0])):
+        if missing := [name for name in COLUMNS if name not in data.column_names]:
+            hint = f"It has: {', '.join(data.column_names)}."
+            raise DataError(f"{folder}, split {part}: no column {', '.join(missing)}.", hint)
         columns = data.select_columns(list(COLUMNS))[:]
         _add_rows(builder, folder / part, part, zip(*(columns[name] for name in COLUMNS), strict=True))
     return builder.corpus(folder, f"folder {folder} (save_to_disk)")

@@ -47,13 +47,18 @@ def local_model(name: str) -> Path:
         ConfigError: no such folder, or a part of a model is missing from it.
     """
     folder = Path(name).expanduser()
-    if not folder.is_dir():
-        raise ConfigError(f"model.name={name}: there is no such folder.", "Give a folder with config.json and weights.")
-    if not (folder / _CONFIG).is_file():
-        raise ConfigError(f"model.name={name}: the folder has no {_CONFIG}.", "Give the folder that holds it.")
-    if not any((folder / file).is_file() for file in WEIGHTS):
-        raise ConfigError(f"model.name={name}: the folder has no weights.", f"Looked for: {', '.join(WEIGHTS)}.")
+    for there, problem, hint in (
+        (folder.is_dir(), "there is no such folder", "Give a folder with config.json and weights."),
+        ((folder / _CONFIG).is_file(), f"the folder has no {_CONFIG}", "Give the folder that holds it."),
+        (_has_any(folder, WEIGHTS), "the folder has no weights", f"Looked for: {', '.join(WEIGHTS)}."),
+    ):
+        if not there:
+            raise ConfigError(f"model.name={name}: {problem}.", hint)
     return folder
+
+
+def _has_any(folder: Path, names: Iterable[str]) -> bool:
+    return any((folder / name).is_file() for name in names)
 
 
 def endpoint() -> str:
@@ -97,10 +102,8 @@ def cached_data(repo: str, revision: str) -> Path | None:
 def cached_model(repo: str, revision: str) -> Path | None:
     """Return the snapshot of a model if its config, vocabulary and weights are in the local cache."""
     snapshot = _snapshot(repo, "model", revision)
-    if snapshot is None:
-        return None
     groups = ((_CONFIG,), VOCABULARIES, WEIGHTS)
-    return snapshot if all(any((snapshot / name).is_file() for name in group) for group in groups) else None
+    return snapshot if snapshot and all(_has_any(snapshot, group) for group in groups) else None
 
 
 def fetch_data(repo: str, revision: str) -> Path:
@@ -109,9 +112,7 @@ def fetch_data(repo: str, revision: str) -> Path:
     Raises:
         HubError: out of reach and not cached, or no such data set or revision.
     """
-    if cached := cached_data(repo, revision):
-        return cached
-    return _fetch(repo, "dataset", revision, _data_files, "data.path")
+    return cached_data(repo, revision) or _fetch(repo, "dataset", revision, _data_files, "data.path")
 
 
 def fetch_model(repo: str, revision: str) -> Path:
@@ -120,9 +121,7 @@ def fetch_model(repo: str, revision: str) -> Path:
     Raises:
         HubError: out of reach and not cached, or no such model or revision.
     """
-    if cached := cached_model(repo, revision):
-        return cached
-    return _fetch(repo, "model", revision, _model_files, "model.name")
+    return cached_model(repo, revision) or _fetch(repo, "model", revision, _model_files, "model.name")
 
 
 def _snapshot(repo: str, kind: Kind, revision: str) -> Path | None:

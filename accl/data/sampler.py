@@ -75,24 +75,26 @@ class TaskSampler:
         self._seed, self._choices, self._permute = seed, choices, permute_options
         self.auxiliary_questions = auxiliary_questions if len(self._pools[-1]) else 0
         self._passes: dict[int, tuple[int, NDArray[np.int64]]] = {}
-        self._with_questions = np.array([len(pool) > 0 for pool in pools])
+        sizes = np.array([len(pool) for pool in pools])
+        self._with_questions = sizes > 0
         # One entry per task, and a last one for the auxiliary questions.
         self._drawn = np.zeros(self._tasks + 1, np.int64)
         self._steps_per_epoch, self._cap = steps_per_epoch, None
         if max_repeats is not None:
             assert steps_per_epoch is not None, "a cap per epoch needs the length of an epoch"
-            sizes = np.array([len(pool) for pool in pools], np.float64)
             group = questions_per_task or 1
             self._cap = (np.ceil(np.maximum(np.ceil(max_repeats * sizes), 1) / group) * group).astype(np.int64)
         self._epoch = 0
         self._drawn_before = np.zeros(self._tasks, np.int64)  # when this epoch began
         available = int(self._with_questions.sum())
         if questions_per_task is not None and batch_size // questions_per_task > available:
+            fitting = next(
+                q for q in range(1, batch_size + 1) if batch_size % q == 0 and batch_size <= q * max(available, 1)
+            )
             raise ConfigError(
                 f"A batch of {batch_size // questions_per_task} tasks x {questions_per_task} questions needs more "
                 f"tasks than the {available} with training questions.",
-                f"Try: --set sampler.questions_per_task={_fitting(batch_size, available)}, "
-                "or null for independent draws.",
+                f"Try: --set sampler.questions_per_task={fitting}, or null for independent draws.",
             )
 
     @property
@@ -105,10 +107,9 @@ class TaskSampler:
         return copy.deepcopy(self)
 
     def state(self) -> list[int]:
-        """Return the numbers that a checkpoint has to keep.
+        """Return what a checkpoint has to keep: questions drawn of the K tasks and of the auxiliary pool.
 
-        They are the questions drawn of the K tasks and of the auxiliary pool; with a cap also the epoch, and the
-        questions that had been drawn of the K tasks when it began.
+        With a cap, the epoch and the questions that had been drawn of the K tasks when it began follow.
         """
         epoch = [] if self._cap is None else [self._epoch, *self._drawn_before]
         return [int(n) for n in (*self._drawn, *epoch)]
@@ -190,19 +191,13 @@ class TaskSampler:
         pool = self._pools[task]
         number, position = divmod(int(self._drawn[task]), len(pool))
         self._drawn[task] += 1
-        current = self._passes.get(task)
-        if current is None or current[0] != number:
+        if task not in self._passes or self._passes[task][0] != number:
             shuffled = np.random.default_rng([self._seed, _PASSES, task, number]).permutation(pool)
-            current = self._passes[task] = (number, shuffled)
-        return int(current[1][position])
+            self._passes[task] = (number, shuffled)
+        return int(self._passes[task][1][position])
 
 
 def _among(p: NDArray[np.float64], allowed: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return p restricted to the allowed tasks; p itself, to the last bit, if that is all of it or nothing."""
     part = np.where(allowed, p, 0.0)
     return part / part.sum() if part.any() and not allowed.all() else p
-
-
-def _fitting(batch_size: int, available: int) -> int:
-    """Return the least questions per task that divide a batch and need no more than the available tasks."""
-    return next(q for q in range(1, batch_size + 1) if batch_size % q == 0 and batch_size // q <= max(available, 1))

@@ -7,6 +7,7 @@ side. Its numbers are not leaderboard MMLU. ``official``: train on dev + validat
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -50,26 +51,21 @@ def split(corpus: Corpus, protocol: str, seed: int) -> Splits:
     """
     labelled = {part: corpus.parts.get(part, []) for part in ("dev", "validation", "test")}
     if protocol == "official":
-        missing = [part for part in ("test",) if not labelled[part]]
-        if missing or not (labelled["dev"] or labelled["validation"]):
+        if not labelled["test"] or not (labelled["dev"] or labelled["validation"]):
             raise DataError(
                 f"Protocol official needs dev or validation, and test; {corpus.source} has {_listing(corpus)}.",
                 "Add the missing folder, or use --set data.protocol=pooled.",
             )
         parts = _by_group(labelled["dev"] + labelled["validation"], HELD_OUT[:1], seed)
-        return Splits(
-            parts["train"], parts["validation"], labelled["test"], list(corpus.parts.get("auxiliary_train", []))
-        )
+        auxiliary = list(corpus.parts.get("auxiliary_train", []))
+        return Splits(parts["train"], parts["validation"], labelled["test"], auxiliary)
     pool = [q for part in ("test", "validation", "dev") for q in labelled[part]]
     if not pool:
         raise DataError(f"{corpus.source} has no labelled questions, only {_listing(corpus)}.", "Check data.path.")
-    parts = _by_group(pool, HELD_OUT, seed)
-    return Splits(parts["train"], parts["validation"], parts["test"], [])
+    return Splits(**_by_group(pool, HELD_OUT, seed), auxiliary=[])
 
 
-def _by_group(
-    questions: list[Question], held_out: tuple[tuple[str, float], ...], seed: int
-) -> dict[str, list[Question]]:
+def _by_group(questions: list[Question], held_out: Sequence[tuple[str, float]], seed: int) -> dict[str, list[Question]]:
     """Split by task; equal questions go together, to the split of the first task that assigns them."""
     by_task: dict[str, list[Question]] = defaultdict(list)
     groups: dict[str, list[Question]] = defaultdict(list)
@@ -100,5 +96,4 @@ def _by_group(
 
 
 def _listing(corpus: Corpus) -> str:
-    found = [f"{part} ({len(questions)})" for part, questions in corpus.parts.items() if questions]
-    return ", ".join(found) or "nothing"
+    return ", ".join(f"{part} ({len(questions)})" for part, questions in corpus.parts.items() if questions) or "nothing"

@@ -58,18 +58,13 @@ _SUBCATEGORIES = {
     },
 }
 
-MMLU: dict[str, Subject] = {
-    subject.name: subject
-    for subject in sorted(
-        (
-            Subject(name, subcategory, category)
-            for category, subcategories in _SUBCATEGORIES.items()
-            for subcategory, names in subcategories.items()
-            for name in names.split()
-        ),
-        key=lambda subject: subject.name,
-    )
-}
+_PLACES = sorted(
+    (name, subcategory, category)
+    for category, subcategories in _SUBCATEGORIES.items()
+    for subcategory, names in subcategories.items()
+    for name in names.split()
+)
+MMLU = {name: Subject(name, subcategory, category) for name, subcategory, category in _PLACES}
 
 
 def subject_named(name: str) -> Subject:

@@ -188,19 +188,15 @@ def _wrong_options(
 
     wrong_N: list[tuple[int, ...]] = [()] * len(drafts)
     drawn_before: set[tuple[str, frozenset[int]]] = set()
-    for rate_V, members in zip(rate_GV, groups.values(), strict=True):
-        pending = members
+    for rate_V, pending in zip(rate_GV, groups.values(), strict=True):
         while pending:
-            again = []
             drawn = _first_arrivals(rate_V, len(pending), OPTIONS - 1, rng).tolist()
             for i, wrong in zip(pending, drawn, strict=True):
                 question = (drafts[i].text, frozenset([drafts[i].right, *wrong]))
-                if question in drawn_before:
-                    again.append(i)
-                    continue
-                drawn_before.add(question)
-                wrong_N[i] = tuple(wrong)
-            pending = again
+                if question not in drawn_before:
+                    drawn_before.add(question)
+                    wrong_N[i] = tuple(wrong)
+            pending = [i for i in pending if not wrong_N[i]]
     return wrong_N
 
 
@@ -227,31 +223,22 @@ def generate(seed: int = 0, questions_per_task: int = 120) -> Corpus:
         DataError: an argument is out of its range.
     """
     if seed < 0 or questions_per_task < 2 * DEV_PER_TASK:
-        raise DataError(
-            f"The synthetic benchmark cannot have seed {seed} and {questions_per_task} questions per task.",
-            f"Use a seed of at least 0 and at least {2 * DEV_PER_TASK} questions per task.",
-        )
+        what = f"The synthetic benchmark cannot have seed {seed} and {questions_per_task} questions per task."
+        raise DataError(what, f"Use a seed of at least 0 and at least {2 * DEV_PER_TASK} questions per task.")
     subjects = _vocabulary().subjects
-    whole = np.random.default_rng(np.random.SeedSequence([seed, len(subjects)]))
+    whole = np.random.default_rng([seed, len(subjects)])
     chance_KV = _term_chances(whole)
     drafts = [
         draft
         for task, chance_V in enumerate(chance_KV)
-        for draft in _draft_task(
-            task, chance_V, questions_per_task, np.random.default_rng(np.random.SeedSequence([seed, task]))
-        )
+        for draft in _draft_task(task, chance_V, questions_per_task, np.random.default_rng([seed, task]))
     ]
     wrong_N = _wrong_options(drafts, chance_KV, whole)
 
-    dev_end = DEV_PER_TASK
-    validation_end = dev_end + int(VALIDATION_SHARE * questions_per_task)
-    parts: dict[str, list[Question]] = {"dev": [], "validation": [], "test": []}
+    starts = {"dev": 0, "validation": DEV_PER_TASK, "test": DEV_PER_TASK + int(VALIDATION_SHARE * questions_per_task)}
+    parts: dict[str, list[Question]] = {part: [] for part in starts}
     for i, (draft, wrong) in enumerate(zip(drafts, wrong_N, strict=True)):
         number = i % questions_per_task
-        part, start = ("test", validation_end)
-        if number < dev_end:
-            part, start = ("dev", 0)
-        elif number < validation_end:
-            part, start = ("validation", dev_end)
-        parts[part].append(_question(draft, wrong, part, number - start))
+        part = max((part for part in starts if starts[part] <= number), key=starts.__getitem__)
+        parts[part].append(_question(draft, wrong, part, number - starts[part]))
     return Corpus(subjects, parts, source="synthetic")

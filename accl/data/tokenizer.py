@@ -18,6 +18,8 @@ from accl.errors import ConfigError
 SPM = "spm.model"
 FAST = "tokenizer.json"
 SETTINGS = "tokenizer_config.json"
+# The special tokens of an encoder's input, by their key in the settings, and their usual names.
+SPECIAL = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]"}
 
 _Encode = Callable[[Sequence[str]], list[list[int]]]
 
@@ -96,7 +98,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     fast.train_from_iterator(
         texts, trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False)
     )
-    return _from_fast(Path(), fast.to_str(), {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]"})
+    return _from_fast(Path(), fast.to_str(), SPECIAL)
 
 
 def trained_tokenizer(texts: Sequence[str], vocab_size: int, cache: Path) -> Tokenizer:
@@ -141,15 +143,14 @@ def _from_spm(folder: Path, model: bytes, settings: dict[str, Any]) -> Tokenizer
         ids: list[list[int]] = spm.encode([text.lower() for text in texts] if lower else list(texts))
         return ids
 
-    names = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]"} | _special_names(settings)
-    found = {key: spm.piece_to_id(name) for key, name in names.items()}
-    for key, name in names.items():
-        if spm.id_to_piece(found[key]) != name:
+    names = SPECIAL | _special_names(settings)
+    ids = [spm.piece_to_id(name) for name in names.values()]
+    for token, (key, name) in zip(ids, names.items(), strict=True):
+        if spm.id_to_piece(token) != name:
             raise ConfigError(f"{folder / SPM} has no piece {name} ({key}).", "Use another model.")
-    kept = {**names, "do_lower_case": lower}
-    files = {SPM: model, SETTINGS: json.dumps(kept, sort_keys=True).encode()}
-    ids = (found["cls_token"], found["sep_token"], found["pad_token"])
-    return Tokenizer(*ids, vocab_size=spm.get_piece_size(), files=files, _encode=encode)
+    files = {SPM: model, SETTINGS: json.dumps({**names, "do_lower_case": lower}, sort_keys=True).encode()}
+    cls_id, sep_id, pad_id = ids
+    return Tokenizer(cls_id, sep_id, pad_id, vocab_size=spm.get_piece_size(), files=files, _encode=encode)
 
 
 def _from_fast(folder: Path, text: str, names: dict[str, str]) -> Tokenizer:
@@ -163,20 +164,20 @@ def _from_fast(folder: Path, text: str, names: dict[str, str]) -> Tokenizer:
     fast.no_truncation()
     fast.no_padding()
     fast.encode_special_tokens = True
-    found: dict[str, int] = {}
+    ids: list[int] = []
     for key, name in names.items():
         token = fast.token_to_id(name)
         if token is None:
             raise ConfigError(f"{folder / FAST} has no token {name} ({key}).", "Use another model.")
-        found[key] = token
+        ids.append(token)
+    cls_id, sep_id, pad_id = ids
 
     def encode(texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in fast.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     size = max(fast.get_vocab(with_added_tokens=True).values()) + 1
     files = {FAST: text.encode(), SETTINGS: json.dumps(names, sort_keys=True).encode()}
-    ids = (found["cls_token"], found["sep_token"], found["pad_token"])
-    return Tokenizer(*ids, vocab_size=size, files=files, _encode=encode)
+    return Tokenizer(cls_id, sep_id, pad_id, vocab_size=size, files=files, _encode=encode)
 
 
 def _from_transformers(folder: Path) -> Tokenizer:
@@ -188,10 +189,9 @@ def _from_transformers(folder: Path) -> Tokenizer:
         text = slow.backend_tokenizer.to_str()
     except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(
-            f"{folder} has no usable tokenizer: {reason}", f"Put {SPM} or {FAST} with {SETTINGS} beside config.json."
-        ) from error
-    names = {key: getattr(slow, key) for key in ("cls_token", "sep_token", "pad_token")}
+        hint = f"Put {SPM} or {FAST} with {SETTINGS} beside config.json."
+        raise ConfigError(f"{folder} has no usable tokenizer: {reason}", hint) from error
+    names = {key: getattr(slow, key) for key in SPECIAL}
     missing = [key for key, name in names.items() if not name]
     if missing:
         raise ConfigError(f"The tokenizer in {folder} has no {', '.join(missing)}.", "Use an encoder, such as BERT.")
@@ -200,20 +200,16 @@ def _from_transformers(folder: Path) -> Tokenizer:
 
 def _special_names(settings: dict[str, Any]) -> dict[str, str]:
     """Return the special tokens that the settings name; each is text, or an object with `content`."""
-    names: dict[str, str] = {}
-    for key in ("cls_token", "sep_token", "pad_token"):
-        value = settings.get(key)
-        name = value.get("content") if isinstance(value, dict) else value
-        if isinstance(name, str) and name:
-            names[key] = name
-    return names
+    values = {key: settings.get(key) for key in SPECIAL}
+    named = {key: value.get("content") if isinstance(value, dict) else value for key, value in values.items()}
+    return {key: name for key, name in named.items() if isinstance(name, str) and name}
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
     except ValueError as error:
         raise ConfigError(f"{path} is no valid JSON.", "Fetch or save it again.") from error
     return content if isinstance(content, dict) else {}

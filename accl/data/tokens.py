@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from accl.data.questions import LETTERS, Question, number_of_options
 from accl.data.tokenizer import Tokenizer
 
+Ints = NDArray[np.int64]
+
 # Version of the stored format; raising it makes old caches unused.
 FORMAT = 1
 # Padded tokens per real token above which cutting a batch into chunks by length is faster.
@@ -38,11 +40,11 @@ class TokenBlob:
     """
 
     ids: NDArray[np.int32]
-    offsets: NDArray[np.int64]
+    offsets: Ints
     letters: list[list[int]]
-    task: NDArray[np.int64]
-    answer: NDArray[np.int64]
-    text_id: NDArray[np.int64]
+    task: Ints
+    answer: Ints
+    text_id: Ints
     choices: int
 
     def __len__(self) -> int:
@@ -66,11 +68,11 @@ class Batch:
         task, answer, text_id: task index, right option in the order shown, and id that equal texts share, B.
     """
 
-    chunks: list[tuple[NDArray[np.int64], NDArray[np.int64]]]
-    inverse_perm: NDArray[np.int64]
-    task: NDArray[np.int64]
-    answer: NDArray[np.int64]
-    text_id: NDArray[np.int64]
+    chunks: list[tuple[Ints, Ints]]
+    inverse_perm: Ints
+    task: Ints
+    answer: Ints
+    text_id: Ints
 
 
 def tokenise(
@@ -105,7 +107,7 @@ def tokenise(
 
 
 class Assembler:
-    """Assembles encoder inputs from a blob.
+    """Assembles encoder inputs as segments of one array of tokens.
 
     ``single_sequence``: [CLS] question [SEP] A. option B. option ... [SEP].
     ``per_option``: [CLS] question [SEP] option [SEP], one row per option.
@@ -116,6 +118,9 @@ class Assembler:
     Args:
         chunk_rows: rows of a chunk, if sorting rows by length and cutting them into chunks saves enough padding; None
             never cuts. Neither changes what the encoder computes for a row.
+
+    Attributes:
+        tokens: all tokens that inputs are made of, int32.
     """
 
     def __init__(
@@ -123,65 +128,68 @@ class Assembler:
     ) -> None:
         self.blob, self.head, self.max_length, self.chunk_rows = blob, head, max_length, chunk_rows
         self.cls_id, self.sep_id, self.pad_id = tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id
+        added = [self.cls_id, self.sep_id, *(i for letter in blob.letters for i in letter)]
+        self.tokens = np.append(blob.ids, np.array(added, np.int32))
+        self._letter_length = np.array([len(letter) for letter in blob.letters] if head == "single_sequence" else [0])
+        self._letter_at = len(blob.ids) + 2 + np.cumsum(self._letter_length) - self._letter_length
 
-    def batch(self, questions: NDArray[np.int64], option_order: NDArray[np.int64] | None = None) -> Batch:
-        """Assemble the input of questions, with their options in the given order; without one, in their own."""
+    def segments(self, questions: Ints, option_order: Ints | None = None) -> tuple[Ints, Ints, tuple[Ints, Ints, Ints]]:
+        """Locate the inputs of B questions, N rows of S segments, in ``tokens``.
+
+        Returns:
+            first index and length of every segment, N x S each, and the labels of `Batch`: task, answer, text id.
+        """
         blob = self.blob
         if option_order is None:
             option_order = np.tile(np.arange(blob.choices), (len(questions), 1))
-        rows: list[list[int]] = []
-        for question, order in zip(questions, option_order, strict=True):
-            rows += self._rows(int(question), order)
-        chunks, inverse_perm = self._chunks(rows)
-        # Index of the right option in the order shown.
         answer = np.argmax(option_order == blob.answer[questions][:, None], axis=1)
-        return Batch(chunks, inverse_perm, blob.task[questions], answer, blob.text_id[questions])
+        base = questions * (1 + blob.choices)
+        parts = base[:, None] + 1 + option_order
+        if self.head == "per_option":
+            base, parts = np.repeat(base, blob.choices), parts.reshape(-1, 1)
+        text, text_length = blob.offsets[base], blob.offsets[base + 1] - blob.offsets[base]
+        shown = blob.offsets[parts + 1] - blob.offsets[parts] + self._letter_length
+        limit = self.max_length - 3
+        for row in np.flatnonzero(text_length + shown.sum(1) > limit):
+            kept = min(text_length[row], max(limit - shown[row].sum(), limit // 4))
+            text[row] += text_length[row] - kept
+            text_length[row] = kept
+            shown[row] = np.minimum(shown[row], truncate_evenly(shown[row].tolist(), limit - kept))
+        start = np.empty((len(base), 4 + 2 * parts.shape[1]), np.int64)
+        length = np.ones_like(start)
+        start[:, 0], start[:, [2, -1]] = len(blob.ids), len(blob.ids) + 1
+        start[:, 1], length[:, 1] = text, text_length
+        start[:, 3:-1:2], length[:, 3:-1:2] = self._letter_at, np.minimum(shown, self._letter_length)
+        start[:, 4:-1:2], length[:, 4:-1:2] = blob.offsets[parts], shown - length[:, 3:-1:2]
+        return start, length, (blob.task[questions], answer, blob.text_id[questions])
 
-    def used_tokens(self) -> NDArray[np.int64]:
-        """Return every token id that an input can hold, once each."""
-        added = [self.cls_id, self.sep_id, self.pad_id, *(i for letter in self.blob.letters for i in letter)]
-        return np.unique(np.concatenate([self.blob.ids, added])).astype(np.int64)
-
-    def lengths(self, questions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the length in tokens of the longest row of each question."""
-        order = np.arange(self.blob.choices)
-        return np.array([max(len(row) for row in self._rows(int(q), order)) for q in questions], np.int64)
-
-    def _chunks(
-        self, rows: list[list[int]]
-    ) -> tuple[list[tuple[NDArray[np.int64], NDArray[np.int64]]], NDArray[np.int64]]:
-        lengths = np.array([len(row) for row in rows])
-        size, perm = len(rows), np.arange(len(rows))
+    def batch(self, questions: Ints, option_order: Ints | None = None) -> Batch:
+        """Assemble the input of questions, with their options in the given order; without one, in their own."""
+        start, length, labels = self.segments(questions, option_order)
+        lengths, size, perm = length.sum(1), len(start), np.arange(len(start))
         if self.chunk_rows is not None and lengths.max() * size > WORTH_CUTTING * lengths.sum():
             size, perm = self.chunk_rows, np.argsort(lengths, kind="stable")
-        chunks = [self._padded([rows[i] for i in perm[at : at + size]]) for at in range(0, len(rows), size)]
-        return chunks, np.argsort(perm)
+        parts = [perm[at : at + size] for at in range(0, len(perm), size)]
+        chunks = [self._padded(start[rows], length[rows]) for rows in parts]
+        return Batch(chunks, np.argsort(perm), *labels)
 
-    def _padded(self, rows: list[list[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        width = max(len(row) for row in rows)
-        ids = np.full((len(rows), width), self.pad_id, np.int64)
-        mask = np.zeros((len(rows), width), np.int64)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = row
-            mask[i, : len(row)] = 1
-        return ids, mask
+    def used_tokens(self) -> Ints:
+        """Return every token id that an input can hold, once each."""
+        return np.unique(np.append(self.tokens, self.pad_id)).astype(np.int64)
 
-    def _rows(self, question: int, order: NDArray[np.int64]) -> list[list[int]]:
-        text = self.blob.segment(question, 0).tolist()
-        options = [self.blob.segment(question, 1 + int(c)).tolist() for c in order]
-        if self.head == "per_option":
-            return [self._row(text, [option]) for option in options]
-        shown = [letter + option for letter, option in zip(self.blob.letters, options, strict=True)]
-        return [self._row(text, shown)]
+    def lengths(self, questions: Ints) -> Ints:
+        """Return the length in tokens of the longest row of each question."""
+        _, length, _ = self.segments(questions)
+        longest: Ints = length.sum(1).reshape(len(questions), -1).max(1)
+        return longest
 
-    def _row(self, text: list[int], options: list[list[int]]) -> list[int]:
-        limit = self.max_length - 3
-        needed = sum(map(len, options))
-        if len(text) + needed > limit:
-            text = text[-max(limit - needed, limit // 4) :]
-            cut = truncate_evenly([len(option) for option in options], limit - len(text))
-            options = [option[:cut] for option in options]
-        return [self.cls_id, *text, self.sep_id, *(i for option in options for i in option), self.sep_id]
+    def _padded(self, start: Ints, length: Ints) -> tuple[Ints, Ints]:
+        lengths = length.sum(1)
+        mask = np.arange(lengths.max()) < lengths[:, None]
+        ids = np.full(mask.shape, self.pad_id, np.int64)
+        begin = np.cumsum(length) - length.ravel()
+        ids[mask] = self.tokens[np.repeat(start.ravel() - begin, length.ravel()) + np.arange(length.sum())]
+        return ids, mask.astype(np.int64)
 
 
 def truncate_evenly(lengths: Sequence[int], limit: int) -> int:
@@ -207,7 +215,6 @@ def _save(file: Path, **arrays: NDArray[np.generic]) -> None:
     try:
         with open(temporary, "wb") as stream:
             np.savez(stream, **arrays)  # type: ignore[arg-type]
-        os.replace(temporary, file)
-    except BaseException:
+        temporary.replace(file)
+    finally:
         temporary.unlink(missing_ok=True)
-        raise

@@ -29,15 +29,12 @@ def trivial_baselines(train: Sequence[Question], evaluated: Sequence[Question]) 
         per_task[q.task][q.answer] += 1
         overall[q.answer] += 1
 
-    def majority(task: str) -> int:
-        counts = per_task.get(task) or overall
+    def majority(q: Question) -> int:
+        counts = per_task.get(q.task) or overall
         return max(sorted(counts), key=counts.__getitem__, default=0)
 
-    return {
-        "majority_letter": sum(q.answer == majority(q.task) for q in evaluated) / len(evaluated),
-        "longest_option": sum(q.answer == _longest(q.options) for q in evaluated) / len(evaluated),
-    }
+    def longest(q: Question) -> int:
+        return max(range(len(q.options)), key=lambda i: len(q.options[i]))
 
-
-def _longest(options: Sequence[str]) -> int:
-    return max(range(len(options)), key=lambda i: (len(options[i]), -i))
+    rules = {"majority_letter": majority, "longest_option": longest}
+    return {name: sum(q.answer == rule(q) for q in evaluated) / len(evaluated) for name, rule in rules.items()}

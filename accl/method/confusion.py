@@ -27,19 +27,12 @@ def accumulate(additions: Iterable[Addition]) -> None:
 
 
 def membership(task_B: Tensor, index_K: Tensor) -> Tensor:
-    """Return the one-hot tasks of questions, B x K in fp32; zeros for a question without task (index below 0).
-
-    Args:
-        index_K: 0 to K - 1.
-    """
+    """Return the one-hot tasks of questions, B x K in fp32; zeros for a question without task (index below 0)."""
     return (task_B[:, None] == index_K).float()
 
 
 def pair_sums(embeddings: Sequence[Tensor], member_BK: Tensor) -> Tensor:
-    """Compute `pair_similarities` for X kinds of embeddings of one batch at once.
-
-    Args:
-        embeddings: B x D each, any D, of length 1 and in fp32. member_BK: `membership`.
+    """Compute `pair_similarities` for X kinds of embeddings at once, B x D each, any D, of length 1 and in fp32.
 
     Returns:
         the X sums, then the number of pairs, (X + 1) x K x K.
@@ -67,9 +60,7 @@ def pair_similarities(e_BD: Tensor, task_B: Tensor, tasks: int) -> tuple[Tensor,
 class TaskConfusion(nn.Module):
     """Streaming K x K confusion with exponential forgetting, in buffers that are part of a checkpoint.
 
-    Args:
-        tasks: number of tasks, K.
-        half_life: optimizer steps after which an observation counts half; None never forgets (as written).
+    An observation counts half after ``half_life`` optimizer steps; None never forgets (as written).
     """
 
     sum_KK: Tensor
@@ -108,10 +99,6 @@ class PrototypeConfusion(nn.Module):
     other way round.
 
     Source: Snell et al. (2017, arXiv 1703.05175).
-
-    Args:
-        tasks: number of tasks, K. dim: dimensions of the features, D.
-        half_life: optimizer steps after which an observation counts half; None never forgets.
     """
 
     sum_KD: Tensor
@@ -206,9 +193,5 @@ def mean_similarity(e_ND: Tensor, task_N: Tensor, tasks: int, rows: int = 2048) 
 
 
 def task_confusion(mean_KK: Tensor) -> Tensor:
-    """Return how confusable each task is: the mean of its row over the *other* tasks that were observed, K.
-
-    Each pair has the same weight, however often it was drawn. NaN for a task of which no pair was observed.
-    """
-    off_KK = mean_KK.clone().fill_diagonal_(torch.nan)
-    return off_KK.nanmean(-1)
+    """Return how confusable each task is: the mean of its row over the *other* tasks, K; NaN if none was observed."""
+    return mean_KK.clone().fill_diagonal_(torch.nan).nanmean(-1)

@@ -44,12 +44,7 @@ def uncertainty_weights(logits_BC: Tensor, kind: UncertaintyWeight = "entropy") 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Embeddings that anchors are contrasted with beside those of the batch.
-
-    Attributes:
-        z_MD: unit embeddings. task_M: their tasks. text_id_M: ids that equal texts share.
-        filled_M: False where a slot holds nothing yet.
-    """
+    """Unit embeddings that anchors are contrasted with beside those of the batch; not where ``filled_M`` is False."""
 
     z_MD: Tensor
     task_M: Tensor
@@ -94,8 +89,7 @@ def anchor_losses(
     usable_M = task_B >= 0
     if bank is not None:
         z_MD = torch.cat([z_BD, bank.z_MD.detach().to(z_BD.dtype)])
-        task_M = torch.cat([task_B, bank.task_M])
-        text_id_M = torch.cat([text_id_B, bank.text_id_M])
+        task_M, text_id_M = torch.cat([task_B, bank.task_M]), torch.cat([text_id_B, bank.text_id_M])
         usable_M = torch.cat([usable_M, bank.filled_M])
     with torch.autocast(z_BD.device.type, enabled=False):
         sim_BM = z_BD @ z_MD.T / temperature
@@ -112,11 +106,7 @@ def anchor_losses(
 
 
 def weighted_mean(loss_B: Tensor, counted_B: Tensor, weight_B: Tensor) -> Tensor:
-    """Return the loss of a batch, L = sum_i w_i l_i / sum_i w_i over the anchors that count, scalar; 0 without any.
-
-    Args:
-        loss_B, counted_B: from `anchor_losses`. weight_B: w_i, without gradient.
-    """
+    """Return the loss of a batch, L = sum_i w_i l_i / sum_i w_i over the anchors that count, scalar; 0 without any."""
     # All-zero weights (every answer certain) stay 0. Losses of anchors that do not count are finite, and so add 0.
     weight_B = F.normalize(weight_B.to(loss_B.dtype) * counted_B, p=1, dim=0, eps=torch.finfo(loss_B.dtype).tiny)
     return (weight_B * loss_B).sum()

@@ -41,12 +41,10 @@ def mean_pool(hidden_NLD: Tensor, mask_NL: Tensor) -> Tensor:
 
 
 class ContrastiveCurriculumModel(nn.Module):
-    """Encoder with the three parts of the method on top.
+    """Encoder of width ``hidden`` (D) with the three parts of the method on top.
 
     Args:
         encoder: maps ``input_ids`` and ``attention_mask`` (N x L) to an object with ``last_hidden_state`` (N x L x D).
-        hidden: width of the encoder, D. tasks: number of tasks, K. choices: options of a question, C.
-        contrastive_dim: dimensions of the contrastive embeddings, E.
         head: ``single_sequence`` reads question and all options as one sequence and gives C logits;
             ``per_option`` reads the question with one option at a time and gives each its score.
         task_embedding: whether the classification head sees the task.
@@ -66,9 +64,7 @@ class ContrastiveCurriculumModel(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        self.encoder = encoder
-        self.head = head
-        self.choices = choices
+        self.encoder, self.head, self.choices = encoder, head, choices
         # The last row is for questions without a task, and stays zero.
         self.task_embedding = nn.Embedding(tasks + 1, hidden, padding_idx=tasks) if task_embedding else None
         self.contrastive_head = nn.Linear(hidden, contrastive_dim)

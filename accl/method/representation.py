@@ -1,4 +1,4 @@
-"""Alignment and uniformity of embeddings (Wang & Isola, 2020, arXiv 2005.10242), and quantiles without a sync."""
+"""Alignment and uniformity of embeddings, and quantiles without a sync."""
 
 from __future__ import annotations
 
@@ -19,10 +19,7 @@ def alignment_and_uniformity(z_BE: Tensor, task_B: Tensor, text_id_B: Tensor) ->
     Questions without task (index below 0) do not count. Positive pairs are those of the loss: the same task and
     different texts. NaN where there is no pair.
 
-    Source: Wang & Isola, 2020, arXiv 2005.10242, with alpha = 2 and t = 2.
-
-    Args:
-        z_BE: unit embeddings. task_B: task index of each. text_id_B: an id that equal texts share.
+    Source: Wang & Isola, 2020, arXiv 2005.10242, with alpha = 2 and t = 2. ``z_BE`` are unit embeddings.
     """
     z_BE = z_BE if z_BE.dtype == torch.float64 else z_BE.float()
     # Without matrix products, whose rounding would keep equal embeddings apart.
@@ -39,12 +36,9 @@ def alignment_and_uniformity(z_BE: Tensor, task_B: Tensor, text_id_B: Tensor) ->
 
 @torch.no_grad()
 def quantiles(values_B: Tensor, shares: tuple[float, ...]) -> tuple[Tensor, ...]:
-    """Return quantiles of B >= 1 values, linearly interpolated as in ``torch.quantile``.
+    """Return quantiles at ``shares`` in [0, 1] of B >= 1 values, linearly interpolated as in ``torch.quantile``.
 
     Positions follow from B on the host and the values are sorted once, so that the host does not wait for the device.
-
-    Args:
-        shares: which quantiles, each in [0, 1].
     """
     sorted_B = values_B.sort().values
     last = len(sorted_B) - 1

@@ -20,11 +20,7 @@ _ENTROPY, _FAST, _SLOW, _WINDOW = range(4)
 def bandit_reward(loss_B: Tensor, choices: int) -> Tensor:
     """Return the reward of drawing a question, r = min(1, loss / (2 log C)) in [0, 1]: 1/2 for a guess among C options.
 
-    Source: the training loss as reward is Online Data Mixing's (Albalak et al., 2023, arXiv 2312.02406); EXP3 requires
-    the bound.
-
-    Args:
-        loss_B: cross-entropy in nats. choices: options of a question, C > 1.
+    Source: the training loss as reward, Albalak et al. (2023, arXiv 2312.02406); the bound, EXP3.
     """
     return (loss_B / (2 * math.log(choices))).clamp(0, 1)
 
@@ -63,11 +59,7 @@ class TaskStatistics(nn.Module):
 
     @torch.no_grad()
     def observe(self, loss_B: Tensor, entropy_B: Tensor, task_B: Tensor, choices: int) -> None:
-        """Add a batch, without leaving the device. Questions without task (index below 0) do not count.
-
-        Args:
-            loss_B: cross-entropy in nats. entropy_B: H / log C in [0, 1]. choices: options of a question, C.
-        """
+        """Add a batch: loss in nats, entropy H / log C. Questions without task (index below 0) do not count."""
         index_K = torch.arange(self.sum_VK.shape[1], device=task_B.device)
         member_BK = membership(task_B, index_K)
         accumulate(self.additions(loss_B.detach().float(), entropy_B.detach().float(), member_BK, choices))

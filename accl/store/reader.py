@@ -10,8 +10,10 @@ import threading
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from numpy.typing import NDArray
 
 from accl.errors import RunError
 from accl.store.rundir import RunDir
-from accl.store.schema import EVALS_1_COLUMNS, EVALS_1_FACTOR, FOLLOWED, long_evals, schema_problem
+from accl.store.schema import COLUMNS, EVALS_1_COLUMNS, EVALS_1_FACTOR, FOLLOWED, long_evals, schema_problem
 
 # The trainer holds the file for about 5 ms once a second.
 TRIES = 8
@@ -71,9 +73,8 @@ def attached(database: Path) -> Iterator[Execute]:
         try:
             yield lambda sql, *values: connection.execute(sql, values).fetchall()
         except duckdb.BinderException as error:
-            raise RunError(
-                f"{database} was written by another version of accl: {str(error).splitlines()[0]}", OTHER_VERSION
-            ) from error
+            what = f"{database} was written by another version of accl: {str(error).splitlines()[0]}"
+            raise RunError(what, OTHER_VERSION) from error
         except duckdb.CatalogException as error:
             raise StoreBusyError(f"{database} has no such table yet: {str(error).splitlines()[0]}") from error
         finally:
@@ -106,16 +107,19 @@ def read_evals(execute: Execute, version: str, after: int = -1) -> list[Row]:
 
 @dataclass
 class Series:
-    """One metric over time, as parallel lists.
-
-    Attributes:
-        seconds: running time since the first start of the run, pauses between resumes left out.
-    """
+    """One metric over time, as parallel lists; ``seconds`` are running time, pauses between resumes left out."""
 
     steps: list[int] = field(default_factory=list)
     epochs: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
+
+    def append(self, step: int, epoch: float, seconds: float, value: float | None) -> None:
+        """Add a value; None becomes NaN."""
+        self.steps.append(step)
+        self.epochs.append(epoch)
+        self.seconds.append(seconds)
+        self.values.append(float("nan") if value is None else value)
 
     def array(self, axis: str = "steps") -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return (x, y) as arrays; ``axis`` is one of ``steps``, ``epochs``, ``seconds``."""
@@ -154,12 +158,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation of a split.
-
-    Attributes:
-        n: number of questions.
-        values: every metric by name; one that was not measured is missing.
-    """
+    """One evaluation of n questions of a split: every metric that was measured by name."""
 
     step: int
     split: str
@@ -193,20 +192,14 @@ class Event:
     message: str
 
 
-_FOLLOW: dict[str, str] = {
-    "metrics": "seq, step, epoch, seconds, name, value",
-    "curriculum": "seq, step, policy, weights, drawn",
-    "confusion": "seq, step, kind, matrix, counts",
-    "system": "seq, seconds, gpu_util, gpu_memory, power, cpu, rss",
-    "events": "seq, seconds, level, kind, message",
-}
+_FOLLOW = {table: ", ".join(COLUMNS[table]) for table in FOLLOWED if table != "evals"}
 _TASKS = "SELECT task, name, subcategory, category FROM run.tasks ORDER BY task"
 _TASK_EVALS = (
     "SELECT t.split, t.step, t.task, t.n, t.correct FROM run.task_evals t JOIN "
     "(SELECT split, max(step) AS step FROM run.task_evals GROUP BY split) m USING (split, step) "
     "ORDER BY t.split, t.task"
 )
-SYSTEM_NAMES = ("gpu_util", "gpu_memory", "power", "cpu", "rss")
+SYSTEM_NAMES = tuple(COLUMNS["system"][2:])
 
 
 class Follower:
@@ -219,12 +212,10 @@ class Follower:
         tasks: K tasks, in index order.
         series: `Series` by metric. A metric of evaluations is named ``{split}/{name}``, and taken from the
             ``metrics`` table where it was recorded there as well.
-        curriculum: all `Weights`, oldest first.
+        curriculum, evaluations, events: all of them, oldest first.
         confusion: newest `Confusion` by kind.
-        evaluations: all evaluations, oldest first.
         task_accuracy: (step, n_K, correct_K) of the newest evaluation, by split.
         system: (seconds, values) by name of ``SYSTEM_NAMES``.
-        events: all events, oldest first.
         meta: the ``meta`` table: trivial baselines and totals among others.
     """
 
@@ -300,23 +291,15 @@ class Follower:
             if rows:
                 self._cursor[table] = int(rows[-1][0])
         for _, step, epoch, seconds, name, value in new["metrics"]:
-            series = self._recorded.setdefault(name, Series())
-            series.steps.append(step)
-            series.epochs.append(epoch)
-            series.seconds.append(seconds)
-            series.values.append(value if value is not None else float("nan"))
+            self._recorded.setdefault(name, Series()).append(step, epoch, seconds, value)
         self._add_evaluations(group_evaluations(new["evals"]))
         self.series = {**self._evaluated, **self._recorded}
         for _, step, policy, weights, drawn in new["curriculum"]:
             self.curriculum.append(Weights(step, policy, np.asarray(weights, float), np.asarray(drawn, np.int64)))
         for _, step, kind, matrix, counts in new["confusion"]:
             k = round(len(matrix) ** 0.5)
-            self.confusion[kind] = Confusion(
-                step,
-                kind,
-                np.asarray(matrix, float).reshape(k, k),
-                np.asarray(counts, np.int64).reshape(k, k),
-            )
+            cells, pairs = np.asarray(matrix, float), np.asarray(counts, np.int64)
+            self.confusion[kind] = Confusion(step, kind, cells.reshape(k, k), pairs.reshape(k, k))
         for _, seconds, *values in new["system"]:
             for name, value in zip(SYSTEM_NAMES, values, strict=True):
                 if value is not None:
@@ -330,10 +313,7 @@ class Follower:
             epoch, seconds = self._time_of(evaluation.step)
             for name, value in evaluation.values.items():
                 series = self._evaluated.setdefault(f"{evaluation.split}/{name}", Series())
-                series.steps.append(evaluation.step)
-                series.epochs.append(epoch)
-                series.seconds.append(seconds)
-                series.values.append(value)
+                series.append(evaluation.step, epoch, seconds, value)
 
     def _time_of(self, step: int) -> tuple[float, float]:
         """Return epoch and seconds of the newest step up to this one that has a metric; zeros when there is none."""
@@ -342,27 +322,21 @@ class Follower:
             for series in self._recorded.values()
             if (i := bisect_right(series.steps, step) - 1) >= 0
         ]
-        _, epoch, seconds = max(times, default=(0, 0.0, 0.0))
-        return epoch, seconds
+        return max(times, default=(0, 0.0, 0.0))[1:]
 
     def _set_task_accuracy(self, rows: list[tuple[Any, ...]]) -> None:
-        k = len(self.tasks)
-        for split in {row[0] for row in rows}:
-            n, correct = np.zeros(k, np.int64), np.zeros(k, np.int64)
-            step = 0
-            for row_split, row_step, task, row_n, row_correct in rows:
-                if row_split == split:
-                    step, n[task], correct[task] = row_step, row_n, row_correct
-            self.task_accuracy[split] = (step, n, correct)
+        for split, members in groupby(rows, key=itemgetter(0)):
+            of_split, counts = list(members), np.zeros((2, len(self.tasks)), np.int64)
+            for _, _, task, *numbers in of_split:
+                counts[:, task] = numbers
+            self.task_accuracy[split] = (of_split[0][1], counts[0], counts[1])
 
 
 def _signature(database: Path) -> tuple[int, ...]:
     """Return times and sizes of the file and its write-ahead log, which change with every append (two stat calls)."""
     marks: list[int] = []
     for path in (str(database), f"{database}.wal"):
-        try:
+        with suppress(FileNotFoundError):
             stat = os.stat(path)
             marks += [stat.st_mtime_ns, stat.st_size]
-        except FileNotFoundError:
-            marks += [0, 0]
     return tuple(marks)

@@ -54,6 +54,16 @@ class Setup:
     seed: int
 
 
+class _File:
+    """Path of a file in a run directory, as an attribute of `RunDir`."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, run: RunDir, _owner: type[RunDir]) -> Path:
+        return run.path / self.name
+
+
 @dataclass(frozen=True)
 class RunDir:
     """Paths of the files of one run, and the few reads and writes that need nothing but a path."""
@@ -64,33 +74,13 @@ class RunDir:
     def id(self) -> str:
         return self.path.name
 
-    @property
-    def config(self) -> Path:
-        return self.path / "config.yaml"
-
-    @property
-    def provenance(self) -> Path:
-        return self.path / "provenance.json"
-
-    @property
-    def state(self) -> Path:
-        return self.path / "state.json"
-
-    @property
-    def labels(self) -> Path:
-        return self.path / "labels.json"
-
-    @property
-    def database(self) -> Path:
-        return self.path / "run.duckdb"
-
-    @property
-    def console(self) -> Path:
-        return self.path / "console.log"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
+    config = _File("config.yaml")
+    provenance = _File("provenance.json")
+    state = _File("state.json")
+    labels = _File("labels.json")
+    database = _File("run.duckdb")
+    console = _File("console.log")
+    checkpoints = _File("checkpoints")
 
     def setup(self) -> Setup:
         """Read recipe, profile and seed from ``config.yaml`` without validating the rest of it.
@@ -151,10 +141,8 @@ def create_run(root: Path, recipe: str, seed: int, now: datetime | None = None) 
         root.mkdir(parents=True, exist_ok=True)
         run.path.mkdir()
     except OSError as error:
-        raise RunError(
-            f"The runs folder {root} cannot be written ({error.strerror}).",
-            "Choose another with --runs DIR or the environment variable ACCL_RUNS.",
-        ) from error
+        hint = "Choose another with --runs DIR or the environment variable ACCL_RUNS."
+        raise RunError(f"The runs folder {root} cannot be written ({error.strerror}).", hint) from error
     return run
 
 
@@ -168,8 +156,7 @@ def list_runs(root: Path) -> list[RunDir]:
 def find_run(root: Path, name: str) -> RunDir:
     """Return the one run that ``name`` means: a path, an id, or an unambiguous part of an id; ``last`` is the newest.
 
-    The whole id comes before parts of ids, and a part that ends at hyphens before any other: ``full-s1`` is not
-    ``full-s12``.
+    A whole id comes before parts, and a part between hyphens before any other: ``full-s1`` is not ``full-s12``.
 
     Raises:
         RunError: none or several match.

@@ -42,16 +42,7 @@ class State(StrEnum):
         return self in (State.QUEUED, State.STARTING, State.RUNNING, State.STALLED)
 
 
-_ICONS = {
-    State.QUEUED: "…",
-    State.STARTING: "◌",
-    State.RUNNING: "▶",
-    State.STALLED: "◍",
-    State.FINISHED: "✓",
-    State.FAILED: "✗",
-    State.STOPPED: "■",
-    State.CRASHED: "☠",
-}
+_ICONS = dict(zip(State, "…◌▶◍✓✗■☠", strict=True))
 
 # A run on another machine counts as dead after so long without a heartbeat; its trainer writes one a second.
 HEARTBEAT_LOST_S = 60.0
@@ -69,16 +60,13 @@ class RunState:
     """The content of ``state.json``. Times are seconds since the epoch.
 
     Attributes:
-        state: state of the run.
-        pid, pid_started: process id, and start time of that process.
-        host: name of the machine that the process runs on.
+        pid, pid_started, host: process id, start time and machine of the process.
         phase: current activity before and after the steps, in words.
         step, total_steps: optimizer steps done and planned.
         heartbeat: last time the process showed that it lives.
         progressed: last time the work moved on (a step, a file read, an evaluation batch).
-        started, ended: start and end of the current process.
+        started, ended: start and end of the current process. exit_code: None until it ended.
         elapsed: seconds of training before the current process started, of a resumed run.
-        exit_code: exit code of the process; None until it ended.
         reason: why the run is in this state, in words.
         checkpoint_last, checkpoint_best: folder names under ``checkpoints/``.
         latest: newest value of the few metrics that a table of runs shows.
@@ -109,10 +97,8 @@ class RunState:
     @property
     def left_seconds(self) -> float | None:
         """Seconds to the last step at the newest speed; None while not running or without a speed."""
-        steps_per_second = self.latest.get("steps_per_second", 0.0)
-        if self.state is not State.RUNNING or not steps_per_second:
-            return None
-        return (self.total_steps - self.step) / steps_per_second
+        speed = self.latest.get("steps_per_second", 0.0)
+        return (self.total_steps - self.step) / speed if self.state is State.RUNNING and speed else None
 
 
 _FIELDS = {f.name for f in dataclasses.fields(RunState)}
@@ -188,7 +174,7 @@ def assess(state: RunState, run: RunDir, now: float) -> RunState:
     if state.pid == 0:  # prepared by the launcher; the process has not reported yet
         if last_exception_line(run) or now - state.started > STARTUP_TIMEOUT_S:
             why = last_exception_line(run) or "the process never came up: see console.log"
-            return state.changed(state=State.CRASHED, reason=why, ended=state.started)
+            return _crashed(state, why, state.started)
         return state
     if state.host == socket.gethostname():
         if not _alive(state):
@@ -196,24 +182,18 @@ def assess(state: RunState, run: RunDir, now: float) -> RunState:
             newer = read_state(run)
             if not newer.state.active:
                 return newer
-            return state.changed(state=State.CRASHED, reason=_why_crashed(run, state), ended=state.heartbeat)
+            gone = f"process {state.pid} is gone and left no message (killed, or out of memory?)"
+            return _crashed(state, last_exception_line(run) or gone, state.heartbeat)
     elif silent > HEARTBEAT_LOST_S:
-        return state.changed(
-            state=State.CRASHED,
-            reason=f"no heartbeat from {state.host} for {silent:.0f} s",
-            ended=state.heartbeat,
-        )
+        return _crashed(state, f"no heartbeat from {state.host} for {silent:.0f} s", state.heartbeat)
     idle = now - max(state.progressed, state.started)
     if idle > STALLED_AFTER_S:
         return state.changed(state=State.STALLED, reason=f"alive, but no progress for {idle:.0f} s")
     return state
 
 
-def _why_crashed(run: RunDir, state: RunState) -> str:
-    last = last_exception_line(run)
-    if last:
-        return last
-    return f"process {state.pid} is gone and left no message (killed, or out of memory?)"
+def _crashed(state: RunState, reason: str, ended: float) -> RunState:
+    return state.changed(state=State.CRASHED, reason=reason, ended=ended)
 
 
 def last_exception_line(run: RunDir) -> str:

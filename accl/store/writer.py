@@ -8,9 +8,11 @@ transaction and detaches it. While a reader holds the file rows wait in memory, 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,7 +62,7 @@ class Recorder:
         self._on_tick = on_tick
         self._interval = interval
         self._connection = duckdb.connect(":memory:")
-        self._queue: dict[str, list[Row]] = {table: [] for table in COLUMNS}
+        self._queue: defaultdict[str, list[Row]] = defaultdict(list)
         self._queue_lock = threading.Lock()
         self._file_lock = threading.Lock()
         self._failed_rounds = 0
@@ -68,14 +70,10 @@ class Recorder:
         try:
             self._next_seq = self._transaction(self._open)
         except duckdb.Error as error:
-            raise RunError(
-                f"{database} cannot be opened: {_first_line(error)}",
-                "Is another process writing to this run?",
-            ) from error
+            what = f"{database} cannot be opened: {_first_line(error)}"
+            raise RunError(what, "Is another process writing to this run?") from error
         self._thread = threading.Thread(target=self._loop, name="recorder", daemon=True)
         self._thread.start()
-
-    # Recording -----------------------------------------------------------------------------------
 
     def metrics(self, step: int, epoch: float, seconds: float, values: dict[str, float]) -> None:
         """Record metrics of a step; ``seconds`` is running time since the first start of the run."""
@@ -90,11 +88,7 @@ class Recorder:
         self._put("confusion", [(step, kind, list(matrix), list(counts))])
 
     def evaluation(self, step: int, split: str, values: Mapping[str, float | None]) -> None:
-        """Record one evaluation of a split.
-
-        Args:
-            values: number of questions ``n``, and every metric by name; None where it could not be measured.
-        """
+        """Record one evaluation: number of questions ``n``, and metrics by name; None where one was not measured."""
         self._put("evals", [(step, split, name, float(value)) for name, value in values.items() if value is not None])
 
     def task_evaluations(self, rows: Iterable[tuple[int, str, int, int, int]]) -> None:
@@ -121,8 +115,6 @@ class Recorder:
         """Record facts about the run as a whole, by key."""
         self._put("meta", list(values.items()))
 
-    # Flushing ------------------------------------------------------------------------------------
-
     def flush(self) -> None:
         """Bring all queued rows to disk: to the database or, when that stays locked, to the spool."""
         with self._file_lock:
@@ -142,22 +134,20 @@ class Recorder:
         """
         self.flush()
 
-        def delete(db: str) -> None:
+        def delete() -> None:
             for table in COLUMNS:
                 if table in STEPPED:
-                    self._run(f"DELETE FROM {db}.{table} WHERE step > ?", [step])
+                    self._run(f"DELETE FROM run.{table} WHERE step > ?", step)
                 elif table != "meta" and (step < 0 or table == "predictions"):
-                    self._run(f"DELETE FROM {db}.{table}")
+                    self._run(f"DELETE FROM run.{table}")
             if step < 0:
-                self._run(f"DELETE FROM {db}.meta WHERE key NOT IN ('schema_version', 'generation')")
+                self._run("DELETE FROM run.meta WHERE key NOT IN ('schema_version', 'generation')")
             self._run(
-                f"UPDATE {db}.meta SET value = CAST(CAST(value AS INTEGER) + 1 AS VARCHAR) WHERE key = 'generation'"
+                "UPDATE run.meta SET value = CAST(CAST(value AS INTEGER) + 1 AS VARCHAR) WHERE key = 'generation'"
             )
 
         with self._file_lock:
             self._transaction(delete)
-
-    # Internals -----------------------------------------------------------------------------------
 
     def _put(self, table: str, rows: list[Row]) -> None:
         with self._queue_lock:
@@ -177,12 +167,11 @@ class Recorder:
     def _append(self, last_chance: bool) -> None:
         """Move queued rows to the database. The caller holds the file lock."""
         with self._queue_lock:
-            batch = {table: rows for table, rows in self._queue.items() if rows}
-            self._queue = {table: [] for table in COLUMNS}
-        if not batch and not self._spool.exists():
+            batch, self._queue = self._queue, defaultdict(list)
+        if not any(batch.values()) and not self._spool.exists():
             return
         try:
-            self._transaction(lambda db: self._insert(db, batch))
+            self._transaction(lambda: self._insert(batch))
             self._failed_rounds = 0
             self._spool.unlink(missing_ok=True)
         except (duckdb.Error, OSError) as error:
@@ -194,16 +183,25 @@ class Recorder:
                     for table, rows in batch.items():
                         self._queue[table][:0] = rows
 
-    def _insert(self, db: str, batch: dict[str, list[Row]]) -> None:
-        for table, rows in self._read_spool().items():
-            batch = {**batch, table: [*rows, *batch.get(table, [])]}
-        for table, rows in batch.items():
-            self._append_rows(db, table, rows)
+    def _insert(self, batch: dict[str, list[Row]]) -> None:
+        spooled = self._read_spool()
+        for table in spooled | batch:
+            self._append_rows(table, [*spooled.get(table, ()), *batch.get(table, ())])
+        if spooled:
+            self._run("DELETE FROM run.meta WHERE key = 'merged_spool'")
+            self._run("INSERT INTO run.meta VALUES ('merged_spool', ?)", self._spool_digest())
 
-    def _append_rows(self, db: str, table: str, rows: list[Row]) -> None:
-        appender = self._connection.appender(f"{db}.{table}")
-        appender.append_rows(rows)
-        appender.flush()
+    def _append_rows(self, table: str, rows: list[Row]) -> None:
+        if rows:
+            appender = self._connection.appender(f"run.{table}")
+            appender.append_rows(rows)
+            appender.flush()
+
+    def _spool_digest(self) -> str:
+        try:
+            return hashlib.blake2b(self._spool.read_bytes(), digest_size=16).hexdigest()
+        except FileNotFoundError:
+            return ""
 
     def _write_spool(self, batch: dict[str, list[Row]], error: Exception) -> None:
         # On a full disk the rows are lost; the console says so and training goes on.
@@ -225,12 +223,12 @@ class Recorder:
                     rows.setdefault(table, []).extend(long_evals(row) if wide else [row])
         return rows
 
-    def _run(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    def _run(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         # Always fetch: a pending result keeps the connection busy in DuckDB 2.
-        return self._connection.execute(sql, list(parameters)).fetchall()
+        return self._connection.execute(sql, parameters).fetchall()
 
-    def _transaction(self, work: Callable[[str], Any]) -> Any:
-        """Attach the file, do ``work`` in one transaction, detach; retried while another process holds the file."""
+    def _transaction(self, work: Callable[[], Any]) -> Any:
+        """Attach the file as ``run``, do ``work`` in one transaction, detach; retried while the file is locked."""
         path = str(self._database).replace("'", "''")
         for attempt in range(TRIES):
             try:
@@ -242,7 +240,7 @@ class Recorder:
                 time.sleep(TRY_AGAIN_S)
         try:
             self._run("BEGIN")
-            result = work("run")
+            result = work()
             self._run("COMMIT")
             return result
         except BaseException:
@@ -252,36 +250,35 @@ class Recorder:
         finally:
             self._run("DETACH run")
 
-    def _open(self, db: str) -> dict[str, int]:
+    def _open(self) -> dict[str, int]:
         """Create missing tables, migrate schema 1, and return the next ``seq`` of followed tables."""
-        for statement in create_statements(db):
-            self._run(statement)
-        stored = self._run(f"SELECT value FROM {db}.meta WHERE key = 'schema_version'")
-        version = stored[0][0] if stored else None
-        if stored and (problem := schema_problem(version)):
+        self._create_tables()
+        meta = dict(self._run("SELECT key, value FROM run.meta"))
+        version = meta.get("schema_version")
+        if version is None:
+            self._run("INSERT INTO run.meta VALUES ('schema_version', ?), ('generation', '0')", str(SCHEMA_VERSION))
+        elif problem := schema_problem(version):
             raise RunError(f"{self._database} {problem}.", "Go on with the accl that wrote it.")
-        if not stored:
-            self._run(
-                f"INSERT INTO {db}.meta VALUES ('schema_version', ?), ('generation', '0')",
-                [str(SCHEMA_VERSION)],
-            )
         elif version == "1":
-            self._migrate_evals(db)
-        next_seq = {
-            table: int(self._run(f"SELECT coalesce(max(seq), -1) + 1 FROM {db}.{table}")[0][0]) for table in FOLLOWED
-        }
+            self._migrate_evals()
+        if meta.get("merged_spool") == self._spool_digest():  # a process was killed before it could delete the file
+            self._spool.unlink()
+        next_seq = {table: self._run(f"SELECT coalesce(max(seq), -1) + 1 FROM run.{table}")[0][0] for table in FOLLOWED}
         for table, rows in self._read_spool().items():
-            if table in next_seq and rows:
-                next_seq[table] = max(next_seq[table], max(int(row[0]) for row in rows) + 1)
+            if table in next_seq:
+                next_seq[table] = max(next_seq[table], *(int(row[0]) + 1 for row in rows))
         return next_seq
 
-    def _migrate_evals(self, db: str) -> None:
-        old = self._run(f"SELECT {', '.join(EVALS_1_COLUMNS)} FROM {db}.evals ORDER BY seq")
-        self._run(f"DROP TABLE {db}.evals")
-        for statement in create_statements(db):
+    def _create_tables(self) -> None:
+        for statement in create_statements("run"):
             self._run(statement)
-        self._append_rows(db, "evals", [row for wide in old for row in long_evals(wide)])
-        self._run(f"UPDATE {db}.meta SET value = ? WHERE key = 'schema_version'", [str(SCHEMA_VERSION)])
+
+    def _migrate_evals(self) -> None:
+        old = self._run(f"SELECT {', '.join(EVALS_1_COLUMNS)} FROM run.evals ORDER BY seq")
+        self._run("DROP TABLE run.evals")
+        self._create_tables()
+        self._append_rows("evals", [row for wide in old for row in long_evals(wide)])
+        self._run("UPDATE run.meta SET value = ? WHERE key = 'schema_version'", str(SCHEMA_VERSION))
 
 
 def _first_line(error: Exception) -> str:

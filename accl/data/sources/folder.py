@@ -3,8 +3,6 @@
 ``data.path`` is the folder; `accl.data.folders` describes the layouts. ``data.revision`` is not used.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from accl.data.folders import read_folder

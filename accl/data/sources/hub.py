@@ -4,8 +4,6 @@
 fetched, once; afterwards the local cache is used.
 """
 
-from __future__ import annotations
-
 from accl.data import hub
 from accl.data.folders import read_parquet
 from accl.data.questions import Corpus

@@ -3,8 +3,6 @@
 `accl.data.synthetic` describes it. Neither ``data.path`` nor ``data.revision`` is used.
 """
 
-from __future__ import annotations
-
 from accl.data.questions import Corpus
 from accl.data.synthetic import generate
 

@@ -5,8 +5,6 @@
 Source: Khosla et al. (2020, arXiv 2004.11362), L_out.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
@@ -14,5 +12,4 @@ from accl.method.pairs import Pairs, log_sum
 
 
 def compute_losses(pairs: Pairs, log_negatives_B: Tensor, _parameter: float) -> Tensor:
-    """Return the loss of each anchor, B."""
     return torch.logaddexp(log_negatives_B, log_sum(pairs.sim_BM, pairs.positive_BM)) - pairs.mean_positive_B

@@ -5,13 +5,10 @@
 Source: the method; Yeh et al. (2022, arXiv 2110.06848).
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from accl.method.pairs import Pairs
 
 
 def compute_losses(pairs: Pairs, log_negatives_B: Tensor, _parameter: float) -> Tensor:
-    """Return the loss of each anchor, B."""
     return log_negatives_B - pairs.mean_positive_B

@@ -7,8 +7,6 @@ with y the one-hot right option.
 Source: Brier, Monthly Weather Review 78 (1950), in its form for several classes.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from accl.method.answers import Answers
@@ -18,6 +16,5 @@ UNIT = ""
 
 
 def compute(answers: Answers) -> float:
-    """Return the score in [0, 2]; 0 is certainty of the right options."""
     right_NC = np.eye(answers.probabilities.shape[1])[answers.gold]
     return float(((answers.probabilities - right_NC) ** 2).sum(1).mean())

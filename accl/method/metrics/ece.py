@@ -5,8 +5,6 @@
 Source: Guo et al. (2017, arXiv 1706.04599).
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from accl.method.answers import Answers
@@ -17,7 +15,6 @@ BINS = 15
 
 
 def compute(answers: Answers) -> float:
-    """Return the error in [0, 1]; 0 is perfect calibration."""
     confidence_N, correct_N = answers.probabilities.max(1), answers.correct
     bin_N = np.minimum((confidence_N * BINS).astype(int), BINS - 1)
     gaps = [

@@ -3,8 +3,6 @@
 - mean_i log p_i[gold_i]
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from accl.method.answers import Answers

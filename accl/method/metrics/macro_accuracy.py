@@ -1,7 +1,5 @@
 """Mean over tasks of the share of their questions that are answered right; tasks without questions do not count."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from accl.method.answers import Answers
@@ -11,5 +9,4 @@ UNIT = "share"
 
 
 def compute(answers: Answers) -> float:
-    """Return the mean in [0, 1]."""
     return float(np.mean([correct / n for _, n, correct in answers.per_task()]))

@@ -8,8 +8,6 @@ just above the bound the slope of the logarithm is steep, as that of the formula
 Source: Chuang et al. (2020, arXiv 2007.00224), equations 7 and 8.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -27,10 +25,6 @@ PARAMETER = {
 
 
 def select(pairs: Pairs, parameter: float) -> tuple[Tensor, Tensor]:
-    """Return the mask of all negatives, B x M, and the log of their corrected sum, B.
-
-    Rows without a positive or without a negative get a finite number without meaning.
-    """
     sim_BM, negative_BM = pairs.sim_BM, pairs.negative_BM
     log_negatives_B = negative_BM.sum(-1, dtype=sim_BM.dtype).clamp(min=1).log()
     log_positives_B = pairs.positives_B.clamp(min=1).log()

@@ -6,8 +6,6 @@ Source: hard negative mining as in Robinson et al. (2021, arXiv 2010.04592), in 
 hardest.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
@@ -17,14 +15,8 @@ PARAMETER = {"name": "k", "least": 1, "whole": True, "default": 16, "about": "ne
 
 
 def select(pairs: Pairs, parameter: float) -> tuple[Tensor, Tensor]:
-    """Return the mask of the hardest negatives, B x M, and the log of their sum, B; the choice has no gradient."""
-    negative_BM = _hardest(pairs.sim_BM, pairs.negative_BM, int(parameter))
-    return negative_BM, log_sum(pairs.sim_BM, negative_BM)
-
-
-@torch.no_grad()
-def _hardest(sim_BM: Tensor, negative_BM: Tensor, k: int) -> Tensor:
     # sorted=False: only membership matters. What fills up a row short of negatives is taken off by the last mask.
-    sim_BM = torch.add(sim_BM, ~negative_BM, alpha=EXCLUDED)
-    top_Bk = sim_BM.topk(min(k, sim_BM.shape[1]), sorted=False).indices
-    return torch.zeros_like(negative_BM).scatter_(1, top_Bk, True) & negative_BM
+    sim_BM = torch.add(pairs.sim_BM.detach(), ~pairs.negative_BM, alpha=EXCLUDED)
+    top_Bk = sim_BM.topk(min(int(parameter), sim_BM.shape[1]), sorted=False).indices
+    negative_BM = torch.zeros_like(pairs.negative_BM).scatter_(1, top_Bk, True) & pairs.negative_BM
+    return negative_BM, log_sum(pairs.sim_BM, negative_BM)

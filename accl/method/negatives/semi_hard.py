@@ -8,8 +8,6 @@ Source: Schroff et al. (2015, arXiv 1503.03832), section 3.2, there in squared d
 the unit sphere ||a - b||^2 = 2 - 2 cos(a, b), so this margin is half of theirs.
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from accl.method.pairs import Pairs, log_sum
@@ -18,7 +16,6 @@ PARAMETER = {"name": "margin", "above": 0, "default": 0.2, "about": "width of th
 
 
 def select(pairs: Pairs, parameter: float) -> tuple[Tensor, Tensor]:
-    """Return the mask of the semi-hard negatives, B x M, and the log of their sum, B; the choice has no gradient."""
     upper_B1 = pairs.mean_positive_B.detach()[:, None]
     lower_B1 = upper_B1 - parameter / pairs.temperature
     negative_BM = pairs.negative_BM & (pairs.sim_BM < upper_B1) & (pairs.sim_BM > lower_B1)

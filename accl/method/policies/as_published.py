@@ -8,8 +8,6 @@ probability to one task, and a batch of one task has no pairs to correct it. No 
 Source: the method, "adaptive curriculum".
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from accl.method.curriculum import PolicyParams, TaskStats
@@ -18,6 +16,5 @@ USES_EPSILON = False
 
 
 def compute_weights(stats: TaskStats, params: PolicyParams) -> Tensor:
-    """Return p_K, float64."""
     sum_KK = stats.literal_KK.double()
     return ((sum_KK.sum(-1) - sum_KK.diagonal()) / params.temperature).softmax(-1)

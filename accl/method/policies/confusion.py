@@ -8,8 +8,6 @@ with z the mean positive cosine of each task with the others, standardised over 
 Source: the method, "adaptive curriculum".
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from accl.method.confusion import task_confusion
@@ -17,5 +15,4 @@ from accl.method.curriculum import PolicyParams, TaskStats, standardised_softmax
 
 
 def compute_weights(stats: TaskStats, params: PolicyParams) -> Tensor:
-    """Return p_K, float64."""
     return standardised_softmax(task_confusion(stats.similarity_KK.double()), params.temperature, params.epsilon)

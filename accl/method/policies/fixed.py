@@ -5,8 +5,6 @@
 No uniform share is mixed in: the weights are exactly those asked for.
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from accl.method.curriculum import PolicyParams, TaskStats
@@ -16,6 +14,5 @@ USES_EPSILON = False
 
 
 def compute_weights(stats: TaskStats, _params: PolicyParams) -> Tensor:
-    """Return p_K, float64."""
     assert stats.fixed_K is not None, "fixed without weights"
     return stats.fixed_K.double() / stats.fixed_K.double().sum()

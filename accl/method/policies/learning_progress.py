@@ -8,13 +8,10 @@ Source: Graves et al. (2017, arXiv 1704.03003), loss-driven progress; the absolu
 well, is that of Matiisen et al. (2017, arXiv 1707.00183).
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from accl.method.curriculum import PolicyParams, TaskStats, standardised_softmax
 
 
 def compute_weights(stats: TaskStats, params: PolicyParams) -> Tensor:
-    """Return p_K, float64."""
     return standardised_softmax((stats.fast_loss_K - stats.slow_loss_K).abs(), params.temperature, params.epsilon)

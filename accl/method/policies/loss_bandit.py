@@ -10,8 +10,6 @@ Hedge, which sees all rewards, reached at T = 1; exploration is the constant eps
 Source: Cesa-Bianchi and Lugosi (2006), theorem 2.3; Albalak et al. (2023, arXiv 2312.02406).
 """
 
-from __future__ import annotations
-
 import math
 
 from torch import Tensor
@@ -20,6 +18,5 @@ from accl.method.curriculum import PolicyParams, TaskStats, mix_uniform
 
 
 def compute_weights(stats: TaskStats, params: PolicyParams) -> Tensor:
-    """Return p_K, float64; uniform before the first update."""
     rate = math.sqrt(8 * math.log(len(stats.gain_K)) / stats.updates) if stats.updates > 0 else 0.0
     return mix_uniform((rate * stats.gain_K.double() / params.temperature).softmax(-1), params.epsilon)

@@ -8,8 +8,6 @@ A task without questions has weight 0.
 Source: temperature sampling of multilingual models (Devlin, 2019), with alpha = 1/T.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
@@ -21,6 +19,5 @@ USES_EPSILON = False
 
 
 def compute_weights(stats: TaskStats, params: PolicyParams) -> Tensor:
-    """Return p_K, float64."""
     n_K = stats.questions_K.double()
     return torch.where(n_K > 0, params.parameter * n_K.clamp(min=1).log(), -torch.inf).softmax(-1)

@@ -5,13 +5,10 @@
 with z the mean normalised entropy of each task's predictions, standardised over tasks.
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from accl.method.curriculum import PolicyParams, TaskStats, standardised_softmax
 
 
 def compute_weights(stats: TaskStats, params: PolicyParams) -> Tensor:
-    """Return p_K, float64."""
     return standardised_softmax(stats.entropy_K, params.temperature, params.epsilon)

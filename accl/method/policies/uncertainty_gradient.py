@@ -10,8 +10,6 @@ is mastered or out of reach; the signed rule would rank it above one that is bei
 Source: the method, "uncertainty gradient".
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from accl.method.curriculum import PolicyParams, TaskStats, standardised_softmax
@@ -20,5 +18,4 @@ UPDATES_NEEDED = 2
 
 
 def compute_weights(stats: TaskStats, params: PolicyParams) -> Tensor:
-    """Return p_K, float64."""
     return standardised_softmax(stats.entropy_change_K.abs(), params.temperature, params.epsilon)

@@ -5,8 +5,6 @@
 Source: Aioli (Chen et al., ICLR 2025), which finds that most mixing methods do not beat it.
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from accl.method.curriculum import PolicyParams, TaskStats, uniform
@@ -16,5 +14,4 @@ USES_EPSILON = False
 
 
 def compute_weights(stats: TaskStats, _params: PolicyParams) -> Tensor:
-    """Return p_K, float64."""
     return uniform(len(stats.questions_K))

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from factory import STARTED, finished_run, running_run
 
-from accl.analysis.select import select_runs
+from accl.analysis.select import select_runs, select_seeds
 from accl.config import load
 from accl.errors import CompareError, RunError
 
@@ -107,3 +107,15 @@ def test_a_recipe_beside_one_of_its_own_runs_is_another_run(tmp_path: Path) -> N
     older = finished_run(tmp_path, "full", started=STARTED)
     newer = finished_run(tmp_path, "full", started=STARTED + 100)
     assert select_runs(tmp_path, [newer.id, "full"]) == [newer, older]
+
+
+def test_runs_under_the_old_name_of_a_recipe_are_found_by_both_names(tmp_path: Path) -> None:
+    baselines = [finished_run(tmp_path, "baseline", seed=seed) for seed in (1, 2)]
+    old, new = (finished_run(tmp_path, "as_published", seed=seed) for seed in (1, 2))
+    old.config.write_text(old.config.read_text().replace("recipe: as_published", "recipe: seed_literal"))
+    assert load(old.config).recipe == "seed_literal"
+    for name in ("as_published", "seed_literal"):
+        assert select_runs(tmp_path, [baselines[0].id, name]) == [baselines[0], old]
+        assert select_seeds(tmp_path, ["baseline", name]).runs == (tuple(baselines), (old, new))
+    with pytest.raises(CompareError, match="named twice"):
+        select_seeds(tmp_path, ["as_published", "seed_literal"])

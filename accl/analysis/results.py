@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from accl import config as configuration
 from accl.config import Config
+from accl.config.renamed import translate_recipe
 from accl.errors import CompareError
 from accl.store.reader import OTHER_VERSION, Evaluation, Task, attached, group_evaluations, read_evals, read_meta
 from accl.store.rundir import RunDir
@@ -29,6 +30,11 @@ class Setup:
     run: RunDir
     config: Config
     fingerprint: str
+
+    @property
+    def recipe(self) -> str:
+        """Today's name of the recipe, which the configuration of an older run calls by its old one."""
+        return translate_recipe(self.config.recipe)[0]
 
     @property
     def terms(self) -> dict[str, str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from accl.analysis.results import Setup, read_setup
 from accl.config import available
+from accl.config.renamed import translate_recipe
 from accl.errors import CompareError, ConfigError, RunError
 from accl.store.rundir import RunDir, find_run, list_runs
 from accl.store.state import State, read_state
@@ -31,8 +32,9 @@ def select_runs(root: Path, names: Sequence[str], profile: str | None = None) ->
     """
     all_runs = list_runs(root)
     setups, unreadable = _finished(all_runs)
-    recipes = {setup.config.recipe for setup in setups} | set(available("recipes"))
     ids = {run.id for run in all_runs}
+    names = [name if name in ids else translate_recipe(name)[0] for name in names]
+    recipes = {setup.recipe for setup in setups} | set(available("recipes"))
     by_recipe = list(dict.fromkeys(name for name in names if name in recipes and name not in ids))
     named = {name: read_setup(find_run(root, name)) for name in names if name not in by_recipe}
     for setup in named.values():
@@ -41,7 +43,7 @@ def select_runs(root: Path, names: Sequence[str], profile: str | None = None) ->
                 f"Run {setup.run.id} has profile {setup.config.profile}, not {profile}.", "Leave --profile out."
             )
     candidates = {
-        recipe: [s for s in setups if s.config.recipe == recipe and profile in (None, s.config.profile)]
+        recipe: [s for s in setups if s.recipe == recipe and profile in (None, s.config.profile)]
         for recipe in by_recipe
     }
     named_ids = {setup.run.id for setup in named.values()}
@@ -98,19 +100,20 @@ def select_seeds(root: Path, recipes: Sequence[str], profile: str | None = None)
     """
     all_runs = list_runs(root)
     setups, unreadable = _finished(all_runs)
-    known = {setup.config.recipe for setup in setups} | set(available("recipes"))
+    recipes = [translate_recipe(name)[0] for name in recipes]
+    known = {setup.recipe for setup in setups} | set(available("recipes"))
     for name in recipes:
         if name not in known:
             raise CompareError(
                 f"{name!r} is not a recipe with runs in {root}.", "Several seeds are gathered by recipe; see: accl runs"
             )
-        if list(recipes).count(name) > 1:
+        if recipes.count(name) > 1:
             raise CompareError(f"Recipe {name} was named twice.", "Name every recipe once.")
     # recipe -> (terms, steps) -> seed -> newest run; dicts keep the order of `setups`, newest first.
     grouped: dict[str, dict[_Terms, dict[int, Setup]]] = {name: {} for name in recipes}
     for setup in setups:
-        if setup.config.recipe in grouped and profile in (None, setup.config.profile):
-            by_seed = grouped[setup.config.recipe].setdefault(_terms(setup), {})
+        if setup.recipe in grouped and profile in (None, setup.config.profile):
+            by_seed = grouped[setup.recipe].setdefault(_terms(setup), {})
             by_seed.setdefault(setup.config.train.seed, setup)
     missing = [name for name, groups in grouped.items() if not groups]
     if missing:

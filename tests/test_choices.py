@@ -188,6 +188,8 @@ def test_a_file_that_cannot_be_parsed_is_named(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
     with pytest.raises(ConfigError, match=r"broken\.py, line 3"):
         with_key("curriculum.policy", "broken")
+    with pytest.raises(ConfigError, match=r"broken\.py, line 3"):
+        explain("curriculum.policy")
 
 
 def test_validating_and_explaining_everything_imports_no_torch() -> None:

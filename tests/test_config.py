@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,16 @@ def test_notes_are_printed_on_stderr() -> None:
     assert "note: train.path=eager is now written train.backend=reference (--set)." in done.stderr
     assert "note:" not in done.stdout
     assert "backend: reference" in done.stdout
+
+
+def test_old_keys_are_explained_by_their_new_names() -> None:
+    done = run_accl("config", "explain", "train.path", "--format", "json")
+    assert done.returncode == 0
+    assert "note: train.path is now called train.backend." in done.stderr
+    assert json.loads(done.stdout)["key"] == "train.backend"
+    removed = run_accl("config", "explain", "sampler.tasks_per_batch")
+    assert removed.returncode == 3
+    assert "sampler.tasks_per_batch is no longer a key: it is train.batch_size /" in removed.stderr
 
 
 def test_every_key_has_a_value_in_base_and_the_other_way_round() -> None:

@@ -14,6 +14,7 @@ from accl.cli.output import Format, FormatOption, emit, print_notes
 from accl.cli.table import Column, Table, fields, typed
 from accl.config import DEFAULT_PROFILE, Resolved, available, configs_folder, flat, resolve
 from accl.config.explain import explain, explain_all
+from accl.config.renamed import translate_key
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Show recipes, profiles, resolved configurations and all keys."
@@ -71,6 +72,9 @@ def explain_(
 
       accl config explain curriculum.policy
     """
+    if key:
+        key, notes = translate_key(key)
+        print_notes(notes)
     found = explain(key) if key else explain_all()
     if len(found) > 1:
         columns = [Column("key"), Column("default", show=_short), Column("about", wrap=True)]

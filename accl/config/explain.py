@@ -15,6 +15,7 @@ from accl.choices import METRICS, Choice, Registry
 from accl.config.recipes import available, base_values, find_file, flatten, read_yaml
 from accl.config.resolution import unknown_key
 from accl.config.schema import Config
+from accl.errors import ConfigError
 
 # Registries without a key: what is computed from all of their files, not from one of them.
 TOPICS = {"metrics": (METRICS, "Metrics that are computed and recorded at every evaluation, all of them.")}
@@ -94,7 +95,10 @@ def _registry(field: FieldInfo) -> Registry | None:
 
 
 def _choices(registry: Registry) -> tuple[Choice, ...]:
-    return tuple(registry.choice(name) for name in registry.names())
+    try:
+        return tuple(registry.choice(name) for name in registry.names())
+    except ValueError as error:  # a file that somebody is still writing
+        raise ConfigError(f"A choice of {registry.package} {error}.", "Correct the file or remove it.") from error
 
 
 def _type(field: FieldInfo) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from accl.errors import ConfigError
+
 KEYS = {"train.path": "train.backend", "curriculum.floor": "curriculum.epsilon"}
 # By the new key.
 VALUES = {
@@ -34,6 +36,18 @@ def translate(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
             notes.append(f"{key}={value} is now written {new_key}={new_value}.")
         translated[new_key] = new_value
     return translated, notes
+
+
+def translate_key(key: str) -> tuple[str, list[str]]:
+    """Bring a key to today's name, with a sentence if it was renamed.
+
+    Raises:
+        ConfigError: the key was removed.
+    """
+    if key in REMOVED:
+        raise ConfigError(f"{key} is no longer a key: {REMOVED[key]}.", "All keys: accl config explain")
+    new = KEYS.get(key, key)
+    return new, [] if new == key else [f"{key} is now called {new}."]
 
 
 def translate_recipe(name: str) -> tuple[str, list[str]]:

@@ -87,7 +87,8 @@ def _train(run: RunDir, config: Config, reporter: Reporter, interrupt: Interrupt
     else:
         _record_start(context, reporter)
     words = f"steps are computed by the {backend.name} backend"
-    reporter.event("info", "backend", f"{words} ({reason})" if reason else words)
+    level = "warning" if backend.name == "reference" and config.train.backend == "auto" else "info"
+    reporter.event(level, "backend", f"{words} ({reason})" if reason else words)
     seconds = time.time() - reporter.state.pid_started
     reporter.event("info", "ready", f"ready for the first step {seconds:.1f} s after the process began")
     if trainer.train():

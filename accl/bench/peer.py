@@ -37,7 +37,7 @@ MAX_EPOCHS = 10_000
 
 
 class PeerModel(nn.Module):
-    """accl's model with the Trainer's interface: named inputs to a loss, without the contrastive embeddings."""
+    """Model of accl with the Trainer's interface: named inputs to a loss, without the contrastive embeddings."""
 
     def __init__(self, model: ContrastiveCurriculumModel) -> None:
         super().__init__()

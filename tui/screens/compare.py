@@ -64,9 +64,9 @@ class CompareScreen(CurveSettings, PollingScreen[list[RunView]]):
     _compared_states: tuple[str, ...] = ()
 
     def __init__(self, runs: list[RunDir], interval: float) -> None:
-        super().__init__(interval)
+        feeds = [RunFeed(run) for run in runs]
+        super().__init__(interval, lambda: [feed.fetch() for feed in feeds])
         self.runs = runs
-        self.feeds = [RunFeed(run) for run in runs]
         self.views: list[RunView] = []
 
     def compose(self) -> ComposeResult:
@@ -91,9 +91,6 @@ class CompareScreen(CurveSettings, PollingScreen[list[RunView]]):
     def on_mount(self) -> None:
         super().on_mount()
         self.query_one("#arms", Table).focus()
-
-    def fetch(self) -> list[RunView]:
-        return [feed.fetch() for feed in self.feeds]
 
     def update_view(self, view: list[RunView]) -> None:
         changed = [run.version for run in view] != [run.version for run in self.views]
@@ -206,7 +203,7 @@ class CompareScreen(CurveSettings, PollingScreen[list[RunView]]):
         ]
         return Row(str(index), tuple(cells))
 
-    @on(Listing.CursorMoved, "#arms")
+    @on(Listing.CursorMoved)
     def _show_changes(self) -> None:
         """Show gains and losses by task of the arm at the cursor against the reference."""
         key = self.query_one("#arms", Table).key

@@ -6,6 +6,7 @@ import numpy as np
 from textual.app import ComposeResult
 
 from tui import theme
+from tui.feed import RunView
 from tui.keys import bindings
 from tui.panes.pane import Pane
 from tui.raster import Floats
@@ -29,10 +30,8 @@ class CurriculumPane(Pane):
         yield Text(id="policy")
         yield Bars(id="weights")
 
-    def show(self) -> None:
-        view = self.view
-        if view is None or not view.tasks or not view.curriculum:
-            self.query_one(Bars).show([], 0.0)
+    def show_view(self, view: RunView) -> None:
+        if not view.tasks or not view.curriculum:
             self.query_one(Text).show([("task weights", theme.TITLE)])
             return
         newest = view.curriculum[-1]

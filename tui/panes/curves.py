@@ -68,10 +68,7 @@ class CurvesPane(CurveSettings, Pane):
         yield Charts({spec.title: Chart(spec.title, shares=spec.shares) for spec in SPECS}, id="charts")
         yield Filter("part of a title or metric", id="metrics")
 
-    def show(self) -> None:
-        view = self.view
-        if view is None:
-            return
+    def show_view(self, view: RunView) -> None:
         meta = tuple(sorted(view.meta.items()))
         content = (view.version, meta, self.axis, self.smoothing, self.log_scale, self.filter_text)
         if content == self._drawn:

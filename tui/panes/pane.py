@@ -31,10 +31,15 @@ class Pane(Vertical):
     def update_view(self, view: RunView) -> None:
         """Show new data; called about once a second while the pane is visible."""
         self.view = view
-        self.show()
+        self.show_view(view)
 
     def show(self) -> None:
-        """Draw the pane from `view`."""
+        """Draw the pane again, after a change of its settings."""
+        if self.view is not None:
+            self.show_view(self.view)
+
+    def show_view(self, view: RunView) -> None:
+        """Draw the pane."""
         raise NotImplementedError
 
     def focus_main_widget(self) -> None:

@@ -85,10 +85,10 @@ class RunScreen(PollingScreen[RunView]):
             if math.isfinite(accuracy):
                 second.append((f" · {split} {percent(accuracy)}", theme.BOLD))
         self.query_one("#head", Text).show(first, second)
-        message = view.problem or summary.reason
+        message = (view.problem, theme.ERROR) if view.problem else summary.reason
         reason = self.query_one("#reason", Text)
-        reason.display = bool(message)
-        reason.show([(message, theme.ERROR if view.problem else summary.reason_style)])
+        reason.display = bool(message[0])
+        reason.show([message])
 
     # Keys ----------------------------------------------------------------------------------------
 

@@ -127,8 +127,9 @@ class RunsScreen(PollingScreen[list[RunSummary]]):
         if summary is None:
             detail.show()
             return
-        message = summary.reason or (summary.state.phase if summary.state.state.active else "")
-        detail.show([summary.state_label, ("  " + summary.run.id, theme.PLAIN)], [(message, summary.reason_style)])
+        reason, style = summary.reason
+        message = reason or (summary.state.phase if summary.state.state.active else "")
+        detail.show([summary.state_label, ("  " + summary.run.id, theme.PLAIN)], [(message, style)])
 
     # Keys: the other screens are imported when they are opened, for a fast start ------------------
 

@@ -80,9 +80,9 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
 
     def move_to(self, row: int, column: int) -> None:
         """Put the cursor on a cell, or on the nearest one there is."""
-        k = len(self.matrix)
-        cursor = (max(0, min(row, k - 1)), max(0, min(column, k - 1)))
-        if k and cursor != self.cursor:
+        last = len(self.matrix) - 1
+        cursor = (max(0, min(row, last)), max(0, min(column, last)))
+        if last >= 0 and cursor != self.cursor:
             self.cursor = cursor
             self.redraw()
             self.post_message(self.CursorMoved())
@@ -92,7 +92,7 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
 
     def action_edge(self, direction: int) -> None:
         """Move to the first column (-1) or the last (1)."""
-        self.move_to(self.cursor[0], 0 if direction < 0 else len(self.matrix) - 1)
+        self.action_move(0, direction * len(self.matrix))
 
     def cycle_zoom(self) -> None:
         self.zoom = next_choice(ZOOMS, self.zoom)
@@ -161,12 +161,19 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
         return [(fit(text, width - 2, right=True) + " ", theme.BOLD if at_cursor else style), mark]
 
     def _cells(self, row: int, size: str, visible: range) -> list[Piece]:
-        if size == "small":
-            return [("▀", self._half_blocks(row, column)) for column in visible]
         pieces: list[Piece] = []
         for column in visible:
             rgb = self._rgb[row, column]
             at_cursor = (row, column) == self.cursor
+            if size == "small":  # the colour of this row is above that of the next
+                upper, lower = (
+                    _colour(CURSOR_RGB if (r, column) == self.cursor else self._rgb[r, column])
+                    if r < len(self.matrix)
+                    else None
+                    for r in (row, row + 1)
+                )
+                pieces.append(("▀", Style(color=upper, bgcolor=lower)))
+                continue
             if size == "medium":
                 text = "[]" if at_cursor else "  "
             else:
@@ -175,14 +182,6 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
                 text = f"[{cut(number, 4):^4}]" if at_cursor else f"{cut(number, 5):^6}"
             pieces.append((text, Style(color=_contrasting(rgb), bgcolor=_colour(rgb), bold=at_cursor)))
         return pieces
-
-    def _half_blocks(self, row: int, column: int) -> Style:
-        """Return the colours of this row, in the upper half of a line, and of the next, in the lower."""
-        upper = CURSOR_RGB if (row, column) == self.cursor else self._rgb[row, column]
-        if row + 1 >= len(self.matrix):
-            return Style(color=_colour(upper))
-        lower = CURSOR_RGB if (row + 1, column) == self.cursor else self._rgb[row + 1, column]
-        return Style(color=_colour(upper), bgcolor=_colour(lower))
 
 
 class Legend(StripWidget):

@@ -34,11 +34,9 @@ CONSOLE_BYTES = 16384
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A run as one row of the table.
+    """A run as one row of the table; ``created``, in seconds since the epoch, and the speed are NaN if unknown.
 
     Attributes:
-        created: seconds since the epoch, or NaN if unknown.
-        steps_per_second: training speed, or NaN if unknown.
         problem: message about a file that could not be read.
         unreadable: whether that file is the state itself.
     """

@@ -135,8 +135,6 @@ class ConfusionPane(Pane):
         width = max(36, min(64, event.size.width - grid_width - 4))
         self.query_one(Table).styles.width = width if event.size.width >= 110 else "1fr"
 
-    # Keys ----------------------------------------------------------------------------------------
-
     def action_jump(self) -> None:
         table = self.query_one(Table)
         if table.has_focus and table.key is not None:

@@ -13,14 +13,13 @@ from textual.containers import Horizontal, Vertical
 from accl.errors import AcclError
 from accl.store.rundir import RunDir
 from tui import theme
-from tui.curves import CurveSettings, floor_lines
 from tui.feed import RunFeed, RunView
 from tui.keys import bindings
 from tui.scale import percent, short
 from tui.screens.polling import PollingScreen
 from tui.text import Piece
 from tui.widgets.chart import Chart
-from tui.widgets.charts import Charts
+from tui.widgets.charts import Charts, CurveSettings, floor_lines
 from tui.widgets.keybar import KeyBar
 from tui.widgets.listing import Listing
 from tui.widgets.table import Column, Row, Table
@@ -112,8 +111,6 @@ class CompareScreen(CurveSettings, PollingScreen[list[RunView]]):
             self.comparison, self.compare_error = None, str(error)
         if self.is_open:
             self.show_comparison()
-
-    # Showing -------------------------------------------------------------------------------------
 
     @property
     def labels(self) -> list[str]:

@@ -90,8 +90,6 @@ class RunScreen(PollingScreen[RunView]):
         reason.display = bool(message[0])
         reason.show([message])
 
-    # Keys ----------------------------------------------------------------------------------------
-
     def action_pane(self, name: str) -> None:
         self.query_one(ContentSwitcher).current = name
         tabs: list[Piece] = []

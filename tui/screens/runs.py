@@ -8,7 +8,6 @@ from pathlib import Path
 
 from textual import on
 from textual.app import ComposeResult
-from textual.widgets import Input
 
 from tui import theme
 from tui.feed import RunsFeed, RunSummary
@@ -75,8 +74,6 @@ class RunsScreen(PollingScreen[list[RunSummary]]):
         self.selected = [run_id for run_id in self.selected if run_id in ids]
         self.show()
 
-    # Showing -------------------------------------------------------------------------------------
-
     @property
     def highlighted(self) -> RunSummary | None:
         """Run at the cursor."""
@@ -131,10 +128,8 @@ class RunsScreen(PollingScreen[list[RunSummary]]):
         message = reason or (summary.state.phase if summary.state.state.active else "")
         detail.show([summary.state_label, ("  " + summary.run.id, theme.PLAIN)], [(message, style)])
 
-    # Keys: the other screens are imported when they are opened, for a fast start ------------------
-
     def action_open(self) -> None:
-        from tui.screens.run import RunScreen
+        from tui.screens.run import RunScreen  # other screens are imported when opened, for a fast start
 
         if (summary := self.highlighted) is not None:
             self.app.push_screen(RunScreen(summary.run, self.interval))
@@ -169,13 +164,11 @@ class RunsScreen(PollingScreen[list[RunSummary]]):
             self.selected = []
             self.show()
 
-    @on(Input.Changed)
-    def _on_filter_changed(self, event: Input.Changed) -> None:
+    def on_input_changed(self, event: Filter.Changed) -> None:
         self.filter_text = event.value
         self.show()
 
-    @on(Filter.Closed)
-    def _on_filter_closed(self) -> None:
+    def on_filter_closed(self) -> None:
         self.query_one(Table).focus()
         self.query_one(KeyBar).show("runs")
 

@@ -19,13 +19,7 @@ GROUP_COLOURS = (theme.ACCENT, "#f2a93b", theme.GOOD, "#dd8fbd", theme.INFO, "#f
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar.
-
-    Attributes:
-        value: weight of the task.
-        drawn: number of questions drawn so far.
-        trend: weights at the last updates, oldest first.
-    """
+    """Weight of a task, the number of questions drawn from it, and its last weights, oldest first."""
 
     name: str
     group: str

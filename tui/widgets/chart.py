@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -76,22 +75,9 @@ class Chart(StripWidget):
         self.lines: list[Line] = []
         self.references: list[ReferenceLine] = []
 
-    def show(
-        self,
-        lines: Sequence[Line],
-        references: Sequence[ReferenceLine],
-        axis: str,
-        log: bool,
-        note: str,
-    ) -> None:
-        """Replace the content.
-
-        Args:
-            axis: step, epoch or time (seconds).
-            log: whether the y axis is logarithmic.
-            note: a few words beside the title.
-        """
-        self.lines, self.references = list(lines), list(references)
+    def show(self, lines: list[Line], references: list[ReferenceLine], axis: str, log: bool, note: str) -> None:
+        """Replace the content: lines over step, epoch or time in seconds, and a ``note`` beside the title."""
+        self.lines, self.references = lines, references
         self.axis, self.log_scale, self.note = axis, log, note
         self.redraw()
 
@@ -122,12 +108,7 @@ class Chart(StripWidget):
         if ranges is None:
             message = "nothing above 0 for a logarithmic axis" if self.log_scale and self.lines else "no values yet"
             return lines + centred(cut(message, width), width, height_left, theme.VERY_DIM)
-        axis_lines = 2 if height_left >= 5 else 1
-        if height_left <= axis_lines or width < 16:
-            return lines
-        return lines + self._plot(width, height_left - axis_lines, axis_lines, side_width, labels, *ranges)
-
-    # Parts ---------------------------------------------------------------------------------------
+        return lines + self._plot(width, height_left, side_width, labels, *ranges)
 
     def _format(self, value: float, step: float | None = None) -> str:
         return (percent if self.shares else short)(value, step)
@@ -154,15 +135,12 @@ class Chart(StripWidget):
         return [strip(row, width) for row in rows[:max_rows] if row]
 
     def _plot(
-        self,
-        width: int,
-        rows: int,
-        axis_lines: int,
-        side_width: int,
-        labels: list[Label],
-        x_range: Range,
-        y_range: Range,
+        self, width: int, height: int, side_width: int, labels: list[Label], x_range: Range, y_range: Range
     ) -> list[Strip]:
+        axis_lines = 2 if height >= 5 else 1
+        rows = height - axis_lines
+        if rows < 1 or width < 16:
+            return []
         values = (log_ticks if self.log_scale else ticks)(y_range, max(2, rows // 3))
         step = values[1] - values[0] if len(values) > 1 and not self.log_scale else None
         tick_at = {cell_row(v, rows, y_range, self.log_scale): self._format(v, step) for v in reversed(values)}

@@ -48,13 +48,7 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
     _rgb: NDArray[np.uint8] = np.zeros((0, 0, 3), np.uint8)
 
     def show(self, matrix: Floats, names: Sequence[str], groups: Sequence[str], log: bool) -> None:
-        """Replace the content.
-
-        Args:
-            matrix: K x K, NaN where nothing was measured.
-            names, groups: K names of the rows, and of the group that each belongs to.
-            log: whether the colour scale is logarithmic.
-        """
+        """Replace the content: K x K values, NaN where nothing was measured, and K names of rows and their groups."""
         self.matrix, self.names, self.groups, self.log_scale = matrix, names, groups, log
         diagonal = np.eye(len(matrix), dtype=bool)
         self.bounds = finite_range([matrix[~diagonal]], positive=log)
@@ -75,8 +69,6 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
                 values, low, high = np.log(np.maximum(values, low)), float(np.log(low)), float(np.log(high))
             result: Floats = (values - low) / (high - low) if high > low else np.full_like(values, 0.5)
         return np.clip(result, 0.0, 1.0)
-
-    # Moving --------------------------------------------------------------------------------------
 
     def move_to(self, row: int, column: int) -> None:
         """Put the cursor on a cell, or on the nearest one there is."""
@@ -105,8 +97,6 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
             column = self.top[1] + (event.x - gutter) // CELL_COLUMNS[size]
             self.move_to(self.top[0] + (event.y - 1) * rows_per_line, column)
 
-    # Drawing -------------------------------------------------------------------------------------
-
     def _cell_size(self, width: int, height: int) -> tuple[str, int]:
         """Return the cell size and the width of the names on the left."""
         k = len(self.matrix)
@@ -125,8 +115,7 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
         size, gutter = self._cell_size(width, height)
         cell_columns, rows_per_line = CELL_COLUMNS[size], 2 if size == "small" else 1
         columns, rows = max(1, (width - gutter) // cell_columns), max(1, (height - 1) * rows_per_line)
-        left = _scroll_to(self.top[1], self.cursor[1], columns, k)
-        top = _scroll_to(self.top[0], self.cursor[0], rows, k)
+        top, left = map(_scroll_to, self.top, self.cursor, (rows, columns), (k, k))
         if rows_per_line == 2 and top % 2:  # a line holds an even row and the odd one after it
             top += 1 if self.cursor[0] > top else -1
         self.top = (top, left)

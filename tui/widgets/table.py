@@ -17,13 +17,11 @@ from tui.widgets.listing import Listing
 
 @dataclass(frozen=True)
 class Column:
-    """A column.
+    """A column, aligned to the ``right`` or left; with ``grow``, it gets the width that is left over.
 
     Attributes:
         max_width: cells at most, before growing.
-        right: whether text is aligned to the right.
         rank: order of dropping: 0 is never dropped, the largest goes first.
-        grow: whether the column gets the width that is left over.
     """
 
     title: str

@@ -23,7 +23,7 @@ from accl.store.reader import Confusion, Evaluation, Event, Follower, Task, Weig
 from accl.store.rundir import RunDir, Setup, list_runs
 from accl.store.state import RunState, State, assess, read_state
 from tui import theme
-from tui.raster import Floats
+from tui.scale import Curve
 from tui.text import Piece
 
 # The speed behind the ETA is averaged over the steps observed in this window.
@@ -172,20 +172,6 @@ class RunsFeed:
         self._readers = {run.id: self._readers.get(run.id) or RunSummaryReader(run) for run in list_runs(self.root)}
         summaries = [reader.fetch(now) for reader in self._readers.values()]
         return sorted(summaries, key=lambda summary: (summary.created, summary.run.id), reverse=True)
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One metric over time, as parallel arrays; ``time`` is in seconds."""
-
-    step: Floats
-    epoch: Floats
-    time: Floats
-    values: Floats
-
-    def x(self, axis: str) -> Floats:
-        """Return the x coordinates for the axis step, epoch or time."""
-        return {"step": self.step, "epoch": self.epoch, "time": self.time}[axis]
 
 
 @dataclass(frozen=True)

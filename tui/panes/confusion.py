@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import attrgetter
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +49,7 @@ class ConfusionPane(Pane):
     scope = "confusion pane"
     BINDINGS = bindings(scope)
     main_widget = Heatmap
-    orders = ("category", "name")
+    orders: ClassVar = {"category": attrgetter("category", "subcategory", "name"), "name": attrgetter("name")}
     order = "category"
     kind = PREFERRED_KIND
     log_scale = False
@@ -85,8 +86,7 @@ class ConfusionPane(Pane):
         self._drawn = content
         pair = self.pair if self.task_order else None
         self.matrix = np.where(confusion.counts > 0, confusion.matrix, np.nan)
-        sort_key = attrgetter(*(("category", "subcategory") if self.order == "category" else ()), "name")
-        self.task_order = sorted(range(len(tasks)), key=lambda i: sort_key(tasks[i]))
+        self.task_order = sorted(range(len(tasks)), key=lambda i: self.orders[self.order](tasks[i]))
         grid = self.query_one(Heatmap)
         if pair is not None:  # the cursor stays on its pair when the order changes
             grid.cursor = (self.task_order.index(pair[0]), self.task_order.index(pair[1]))

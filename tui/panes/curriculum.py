@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from textual.app import ComposeResult
 
@@ -23,7 +25,11 @@ class CurriculumPane(Pane):
     scope = "curriculum"
     BINDINGS = bindings(scope)
     main_widget = Bars
-    orders = ("weight", "category", "name")
+    orders: ClassVar = {
+        "weight": lambda bar: (-bar.value, bar.name),
+        "category": lambda bar: (bar.group, -bar.value, bar.name),
+        "name": lambda bar: bar.name,
+    }
     order = "weight"
 
     def compose(self) -> ComposeResult:
@@ -41,12 +47,7 @@ class CurriculumPane(Pane):
             Bar(task.name, task.category, float(weights[i]), int(newest.drawn[i]), tuple(trends[i]))
             for i, task in enumerate(view.tasks)
         ]
-        key = {
-            "weight": lambda bar: (-bar.value, bar.name),
-            "category": lambda bar: (bar.group, -bar.value, bar.name),
-            "name": lambda bar: bar.name,
-        }[self.order]
-        self.query_one(Bars).show(sorted(bars, key=key), 1.0 / k)
+        self.query_one(Bars).show(sorted(bars, key=self.orders[self.order]), 1.0 / k)
         policy = f"  policy {newest.policy} · since step {newest.step:,} · by {self.order}"
         statistics = (
             f"uniform 1/{k} = {percent(1 / k)} · largest ×{weights.max() * k:.2f} · "

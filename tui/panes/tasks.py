@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +39,13 @@ class TasksPane(Pane):
     scope = "tasks"
     BINDINGS = bindings(scope)
     main_widget = Table
-    orders = ("accuracy", "accuracy, worst first", "questions", "name", "category")
+    orders: ClassVar = {  # of (task, n, accuracy or -1, row)
+        "accuracy": lambda entry: (-entry[2], entry[0].name),
+        "accuracy, worst first": lambda entry: (entry[2], entry[0].name),
+        "questions": lambda entry: (-entry[1], entry[0].name),
+        "name": lambda entry: entry[0].name,
+        "category": lambda entry: (entry[0].category, -entry[2], entry[0].name),
+    }
     order = "accuracy"
     chosen_split = ""
 
@@ -84,14 +91,7 @@ class TasksPane(Pane):
                 (bar(accuracy, BAR_WIDTH), Style(color=theme.ACCENT)),
             )
             entries.append((task, n, accuracy if n else -1.0, Row(task.name, cells)))
-        key = {
-            "accuracy": lambda entry: (-entry[2], entry[0].name),
-            "accuracy, worst first": lambda entry: (entry[2], entry[0].name),
-            "questions": lambda entry: (-entry[1], entry[0].name),
-            "name": lambda entry: entry[0].name,
-            "category": lambda entry: (entry[0].category, -entry[2], entry[0].name),
-        }[self.order]
-        return [row for *_, row in sorted(entries, key=key)]
+        return [row for *_, row in sorted(entries, key=self.orders[self.order])]
 
     def _show_head(self, view: RunView, split: str, step: int) -> None:
         title: Piece = ("accuracy by task", theme.TITLE)

@@ -8,9 +8,8 @@ from rich.style import Style
 from textual.app import ComposeResult
 from textual.containers import Grid, VerticalScroll
 
-from tui.feed import Curve
 from tui.keys import bindings, next_choice
-from tui.scale import smooth
+from tui.scale import Curve, smooth
 from tui.widgets.chart import Chart, Line, ReferenceLine
 
 WIDE, VERY_WIDE = 110, 250

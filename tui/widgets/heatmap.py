@@ -150,19 +150,19 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
         return [(fit(text, width - 2, right=True) + " ", theme.BOLD if at_cursor else style), mark]
 
     def _cells(self, row: int, size: str, visible: range) -> list[Piece]:
+        if size == "small":  # this row is the upper half of the line, the next one the lower
+            marked = self._rgb.copy()
+            marked[self.cursor] = CURSOR_RGB
+            halves = marked[row : row + 2, visible.start : visible.stop].tolist()
+            upper, lower = halves if len(halves) == 2 else (halves[0], [None] * len(visible))
+            return [
+                ("▀", Style(color=_colour(above), bgcolor=_colour(below) if below else None))
+                for above, below in zip(upper, lower, strict=True)
+            ]
         pieces: list[Piece] = []
         for column in visible:
             rgb = self._rgb[row, column]
             at_cursor = (row, column) == self.cursor
-            if size == "small":  # the colour of this row is above that of the next
-                upper, lower = (
-                    _colour(CURSOR_RGB if (r, column) == self.cursor else self._rgb[r, column])
-                    if r < len(self.matrix)
-                    else None
-                    for r in (row, row + 1)
-                )
-                pieces.append(("▀", Style(color=upper, bgcolor=lower)))
-                continue
             if size == "medium":
                 text = "[]" if at_cursor else "  "
             else:

@@ -15,7 +15,7 @@ NUMBERS = st.floats(allow_nan=True, allow_infinity=True, width=64)
 
 
 def dots(bits: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Cells unfolded to single dots."""
+    """Unfold cells to single dots."""
     rows, columns = bits.shape
     on = (bits[:, None, :, None] & DOT_BITS[None, :, None, :]) > 0
     return on.reshape(rows * 4, columns * 2)

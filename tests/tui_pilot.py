@@ -1,4 +1,4 @@
-"""Driving the app in tests, without a terminal."""
+"""Drive the app in tests, without a terminal."""
 
 from __future__ import annotations
 

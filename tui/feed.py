@@ -10,20 +10,20 @@ import math
 import os
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.style import Style
 
 from accl.errors import AcclError, ConfigError, RunError
 from accl.store.reader import Confusion, Evaluation, Event, Follower, Task, Weights
 from accl.store.rundir import RunDir, Setup, list_runs
 from accl.store.state import RunState, State, assess, read_state
 from tui import theme
-from tui.raster import Floats
+from tui.scale import Curve
 from tui.text import Piece
 
 # The speed behind the ETA is averaged over the steps observed in this window.
@@ -34,11 +34,9 @@ CONSOLE_BYTES = 16384
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A run as one row of the table.
+    """A run as one row of the table; ``created``, in seconds since the epoch, and the speed are NaN if unknown.
 
     Attributes:
-        created: seconds since the epoch, or NaN if unknown.
-        steps_per_second: training speed, or NaN if unknown.
         problem: message about a file that could not be read.
         unreadable: whether that file is the state itself.
     """
@@ -52,13 +50,10 @@ class RunSummary:
     unreadable: bool = False
 
     @property
-    def reason(self) -> str:
-        return self.problem or self.state.reason
-
-    @property
-    def reason_style(self) -> Style:
+    def reason(self) -> Piece:
+        """Problem or reason of the state, in the colour of its severity."""
         failed = self.problem or self.state.state in (State.CRASHED, State.FAILED)
-        return theme.ERROR if failed else theme.DIM
+        return self.problem or self.state.reason, theme.ERROR if failed else theme.DIM
 
     @property
     def state_label(self) -> Piece:
@@ -108,18 +103,24 @@ class RunSummaryReader:
 
     def fetch(self, now: float) -> RunSummary:
         """Read the summary; ``now`` is in seconds since the epoch."""
-        setup_problem = self._read_setup()
+        setup_problem = ""
+        try:
+            self._setup = self._setup or self.run.setup()
+        except ConfigError as error:
+            setup_problem = str(error)
         state = self._state
-        if version := self._state_version():
-            try:
-                if version != self._parsed_version:
-                    self._parsed_version = version
-                    state, self._problem = read_state(self.run), ""
-                    self._state = state
-                if not self._problem:
-                    state = assess(state, self.run, now)
-            except RunError as error:
-                self._problem = str(error)
+        try:
+            status = os.stat(self.run.state)
+            if self._parsed_version != (status.st_mtime_ns, status.st_ino):
+                self._parsed_version = status.st_mtime_ns, status.st_ino
+                state, self._problem = read_state(self.run), ""
+                self._state = state
+            if not self._problem:
+                state = assess(state, self.run, now)
+        except FileNotFoundError:
+            pass
+        except RunError as error:
+            self._problem = str(error)
         return RunSummary(
             self.run,
             state,
@@ -129,21 +130,6 @@ class RunSummaryReader:
             _without_path(self._problem or setup_problem, self.run),
             bool(self._problem),
         )
-
-    def _state_version(self) -> tuple[int, int] | None:
-        try:
-            status = os.stat(self.run.state)
-        except FileNotFoundError:
-            return None
-        return status.st_mtime_ns, status.st_ino
-
-    def _read_setup(self) -> str:
-        if self._setup is None:
-            try:
-                self._setup = self.run.setup()
-            except ConfigError as error:
-                return str(error)
-        return ""
 
     def _speed(self, state: RunState, now: float) -> float:
         progress = self._progress
@@ -167,13 +153,11 @@ def _without_path(message: str, run: RunDir) -> str:
 
 def _created(run: RunDir) -> float:
     """Return the time in the run's id, or that of its configuration file if the run was renamed."""
-    try:
+    with suppress(ValueError):
         return datetime.strptime(run.id[:15], "%Y%m%d-%H%M%S").timestamp()
-    except ValueError:
-        try:
-            return run.config.stat().st_mtime
-        except OSError:
-            return math.nan
+    with suppress(OSError):
+        return run.config.stat().st_mtime
+    return math.nan
 
 
 class RunsFeed:
@@ -188,20 +172,6 @@ class RunsFeed:
         self._readers = {run.id: self._readers.get(run.id) or RunSummaryReader(run) for run in list_runs(self.root)}
         summaries = [reader.fetch(now) for reader in self._readers.values()]
         return sorted(summaries, key=lambda summary: (summary.created, summary.run.id), reverse=True)
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One metric over time, as parallel arrays; ``time`` is in seconds."""
-
-    step: Floats
-    epoch: Floats
-    time: Floats
-    values: Floats
-
-    def x(self, axis: str) -> Floats:
-        """Return the x coordinates for the axis step, epoch or time."""
-        return {"step": self.step, "epoch": self.epoch, "time": self.time}[axis]
 
 
 @dataclass(frozen=True)
@@ -231,14 +201,12 @@ class RunView:
 
     def floors(self, split: str) -> dict[str, float]:
         """Return the recorded accuracies of the trivial baselines for a split, by name."""
-        floors = {}
-        for key, value in self.meta.items():
-            if key.startswith(f"floor/{split}/"):
-                try:
-                    floors[key.rsplit("/", 1)[-1].replace("_", " ")] = float(value)
-                except ValueError:
-                    continue
-        return floors
+        prefix = f"floor/{split}/"
+        return {
+            key.removeprefix(prefix).replace("_", " "): float(value)
+            for key, value in self.meta.items()
+            if key.startswith(prefix)
+        }
 
 
 class RunFeed:

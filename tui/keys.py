@@ -10,22 +10,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from textual.binding import Binding, BindingType
+from textual.keys import format_key
 
 Choice = TypeVar("Choice")
-
-_DISPLAY_NAMES = {
-    "question_mark": "?",
-    "slash": "/",
-    "escape": "esc",
-    "up": "↑",
-    "down": "↓",
-    "left": "←",
-    "right": "→",
-    "pageup": "pgup",
-    "pagedown": "pgdn",
-    "ctrl+c": "^c",
-    "ctrl+q": "^q",
-}
 
 
 @dataclass(frozen=True)
@@ -49,12 +36,16 @@ class Key:
     @property
     def display(self) -> str:
         """All keys, as the help screen prints them."""
-        return " ".join(_DISPLAY_NAMES.get(key, key) for key in self.keys)
+        return " ".join(map(_display_name, self.keys))
 
     @property
     def main_key(self) -> str:
         """First key, as the key bar prints it."""
-        return _DISPLAY_NAMES.get(self.keys[0], self.keys[0])
+        return _display_name(self.keys[0])
+
+
+def _display_name(key: str) -> str:
+    return key if key == "enter" else format_key(key).replace("ctrl+", "^")
 
 
 def _navigation(movement: str) -> tuple[Key, ...]:
@@ -139,10 +130,7 @@ KEYS: dict[str, tuple[Key, ...]] = {
         Key(("enter",), "accept", "keep", "keep the filter and go on"),
         Key(("escape",), "clear", "drop", "drop the filter"),
     ),
-    "help": (
-        *_navigation("scroll"),
-        Key(("escape", "question_mark"), "dismiss", "close", "close this page"),
-    ),
+    "help": (*_navigation("scroll"), Key(("escape", "question_mark"), "screen.dismiss", "close", "close this page")),
 }
 
 

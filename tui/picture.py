@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,23 +23,15 @@ def take_picture(root: Path, file: Path, size: tuple[int, int], keys: Sequence[s
         size: columns and rows of the screen.
         keys: Textual key names, for example ``enter``, ``space``, ``down``, ``3``.
     """
-    asyncio.run(_capture(AcclApp(root, interval=INTERVAL_S), file, size, keys))
+    svg = asyncio.run(_capture(AcclApp(root, interval=INTERVAL_S), size, keys))
+    # Every reader would download the web fonts that the export names; a local font does as well.
+    file.write_text(re.sub(r"@font-face[^}]*\}", "", svg), encoding="utf-8")
 
 
-async def _capture(app: AcclApp, file: Path, size: tuple[int, int], keys: Sequence[str]) -> None:
+async def _capture(app: AcclApp, size: tuple[int, int], keys: Sequence[str]) -> str:
     async with app.run_test(size=size) as pilot:
-        for key in ("", *keys):
-            if key:
-                await pilot.press(key)
+        await pilot.pause(INTERVAL_S * POLLS_PER_KEY)
+        for key in keys:
+            await pilot.press(key)
             await pilot.pause(INTERVAL_S * POLLS_PER_KEY)
-        # Every reader would download the web fonts that the export names; a local font does as well.
-        svg = app.export_screenshot()
-    file.write_text(_without_web_fonts(svg), encoding="utf-8")
-
-
-def _without_web_fonts(svg: str) -> str:
-    start = svg.find("@font-face")
-    while start >= 0:
-        svg = svg[:start] + svg[svg.index("}", start) + 1 :]
-        start = svg.find("@font-face")
-    return svg
+        return app.export_screenshot()

@@ -35,8 +35,7 @@ SERIES = ("#5cb8e6", "#f2a93b", "#35bd94", "#dd8fbd", "#f2e863", "#f0795b", "#8a
 PLAIN, DIM, VERY_DIM, RULE = Style(color=TEXT), Style(color=GREY), Style(color=DARK_GREY), Style(color=DARKEST_GREY)
 BOLD = Style(color=TEXT, bold=True)
 TITLE = Style(color=ACCENT, bold=True)
-CURSOR = Style(color="#ffffff", bgcolor="#234a63", bold=True)
-CURSOR_UNFOCUSED = Style(color=TEXT, bgcolor=PANEL)
+CURSOR, CURSOR_UNFOCUSED = Style(bgcolor="#234a63"), Style(bgcolor=PANEL)
 MARK = Style(color=WARN, bold=True)
 ERROR = Style(color=BAD, bold=True)
 

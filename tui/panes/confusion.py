@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,7 @@ from textual.containers import Horizontal, Vertical
 
 from accl.store.reader import Confusion, Task
 from tui import theme
+from tui.feed import RunView
 from tui.keys import bindings, next_choice
 from tui.panes.pane import Pane
 from tui.raster import Floats
@@ -37,6 +40,7 @@ class ConfusionPane(Pane):
     """The confusion matrix in the chosen order of tasks.
 
     Attributes:
+        confusion: what is drawn: the chosen kind, or another if that was not measured.
         matrix: K x K in the order of `tasks`, NaN for pairs that never met.
         task_order: task indices in the order of the heatmap's rows.
         ranking: pairs of task indices, most confused first.
@@ -45,10 +49,12 @@ class ConfusionPane(Pane):
     scope = "confusion pane"
     BINDINGS = bindings(scope)
     main_widget = Heatmap
-    orders = ("category", "name")
+    orders: ClassVar = {"category": attrgetter("category", "subcategory", "name"), "name": attrgetter("name")}
     order = "category"
     kind = PREFERRED_KIND
     log_scale = False
+    confusion: Confusion | None = None
+    tasks: Sequence[Task] = ()
     matrix: Floats = np.zeros((0, 0))
     task_order: Sequence[int] = ()
     ranking: Sequence[tuple[int, int]] = ()
@@ -63,38 +69,24 @@ class ConfusionPane(Pane):
             yield Table(COLUMNS, "no pairs yet", id="pairs")
 
     @property
-    def confusion(self) -> Confusion | None:
-        """Confusion of the chosen kind, or of another if that was not measured."""
-        if self.view is None or not self.view.confusion:
-            return None
-        kinds = self.view.confusion
-        return kinds.get(self.kind) or kinds[min(kinds)]
-
-    @property
-    def tasks(self) -> Sequence[Task]:
-        return self.view.tasks if self.view is not None else ()
-
-    @property
     def pair(self) -> tuple[int, int]:
         """Task indices of the cell at the cursor."""
         row, column = self.query_one(Heatmap).cursor
         return (self.task_order[row], self.task_order[column]) if self.task_order else (0, 0)
 
-    def show(self) -> None:
-        confusion, tasks = self.confusion, self.tasks
+    def show_view(self, view: RunView) -> None:
+        kinds, tasks = view.confusion, view.tasks
+        confusion = (kinds.get(self.kind) or kinds[min(kinds)]) if kinds else None
         if confusion is None or len(tasks) != len(confusion.matrix):
             return
+        self.confusion, self.tasks = confusion, tasks
         content = (id(confusion), self.order, self.log_scale)
         if content == self._drawn:
             return
         self._drawn = content
         pair = self.pair if self.task_order else None
         self.matrix = np.where(confusion.counts > 0, confusion.matrix, np.nan)
-        by_category = self.order == "category"
-        self.task_order = sorted(
-            range(len(tasks)),
-            key=lambda i: (tasks[i].category, tasks[i].subcategory, tasks[i].name) if by_category else (tasks[i].name,),
-        )
+        self.task_order = sorted(range(len(tasks)), key=lambda i: self.orders[self.order](tasks[i]))
         grid = self.query_one(Heatmap)
         if pair is not None:  # the cursor stays on its pair when the order changes
             grid.cursor = (self.task_order.index(pair[0]), self.task_order.index(pair[1]))
@@ -103,40 +95,27 @@ class ConfusionPane(Pane):
         grid.show(matrix, [task.name for task in ordered], [task.category for task in ordered], self.log_scale)
         self.query_one(Legend).redraw()
         self.ranking = ranked_pairs(self.matrix)
-        self.query_one(Table).show(
-            [
-                Row(
-                    f"{a} {b}",
-                    (
-                        (str(rank), theme.VERY_DIM),
-                        (short(float(self.matrix[a, b])), theme.BOLD),
-                        (tasks[a].name, theme.PLAIN),
-                        (tasks[b].name, theme.PLAIN),
-                        (f"{confusion.counts[a, b]:,}", theme.DIM),
-                    ),
-                )
-                for rank, (a, b) in enumerate(self.ranking[:MAX_PAIRS], start=1)
-            ]
-        )
+        rows = []
+        for rank, (a, b) in enumerate(self.ranking[:MAX_PAIRS], start=1):
+            names: list[Piece] = [(tasks[a].name, theme.PLAIN), (tasks[b].name, theme.PLAIN)]
+            value, count = short(float(self.matrix[a, b])), f"{confusion.counts[a, b]:,}"
+            cells = ((str(rank), theme.VERY_DIM), (value, theme.BOLD), *names, (count, theme.DIM))
+            rows.append(Row(f"{a} {b}", cells))
+        self.query_one(Table).show(rows)
         self._show_pair()
 
     @on(Heatmap.CursorMoved)
     def _show_pair(self) -> None:
         confusion, tasks = self.confusion, self.tasks
-        if confusion is None or not self.task_order:
+        if confusion is None:
             return
         a, b = self.pair
         count, number = confusion.counts[a, b], short(float(self.matrix[a, b]))
         kind = KIND_NAMES.get(confusion.kind, confusion.kind)
-        value: Piece
-        if count == 0:
-            value = ("never seen together", theme.DIM)
-        elif a == b:
-            value = (f"{number} with itself, {count:,} pairs", theme.PLAIN)
-        else:
+        value = f"{number} with itself, {count:,} pairs"
+        if a != b:
             in_row, overall = rank_in_row(self.matrix, a, b), rank_of(self.ranking, a, b)
-            ranks = f"rank {in_row} in its row, {overall} of {len(self.ranking):,}"
-            value = (f"{number} · {count:,} pairs · {ranks}", theme.PLAIN)
+            value = f"{number} · {count:,} pairs · rank {in_row} in its row, {overall} of {len(self.ranking):,}"
         self.query_one(Text).show(
             [("confusion  ", theme.TITLE), (f"{kind} · step {confusion.step:,} · by {self.order}", theme.DIM)],
             [
@@ -145,7 +124,7 @@ class ConfusionPane(Pane):
                 (tasks[b].name, theme.BOLD),
                 (f"  {tasks[a].category} × {tasks[b].category}", theme.VERY_DIM),
             ],
-            [value],
+            [(value, theme.PLAIN) if count else ("never seen together", theme.DIM)],
         )
 
     def on_resize(self, event: events.Resize) -> None:
@@ -155,8 +134,6 @@ class ConfusionPane(Pane):
             grid_width = 62
         width = max(36, min(64, event.size.width - grid_width - 4))
         self.query_one(Table).styles.width = width if event.size.width >= 110 else "1fr"
-
-    # Keys ----------------------------------------------------------------------------------------
 
     def action_jump(self) -> None:
         table = self.query_one(Table)
@@ -173,9 +150,8 @@ class ConfusionPane(Pane):
         self.query_one(Heatmap).cycle_zoom()
 
     def action_kind(self) -> None:
-        confusion = self.confusion
-        if self.view is not None and confusion is not None:
-            self.kind = next_choice(sorted(self.view.confusion), confusion.kind)
+        if self.view is not None and self.confusion is not None:
+            self.kind = next_choice(sorted(self.view.confusion), self.confusion.kind)
             self.show()
 
 
@@ -197,7 +173,4 @@ def rank_in_row(matrix: Floats, a: int, b: int) -> int:
 
 def rank_of(ranking: Sequence[tuple[int, int]], a: int, b: int) -> int:
     """Return the rank of the pair, in either order, or 0 if it is not in the ranking."""
-    for pair in ((a, b), (b, a)):
-        if pair in ranking:
-            return ranking.index(pair) + 1
-    return 0
+    return next((ranking.index(pair) + 1 for pair in ((a, b), (b, a)) if pair in ranking), 0)

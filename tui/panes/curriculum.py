@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from textual.app import ComposeResult
 
 from tui import theme
+from tui.feed import RunView
 from tui.keys import bindings
 from tui.panes.pane import Pane
 from tui.raster import Floats
@@ -22,17 +25,19 @@ class CurriculumPane(Pane):
     scope = "curriculum"
     BINDINGS = bindings(scope)
     main_widget = Bars
-    orders = ("weight", "category", "name")
+    orders: ClassVar = {
+        "weight": lambda bar: (-bar.value, bar.name),
+        "category": lambda bar: (bar.group, -bar.value, bar.name),
+        "name": lambda bar: bar.name,
+    }
     order = "weight"
 
     def compose(self) -> ComposeResult:
         yield Text(id="policy")
         yield Bars(id="weights")
 
-    def show(self) -> None:
-        view = self.view
-        if view is None or not view.tasks or not view.curriculum:
-            self.query_one(Bars).show([], 0.0)
+    def show_view(self, view: RunView) -> None:
+        if not view.tasks or not view.curriculum:
             self.query_one(Text).show([("task weights", theme.TITLE)])
             return
         newest = view.curriculum[-1]
@@ -42,12 +47,7 @@ class CurriculumPane(Pane):
             Bar(task.name, task.category, float(weights[i]), int(newest.drawn[i]), tuple(trends[i]))
             for i, task in enumerate(view.tasks)
         ]
-        key = {
-            "weight": lambda bar: (-bar.value, bar.name),
-            "category": lambda bar: (bar.group, -bar.value, bar.name),
-            "name": lambda bar: bar.name,
-        }[self.order]
-        self.query_one(Bars).show(sorted(bars, key=key), 1.0 / k)
+        self.query_one(Bars).show(sorted(bars, key=self.orders[self.order]), 1.0 / k)
         policy = f"  policy {newest.policy} · since step {newest.step:,} · by {self.order}"
         statistics = (
             f"uniform 1/{k} = {percent(1 / k)} · largest ×{weights.max() * k:.2f} · "

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from textual import on
 from textual.app import ComposeResult
-from textual.widgets import Input
 
 from tui import theme
-from tui.curves import CurveSettings, floor_lines
 from tui.feed import RunView
 from tui.keys import bindings
 from tui.panes.pane import Pane
 from tui.widgets.chart import Chart
-from tui.widgets.charts import Charts
+from tui.widgets.charts import Charts, CurveSettings, floor_lines
 from tui.widgets.filter import Filter
 
 
 @dataclass(frozen=True)
 class ChartSpec:
-    """A chart.
+    """A chart, of shares or of other values.
 
     Attributes:
         lines: names of the lines by metric.
-        shares: whether the values are shares.
         floors: split whose trivial baselines are drawn, or empty.
         always: whether the chart is also shown while it has no values.
     """
@@ -68,10 +64,7 @@ class CurvesPane(CurveSettings, Pane):
         yield Charts({spec.title: Chart(spec.title, shares=spec.shares) for spec in SPECS}, id="charts")
         yield Filter("part of a title or metric", id="metrics")
 
-    def show(self) -> None:
-        view = self.view
-        if view is None:
-            return
+    def show_view(self, view: RunView) -> None:
         meta = tuple(sorted(view.meta.items()))
         content = (view.version, meta, self.axis, self.smoothing, self.log_scale, self.filter_text)
         if content == self._drawn:
@@ -97,17 +90,14 @@ class CurvesPane(CurveSettings, Pane):
         floors = floor_lines(view.floors(spec.floors).items()) if spec.floors else []
         self.draw_chart(chart, next(iter(spec.lines)), lines, floors)
 
-    def show_curves(self) -> None:
-        self.show()
+    show_curves = Pane.show
 
     def action_filter(self) -> None:
         self.query_one(Filter).open()
 
-    @on(Input.Changed)
-    def _on_filter_changed(self, event: Input.Changed) -> None:
+    def on_input_changed(self, event: Filter.Changed) -> None:
         self.filter_text = event.value
         self.show()
 
-    @on(Filter.Closed)
-    def _on_filter_closed(self) -> None:
+    def on_filter_closed(self) -> None:
         self.focus_main_widget()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 from textual.containers import Vertical
 from textual.widget import Widget
@@ -17,29 +18,34 @@ class Pane(Vertical):
     Attributes:
         scope: scope of the key table that is in force in the pane.
         main_widget: type of the widget that gets the focus.
-        orders: sort orders, among which `action_order` cycles.
+        orders: sort keys by the name of the order; `action_order` cycles among them.
         order: current sort order.
         view: data of the run, once they were fetched.
     """
 
     scope: ClassVar[str]
     main_widget: ClassVar[type[Widget]]
-    orders: ClassVar[tuple[str, ...]] = ("",)
+    orders: ClassVar[Mapping[str, Callable[[Any], Any]]] = {"": str}
     order = ""
     view: RunView | None = None
 
     def update_view(self, view: RunView) -> None:
         """Show new data; called about once a second while the pane is visible."""
         self.view = view
-        self.show()
+        self.show_view(view)
 
     def show(self) -> None:
-        """Draw the pane from `view`."""
+        """Draw the pane again, after a change of its settings."""
+        if self.view is not None:
+            self.show_view(self.view)
+
+    def show_view(self, view: RunView) -> None:
+        """Draw the pane."""
         raise NotImplementedError
 
     def focus_main_widget(self) -> None:
         self.query_one(self.main_widget).focus()
 
     def action_order(self) -> None:
-        self.order = next_choice(self.orders, self.order)
+        self.order = next_choice(list(self.orders), self.order)
         self.show()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +39,13 @@ class TasksPane(Pane):
     scope = "tasks"
     BINDINGS = bindings(scope)
     main_widget = Table
-    orders = ("accuracy", "accuracy, worst first", "questions", "name", "category")
+    orders: ClassVar = {  # of (task, n, accuracy or -1, row)
+        "accuracy": lambda entry: (-entry[2], entry[0].name),
+        "accuracy, worst first": lambda entry: (entry[2], entry[0].name),
+        "questions": lambda entry: (-entry[1], entry[0].name),
+        "name": lambda entry: entry[0].name,
+        "category": lambda entry: (entry[0].category, -entry[2], entry[0].name),
+    }
     order = "accuracy"
     chosen_split = ""
 
@@ -50,18 +57,12 @@ class TasksPane(Pane):
                 yield Log("events", "nothing happened yet", wrap=True, id="events")
                 yield Log("console", "nothing was printed yet", id="console")
 
-    def show(self) -> None:
-        view = self.view
-        if view is None:
-            return
-        self.query_one("#events", Log).show(
-            [
-                [(f"{duration(event.seconds):>9} ", theme.VERY_DIM)]
-                + ([(f"{event.level}: ", LEVEL_STYLES[event.level])] if event.level in LEVEL_STYLES else [])
-                + [(event.message, theme.PLAIN)]
-                for event in view.events
-            ]
-        )
+    def show_view(self, view: RunView) -> None:
+        events = []
+        for event in view.events:
+            level = [(f"{event.level}: ", LEVEL_STYLES[event.level])] if event.level in LEVEL_STYLES else []
+            events.append([(f"{duration(event.seconds):>9} ", theme.VERY_DIM), *level, (event.message, theme.PLAIN)])
+        self.query_one("#events", Log).show(events)
         self.query_one("#console", Log).show([[(line, theme.DIM)] for line in view.console])
         if not view.task_accuracy or not view.tasks:
             self.query_one(Text).show([("accuracy by task", theme.TITLE)])
@@ -80,47 +81,32 @@ class TasksPane(Pane):
         entries = []
         for task, n, correct in zip(view.tasks, n_K.tolist(), correct_K.tolist(), strict=False):
             accuracy = correct / n if n else math.nan
-            standard_error = math.sqrt(accuracy * (1 - accuracy) / n) if n else math.nan
             cells: tuple[Piece, ...] = (
                 (task.name, theme.PLAIN),
                 (task.category, theme.DIM),
                 (f"{correct:,}", theme.DIM),
                 (f"{n:,}", theme.DIM),
                 (percent(accuracy), theme.BOLD),
-                (f"{standard_error * 100:.1f}" if n else "", theme.VERY_DIM),
+                (f"{100 * math.sqrt(accuracy * (1 - accuracy) / n):.1f}" if n else "", theme.VERY_DIM),
                 (bar(accuracy, BAR_WIDTH), Style(color=theme.ACCENT)),
             )
             entries.append((task, n, accuracy if n else -1.0, Row(task.name, cells)))
-        key = {
-            "accuracy": lambda entry: (-entry[2], entry[0].name),
-            "accuracy, worst first": lambda entry: (entry[2], entry[0].name),
-            "questions": lambda entry: (-entry[1], entry[0].name),
-            "name": lambda entry: entry[0].name,
-            "category": lambda entry: (entry[0].category, -entry[2], entry[0].name),
-        }[self.order]
-        return [row for *_, row in sorted(entries, key=key)]
+        return [row for *_, row in sorted(entries, key=self.orders[self.order])]
 
     def _show_head(self, view: RunView, split: str, step: int) -> None:
-        head: list[Piece] = [
-            ("accuracy by task", theme.TITLE),
-            (f"  {split} · step {step:,} · by {self.order}", theme.DIM),
-        ]
-        newest = next((e for e in reversed(view.evaluations) if e.split == split), None)
-        if newest is None:
-            self.query_one(Text).show(head)
-            return
-        summary: list[Piece] = [(f"{percent(newest.value('accuracy'))} of {newest.n:,} questions", theme.BOLD)]
-        floors = view.floors(split)
-        if floors:
-            best = max(floors, key=lambda name: floors[name])
-            above = newest.value("accuracy") > floors[best]
-            text = f" · {'above' if above else 'NOT ABOVE'} the floor {percent(floors[best])} ({best})"
-            summary.append((text, theme.PLAIN if above else theme.MARK))
-        text = (
-            f" · mean over tasks {percent(newest.value('macro_accuracy'))} · loss {short(newest.value('loss'))} · "
-            f"calibration error {percent(newest.value('ece'))}"
-        )
-        self.query_one(Text).show(head, [*summary, (text, theme.DIM)])
+        title: Piece = ("accuracy by task", theme.TITLE)
+        summary: list[Piece] = []
+        if newest := next((e for e in reversed(view.evaluations) if e.split == split), None):
+            accuracy, macro, loss, ece = map(newest.value, ("accuracy", "macro_accuracy", "loss", "ece"))
+            summary.append((f"{percent(accuracy)} of {newest.n:,} questions", theme.BOLD))
+            if floors := view.floors(split):
+                best, floor = max(floors.items(), key=lambda item: item[1])
+                above = accuracy > floor
+                text = f" · {'above' if above else 'NOT ABOVE'} the floor {percent(floor)} ({best})"
+                summary.append((text, theme.PLAIN if above else theme.MARK))
+            text = f" · mean over tasks {percent(macro)} · loss {short(loss)} · calibration error {percent(ece)}"
+            summary.append((text, theme.DIM))
+        self.query_one(Text).show([title, (f"  {split} · step {step:,} · by {self.order}", theme.DIM)], summary)
 
     def action_split(self) -> None:
         if self.view is not None and self.view.task_accuracy:

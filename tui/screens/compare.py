@@ -13,14 +13,13 @@ from textual.containers import Horizontal, Vertical
 from accl.errors import AcclError
 from accl.store.rundir import RunDir
 from tui import theme
-from tui.curves import CurveSettings, floor_lines
 from tui.feed import RunFeed, RunView
 from tui.keys import bindings
 from tui.scale import percent, short
 from tui.screens.polling import PollingScreen
 from tui.text import Piece
 from tui.widgets.chart import Chart
-from tui.widgets.charts import Charts
+from tui.widgets.charts import Charts, CurveSettings, floor_lines
 from tui.widgets.keybar import KeyBar
 from tui.widgets.listing import Listing
 from tui.widgets.table import Column, Row, Table
@@ -64,9 +63,9 @@ class CompareScreen(CurveSettings, PollingScreen[list[RunView]]):
     _compared_states: tuple[str, ...] = ()
 
     def __init__(self, runs: list[RunDir], interval: float) -> None:
-        super().__init__(interval)
+        feeds = [RunFeed(run) for run in runs]
+        super().__init__(interval, lambda: [feed.fetch() for feed in feeds])
         self.runs = runs
-        self.feeds = [RunFeed(run) for run in runs]
         self.views: list[RunView] = []
 
     def compose(self) -> ComposeResult:
@@ -92,9 +91,6 @@ class CompareScreen(CurveSettings, PollingScreen[list[RunView]]):
         super().on_mount()
         self.query_one("#arms", Table).focus()
 
-    def fetch(self) -> list[RunView]:
-        return [feed.fetch() for feed in self.feeds]
-
     def update_view(self, view: list[RunView]) -> None:
         changed = [run.version for run in view] != [run.version for run in self.views]
         self.views = view
@@ -115,8 +111,6 @@ class CompareScreen(CurveSettings, PollingScreen[list[RunView]]):
             self.comparison, self.compare_error = None, str(error)
         if self.is_open:
             self.show_comparison()
-
-    # Showing -------------------------------------------------------------------------------------
 
     @property
     def labels(self) -> list[str]:
@@ -155,11 +149,8 @@ class CompareScreen(CurveSettings, PollingScreen[list[RunView]]):
     def show_comparison(self) -> None:
         arms, notes = self.query_one("#arms", Table), self.query_one("#notes", Log)
         if self.comparison is None:
-            arms.empty = self.compare_error
             arms.show([self._row(i, None) for i in range(len(self.views))])
             notes.show([[("not compared: ", theme.MARK), (self.compare_error, theme.PLAIN)]])
-            self.query_one("#changes", Table).show([])
-            self.query_one("#changes-title", Text).show()
         else:
             first_time = not arms.rows
             arms.show([self._row(i, arm) for i, arm in enumerate(self.comparison.arms)])
@@ -168,9 +159,9 @@ class CompareScreen(CurveSettings, PollingScreen[list[RunView]]):
                 + [[("· ", theme.VERY_DIM), (text, theme.DIM)] for text in self.comparison.notes]
             )
             notes.move_to(0)
-            if first_time and len(self.comparison.arms) > 1:  # the reference has no changes to show
-                arms.move_to(1)
-            self._show_changes()
+            if first_time:
+                arms.move_to(1)  # the reference has no changes to show
+        self._show_changes()
         self._show_title()
 
     def _row(self, index: int, arm: Arm | None) -> Row:
@@ -187,11 +178,9 @@ class CompareScreen(CurveSettings, PollingScreen[list[RunView]]):
             cells += [(percent(summary.latest("test/accuracy")), theme.PLAIN), *[("", theme.PLAIN)] * 8]
             return Row(str(index), tuple(cells))
         above_floor = {True: "▲ above", False: "▼ below", None: ""}[arm.above_trivial]
-        paired = arm.paired
-        delta, interval, p, style = "ref", "", "", theme.DIM
-        if paired is not None:
+        delta, interval, style = "ref", "", theme.DIM
+        if (paired := arm.paired) is not None:
             delta, interval = _points(paired.delta), f"{_points(paired.low)} … {_points(paired.high)}"
-            p = f"{arm.p_holm:.3g}" if arm.p_holm is not None else ""
             style = theme.BOLD if paired.low > 0 or paired.high < 0 else theme.DIM
         cells += [
             (percent(arm.accuracy), theme.BOLD),
@@ -201,38 +190,31 @@ class CompareScreen(CurveSettings, PollingScreen[list[RunView]]):
             (above_floor, theme.DIM if arm.above_trivial else theme.MARK),
             (delta, style),
             (interval, theme.DIM),
-            (p, style),
+            (f"{arm.p_holm:.3g}" if arm.p_holm is not None else "", style),
             (short(arm.questions_per_second) if arm.questions_per_second else "", theme.DIM),
         ]
         return Row(str(index), tuple(cells))
 
-    @on(Listing.CursorMoved, "#arms")
+    @on(Listing.CursorMoved)
     def _show_changes(self) -> None:
         """Show gains and losses by task of the arm at the cursor against the reference."""
+        changes, title = self.query_one("#changes", Table), self.query_one("#changes-title", Text)
         key = self.query_one("#arms", Table).key
         if self.comparison is None or key is None:
+            changes.show([])
+            title.show()
             return
         arm, reference = self.comparison.arms[int(key)], self.comparison.arms[0]
         compared = arm is not reference
-        title = f"{arm.label} against {reference.label}, by task" if compared else f"{arm.label}, by task"
-        self.query_one("#changes-title", Text).show([(title, theme.TITLE)])
+        title.show([(arm.label + (f" against {reference.label}" if compared else "") + ", by task", theme.TITLE)])
         scores = arm.tasks_by_delta if compared else sorted(arm.tasks, key=lambda score: -score.accuracy)
-        self.query_one("#changes", Table).show(
-            [
-                Row(
-                    score.task.name,
-                    (
-                        (score.task.name, theme.PLAIN),
-                        (str(score.n), theme.DIM),
-                        (percent(score.accuracy), theme.PLAIN),
-                        (f"+{score.gains}" if compared else "", theme.DIM),
-                        (f"-{score.losses}" if compared else "", theme.DIM),
-                        (_points(score.delta) if compared else "", theme.BOLD),
-                    ),
-                )
-                for score in scores
-            ]
-        )
+        rows = []
+        for score in scores:
+            change = (f"+{score.gains}", f"-{score.losses}", _points(score.delta)) if compared else ("", "", "")
+            name, n, accuracy = score.task.name, str(score.n), percent(score.accuracy)
+            styles = (theme.PLAIN, theme.DIM, theme.PLAIN, theme.DIM, theme.DIM, theme.BOLD)
+            rows.append(Row(name, tuple(zip((name, n, accuracy, *change), styles, strict=True))))
+        changes.show(rows)
 
 
 def _points(fraction: float) -> str:

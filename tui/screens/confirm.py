@@ -11,6 +11,7 @@ from textual.screen import ModalScreen
 from accl.errors import AcclError
 from accl.store.rundir import RunDir
 from tui import theme
+from tui.feed import RunSummary
 from tui.keys import bindings
 from tui.widgets.keybar import KeyBar
 from tui.widgets.text import Text
@@ -40,15 +41,19 @@ class ConfirmScreen(ModalScreen[bool]):
         )
 
 
-def stop_after_confirmation(app: App[None], run: RunDir) -> None:
+def stop_after_confirmation(app: App[None], summary: RunSummary) -> None:
     """Ask the user, then ask the run to stop after its current step; failures become notifications."""
+    run = summary.run
 
     def on_answer(confirmed: bool | None) -> None:
         if confirmed:
             # A worker of the app, not of the screen: leaving the screen must not cancel the request.
             app.run_worker(_stop(app, run), group="stop")
 
-    app.push_screen(ConfirmScreen(run.id), on_answer)
+    if summary.active:
+        app.push_screen(ConfirmScreen(run.id), on_answer)
+    else:
+        app.notify(f"It is {summary.state_label[0][2:]} already.", title=run.id, markup=False)
 
 
 async def _stop(app: App[None], run: RunDir) -> None:

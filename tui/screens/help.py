@@ -32,9 +32,10 @@ TITLES = {
 STATES = "… queued  ◌ starting  ▶ running  ◍ stalled  ✓ finished  ✗ failed  ■ stopped  ☠ crashed"
 
 
-class KeyPage(StripWidget):
+class KeyPage(Navigable, StripWidget, can_focus=True):
     """The whole key table; `top` is the first visible line."""
 
+    BINDINGS = bindings("help")
     top = 0
 
     def page(self) -> list[list[Piece]]:
@@ -46,7 +47,11 @@ class KeyPage(StripWidget):
             lines.append([])
         return [*lines, [("States", theme.TITLE)], *([("  " + state, theme.DIM)] for state in STATES.split("  "))]
 
-    def scroll_by(self, lines: int) -> None:
+    @property
+    def page_height(self) -> int:
+        return self.size.height
+
+    def action_move(self, lines: int) -> None:
         self.top = max(0, min(self.top + lines, len(self.page()) - self.size.height))
         self.redraw()
 
@@ -55,19 +60,10 @@ class KeyPage(StripWidget):
         return [strip([(cut(text, width), style) for text, style in line], width) for line in lines]
 
 
-class HelpScreen(Navigable, ModalScreen[None]):
+class HelpScreen(ModalScreen[None]):
     """All keys, by the screen or widget in which they work."""
-
-    BINDINGS = bindings("help")
 
     def compose(self) -> ComposeResult:
         with Vertical(id="help"):
             yield KeyPage(id="keys")
             yield KeyBar("help")
-
-    @property
-    def page_height(self) -> int:
-        return self.query_one(KeyPage).size.height
-
-    def action_move(self, lines: int) -> None:
-        self.query_one(KeyPage).scroll_by(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from textual.screen import Screen
@@ -11,20 +12,17 @@ View = TypeVar("View")
 
 
 class PollingScreen(Screen[None], Generic[View]):
-    """A screen that fetches its data in a thread, every ``interval`` seconds while it is on top.
+    """A screen that calls ``fetch`` in a thread, every ``interval`` seconds while it is on top.
 
-    Subclasses implement `fetch` and `update_view`.
+    There is one call at a time; subclasses implement `update_view`.
     """
 
     _fetching = False
 
-    def __init__(self, interval: float) -> None:
+    def __init__(self, interval: float, fetch: Callable[[], View]) -> None:
         super().__init__()
         self.interval = interval
-
-    def fetch(self) -> View:
-        """Read what the screen shows; called in a thread, one call at a time."""
-        raise NotImplementedError
+        self.fetch = fetch
 
     def update_view(self, view: View) -> None:
         """Show what `fetch` returned."""

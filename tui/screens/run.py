@@ -35,9 +35,8 @@ class RunScreen(PollingScreen[RunView]):
     view: RunView | None = None
 
     def __init__(self, run: RunDir, interval: float) -> None:
-        super().__init__(interval)
+        super().__init__(interval, RunFeed(run).fetch)
         self.run = run
-        self.feed = RunFeed(run)
 
     def compose(self) -> ComposeResult:
         yield Text(id="head")
@@ -52,9 +51,6 @@ class RunScreen(PollingScreen[RunView]):
         super().on_mount()
         self.query_one("#head", Text).show([(self.run.id, theme.BOLD)])
         self.action_pane("curves")
-
-    def fetch(self) -> RunView:
-        return self.feed.fetch()
 
     def update_view(self, view: RunView) -> None:
         self.view = view
@@ -89,22 +85,17 @@ class RunScreen(PollingScreen[RunView]):
             if math.isfinite(accuracy):
                 second.append((f" · {split} {percent(accuracy)}", theme.BOLD))
         self.query_one("#head", Text).show(first, second)
-        message = view.problem or summary.reason
+        message = (view.problem, theme.ERROR) if view.problem else summary.reason
         reason = self.query_one("#reason", Text)
-        reason.display = bool(message)
-        reason.show([(message, theme.ERROR if view.problem else summary.reason_style)])
-
-    # Keys ----------------------------------------------------------------------------------------
+        reason.display = bool(message[0])
+        reason.show([message])
 
     def action_pane(self, name: str) -> None:
         self.query_one(ContentSwitcher).current = name
         tabs: list[Piece] = []
         for number, tab in enumerate(PANES, start=1):
-            current = tab == name
-            tabs += [
-                (f" {number} ", theme.TITLE if current else theme.VERY_DIM),
-                (f"{tab} ", Style(color=theme.TEXT, bold=True, underline=True) if current else theme.DIM),
-            ]
+            styles = (theme.TITLE, theme.BOLD + Style(underline=True)) if tab == name else (theme.VERY_DIM, theme.DIM)
+            tabs += [(f" {number} ", styles[0]), (f"{tab} ", styles[1])]
         self.query_one("#tabs", Text).show(tabs)
         self.query_one(KeyBar).show(self.pane.scope, "run")
         if self.view is not None:
@@ -112,18 +103,13 @@ class RunScreen(PollingScreen[RunView]):
         self.pane.focus_main_widget()
 
     def action_stop(self) -> None:
-        if self.view is None:
-            return
-        state = self.view.summary.state.state
-        if state.active:
-            stop_after_confirmation(self.app, self.run)
-        else:
-            self.notify(f"It is {state} already.", title=self.run.id, markup=False)
+        if self.view is not None:
+            stop_after_confirmation(self.app, self.view.summary)
 
     def action_back(self) -> None:
         # Escape first clears a filter that hides charts; only then it leaves the screen.
-        for filter_line in self.pane.query(Filter):
-            if filter_line.value:
-                filter_line.action_clear()
-                return
-        self.app.pop_screen()
+        filters = [filter_line for filter_line in self.pane.query(Filter) if filter_line.value]
+        for filter_line in filters:
+            filter_line.action_clear()
+        if not filters:
+            self.app.pop_screen()

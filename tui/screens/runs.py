@@ -8,7 +8,6 @@ from pathlib import Path
 
 from textual import on
 from textual.app import ComposeResult
-from textual.widgets import Input
 
 from tui import theme
 from tui.feed import RunsFeed, RunSummary
@@ -53,8 +52,8 @@ class RunsScreen(PollingScreen[list[RunSummary]]):
     filter_text = ""
 
     def __init__(self, root: Path, interval: float) -> None:
-        super().__init__(interval)
-        self.feed = RunsFeed(root)
+        super().__init__(interval, RunsFeed(root).fetch)
+        self.root = root
         self.summaries: list[RunSummary] = []
         self.selected: list[str] = []
 
@@ -69,16 +68,11 @@ class RunsScreen(PollingScreen[list[RunSummary]]):
         super().on_mount()
         self.query_one(Table).focus()
 
-    def fetch(self) -> list[RunSummary]:
-        return self.feed.fetch()
-
     def update_view(self, view: list[RunSummary]) -> None:
         self.summaries = view
         ids = {summary.run.id for summary in view}
         self.selected = [run_id for run_id in self.selected if run_id in ids]
         self.show()
-
-    # Showing -------------------------------------------------------------------------------------
 
     @property
     def highlighted(self) -> RunSummary | None:
@@ -98,7 +92,7 @@ class RunsScreen(PollingScreen[list[RunSummary]]):
         if self.selected:
             counts.append(f"{len(self.selected)} selected")
         self.query_one("#title", Text).show(
-            [("accl", theme.TITLE), ("  " + " · ".join(counts), theme.PLAIN), (f"  {self.feed.root}", theme.DIM)]
+            [("accl", theme.TITLE), ("  " + " · ".join(counts), theme.PLAIN), (f"  {self.root}", theme.DIM)]
         )
         self._show_detail()
 
@@ -130,26 +124,20 @@ class RunsScreen(PollingScreen[list[RunSummary]]):
         if summary is None:
             detail.show()
             return
-        message = summary.reason or (summary.state.phase if summary.state.state.active else "")
-        detail.show(
-            [summary.state_label, ("  " + summary.run.id, theme.PLAIN)],
-            [(message, summary.reason_style)],
-        )
-
-    # Keys: the other screens are imported when they are opened, for a fast start ------------------
+        reason, style = summary.reason
+        message = reason or (summary.state.phase if summary.state.state.active else "")
+        detail.show([summary.state_label, ("  " + summary.run.id, theme.PLAIN)], [(message, style)])
 
     def action_open(self) -> None:
-        from tui.screens.run import RunScreen
+        from tui.screens.run import RunScreen  # other screens are imported when opened, for a fast start
 
         if (summary := self.highlighted) is not None:
             self.app.push_screen(RunScreen(summary.run, self.interval))
 
     def action_select(self) -> None:
         if (summary := self.highlighted) is not None:
-            if summary.run.id in self.selected:
-                self.selected.remove(summary.run.id)
-            else:
-                self.selected.append(summary.run.id)
+            change = self.selected.remove if summary.run.id in self.selected else self.selected.append
+            change(summary.run.id)
             self.show()
 
     def action_compare(self) -> None:
@@ -162,11 +150,8 @@ class RunsScreen(PollingScreen[list[RunSummary]]):
         self.app.push_screen(CompareScreen([runs[run_id] for run_id in self.selected], self.interval))
 
     def action_stop(self) -> None:
-        summary = self.highlighted
-        if summary is not None and summary.active:
-            stop_after_confirmation(self.app, summary.run)
-        elif summary is not None:
-            self.notify(f"It is {summary.state_label[0][2:]} already.", title=summary.run.id, markup=False)
+        if (summary := self.highlighted) is not None:
+            stop_after_confirmation(self.app, summary)
 
     def action_filter(self) -> None:
         self.query_one(Filter).open()
@@ -179,13 +164,11 @@ class RunsScreen(PollingScreen[list[RunSummary]]):
             self.selected = []
             self.show()
 
-    @on(Input.Changed)
-    def _on_filter_changed(self, event: Input.Changed) -> None:
+    def on_input_changed(self, event: Filter.Changed) -> None:
         self.filter_text = event.value
         self.show()
 
-    @on(Filter.Closed)
-    def _on_filter_closed(self) -> None:
+    def on_filter_closed(self) -> None:
         self.query_one(Table).focus()
         self.query_one(KeyBar).show("runs")
 

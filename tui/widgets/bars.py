@@ -19,13 +19,7 @@ GROUP_COLOURS = (theme.ACCENT, "#f2a93b", theme.GOOD, "#dd8fbd", theme.INFO, "#f
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar.
-
-    Attributes:
-        value: weight of the task.
-        drawn: number of questions drawn so far.
-        trend: weights at the last updates, oldest first.
-    """
+    """Weight of a task, the number of questions drawn from it, and its last weights, oldest first."""
 
     name: str
     group: str
@@ -42,9 +36,8 @@ class Bars(Listing):
 
     def show(self, bars: Sequence[Bar], uniform: float) -> None:
         """Replace the bars and the marked value."""
-        bars = list(bars)
-        if bars != self.bars or uniform != self.uniform:
-            self.bars, self.count, self.uniform = bars, len(bars), uniform
+        if list(bars) != self.bars or uniform != self.uniform:
+            self.bars, self.count, self.uniform = list(bars), len(bars), uniform
             self.redraw()
 
     def draw(self, width: int, height: int) -> list[Strip]:
@@ -66,25 +59,21 @@ class Bars(Listing):
         numbers = fit("weight", 8, right=True) + fit("ratio", 7, right=True) + fit("drawn", counts, right=True)
         head.append((numbers + (" " + fit("trend", trend) if trend else ""), theme.VERY_DIM))
         group_order = sorted({b.group for b in self.bars})
-        lines = [strip(head, width)]
-        for entry in self.visible_entries(height - self.header_height):
+
+        def pieces(entry: int) -> list[Piece]:
             item = self.bars[entry]
-            at_cursor = entry == self.cursor
-            background = Style()
-            if at_cursor:
-                background = Style(bgcolor=(theme.CURSOR if self.has_focus else theme.CURSOR_UNFOCUSED).bgcolor)
             colour = Style(color=GROUP_COLOURS[group_order.index(item.group) % len(GROUP_COLOURS)])
             ratio = f"×{item.value / self.uniform:.2f}" if self.uniform > 0 else ""
-            pieces: list[Piece] = [
-                (fit(item.name, names) + " ", theme.BOLD if at_cursor else theme.PLAIN),
+            return [
+                (fit(item.name, names) + " ", theme.BOLD if entry == self.cursor else theme.PLAIN),
                 (fit(item.group, groups) + " " if groups else "", colour),
                 *_with_mark(bar(item.value / largest, cells), mark, colour),
                 (fit(percent(item.value), 8, right=True), theme.PLAIN),
                 (fit(ratio, 7, right=True) + fit(f"{item.drawn:,}", counts, right=True), theme.DIM),
                 (" " + fit(sparkline(list(item.trend), trend), trend) if trend else "", colour),
             ]
-            lines.append(strip([(text, style + background) for text, style in pieces], width, background))
-        return lines
+
+        return [strip(head, width), *self.draw_entries(width, height, pieces)]
 
 
 def _with_mark(text: str, column: int, colour: Style) -> list[Piece]:

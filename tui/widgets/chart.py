@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,8 +52,7 @@ class ReferenceLine:
     style: Style
 
 
-@dataclass(frozen=True)
-class Label:
+class Label(NamedTuple):
     """Name and last value of a line, with the symbol of its kind of line."""
 
     text: str
@@ -76,29 +75,16 @@ class Chart(StripWidget):
         self.lines: list[Line] = []
         self.references: list[ReferenceLine] = []
 
-    def show(
-        self,
-        lines: Sequence[Line],
-        references: Sequence[ReferenceLine] = (),
-        axis: str = "step",
-        log: bool = False,
-        note: str = "",
-    ) -> None:
-        """Replace the content.
-
-        Args:
-            axis: step, epoch or time (seconds).
-            log: whether the y axis is logarithmic.
-            note: a few words beside the title.
-        """
-        self.lines, self.references = list(lines), list(references)
+    def show(self, lines: list[Line], references: list[ReferenceLine], axis: str, log: bool, note: str) -> None:
+        """Replace the content: lines over step, epoch or time in seconds, and a ``note`` beside the title."""
+        self.lines, self.references = lines, references
         self.axis, self.log_scale, self.note = axis, log, note
         self.redraw()
 
     def ranges(self) -> tuple[Range, Range] | None:
         """Return the ranges of the x and the y axis, or None when there is nothing to draw."""
         x_range = finite_range(
-            line.x[np.isfinite(line.y) & ((line.y > 0) if self.log_scale else True)] for line in self.lines
+            line.x[np.isfinite(line.y) & ((line.y > 0) | (not self.log_scale))] for line in self.lines
         )
         values = [line.y for line in self.lines] + [line.raw for line in self.lines if line.raw is not None]
         y_range = finite_range(values, positive=self.log_scale)
@@ -119,16 +105,10 @@ class Chart(StripWidget):
             lines += self._legend(labels, width, max(0, min(3, height // 3, height - 3)))
         ranges = self.ranges()
         height_left = height - len(lines)
-        axis_lines = 2 if height_left >= 5 else 1
-        rows = height_left - axis_lines
         if ranges is None:
             message = "nothing above 0 for a logarithmic axis" if self.log_scale and self.lines else "no values yet"
-            return [*lines, *centred(cut(message, width), width, height_left, theme.VERY_DIM)][:height]
-        if rows < 1 or width < 16:
-            return lines[:height]
-        return lines + self._plot(width, rows, axis_lines, side_width, labels, *ranges)
-
-    # Parts ---------------------------------------------------------------------------------------
+            return lines + centred(cut(message, width), width, height_left, theme.VERY_DIM)
+        return lines + self._plot(width, height_left, side_width, labels, *ranges)
 
     def _format(self, value: float, step: float | None = None) -> str:
         return (percent if self.shares else short)(value, step)
@@ -138,12 +118,9 @@ class Chart(StripWidget):
         return [(self.title, theme.TITLE), ("  " + note if note else "", theme.VERY_DIM)]
 
     def _labels(self) -> list[Label]:
-        lines = [(line.name, line.style, line.last, "━") for line in self.lines]
-        references = [(line.name, line.style, line.value, "╌") for line in self.references]
-        return [
-            Label(f"{name} {self._format(value)}", style, value, symbol)
-            for name, style, value, symbol in lines + references
-        ]
+        lines = [Label(line.name, line.style, line.last, "━") for line in self.lines]
+        lines += [Label(line.name, line.style, line.value, "╌") for line in self.references]
+        return [label._replace(text=f"{label.text} {self._format(label.value)}") for label in lines]
 
     def _legend(self, labels: list[Label], width: int, max_rows: int) -> list[Strip]:
         rows: list[list[Piece]] = [[]]
@@ -158,15 +135,12 @@ class Chart(StripWidget):
         return [strip(row, width) for row in rows[:max_rows] if row]
 
     def _plot(
-        self,
-        width: int,
-        rows: int,
-        axis_lines: int,
-        side_width: int,
-        labels: list[Label],
-        x_range: Range,
-        y_range: Range,
+        self, width: int, height: int, side_width: int, labels: list[Label], x_range: Range, y_range: Range
     ) -> list[Strip]:
+        axis_lines = 2 if height >= 5 else 1
+        rows = height - axis_lines
+        if rows < 1 or width < 16:
+            return []
         values = (log_ticks if self.log_scale else ticks)(y_range, max(2, rows // 3))
         step = values[1] - values[0] if len(values) > 1 and not self.log_scale else None
         tick_at = {cell_row(v, rows, y_range, self.log_scale): self._format(v, step) for v in reversed(values)}
@@ -220,18 +194,13 @@ class Chart(StripWidget):
 
     def _place_labels(self, labels: list[Label], rows: int, y_range: Range) -> dict[int, Label]:
         """Assign each label the row of its value, or the nearest ones where labels would overlap."""
-        wanted = sorted(
-            ((cell_row(label.value, rows, y_range, self.log_scale) % rows, label) for label in labels),
-            key=lambda entry: entry[0],
-        )  # -1, outside the range, becomes the last row
-        placed: list[int] = []
-        for row, _ in wanted:
-            placed.append(max(row, placed[-1] + 1) if placed else row)
-        last_free = rows - 1
-        for i in range(len(placed) - 1, -1, -1):
-            placed[i] = min(placed[i], last_free)
-            last_free = placed[i] - 1
-        return {row: label for row, (_, label) in zip(placed, wanted, strict=True)}
+        # The row -1, outside the range, becomes the last.
+        wanted = [(cell_row(label.value, rows, y_range, self.log_scale) % rows, label) for label in labels]
+        placed, row = {}, -1
+        for i, (wanted_row, label) in enumerate(sorted(wanted, key=lambda entry: entry[0])):
+            row = max(wanted_row, row + 1)
+            placed[min(row, rows - len(labels) + i)] = label
+        return placed
 
     def _x_axis(self, width: int, gutter: int, columns: int, x_range: Range) -> list[Strip]:
         unit, suffix = 1.0, ""

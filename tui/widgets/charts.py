@@ -1,29 +1,33 @@
-"""A grid of charts: as many columns as the width allows, scrolled when there are more than fit."""
+"""A grid of charts, and the settings that the charts of a screen share: x axis, smoothing and y scale."""
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
 
+from rich.style import Style
 from textual.app import ComposeResult
 from textual.containers import Grid, VerticalScroll
 
-from tui.keys import bindings
-from tui.widgets.chart import Chart
+from tui.keys import bindings, next_choice
+from tui.scale import Curve, smooth
+from tui.widgets.chart import Chart, Line, ReferenceLine
 
 WIDE, VERY_WIDE = 110, 250
 # Smallest legible height of a chart; on a tall grid charts grow instead of becoming more.
 MIN_CHART_LINES, MIN_CHART_LINES_TALL, TALL = 9, 15, 30
+AXES = ("step", "epoch", "time")
+SMOOTHING = (0.0, 0.6, 0.9)
+FLOOR_STYLES = (Style(color="#f0795b"), Style(color="#dd8fbd"))
 
 
 class Charts(VerticalScroll, can_focus=True, inherit_bindings=False):
-    """Charts by key, of which `display_only` selects the visible ones."""
+    """Charts by key, in as many columns as the width allows; `display_only` selects the visible ones."""
 
     BINDINGS = bindings("charts")
 
-    def __init__(self, charts: dict[str, Chart], max_columns: int = 3, *, id: str | None = None) -> None:
+    def __init__(self, charts: dict[str, Chart], *, id: str | None = None) -> None:
         super().__init__(id=id)
-        self.charts = dict(charts)
-        self.max_columns = max_columns
+        self.charts = charts
 
     def compose(self) -> ComposeResult:
         with Grid():
@@ -54,7 +58,7 @@ class Charts(VerticalScroll, can_focus=True, inherit_bindings=False):
         """Divide the whole height among the charts, none lower than is legible."""
         size = self.container_size
         count = max(1, len(self.displayed))
-        columns = min(self.max_columns, count, 1 if size.width < WIDE else 2 if size.width < VERY_WIDE else 3)
+        columns = min(count, 1 if size.width < WIDE else 2 if size.width < VERY_WIDE else 3)
         min_lines = MIN_CHART_LINES if size.height < TALL else MIN_CHART_LINES_TALL
         rows_in_view = min(-(-count // columns), max(1, size.height // min_lines))
         grid = self.query_one(Grid)
@@ -70,3 +74,48 @@ class Charts(VerticalScroll, can_focus=True, inherit_bindings=False):
 
     def action_edge(self, direction: int) -> None:
         self.scroll_to(y=0 if direction < 0 else self.max_scroll_y, animate=False)
+
+
+def floor_lines(floors: Iterable[tuple[str, float]]) -> list[ReferenceLine]:
+    """Make reference lines of the accuracies of trivial baselines, given with their names."""
+    return [ReferenceLine(name, value, FLOOR_STYLES[i % 2]) for i, (name, value) in enumerate(sorted(floors))]
+
+
+class CurveSettings:
+    """Mixin: the settings, the actions that change them, and charts drawn with them."""
+
+    axis = "step"
+    smoothing = 0.6
+    log_scale = False
+
+    def show_curves(self) -> None:
+        """Draw the charts with the settings as they are now."""
+        raise NotImplementedError
+
+    def is_smoothed(self, metric: str) -> bool:
+        """Return whether to smooth a metric: values of single batches, but not evaluations."""
+        return self.smoothing > 0 and metric.startswith("train/") and metric != "train/lr"
+
+    def line(self, name: str, metric: str, curve: Curve, style: Style, raw: bool = True) -> Line:
+        """Make the line of a metric, with the unsmoothed values behind it if ``raw``."""
+        x = curve.x(self.axis)
+        if not self.is_smoothed(metric):
+            return Line(name, x, curve.values, style)
+        return Line(name, x, smooth(curve.values, self.smoothing), style, curve.values if raw else None)
+
+    def draw_chart(self, chart: Chart, metric: str, lines: list[Line], references: list[ReferenceLine]) -> None:
+        """Draw the lines; ``metric`` is the one that decides about smoothing."""
+        note = f"smoothed {self.smoothing:g}" if self.is_smoothed(metric) else ""
+        chart.show(lines, references, self.axis, self.log_scale and not chart.shares, note)
+
+    def action_axis(self) -> None:
+        self.axis = next_choice(AXES, self.axis)
+        self.show_curves()
+
+    def action_smoothing(self) -> None:
+        self.smoothing = next_choice(SMOOTHING, self.smoothing)
+        self.show_curves()
+
+    def action_scale(self) -> None:
+        self.log_scale = not self.log_scale
+        self.show_curves()

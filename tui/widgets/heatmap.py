@@ -48,13 +48,7 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
     _rgb: NDArray[np.uint8] = np.zeros((0, 0, 3), np.uint8)
 
     def show(self, matrix: Floats, names: Sequence[str], groups: Sequence[str], log: bool) -> None:
-        """Replace the content.
-
-        Args:
-            matrix: K x K, NaN where nothing was measured.
-            names, groups: K names of the rows, and of the group that each belongs to.
-            log: whether the colour scale is logarithmic.
-        """
+        """Replace the content: K x K values, NaN where nothing was measured, and K names of rows and their groups."""
         self.matrix, self.names, self.groups, self.log_scale = matrix, names, groups, log
         diagonal = np.eye(len(matrix), dtype=bool)
         self.bounds = finite_range([matrix[~diagonal]], positive=log)
@@ -76,13 +70,11 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
             result: Floats = (values - low) / (high - low) if high > low else np.full_like(values, 0.5)
         return np.clip(result, 0.0, 1.0)
 
-    # Moving --------------------------------------------------------------------------------------
-
     def move_to(self, row: int, column: int) -> None:
         """Put the cursor on a cell, or on the nearest one there is."""
-        k = len(self.matrix)
-        cursor = (max(0, min(row, k - 1)), max(0, min(column, k - 1)))
-        if k and cursor != self.cursor:
+        last = len(self.matrix) - 1
+        cursor = (max(0, min(row, last)), max(0, min(column, last)))
+        if last >= 0 and cursor != self.cursor:
             self.cursor = cursor
             self.redraw()
             self.post_message(self.CursorMoved())
@@ -92,7 +84,7 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
 
     def action_edge(self, direction: int) -> None:
         """Move to the first column (-1) or the last (1)."""
-        self.move_to(self.cursor[0], 0 if direction < 0 else len(self.matrix) - 1)
+        self.action_move(0, direction * len(self.matrix))
 
     def cycle_zoom(self) -> None:
         self.zoom = next_choice(ZOOMS, self.zoom)
@@ -104,8 +96,6 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
         if event.y >= 1 and event.x >= gutter:
             column = self.top[1] + (event.x - gutter) // CELL_COLUMNS[size]
             self.move_to(self.top[0] + (event.y - 1) * rows_per_line, column)
-
-    # Drawing -------------------------------------------------------------------------------------
 
     def _cell_size(self, width: int, height: int) -> tuple[str, int]:
         """Return the cell size and the width of the names on the left."""
@@ -125,8 +115,7 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
         size, gutter = self._cell_size(width, height)
         cell_columns, rows_per_line = CELL_COLUMNS[size], 2 if size == "small" else 1
         columns, rows = max(1, (width - gutter) // cell_columns), max(1, (height - 1) * rows_per_line)
-        left = _scroll_to(self.top[1], self.cursor[1], columns, k)
-        top = _scroll_to(self.top[0], self.cursor[0], rows, k)
+        top, left = map(_scroll_to, self.top, self.cursor, (rows, columns), (k, k))
         if rows_per_line == 2 and top % 2:  # a line holds an even row and the odd one after it
             top += 1 if self.cursor[0] > top else -1
         self.top = (top, left)
@@ -161,8 +150,15 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
         return [(fit(text, width - 2, right=True) + " ", theme.BOLD if at_cursor else style), mark]
 
     def _cells(self, row: int, size: str, visible: range) -> list[Piece]:
-        if size == "small":
-            return [("▀", self._half_blocks(row, column)) for column in visible]
+        if size == "small":  # this row is the upper half of the line, the next one the lower
+            marked = self._rgb.copy()
+            marked[self.cursor] = CURSOR_RGB
+            halves = marked[row : row + 2, visible.start : visible.stop].tolist()
+            upper, lower = halves if len(halves) == 2 else (halves[0], [None] * len(visible))
+            return [
+                ("▀", Style(color=_colour(above), bgcolor=_colour(below) if below else None))
+                for above, below in zip(upper, lower, strict=True)
+            ]
         pieces: list[Piece] = []
         for column in visible:
             rgb = self._rgb[row, column]
@@ -175,14 +171,6 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
                 text = f"[{cut(number, 4):^4}]" if at_cursor else f"{cut(number, 5):^6}"
             pieces.append((text, Style(color=_contrasting(rgb), bgcolor=_colour(rgb), bold=at_cursor)))
         return pieces
-
-    def _half_blocks(self, row: int, column: int) -> Style:
-        """Return the colours of this row, in the upper half of a line, and of the next, in the lower."""
-        upper = CURSOR_RGB if (row, column) == self.cursor else self._rgb[row, column]
-        if row + 1 >= len(self.matrix):
-            return Style(color=_colour(upper))
-        lower = CURSOR_RGB if (row + 1, column) == self.cursor else self._rgb[row + 1, column]
-        return Style(color=_colour(upper), bgcolor=_colour(lower))
 
 
 class Legend(StripWidget):

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from rich.style import Style
 from textual import events
 from textual.message import Message
+from textual.strip import Strip
 
+from tui import theme
 from tui.keys import bindings
+from tui.text import Piece, strip
 from tui.widgets.strip import Navigable, StripWidget
 
 
 class Listing(Navigable, StripWidget, can_focus=True):
-    """Entries of one line each, with a cursor and an offset that keeps the cursor visible.
+    """Entries of one line each below a head, with a cursor and an offset that keeps the cursor visible.
 
-    Subclasses set `count`, the number of entries, and call `visible_entries` while drawing.
+    Subclasses set `count`, the number of entries, and draw with `draw_entries`.
     """
 
     BINDINGS = bindings("lists")
@@ -20,26 +26,25 @@ class Listing(Navigable, StripWidget, can_focus=True):
     class CursorMoved(Message):
         """The cursor is on another entry."""
 
-        def __init__(self, listing: Listing) -> None:
-            super().__init__()
-            self.listing = listing
-
-        @property
-        def control(self) -> Listing:
-            return self.listing
-
     header_height = 1
     cursor = 0
     top = 0
     count = 0
 
-    def visible_entries(self, rows: int) -> range:
-        """Return the entries to draw in ``rows`` lines, after scrolling to the cursor."""
-        rows = max(1, rows)
+    def draw_entries(self, width: int, height: int, pieces: Callable[[int], list[Piece]]) -> list[Strip]:
+        """Draw the entries that are visible below the head, after scrolling to the cursor."""
+        rows = max(1, height - self.header_height)
         self.cursor = max(0, min(self.cursor, self.count - 1))
-        self.top = max(0, min(self.top, self.cursor, self.count - rows))
-        self.top = max(self.top, self.cursor - rows + 1)
-        return range(self.top, min(self.count, self.top + rows))
+        self.top = max(0, min(self.top, self.cursor, self.count - rows), self.cursor - rows + 1)
+        lines = []
+        for entry in range(self.top, min(self.count, self.top + rows)):
+            background = self.background() if entry == self.cursor else Style()
+            lines.append(strip([(text, style + background) for text, style in pieces(entry)], width, background))
+        return lines
+
+    def background(self) -> Style:
+        """Return the background at the cursor."""
+        return theme.CURSOR if self.has_focus else theme.CURSOR_UNFOCUSED
 
     def move_to(self, entry: int) -> None:
         """Put the cursor on an entry, or on the nearest one there is."""
@@ -47,7 +52,7 @@ class Listing(Navigable, StripWidget, can_focus=True):
         if entry != self.cursor:
             self.cursor = entry
             self.redraw()
-            self.post_message(self.CursorMoved(self))
+            self.post_message(self.CursorMoved())
 
     @property
     def page_height(self) -> int:

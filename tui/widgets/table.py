@@ -17,13 +17,11 @@ from tui.widgets.listing import Listing
 
 @dataclass(frozen=True)
 class Column:
-    """A column.
+    """A column, aligned to the ``right`` or left; with ``grow``, it gets the width that is left over.
 
     Attributes:
         max_width: cells at most, before growing.
-        right: whether text is aligned to the right.
         rank: order of dropping: 0 is never dropped, the largest goes first.
-        grow: whether the column gets the width that is left over.
     """
 
     title: str
@@ -52,18 +50,16 @@ class Table(Listing):
 
     def show(self, rows: Sequence[Row]) -> None:
         """Replace the rows; the cursor stays with its key."""
-        rows = list(rows)
-        if rows == self.rows:
+        if list(rows) == self.rows:
             return
-        key = self.key
-        self.rows, self.count = rows, len(rows)
-        keys = [row.key for row in rows]
+        key, keys = self.key, [row.key for row in rows]
+        self.rows, self.count = list(rows), len(rows)
         self.cursor = keys.index(key) if key in keys else max(0, min(self.cursor, self.count - 1))
         self.redraw()
         if self.styles.auto_dimensions:
             self.refresh(layout=True)
         if self.key != key:
-            self.post_message(self.CursorMoved(self))
+            self.post_message(self.CursorMoved())
 
     @property
     def key(self) -> str | None:
@@ -88,18 +84,12 @@ class Table(Listing):
             kept.remove(worst)
         growing = [i for i in kept if self.columns[i].grow]
         left = width - sum(widths[i] + 1 for i in kept) + 1
-        while left and growing:
-            if left > 0:  # widen the column that lacks most
-                i = max(growing, key=lambda i: wanted[i] - widths[i])
-                if wanted[i] <= widths[i]:
-                    break
-            else:  # narrow the widest column
-                i = max(growing, key=lambda i: widths[i])
-                if widths[i] <= 4:
-                    break
-            change = 1 if left > 0 else -1
-            widths[i] += change
-            left -= change
+        change = 1 if left > 0 else -1
+        for _ in range(abs(left)):  # widen the column that lacks most, or narrow the widest
+            able = [i for i in growing if (wanted[i] > widths[i] if left > 0 else widths[i] > 4)]
+            if not able:
+                break
+            widths[max(able, key=lambda i: wanted[i] - widths[i] if left > 0 else widths[i])] += change
         return [(i, widths[i]) for i in kept]
 
     def draw(self, width: int, height: int) -> list[Strip]:
@@ -109,17 +99,10 @@ class Table(Listing):
         if not self.rows:
             return [strip([("  " + line, theme.DIM)], width) for line in ["", *self.empty.splitlines()]]
         titles = [fit(self.columns[i].title, cells, self.columns[i].right) + gap for i, cells in layout]
-        lines = [strip([("".join(titles), theme.VERY_DIM)], width)]
-        for entry in self.visible_entries(height - self.header_height):
-            # At the cursor, the background changes and the colour of the text stays.
-            background = highlight = Style()
-            if entry == self.cursor:
-                cursor = theme.CURSOR if self.has_focus else theme.CURSOR_UNFOCUSED
-                background, highlight = Style(bgcolor=cursor.bgcolor), Style(bgcolor=cursor.bgcolor, bold=cursor.bold)
-            pieces: list[Piece] = []
-            for i, cells in layout:
-                text, style = self.rows[entry].cells[i]
-                text = fit(text, cells, self.columns[i].right)
-                pieces += [(text, style + highlight), (gap, background)]
-            lines.append(strip(pieces, width, background))
-        return lines
+
+        def pieces(entry: int) -> list[Piece]:
+            highlight = Style(bold=True) if entry == self.cursor and self.has_focus else Style()
+            row = [(i, cells, *self.rows[entry].cells[i]) for i, cells in layout]
+            return [(fit(text, w, self.columns[i].right) + gap, style + highlight) for i, w, text, style in row]
+
+        return [strip([("".join(titles), theme.VERY_DIM)], width), *self.draw_entries(width, height, pieces)]

@@ -44,26 +44,23 @@ class Log(Listing):
     def show(self, entries: Sequence[Sequence[Piece]]) -> None:
         """Replace the entries."""
         new_entries = [list(entry) for entry in entries]
-        if new_entries == self.entries:
-            return
-        following = self.cursor >= self.count - 1
-        self.entries, self.count = new_entries, len(new_entries)
-        if following:
-            self.cursor = max(0, self.count - 1)
-        self.redraw()
+        if new_entries != self.entries:
+            following = self.cursor >= self.count - 1
+            self.entries, self.count = new_entries, len(new_entries)
+            if following:
+                self.cursor = max(0, self.count - 1)
+            self.redraw()
 
     def draw(self, width: int, height: int) -> list[Strip]:
-        lines = [strip([(self.title, theme.TITLE)], width)]
+        title = strip([(self.title, theme.TITLE)], width)
         if not self.entries:
-            return [*lines, strip([(cut(self.empty, width), theme.VERY_DIM)], width)]
+            return [title, strip([(cut(self.empty, width), theme.VERY_DIM)], width)]
         entries = [part for entry in self.entries for part in _wrapped(entry, width)] if self.wrap else self.entries
         self.count = len(entries)
-        for index in self.visible_entries(height - self.header_height):
-            at_cursor = self.has_focus and index == self.cursor
-            background = Style(bgcolor=theme.CURSOR_UNFOCUSED.bgcolor) if at_cursor else Style()
-            pieces = [(text, style + background) for text, style in shorten(entries[index], width)]
-            lines.append(strip(pieces, width, background))
-        return lines
+        return [title, *self.draw_entries(width, height, lambda index: shorten(entries[index], width))]
+
+    def background(self) -> Style:
+        return theme.CURSOR_UNFOCUSED if self.has_focus else Style()
 
 
 def _wrapped(entry: Sequence[Piece], width: int) -> list[list[Piece]]:
@@ -77,15 +74,13 @@ def _wrapped(entry: Sequence[Piece], width: int) -> list[list[Piece]]:
 
 def shorten(pieces: Sequence[Piece], width: int) -> list[Piece]:
     """Return the pieces in at most ``width`` cells."""
+    if sum(cell_len(text) for text, _ in pieces) <= width:
+        return list(pieces)
     kept: list[Piece] = []
-    left = width
-    for i, (text, style) in enumerate(pieces):
+    for text, style in pieces:
         size = cell_len(text)
-        rest = sum(cell_len(later) for later, _ in pieces[i + 1 :])
-        if size <= left and (size < left or rest == 0):
-            kept.append((text, style))
-            left -= size
-        else:
-            kept.append((cut(text + ("…" if rest else ""), left), style))
+        kept.append((text if size < width else cut(text + "…", width), style))
+        width -= size
+        if width <= 0:
             break
     return kept

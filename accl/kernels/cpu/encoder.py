@@ -29,25 +29,19 @@ def unsupported(config: Any) -> str | None:
     """Return why an encoder of that transformers configuration cannot be computed here, or None when it can."""
     if config.model_type != "deberta-v2":
         return f"{config.model_type} is not DeBERTa-v2 or v3"
-    if not config.relative_attention or set(config.pos_att_type or ()) != {"c2p", "p2c"}:
-        return "attention other than of content to position and position to content"
-    if getattr(config, "conv_kernel_size", 0) > 0:
-        return "a convolution beside the first layer"
-    if config.hidden_act != "gelu":
-        return f"hidden_act={config.hidden_act} instead of gelu"
-    if (
-        config.position_biased_input
-        or config.type_vocab_size
-        or getattr(config, "embedding_size", config.hidden_size) != config.hidden_size
-    ):
-        return "an embedding of more than tokens, or of another size"
-    needed = {
-        "share_att_key": getattr(config, "share_att_key", False),
-        "norm_rel_ebd=layer_norm": getattr(config, "norm_rel_ebd", "none") == "layer_norm",
-        "position_buckets": getattr(config, "position_buckets", -1) > 0,
+    attention = config.relative_attention and set(config.pos_att_type or ()) == {"c2p", "p2c"}
+    size = getattr(config, "embedding_size", config.hidden_size)
+    embedding = config.position_biased_input or config.type_vocab_size or size != config.hidden_size
+    obstacles = {
+        "attention other than of content to position and position to content": not attention,
+        "a convolution beside the first layer": getattr(config, "conv_kernel_size", 0) > 0,
+        f"hidden_act={config.hidden_act} instead of gelu": config.hidden_act != "gelu",
+        "an embedding of more than tokens, or of another size": embedding,
+        "its layers need share_att_key": not getattr(config, "share_att_key", False),
+        "its layers need norm_rel_ebd=layer_norm": getattr(config, "norm_rel_ebd", "none") != "layer_norm",
+        "its layers need position_buckets": getattr(config, "position_buckets", -1) <= 0,
     }
-    missing = [name for name, there in needed.items() if not there]
-    return f"its layers need {', '.join(missing)}" if missing else None
+    return next((reason for reason, there in obstacles.items() if there), None)
 
 
 def _fields(names: str, kind: type[Any]) -> list[tuple[str, type[Any]]]:
@@ -68,9 +62,8 @@ class Pass(ctypes.Structure):
     """``Pass`` of c/kernels.h."""
 
     _fields_ = [
-        *_fields(
-            "layers saved_layers hidden heads size feed_forward words shards tensors elements padding_id", c_int64
-        ),
+        *_fields("layers saved_layers hidden heads size feed_forward words", c_int64),
+        *_fields("shards tensors elements padding_id", c_int64),
         *_fields("embedding_dropout attention_dropout dropout embedding_eps table_eps eps", c_double),
         *_fields("shard word_VD weights mean_ND dmean_ND drow_TD gradients count to dword_VD", c_void_p),
     ]
@@ -166,10 +159,8 @@ class PackedEncoder:
     def backward(self, c_args: Pass, dmean_ND: Tensor, drow_TD: Tensor) -> None:
         """Add the gradients of all weights, for `ForwardContext.backward`; ``drow_TD`` is memory to work in."""
         to = np.array(list(map(_grad_pointer, self._parameters)), np.int64)
-        c_args.dmean_ND, c_args.drow_TD, c_args.dword_VD = (
-            *map(pointer, (dmean_ND, drow_TD)),
-            _grad_pointer(self._words.weight),
-        )
+        c_args.dmean_ND, c_args.drow_TD = pointer(dmean_ND), pointer(drow_TD)
+        c_args.dword_VD = _grad_pointer(self._words.weight)
         c_args.gradients, c_args.count, c_args.to = (a.ctypes.data for a in (self._addresses, self._counts, to))
         self._kernels.encode_backward(self._threads.handle, ctypes.byref(c_args))
 

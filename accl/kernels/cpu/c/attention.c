@@ -1,7 +1,7 @@
 /* Attention with DeBERTa's disentangled relative positions.
 
-   The score of query i and key j is scale * (q_i k_j + q_i pk_x + k_j pq_x), where pk and pq are keys and queries of the
-   position table, and x = j - i + max_length - 1 numbers the distances: for one query, x grows with j. */
+   The score of query i and key j is scale * (q_i k_j + q_i pk_x + k_j pq_x), where pk and pq are keys and queries of
+   the position table, and x = j - i + max_length - 1 numbers the distances: for one query, x grows with j. */
 
 #include "kernels.h"
 
@@ -276,12 +276,13 @@ INLINE void attention_backward_of(const Pass *pass, const Shard *shard, int64_t 
       transpose(q + 2 * hidden, stride, length, size, spare, vT);
       pack(dcontext, hidden, length, size, seq.dcontext);
       memset(seq.dk, 0, (size_t)(2 * largest) * sizeof(float));
-      for (int64_t i = 0; i < length; i += QUERIES) score(seq.dcontext, width, vT, 0, 0, i, length, max_length, size, dscore_LL);
+      for (int64_t i = 0; i < length; i += QUERIES)
+        score(seq.dcontext, width, vT, 0, 0, i, length, max_length, size, dscore_LL);
       for (int64_t i = 0, count; i < length; i += count) {
         count = i + QUERIES <= length ? QUERIES : 1;
         for (int64_t u = 0; u < count; u++, probability += keys)
           softmax_backward(probability, keys, scale, drop, (uint32_t)(probability - probability_S),
-                  dropped + u * keys, dscore_LL + (i + u) * keys);
+                           dropped + u * keys, dscore_LL + (i + u) * keys);
         if (count == QUERIES)
           score_backward(seq, table, QUERIES, i, length, max_length, width, dropped, dscore_LL);
         else

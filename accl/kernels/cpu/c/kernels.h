@@ -13,9 +13,9 @@ void parallel_for(ThreadPool *pool, Task *task, void *argument, int64_t items);
 
 /* Sequences that one thread computes.
    before: tokens of earlier shards. first: first of the U rows of the position table in use. bucket_X: row for each of
-   the X = 2 max_length - 1 distances, counted from the first. cu_seqlens: where each sequence begins, and the end of the
-   last. perm_n: index of each sequence's mean among all means. buffer: see `encode_buffer_size`. unknown: number of ids
-   that have no row in the word table, set by the forward pass. */
+   the X = 2 max_length - 1 distances, counted from the first. cu_seqlens: where each sequence begins, and the end of
+   the last. perm_n: index of each sequence's mean among all means. buffer: see `encode_buffer_size`. unknown: number of
+   ids that have no row in the word table, set by the forward pass. */
 typedef struct {
   int64_t before, tokens, n, max_length, first, used;
   const int64_t *id_T, *cu_seqlens, *bucket_X, *perm_n;
@@ -40,7 +40,8 @@ typedef struct {
    saved_layers: how many layers' activations a buffer holds: all for a backward pass, 1 if there is none. words: V.
    Of the backward pass only: drow: gradients of words, one row for each token of all shards. gradients: the addresses
    of `Parameters` for each shard. to: where the sums over shards are added, of count[s] elements for tensor s of
-   `tensors`, `elements` in all; dword: the same of words, but for padding_id. A 0 means that a gradient is not wanted. */
+   `tensors`, `elements` in all; dword: the same of words, but for padding_id. A 0 means that a gradient is not wanted.
+ */
 typedef struct {
   int64_t layers, saved_layers, hidden, heads, size, feed_forward, words, shards, tensors, elements, padding_id;
   double embedding_dropout, attention_dropout, dropout, embedding_eps, table_eps, eps;

@@ -2,8 +2,8 @@
 
    One factor is packed into panels of COLUMNS columns, which stay in the core's cache, while the other is read once
    from where it is: in a training step, hardly ever in the cache. A tile of the result is summed in registers (Goto &
-   van de Geijn, "Anatomy of high-performance matrix multiplication", 2008). What is needed next is prefetched meanwhile,
-   since the processor's own prefetcher foresees little of it.
+   van de Geijn, "Anatomy of high-performance matrix multiplication", 2008). What is needed next is prefetched
+   meanwhile, since the processor's own prefetcher foresees little of it.
 
    Shapes: T tokens, K inputs, N outputs; w is N x K. */
 
@@ -161,13 +161,14 @@ static void product(Factor a, Factor b, int64_t rows, int64_t columns, int64_t d
   int64_t blocks = a.transposed ? depth / BLOCK + 1 : 1, most = (depth + blocks - 1) / blocks;
   for (int64_t k = 0, end; k < depth; k = end, add = 1) {
     end = min_of(k + most, depth);
-    const float *from = b.at + k * b.stride, *later = b.at + end * b.stride;
+    const float *later = b.at + end * b.stride;
     if (b.transposed)
       transpose(b.at, b.stride, columns, depth, scratch + panels(columns) * padded(COLUMNS) * depth, scratch);
     else
-      pack_rows(from, columns, end - k, scratch);
+      pack_rows(b.at + k * b.stride, columns, end - k, scratch);
     int64_t next = a.transposed ? min_of(most, depth - end) * columns : 0;
-    multiply((Factor){a.at + (a.transposed ? k * a.stride : 0), a.stride, a.transposed}, scratch, rows, columns, end - k, add, later, next, c);
+    Factor part = {a.at + (a.transposed ? k * a.stride : 0), a.stride, a.transposed};
+    multiply(part, scratch, rows, columns, end - k, add, later, next, c);
   }
 }
 

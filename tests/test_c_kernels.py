@@ -1,28 +1,67 @@
-"""What is computed between the matrix products on a CPU, against float64; and its dropout."""
+"""The parts of the CPU's encoder, each against float64; and its dropout."""
 
 from __future__ import annotations
 
 import ctypes
 import math
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from accl.data.hub import cache_folder
 from accl.kernels.cpu.compiler import FLAGS, SOURCES
-from accl.kernels.cpu.native import load, pointer
+from accl.kernels.cpu.encoder import Pass, Shard
+from accl.kernels.cpu.native import pointer
 
 SEED, OFFSET = 2**61 + 12345, 7
 SHARES = [0.0, 0.1, 0.5]
 
 
+# The library does not export its parts, so they are compiled here with all names visible, and inline code with a name.
+VISIBLE = [flag for flag in FLAGS if flag != "-fvisibility=hidden"]
+DRAW = """
+#include "shared.h"
+Dropout draw_dropout(uint64_t seed, uint32_t offset, double probability) {
+  return dropout_at(seed, offset, probability);
+}
+"""
+
+
+class Dropout(ctypes.Structure):
+    """``Dropout`` of c/shared.h."""
+
+    _fields_ = [*((name, ctypes.c_int32) for name in ("key1", "key2", "threshold")), ("scale", ctypes.c_float)]
+
+
+class Parts:
+    """Functions of a library: whole numbers are passed as int64, fractions as double, tensors by their address."""
+
+    def __init__(self, folder: Path, sources: list[Path], *flags: str) -> None:
+        command = ["cc", *VISIBLE, "-march=native", *flags, f"-I{SOURCES}", "-o", str(folder / "parts.so")]
+        subprocess.run([*command, *map(str, sources), "-lm"], check=True)
+        self._library = ctypes.CDLL(str(folder / "parts.so"))
+
+    def __getattr__(self, name: str) -> Callable[..., int]:
+        function = getattr(self._library, name)
+        function.restype = Dropout if name == "draw_dropout" else ctypes.c_int64
+        kinds = {int: ctypes.c_int64, bool: ctypes.c_int64, float: ctypes.c_double, Tensor: c_address}
+        return lambda *arguments: function(*(kinds.get(type(a), lambda a: a)(a) for a in arguments))
+
+
+def c_address(tensor: Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(pointer(tensor))
+
+
 @pytest.fixture(scope="module", name="kernels")
-def _kernels() -> ctypes.CDLL:
-    return load(cache_folder())
+def _kernels(tmp_path_factory: pytest.TempPathFactory) -> Parts:
+    folder = tmp_path_factory.mktemp("parts")
+    (folder / "draw.c").write_text(DRAW)
+    return Parts(folder, [*SOURCES.glob("*.c"), folder / "draw.c"])
 
 
 def close(found: Tensor, expected: Tensor, tolerance: float = 2e-6) -> None:
@@ -33,7 +72,7 @@ def close(found: Tensor, expected: Tensor, tolerance: float = 2e-6) -> None:
 
 def mask_of(kernels: Any, count: int, probability: float, seed: int = SEED, offset: int = OFFSET) -> Tensor:
     ones, out = torch.ones(count), torch.empty(count)
-    kernels.dropout(pointer(ones), pointer(out), count, seed, offset, probability)
+    kernels.dropout(ones, out, count, kernels.draw_dropout(seed, offset, probability))
     return out
 
 
@@ -71,7 +110,7 @@ def test_masks_are_the_same_for_a_seed_and_offset_and_unrelated_for_others(kerne
 def test_dropout_in_place_is_the_same(kernels: Any) -> None:
     x = draw(1003)
     expected = x * mask_of(kernels, 1003, 0.3)
-    kernels.dropout(pointer(x), pointer(x), 1003, SEED, OFFSET, 0.3)
+    kernels.dropout(x, x, 1003, kernels.draw_dropout(SEED, OFFSET, 0.3))
     torch.testing.assert_close(x, expected)
 
 
@@ -90,8 +129,8 @@ def test_gelu_and_its_slope_are_exact_also_for_extreme_inputs(kernels: Any) -> N
     (expected_d,) = torch.autograd.grad(expected, reference, d_TF.double())
 
     product_TF, wide_TF, found_d = x_TF.clone(), torch.empty_like(x_TF), d_TF.clone()
-    kernels.gelu(pointer(product_TF), pointer(bias_F), tokens, width, pointer(wide_TF))
-    kernels.gelu_backward(pointer(found_d), pointer(product_TF), tokens, width, pointer(sum_F))
+    kernels.gelu(product_TF, bias_F, tokens, width, wide_TF)
+    kernels.gelu_backward(found_d, product_TF, tokens, width, sum_F)
 
     torch.testing.assert_close(wide_TF.double(), expected.detach(), rtol=2e-7, atol=4e-7)
     torch.testing.assert_close(found_d.double(), expected_d, rtol=1e-6, atol=2e-6)
@@ -100,7 +139,7 @@ def test_gelu_and_its_slope_are_exact_also_for_extreme_inputs(kernels: Any) -> N
 
 def test_gelu_passes_on_what_is_not_a_number(kernels: Any) -> None:
     x, bias, wide = torch.tensor([[math.nan, 1.0]]), torch.zeros(2), torch.empty(1, 2)
-    kernels.gelu(pointer(x), pointer(bias), 1, 2, pointer(wide))
+    kernels.gelu(x, bias, 1, 2, wide)
     assert wide.isnan().tolist() == [[True, False]]
 
 
@@ -127,26 +166,13 @@ def test_norm_of_a_sum_and_all_its_gradients(kernels: Any, probability: float, w
     wanted = torch.autograd.grad(expected, leaves, dout_TD.double())
 
     out_TD, inverse_T = torch.empty_like(product_TD), torch.empty(tokens)
-    dropping = (SEED, OFFSET, probability)
-    kernels.layer_norm(
-        *map(pointer, (product_TD, bias_D, residual_TD, gain_D, shift_D)),
-        tokens,
-        width,
-        eps,
-        *dropping,
-        pointer(out_TD),
-        pointer(inverse_T),
-    )
+    drop, inputs = kernels.draw_dropout(SEED, OFFSET, probability), (product_TD, bias_D, residual_TD, gain_D, shift_D)
+    kernels.layer_norm(*inputs, tokens, width, eps, drop, out_TD, inverse_T)
     close(out_TD, expected.detach(), 1e-5)
     dproduct_TD = torch.empty_like(product_TD)
     dgain_D, dshift_D, dbias_D = (torch.ones(width) for _ in range(3))
-    kernels.layer_norm_backward(
-        *map(pointer, (dout_TD, product_TD, inverse_T, gain_D)),
-        tokens,
-        width,
-        *dropping,
-        *map(pointer, (dout_TD, dproduct_TD, dgain_D, dshift_D, dbias_D)),
-    )
+    gradients = (dproduct_TD, dgain_D, dshift_D, dbias_D)
+    kernels.layer_norm_backward(dout_TD, product_TD, inverse_T, gain_D, tokens, width, drop, *gradients)
     found = (dproduct_TD, dout_TD, dbias_D - 1, dgain_D - 1, dshift_D - 1)
     for ours, theirs in zip(found, wanted, strict=True):
         close(ours, theirs, 2e-5)
@@ -201,6 +227,13 @@ def reference(case: Case, qkv: Tensor, position: Tensor, masks: list[Tensor]) ->
     return torch.cat(heads, 1)
 
 
+def shard_of(begin: Tensor, row_X: Tensor, used: int) -> Shard:
+    """Sequences from each of ``begin`` to the next; the tensors must stay alive."""
+    longest = (len(row_X) + 1) // 2
+    sizes = {"n": len(begin) - 1, "max_length": longest, "used": used}
+    return Shard(**sizes, cu_seqlens=pointer(begin), bucket_X=pointer(row_X))
+
+
 @pytest.mark.parametrize("probability", SHARES)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_attention_and_all_its_gradients(kernels: Any, case: Case, probability: float) -> None:
@@ -215,31 +248,24 @@ def test_attention_and_all_its_gradients(kernels: Any, case: Case, probability: 
     expected = reference(case, *leaves, masks)
     wanted_qkv, wanted_position = torch.autograd.grad(expected, leaves, dcontext.double())
 
-    begin = torch.tensor([0, *case.lengths]).cumsum(0)
-    row_X = case.row_of_distance
-    rows = (pointer(begin), len(case.lengths), longest, pointer(row_X))
-    of_heads = (case.heads, case.size, (3 * case.size) ** -0.5, SEED, OFFSET, probability)
+    begin, row_X = torch.tensor([0, *case.lengths]).cumsum(0), case.row_of_distance
+    call, shard = Pass(heads=case.heads, size=case.size), shard_of(begin, row_X, case.used)
+    shape = (ctypes.byref(call), ctypes.byref(shard), kernels.draw_dropout(SEED, OFFSET, probability))
     # What is not written must not matter.
     scratch = torch.full((kernels.attention_scratch(longest, case.size),), math.nan)
     shares, context = torch.full((sum(sizes),), math.nan), torch.empty(tokens, width)
-    kernels.attention(pointer(qkv), pointer(position), *rows, *of_heads, *map(pointer, (scratch, shares, context)))
+    kernels.attention(*shape, qkv, position, scratch, shares, context)
     close(context, expected.detach(), 1e-5)
 
     scratch.fill_(math.nan)
-    dqkv, dposition = torch.empty_like(qkv), torch.full_like(position, math.nan)
-    sum_inner, sum_position = torch.ones(3 * width), torch.ones(2 * width)
-    kernels.attention_backward(
-        *map(pointer, (dcontext, qkv, position, shares)),
-        *rows,
-        case.used,
-        *of_heads,
-        *map(pointer, (scratch, dqkv, sum_inner, dposition, sum_position)),
-    )
+    dqkv, dposition, sum_qkv = torch.empty_like(qkv), torch.full_like(position, math.nan), torch.ones(3 * width)
+    kernels.attention_backward(*shape, dcontext, qkv, position, shares, scratch, dqkv, sum_qkv, dposition)
     for ours, theirs in zip(dqkv.split(width, 1), wanted_qkv.split(width, 1), strict=True):
         close(ours, theirs, 2e-5)
     close(dposition, wanted_position, 2e-5)
-    close(sum_inner - 1, dqkv.double().sum(0), 1e-5)
-    close(sum_position - 1, dposition.double().sum(0), 1e-5)
+    sums = dqkv.double().sum(0)
+    sums[: 2 * width] += dposition.double().sum(0)
+    close(sum_qkv - 1, sums, 1e-5)
 
 
 def test_scores_too_far_apart_for_single_precision_leave_one_key(kernels: Any) -> None:
@@ -247,10 +273,9 @@ def test_scores_too_far_apart_for_single_precision_leave_one_key(kernels: Any) -
     qkv[:, :8], qkv[3, 4:8] = 100.0, 200.0
     row_X, scratch = torch.zeros(9, dtype=torch.long), torch.empty(kernels.attention_scratch(5, 4))
     shares, context = torch.empty(5 * 16), torch.empty(5, 4)
-    rows = (pointer(begin), 1, 5, pointer(row_X))
-    kernels.attention(
-        pointer(qkv), pointer(position), *rows, 1, 4, 1.0, SEED, OFFSET, 0.0, *map(pointer, (scratch, shares, context))
-    )
+    call, shard = Pass(heads=1, size=4), shard_of(begin, row_X, 1)
+    shape = (ctypes.byref(call), ctypes.byref(shard), kernels.draw_dropout(SEED, OFFSET, 0.0))
+    kernels.attention(*shape, qkv, position, scratch, shares, context)
     torch.testing.assert_close(context, qkv[3, 8:].expand(5, 4))
     assert shares.view(5, 16).sum(0).tolist() == [0.0] * 3 + [5.0] + [0.0] * 12
 
@@ -277,18 +302,12 @@ void cblas_sgemm(int order, int turn_a, int turn_b, int rows, int columns, int d
 
 
 @pytest.fixture(scope="module", name="by")
-def _by(request: pytest.FixtureRequest, kernels: ctypes.CDLL, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def _by(request: pytest.FixtureRequest, kernels: Parts, tmp_path_factory: pytest.TempPathFactory) -> Parts:
     if request.param == "kernels":
         return kernels
     folder = tmp_path_factory.mktemp("apple")
     (folder / "blas.c").write_text(BLAS)
-    sources = [str(SOURCES / "linear_apple.c"), str(folder / "blas.c")]
-    subprocess.run(["cc", *FLAGS, "-D__APPLE__", "-o", str(folder / "apple.so"), *sources], check=True)
-    library = ctypes.CDLL(str(folder / "apple.so"))
-    for name in ("linear_scratch", "linear", "linear_backward_input", "linear_backward_weight"):
-        ours, theirs = getattr(library, name), getattr(kernels, name)
-        ours.argtypes, ours.restype = theirs.argtypes, theirs.restype
-    return library
+    return Parts(folder, [SOURCES / "linear.c", folder / "blas.c"], "-D__APPLE__")
 
 
 @pytest.mark.parametrize("add", [False, True])
@@ -298,16 +317,13 @@ def test_products_of_a_linear_layer(by: Any, tokens: int, inputs: int, outputs: 
     x_TK, w_NK, bias_N, dy_TN = draw(tokens, inputs), draw(outputs, inputs), draw(outputs), draw(tokens, outputs)
     sizes = (tokens, inputs, outputs)
     # What is not written must not matter.
-    room = torch.full((max(by.linear_scratch(*sizes), 1),), math.nan)
-    scratch = pointer(room)
+    scratch = torch.full((max(by.linear_scratch(*sizes), 1),), math.nan)
     for bias in (None, bias_N):
         y_TN = torch.full_like(dy_TN, math.nan)
-        at = None if bias is None else pointer(bias)
-        by.linear(pointer(x_TK), pointer(w_NK), at, *sizes, scratch, pointer(y_TN))
+        by.linear(x_TK, w_NK, bias, *sizes, scratch, y_TN)
         close(y_TN, x_TK.double() @ w_NK.double().T + (0.0 if bias is None else bias))
-    there = 1.0 if add else math.nan
-    dx_TK, dw_NK = torch.full_like(x_TK, there), torch.full_like(w_NK, there)
-    by.linear_backward_input(pointer(dy_TN), pointer(w_NK), *sizes, add, scratch, pointer(dx_TK))
-    by.linear_backward_weight(pointer(dy_TN), pointer(x_TK), *sizes, add, scratch, pointer(dw_NK))
+    dx_TK, dw_NK = torch.full_like(x_TK, 1.0 if add else math.nan), torch.ones_like(w_NK)
+    by.linear_backward_input(dy_TN, w_NK, *sizes, add, scratch, dx_TK)
+    by.linear_backward_weight(dy_TN, x_TK, *sizes, scratch, dw_NK)
     close(dx_TK, dy_TN.double() @ w_NK.double() + add)
-    close(dw_NK, dy_TN.double().T @ x_TK.double() + add)
+    close(dw_NK, dy_TN.double().T @ x_TK.double() + 1)

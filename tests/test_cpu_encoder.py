@@ -43,12 +43,6 @@ SMALL: dict[str, Any] = {
 }
 EMBEDDING = "an embedding of more than tokens, or of another size"
 ATTENTION = "attention other than of content to position and position to content"
-VARIANTS: dict[str, dict[str, Any]] = {
-    "v3": {},
-    "no buckets": {"position_buckets": -1, "max_relative_positions": 6},
-    "projections of their own for positions": {"share_att_key": False},
-    "table as it is": {"norm_rel_ebd": "none"},
-}
 
 
 def build(**changed: Any) -> Any:
@@ -131,25 +125,19 @@ def assert_same_as_transformers(module: Any, threads: int, ids_NL: Tensor, mask_
         assert float((found[name] - gradient).norm()) <= allowed, name
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 19), min_size=1, max_size=7),
     padding=st.integers(0, 2),
     threads=st.integers(1, 3),
 )
-def test_means_and_all_gradients_are_those_of_transformers(
-    variant: str, lengths: list[int], padding: int, threads: int
-) -> None:
-    assert_same_as_transformers(build(**VARIANTS[variant]), threads, *inputs(lengths, max(lengths) + padding))
+def test_means_and_all_gradients_are_those_of_transformers(lengths: list[int], padding: int, threads: int) -> None:
+    assert_same_as_transformers(build(), threads, *inputs(lengths, max(lengths) + padding))
 
 
-@pytest.mark.parametrize("variant", ["v3", "no buckets", "projections of their own for positions"])
 @pytest.mark.parametrize(("hidden", "heads"), [(16, 4), (64, 4), (64, 2), (128, 2), (60, 3)])
-def test_heads_of_all_sizes_agree_on_sequences_beyond_the_span_of_the_table(
-    variant: str, hidden: int, heads: int
-) -> None:
-    module = build(**VARIANTS[variant] | {"hidden_size": hidden, "num_attention_heads": heads})
+def test_heads_of_all_sizes_agree_on_sequences_beyond_the_span_of_the_table(hidden: int, heads: int) -> None:
+    module = build(hidden_size=hidden, num_attention_heads=heads)
     assert_same_as_transformers(module, 2, *inputs([3, 40, 17, 18, 1], 40))
 
 
@@ -257,6 +245,9 @@ def test_weights_are_read_anew_at_every_call_and_stay_where_they_are() -> None:
         (DebertaV2Config(**SMALL | {"position_biased_input": True}), EMBEDDING),
         (DebertaV2Config(**SMALL | {"type_vocab_size": 2}), EMBEDDING),
         (DebertaV2Config(**SMALL, embedding_size=12), EMBEDDING),
+        (DebertaV2Config(**SMALL | {"share_att_key": False}), "its layers need share_att_key"),
+        (DebertaV2Config(**SMALL | {"norm_rel_ebd": "none"}), "its layers need norm_rel_ebd=layer_norm"),
+        (DebertaV2Config(**SMALL | {"position_buckets": -1}), "its layers need position_buckets"),
         (DebertaV2Config(**SMALL), None),
     ],
 )

@@ -90,7 +90,7 @@ def commands_of_blocks(text: str) -> Iterator[list[str]]:
                     if words is not None:
                         yield words
                     words = None
-                elif words is not None:
+                elif words is not None and token != "$@":  # a shell function passes its own on
                     words.append(token)
                 elif token == "accl":
                     words = []

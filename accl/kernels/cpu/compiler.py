@@ -24,13 +24,12 @@ SOURCES = Path(__file__).with_name("c")
 # Not -ffast-math: a library that gcc links with it turns denormal numbers off for the whole process.
 FLAGS = (
     *("-std=c11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd"),
-    *("-fvisibility=hidden", "-fPIC", "-shared", "-pthread"),
+    *("-fvisibility=hidden", "-fPIC", "-shared", "-pthread", "-Wall", "-Wextra"),
 )
-# c/linear_apple.c calls Accelerate's matrix products.
+# c/linear.c calls Accelerate's matrix products.
 LIBRARIES = ("-framework", "Accelerate") if sys.platform == "darwin" else ("-lm",)
 # Left out where the compiler does not know it for the processor.
 NATIVE = "-march=native"
-WARNINGS = ("-Wall", "-Wextra")
 
 
 class UnavailableError(Exception):
@@ -67,7 +66,14 @@ def compiled_library(folder: Path, compiler: tuple[str, ...]) -> Path:
         UnavailableError: others can write to the folder, or the compiler fails.
         OSError: the folder or a file in it cannot be read or written.
     """
-    _require_private(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    reason = _untrusted_reason(folder, stat.S_ISDIR)
+    if reason is not None:
+        raise UnavailableError(
+            f"compiled code is not loaded from {folder}, which {reason}: remove it, or set ACCL_CACHE to another folder"
+        )
     key = _key(compiler)
     for library in sorted(folder.glob(f"kernels-{key}-*.so")):
         if not _untrusted_reason(library, stat.S_ISREG) and library.name == _name(key, library):
@@ -81,17 +87,6 @@ def compiled_library(folder: Path, compiler: tuple[str, ...]) -> Path:
         library = folder / _name(key, made)
         made.replace(library)
     return library
-
-
-def _require_private(folder: Path) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
-    reason = _untrusted_reason(folder, stat.S_ISDIR)
-    if reason is not None:
-        raise UnavailableError(
-            f"compiled code is not loaded from {folder}, which {reason}: remove it, or set ACCL_CACHE to another folder"
-        )
 
 
 def _untrusted_reason(path: Path, is_kind: Callable[[int], bool]) -> str | None:
@@ -125,7 +120,7 @@ def _key(compiler: tuple[str, ...]) -> str:
 def _compile(compiler: tuple[str, ...], made: Path) -> None:
     sources = sorted(map(str, SOURCES.glob("*.c")))
     for native in ([NATIVE], []):
-        command = [*compiler, *FLAGS, *native, *WARNINGS, "-o", str(made), *sources, *LIBRARIES]
+        command = [*compiler, *FLAGS, *native, "-o", str(made), *sources, *LIBRARIES]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
         if done.returncode == 0:
             return

@@ -12,6 +12,7 @@ Shapes: N sequences of length L, T tokens of all of them, D hidden, V rows of th
 from __future__ import annotations
 
 import ctypes
+from ctypes import c_double, c_int64, c_uint64, c_void_p
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,60 +23,49 @@ from torch import Tensor
 
 from accl.kernels.cpu.native import pointer
 from accl.kernels.cpu.thread_pool import ThreadPool
-from accl.kernels.cpu.weights import Gradients, Weights
 
 
 def unsupported(config: Any) -> str | None:
     """Return why an encoder of that transformers configuration cannot be computed here, or None when it can."""
     if config.model_type != "deberta-v2":
         return f"{config.model_type} is not DeBERTa-v2 or v3"
-    if not config.relative_attention or set(config.pos_att_type or ()) != {"c2p", "p2c"}:
-        return "attention other than of content to position and position to content"
-    if getattr(config, "conv_kernel_size", 0) > 0:
-        return "a convolution beside the first layer"
-    if config.hidden_act != "gelu":
-        return f"hidden_act={config.hidden_act} instead of gelu"
-    if (
-        config.position_biased_input
-        or config.type_vocab_size
-        or getattr(config, "embedding_size", config.hidden_size) != config.hidden_size
-    ):
-        return "an embedding of more than tokens, or of another size"
-    return None
+    attention = config.relative_attention and set(config.pos_att_type or ()) == {"c2p", "p2c"}
+    size = getattr(config, "embedding_size", config.hidden_size)
+    embedding = config.position_biased_input or config.type_vocab_size or size != config.hidden_size
+    obstacles = {
+        "attention other than of content to position and position to content": not attention,
+        "a convolution beside the first layer": getattr(config, "conv_kernel_size", 0) > 0,
+        f"hidden_act={config.hidden_act} instead of gelu": config.hidden_act != "gelu",
+        "an embedding of more than tokens, or of another size": embedding,
+        "its layers need share_att_key": not getattr(config, "share_att_key", False),
+        "its layers need norm_rel_ebd=layer_norm": getattr(config, "norm_rel_ebd", "none") != "layer_norm",
+        "its layers need position_buckets": getattr(config, "position_buckets", -1) <= 0,
+    }
+    return next((reason for reason, there in obstacles.items() if there), None)
 
 
-class Shape(ctypes.Structure):
-    """``Shape`` of c/encoder.c."""
-
-    _fields_ = [
-        *(
-            (name, ctypes.c_int64)
-            for name in ("layers", "saved_layers", "hidden", "heads", "size", "feed_forward", "words")
-        ),
-        *((name, ctypes.c_double) for name in ("embedding_dropout", "attention_dropout", "dropout")),
-        *((name, ctypes.c_float) for name in ("embedding_eps", "table_eps", "eps")),
-    ]
+def _fields(names: str, kind: type[Any]) -> list[tuple[str, type[Any]]]:
+    return [(name, kind) for name in names.split()]
 
 
 class Shard(ctypes.Structure):
-    """``Shard`` of c/encoder.c."""
+    """``Shard`` of c/kernels.h."""
 
     _fields_ = [
-        *((name, ctypes.c_int64) for name in ("before", "tokens", "n", "max_length", "first", "used")),
-        *((name, ctypes.c_void_p) for name in ("id_T", "cu_seqlens", "bucket_X", "perm_n")),
-        ("seed", ctypes.c_uint64),
-        ("buffer", ctypes.c_void_p),
-        ("unknown", ctypes.c_int64),
+        *_fields("before tokens n max_length first used", c_int64),
+        *_fields("id_T cu_seqlens bucket_X perm_n", c_void_p),
+        *(("seed", c_uint64), ("buffer", c_void_p), ("unknown", c_int64)),
     ]
 
 
-class Target(ctypes.Structure):
-    """``Target`` of c/encoder.c."""
+class Pass(ctypes.Structure):
+    """``Pass`` of c/kernels.h."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("offset", "count", "to")),
-        *((name, ctypes.c_int64) for name in ("tensors", "padding_id")),
-        ("dword_VD", ctypes.c_void_p),
+        *_fields("layers saved_layers hidden heads size feed_forward words", c_int64),
+        *_fields("shards tensors elements padding_id", c_int64),
+        *_fields("embedding_dropout attention_dropout dropout embedding_eps table_eps eps", c_double),
+        *_fields("shard word_VD weights mean_ND dmean_ND drow_TD gradients count to dword_VD", c_void_p),
     ]
 
 
@@ -85,30 +75,28 @@ class ForwardContext:
 
     Attributes:
         mean_ND: mean hidden state of each sequence. tokens: T.
-        c_args: first arguments of `encode` and `encode_backward`. keepalive: owners of the addresses among them.
+        c_args: the struct that both passes take. keepalive: owners of the addresses in it.
         buffers: one for each shard, until the backward pass.
     """
 
     encoder: PackedEncoder
     mean_ND: Tensor
     tokens: int
-    c_args: tuple[Any, ...]
+    c_args: Pass
     keepalive: tuple[Any, ...]
     buffers: list[Tensor]
 
     def backward(self, dmean_ND: Tensor) -> None:
         """Add the gradients of all weights to their ``grad``, given those of ``mean_ND``.
 
+        Parameters that require a gradient and have none get one of 0 first.
+
         Raises:
             RuntimeError: there was a backward pass already, or the forward pass was without gradients.
         """
         if not self.buffers:
             raise RuntimeError("a forward pass with gradients allows one backward pass, one without allows none")
-        dmean_ND = dmean_ND.contiguous()
-        drow = torch.empty(self.tokens * dmean_ND.shape[1])
-        gradients, target, _keepalive = self.encoder.target(len(self.buffers))
-        where = (gradients.ctypes.data, pointer(dmean_ND), pointer(drow), ctypes.byref(target))
-        self.encoder.kernels.encode_backward(*self.c_args, *where)
+        self.encoder.backward(self.c_args, dmean_ND.contiguous(), torch.empty(self.tokens, dmean_ND.shape[1]))
         self.buffers.clear()
 
 
@@ -134,12 +122,14 @@ class PackedEncoder:
             raise ValueError(f"no DeBERTa encoder for packed sequences on a CPU: {reason}")
         if any(parameter.dtype != torch.float32 for parameter in module.parameters()):
             raise ValueError("packed sequences are computed in single precision: convert the encoder with .float()")
-        self._module = module
-        self.kernels, self._threads = kernels, threads
-        self._weights, self._words = Weights(module), module.embeddings.word_embeddings
-        self._shapes: dict[tuple[bool, bool], Shape] = {}
+        self._module, self._kernels, self._threads = module, kernels, threads
+        self._words, self._parameters = module.embeddings.word_embeddings, _parameters(module)
+        self._counts = np.array([parameter.numel() for parameter in self._parameters], np.int64)
+        # A row for each shard, of which `Parameters` of c/kernels.h has the addresses.
+        self._gradients = torch.empty(threads.size, int(self._counts.sum()))
+        offsets = self._counts.cumsum() - self._counts + self._gradients.shape[1] * np.arange(threads.size)[:, None]
+        self._addresses = pointer(self._gradients) + 4 * offsets
         self._buckets: dict[int, tuple[Tensor, int, int]] = {}
-        self._gradients: list[Gradients] = []
 
     def forward(
         self, ids_T: Tensor, length_N: NDArray[np.int64], perm_N: Tensor, *, with_gradients: bool
@@ -154,59 +144,52 @@ class PackedEncoder:
         Raises:
             IndexError: a token id has no row in the embedding.
         """
-        shape = self._shape(self._module.training, with_gradients)
-        shards, buffers, keepalive = self._shards(ids_T, length_N, perm_N, shape)
-        weights = self._weights.pointers(self._words.weight)
-        mean_ND = torch.empty(len(length_N), shape.hidden)
-        c_args = (self._threads.handle, ctypes.byref(shape), ctypes.byref(shards), len(shards), weights.ctypes.data)
-        unknown = self.kernels.encode(*c_args, pointer(mean_ND))
+        c_args = self._pass(with_gradients)
+        shards, buffers, keepalive = self._shards(ids_T, length_N, perm_N, c_args)
+        weights = np.array(list(map(pointer, self._parameters)), np.int64)
+        mean_ND = torch.empty(len(length_N), c_args.hidden)
+        c_args.shards, c_args.shard = len(shards), ctypes.addressof(shards)
+        c_args.weights, c_args.mean_ND = weights.ctypes.data, pointer(mean_ND)
+        unknown = self._kernels.encode(self._threads.handle, ctypes.byref(c_args))
         if unknown:
-            raise IndexError(f"{unknown} token ids have no row in an embedding of {shape.words}")
+            raise IndexError(f"{unknown} token ids have no row in an embedding of {c_args.words}")
         saved = buffers if with_gradients else []
-        return ForwardContext(self, mean_ND, len(ids_T), c_args, (weights, *keepalive), saved)
+        return ForwardContext(self, mean_ND, len(ids_T), c_args, (shards, weights, *keepalive), saved)
 
-    def target(self, shards: int) -> tuple[NDArray[np.int64], Target, NDArray[np.int64]]:
-        """Return memory for the gradients of each shard, where their sums are added, and the owner of addresses in it.
+    def backward(self, c_args: Pass, dmean_ND: Tensor, drow_TD: Tensor) -> None:
+        """Add the gradients of all weights, for `ForwardContext.backward`; ``drow_TD`` is memory to work in."""
+        to = np.array(list(map(_grad_pointer, self._parameters)), np.int64)
+        c_args.dmean_ND, c_args.drow_TD = pointer(dmean_ND), pointer(drow_TD)
+        c_args.dword_VD = _grad_pointer(self._words.weight)
+        c_args.gradients, c_args.count, c_args.to = (a.ctypes.data for a in (self._addresses, self._counts, to))
+        self._kernels.encode_backward(self._threads.handle, ctypes.byref(c_args))
 
-        Parameters that require a gradient and have none get one of 0.
-        """
-        while len(self._gradients) < shards:
-            self._gradients.append(Gradients(self._weights))
-        own = self._gradients[:shards]
-        to = np.array([_grad_pointer(parameter) for parameter in self._weights.parameters], np.int64)
-        target = Target(
-            offset=own[0].offsets.ctypes.data,
-            count=own[0].counts.ctypes.data,
-            to=to.ctypes.data,
-            tensors=len(to),
+    def _pass(self, with_gradients: bool) -> Pass:
+        """Return sizes and settings, without addresses but that of the word table."""
+        embeddings, encoder, config = self._module.embeddings, self._module.encoder, self._module.config
+        layer, training = encoder.layer[0], self._module.training
+        return Pass(
+            layers=len(encoder.layer),
+            saved_layers=len(encoder.layer) if with_gradients else 1,
+            hidden=config.hidden_size,
+            heads=config.num_attention_heads,
+            size=layer.attention.self.attention_head_size,
+            feed_forward=config.intermediate_size,
+            words=len(self._words.weight),
+            tensors=len(self._counts),
+            elements=self._gradients.shape[1],
             padding_id=-1 if self._words.padding_idx is None else self._words.padding_idx,
-            dword_VD=_grad_pointer(self._words.weight),
+            embedding_dropout=embeddings.dropout.p if training else 0.0,
+            attention_dropout=layer.attention.self.dropout.p if training else 0.0,
+            dropout=layer.output.dropout.p if training else 0.0,
+            embedding_eps=embeddings.LayerNorm.eps,
+            table_eps=encoder.LayerNorm.eps,
+            eps=layer.output.LayerNorm.eps,
+            word_VD=pointer(self._words.weight),
         )
-        return np.array([gradients.pointers.ctypes.data for gradients in own], np.int64), target, to
-
-    def _shape(self, training: bool, with_gradients: bool) -> Shape:
-        if (training, with_gradients) not in self._shapes:
-            module, config, layer = self._module, self._module.config, self._module.encoder.layer[0]
-            embeddings, encoder, attention = module.embeddings, module.encoder, layer.attention.self
-            self._shapes[training, with_gradients] = Shape(
-                layers=len(encoder.layer),
-                saved_layers=len(encoder.layer) if with_gradients else 1,
-                hidden=config.hidden_size,
-                heads=attention.num_attention_heads,
-                size=attention.attention_head_size,
-                feed_forward=config.intermediate_size,
-                words=len(embeddings.word_embeddings.weight),
-                embedding_dropout=embeddings.dropout.p if training else 0.0,
-                attention_dropout=attention.dropout.p if training else 0.0,
-                dropout=layer.output.dropout.p if training else 0.0,
-                embedding_eps=embeddings.LayerNorm.eps,
-                table_eps=encoder.LayerNorm.eps if hasattr(encoder, "LayerNorm") else 0.0,
-                eps=layer.output.LayerNorm.eps,
-            )
-        return self._shapes[training, with_gradients]
 
     def _shards(
-        self, ids_T: Tensor, length_N: NDArray[np.int64], perm_N: Tensor, shape: Shape
+        self, ids_T: Tensor, length_N: NDArray[np.int64], perm_N: Tensor, c_args: Pass
     ) -> tuple[Any, list[Tensor], list[Any]]:
         """Cut the sequences into a shard for each thread, of as equal numbers of tokens as whole sequences allow.
 
@@ -227,7 +210,7 @@ class PackedEncoder:
             bucket_X, shard.first, shard.used = self._buckets_of(shard.max_length)
             shard.id_T, shard.perm_n = pointer(ids_T) + 8 * shard.before, pointer(perm_N) + 8 * start
             shard.cu_seqlens, shard.bucket_X = pointer(own_cu_seqlens), pointer(bucket_X)
-            size = self.kernels.encode_buffer_size(ctypes.byref(shape), ctypes.byref(shard))
+            size = self._kernels.encode_buffer_size(ctypes.byref(c_args), ctypes.byref(shard))
             buffers.append(torch.empty(size))
             shard.buffer = pointer(buffers[-1])
             keepalive += [own_cu_seqlens, bucket_X]
@@ -239,16 +222,28 @@ class PackedEncoder:
         from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 
         if length not in self._buckets:
-            encoder = self._module.encoder
-            buckets, max_distance = encoder.position_buckets, encoder.max_relative_positions
-            span = buckets if buckets > 0 else max_distance
-            bucket_X = length - 1 - torch.arange(2 * length - 1)
-            if buckets > 0:
-                bucket_X = make_log_bucket_position(bucket_X, buckets, max_distance).long()
-            bucket_X = (bucket_X + span).clamp(0, 2 * span - 1)
+            buckets, max_distance = self._module.encoder.position_buckets, self._module.encoder.max_relative_positions
+            bucket_X = make_log_bucket_position(length - 1 - torch.arange(2 * length - 1), buckets, max_distance)
+            bucket_X = (bucket_X.long() + buckets).clamp(0, 2 * buckets - 1)
             first, last = int(bucket_X.min()), int(bucket_X.max())
             self._buckets[length] = bucket_X - first, first, last - first + 1
         return self._buckets[length]
+
+
+def _parameters(module: Any) -> list[Tensor]:
+    """Return the parameters but the word table in the order of ``Parameters`` of c/kernels.h."""
+    encoder = module.encoder
+    found = [*_affine(module.embeddings.LayerNorm), encoder.rel_embeddings.weight, *_affine(encoder.LayerNorm)]
+    for layer in encoder.layer:
+        attention, output = layer.attention.self, layer.attention.output
+        qkv = (attention.query_proj, attention.key_proj, attention.value_proj)
+        found += [*(m.weight for m in qkv), *(m.bias for m in qkv), *_affine(output.dense), *_affine(output.LayerNorm)]
+        found += [*_affine(layer.intermediate.dense), *_affine(layer.output.dense), *_affine(layer.output.LayerNorm)]
+    return found
+
+
+def _affine(module: Any) -> tuple[Tensor, Tensor]:
+    return module.weight, module.bias
 
 
 def _grad_pointer(parameter: Tensor) -> int:

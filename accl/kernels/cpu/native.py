@@ -6,7 +6,7 @@ They are called through ctypes, which releases Python's lock during a call.
 from __future__ import annotations
 
 import ctypes
-from ctypes import c_double, c_float, c_int32, c_int64, c_uint32, c_uint64, c_void_p
+from ctypes import c_double, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,33 +16,13 @@ from torch import Tensor
 
 from accl.kernels.cpu.compiler import UnavailableError, compiled_library, find_compiler
 
-_DROPOUT = (c_uint64, c_uint32, c_double)  # seed, dropout_offset, probability
-_SEQUENCES = (c_void_p, c_int64, c_int64, c_void_p)  # cu_seqlens, n, max_length, bucket_X
-_LINEAR = (c_int64, c_int64, c_int64)  # tokens, inputs, outputs
-_ENCODER = (c_void_p, c_void_p, c_void_p, c_int64, c_void_p)  # pool, shape, shards, count, weights
-# The parts of `encode` are there for the tests.
 _SIGNATURES: dict[str, tuple[type[Any] | None, tuple[type[Any], ...]]] = {
     "thread_pool_open": (c_void_p, (c_int64,)),
     "thread_pool_close": (None, (c_void_p,)),
-    "dropout": (None, (c_void_p, c_void_p, c_int64, *_DROPOUT)),
-    "gelu": (None, (c_void_p, c_void_p, c_int64, c_int64, c_void_p)),
-    "gelu_backward": (None, (c_void_p, c_void_p, c_int64, c_int64, c_void_p)),
-    "layer_norm": (None, (*(c_void_p,) * 5, c_int64, c_int64, c_float, *_DROPOUT, c_void_p, c_void_p)),
-    "layer_norm_backward": (None, (*(c_void_p,) * 4, c_int64, c_int64, *_DROPOUT, *(c_void_p,) * 5)),
-    "linear_scratch": (c_int64, _LINEAR),
-    "linear": (None, (*(c_void_p,) * 3, *_LINEAR, c_void_p, c_void_p)),
-    "linear_backward_input": (None, (c_void_p, c_void_p, *_LINEAR, c_int32, c_void_p, c_void_p)),
-    "linear_backward_weight": (None, (c_void_p, c_void_p, *_LINEAR, c_int32, c_void_p, c_void_p)),
+    "encode_buffer_size": (c_int64, (c_void_p, c_void_p)),  # pass, shard
+    "encode": (c_int64, (c_void_p, c_void_p)),  # pool, pass
+    "encode_backward": (None, (c_void_p, c_void_p)),
     "adamw": (None, (*(c_void_p,) * 6, c_int64, c_double, c_void_p, c_void_p)),
-    "attention_scratch": (c_int64, (c_int64, c_int64)),
-    "attention": (None, (c_void_p, c_void_p, *_SEQUENCES, c_int64, c_int64, c_float, *_DROPOUT, *(c_void_p,) * 3)),
-    "attention_backward": (
-        None,
-        (*(c_void_p,) * 4, *_SEQUENCES, c_int64, c_int64, c_int64, c_float, *_DROPOUT, *(c_void_p,) * 5),
-    ),
-    "encode_buffer_size": (c_int64, (c_void_p, c_void_p)),
-    "encode": (c_int64, (*_ENCODER, c_void_p)),
-    "encode_backward": (None, (*_ENCODER, *(c_void_p,) * 4)),
 }
 
 

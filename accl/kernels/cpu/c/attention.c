@@ -1,25 +1,20 @@
-/* Attention with DeBERTa's disentangled relative positions. */
+/* Attention with DeBERTa's disentangled relative positions.
+
+   The score of query i and key j is scale * (q_i k_j + q_i pk_x + k_j pq_x), where pk and pq are keys and queries of
+   the position table, and x = j - i + max_length - 1 numbers the distances: for one query, x grows with j. */
 
 #include "kernels.h"
-#include "shared.h"
 
-/* The score of query i and key j is scale * (q_i k_j + q_i pk_x + k_j pq_x), where pk and pq are keys and queries of
-   the position table, and x = j - i + max_length - 1 numbers the X = 2 max_length - 1 distances: for one query, x grows
-   with j. bucket_X: row of the table for each distance. cu_seqlens: where each sequence begins, and the end of the
-   last. */
-typedef struct {
-  int64_t n, max_length, heads, size;
-  const int64_t *cu_seqlens, *bucket_X;
-  float scale;
-} AttentionShape;
+/* Queries that are computed at a time. */
+#define QUERIES 4
 
-INLINE int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
+INLINE float attention_scale(int64_t size) { return 1.0f / sqrtf(3.0f * (float)size); }
 INLINE int64_t distances(int64_t max_length) { return 2 * max_length - 1; }
 /* Number of distances with room for those that the padding of a sequence reads. */
 INLINE int64_t distances_padded(int64_t max_length) { return padded(distances(max_length) + PADDING); }
 
 /* Number of floats of scratch memory that a call needs. */
-API int64_t attention_scratch(int64_t max_length, int64_t size) {
+int64_t attention_scratch(int64_t max_length, int64_t size) {
   int64_t table = distances_padded(max_length) * padded(size), row = padded(max_length) * padded(size);
   return 4 * table + 8 * row + (max_length + QUERIES) * padded(max_length);
 }
@@ -33,43 +28,8 @@ INLINE void pack(const float *from, int64_t stride, int64_t length, int64_t size
   }
 }
 
-/* Transposes 2 x N to N x 2. */
-INLINE void interleave(const float *from, int64_t count, float *to) {
-#pragma omp simd
-  for (int64_t e = 0; e < count; e++) {
-    to[2 * e] = from[e];
-    to[2 * e + 1] = from[count + e];
-  }
-}
-
-/* Transposes L x d, with rows `stride` apart, to panels of d x PADDING; the last row is repeated to fill the last
-   panel. Each interleaving of halves moves one bit of the row number from the front of an element's index to its end.
-   Compilers vectorise that, unlike a plain transposition. */
-INLINE void transpose(const float *from, int64_t stride, int64_t length, int64_t size, float *spare, float *to) {
-  _Static_assert(PADDING == 16, "four halvings");
-  int64_t half = PADDING / 2;
-  for (int64_t j0 = 0; j0 < length; j0 += PADDING, to += PADDING * size) {
-    for (int64_t j = j0; j < j0 + half; j++) {
-      const float *low = from + min_of(j, length - 1) * stride, *high = from + min_of(j + half, length - 1) * stride;
-      float *pairs = spare + 2 * (j - j0) * size;
-#pragma omp simd
-      for (int64_t c = 0; c < size; c++) {
-        pairs[2 * c] = low[c];
-        pairs[2 * c + 1] = high[c];
-      }
-    }
-    interleave(spare, half * size, to);
-    interleave(to, half * size, spare);
-    interleave(spare, half * size, to);
-  }
-}
-
-/* Address of LANES rows from j on in the panels that `transpose` makes. */
-INLINE const float *panel_at(const float *kT, int64_t j, int64_t size) {
-  return kT + j / PADDING * PADDING * size + j % PADDING;
-}
-
-/* Unscaled scores of QUERIES queries from i0 on; in place of queries behind the last one, that is computed again. */
+/* q k^T of QUERIES queries from i0 on, and unless pkT is 0 the terms of positions; in place of queries behind the last
+   one, that is computed again. */
 INLINE void score(const float *q, int64_t stride, const float *kT, const float *pkT, const float *pqT, int64_t i0,
                   int64_t length, int64_t max_length, int64_t size, float *score_LL) {
   int64_t width = padded(length), table_width = distances_padded(max_length), i[QUERIES];
@@ -80,8 +40,8 @@ INLINE void score(const float *q, int64_t stride, const float *kT, const float *
       Lanes k = load(panel_at(kT, j, size) + c * PADDING);
       for (int u = 0; u < QUERIES; u++) {
         int64_t x = c * table_width + max_length - 1 - i[u] + j;
-        sum[u] += q[i[u] * stride + c] * (k + load(pkT + x));
-        sum[u] += k * load(pqT + x);
+        sum[u] += q[i[u] * stride + c] * (k + (pkT ? load(pkT + x) : (Lanes){0.0f}));
+        if (pkT) sum[u] += k * load(pqT + x);
       }
     }
     for (int u = 0; u < QUERIES; u++) store(score_LL + i[u] * width + j, sum[u]);
@@ -137,35 +97,35 @@ INLINE void weighted_sum(const float *share, const float *v, int64_t count, int6
   }
 }
 
-INLINE void attention_of(AttentionShape shape, int64_t size, int dropping, Dropout drop, const float *qkv_T3E,
+INLINE void attention_of(const Pass *pass, const Shard *shard, int64_t size, Dropout drop, const float *qkv_T3E,
                          const float *position_U2E, float *scratch, float *probability_S, float *context_TE) {
-  int64_t hidden = shape.heads * size, stride = 3 * hidden, max_length = shape.max_length;
+  int64_t hidden = pass->heads * size, stride = 3 * hidden, max_length = shard->max_length;
   int64_t table_width = distances_padded(max_length), width = padded(size);
   float *pkT = scratch, *pqT = pkT + size * table_width, *kT = pqT + size * table_width;
   float *v = kT + size * padded(max_length), *spare = v + max_length * width, *dropped = spare + PADDING * size;
-  float *probability = probability_S;
+  float *probability = probability_S, scale = attention_scale(size);
   memset(pkT, 0, (size_t)(2 * size * table_width) * sizeof(float));
-  for (int64_t h = 0; h < shape.heads; h++) {
+  for (int64_t h = 0; h < pass->heads; h++) {
     for (int64_t x = 0; x < distances(max_length); x++) {
-      const float *query = position_U2E + shape.bucket_X[x] * 2 * hidden + h * size, *key = query + hidden;
+      const float *query = position_U2E + shard->bucket_X[x] * 2 * hidden + h * size, *key = query + hidden;
       for (int64_t c = 0; c < size; c++) {
         pkT[c * table_width + x] = key[c];
         pqT[c * table_width + x] = query[c];
       }
     }
-    for (int64_t r = 0; r < shape.n; r++) {
-      int64_t length = shape.cu_seqlens[r + 1] - shape.cu_seqlens[r], keys = padded(length);
-      const float *q = qkv_T3E + shape.cu_seqlens[r] * stride + h * size;
-      float *context = context_TE + shape.cu_seqlens[r] * hidden + h * size;
+    for (int64_t r = 0; r < shard->n; r++) {
+      int64_t length = shard->cu_seqlens[r + 1] - shard->cu_seqlens[r], keys = padded(length);
+      const float *q = qkv_T3E + shard->cu_seqlens[r] * stride + h * size;
+      float *context = context_TE + shard->cu_seqlens[r] * hidden + h * size;
       transpose(q + hidden, stride, length, size, spare, kT);
       pack(q + 2 * hidden, stride, length, size, v);
       for (int64_t i = 0; i < length; i += QUERIES)
         score(q, stride, kT, pkT, pqT, i, length, max_length, size, probability);
       for (int64_t i = 0; i < length; i += QUERIES) {
         int64_t count = min_of(QUERIES, length - i);
-        for (int64_t u = 0; u < count; u++) softmax(probability + u * keys, length, shape.scale);
+        for (int64_t u = 0; u < count; u++) softmax(probability + u * keys, length, scale);
         const float *share = probability;
-        if (dropping) {
+        if (drop.threshold) {
           uint32_t first = (uint32_t)(probability - probability_S);
 #pragma omp simd
           for (int64_t e = 0; e < count * keys; e++) dropped[e] = probability[e] * keep_mask(drop, first + (uint32_t)e);
@@ -178,35 +138,19 @@ INLINE void attention_of(AttentionShape shape, int64_t size, int dropping, Dropo
   }
 }
 
+/* Calls a function that takes the size of heads. It is a constant if it is 32, so that the compiler unrolls loops. */
+#define WITH_SIZE(function, ...)                        \
+  if (pass->size == 32)                                 \
+    function(pass, shard, 32, drop, __VA_ARGS__);       \
+  else                                                  \
+    function(pass, shard, pass->size, drop, __VA_ARGS__)
+
 /* Attention of packed queries, keys and values (qkv_T3E) with the queries and keys of the position table
    (position_U2E). probability_S, for the backward pass: the L x padded L probabilities of each head and sequence before
    dropout. context_TE: the result. */
-API void attention(const float *qkv_T3E, const float *position_U2E, const int64_t *cu_seqlens, int64_t n,
-                   int64_t max_length, const int64_t *bucket_X, int64_t heads, int64_t size, float scale, uint64_t seed,
-                   uint32_t dropout_offset, double probability, float *scratch, float *probability_S,
-                   float *context_TE) {
-  AttentionShape shape = {n, max_length, heads, size, cu_seqlens, bucket_X, scale};
-  Dropout drop = dropout_at(seed, dropout_offset, probability);
-  int dropping = drop.threshold > 0;
-  if (size == 32) /* a constant, so that the compiler unrolls the loops over it */
-    attention_of(shape, 32, dropping, drop, qkv_T3E, position_U2E, scratch, probability_S, context_TE);
-  else
-    attention_of(shape, size, dropping, drop, qkv_T3E, position_U2E, scratch, probability_S, context_TE);
-}
-
-/* Gradients of probabilities after dropout, dcontext v^T, of QUERIES queries as in `score`. */
-INLINE void dshare(const float *dcontext, int64_t stride, const float *vT, int64_t i0, int64_t length, int64_t size,
-                   float *dshare_LL) {
-  int64_t width = padded(length), i[QUERIES];
-  for (int u = 0; u < QUERIES; u++) i[u] = min_of(i0 + u, length - 1);
-  for (int64_t j = 0; j < width; j += LANES) {
-    Lanes sum[QUERIES] = {{0.0f}};
-    for (int64_t c = 0; c < size; c++) {
-      Lanes v = load(panel_at(vT, j, size) + c * PADDING);
-      for (int u = 0; u < QUERIES; u++) sum[u] += dcontext[i[u] * stride + c] * v;
-    }
-    for (int u = 0; u < QUERIES; u++) store(dshare_LL + i[u] * width + j, sum[u]);
-  }
+void attention(const Pass *pass, const Shard *shard, Dropout drop, const float *qkv_T3E, const float *position_U2E,
+               float *scratch, float *probability_S, float *context_TE) {
+  WITH_SIZE(attention_of, qkv_T3E, position_U2E, scratch, probability_S, context_TE);
 }
 
 /* One head of a sequence in the backward pass, each L x padded d. */
@@ -282,11 +226,11 @@ INLINE void unpack(const float *from, int64_t stride, int64_t length, int64_t si
 
 /* Turns the gradients of a query's probabilities after dropout into those of its scores, in place, and computes the
    probabilities after dropout again. */
-INLINE void softmax_backward(const float *probability, int64_t keys, float scale, int dropping, Dropout drop,
+INLINE void softmax_backward(const float *probability, int64_t keys, float scale, Dropout drop,
                              uint32_t first, float *dropped, float *dscore) {
 #pragma omp simd
   for (int64_t j = 0; j < keys; j++) {
-    float share = dropping ? keep_mask(drop, first + (uint32_t)j) : 1.0f;
+    float share = keep_mask(drop, first + (uint32_t)j);
     dscore[j] *= share;
     dropped[j] = share * probability[j];
   }
@@ -301,11 +245,11 @@ INLINE void softmax_backward(const float *probability, int64_t keys, float scale
   for (int64_t j = 0; j < keys; j++) dscore[j] = scale * probability[j] * (dscore[j] - along);
 }
 
-INLINE void attention_backward_of(AttentionShape shape, int64_t size, int dropping, Dropout drop,
+INLINE void attention_backward_of(const Pass *pass, const Shard *shard, int64_t size, Dropout drop,
                                   const float *dcontext_TE, const float *qkv_T3E, const float *position_U2E,
                                   const float *probability_S, float *scratch, float *dqkv_T3E, float *dqkv_3E,
-                                  float *dposition_U2E, float *dposition_2E) {
-  int64_t hidden = shape.heads * size, stride = 3 * hidden, max_length = shape.max_length, width = padded(size);
+                                  float *dposition_U2E) {
+  int64_t hidden = pass->heads * size, stride = 3 * hidden, max_length = shard->max_length, width = padded(size);
   int64_t all = distances(max_length) * width, largest = max_length * width;
   TableHead table = {scratch, scratch + all, scratch + 2 * all, scratch + 3 * all};
   float *free = scratch + 4 * all;
@@ -314,29 +258,31 @@ INLINE void attention_backward_of(AttentionShape shape, int64_t size, int droppi
   float *vT = free + 6 * largest, *spare = vT + padded(max_length) * size, *dropped = spare + PADDING * size;
   float *dscore_LL = dropped + QUERIES * padded(max_length);
   const float *probability = probability_S;
-  for (int64_t h = 0; h < shape.heads; h++) {
+  float scale = attention_scale(size);
+  for (int64_t h = 0; h < pass->heads; h++) {
     for (int64_t x = 0; x < distances(max_length); x++) {
-      const float *query = position_U2E + shape.bucket_X[x] * 2 * hidden + h * size;
+      const float *query = position_U2E + shard->bucket_X[x] * 2 * hidden + h * size;
       pack(query, 0, 1, size, table.query + x * width);
       pack(query + hidden, 0, 1, size, table.key + x * width);
     }
     memset(table.dquery, 0, (size_t)(2 * all) * sizeof(float));
-    for (int64_t r = 0; r < shape.n; r++) {
-      int64_t length = shape.cu_seqlens[r + 1] - shape.cu_seqlens[r], keys = padded(length);
-      int64_t first_q = shape.cu_seqlens[r] * stride + h * size;
-      const float *q = qkv_T3E + first_q, *dcontext = dcontext_TE + shape.cu_seqlens[r] * hidden + h * size;
+    for (int64_t r = 0; r < shard->n; r++) {
+      int64_t length = shard->cu_seqlens[r + 1] - shard->cu_seqlens[r], keys = padded(length);
+      int64_t first_q = shard->cu_seqlens[r] * stride + h * size;
+      const float *q = qkv_T3E + first_q, *dcontext = dcontext_TE + shard->cu_seqlens[r] * hidden + h * size;
       float *dq = dqkv_T3E + first_q, *sum = dqkv_3E + h * size;
       pack(q, stride, length, size, seq.q);
       pack(q + hidden, stride, length, size, seq.k);
       transpose(q + 2 * hidden, stride, length, size, spare, vT);
       pack(dcontext, hidden, length, size, seq.dcontext);
       memset(seq.dk, 0, (size_t)(2 * largest) * sizeof(float));
-      for (int64_t i = 0; i < length; i += QUERIES) dshare(seq.dcontext, width, vT, i, length, size, dscore_LL);
+      for (int64_t i = 0; i < length; i += QUERIES)
+        score(seq.dcontext, width, vT, 0, 0, i, length, max_length, size, dscore_LL);
       for (int64_t i = 0, count; i < length; i += count) {
         count = i + QUERIES <= length ? QUERIES : 1;
         for (int64_t u = 0; u < count; u++, probability += keys)
-          softmax_backward(probability, keys, shape.scale, dropping, drop, (uint32_t)(probability - probability_S),
-                  dropped + u * keys, dscore_LL + (i + u) * keys);
+          softmax_backward(probability, keys, scale, drop, (uint32_t)(probability - probability_S),
+                           dropped + u * keys, dscore_LL + (i + u) * keys);
         if (count == QUERIES)
           score_backward(seq, table, QUERIES, i, length, max_length, width, dropped, dscore_LL);
         else
@@ -347,7 +293,7 @@ INLINE void attention_backward_of(AttentionShape shape, int64_t size, int droppi
       unpack(seq.dv, stride, length, size, dq + 2 * hidden, sum + 2 * hidden);
     }
     for (int64_t x = 0; x < distances(max_length); x++) {
-      float *dquery = dposition_U2E + shape.bucket_X[x] * 2 * hidden + h * size, *sum = dposition_2E + h * size;
+      float *dquery = dposition_U2E + shard->bucket_X[x] * 2 * hidden + h * size, *sum = dqkv_3E + h * size;
 #pragma omp simd
       for (int64_t c = 0; c < size; c++) {
         dquery[c] += table.dquery[x * width + c];
@@ -359,21 +305,12 @@ INLINE void attention_backward_of(AttentionShape shape, int64_t size, int droppi
   }
 }
 
-/* Gradients of queries, keys and values; of the projected position table, which has `used` rows; and, added to what is
-   there, of the biases of both projections, which may be the same. */
-API void attention_backward(const float *dcontext_TE, const float *qkv_T3E, const float *position_U2E,
-                            const float *probability_S, const int64_t *cu_seqlens, int64_t n, int64_t max_length,
-                            const int64_t *bucket_X, int64_t used, int64_t heads, int64_t size, float scale,
-                            uint64_t seed, uint32_t dropout_offset, double probability, float *scratch, float *dqkv_T3E,
-                            float *dqkv_3E, float *dposition_U2E, float *dposition_2E) {
-  AttentionShape shape = {n, max_length, heads, size, cu_seqlens, bucket_X, scale};
-  Dropout drop = dropout_at(seed, dropout_offset, probability);
-  int dropping = drop.threshold > 0;
-  memset(dposition_U2E, 0, (size_t)(used * 2 * heads * size) * sizeof(float));
-  if (size == 32)
-    attention_backward_of(shape, 32, dropping, drop, dcontext_TE, qkv_T3E, position_U2E, probability_S, scratch,
-                          dqkv_T3E, dqkv_3E, dposition_U2E, dposition_2E);
-  else
-    attention_backward_of(shape, size, dropping, drop, dcontext_TE, qkv_T3E, position_U2E, probability_S, scratch,
-                          dqkv_T3E, dqkv_3E, dposition_U2E, dposition_2E);
+/* Gradients of queries, keys and values; of the projected position table; and, added to what is there, of the biases,
+   which both projections share. */
+void attention_backward(const Pass *pass, const Shard *shard, Dropout drop, const float *dcontext_TE,
+                        const float *qkv_T3E, const float *position_U2E, const float *probability_S, float *scratch,
+                        float *dqkv_T3E, float *dqkv_3E, float *dposition_U2E) {
+  memset(dposition_U2E, 0, (size_t)(shard->used * 2 * pass->heads * pass->size) * sizeof(float));
+  WITH_SIZE(attention_backward_of, dcontext_TE, qkv_T3E, position_U2E, probability_S, scratch, dqkv_T3E, dqkv_3E,
+            dposition_U2E);
 }

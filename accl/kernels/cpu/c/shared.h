@@ -22,8 +22,6 @@
 #endif
 /* Rows of scores and heads are padded to this: a multiple of every LANES. */
 #define PADDING 16
-/* Queries that attention computes at a time. */
-#define QUERIES 4
 
 /* A vector register; it may be loaded from any float's address. */
 typedef float Lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float)), may_alias));
@@ -34,6 +32,44 @@ typedef float Lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(s
 INLINE int64_t padded(int64_t count) { return (count + PADDING - 1) / PADDING * PADDING; }
 INLINE Lanes load(const float *at) { return *(const Lanes *)at; }
 INLINE void store(float *at, Lanes value) { *(Lanes *)at = value; }
+INLINE int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
+INLINE int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
+
+/* Transposes 2 x N to N x 2. */
+INLINE void interleave(const float *from, int64_t count, float *to) {
+#pragma omp simd
+  for (int64_t e = 0; e < count; e++) {
+    to[2 * e] = from[e];
+    to[2 * e + 1] = from[count + e];
+  }
+}
+
+/* Transposes L x d, with rows `stride` apart, to panels of d x PADDING; the last row is repeated to fill the last
+   panel. Each interleaving of halves moves one bit of the row number from the front of an element's index to its end.
+   Compilers vectorise that, unlike a plain transposition. */
+INLINE void transpose(const float *from, int64_t stride, int64_t length, int64_t size, float *spare, float *to) {
+  _Static_assert(PADDING == 16, "four halvings");
+  int64_t half = PADDING / 2;
+  for (int64_t j0 = 0; j0 < length; j0 += PADDING, to += PADDING * size) {
+    for (int64_t j = j0; j < j0 + half; j++) {
+      const float *low = from + min_of(j, length - 1) * stride, *high = from + min_of(j + half, length - 1) * stride;
+      float *pairs = spare + 2 * (j - j0) * size;
+#pragma omp simd
+      for (int64_t c = 0; c < size; c++) {
+        pairs[2 * c] = low[c];
+        pairs[2 * c + 1] = high[c];
+      }
+    }
+    interleave(spare, half * size, to);
+    interleave(to, half * size, spare);
+    interleave(spare, half * size, to);
+  }
+}
+
+/* Address of LANES rows from j on in the panels that `transpose` makes. */
+INLINE const float *panel_at(const float *panels, int64_t j, int64_t size) {
+  return panels + j / PADDING * PADDING * size + j % PADDING;
+}
 
 /* exp(x) for x <= 0 with a relative error of 1e-7; 0 below -87, where it would be a denormal, which is slow. Cephes'
    polynomial. */
@@ -92,6 +128,7 @@ INLINE Dropout dropout_at(uint64_t seed, uint32_t dropout_offset, double probabi
 /* 0 or the scale. One key enters before the rounds of the hash and one between them: with a single one, the mask of
    another offset or seed would be this one with its elements exchanged. */
 INLINE float keep_mask(Dropout drop, uint32_t element) {
+  if (!drop.threshold) return 1.0f;
   uint32_t x = element ^ drop.key1;
   x ^= x >> 16;
   x *= 0x21F0AAADu;

@@ -1,13 +1,11 @@
 /* Threads that spin for a moment before they sleep: waking one takes longer than many of the loops here, and the next
    loop often follows at once. */
 
-#include "thread_pool.h"
-
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
-#include "shared.h"
+#include "kernels.h"
 
 /* How often a waiting thread looks before it goes to sleep: some 20 to 50 microseconds. */
 #define SPINS 1000
@@ -102,8 +100,11 @@ API ThreadPool *thread_pool_open(int64_t size) {
   return pool;
 }
 
+/* Number of threads, the calling one among them. */
 int64_t thread_pool_size(const ThreadPool *pool) { return pool->size; }
 
+/* Calls task(argument, item) for each of 1 to `thread_pool_size` items, item 0 in the calling thread, and waits for all
+   of them. Calls must not overlap. */
 void parallel_for(ThreadPool *pool, Task *task, void *argument, int64_t items) {
   pool->task = task;
   pool->argument = argument;

@@ -1,16 +1,13 @@
 /* Reduction of gradients over threads, clipping, and AdamW. */
 
 #include "kernels.h"
-#include "shared.h"
-#include "thread_pool.h"
 
 /* Elements read below which it does not pay to wake one more thread. */
 #define MIN_WORK (1 << 20)
 
 /* Number of threads for some elements. cost: of one element, in units of the time that reading it takes. */
 static int64_t useful_threads(const ThreadPool *pool, int64_t elements, int64_t cost) {
-  int64_t useful = elements * cost / MIN_WORK + 1;
-  return useful < thread_pool_size(pool) ? useful : thread_pool_size(pool);
+  return min_of(elements * cost / MIN_WORK + 1, thread_pool_size(pool));
 }
 
 /* First element of a thread's share; the next thread's is its end. A multiple of PADDING, so that no two threads write
@@ -23,42 +20,42 @@ static int64_t share(int64_t elements, int64_t item, int64_t items) {
 
 typedef struct {
   int64_t items;
-  const float *const *parts;
-  int64_t n;
-  const int64_t *offset, *count;
-  float *const *to;
-  int64_t tensors, elements;
+  const Pass *pass;
 } Reduction;
 
 static void reduce_share(void *argument, int64_t item) {
-  const Reduction *r = argument;
-  int64_t first = share(r->elements, item, r->items), last = share(r->elements, item + 1, r->items), before = 0;
-  for (int64_t s = 0; s < r->tensors; before += r->count[s++]) {
-    int64_t from = first > before ? first - before : 0;
-    int64_t end = last - before < r->count[s] ? last - before : r->count[s];
-    float *to = r->to[s];
-    for (int64_t p = 0; to && p < r->n; p++) {
-      const float *part = r->parts[p] + r->offset[s];
+  const Reduction *reduction = argument;
+  const Pass *pass = reduction->pass;
+  int64_t first = share(pass->elements, item, reduction->items);
+  int64_t last = share(pass->elements, item + 1, reduction->items), before = 0;
+  for (int64_t s = 0; s < pass->tensors; before += pass->count[s++]) {
+    int64_t from = first > before ? first - before : 0, end = min_of(last - before, pass->count[s]);
+    float *to = pass->to[s];
+    for (int64_t p = 0; to && p < pass->shards; p++) {
+      const float *part = pass->gradients[p * pass->tensors + s];
 #pragma omp simd
       for (int64_t i = from; i < end; i++) to[i] += part[i];
     }
   }
 }
 
-void reduce_gradients(ThreadPool *pool, const float *const *parts, int64_t n, const int64_t *offset,
-                      const int64_t *count, float *const *to, int64_t tensors) {
-  Reduction reduction = {0, parts, n, offset, count, to, tensors, 0};
-  for (int64_t s = 0; s < tensors; s++) reduction.elements += count[s];
-  reduction.items = useful_threads(pool, reduction.elements, 16);
+/* Adds the gradients of all shards to `pass->to`. */
+void reduce_gradients(ThreadPool *pool, const Pass *pass) {
+  Reduction reduction = {useful_threads(pool, pass->elements, 16), pass};
   parallel_for(pool, reduce_share, &reduction, reduction.items);
 }
 
-void scatter_add_rows(const float *drow_TD, const int64_t *id_T, int64_t tokens, int64_t width, int64_t padding_id,
-                      float *dtable_VD) {
-  for (int64_t t = 0; t < tokens; t++)
-    if (id_T[t] != padding_id)
+/* Adds the gradients of words, of all tokens, to those of the table. */
+void scatter_add_rows(const Pass *pass) {
+  int64_t width = pass->hidden;
+  for (const Shard *shard = pass->shard; shard < pass->shard + pass->shards; shard++)
+    for (int64_t t = 0; t < shard->tokens; t++) {
+      const float *drow = pass->drow_TD + (shard->before + t) * width;
+      float *dword = pass->dword_VD + shard->id_T[t] * width;
+      if (shard->id_T[t] == pass->padding_id) continue;
 #pragma omp simd
-      for (int64_t c = 0; c < width; c++) dtable_VD[id_T[t] * width + c] += drow_TD[t * width + c];
+      for (int64_t c = 0; c < width; c++) dword[c] += drow[c];
+    }
 }
 
 /* Norm ------------------------------------------------------------------------------------------------------------ */
@@ -77,7 +74,7 @@ static void sum_squares_of_share(void *argument, int64_t item) {
   int64_t end = share(squares->count, item + 1, squares->items);
   double sum = 0.0;
   for (int64_t first = share(squares->count, item, squares->items); first < end; first += 1024) {
-    int64_t last = first + 1024 < end ? first + 1024 : end;
+    int64_t last = min_of(first + 1024, end);
     float block = 0.0f;
 #pragma omp simd reduction(+ : block)
     for (int64_t i = first; i < last; i++) block += x[i] * x[i];

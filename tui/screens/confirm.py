@@ -11,7 +11,6 @@ from textual.screen import ModalScreen
 from accl.errors import AcclError
 from accl.store.rundir import RunDir
 from tui import theme
-from tui.feed import RunSummary
 from tui.keys import bindings
 from tui.widgets.keybar import KeyBar
 from tui.widgets.text import Text
@@ -41,19 +40,21 @@ class ConfirmScreen(ModalScreen[bool]):
         )
 
 
-def stop_after_confirmation(app: App[None], summary: RunSummary) -> None:
-    """Ask the user, then ask the run to stop after its current step; failures become notifications."""
-    run = summary.run
+def stop_after_confirmation(app: App[None], run: RunDir, state: str, active: bool) -> None:
+    """Ask the user, then ask the run to stop after its current step.
+
+    Failures become notifications, and so does the ``state`` of a run that is not ``active``.
+    """
 
     def on_answer(confirmed: bool | None) -> None:
         if confirmed:
             # A worker of the app, not of the screen: leaving the screen must not cancel the request.
             app.run_worker(_stop(app, run), group="stop")
 
-    if summary.active:
+    if active:
         app.push_screen(ConfirmScreen(run.id), on_answer)
     else:
-        app.notify(f"It is {summary.state_label[0][2:]} already.", title=run.id, markup=False)
+        app.notify(f"It is {state} already.", title=run.id, markup=False)
 
 
 async def _stop(app: App[None], run: RunDir) -> None:

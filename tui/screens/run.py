@@ -104,7 +104,8 @@ class RunScreen(PollingScreen[RunView]):
 
     def action_stop(self) -> None:
         if self.view is not None:
-            stop_after_confirmation(self.app, self.view.summary)
+            state = self.view.summary.state.state
+            stop_after_confirmation(self.app, self.run, state, state.active)
 
     def action_back(self) -> None:
         # Escape first clears a filter that hides charts; only then it leaves the screen.

@@ -151,7 +151,7 @@ class RunsScreen(PollingScreen[list[RunSummary]]):
 
     def action_stop(self) -> None:
         if (summary := self.highlighted) is not None:
-            stop_after_confirmation(self.app, summary)
+            stop_after_confirmation(self.app, summary.run, summary.state_label[0][2:], summary.active)
 
     def action_filter(self) -> None:
         self.query_one(Filter).open()

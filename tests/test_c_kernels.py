@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from accl.kernels.cpu.compiler import FLAGS, SOURCES
-from accl.kernels.cpu.encoder import Pass, Shard
+from accl.kernels.cpu.encoder import EncoderContext, Shard
 from accl.kernels.cpu.native import pointer
 
 SEED, OFFSET = 2**61 + 12345, 7
@@ -249,7 +249,7 @@ def test_attention_and_all_its_gradients(kernels: Any, case: Case, probability: 
     wanted_qkv, wanted_position = torch.autograd.grad(expected, leaves, dcontext.double())
 
     begin, row_X = torch.tensor([0, *case.lengths]).cumsum(0), case.row_of_distance
-    call, shard = Pass(heads=case.heads, size=case.size), shard_of(begin, row_X, case.used)
+    call, shard = EncoderContext(heads=case.heads, size=case.size), shard_of(begin, row_X, case.used)
     shape = (ctypes.byref(call), ctypes.byref(shard), kernels.draw_dropout(SEED, OFFSET, probability))
     # What is not written must not matter.
     scratch = torch.full((kernels.attention_scratch(longest, case.size),), math.nan)
@@ -273,7 +273,7 @@ def test_scores_too_far_apart_for_single_precision_leave_one_key(kernels: Any) -
     qkv[:, :8], qkv[3, 4:8] = 100.0, 200.0
     row_X, scratch = torch.zeros(9, dtype=torch.long), torch.empty(kernels.attention_scratch(5, 4))
     shares, context = torch.empty(5 * 16), torch.empty(5, 4)
-    call, shard = Pass(heads=1, size=4), shard_of(begin, row_X, 1)
+    call, shard = EncoderContext(heads=1, size=4), shard_of(begin, row_X, 1)
     shape = (ctypes.byref(call), ctypes.byref(shard), kernels.draw_dropout(SEED, OFFSET, 0.0))
     kernels.attention(*shape, qkv, position, scratch, shares, context)
     torch.testing.assert_close(context, qkv[3, 8:].expand(5, 4))

@@ -47,7 +47,6 @@ def resume(run: RunArgument, detach: DetachOption = False, runs: RunsOption = RU
 
       accl resume last --detach
     """
-    from accl.cli.progress import watch
     from accl.launch import process
     from accl.store.rundir import find_run
 
@@ -56,4 +55,4 @@ def resume(run: RunArgument, detach: DetachOption = False, runs: RunsOption = RU
     if detach:
         typer.echo(chosen.id)
         return
-    raise typer.Exit(watch(chosen, started))
+    raise typer.Exit(show_progress(chosen, started))

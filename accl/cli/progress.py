@@ -21,7 +21,7 @@ from accl.store.state import RunState, State, observe
 POLL_EVERY_S = 0.25
 
 
-def watch(run: RunDir, started: subprocess.Popen[bytes]) -> int:
+def show_progress(run: RunDir, started: subprocess.Popen[bytes]) -> int:
     """Show a run until it ends, and return the exit code for the command.
 
     Raises:

@@ -36,7 +36,7 @@ def train(
 
       accl train full --detach
     """
-    from accl.cli.progress import watch
+    from accl.cli.progress import show_progress
     from accl.launch import process
     from accl.launch.preflight import check
 
@@ -50,4 +50,4 @@ def train(
     if detach:
         typer.echo(run.id)
         return
-    raise typer.Exit(watch(run, started))
+    raise typer.Exit(show_progress(run, started))

@@ -58,8 +58,8 @@ class Shard(ctypes.Structure):
     ]
 
 
-class Pass(ctypes.Structure):
-    """``Pass`` of c/kernels.h."""
+class EncoderContext(ctypes.Structure):
+    """``EncoderContext`` of c/kernels.h."""
 
     _fields_ = [
         *_fields("layers saved_layers hidden heads size feed_forward words", c_int64),
@@ -82,7 +82,7 @@ class ForwardContext:
     encoder: PackedEncoder
     mean_ND: Tensor
     tokens: int
-    c_args: Pass
+    c_args: EncoderContext
     keepalive: tuple[Any, ...]
     buffers: list[Tensor]
 
@@ -144,7 +144,7 @@ class PackedEncoder:
         Raises:
             IndexError: a token id has no row in the embedding.
         """
-        c_args = self._pass(with_gradients)
+        c_args = self._context(with_gradients)
         shards, buffers, keepalive = self._shards(ids_T, length_N, perm_N, c_args)
         weights = np.array(list(map(pointer, self._parameters)), np.int64)
         mean_ND = torch.empty(len(length_N), c_args.hidden)
@@ -156,7 +156,7 @@ class PackedEncoder:
         saved = buffers if with_gradients else []
         return ForwardContext(self, mean_ND, len(ids_T), c_args, (shards, weights, *keepalive), saved)
 
-    def backward(self, c_args: Pass, dmean_ND: Tensor, drow_TD: Tensor) -> None:
+    def backward(self, c_args: EncoderContext, dmean_ND: Tensor, drow_TD: Tensor) -> None:
         """Add the gradients of all weights, for `ForwardContext.backward`; ``drow_TD`` is memory to work in."""
         to = np.array(list(map(_grad_pointer, self._parameters)), np.int64)
         c_args.dmean_ND, c_args.drow_TD = pointer(dmean_ND), pointer(drow_TD)
@@ -164,11 +164,11 @@ class PackedEncoder:
         c_args.gradients, c_args.count, c_args.to = (a.ctypes.data for a in (self._addresses, self._counts, to))
         self._kernels.encode_backward(self._threads.handle, ctypes.byref(c_args))
 
-    def _pass(self, with_gradients: bool) -> Pass:
+    def _context(self, with_gradients: bool) -> EncoderContext:
         """Return sizes and settings, without addresses but that of the word table."""
         embeddings, encoder, config = self._module.embeddings, self._module.encoder, self._module.config
         layer, training = encoder.layer[0], self._module.training
-        return Pass(
+        return EncoderContext(
             layers=len(encoder.layer),
             saved_layers=len(encoder.layer) if with_gradients else 1,
             hidden=config.hidden_size,
@@ -189,7 +189,7 @@ class PackedEncoder:
         )
 
     def _shards(
-        self, ids_T: Tensor, length_N: NDArray[np.int64], perm_N: Tensor, c_args: Pass
+        self, ids_T: Tensor, length_N: NDArray[np.int64], perm_N: Tensor, c_args: EncoderContext
     ) -> tuple[Any, list[Tensor], list[Any]]:
         """Cut the sequences into a shard for each thread, of as equal numbers of tokens as whole sequences allow.
 

@@ -97,7 +97,8 @@ INLINE void weighted_sum(const float *share, const float *v, int64_t count, int6
   }
 }
 
-INLINE void attention_of(const Pass *pass, const Shard *shard, int64_t size, Dropout drop, const float *qkv_T3E,
+INLINE void attention_of(const EncoderContext *pass, const Shard *shard, int64_t size, Dropout drop,
+                         const float *qkv_T3E,
                          const float *position_U2E, float *scratch, float *probability_S, float *context_TE) {
   int64_t hidden = pass->heads * size, stride = 3 * hidden, max_length = shard->max_length;
   int64_t table_width = distances_padded(max_length), width = padded(size);
@@ -148,7 +149,8 @@ INLINE void attention_of(const Pass *pass, const Shard *shard, int64_t size, Dro
 /* Attention of packed queries, keys and values (qkv_T3E) with the queries and keys of the position table
    (position_U2E). probability_S, for the backward pass: the L x padded L probabilities of each head and sequence before
    dropout. context_TE: the result. */
-void attention(const Pass *pass, const Shard *shard, Dropout drop, const float *qkv_T3E, const float *position_U2E,
+void attention(const EncoderContext *pass, const Shard *shard, Dropout drop, const float *qkv_T3E,
+               const float *position_U2E,
                float *scratch, float *probability_S, float *context_TE) {
   WITH_SIZE(attention_of, qkv_T3E, position_U2E, scratch, probability_S, context_TE);
 }
@@ -245,7 +247,7 @@ INLINE void softmax_backward(const float *probability, int64_t keys, float scale
   for (int64_t j = 0; j < keys; j++) dscore[j] = scale * probability[j] * (dscore[j] - along);
 }
 
-INLINE void attention_backward_of(const Pass *pass, const Shard *shard, int64_t size, Dropout drop,
+INLINE void attention_backward_of(const EncoderContext *pass, const Shard *shard, int64_t size, Dropout drop,
                                   const float *dcontext_TE, const float *qkv_T3E, const float *position_U2E,
                                   const float *probability_S, float *scratch, float *dqkv_T3E, float *dqkv_3E,
                                   float *dposition_U2E) {
@@ -307,7 +309,7 @@ INLINE void attention_backward_of(const Pass *pass, const Shard *shard, int64_t 
 
 /* Gradients of queries, keys and values; of the projected position table; and, added to what is there, of the biases,
    which both projections share. */
-void attention_backward(const Pass *pass, const Shard *shard, Dropout drop, const float *dcontext_TE,
+void attention_backward(const EncoderContext *pass, const Shard *shard, Dropout drop, const float *dcontext_TE,
                         const float *qkv_T3E, const float *position_U2E, const float *probability_S, float *scratch,
                         float *dqkv_T3E, float *dqkv_3E, float *dposition_U2E) {
   memset(dposition_U2E, 0, (size_t)(shard->used * 2 * pass->heads * pass->size) * sizeof(float));

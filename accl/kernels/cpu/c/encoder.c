@@ -24,7 +24,7 @@ typedef struct {
 enum { FIRST_SAVED = 14, FIELDS = sizeof(Memory) / sizeof(float *) };
 
 /* Finds the memory of a layer in a shard's buffer, and returns the floats that the buffer must have. */
-static int64_t find_memory(const Pass *pass, const Shard *shard, int64_t layer, Memory *memory) {
+static int64_t find_memory(const EncoderContext *pass, const Shard *shard, int64_t layer, Memory *memory) {
   int64_t T = shard->tokens, U = shard->used, D = pass->hidden, E = pass->heads * pass->size, F = pass->feed_forward;
   int64_t rows = max_of(T, U), S = 0, at = 0;
   int64_t square = max_of(linear_scratch(rows, D, 3 * E), linear_scratch(rows, E, D));
@@ -49,12 +49,12 @@ static int64_t find_memory(const Pass *pass, const Shard *shard, int64_t layer, 
 }
 
 /* Number of floats that the buffer of a shard must have. */
-API int64_t encode_buffer_size(const Pass *pass, const Shard *shard) {
+API int64_t encode_buffer_size(const EncoderContext *pass, const Shard *shard) {
   Memory memory;
   return find_memory(pass, shard, 0, &memory);
 }
 
-INLINE Dropout dropout_of(const Pass *pass, const Shard *shard, int64_t layer, int place) {
+INLINE Dropout dropout_of(const EncoderContext *pass, const Shard *shard, int64_t layer, int place) {
   double probability = place == ATTENTION ? pass->attention_dropout : pass->dropout;
   return dropout_at(shard->seed, (uint32_t)(PLACES * layer + place), probability);
 }
@@ -63,7 +63,8 @@ INLINE void concatenate(float *const *from, int64_t size, float *to) {
   for (int i = 0; i < 3; i++) memcpy(to + i * size, from[i], (size_t)size * sizeof(float));
 }
 
-static void layer_forward(const Pass *pass, const Shard *shard, const Memory *m, int64_t layer, float *out_TD) {
+static void layer_forward(const EncoderContext *pass, const Shard *shard, const Memory *m, int64_t layer,
+                          float *out_TD) {
   int64_t T = shard->tokens, U = shard->used, D = pass->hidden, E = pass->heads * pass->size, F = pass->feed_forward;
   const Layer *w = &pass->weights->layer[layer];
   concatenate(w->qkv_ED, E * D, m->qkv_3ED);
@@ -85,7 +86,8 @@ static void layer_forward(const Pass *pass, const Shard *shard, const Memory *m,
 
 /* Turns the gradient of the layer's output into that of its input, in place, adds that of the position table to
    m->dtable, and those of weights to d. */
-static void layer_backward(const Pass *pass, const Shard *shard, const Memory *m, int64_t layer, const Layer *d,
+static void layer_backward(const EncoderContext *pass, const Shard *shard, const Memory *m, int64_t layer,
+                           const Layer *d,
                            float *d_TD) {
   int64_t T = shard->tokens, U = shard->used, D = pass->hidden, E = pass->heads * pass->size, F = pass->feed_forward;
   const Layer *w = &pass->weights->layer[layer];
@@ -114,7 +116,7 @@ static void layer_backward(const Pass *pass, const Shard *shard, const Memory *m
 }
 
 static void forward(void *argument, int64_t item) {
-  const Pass *pass = argument;
+  const EncoderContext *pass = argument;
   const Parameters *w = pass->weights;
   Shard *shard = pass->shard + item;
   int64_t T = shard->tokens, U = shard->used, D = pass->hidden, layers = pass->layers;
@@ -133,7 +135,7 @@ static void forward(void *argument, int64_t item) {
 }
 
 static void backward(void *argument, int64_t item) {
-  const Pass *pass = argument;
+  const EncoderContext *pass = argument;
   const Parameters *w = pass->weights, *d = (const Parameters *)(pass->gradients + item * pass->tensors);
   const Shard *shard = pass->shard + item;
   int64_t T = shard->tokens, U = shard->used, D = pass->hidden;
@@ -155,7 +157,7 @@ static void backward(void *argument, int64_t item) {
 
 /* The mean of the last layer's hidden states over each sequence, mean_ND. Returns the number of ids that have no row in
    the word table; row 0 is read for them. */
-API int64_t encode(ThreadPool *pool, Pass *pass) {
+API int64_t encode(ThreadPool *pool, EncoderContext *pass) {
   parallel_for(pool, forward, pass, pass->shards);
   int64_t unknown = 0;
   for (int64_t i = 0; i < pass->shards; i++) unknown += pass->shard[i].unknown;
@@ -163,7 +165,7 @@ API int64_t encode(ThreadPool *pool, Pass *pass) {
 }
 
 /* Adds the gradients of all weights, given those of the means. */
-API void encode_backward(ThreadPool *pool, Pass *pass) {
+API void encode_backward(ThreadPool *pool, EncoderContext *pass) {
   parallel_for(pool, backward, pass, pass->shards);
   reduce_gradients(pool, pass);
   if (pass->dword_VD) scatter_add_rows(pass);

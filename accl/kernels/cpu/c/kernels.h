@@ -53,7 +53,7 @@ typedef struct {
   float *drow_TD, *const *gradients;
   const int64_t *count;
   float *const *to, *dword_VD;
-} Pass;
+} EncoderContext;
 
 void dropout(const float *x, float *out, int64_t count, Dropout drop);
 void gelu(float *product_TF, const float *bias_F, int64_t tokens, int64_t width, float *active_TF);
@@ -73,9 +73,10 @@ void sequence_means(const float *x_TD, const Shard *shard, int64_t width, float 
 void sequence_means_backward(const float *dmean_ND, const Shard *shard, int64_t width, float *dx_TD);
 
 int64_t attention_scratch(int64_t max_length, int64_t size);
-void attention(const Pass *pass, const Shard *shard, Dropout drop, const float *qkv_T3E, const float *position_U2E,
+void attention(const EncoderContext *pass, const Shard *shard, Dropout drop, const float *qkv_T3E,
+               const float *position_U2E,
                float *scratch, float *probability_S, float *context_TE);
-void attention_backward(const Pass *pass, const Shard *shard, Dropout drop, const float *dcontext_TE,
+void attention_backward(const EncoderContext *pass, const Shard *shard, Dropout drop, const float *dcontext_TE,
                         const float *qkv_T3E, const float *position_U2E, const float *probability_S, float *scratch,
                         float *dqkv_T3E, float *dqkv_3E, float *dposition_U2E);
 
@@ -87,5 +88,5 @@ void linear_backward_input(const float *dy_TN, const float *w_NK, int64_t tokens
 void linear_backward_weight(const float *dy_TN, const float *x_TK, int64_t tokens, int64_t inputs, int64_t outputs,
                             float *scratch, float *dw_NK);
 
-void reduce_gradients(ThreadPool *pool, const Pass *pass);
-void scatter_add_rows(const Pass *pass);
+void reduce_gradients(ThreadPool *pool, const EncoderContext *pass);
+void scatter_add_rows(const EncoderContext *pass);

@@ -20,12 +20,12 @@ static int64_t share(int64_t elements, int64_t item, int64_t items) {
 
 typedef struct {
   int64_t items;
-  const Pass *pass;
+  const EncoderContext *pass;
 } Reduction;
 
 static void reduce_share(void *argument, int64_t item) {
   const Reduction *reduction = argument;
-  const Pass *pass = reduction->pass;
+  const EncoderContext *pass = reduction->pass;
   int64_t first = share(pass->elements, item, reduction->items);
   int64_t last = share(pass->elements, item + 1, reduction->items), before = 0;
   for (int64_t s = 0; s < pass->tensors; before += pass->count[s++]) {
@@ -40,13 +40,13 @@ static void reduce_share(void *argument, int64_t item) {
 }
 
 /* Adds the gradients of all shards to `pass->to`. */
-void reduce_gradients(ThreadPool *pool, const Pass *pass) {
+void reduce_gradients(ThreadPool *pool, const EncoderContext *pass) {
   Reduction reduction = {useful_threads(pool, pass->elements, 16), pass};
   parallel_for(pool, reduce_share, &reduction, reduction.items);
 }
 
 /* Adds the gradients of words, of all tokens, to those of the table. */
-void scatter_add_rows(const Pass *pass) {
+void scatter_add_rows(const EncoderContext *pass) {
   int64_t width = pass->hidden;
   for (const Shard *shard = pass->shard; shard < pass->shard + pass->shards; shard++)
     for (int64_t t = 0; t < shard->tokens; t++) {

@@ -113,7 +113,9 @@ def test_stopped_runs_resume_to_the_very_same_end(tmp_path: Path, uninterrupted:
     wait(run, 9)
     assert run_accl("stop", run.id, "--runs", str(tmp_path)).returncode == 0
     assert observe(run).state is State.STOPPED
-    assert run_accl("resume", run.id, "--detach", "--runs", str(tmp_path)).returncode == 0
+    resumed = run_accl("resume", run.id, "--runs", str(tmp_path))  # in the foreground
+    assert resumed.returncode == 0, resumed.stderr
+    assert "finished" in resumed.stdout + resumed.stderr
     assert wait(run) is State.FINISHED
     assert_equal(run, uninterrupted)
     finished = run_accl("resume", run.id, "--runs", str(tmp_path))

@@ -47,6 +47,7 @@ def resume(run: RunArgument, detach: DetachOption = False, runs: RunsOption = RU
 
       accl resume last --detach
     """
+    from accl.cli.progress import show_progress
     from accl.launch import process
     from accl.store.rundir import find_run
 

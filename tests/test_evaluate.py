@@ -47,34 +47,34 @@ FOUR = evaluated(
 
 def test_accuracy_counts_questions_and_macro_accuracy_counts_tasks() -> None:
     assert FOUR.predicted.tolist() == [0, 0, 3, 1]
-    assert FOUR.accuracy == 2 / 4
+    assert FOUR.metric("accuracy") == 2 / 4
     assert FOUR.per_task() == [(0, 3, 2), (1, 1, 0)]
-    assert FOUR.macro_accuracy == pytest.approx((2 / 3 + 0) / 2)
+    assert FOUR.metric("macro_accuracy") == pytest.approx((2 / 3 + 0) / 2)
 
 
 def test_tasks_without_questions_do_not_count() -> None:
     found = evaluated([[0.9, 0.1], [0.2, 0.8]], [0, 0], [4, 2])
     assert found.per_task() == [(2, 1, 0), (4, 1, 1)]
-    assert found.macro_accuracy == 0.5
+    assert found.metric("macro_accuracy") == 0.5
 
 
 def test_brier_score_agrees_with_a_calculation_by_hand() -> None:
     # 0.09 + 3 * 0.01 twice; 0.16 + 0.49 + 0.04 + 0.01; 0.5625 + 0.25 + 0.0225 + 0.01
-    assert FOUR.brier == pytest.approx((0.12 + 0.70 + 0.12 + 0.845) / 4)
+    assert FOUR.metric("brier") == pytest.approx((0.12 + 0.70 + 0.12 + 0.845) / 4)
 
 
 @pytest.mark.parametrize(("row", "expected"), [([1, 0, 0], 0.0), ([0, 1, 0], 2.0), ([1 / 3] * 3, 2 / 3)])
 def test_brier_score_of_certainty_and_of_ignorance(row: list[float], expected: float) -> None:
-    assert evaluated([row], [0]).brier == pytest.approx(expected)
+    assert evaluated([row], [0]).metric("brier") == pytest.approx(expected)
 
 
 def test_calibration_error_agrees_with_a_calculation_by_hand() -> None:
     # Confidence 0.7 twice, both right; 0.4 and 0.5 alone in their bins of 1/15, both wrong.
-    assert FOUR.ece == pytest.approx((2 * 0.3 + 0.4 + 0.5) / 4)
+    assert FOUR.metric("ece") == pytest.approx((2 * 0.3 + 0.4 + 0.5) / 4)
 
 
 def test_certainty_falls_into_the_last_bin() -> None:
-    assert evaluated([[1.0, 0.0], [1.0, 0.0]], [0, 1]).ece == pytest.approx(0.5)
+    assert evaluated([[1.0, 0.0], [1.0, 0.0]], [0, 1]).metric("ece") == pytest.approx(0.5)
 
 
 @given(st.integers(1, 300), st.integers(2, 5), st.integers(0, 2**32 - 1))
@@ -94,8 +94,8 @@ def test_calibration_error_and_brier_score_agree_with_brute_force(n: int, choice
             ece += len(inside) / n * abs(accuracy - confidence)
     for i in range(n):
         brier += sum((probabilities[i][c] - (c == gold[i])) ** 2 for c in range(choices)) / n
-    assert found.ece == pytest.approx(ece)
-    assert found.brier == pytest.approx(brier)
+    assert found.metric("ece") == pytest.approx(ece)
+    assert found.metric("brier") == pytest.approx(brier)
     shares = found.letter_shares()
     assert len(shares) == 2 * choices
     assert sum(value for name, value in shares.items() if name.startswith("predicted_")) == pytest.approx(1)
@@ -173,7 +173,7 @@ def test_answers_come_back_in_the_order_asked_for(assembler: Assembler, batch_si
     expected = model.logits[asked].double().softmax(-1)
     assert np.allclose(found.probabilities, expected.numpy(), atol=1e-12)
     by_hand = -sum(math.log(expected[i, gold]) for i, gold in enumerate(found.gold)) / len(asked)
-    assert found.loss == pytest.approx(by_hand, rel=1e-5)
+    assert found.metric("loss") == pytest.approx(by_hand, rel=1e-5)
     assert len(ticks) == math.ceil(len(asked) / batch_size)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -56,7 +56,7 @@ class TrainingContext:
     steps_per_epoch: int
     total_steps: int
     provenance: Provenance
-    notices: list[Notice] = field(default_factory=list)
+    notices: list[Notice]
 
     @property
     def tasks(self) -> int:

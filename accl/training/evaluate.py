@@ -52,31 +52,6 @@ class Evaluated(Answers):
         """Compute every metric of `accl.method.metrics`, by name."""
         return {name: self.metric(name) for name in METRICS.names()}
 
-    @property
-    def loss(self) -> float:
-        """Mean cross-entropy in nats."""
-        return self.metric("loss")
-
-    @property
-    def accuracy(self) -> float:
-        """Share of all questions that were answered right."""
-        return self.metric("accuracy")
-
-    @property
-    def macro_accuracy(self) -> float:
-        """Mean of the tasks' accuracies."""
-        return self.metric("macro_accuracy")
-
-    @property
-    def ece(self) -> float:
-        """Expected calibration error."""
-        return self.metric("ece")
-
-    @property
-    def brier(self) -> float:
-        """Brier score."""
-        return self.metric("brier")
-
     def letter_shares(self) -> dict[str, float]:
         """Return the shares of questions where each letter was given, ``predicted_A``, and is right, ``gold_A``."""
         choices, n = self.probabilities.shape[1], len(self.gold)

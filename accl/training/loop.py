@@ -171,8 +171,8 @@ class Trainer:
         self.reporter.phase("validating")
         result = self._evaluate("validation", self.context.config.eval.max_questions)
         record_evaluation(self.context, self.reporter, self.step, "validation", result)
-        if result.accuracy > self.best_score:
-            self.best_score, self.best_step = result.accuracy, self.step
+        if (accuracy := result.metric("accuracy")) > self.best_score:
+            self.best_score, self.best_step = accuracy, self.step
             self._checkpoint()
         self.reporter.phase("training")
         self._last_recorded = time.monotonic()

@@ -14,21 +14,22 @@ from accl.training.report import Reporter
 
 def record_evaluation(context: TrainingContext, reporter: Reporter, step: int, split: str, result: Evaluated) -> None:
     """Record the metrics of an evaluated split, overall and by task, and print them on the console."""
-    recorder = reporter.recorder
-    recorder.evaluation(step, split, {"n": len(result.gold), **result.metrics()})
+    recorder, metrics = reporter.recorder, result.metrics()
+    recorder.evaluation(step, split, {"n": len(result.gold), **metrics})
     recorder.task_evaluations((step, split, task, n, correct) for task, n, correct in result.per_task())
     recorder.metrics(
         step,
         step / context.steps_per_epoch,
         reporter.seconds,
         {
-            f"{split}/loss": result.loss,
-            f"{split}/accuracy": result.accuracy,
+            f"{split}/loss": metrics["loss"],
+            f"{split}/accuracy": metrics["accuracy"],
             **{f"{split}/{name}": share for name, share in result.letter_shares().items()},
         },
     )
-    reporter.latest({f"{split}/accuracy": result.accuracy})
-    print(f"step {step}: {split} accuracy {result.accuracy:.4f}, loss {result.loss:.4f}", flush=True)  # noqa: T201
+    reporter.latest({f"{split}/accuracy": metrics["accuracy"]})
+    line = f"step {step}: {split} accuracy {metrics['accuracy']:.4f}, loss {metrics['loss']:.4f}"
+    print(line, flush=True)  # noqa: T201
 
 
 def record_test(context: TrainingContext, reporter: Reporter, step: int, result: Evaluated) -> None:

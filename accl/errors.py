@@ -69,3 +69,26 @@ class TerminalError(AcclError):
     """The app needs a terminal and there is none."""
 
     exit_code = 10
+
+
+class BusyError(RunError):
+    """Another process holds what is needed; the same command may succeed later."""
+
+    exit_code = 11
+
+
+class DamagedError(RunError):
+    """A file of a run exists and does not hold what it should: truncated, overwritten, wrong types, no plain file."""
+
+    exit_code = 12
+
+
+class AbsentError(RunError):
+    """What was asked for was never recorded, or is gone."""
+
+    exit_code = 13
+
+
+# Exit status of a run that a signal stopped without a person having asked for it: EX_TEMPFAIL of sysexits.h, which
+# schedulers can be told to requeue.
+INTERRUPTED = 75

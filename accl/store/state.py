@@ -70,6 +70,9 @@ class RunState:
         reason: why the run is in this state, in words.
         checkpoint_last, checkpoint_best: folder names under ``checkpoints/``.
         latest: newest value of the few metrics that a table of runs shows.
+        interrupted_by: signal that stopped the run although nobody had asked for it, such as ``SIGTERM`` of a
+            scheduler; empty otherwise.
+        pending: measurements in the spool that could not be merged into the database when the process ended.
     """
 
     state: State = State.STARTING
@@ -89,6 +92,8 @@ class RunState:
     checkpoint_last: str = ""
     checkpoint_best: str = ""
     latest: dict[str, float] = field(default_factory=dict)
+    interrupted_by: str = ""
+    pending: int = 0
 
     def changed(self, **values: Any) -> RunState:
         """Return a copy with some fields replaced."""

@@ -1,0 +1,75 @@
+"""Reading files of a run directory that may be anything: a run is data from a stranger.
+
+A file is opened only if it is a regular one, without following a link and without waiting for a writer, and no more
+than a limit is read.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+from accl.errors import DamagedError
+
+LIMIT = 16 * 2**20  # bytes; the largest file that is read whole, a provenance of many resumes, is a thousandth of it
+
+_OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+_RESTORE = "Restore it from a backup or remove the run."
+
+
+def open_regular(path: Path) -> int:
+    """Open a regular file for reading, and return its descriptor.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DamagedError: it is a folder, a link, a pipe or a device, or may not be read.
+    """
+    try:
+        descriptor = os.open(path, _OPEN)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        # ELOOP: O_NOFOLLOW met a link. ENXIO: a socket.
+        kind = {errno.ELOOP: "is a symbolic link", errno.ENXIO: "is not a file"}.get(error.errno or 0)
+        raise DamagedError(f"{path} {kind or f'cannot be read ({error.strerror})'}.", _RESTORE) from error
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise DamagedError(f"{path} is not a file.", _RESTORE)
+
+
+def read_text(path: Path, limit: int = LIMIT) -> str:
+    """Read a regular UTF-8 file whole.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DamagedError: no regular file, unreadable, longer than ``limit`` bytes, or not UTF-8.
+    """
+    with open(open_regular(path), "rb") as file:
+        try:
+            content = file.read(limit + 1)
+        except OSError as error:
+            raise DamagedError(f"{path} cannot be read ({error.strerror}).", _RESTORE) from error
+    if len(content) > limit:
+        raise DamagedError(f"{path} has more than {limit:,} bytes.", _RESTORE)
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise DamagedError(f"{path} is not UTF-8 text.", _RESTORE) from error
+
+
+def read_tail(path: Path, limit: int) -> bytes:
+    """Read at most the last ``limit`` bytes of a regular file.
+
+    Raises:
+        FileNotFoundError, DamagedError: as `read_text`.
+    """
+    with open(open_regular(path), "rb") as file:
+        try:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - limit))
+            return file.read(limit)
+        except OSError as error:
+            raise DamagedError(f"{path} cannot be read ({error.strerror}).", _RESTORE) from error

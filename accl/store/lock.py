@@ -31,6 +31,9 @@ ACQUIRE_S = 0.5
 TRY_AGAIN_S = 0.01
 SIGNATURE_BYTES = 4096  # at most, of the line in the lock file
 
+# Environment variable with the descriptor of the lock that a trainer inherits.
+LOCK_VARIABLE = "ACCL_LOCK_FD"
+
 # Purposes of a holder. The first two are the life of a trainer; any other holder only keeps trainers away.
 STARTING = "starting"
 TRAINING = "training"
@@ -129,7 +132,7 @@ class RunLock:
             descriptor, created = _open(run.lock)
             try:
                 lock = cls(run, descriptor, _try_lock(run.lock, descriptor), created)
-                if lock._is_current():
+                if lock.is_current():
                     lock.sign(purpose)
                     return lock
                 os.close(descriptor)  # replaced between opening and locking
@@ -149,11 +152,11 @@ class RunLock:
         """Take over a lock whose descriptor was inherited; None when the descriptor is not that of the lock."""
         lock = cls(run, descriptor, True, False)
         try:
-            if not lock._is_current():
+            if not lock.is_current():
                 return None
             lock.works = _try_lock(run.lock, descriptor)  # succeeds at once for who holds it already
             os.set_inheritable(descriptor, False)
-        except OSError:
+        except (OSError, OverflowError):
             return None
         lock.sign(purpose)
         return lock
@@ -175,7 +178,7 @@ class RunLock:
         Raises:
             OSError, RunError: there is no telling, since the file cannot be made or opened.
         """
-        if self._is_current():
+        if self.is_current():
             return self.works or os.pread(self.descriptor, SIGNATURE_BYTES, 0) == self._signature
         try:
             again = RunLock.acquire(self._run, self._purpose)
@@ -191,6 +194,12 @@ class RunLock:
             os.close(self.descriptor)
             self.descriptor = -1
 
+    def abandon(self) -> None:
+        """Let go of a lock that was not used, and remove a file that was made for it: it would prove too much."""
+        if self.created and self.is_current():
+            self._run.lock.unlink()
+        self.release()
+
     def __enter__(self) -> RunLock:
         return self
 
@@ -199,8 +208,8 @@ class RunLock:
     ) -> None:
         self.release()
 
-    def _is_current(self) -> bool:
-        """Whether the file that is open is the one that stands in the run directory."""
+    def is_current(self) -> bool:
+        """Return whether the file that is open is the one that stands in the run directory."""
         try:
             there = os.lstat(self._run.lock)
         except FileNotFoundError:

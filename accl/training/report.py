@@ -9,8 +9,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import psutil
+
 from accl.store.rundir import RunDir
-from accl.store.state import RunState, State, process_start_time, read_state, write_state
+from accl.store.state import RunState, State, read_state, write_state
 from accl.store.writer import Recorder
 
 SYSTEM_EVERY_S = 2.0
@@ -32,7 +34,7 @@ class Reporter:
         self._state = before.changed(
             state=State.STARTING,
             pid=os.getpid(),
-            pid_started=process_start_time(os.getpid()) or now,
+            pid_started=psutil.Process().create_time(),
             host=socket.gethostname(),
             started=now,
             heartbeat=now,
@@ -41,6 +43,7 @@ class Reporter:
             exit_code=None,
             reason="",
             phase="starting",
+            interrupted_by="",
         )
         write_state(run, self._state)
         self._read_load: Callable[[], Sequence[float | None]] | None = None

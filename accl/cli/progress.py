@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from accl.cli.table import duration, percent
-from accl.errors import RunError, TrainingError
+from accl.errors import AbsentError, BusyError, RunError, TrainingError
 from accl.launch import process
-from accl.store.reader import StoreBusyError, query
+from accl.store.reader import query
 from accl.store.rundir import RunDir
 from accl.store.state import RunState, State, observe
 
@@ -113,7 +113,7 @@ def _floors(run: RunDir) -> str:
     """Write the accuracies of the rules that never read the question, to stand beside that of the run."""
     try:
         [rows] = query(run.database, ("SELECT key, value FROM run.meta WHERE key LIKE 'floor/test/%' ORDER BY key", ()))
-    except StoreBusyError:
+    except (BusyError, AbsentError):
         return ""
     names = {"majority_letter": "most frequent letter", "longest_option": "longest option"}
     parts = [f"{names.get(key.rsplit('/', 1)[-1], key)} {percent(float(value))} %" for key, value in rows]

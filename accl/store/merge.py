@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
+
+from accl.errors import RunError
+from accl.store.append import RunAppender
+from accl.store.lock import MERGING
+from accl.store.rundir import RunDir
+from accl.store.spool import spool_of
+from accl.store.state import claim, observe, read_state, write_state
 
 _PENDING = re.compile(r" ?\(pending: .*\)$")
 
@@ -23,16 +31,30 @@ def merge_spool(run: RunDir) -> int:
     """
     if not os.path.lexists(spool_of(run.database)) or not run.database.is_file():
         return 0
-    with suppress(RunError, OSError), RunLock.acquire(run, MERGING, wait_s=0):
-        seconds = read_state(run).elapsed
-        notes: list[tuple[float, str, str, str]] = []
-        appender = RunAppender(run.database, lambda *note: notes.append((seconds, *note)))
-        count = appender.pending()
-        while not appender.append({}):
-            pass
+    try:
+        if observe(run).state.active:
+            return 0
+        lock = claim(run, MERGING)
+    except RunError:
+        return 0
+    try:
+        return _merge(run)
+    except (RunError, OSError):
+        return 0
+    finally:
+        lock.abandon()
+
+
+def _merge(run: RunDir) -> int:
+    seconds = read_state(run).elapsed
+    notes: list[tuple[float, str, str, str]] = []
+    appender = RunAppender(run.database, lambda *note: notes.append((seconds, *note)))
+    count = appender.pending()
+    while not appender.append({}):
+        pass
+    if notes:
         appender.append({"events": notes})
-        state = read_state(run)
-        if state.pending:
-            write_state(run, state.changed(pending=0, reason=_PENDING.sub("", state.reason)))
-        return count
-    return 0
+    state = read_state(run)
+    if state.pending:
+        write_state(run, state.changed(pending=0, reason=_PENDING.sub("", state.reason)))
+    return count

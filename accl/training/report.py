@@ -11,10 +11,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
+import psutil
+
 from accl.errors import RunError
 from accl.store.merge import pending_words
 from accl.store.rundir import RunDir
-from accl.store.state import RunState, State, process_start_time, read_state, write_state
+from accl.store.state import RunState, State, read_state, write_state
 from accl.store.writer import Recorder
 
 SYSTEM_EVERY_S = 2.0
@@ -40,7 +42,7 @@ class Reporter:
         self._state = before.changed(
             state=State.STARTING,
             pid=os.getpid(),
-            pid_started=process_start_time(os.getpid()) or now,
+            pid_started=psutil.Process().create_time(),
             host=socket.gethostname(),
             started=now,
             heartbeat=now,
@@ -49,6 +51,7 @@ class Reporter:
             exit_code=None,
             reason="",
             phase="starting",
+            interrupted_by="",
         )
         write_state(run, self._state)
         self._read_load: Callable[[], Sequence[float | None]] | None = None

@@ -13,9 +13,8 @@ from accl import config as configuration
 from accl.config import Config
 from accl.config.renamed import translate_recipe
 from accl.errors import CompareError
-from accl.store.reader import OTHER_VERSION, Evaluation, Task, attached, group_evaluations, read_evals, read_meta
+from accl.store.reader import Evaluation, Task, attached, group_evaluations, read_evals, read_meta
 from accl.store.rundir import RunDir
-from accl.store.schema import schema_problem
 from accl.store.state import RunState, State, observe
 
 SPLIT = "test"
@@ -121,14 +120,11 @@ def read_results(run: RunDir) -> Results:
         raise CompareError(f"Run {run.id} has no data fingerprint in its provenance.json.", retrain)
     with attached(run.database) as execute:
         meta = read_meta(execute)
-        version = meta.get("schema_version")
-        if problem := schema_problem(version):
-            raise CompareError(f"Run {run.id} {problem}.", OTHER_VERSION)
         tasks = execute("SELECT task, name, subcategory, category FROM run.tasks ORDER BY task")
         answers = execute(
             "SELECT question_id, task, gold, predicted FROM run.predictions WHERE split = ? ORDER BY question_id", SPLIT
         )
-        evaluations = [e for e in group_evaluations(read_evals(execute, str(version))) if e.split == SPLIT]
+        evaluations = [e for e in group_evaluations(read_evals(execute, meta["schema_version"])) if e.split == SPLIT]
         matrices = execute("SELECT matrix FROM run.confusion WHERE kind = ? ORDER BY seq DESC LIMIT 1", SIMILARITY)
         ((choices,),) = execute("SELECT max(len(probabilities)) FROM run.predictions WHERE split = ?", SPLIT)
     if not answers:

@@ -6,11 +6,12 @@ import os
 import sys
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from accl.config import Config, load
-from accl.errors import INTERRUPTED, AcclError, RunError
+from accl.errors import INTERRUPTED, AcclError, BusyError, RunError
 from accl.store import stop
 from accl.store.lock import LOCK_VARIABLE, TRAINING, RunLock
 from accl.store.rundir import RunDir
@@ -20,6 +21,7 @@ from accl.training.interrupt import Interrupt, StoppedEarly
 from accl.training.report import Reporter
 
 if TYPE_CHECKING:
+    from accl.store.writer import Recorder
     from accl.training.context import TrainingContext
 
 EXIT_FAILED = 1
@@ -58,7 +60,7 @@ def _take_lock(run: RunDir) -> RunLock:
 
 def _run(run: RunDir, lock: RunLock, interrupt: Interrupt) -> int:
     try:
-        reporter = Reporter(run)
+        reporter = Reporter(run, stop=lambda: interrupt.asked)
     except AcclError as error:
         failed = read_state(run).changed(state=State.FAILED, reason=str(error), exit_code=error.exit_code)
         write_state(run, failed.changed(ended=time.time()))
@@ -70,32 +72,31 @@ def _run(run: RunDir, lock: RunLock, interrupt: Interrupt) -> int:
         except StoppedEarly:
             state, reason = State.STOPPED, "while it prepared"
         except AcclError as error:
-            reporter.event("error", "failed", str(error))
-            reporter.close(State.FAILED, str(error), error.exit_code)
-            return error.exit_code
+            if not (interrupt.asked and isinstance(error, BusyError)):
+                reporter.event("error", "failed", str(error))
+                return reporter.close(State.FAILED, str(error), error.exit_code)
+            state, reason = State.STOPPED, "while it waited for its database"
         except KeyboardInterrupt:
-            reporter.close(State.STOPPED, "stopped at once by a later SIGINT; goes on from its last checkpoint", 130)
-            return 130
+            how = "stopped at once by a later SIGINT; goes on from its last checkpoint"
+            return reporter.close(State.STOPPED, how, 130)
         except BaseException as error:
-            traceback.print_exc()
+            with suppress(OSError):  # a full disk
+                traceback.print_exc()
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             reporter.event("error", "failed", reason)
-            reporter.close(State.FAILED, reason, EXIT_FAILED)
-            return EXIT_FAILED
+            return reporter.close(State.FAILED, reason, EXIT_FAILED)
         return _close(run, reporter, interrupt, state, reason)
 
 
 def _close(run: RunDir, reporter: Reporter, interrupt: Interrupt, state: State, reached: str) -> int:
     """Record the end of a run that did not fail, and return its exit code."""
     if state is State.FINISHED:
-        reporter.close(state, "", 0)
-        return 0
+        return reporter.close(state, "", 0)
     how, code = "as asked", 0
     if interrupt.signal != "SIGINT" and not stop.marked(run):
         how, code = f"by {interrupt.signal}, which nobody asked for,", INTERRUPTED
         reporter.update(interrupted_by=interrupt.signal)
-    reporter.close(state, f"stopped {how} {reached}; goes on with: accl resume {run.id}", code)
-    return code
+    return reporter.close(state, f"stopped {how} {reached}; goes on with: accl resume {run.id}", code)
 
 
 def _train(run: RunDir, config: Config, reporter: Reporter, interrupt: Interrupt) -> tuple[State, str]:
@@ -130,6 +131,7 @@ def _train(run: RunDir, config: Config, reporter: Reporter, interrupt: Interrupt
         reporter.event("info", "resumed", f"resumed from step {trainer.step}")
     else:
         _record_start(context, reporter)
+    _record_facts(context, reporter.recorder)
     words = f"steps are computed by the {backend.name} backend"
     level = "warning" if backend.name == "reference" and config.train.backend == "auto" else "info"
     reporter.event(level, "backend", f"{words} ({reason})" if reason else words)
@@ -141,14 +143,17 @@ def _train(run: RunDir, config: Config, reporter: Reporter, interrupt: Interrupt
 
 
 def _record_start(context: TrainingContext, reporter: Reporter) -> None:
-    recorder = reporter.recorder
-    recorder.rewind(-1)  # of an earlier life that was killed before its first checkpoint
-    recorder.tasks((i, s.name, s.subcategory, s.category) for i, s in enumerate(context.subjects))
-    recorder.meta({f"floor/{name}": f"{value:.6f}" for name, value in context.baselines.items()})
-    recorder.meta({"protocol": context.config.data.protocol, "k": str(context.tasks)})
+    reporter.recorder.rewind(-1)  # of an earlier life that was killed before its first checkpoint
     for notice in context.notices:
         reporter.event(notice.level, notice.kind, notice.message)
     reporter.event("info", "model", f"{context.provenance.model.parameters:,} parameters, all trained")
+
+
+def _record_facts(context: TrainingContext, recorder: Recorder) -> None:
+    """Record what holds for the whole run; again when it is resumed, since its database may have been lost."""
+    recorder.tasks((i, s.name, s.subcategory, s.category) for i, s in enumerate(context.subjects))
+    recorder.meta({f"floor/{name}": f"{value:.6f}" for name, value in context.baselines.items()})
+    recorder.meta({"protocol": context.config.data.protocol, "k": str(context.tasks)})
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def test_a_data_path_alone_means_a_folder() -> None:
         (("full", "dmo", []), ["profile", "'demo'"]),
         (("full", "demo", ["train.batchsize=3"]), ["'train.batchsize'", "'train.batch_size'"]),
         (("full", "demo", ["batch_size=3"]), ["'train.batch_size'"]),
-        (("full", "demo", ["train.batch_size=many"]), ["train.batch_size='many'", "integer"]),
+        (("full", "demo", ["train.batch_size=many"]), ["train.batch_size='many' (--set)", "at least 2"]),
         (("full", "demo", ["train.batch_size=15"]), ["15", "questions_per_task"]),
         (("full", "demo", ["train.batch_size"]), ["key=value"]),
         (("full", "demo", ["data.source=web"]), ["data.source", "hub"]),
@@ -105,7 +105,7 @@ def test_a_recipe_of_ones_own_is_a_file(tmp_path: Path) -> None:
     mine.write_text("loss:\n  denominatr: all\n")
     with pytest.raises(ConfigError, match=r"loss\.denominator"):
         resolve(str(mine), "demo")
-    mine.write_text("loss: [")
+    mine.write_text("loss: {")
     with pytest.raises(ConfigError, match="not valid YAML"):
         resolve(str(mine), "demo")
 

@@ -142,6 +142,34 @@ def test_an_old_run_is_read_with_its_old_keys_and_values(tmp_path: Path) -> None
     assert read.recipe == "seed_literal"  # as its directory is called
 
 
+def test_an_old_run_whose_recipe_could_not_be_called_so_today_is_read(tmp_path: Path) -> None:
+    written = dump(resolve("full", "demo").config)
+    for name in ("base[v2]", "1e3", "no", "a b"):
+        (tmp_path / "config.yaml").write_text(written.replace("recipe: full", f"recipe: {name}"))
+        assert load(tmp_path / "config.yaml").recipe == name
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("recipe: full", "recipe: [full]", "line 1: a list"),
+        ("recipe: full", 'recipe: "a\\tb"', "recipe='a b'.*line 1"),
+        ("recipe: full\n", "", "recipe is missing from .*config.yaml"),
+        ("  seed: 42\n  epochs", "  seed: x\n  epochs", r"train.seed='x' .*config.yaml, line \d+"),
+        ("  seed: 42\n  epochs", "  seed: -1\n  epochs", r"train.seed='-1' .*config.yaml, line \d+"),
+        ("  seed: 42\n  epochs", "  seeed: 1\n  epochs", r"Unknown key 'train.seeed' .*line \d+"),
+        ("train:\n", "train: &t\n", "anchors"),
+        ("negatives: all", "negatives: some", "loss.negatives='some'.*should be one of"),
+    ],
+)
+def test_a_damaged_configuration_of_a_run_says_where(tmp_path: Path, old: str, new: str, words: str) -> None:
+    written = dump(resolve("full", "demo").config)
+    assert old in written
+    (tmp_path / "config.yaml").write_text(written.replace(old, new))
+    with pytest.raises(ConfigError, match=words):
+        load(tmp_path / "config.yaml")
+
+
 @pytest.mark.parametrize(
     ("old", "new"), [("fast", "packed"), ("graphed", "cudagraph"), ("rows", "cpu"), ("eager", "reference")]
 )

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from accl.choices import POLICIES
 from accl.config import Curriculum, resolve
+from accl.config.weights import read_weights
 from accl.errors import ConfigError
 from accl.method.contrastive import uncertainty_weights
 from accl.method.curriculum import load_policy
 from accl.method.model import ModelOutput
-from accl.training.curriculum import CurriculumState, read_weights
+from accl.training.curriculum import CurriculumState
 
 CPU = torch.device("cpu")
 NAMES = POLICIES.names()
@@ -171,7 +172,7 @@ def test_all_matrices_are_kept_under_every_policy_and_masked_where_never_observe
 def test_a_weights_file_is_read_in_the_order_of_the_tasks(tmp_path: Path) -> None:
     file = tmp_path / "w.yaml"
     file.write_text("b: 2\na: 0.5\n")
-    assert read_weights(file, ["a", "b"]).tolist() == [0.5, 2]
+    assert list(read_weights(file, ["a", "b"]).items()) == [("a", 0.5), ("b", 2)]
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def find_file(kind: Kind, name: str) -> Path:
         plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", path.stem).strip("-._")[:NAME_LIMIT] or kind[:-1]
         raise ConfigError(
             f"The name of {shown(name)} cannot be part of a run's id.",
-            f"It may have {NAME_LIMIT} letters, digits, `_`, `.` and `-`, and begins with a letter or digit. "
+            f"It has at most {NAME_LIMIT} letters, digits, `_`, `.` and `-`, and begins with a letter or digit. "
             f"Rename the file, for example to {plain}{path.suffix}",
         )
     return path

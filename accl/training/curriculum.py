@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from accl.config import Curriculum
-from accl.config.weights import read_weights as read_file
+from accl.config.weights import read_weights
 from accl.errors import ConfigError
 from accl.method.confusion import PrototypeConfusion, TaskConfusion, accumulate, membership, pair_sums
 from accl.method.contrastive import uncertainty_weights
@@ -82,7 +82,7 @@ class CurriculumState:
         self.warmup_steps = round(config.warmup_epochs * steps_per_epoch) if steps is None else steps
         self._fixed_K: Tensor | None = None
         if config.weights_file is not None:
-            weights = read_weights(Path(config.weights_file), names)
+            weights = np.array(list(read_weights(Path(config.weights_file), names).values()))
             if not (weights[questions_K > 0] > 0).any():
                 raise ConfigError(
                     f"{config.weights_file} gives weight only to tasks without training questions.",
@@ -182,20 +182,3 @@ class CurriculumState:
         updates = float(on_host.pop("updates"))
         stats = TaskStats(**on_host, updates=updates, questions_K=self._questions_K, fixed_K=self._fixed_K)
         return self._policy.compute_weights(stats, self._params)
-
-
-def read_weights(path: Path, names: Sequence[str]) -> NDArray[np.float64]:
-    """Read task weights from a YAML file of ``task: weight``, in the order of ``names``; they need not sum to 1.
-
-    Raises:
-        ConfigError: the file does not hold weights, names an unknown task, or lacks one.
-    """
-    content = read_file(path)
-    unknown = [name for name in content if name not in names]
-    missing = [name for name in names if name not in content]
-    if unknown or missing:
-        parts = [f"{kind} {', '.join(group)}" for kind, group in (("unknown", unknown), ("missing", missing)) if group]
-        raise ConfigError(
-            f"{path} does not fit the tasks: {'; '.join(parts)}.", "Give every task one weight; 0 is one."
-        )
-    return np.array([content[name] for name in names], np.float64)

@@ -20,7 +20,7 @@ def train(
         str, typer.Option("--profile", "-p", help="Scale and data: demo, minilm, paper, or the path of a file.")
     ] = DEFAULT_PROFILE,
     overrides: OverridesOption = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Short for --set train.seed=N.")] = None,
+    seed: Annotated[str | None, typer.Option("--seed", metavar="N", help="Short for --set train.seed=N.")] = None,
     detach: DetachOption = False,
     runs: RunsOption = RUNS,
 ) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from accl.errors import AbsentError, AcclError, BusyError
+from accl.errors import AbsentError, BusyError
 from accl.store.reader import Follower
 from accl.store.state import RunState
-from accl.store.summary import as_problem
+from accl.store.summary import reading
 
 
 def follow(follower: Follower, state: RunState | None) -> bool:
@@ -18,18 +18,15 @@ def follow(follower: Follower, state: RunState | None) -> bool:
         BusyError, DamagedError, AbsentError: the measurements cannot be read; the follower keeps what it has.
     """
     database = follower.run.database
-    try:
-        changed = follower.refresh()
-        if follower.stale_seconds:
-            raise BusyError(f"{database} is held by another process.", "Try again in a moment.")
-        if not database.exists():
-            raise AbsentError(f"{database} is missing, and with it the measurements.")
-        return changed
-    except AbsentError:
-        if state is None or state.step:
-            raise
-        return False
-    except AcclError:
-        raise
-    except Exception as error:
-        raise as_problem(error, database) from error
+    with reading(database):
+        try:
+            changed = follower.refresh()
+            if follower.stale_seconds:
+                raise BusyError(f"{database} is held by another process.", "Try again in a moment.")
+            if not database.exists():
+                raise AbsentError(f"{database} is missing, and with it the measurements.")
+            return changed
+        except AbsentError:
+            if state is None or state.step:
+                raise
+            return False

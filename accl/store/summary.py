@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from accl.errors import AcclError, DamagedError, RunError
 from accl.store.deadline import DEADLINE_S, each_within
@@ -82,11 +84,22 @@ def read_summaries(readers: Sequence[SummaryReader], now: float) -> list[Summary
     ]
 
 
-def as_problem(error: BaseException, path: os.PathLike[str]) -> AcclError:
+def as_problem(error: BaseException, path: object) -> AcclError:
     """Return an exception met while reading a run as an error about its files: they may hold anything."""
     if isinstance(error, AcclError):
         return error
     return DamagedError(f"{path} cannot be understood ({type(error).__name__}: {error}).", RESTORE)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn any exception of a block that reads a file of a run into an error about that file, as `as_problem`."""
+    try:
+        yield
+    except AcclError:
+        raise
+    except Exception as error:
+        raise as_problem(error, path) from error
 
 
 def numbers(meta: Mapping[str, str], prefixes: tuple[str, ...]) -> dict[str, float]:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from accl.config import available, dump, load, resolve
-from accl.errors import AbsentError, ConfigError, DamagedError, RunError
+from accl.errors import AbsentError, DamagedError, RunError
 from accl.store import writer
 from accl.store.reader import Evaluation, Follower, query
 from accl.store.rundir import RunDir, create_run, find_run, list_runs, write_atomically
@@ -278,10 +278,10 @@ def test_a_setup_is_found_between_comments_and_blank_lines_and_its_names_stay_te
 )
 def test_a_configuration_without_a_setup_is_one_clear_error(run: RunDir, content: str, words: str) -> None:
     run.config.write_text(content)
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises(DamagedError, match=words):
         run.setup()
     run.config.unlink()
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(AbsentError, match="is missing"):
         run.setup()
 
 

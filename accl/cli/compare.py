@@ -84,7 +84,9 @@ def compare(
         lone = f"Only seed {selection.seeds[0]} has a run of every recipe: there is nothing to average over."
         comparison = replace(comparison, warnings=(lone, *selection.gaps, *comparison.warnings))
     else:
-        comparison = compare_runs(select_runs(runs, names or DEFAULT_NAMES, profile))
+        chosen = select_runs(runs, names or DEFAULT_NAMES, profile)
+        comparison = compare_runs(chosen.runs)
+        comparison = replace(comparison, warnings=(*chosen.gaps, *comparison.warnings))
     tables = [_arms_table(comparison)]
     if format is not Format.CSV:
         tables = [_runs_table(comparison), *tables, *_task_tables(comparison, tasks), *_config_tables(comparison)]

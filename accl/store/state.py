@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import reprlib
 import socket
 import tempfile
 import time
@@ -19,10 +20,10 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from accl.errors import BusyError, DamagedError, RunError
+from accl.errors import AbsentError, BusyError, DamagedError
 from accl.store.files import read_tail
 from accl.store.lock import Holder, Proof, RunLock, probe
-from accl.store.rundir import RunDir
+from accl.store.rundir import RESTORE, RunDir
 
 
 class State(StrEnum):
@@ -112,21 +113,57 @@ class RunState:
         return (self.total_steps - self.step) / speed if self.state is State.RUNNING and speed else None
 
 
-_FIELDS = {f.name for f in dataclasses.fields(RunState)}
+_KINDS = {field.name: str(field.type) for field in dataclasses.fields(RunState)}
+_WORDS = {
+    "State": "a state",
+    "str": "text",
+    "int": "a number of things",
+    "float": "a time",
+    "int | None": "an exit code",
+    "dict[str, float]": "numbers by name",
+}
+_MAX_INT, _MAX_PID, _MAX_TIME = 2**63 - 1, 2**31 - 1, 250e9  # a time after the year 9890 cannot be shown
 
 
 def read_state(run: RunDir) -> RunState:
-    """Read ``state.json`` as written.
+    """Read ``state.json`` as written, every field of its type and in its range.
+
+    Fields that this version does not know are left out.
 
     Raises:
-        RunError: the file exists and cannot be understood.
+        AbsentError: there is no such file.
+        DamagedError: it cannot be read, or a field holds what it cannot hold.
     """
-    raw = run.read_json(run.state)
-    try:
-        raw["state"] = State(raw.get("state", State.STARTING))
-        return RunState(**{key: value for key, value in raw.items() if key in _FIELDS})
-    except (ValueError, TypeError) as error:
-        raise RunError(f"{run.state} cannot be understood: {error}.", "Was it written by a newer accl?") from error
+    raw = {key: value for key, value in run.read_json(run.state).items() if key in _KINDS}
+    if not raw and not os.path.lexists(run.state):
+        raise AbsentError(f"{run.state} is missing.", RESTORE)
+    for key, value in {"state": None, **raw}.items():
+        if not _holds(key, value):
+            what = f"{run.state} cannot be understood: {key} is {reprlib.repr(value)}, not {_WORDS[_KINDS[key]]}."
+            raise DamagedError(what, "Was it written by a newer accl? Otherwise restore it from a backup.")
+    return RunState(**raw | {"state": State(raw["state"])})
+
+
+def _holds(key: str, value: object) -> bool:
+    """Return whether a field may hold a value; a bool is no number, and NaN no time."""
+    match _KINDS[key], value:
+        case "State", str():
+            return value in list(State)
+        case "str", str():
+            return not (key.startswith("checkpoint_") and "/" in value)  # else a path out of the run
+        case (("int" | "int | None" | "float"), bool()):
+            return False
+        case "int", int():
+            return 0 <= value <= (_MAX_PID if key == "pid" else _MAX_INT)
+        case "int | None", int():
+            return abs(value) <= _MAX_PID
+        case "float", (int() | float()):
+            return 0 <= value <= _MAX_TIME
+        case "dict[str, float]", dict():  # a loss may be NaN or infinite
+            return all(type(v) is float or (type(v) is int and abs(v) <= _MAX_INT) for v in value.values())
+        case "int | None", None:
+            return True
+    return False
 
 
 def write_state(run: RunDir, state: RunState) -> None:
@@ -144,7 +181,7 @@ def observe(run: RunDir, now: float | None = None) -> RunState:
         now: seconds since the epoch; the current time when None.
 
     Raises:
-        RunError: ``state.json`` cannot be understood.
+        AbsentError, DamagedError: as `read_state`.
     """
     return assess(read_state(run), run, time.time() if now is None else now)
 

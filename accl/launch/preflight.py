@@ -27,6 +27,9 @@ def check(config: Config, notify: Callable[[str], None]) -> None:
             f"Profile {config.profile} trains on a GPU (train.device=cuda) and no NVIDIA GPU was found.",
             "Try: accl train full --profile demo   or: --set train.device=cpu",
         )
+    if config.train.backend in ("packed", "cudagraph") and not gpus():
+        what = f"train.backend={config.train.backend} needs an NVIDIA GPU, and none was found."
+        raise DeviceError(what, "Try: --set train.backend=auto")
     name = config.model.name
     if not name.startswith("random:"):
         if hub.is_local(name):

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from accl.config import Config, dump, flat, load, resolve
 from accl.config.values import FIELDS, TEXT_LIMIT, read_value
-from accl.config.yamlfile import Written
+from accl.yamlfile import Written
 from accl.errors import ConfigError
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from accl.config import dump, load, resolve
 from accl.config.recipes import flatten
-from accl.config.yamlfile import DEPTH_LIMIT, SIZE_LIMIT, parse_yaml, read_yaml
+from accl.yamlfile import DEPTH_LIMIT, SIZE_LIMIT, parse_yaml, read_yaml
 from accl.errors import ConfigError
 
 MAP_BOMB = "a: &a {x: 1}\n" + "".join(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from accl.config.values import read_value
-from accl.config.yamlfile import read_yaml, shown
+from accl.yamlfile import read_yaml, shown
 from accl.errors import ConfigError
 
 DEFAULT_PROFILE = "paper"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from accl.config.yamlfile import Written
+from accl.yamlfile import Written
 from accl.errors import ConfigError
 
 KEYS = {"train.path": "train.backend", "curriculum.floor": "curriculum.epsilon"}

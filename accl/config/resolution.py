@@ -19,7 +19,7 @@ from accl.config.recipes import DEFAULT_PROFILE, base_values, find_file, flatten
 from accl.config.renamed import translate, translate_recipe
 from accl.config.schema import Config
 from accl.config.values import read_text, read_value, refusal
-from accl.config.yamlfile import Written, read_yaml, shown
+from accl.yamlfile import Written, read_yaml, shown
 from accl.errors import ConfigError
 
 

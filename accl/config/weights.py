@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from accl.choices import parse_number
-from accl.config.yamlfile import Written, read_yaml, shown
+from accl.yamlfile import Written, read_yaml, shown
 from accl.errors import ConfigError
 
 _FORM = "Give curriculum.weights_file a YAML file of `task: weight`."

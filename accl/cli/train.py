@@ -44,7 +44,7 @@ def train(
     resolved = resolve(recipe, profile, [*(overrides or ()), *extra])
     print_notes(resolved.notes)
     console = Console(stderr=True)
-    check(resolved.config, lambda words: console.print(f"[dim]{words} …[/dim]"))
+    print_notes(check(resolved.config, lambda words: console.print(f"[dim]{words} …[/dim]")))
     run = process.prepare(runs, resolved.config, sys.argv)
     started = process.start(run)
     if detach:

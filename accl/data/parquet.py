@@ -1,0 +1,61 @@
+"""Reader of parquet files as on the Hub: ``<split>*.parquet`` with question, subject, choices and answer."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from accl.data.builder import LAYOUTS, MOST_CHARACTERS, PART_OF, CorpusBuilder
+from accl.data.files import named, open_data
+from accl.data.questions import PARTS, Corpus
+from accl.data.typed_rows import COLUMNS, add_rows, class_names, hardened
+from accl.errors import DataError
+
+# Of one column, as its file declares: a corpus that fits the other limits has a tenth of it.
+_MOST_VALUES = 50_000_000
+_MOST_BYTES = 2 * MOST_CHARACTERS
+
+
+def read_parquet(folder: Path, source: str, revision: str = "") -> Corpus:
+    """Read all parquet files of a folder.
+
+    Raises:
+        DataError: no such file, a column missing or of the wrong type, or a malformed row.
+    """
+    files = named(folder, ".parquet")
+    if not files:
+        raise DataError(f"{folder} holds no parquet file.", LAYOUTS)
+    builder = CorpusBuilder()
+    for part, path in sorted(((_part_of(path), path) for path in files), key=lambda f: PARTS.index(f[0])):
+        _add_file(path, part, builder)
+    return builder.corpus(folder, source, revision)
+
+
+def _part_of(path: Path) -> str:
+    """Return the part that a file belongs to: ``test`` for ``test-00000-of-00001.parquet`` and ``test.parquet``."""
+    letters = re.match(r"[^\W\d]*", path.stem)
+    part = PART_OF.get(letters[0].strip("_") if letters else "")
+    if part is None:
+        hint = f"Its name must start with one of: {', '.join(PART_OF)}."
+        raise DataError(f"{path} belongs to no known split.", hint)
+    return part
+
+
+def _add_file(path: Path, part: str, builder: CorpusBuilder) -> None:
+    with open_data(path) as descriptor:
+        # DuckDB takes names for patterns and addresses; the name of an open file is neither.
+        opened = f"/dev/fd/{descriptor}"
+        with hardened(path, opened) as connection:
+            columns = "|".join(COLUMNS)
+            size = f"""SELECT max(num_values), sum(total_uncompressed_size) FROM parquet_metadata('{opened}')
+                WHERE regexp_matches(path_in_schema, '^({columns})(,|$)')"""
+            ((values, length),) = connection.execute(size).fetchall()
+            if (values or 0) > _MOST_VALUES or (length or 0) > _MOST_BYTES:
+                what = (
+                    f"{path} unpacks to {length:,} bytes and {values:,} values of a column, which is too much to read."
+                )
+                raise DataError(what, f"At most {_MOST_BYTES:,} bytes and {_MOST_VALUES:,} values are read.")
+            noted = f"SELECT value FROM parquet_kv_metadata('{opened}') WHERE key = 'huggingface'::BLOB"
+            notes = connection.execute(noted).fetchall()
+            classes = class_names(notes[0][0] if notes else None)
+            add_rows(builder, connection, f"read_parquet('{opened}')", path, part, classes)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -32,7 +33,9 @@ csv.field_size_limit(MOST_QUESTION_CHARACTERS)
 
 def splits_of(folder: Path) -> list[Path]:
     """Return the folders in a data folder that hold CSV files."""
-    return [split for split in visible(folder) if named(split, ".csv")]
+    # What may not be read and is not named as a split (lost+found) is none of ours.
+    places = [place for place in visible(folder) if place.name in PART_OF or os.access(place, os.R_OK)]
+    return [place for place in places if named(place, ".csv")]
 
 
 def read_csv_folder(folder: Path) -> Corpus:

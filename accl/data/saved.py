@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from accl.data.questions import PARTS, Corpus
 from accl.data.typed_rows import COLUMNS, add_rows, class_names, hardened
 from accl.errors import DataError
 
+_END = b"\xff\xff\xff\xff\0\0\0\0"  # of an Arrow stream
 DICTIONARY, STATE = "dataset_dict.json", "state.json"
 
 
@@ -46,6 +48,10 @@ def _add_file(path: Path, part: str, builder: CorpusBuilder) -> None:
     from datasets import Dataset  # seconds to import, and needed by nothing else
 
     with open_data(path) as descriptor:
+        size = os.fstat(descriptor).st_size
+        # Without its end mark, a file that was cut between two batches would be read as a shorter one.
+        if os.pread(descriptor, len(_END), max(size - len(_END), 0)) != _END:
+            raise DataError(f"{path} is cut off, or no Arrow stream.", "Save it again.")
         # Whatever is wrong with a file, pyarrow and datasets say it with errors of many kinds.
         try:
             table = Dataset.from_file(f"/dev/fd/{descriptor}").data.table

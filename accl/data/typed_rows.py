@@ -76,7 +76,7 @@ def hardened(path: Path, allowed: str = "") -> Iterator[duckdb.DuckDBPyConnectio
             raise DataError(f"{path} takes longer than {MOST_SECONDS:g} s to read.", _AGAIN) from error
         except duckdb.OutOfMemoryException as error:
             raise DataError(f"{path} takes more than {_MEMORY} of memory to read.", _AGAIN) from error
-        except (duckdb.Error, UnicodeDecodeError) as error:
+        except (duckdb.Error, RuntimeError, ValueError) as error:  # the latter for texts that are not UTF-8
             reason = str(error).splitlines()[0].replace(allowed or str(path), path.name)
             raise DataError(f"{path} cannot be read: {reason}", _AGAIN) from error
         finally:
@@ -85,8 +85,8 @@ def hardened(path: Path, allowed: str = "") -> Iterator[duckdb.DuckDBPyConnectio
 
 def add_rows(
     builder: CorpusBuilder, connection: duckdb.DuckDBPyConnection, table: str, path: Path, part: str, classes: Classes
-) -> None:
-    """Add all rows of a table, in order.
+) -> int:
+    """Add all rows of a table, in order, and return their number.
 
     Args:
         table: SQL of the table that the file is. path: the file, for messages.
@@ -115,6 +115,7 @@ def add_rows(
             builder.add(place, part, task, f"{part}/{task}" if task else part, text, choices, answer)
     if not number:
         raise DataError(f"{path} holds no question.", "Fill it, or move it away.")
+    return number
 
 
 def _types(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, Any]:

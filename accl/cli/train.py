@@ -53,7 +53,7 @@ def train(
     resolved = resolve(recipe, profile, [*(overrides or ()), *extra])
     print_notes(resolved.notes)
     console = Console(stderr=True)
-    check(resolved.config, lambda words: console.print(f"{words} …", style="dim", markup=False))
+    print_notes(check(resolved.config, lambda words: console.print(f"{words} …", style="dim", markup=False)))
     run = process.prepare(runs, resolved.config, sys.argv)
     start = partial(process.start, run)
     if detach:

@@ -6,18 +6,21 @@ a typing mistake from a missing GPU.
 
 from __future__ import annotations
 
+from accl.text import printable, without_credentials
+
 
 class AcclError(Exception):
     """Base of all errors that a user can cause: what happened, in one line, and what to type or change next.
 
-    A command that ends with this error has the exit status ``exit_code``.
+    A command that ends with this error has the exit status ``exit_code``. What it quotes is made printable here and
+    credentials in it are masked, so that no message carries either to a screen, a log or a file.
     """
 
     exit_code = 1
 
     def __init__(self, what: str, hint: str = "") -> None:
-        super().__init__(what)
-        self.what, self.hint = what, hint
+        self.what, self.hint = (printable(without_credentials(text)) for text in (what, hint))
+        super().__init__(self.what)
 
     def __str__(self) -> str:
         return f"{self.what} {self.hint}".strip()
@@ -84,7 +87,7 @@ class DamagedError(RunError):
 
 
 class AbsentError(RunError):
-    """What was asked for was never recorded, or is gone."""
+    """Something that was asked for was never recorded, or is gone."""
 
     exit_code = 13
 

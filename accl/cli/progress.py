@@ -5,12 +5,12 @@ from __future__ import annotations
 import subprocess
 import time
 
-from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from accl.cli.output import SafeConsole, say
 from accl.cli.table import duration, percent
 from accl.errors import RunError, TrainingError
 from accl.launch import process
@@ -27,16 +27,16 @@ def show_progress(run: RunDir, started: subprocess.Popen[bytes]) -> int:
     Raises:
         TrainingError: the run failed or crashed; its reason is the message.
     """
-    console = Console(stderr=True, highlight=False)
-    console.print(f"run [bold]{run.id}[/bold]   watch it in another terminal: accl tui", soft_wrap=True)
-    stopping = False
-    with Live(console=console, refresh_per_second=8, transient=True, auto_refresh=console.is_terminal) as live:
+    console = SafeConsole(err=True)
+    say(f"run {run.id}   watch it in another terminal: accl tui", err=True)
+    stopping, drawn = False, console.is_terminal and not console.is_dumb_terminal
+    with Live(console=console, refresh_per_second=8, transient=True, auto_refresh=drawn) as live:
         printed = ""
         while True:
             try:
                 ended = started.poll() is not None
                 state = observe(run)
-                if console.is_terminal:
+                if drawn:
                     live.update(_view(state, stopping))
                 else:
                     printed = _print_progress(console, state, printed)
@@ -49,7 +49,7 @@ def show_progress(run: RunDir, started: subprocess.Popen[bytes]) -> int:
     return _report(run, observe(run), started.returncode, console)
 
 
-def _interrupt(run: RunDir, console: Console, stopping: bool) -> None:
+def _interrupt(run: RunDir, console: SafeConsole, stopping: bool) -> None:
     """Ask for a graceful stop, or kill a run that was asked before."""
     try:
         process.stop(run, kill=stopping)
@@ -86,7 +86,7 @@ def _figures(state: RunState) -> str:
     return "  ".join(filter(None, parts))
 
 
-def _print_progress(console: Console, state: RunState, printed: str) -> str:
+def _print_progress(console: SafeConsole, state: RunState, printed: str) -> str:
     """Print a line when the phase changes, and one for each tenth of the way; returns what was printed last."""
     tenth = 10 * state.step // state.total_steps if state.total_steps else 0
     now = f"{state.phase} {tenth}" if state.phase == "training" else state.phase
@@ -96,7 +96,7 @@ def _print_progress(console: Console, state: RunState, printed: str) -> str:
     return now or printed
 
 
-def _report(run: RunDir, state: RunState, code: int, console: Console) -> int:
+def _report(run: RunDir, state: RunState, code: int, console: SafeConsole) -> int:
     if state.state is State.FINISHED:
         accuracy = f"test accuracy {percent(state.latest.get('test/accuracy'))} %{_floors(run)}"
         took = duration(state.ended - state.started)

@@ -6,14 +6,14 @@ import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from accl.cli.options import RUNS, RunArgument, RunsOption
-from accl.cli.output import Format, FormatOption, emit
+from accl.cli.output import Format, FormatOption, SafeConsole, emit, say
 from accl.cli.table import MISSING, Column, Row, Table, duration, fields, moment, number, percent
 from accl.errors import AcclError
 from accl.store.rundir import RunDir, Setup, find_run, list_runs
 from accl.store.state import RunState, State, observe
+from accl.text import printable_lines
 
 if TYPE_CHECKING:
     from accl.store.reader import Follower
@@ -55,15 +55,15 @@ def runs(format: FormatOption = Format.TABLE, runs: RunsOption = RUNS) -> None:
     """
     rows = [_summary(run) for run in reversed(list_runs(runs))]
     if not rows and format is Format.TABLE:
-        Console().print(f"No runs in {runs} yet. Start one:  accl train full --profile demo", highlight=False)
+        say(f"No runs in {runs} yet. Start one:  accl train full --profile demo")
         return
-    narrow = format is Format.TABLE and Console().width < WIDE
+    narrow = format is Format.TABLE and SafeConsole().width < WIDE
     columns = [column for column in COLUMNS if not (narrow and column.key in WIDE_ONLY)]
     emit(Table("", columns, rows, name="runs"), format)
     if format is Format.TABLE:
         for row in rows:
             if row["reason"] and row["state"] in (State.CRASHED, State.FAILED, State.STALLED):
-                Console().print(f"{row['id']}: {row['reason']}", highlight=False, markup=False, style="dim")
+                say(f"{row['id']}: {row['reason']}", style="dim")
 
 
 def show(run: RunArgument, format: FormatOption = Format.TABLE, runs: RunsOption = RUNS) -> None:
@@ -114,16 +114,20 @@ def logs(
     chosen = find_run(runs, run)
     if not chosen.console.exists():
         return
-    with open(chosen.console, encoding="utf-8", errors="replace") as file:
-        printed = file.read().splitlines(keepends=True)
-        typer.echo("".join(printed if lines is None else printed[max(0, len(printed) - lines) :]), nl=False)
+    with open(chosen.console, encoding="utf-8", errors="replace", newline="\n") as file:
+        *printed, rest = file.read().split("\n")
+        newest = printed if lines is None else printed[max(0, len(printed) + bool(rest) - lines) :]
+        say(*map(printable_lines, newest))
         while follow:
             # Look first and read second, so that nothing printed before the end is missed.
             active = observe(chosen).state.active
-            typer.echo(file.read(), nl=False)
+            *printed, rest = (rest + file.read()).split("\n")
+            say(*map(printable_lines, printed))
             if not active:
-                return
+                break
             time.sleep(FOLLOW_EVERY_S)
+        if rest and lines != 0:
+            say(printable_lines(rest))
 
 
 def _summary(run: RunDir) -> dict[str, Any]:

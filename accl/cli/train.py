@@ -6,10 +6,9 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from accl.cli.options import RUNS, DetachOption, OverridesOption, RunsOption
-from accl.cli.output import print_notes
+from accl.cli.output import print_notes, say
 from accl.config import DEFAULT_PROFILE, resolve
 
 
@@ -43,11 +42,10 @@ def train(
     extra = [f"train.seed={seed}"] if seed is not None else []
     resolved = resolve(recipe, profile, [*(overrides or ()), *extra])
     print_notes(resolved.notes)
-    console = Console(stderr=True)
-    check(resolved.config, lambda words: console.print(f"[dim]{words} …[/dim]"))
+    check(resolved.config, lambda words: say(f"{words} …", err=True, style="dim"))
     run = process.prepare(runs, resolved.config, sys.argv)
     started = process.start(run)
     if detach:
-        typer.echo(run.id)
+        say(run.id)
         return
     raise typer.Exit(show_progress(run, started))

@@ -19,6 +19,7 @@ from accl.config.recipes import DEFAULT_PROFILE, base_values, find_file, flatten
 from accl.config.renamed import translate, translate_recipe
 from accl.config.schema import Config
 from accl.errors import ConfigError
+from accl.text import without_credentials
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,9 @@ def resolve(recipe: str, profile: str = DEFAULT_PROFILE, overrides: Sequence[str
         for key, value in translated.items():
             if key not in base_values():
                 raise unknown_key(key, name)
+            if isinstance(value, str) and without_credentials(value) != value:
+                what = f"{key} ({name}) holds a password or token, which everyone who reads the run would see."
+                raise ConfigError(what, "Leave it out: HF_TOKEN holds a token for the Hub, ~/.netrc a password.")
             values[key], origin[key] = value, name
     tree = {"recipe": recipe_path.stem, "profile": profile_path.stem, **nest(values)}
     return Resolved(_validate(tree, origin), origin, tuple(notes))

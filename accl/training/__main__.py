@@ -14,6 +14,7 @@ from accl.config import Config, load
 from accl.errors import AcclError, RunError
 from accl.store.rundir import RunDir
 from accl.store.state import State
+from accl.streams import guard_streams
 from accl.training.interrupt import Interrupt
 from accl.training.report import Reporter
 
@@ -108,4 +109,5 @@ def _record_start(context: TrainingContext, reporter: Reporter) -> None:
 
 
 if __name__ == "__main__":
+    guard_streams("utf-8", lossy=True)  # readers of the console log expect UTF-8, and a full disk ends no run
     sys.exit(main(sys.argv[1:]))

@@ -12,6 +12,7 @@ from typing import Any
 from accl.store.rundir import RunDir
 from accl.store.state import RunState, State, process_start_time, read_state, write_state
 from accl.store.writer import Recorder
+from accl.text import without_credentials
 
 SYSTEM_EVERY_S = 2.0
 
@@ -85,7 +86,8 @@ class Reporter:
             write_state(self.run, self._state)
 
     def event(self, level: str, kind: str, message: str) -> None:
-        """Record an event in the database and on the console."""
+        """Record an event in the database and on the console, without credentials that its message quotes."""
+        message = without_credentials(message)
         self.recorder.event(self.seconds, level, kind, message)
         print(f"{level}: {message}", flush=True)  # noqa: T201 - this is the console log
 
@@ -95,6 +97,7 @@ class Reporter:
         if self._read_load is not None:
             self.recorder.system(self.seconds, self._read_load())
         self.recorder.close()
+        reason = without_credentials(reason)
         self.update(state=state, reason=reason, exit_code=exit_code, phase="", ended=time.time())
         self.save()
 

@@ -15,6 +15,7 @@ from typing import Literal
 
 from accl.data.questions import PARTS
 from accl.errors import AcclError, ConfigError, HubError
+from accl.text import without_credentials
 
 Kind = Literal["model", "dataset"]
 
@@ -62,10 +63,10 @@ def _has_any(folder: Path, names: Iterable[str]) -> bool:
 
 
 def endpoint() -> str:
-    """Return the address of the Hub in use."""
+    """Return the address of the Hub in use, without user and password, to be shown."""
     from huggingface_hub import constants
 
-    return str(constants.ENDPOINT)
+    return without_credentials(constants.ENDPOINT)
 
 
 def is_offline() -> bool:
@@ -85,10 +86,10 @@ def _status(seconds: float) -> int | None:
     """Return the HTTP status of the endpoint; None without an answer, or where the network is forbidden."""
     if is_offline():
         return None
-    from huggingface_hub import get_session
+    from huggingface_hub import constants, get_session
 
     try:
-        return int(get_session().head(endpoint(), timeout=seconds).status_code)
+        return int(get_session().head(constants.ENDPOINT, timeout=seconds).status_code)
     except Exception:  # whatever the transport raises, there was no answer
         return None
 

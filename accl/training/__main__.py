@@ -16,6 +16,7 @@ from accl.store import stop
 from accl.store.lock import LOCK_VARIABLE, TRAINING, RunLock
 from accl.store.rundir import RunDir
 from accl.store.state import State, claim, read_state, write_state
+from accl.streams import guard_streams
 from accl.training.guard import LockGuard
 from accl.training.interrupt import Interrupt, StoppedEarly
 from accl.training.report import Reporter
@@ -157,4 +158,5 @@ def _record_facts(context: TrainingContext, recorder: Recorder) -> None:
 
 
 if __name__ == "__main__":
+    guard_streams("utf-8", lossy=True)  # readers of the console log expect UTF-8, and a full disk ends no run
     sys.exit(main(sys.argv[1:]))

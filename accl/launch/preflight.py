@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 from accl.config import Config
 from accl.data import hub
+from accl.data.cache import cache_folder, refusal
 from accl.data.sources import load_corpus
 from accl.errors import DeviceError
-from accl.launch.gpus import gpus
+from accl.launch.checks import unwritable
+from accl.launch.gpus import absence, gpus, torch_cuda
 
 
 def check(config: Config, notify: Callable[[str], None]) -> None:
@@ -20,11 +22,11 @@ def check(config: Config, notify: Callable[[str], None]) -> None:
     Raises:
         DeviceError, DataError, HubError, ConfigError: something that the run needs is missing.
     """
-    if config.train.device == "cuda" and not gpus():
-        raise DeviceError(
-            f"Profile {config.profile} trains on a GPU (train.device=cuda) and no NVIDIA GPU was found.",
-            "Try: accl train full --profile demo   or: --set train.device=cpu",
-        )
+    if config.train.device == "cuda":
+        _check_gpu(config.profile)
+    folder = cache_folder()
+    if problem := refusal(folder) or (folder and unwritable(folder)):
+        notify(f"warning: nothing is cached: {problem}")
     name = config.model.name
     if not name.startswith("random:"):
         if hub.is_local(name):
@@ -35,3 +37,16 @@ def check(config: Config, notify: Callable[[str], None]) -> None:
     if config.data.source == "hub":
         notify(f"fetching {config.data.path} from the Hub")
     load_corpus(config.data.source, config.data.path, config.data.revision)
+
+
+def _check_gpu(profile: str) -> None:
+    if not gpus():
+        lacking = f"there is {absence()}"
+    elif torch_cuda() is None:
+        lacking = "the installed torch is a build for CPUs"
+    else:
+        return
+    raise DeviceError(
+        f"Profile {profile} trains on a GPU (train.device=cuda), but {lacking}.",
+        "Try: accl train full --profile demo   or: --set train.device=cpu",
+    )

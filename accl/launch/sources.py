@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,22 +16,9 @@ HUB_SECONDS = 1.0  # a Hub slower than this counts as out of reach
 
 
 def start_hub_probe() -> Callable[[], bool]:
-    """Start a request to the Hub, and return a function that says whether it is answered within `HUB_SECONDS`.
-
-    The request has a thread of its own, because name resolution ignores the timeout of the request.
-    """
-    from huggingface_hub import get_session
-
-    get_session()  # made here, so that the timeout covers the request alone
-    answers: list[bool] = []
-    thread = threading.Thread(target=lambda: answers.append(hub.reachable(HUB_SECONDS)), daemon=True)
-    thread.start()
-
-    def wait() -> bool:
-        thread.join(HUB_SECONDS)
-        return answers == [True]
-
-    return wait
+    """Start a request to the Hub, and return a function that says whether it is answered within `HUB_SECONDS`."""
+    wait = hub.start_probe(HUB_SECONDS)
+    return lambda: hub.reachable(wait())
 
 
 def from_hub(config: Config) -> bool:
@@ -62,12 +48,12 @@ def check_sources(configs: Mapping[str, Config], reachable: bool) -> Iterator[Ch
         elif hub.is_local(name):
             yield _local("model", name, partial(hub.local_model, name), users)
         else:
-            yield _pinned("model", name, hub.cached_model(name, revision), users, reachable)
+            yield _pinned("model", name, partial(hub.cached_model, name, revision), users, reachable)
     for (source, path, revision), users in sets.items():
         if source == "synthetic":
             yield assess("data", "the built-in benchmark comes with accl")
         elif source == "hub":
-            yield _pinned("data", path, hub.cached_data(path, revision), users, reachable)
+            yield _pinned("data", path, partial(hub.cached_data, path, revision), users, reachable)
         else:
             yield _local("data", path, partial(load_corpus, source, path, revision), users)
 
@@ -80,7 +66,11 @@ def _local(part: str, folder: str, load: Callable[[], object], users: Sequence[s
     return assess(part, f"{folder} is complete")
 
 
-def _pinned(part: str, repo: str, cached: Path | None, users: Sequence[str], reachable: bool) -> Check:
+def _pinned(part: str, repo: str, find: Callable[[], Path | None], users: Sequence[str], reachable: bool) -> Check:
+    try:
+        cached = find()
+    except AcclError as error:
+        return Check(part, Level.FAIL, error.what, error.hint, frozenset(users))
     if cached is not None or reachable:
         return assess(part, f"{repo} is cached" if cached else f"{repo} is not cached; the first run fetches it")
     key = "model.name" if part == "model" else "data.path"

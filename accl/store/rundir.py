@@ -15,10 +15,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from accl.errors import ConfigError, RunError
+from accl.files import replace_file
 
 # The top-level entries of a configuration that hold a `Setup`, each with its indented lines.
 _SETUP = re.compile(r"^(?:recipe|profile|train):.*(?:\n(?![^\s#]).*)*", re.MULTILINE)
@@ -33,16 +32,7 @@ _SETUP = re.compile(r"^(?:recipe|profile|train):.*(?:\n(?![^\s#]).*)*", re.MULTI
 
 def write_atomically(path: Path, text: str) -> None:
     """Replace a file in one step: a reader sees the old text or the new, never a part of either."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    replace_file(path, text.encode())
 
 
 @dataclass(frozen=True)

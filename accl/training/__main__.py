@@ -84,6 +84,7 @@ def _train(run: RunDir, config: Config, reporter: Reporter, interrupt: Interrupt
     if reporter.state.checkpoint_last:
         trainer.resume(reporter.state.checkpoint_last)
         reporter.event("info", "resumed", f"resumed from step {trainer.step}")
+        _record_notices(context, reporter, "cache")  # of this process; the others stand from the first start
     else:
         _record_start(context, reporter)
     words = f"steps are computed by the {backend.name} backend"
@@ -96,14 +97,19 @@ def _train(run: RunDir, config: Config, reporter: Reporter, interrupt: Interrupt
     return State.STOPPED, f"stopped as asked after step {trainer.step}; goes on with: accl resume {run.id}"
 
 
+def _record_notices(context: TrainingContext, reporter: Reporter, kind: str = "") -> None:
+    for notice in context.notices:
+        if kind in ("", notice.kind):
+            reporter.event(notice.level, notice.kind, notice.message)
+
+
 def _record_start(context: TrainingContext, reporter: Reporter) -> None:
     recorder = reporter.recorder
     recorder.rewind(-1)  # of an earlier life that was killed before its first checkpoint
     recorder.tasks((i, s.name, s.subcategory, s.category) for i, s in enumerate(context.subjects))
     recorder.meta({f"floor/{name}": f"{value:.6f}" for name, value in context.baselines.items()})
     recorder.meta({"protocol": context.config.data.protocol, "k": str(context.tasks)})
-    for notice in context.notices:
-        reporter.event(notice.level, notice.kind, notice.message)
+    _record_notices(context, reporter)
     reporter.event("info", "model", f"{context.provenance.model.parameters:,} parameters, all trained")
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from accl.data.hub_cache import Kind, sound_snapshot
+from accl.data.hub_cache import Kind, endpoint_problem, sound_snapshot
 from accl.data.questions import PARTS
 from accl.errors import AcclError, ConfigError, HubError
 
@@ -71,10 +71,10 @@ def is_offline() -> bool:
 def start_probe(seconds: float = CONNECT_SECONDS) -> Callable[[], int | None]:
     """Ask the Hub for its front page, and return a function that waits for the HTTP status.
 
-    The status is None without an answer within ``seconds``, or where the network is forbidden. The request has a
-    thread of its own, because name resolution knows no timeout.
+    The status is None without an answer within ``seconds``, and where the network is forbidden or ``HF_ENDPOINT`` is no
+    address. The request has a thread of its own, because name resolution knows no timeout.
     """
-    if is_offline():
+    if endpoint_problem() or is_offline():
         return lambda: None
     from huggingface_hub import get_session
 
@@ -100,18 +100,11 @@ def reachable(status: int | None) -> bool:
     return status is not None and status < 400
 
 
-def _check_endpoint() -> None:
-    """Make sure that ``HF_ENDPOINT`` can be an address at all: the transport would call the Hub out of reach."""
-    if not re.fullmatch(r"https?://[^\s/]\S*", endpoint()):
-        what = "HF_ENDPOINT is not the address of a Hub, which begins with https:// or http://."
-        raise HubError(what, "Type: unset HF_ENDPOINT   or: export HF_ENDPOINT=https://huggingface.co")
-
-
 def cached_data(repo: str, revision: str) -> Path | None:
     """Return the snapshot of a data set if all its parts are in the local cache.
 
     Raises:
-        HubError: a file there is damaged.
+        HubError: a file there is damaged, or ``HF_ENDPOINT`` is no address.
     """
     snapshot = sound_snapshot(repo, "dataset", revision)
     return snapshot if snapshot and _has_all_parts(snapshot / "all") else None
@@ -121,7 +114,7 @@ def cached_model(repo: str, revision: str) -> Path | None:
     """Return the snapshot of a model if its config, vocabulary and weights are in the local cache.
 
     Raises:
-        HubError: a file there is damaged.
+        HubError: a file there is damaged, or ``HF_ENDPOINT`` is no address.
     """
     snapshot = sound_snapshot(repo, "model", revision)
     groups = ((_CONFIG,), VOCABULARIES, WEIGHTS)
@@ -172,7 +165,6 @@ def _model_files(names: Iterable[str]) -> list[str]:
 
 def _fetch(repo: str, kind: Kind, revision: str, choose: Callable[[Iterable[str]], list[str]], key: str) -> Path:
     noun = "data set" if kind == "dataset" else "model"
-    _check_endpoint()
     if start_probe()() is None:  # a mirror may answer its bare address with an error
         reason = "HF_HUB_OFFLINE is set" if is_offline() else f"{endpoint()} is out of reach"
         raise HubError(f"The {noun} {repo} is not in the local cache and {reason}.", _elsewhere(key))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from accl.errors import HubError
 from accl.files import open_plain
@@ -27,8 +29,10 @@ def sound_snapshot(repo: str, kind: Kind, revision: str) -> Path | None:
         revision: a commit, a branch or a tag; empty for ``main``.
 
     Raises:
-        HubError: a file is damaged.
+        HubError: a file is damaged, or ``HF_ENDPOINT`` is no address.
     """
+    if problem := endpoint_problem():
+        raise HubError(f"{problem}.", "Type: unset HF_ENDPOINT")
     from huggingface_hub import constants
 
     # The cache's documented layout: models--ORG--NAME/snapshots/COMMIT, and refs/BRANCH that holds a commit
@@ -45,6 +49,16 @@ def sound_snapshot(repo: str, kind: Kind, revision: str) -> Path | None:
         if path.is_symlink() and (damage := _damage(path)):
             raise HubError(f"{path} {damage}.", f"Remove {folder}, and the next run fetches it again.")
     return snapshot
+
+
+def endpoint_problem() -> str:
+    """Say why ``HF_ENDPOINT`` cannot be an address; empty when it can. The Hub's package may not even import then."""
+    with suppress(ValueError):  # an address that cannot be taken apart
+        parts = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co").strip())
+        _ = parts.port
+        if parts.scheme in ("http", "https") and parts.hostname and not re.search(r"\s", parts.geturl()):
+            return ""
+    return "HF_ENDPOINT is no address of a Hub, such as https://huggingface.co"
 
 
 def _damage(link: Path) -> str:

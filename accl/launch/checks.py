@@ -168,7 +168,7 @@ def _processor() -> Iterator[Check]:
 
 
 def _compiler(configs: Mapping[str, Config]) -> Check:
-    """Look for all that `accl.kernels.cpu` needs, and compile nothing but a test."""
+    """Look for all that `accl.kernels.cpu` needs, and compile nothing but an empty file."""
     install = "Install gcc or clang: apt install gcc, dnf install gcc, or xcode-select --install"
     switched_off = os.environ.get("ACCL_NATIVE") == "0"
     advice = "Training on the CPU is slower without compiled code. "
@@ -190,11 +190,11 @@ def _compiler(configs: Mapping[str, Config]) -> Check:
 
 
 def _failure(command: Sequence[str]) -> str:
-    """Say why a compiler does not accept the smallest of programs; empty when it does."""
+    """Say why a compiler does not translate an empty file; empty when it does."""
     try:
         done = subprocess.run(
-            [*command, "-x", "c", "-fsyntax-only", "-"],
-            input="int main(void) { return 0; }\n",
+            [*command, "-x", "c", "-S", "-o", "-", os.devnull],
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             errors="replace",
@@ -204,7 +204,9 @@ def _failure(command: Sequence[str]) -> str:
         return f"no answer within {COMPILER_SECONDS} s"
     except OSError as error:
         return error.strerror or str(error)
-    return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[0]
+    if done.returncode == 0 and done.stdout:
+        return ""
+    return (done.stderr.strip().splitlines() or [f"exit status {done.returncode}, and nothing was written"])[0]
 
 
 def _folders(runs: Path, every: frozenset[str]) -> Iterator[Check]:

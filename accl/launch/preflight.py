@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from accl.config import Config
 from accl.data import hub
 from accl.data.cache import cache_folder, refusal
 from accl.data.sources import load_corpus
-from accl.errors import DeviceError
+from accl.errors import DeviceError, RunError
 from accl.launch.checks import unwritable
 from accl.launch.gpus import absence, gpus, torch_cuda
 
@@ -20,8 +21,12 @@ def check(config: Config, notify: Callable[[str], None]) -> None:
         notify: called with a few words before every slow operation.
 
     Raises:
-        DeviceError, DataError, HubError, ConfigError: something that the run needs is missing.
+        DeviceError, DataError, HubError, ConfigError, RunError: something that the run needs is missing.
     """
+    try:
+        os.getcwd()
+    except OSError as error:  # torch cannot be loaded there
+        raise RunError("The current folder has been removed.", "Change to one that exists.") from error
     if config.train.device == "cuda":
         _check_gpu(config.profile)
     folder = cache_folder()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from accl.config import Config
 from accl.data import hub
+from accl.data.hub_cache import endpoint_problem
 from accl.data.sources import load_corpus
 from accl.errors import AcclError
 from accl.launch.check import Check, Level, assess
@@ -32,6 +33,8 @@ def check_hub(reachable: bool) -> Check:
     if reachable:
         return assess("Hub", f"{hub.endpoint()} answers")
     advice = "Fine if model and data are cached. Else use local folders: --set data.path=DIR --set model.name=DIR"
+    if problem := endpoint_problem():
+        return assess("Hub", problem, f"Type: unset HF_ENDPOINT   {advice}")
     return assess("Hub", "HF_HUB_OFFLINE is set" if hub.is_offline() else f"{hub.endpoint()} is out of reach", advice)
 
 

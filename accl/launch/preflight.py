@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ from accl.config import Config
 from accl.config.weights import read_weights
 from accl.data import hub
 from accl.data.architectures import RANDOM, architecture, longest_input, read_architecture
+from accl.data.cache import cache_folder, refusal
 from accl.data.fit import check_batch, check_length, check_tasks, order_weights
 from accl.data.prepared import prepare
-from accl.errors import DeviceError
-from accl.launch.gpus import gpus
+from accl.errors import DeviceError, RunError
+from accl.launch.checks import unwritable
+from accl.launch.gpus import absence, gpus, torch_cuda
 
 
 def check(config: Config, notify: Callable[[str], None]) -> list[str]:
@@ -26,13 +29,18 @@ def check(config: Config, notify: Callable[[str], None]) -> list[str]:
         what is doubtful about the questions, in words; the run will say so, too.
 
     Raises:
-        DeviceError, DataError, HubError, ConfigError: something that the run needs is missing, or does not fit.
+        DeviceError, DataError, HubError, ConfigError, RunError: something that the run needs is missing, or does not
+            fit.
     """
-    if config.train.device == "cuda" and not gpus():
-        raise DeviceError(
-            f"Profile {config.profile} trains on a GPU (train.device=cuda) and no NVIDIA GPU was found.",
-            "Try: accl train full --profile demo   or: --set train.device=cpu",
-        )
+    try:
+        os.getcwd()
+    except OSError as error:  # torch cannot be loaded there
+        raise RunError("The current folder has been removed.", "Change to one that exists.") from error
+    if config.train.device == "cuda":
+        _check_gpu(config.profile)
+    folder = cache_folder()
+    if problem := refusal(folder) or (folder and unwritable(folder)):
+        notify(f"warning: nothing is cached: {problem}")
     check_length(config.data.max_length, longest_input(_encoder(config, notify)))
     source = config.data
     if source.source == "hub":
@@ -58,3 +66,16 @@ def _encoder(config: Config, notify: Callable[[str], None]) -> dict[str, Any]:
         notify(f"fetching {name} from the Hub")
         folder = hub.fetch_model(name, revision)
     return read_architecture(folder)
+
+
+def _check_gpu(profile: str) -> None:
+    if not gpus():
+        lacking = f"there is {absence()}"
+    elif torch_cuda() is None:
+        lacking = "the installed torch is a build for CPUs"
+    else:
+        return
+    raise DeviceError(
+        f"Profile {profile} trains on a GPU (train.device=cuda), but {lacking}.",
+        "Try: accl train full --profile demo   or: --set train.device=cpu",
+    )

@@ -21,7 +21,6 @@ import math
 import os
 import re
 import secrets
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accl.errors import AbsentError, BusyError, ConfigError, DamagedError, RunError
+from accl.files import replace_file
 from accl.store import files
 from accl.store.deadline import DEADLINE_S, each_within, within
 
@@ -49,16 +49,7 @@ _SETUP = re.compile(r"^(?:recipe|profile|train):.*(?:\n(?![^\s#]).*)*", re.MULTI
 
 def write_atomically(path: Path, text: str) -> None:
     """Replace a file in one step: a reader sees the old text or the new, never a part of either."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    replace_file(path, text.encode())
 
 
 @dataclass(frozen=True)

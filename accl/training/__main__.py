@@ -130,6 +130,7 @@ def _train(run: RunDir, config: Config, reporter: Reporter, interrupt: Interrupt
     if reporter.state.checkpoint_last:
         trainer.resume(reporter.state.checkpoint_last)
         reporter.event("info", "resumed", f"resumed from step {trainer.step}")
+        _record_notices(context, reporter, "cache")  # of this process; the others stand from the first start
     else:
         _record_start(context, reporter)
     _record_facts(context, reporter.recorder)
@@ -143,10 +144,15 @@ def _train(run: RunDir, config: Config, reporter: Reporter, interrupt: Interrupt
     return State.STOPPED, f"after step {trainer.step}"
 
 
+def _record_notices(context: TrainingContext, reporter: Reporter, kind: str = "") -> None:
+    for notice in context.notices:
+        if kind in ("", notice.kind):
+            reporter.event(notice.level, notice.kind, notice.message)
+
+
 def _record_start(context: TrainingContext, reporter: Reporter) -> None:
     reporter.recorder.rewind(-1)  # of an earlier life that was killed before its first checkpoint
-    for notice in context.notices:
-        reporter.event(notice.level, notice.kind, notice.message)
+    _record_notices(context, reporter)
     reporter.event("info", "model", f"{context.provenance.model.parameters:,} parameters, all trained")
 
 

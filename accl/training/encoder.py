@@ -5,8 +5,6 @@ from __future__ import annotations
 import inspect
 import os
 import pickle
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -61,9 +59,6 @@ def load_encoder(name: str, revision: str, vocab_size: int | None = None) -> Enc
 def resolve_model_folder(name: str, revision: str) -> Path:
     """Return the folder with config, tokenizer files and weights of a model.
 
-    A Hub model that has no safetensors is converted once, to fp32 ``model.safetensors`` in accl's cache, and read
-    from there ever after.
-
     Raises:
         ConfigError: ``random:`` (it has no folder), or a local folder that is missing or incomplete.
         HubError: a Hub model that is neither cached nor within reach.
@@ -72,46 +67,7 @@ def resolve_model_folder(name: str, revision: str) -> Path:
         raise ConfigError(f"model.name={name} has no folder: it starts from scratch.", "Train a tokenizer for it.")
     if hub.is_local(name):
         return hub.local_model(name)
-    converted = hub.cache_folder() / "models" / f"{name.replace('/', '--')}@{revision or 'main'}"
-    if (converted / "model.safetensors").is_file():
-        return converted
-    snapshot = hub.fetch_model(name, revision)
-    if (snapshot / "model.safetensors").is_file():
-        return snapshot
-    _convert(snapshot, converted)
-    return converted
-
-
-def _convert(snapshot: Path, target: Path) -> None:
-    """Write a snapshot's pickled weights as fp32 safetensors, under a temporary name that is then renamed."""
-    from safetensors.torch import save_file
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        source = snapshot / "pytorch_model.bin"
-        # weights_only: a pickle from the network must not run code.
-        try:
-            state: dict[str, torch.Tensor] = torch.load(source, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, pickle.UnpicklingError) as error:
-            raise _unreadable(snapshot, error) from error
-        # Cloned, because safetensors refuses tensors that share memory.
-        single = {
-            key: (value.float() if value.is_floating_point() else value).clone().contiguous()
-            for key, value in state.items()
-        }
-        save_file(single, partial / "model.safetensors", metadata={"format": "pt"})
-        for path in snapshot.iterdir():
-            if path.is_file() and path.name not in hub.WEIGHTS:
-                shutil.copyfile(path, partial / path.name)
-        partial.chmod(0o755)  # mkdtemp's is private
-        try:
-            partial.rename(target)
-        except OSError:
-            if not (target / "model.safetensors").is_file():  # another process was not faster: a real failure
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    return hub.fetch_model(name, revision)
 
 
 def _from_scratch(name: str, vocab_size: int | None) -> Encoder:

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from accl.config import Config
+from accl.data.cache import Cache, cache_folder
 from accl.data.fit import check_length, check_tasks
-from accl.data.hub import cache_folder
 from accl.data.prepared import PreparedData, prepare
 from accl.data.questions import Question
 from accl.data.sampler import TaskSampler
@@ -46,13 +46,15 @@ def build_context(config: Config, phase: Callable[[str], None]) -> TrainingConte
     """
     placement = place(config.train.device, config.train.precision)
     notices = [Notice("warning", "device", warning) for warning in placement.warnings]
+    cache = Cache(cache_folder())
     phase("loading questions")
     source = config.data
     data = prepare(source.source, source.path, source.revision, source.protocol, source.split_seed)
     check_tasks(data.train_sizes, config.loss.contrastive_weight, config.curriculum.policy)
     phase("tokenising")
-    tokenizer = _tokenizer(config, data.splits.train)
-    blob = tokenise(data.questions, data.corpus.task_index, tokenizer, cache_folder())
+    tokenizer = _tokenizer(config, data.splits.train, cache)
+    blob = tokenise(data.questions, data.corpus.task_index, tokenizer, cache)
+    notices += [Notice("warning", "cache", warning) for warning in cache.warnings]
     # On a GPU a few long chunks are worse than some padding; on a CPU every padded token costs.
     chunk_rows = CPU_CHUNK_ROWS if placement.device.type == "cpu" else None
     assembler = Assembler(blob, tokenizer, config.model.head, config.data.max_length, chunk_rows)
@@ -125,13 +127,13 @@ def _baselines(splits: Splits) -> dict[str, float]:
     }
 
 
-def _tokenizer(config: Config, train: list[Question]) -> Tokenizer:
+def _tokenizer(config: Config, train: list[Question], cache: Cache) -> Tokenizer:
     """Return the encoder's own tokenizer, or one trained on the training questions."""
     if config.model.name.startswith("random:"):
         texts = [part for q in train for part in (q.text, *q.options)]
         # An unknown architecture is refused where the encoder is made, with the names that there are.
         size = SCRATCH_VOCABULARY.get(config.model.name.removeprefix("random:"), min(SCRATCH_VOCABULARY.values()))
-        return trained_tokenizer(texts, size, cache_folder())
+        return trained_tokenizer(texts, size, cache)
     # The tokenizers library would otherwise warn of forks, and use every core of a shared machine.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     return load_tokenizer(resolve_model_folder(config.model.name, config.model.revision))

@@ -15,7 +15,7 @@ from accl.cli.output import Format, FormatOption, SafeConsole, emit, print_notes
 from accl.cli.table import MISSING, Column, Row, Table, duration, fields, moment, number, percent
 from accl.errors import AbsentError, BusyError
 from accl.store.deadline import DEADLINE_S, within
-from accl.store.files import LIMIT, open_regular
+from accl.store.files import open_regular
 from accl.store.rundir import RESTORE, find_run, run_folders
 from accl.store.state import State, observe
 from accl.store.summary import Summary, SummaryReader, as_problem, numbers, read_summaries
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from accl.store.reader import Follower
 
 FOLLOW_EVERY_S = 0.3
-SHOW_DEADLINE_S = 10.0  # for each part of a run; a large database on a slow disk takes seconds
+LOG_BYTES = 4 * 2**20  # at most, from the end of a console log
+SHOW_DEADLINE_S = 15.0  # for each part of a run; a large database on a slow disk takes seconds
 LATEST = ("questions_per_second", "train/loss", "validation/accuracy", "test/accuracy")
 # Sums that the trainer records at the end of a run.
 TOTALS = ("training_seconds", "milliseconds_per_step", "questions_per_second", "peak_gpu_memory_bytes", "tested_step")
@@ -146,15 +147,15 @@ def logs(
     except FileNotFoundError as error:
         raise AbsentError(f"{chosen.id} has no console.log.", f"See: accl show {chosen.id}") from error
     with open(descriptor, "rb") as file:
-        if (size := os.fstat(descriptor).st_size) > LIMIT:
-            file.seek(size - LIMIT)
-            print_notes([f"only the last {LIMIT / 2**20:.0f} MiB of {size / 2**20:,.0f} MiB"])
-        *printed, rest = file.read(LIMIT).decode(errors="replace").split("\n")
+        if (size := os.fstat(descriptor).st_size) > LOG_BYTES:
+            file.seek(size - LOG_BYTES)
+            print_notes([f"only the last {LOG_BYTES // 2**20} MiB of {chosen.console}"])
+        *printed, rest = file.read(LOG_BYTES).decode(errors="replace").split("\n")
         say(*map(printable_lines, printed if lines is None else printed[max(0, len(printed) + bool(rest) - lines) :]))
         while follow:
             # Look first and read second, so that nothing printed before the end is missed.
             active = observe(chosen).state.active
-            *printed, rest = (rest + file.read(LIMIT).decode(errors="replace")).split("\n")
+            *printed, rest = (rest + file.read(LOG_BYTES).decode(errors="replace")).split("\n")
             say(*map(printable_lines, printed))
             if not active:
                 break

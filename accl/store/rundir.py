@@ -124,14 +124,16 @@ class RunDir:
         import yaml  # here: most users of run directories never read a configuration
 
         try:
-            entries = "\n".join(_SETUP.findall(files.read_text(self.config)))
+            entries = _SETUP.findall(files.read_text(self.config))
         except FileNotFoundError as error:
             raise AbsentError(f"{self.config} is missing.", RESTORE) from error
-        if len(entries) > SETUP_LIMIT:
-            raise DamagedError(f"{self.config} has more than {SETUP_LIMIT:,} characters on its setup.", RESTORE)
+        text = "\n".join(entries)
+        if len(entries) > 3 or len(text) > SETUP_LIMIT:
+            what = f"{self.config} has a second recipe, profile or train, or too much of them."
+            raise DamagedError(what, RESTORE)
         try:
             # Values stay text: a recipe called 1e3 is not a number.
-            parsed = yaml.load(entries, getattr(yaml, "CBaseLoader", yaml.BaseLoader))
+            parsed = yaml.load(text, getattr(yaml, "CBaseLoader", yaml.BaseLoader))
             setup = Setup(parsed["recipe"], parsed["profile"], int(parsed["train"]["seed"]))
         except (yaml.YAMLError, RecursionError) as error:
             raise DamagedError(f"{self.config} is not valid YAML: {' '.join(str(error).split())}.", RESTORE) from error
@@ -150,14 +152,11 @@ class RunDir:
         """
         from accl.config import load  # here, as above
 
+        self.setup()  # which opens the file with precaution
         try:
-            files.read_text(self.config)  # before it is opened without precautions
             return load(self.config)
-        except FileNotFoundError as error:
-            raise AbsentError(f"{self.config} is missing.", RESTORE) from error
-        except (ConfigError, RecursionError) as error:
-            what = error.what if isinstance(error, ConfigError) else f"{self.config} is nested too deeply."
-            raise DamagedError(what, RESTORE) from error
+        except ConfigError as error:
+            raise DamagedError(error.what, RESTORE) from error
 
     def read_json(self, path: Path) -> dict[str, Any]:
         """Read a JSON file of this run; empty when the file does not exist (yet).

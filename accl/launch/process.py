@@ -148,9 +148,11 @@ def stop(run: RunDir, kill: bool = False) -> None:
     """
     state, holder = observe(run), _settled_holder(run)
     if state.state is State.QUEUED and holder is None:
-        with RunLock.acquire(run, STARTING):
-            write_state(run, state.changed(state=State.STOPPED, reason="stopped before it was started"))
-        return
+        with claim(run, STARTING):
+            state = read_state(run)  # it may have been started and have ended since
+            if state.state is State.QUEUED:
+                write_state(run, state.changed(state=State.STOPPED, reason="stopped before it was started"))
+                return
     if not state.state.active:
         raise RunError(f"{run.id} is {state.state}, not running.", "See: accl runs")
     host, pid = (holder.host, holder.pid) if holder and holder.pid else (state.host, state.pid)

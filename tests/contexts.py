@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from accl.config import Config, resolve
-from accl.config.architectures import ARCHITECTURES
+from accl.data.architectures import ARCHITECTURES
 from accl.data.sampler import Draw
 from accl.data.tokenizer import Tokenizer
 from accl.data.tokens import Assembler

@@ -85,7 +85,6 @@ def test_a_data_path_alone_means_a_folder() -> None:
         ),
         (("full", "demo", ["curriculum.policy=fixed"]), ["weights_file"]),
         (("full", "demo", ["loss.classification_weight=0", "loss.contrastive_weight=0"]), ["nothing to learn"]),
-        (("full", "demo", ["model.name=random:"]), ["random:", "random:tiny"]),
         (("full", "demo", ["train.backend=cudagraph"]), ["train.device=cpu"]),
         (("full", "paper", ["train.backend=cpu"]), ["train.device=cuda"]),
         (("full", "paper", ["train.backend=packed", "train.deterministic=yes"]), ["train.backend=reference"]),

@@ -12,7 +12,7 @@ import torch
 from hub_server import HIDDEN_SIZE, make_model, make_questions
 from safetensors.torch import load_file, save_file
 
-from accl.config.architectures import ARCHITECTURES
+from accl.data.architectures import ARCHITECTURES
 from accl.errors import ConfigError
 from accl.training.encoder import load_encoder, resolve_model_folder
 

@@ -30,7 +30,7 @@ from accl.errors import ConfigError
             ["full", "--set", "curriculum.policy=fixed", "--set", "curriculum.weights_file=mine.yaml"],
             "unknown train.seed",
         ),
-        (["full", "--set", "model.name=random:foo"], "Unknown architecture model.name=random:foo"),
+        (["full", "--set", "model.name=random:foo"], "Unknown architecture random:foo"),
         (["full", "--set", "train.backend=packed"], "does not run on train.device=cpu"),
         (["base[v2].yaml"], "for example to base-v2.yaml"),
         (["mine.yaml"], "mine.yaml, line 3: 'train.seed' is written in line 1"),

@@ -97,9 +97,10 @@ def read_setup(run: RunDir) -> Setup:
     Raises:
         DamagedError, AbsentError: the files of the run are damaged or missing.
     """
-    data = run.read_json(run.provenance).get("data")
+    with reading(run.path):
+        data = run.read_json(run.provenance).get("data")
+        config = run.load_config()
     fingerprint = str(data.get("fingerprint", "")) if isinstance(data, dict) else ""
-    config = run.load_config()
     recipe, _ = translate_recipe(config.recipe)
     return Setup(run, config.model_copy(update={"recipe": recipe}), fingerprint)
 

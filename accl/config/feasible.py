@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from accl.config.architectures import ARCHITECTURES, RANDOM
 from accl.config.schema import Config
 from accl.config.weights import read_weights
 from accl.errors import ConfigError
@@ -17,14 +16,11 @@ def check_feasible(config: Config) -> None:
     """Refuse a configuration whose run could only fail.
 
     Raises:
-        ConfigError: values that do not fit each other, an architecture that there is not, or unusable task weights.
+        ConfigError: values that do not fit each other, or task weights that are none.
     """
-    data, name, train = config.data, config.model.name, config.train
+    data, train = config.data, config.train
     if not data.path.strip() and data.source != "synthetic":
         raise ConfigError(f"data.path is empty, and data.source={data.source} needs one.", "Add: --set data.path=DIR")
-    if name.startswith(RANDOM) and name.removeprefix(RANDOM) not in ARCHITECTURES:
-        known = ", ".join(RANDOM + architecture for architecture in ARCHITECTURES)
-        raise ConfigError(f"Unknown architecture model.name={name}.", f"There are: {known}.")
     on_gpu = train.backend in ("packed", "cudagraph")
     if (on_gpu and train.device == "cpu") or (train.backend == "cpu" and train.device == "cuda"):
         what = f"train.backend={train.backend} does not run on train.device={train.device}."

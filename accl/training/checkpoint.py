@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -76,6 +77,9 @@ def save(
     kept = {f"buffer.{key}.{leaf}": t for key, module in buffers.items() for leaf, t in module.state_dict().items()}
     save_file(_plain({**kept, **optimizer_state}), partial / "optimizer.safetensors")
     (partial / "state.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")
+    mode = stat.S_IMODE((partial / "state.json").stat().st_mode)
+    for path in partial.iterdir():
+        path.chmod(mode)  # safetensors does not follow the umask: nobody else could read its files
     for path in (*partial.iterdir(), partial):
         _sync(path)
     target = root / name

@@ -144,7 +144,8 @@ def _has_all_parts(folder: Path) -> bool:
     shards: defaultdict[str, set[int]] = defaultdict(set)
     wanted: dict[str, int] = {}
     for path in folder.glob("*.parquet"):
-        if match := re.fullmatch(r"(\w+)-(\d+)-of-(\d+)", path.stem):
+        match = re.fullmatch(r"(\w+)-(\d+)-of-(\d+)", path.stem)
+        if match and path.is_file():  # else a link to what was removed
             shards[match[1]].add(int(match[2]))
             wanted[match[1]] = int(match[3])
     return all(part in wanted and shards[part] == set(range(wanted[part])) for part in PARTS)

@@ -96,6 +96,8 @@ def refusal(folder: Path) -> str | None:
         reason = untrusted_reason(os.lstat(folder), folder=True)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        reason = f"cannot be read ({error.strerror})"
     if reason is None:
         return None
     return f"compiled code is not loaded from {folder}, which {reason}: remove it, or set ACCL_CACHE to another folder"

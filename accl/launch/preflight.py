@@ -30,7 +30,10 @@ def check(config: Config, notify: Callable[[str], None]) -> None:
     if config.train.device == "cuda":
         _check_gpu(config.profile)
     folder = cache_folder()
-    if problem := refusal(folder) or (folder and unwritable(folder)):
+    problem = refusal(folder)
+    if problem is None and folder is not None and (reason := unwritable(folder)):
+        problem = f"the cache folder {folder} {reason}"
+    if problem:
         notify(f"warning: nothing is cached: {problem}")
     name = config.model.name
     if not name.startswith("random:"):

@@ -40,8 +40,18 @@ def stop(
     typer.echo(f"{state.state.icon} {chosen.id} {state.state}{f': {state.reason}' if state.reason else ''}")
 
 
-def resume(run: RunArgument, detach: DetachOption = False, runs: RunsOption = RUNS) -> None:
+def resume(
+    run: RunArgument,
+    detach: DetachOption = False,
+    accept_changes: Annotated[
+        bool,
+        typer.Option("--accept-changes", help="Go on although configuration, data or model are not what they were."),
+    ] = False,
+    runs: RunsOption = RUNS,
+) -> None:
     """Go on with a stopped run from its last checkpoint.
+
+    A run whose configuration, questions or model have changed since it began is refused, with what has changed.
 
     Example:
 
@@ -52,7 +62,7 @@ def resume(run: RunArgument, detach: DetachOption = False, runs: RunsOption = RU
     from accl.store.rundir import find_run
 
     chosen = find_run(runs, run)
-    started = process.resume(chosen)
+    started = process.resume(chosen, accept_changes)
     if detach:
         typer.echo(chosen.id)
         return

@@ -104,7 +104,7 @@ def _report(run: RunDir, state: RunState, code: int, console: Console) -> int:
         return 0
     if state.state is State.STOPPED:
         console.print(f"{state.state.icon} {state.reason}", soft_wrap=True)
-        return 0
+        return code  # not 0 when it was refused
     what = f"{run.id} {state.state}: {state.reason or f'exit code {code}'}"
     raise TrainingError(what, f"The whole story: accl logs {run.id}")
 

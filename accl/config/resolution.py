@@ -74,7 +74,15 @@ def load(path: Path) -> Config:
     Raises:
         ConfigError: the file is missing, is no YAML, or does not validate.
     """
-    tree = read_yaml(path)
+    return parse(read_yaml(path))
+
+
+def parse(tree: Mapping[str, Any]) -> Config:
+    """Validate the nested values of a run's configuration, as `load` does.
+
+    Raises:
+        ConfigError: they do not validate.
+    """
     values, _ = translate(flatten(tree))
     sections = {key for key, value in tree.items() if isinstance(value, dict)}
     defaults = {key: value for key, value in base_values().items() if key.partition(".")[0] in sections}

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from accl import __version__
-from accl.config import Config, dump
+from accl.config import Config, dump, load
 from accl.errors import RunError
+from accl.store.provenance import check_config
 from accl.store.rundir import RunDir, create_run, write_atomically
 from accl.store.state import START_MARK, RunState, State, observe, process_start_time, read_state, write_state
 
@@ -29,7 +32,8 @@ def prepare(root: Path, config: Config, command: list[str]) -> RunDir:
     run = create_run(root, config.recipe, config.train.seed)
     # The part of the provenance that only the launcher knows.
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    run.write_json(run.provenance, {"created": created, "command": command, "accl": __version__, "git": _git()})
+    provenance = {"run": run.id, "created": created, "command": command, "accl": __version__, "git": _git()}
+    run.write_json(run.provenance, {**provenance, "config": config.model_dump()})
     run.write_json(run.labels, {"tags": [], "note": ""})
     write_state(run, RunState(State.QUEUED))
     # Last: a folder counts as a run once it has a configuration, so that no reader sees an incomplete one.
@@ -37,14 +41,14 @@ def prepare(root: Path, config: Config, command: list[str]) -> RunDir:
     return run
 
 
-def start(run: RunDir) -> subprocess.Popen[bytes]:
-    """Start the training process of a prepared or stopped run."""
+def start(run: RunDir, options: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+    """Start the training process of a prepared or stopped run, with further ``options`` of `accl.training`."""
     write_state(run, read_state(run).changed(state=State.STARTING, pid=0, started=time.time(), reason="", phase=""))
     with open(run.console, "ab") as console:
         console.write(f"{START_MARK} started {datetime.now():%Y-%m-%d %H:%M:%S}\n".encode())
         console.flush()
         return subprocess.Popen(
-            [sys.executable, "-m", "accl.training", str(run.path)],
+            [sys.executable, "-m", "accl.training", str(run.path), *options],
             stdin=subprocess.DEVNULL,
             stdout=console,
             stderr=subprocess.STDOUT,
@@ -90,18 +94,26 @@ def wait_until_ended(run: RunDir, seconds: float) -> RunState:
     return state
 
 
-def resume(run: RunDir) -> subprocess.Popen[bytes]:
+def resume(run: RunDir, accept_changes: bool = False) -> subprocess.Popen[bytes]:
     """Start a stopped run again: from its last checkpoint, or from the beginning when it has none.
+
+    Args:
+        accept_changes: go on even if configuration, data or model are not what they were when the run began.
 
     Raises:
         RunError: the run is active or has finished.
+        ChangedError, ConfigError: its configuration has changed, or cannot be read. Data and model are compared by the
+            training process, which loads them.
     """
     state = observe(run)
     if state.state.active:
         raise RunError(f"{run.id} is {state.state}.", "Only a run that has stopped can be resumed.")
     if state.state is State.FINISHED:
         raise RunError(f"{run.id} has finished.", "Train longer with a new run: accl train ... --set train.epochs=N")
-    return start(run)
+    if not accept_changes:
+        check_config(run, load(run.config))
+    launched = json.dumps({"command": sys.argv, "git": _git()})
+    return start(run, ["--launched", launched, *(["--accept-changes"] if accept_changes else [])])
 
 
 def _git() -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import signal
 import sys
 import time
@@ -12,9 +14,11 @@ from typing import TYPE_CHECKING
 
 from accl.config import Config, load
 from accl.errors import AcclError, RunError
+from accl.store.provenance import ChangedError, Launch, check_config
 from accl.store.rundir import RunDir
 from accl.store.state import State
 from accl.training.interrupt import Interrupt
+from accl.training.memory import memory_errors
 from accl.training.report import Reporter
 
 if TYPE_CHECKING:
@@ -25,10 +29,15 @@ EXIT_FAILED = 1
 
 def main(arguments: list[str]) -> int:
     """Train, and return the exit code: 0 finished or stopped, an `AcclError`'s own, 1 for anything else."""
-    if len(arguments) != 1 or not (Path(arguments[0]) / "config.yaml").is_file():
-        print("usage: python -m accl.training RUN_DIR   (prepared by `accl train`)", file=sys.stderr)  # noqa: T201
+    parser = argparse.ArgumentParser("python -m accl.training", description="Train a run that accl has prepared.")
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--accept-changes", action="store_true", help="go on although the run is not what it was")
+    parser.add_argument("--launched", type=json.loads, default={}, help="command and git of the launcher, as JSON")
+    options = parser.parse_args(arguments)
+    if not (options.run / "config.yaml").is_file():
+        print(f"error: {options.run} is no run that `accl train` has prepared", file=sys.stderr)  # noqa: T201
         return RunError.exit_code
-    run = RunDir(Path(arguments[0]).resolve())
+    run = RunDir(options.run.resolve())
     interrupt = Interrupt()
 
     def ask(_signal: int, _frame: FrameType | None) -> None:
@@ -42,9 +51,17 @@ def main(arguments: list[str]) -> int:
     reporter = Reporter(run)
     try:
         config = load(run.config)
-        state, reason = _train(run, config, reporter, interrupt)
+        launch = Launch(options.accept_changes, **options.launched)
+        if not launch.accept_changes:
+            check_config(run, config)  # before anything is loaded by it
+        with memory_errors(run, config):
+            state, reason = _train(run, config, launch, reporter, interrupt)
         reporter.close(state, reason, 0)
         return 0
+    except ChangedError as error:  # nothing was done: the run can go on as well as before
+        reporter.event("error", "refused", str(error))
+        reporter.close(State.STOPPED, str(error), error.exit_code)
+        return error.exit_code
     except AcclError as error:
         reporter.event("error", "failed", str(error))
         reporter.close(State.FAILED, str(error), error.exit_code)
@@ -60,7 +77,7 @@ def main(arguments: list[str]) -> int:
         return EXIT_FAILED
 
 
-def _train(run: RunDir, config: Config, reporter: Reporter, interrupt: Interrupt) -> tuple[State, str]:
+def _train(run: RunDir, config: Config, launch: Launch, reporter: Reporter, interrupt: Interrupt) -> tuple[State, str]:
     reporter.phase("loading libraries")
     # Imports take seconds: by now the run shows as starting, and signals are handled.
     from accl.training.device import prewarm_cuda, set_determinism
@@ -68,7 +85,7 @@ def _train(run: RunDir, config: Config, reporter: Reporter, interrupt: Interrupt
     determinism = set_determinism(config.train.seed, config.train.deterministic)
     prewarm_cuda(config.train.device)
 
-    from accl.training import provenance
+    from accl.training import start
     from accl.training.backends.select import select_backend
     from accl.training.load import MachineLoad
     from accl.training.loop import Trainer
@@ -76,16 +93,15 @@ def _train(run: RunDir, config: Config, reporter: Reporter, interrupt: Interrupt
 
     reporter.watch_load(MachineLoad().read)
     context = build_context(config, reporter.phase)
-    launched = run.read_json(run.provenance)
-    environment = {**provenance.environment(), **context.provenance.as_json(), "determinism": determinism}
-    run.write_json(run.provenance, {**launched, **environment})
+    notices = start.record(run, config, context.provenance, determinism, launch)
     backend, reason = select_backend(context, lambda done, total: reporter.phase(f"warming up {done}/{total}"))
     trainer = Trainer(run, context, backend, reporter, interrupt)
-    if reporter.state.checkpoint_last:
-        trainer.resume(reporter.state.checkpoint_last)
+    if trainer.resume():
         reporter.event("info", "resumed", f"resumed from step {trainer.step}")
     else:
         _record_start(context, reporter)
+    for notice in notices:
+        reporter.event(notice.level, notice.kind, notice.message)
     words = f"steps are computed by the {backend.name} backend"
     level = "warning" if backend.name == "reference" and config.train.backend == "auto" else "info"
     reporter.event(level, "backend", f"{words} ({reason})" if reason else words)

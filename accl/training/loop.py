@@ -216,7 +216,7 @@ class Trainer:
         if (accuracy := result.metric("accuracy")) > self.best_score:
             self.best_score, self.best_step = accuracy, self.step
             self._checkpoint()
-        self.reporter.phase("training")
+        self.reporter.phase(self._saver.doing)
         self._last_recorded = time.monotonic()
 
     def _test(self) -> None:

@@ -13,6 +13,7 @@ from accl.training.interrupt import Interrupt
 from accl.training.manifest import MODEL, folder_name
 from accl.training.report import Reporter
 
+TRAINING = "training"
 # Pause between two tries to save, and between two looks at whether a stop was asked for.
 RETRY_S = 20.0
 LOOK_S = 0.2
@@ -28,12 +29,16 @@ class Saver:
 
     Args:
         patience_s: seconds without success after which the run ends.
+
+    Attributes:
+        doing: phase of a run that trains, with what keeps it from saving.
     """
 
     def __init__(self, run: RunDir, reporter: Reporter, interrupt: Interrupt, patience_s: float) -> None:
         self.run, self.reporter, self.interrupt, self.patience_s = run, reporter, interrupt, patience_s
+        self.doing = TRAINING
         self._failing_since: float | None = None
-        self._next_try = 0.0
+        self._next_try = self._give_up = 0.0
         self._best: tuple[Progress, Files] | None = None  # chosen by validation and not on disk yet
         self._told: set[str] = set()
 
@@ -63,6 +68,8 @@ class Saver:
             self._wait()
         if self._failing_since is not None:
             self._failing_since = None
+            self.doing = TRAINING
+            self.reporter.update(phase=self.doing)
             self.reporter.event("info", "disk", f"step {progress.step} is saved: there is room on the disk again")
         self._prune(folder_name(progress.step))
 
@@ -82,19 +89,20 @@ class Saver:
         last = self.reporter.state.checkpoint_last or "the beginning"
         why = f"no checkpoint can be written ({error.strerror})"
         if self._failing_since is None:
-            self._failing_since = now
+            self._failing_since, self._give_up = now, now + self.patience_s
             self.reporter.event("warning", "disk", f"{why}: training goes on, and only {last} is saved")
         if progress.best_step == progress.step and (self._best is None or self._best[0].step != progress.step):
             weights = {name: tensor.detach().cpu().clone() for name, tensor in files()[MODEL].items()}
             self._best = (progress, {MODEL: weights})
-        patience_s = min(self.patience_s, STOP_PATIENCE_S) if self.interrupt.asked else self.patience_s
-        if now - self._failing_since >= patience_s:
+        if self.interrupt.asked and self._give_up > now + STOP_PATIENCE_S:
+            self._give_up = now + STOP_PATIENCE_S
+        if now >= self._give_up:
             raise RunError(
-                f"For {(now - self._failing_since) / 60:.0f} min {why}: what was trained after {last} is lost.",
+                f"For {(now - self._failing_since) / 60:.1f} min {why}: what was trained after {last} is lost.",
                 f"Make room, then: accl resume {self.run.id}",
             )
-        doing = "waiting to save" if required else "training"
-        self.reporter.update(phase=f"{doing}, {why}")
+        self.doing = f"{'waiting to save' if required else TRAINING}, {why}"
+        self.reporter.update(phase=self.doing)
         self._next_try = now + RETRY_S
 
     def _wait(self) -> None:

@@ -10,10 +10,12 @@ from __future__ import annotations
 class AcclError(Exception):
     """Base of all errors that a user can cause: what happened, in one line, and what to type or change next.
 
-    A command that ends with this error has the exit status ``exit_code``.
+    A command that ends with this error has the exit status ``exit_code``. Where the error is about a run that cannot
+    be read, screens call that run ``kind``.
     """
 
     exit_code = 1
+    kind = "unreadable"
 
     def __init__(self, what: str, hint: str = "") -> None:
         super().__init__(what)
@@ -75,18 +77,21 @@ class BusyError(RunError):
     """Another process holds what is needed; the same command may succeed later."""
 
     exit_code = 11
+    kind = "busy"
 
 
 class DamagedError(RunError):
     """A file of a run exists and does not hold what it should: truncated, overwritten, wrong types, no plain file."""
 
     exit_code = 12
+    kind = "damaged"
 
 
 class AbsentError(RunError):
     """What was asked for was never recorded, or is gone."""
 
     exit_code = 13
+    kind = "absent"
 
 
 # Exit status of a run that a signal stopped without a person having asked for it: EX_TEMPFAIL of sysexits.h, which

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from accl.analysis.compare import compare
 from accl.analysis.stats import standard_error
-from accl.errors import AcclError, CompareError
+from accl.errors import AbsentError, AcclError, CompareError, DamagedError
 from accl.store.rundir import RunDir
 from accl.store.state import State, read_state, write_state
 
@@ -228,24 +228,24 @@ def test_running_and_crashed_runs_are_refused(tmp_path: Path, three: list[RunDir
 
 def test_missing_answers_are_refused(tmp_path: Path, three: list[RunDir]) -> None:
     bare = finished_run(tmp_path, "full", predictions=False)
-    with pytest.raises(CompareError, match="no answers to the test split") as caught:
+    with pytest.raises(AbsentError, match="no answers to the test split") as caught:
         compare([three[0], bare])
     assert caught.value.hint == "Train it again: accl train full --profile demo"
     bare.database.unlink()
-    with pytest.raises(CompareError, match=r"no run\.duckdb"):
+    with pytest.raises(AbsentError, match=r"no run\.duckdb"):
         compare([three[0], bare])
 
 
 def test_a_run_without_a_data_fingerprint_is_refused(three: list[RunDir]) -> None:
     three[1].write_json(three[1].provenance, {"data": {}})
-    with pytest.raises(CompareError, match="no data fingerprint"):
+    with pytest.raises(AbsentError, match="no data fingerprint"):
         compare(three)
 
 
 def test_answers_given_twice_are_refused(three: list[RunDir]) -> None:
     with duckdb.connect(str(three[1].database)) as connection:
         connection.execute("INSERT INTO predictions SELECT * FROM predictions LIMIT 1").fetchall()
-    with pytest.raises(CompareError, match="more than once"):
+    with pytest.raises(DamagedError, match="more than once"):
         compare(three)
 
 

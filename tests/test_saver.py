@@ -29,6 +29,8 @@ class Reports:
 
     def __init__(self) -> None:
         self.state = RunState()
+        self.recorder = self
+        self.stuck_seconds = 0.0
         self.events: list[tuple[str, str, str]] = []
 
     def update(self, **values: Any) -> None:
@@ -36,6 +38,9 @@ class Reports:
 
     def save(self) -> None:
         """Write nothing: the state is looked at here."""
+
+    def flush(self) -> None:
+        """Write nothing here either."""
 
     def event(self, *words: str) -> None:
         self.events.append(words)  # type: ignore[arg-type]
@@ -143,6 +148,26 @@ def test_weights_that_validation_chose_while_the_disk_was_full_are_saved_later(m
     assert bench.reports.state.checkpoint_best == "step-00000012"
     [newest, *_] = checkpoint.candidates(bench.run.checkpoints, "")
     assert newest.name == "step-00000016"
+
+
+def test_no_checkpoint_goes_ahead_of_its_measurements(make: Callable[..., Bench]) -> None:
+    bench = make(patience_s=120)
+    bench.save(4, 4)
+    assert not bench.saver.due
+    bench.reports.stuck_seconds = 1.0
+    assert bench.saver.due  # so that the time that it may take begins
+    bench.save(8, 4)
+    assert bench.saved() == {4: 4.0}
+    assert "no room for measurements" in bench.reports.state.phase
+    bench.clock.now += 60
+    bench.reports.stuck_seconds = 0.0
+    bench.save(12, 4)
+    assert bench.saved() == {4: 4.0, 12: 12.0}
+    bench.reports.stuck_seconds = 1.0
+    bench.save(16, 4)
+    bench.clock.now += 120
+    with pytest.raises(RunError, match="no room for measurements"):
+        bench.save(20, 4)
 
 
 def test_the_last_step_waits_for_room(make: Callable[..., Bench]) -> None:

@@ -8,10 +8,16 @@ import pytest
 import yaml
 from factory import STARTED, finished_run, running_run
 
+from accl.analysis import select
 from accl.analysis.ablation import compare_seeds
-from accl.analysis.select import select_runs, select_seeds
+from accl.analysis.select import select_seeds
 from accl.config import load
 from accl.errors import CompareError, RunError
+from accl.store.rundir import RunDir
+
+
+def select_runs(root: Path, names: list[str], profile: str | None = None) -> list[RunDir]:
+    return list(select.select_runs(root, names, profile).runs)
 
 
 def test_a_recipe_is_its_newest_finished_run(tmp_path: Path) -> None:

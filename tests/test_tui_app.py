@@ -96,7 +96,7 @@ async def test_the_table_parses_a_state_file_again_only_when_it_was_replaced(
         reads.append(run)
         return read_state(run)
 
-    monkeypatch.setattr("tui.feed.read_state", counted)
+    monkeypatch.setattr("accl.store.summary.read_state", counted)
     async with open_app(tmp_path) as pilot:
         screen = runs_screen(pilot)
         updates: list[int] = []
@@ -245,7 +245,7 @@ async def test_a_damaged_run_is_shown_as_such_and_harms_no_other(tmp_path: Path)
         await runs_listed(pilot, 2)
         assert "baseline" in on_screen(pilot)
         await until(pilot, lambda: "state.json is not valid JSON" in on_screen(pilot))
-        assert "? unreadable" in on_screen(pilot)
+        assert "? damaged" in on_screen(pilot)
         assert "0 active" in on_screen(pilot)
         screen = await open_newest_run(pilot)
         assert "DuckDB" in "\n".join(screen.query_one("#reason", Text).text_lines)

@@ -10,18 +10,21 @@ import math
 import os
 import time
 from collections import deque
-from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from accl.errors import AcclError, ConfigError, RunError
+from accl.errors import AcclError, BusyError, DamagedError
+from accl.store.deadline import DEADLINE_S, each_within
+from accl.store.files import read_tail
+from accl.store.follow import follow
 from accl.store.reader import Confusion, Evaluation, Event, Follower, Task, Weights
-from accl.store.rundir import RunDir, Setup, list_runs
-from accl.store.state import RunState, State, assess, read_state
+from accl.store.rundir import RunDir, Setup, run_folders
+from accl.store.state import RunState, State
+from accl.store.summary import Summary, SummaryReader, as_problem, numbers, read_summaries
 from tui import theme
 from tui.scale import Curve
 from tui.text import Piece
@@ -30,41 +33,59 @@ from tui.text import Piece
 SPEED_WINDOW_S = 30.0
 MIN_SPEED_WINDOW_S = 3.0
 CONSOLE_BYTES = 16384
+STALE_S = 1.0  # a trainer holds its database for milliseconds; longer is said
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A run as one row of the table; ``created``, in seconds since the epoch, and the speed are NaN if unknown.
+    """A run as one row of the table; the speed is NaN if unknown.
 
     Attributes:
-        problem: message about a file that could not be read.
-        unreadable: whether that file is the state itself.
+        state: the defaults while `summary` has none.
     """
 
-    run: RunDir
+    summary: Summary
     state: RunState
-    setup: Setup
-    created: float
     steps_per_second: float
-    problem: str = ""
-    unreadable: bool = False
+
+    @property
+    def run(self) -> RunDir:
+        return self.summary.run
+
+    @property
+    def setup(self) -> Setup:
+        return self.summary.setup or Setup("?", "?", -1)
+
+    @property
+    def seed(self) -> str:
+        """Seed in words; a question mark if unknown."""
+        return str(self.setup.seed) if self.summary.setup else "?"
+
+    @property
+    def created(self) -> float:
+        """Time at which the run was made, in seconds since the epoch; infinite if unknown."""
+        return self.summary.age_key[0]
 
     @property
     def reason(self) -> Piece:
         """Problem or reason of the state, in the colour of its severity."""
-        failed = self.problem or self.state.state in (State.CRASHED, State.FAILED)
-        return self.problem or self.state.reason, theme.ERROR if failed else theme.DIM
+        problem = self.summary.problem
+        if problem is not None:
+            return without_path(str(problem), self.run), theme.ERROR
+        failed = self.state.state in (State.CRASHED, State.FAILED)
+        return self.state.reason, theme.ERROR if failed else theme.DIM
 
     @property
     def state_label(self) -> Piece:
-        """Icon and name of the state, in its colour."""
-        if self.unreadable:
-            return "? unreadable", theme.ERROR
+        """Icon and name of the state, in its colour; of a run without one what keeps it from being read."""
+        if self.summary.state is None:
+            kind = self.summary.problem.kind if self.summary.problem else "unread"
+            return f"? {kind}", theme.ERROR
         return f"{self.state.state.icon} {self.state.state}", theme.state_style(self.state.state)
 
     @property
     def active(self) -> bool:
-        return self.state.state.active and not self.unreadable
+        return self.summary.state is not None and self.state.state.active
 
     @property
     def eta_seconds(self) -> float:
@@ -86,50 +107,20 @@ class RunSummary:
     def matches(self, words: str) -> bool:
         """Return whether every word is a part of the state, recipe, profile, seed or id."""
         setup = self.setup
-        text = f"{self.state.state} {setup.recipe} {setup.profile} s{setup.seed} {self.run.id}".lower()
+        text = f"{self.state_label[0]} {setup.recipe} {setup.profile} s{setup.seed} {self.run.id}".lower()
         return all(word in text for word in words.lower().split())
 
 
-class RunSummaryReader:
-    """Reader of one run's summary; it parses ``state.json`` only when the file was replaced."""
+class Speedometer:
+    """Speed of a run over the steps that were observed lately."""
 
-    def __init__(self, run: RunDir) -> None:
-        self.run = run
-        self._parsed_version: tuple[int, int] | None = None  # modification time and inode
-        self._state = RunState()
-        self._problem = ""
-        self._setup: Setup | None = None
+    def __init__(self) -> None:
         self._progress: deque[tuple[float, int]] = deque()  # time and step
 
-    def fetch(self, now: float) -> RunSummary:
-        """Read the summary; ``now`` is in seconds since the epoch."""
-        setup_problem = ""
-        try:
-            self._setup = self._setup or self.run.setup()
-        except ConfigError as error:
-            setup_problem = str(error)
-        state = self._state
-        try:
-            status = os.stat(self.run.state)
-            if self._parsed_version != (status.st_mtime_ns, status.st_ino):
-                self._parsed_version = status.st_mtime_ns, status.st_ino
-                state, self._problem = read_state(self.run), ""
-                self._state = state
-            if not self._problem:
-                state = assess(state, self.run, now)
-        except FileNotFoundError:
-            pass
-        except RunError as error:
-            self._problem = str(error)
-        return RunSummary(
-            self.run,
-            state,
-            self._setup or Setup("?", "?", -1),
-            _created(self.run),
-            self._speed(state, now),
-            _without_path(self._problem or setup_problem, self.run),
-            bool(self._problem),
-        )
+    def observe(self, summary: Summary, now: float) -> RunSummary:
+        """Add the speed to a summary; ``now`` is in seconds since the epoch."""
+        state = summary.state or RunState()
+        return RunSummary(summary, state, self._speed(state, now))
 
     def _speed(self, state: RunState, now: float) -> float:
         progress = self._progress
@@ -146,18 +137,9 @@ class RunSummaryReader:
         return state.step / spent if state.step and spent > 0 else math.nan
 
 
-def _without_path(message: str, run: RunDir) -> str:
+def without_path(message: str, run: RunDir) -> str:
     """Remove the path of the run directory, since every screen names the run beside the message."""
     return message.replace(f"{run.path}{os.sep}", "")
-
-
-def _created(run: RunDir) -> float:
-    """Return the time in the run's id, or that of its configuration file if the run was renamed."""
-    with suppress(ValueError):
-        return datetime.strptime(run.id[:15], "%Y%m%d-%H%M%S").timestamp()
-    with suppress(OSError):
-        return run.config.stat().st_mtime
-    return math.nan
 
 
 class RunsFeed:
@@ -165,13 +147,19 @@ class RunsFeed:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._readers: dict[str, RunSummaryReader] = {}
+        self._readers: dict[RunDir, tuple[SummaryReader, Speedometer]] = {}
 
     def fetch(self) -> list[RunSummary]:
-        now = time.time()
-        self._readers = {run.id: self._readers.get(run.id) or RunSummaryReader(run) for run in list_runs(self.root)}
-        summaries = [reader.fetch(now) for reader in self._readers.values()]
-        return sorted(summaries, key=lambda summary: (summary.created, summary.run.id), reverse=True)
+        """Read all summaries.
+
+        Raises:
+            RunError: the folder cannot be read.
+        """
+        now, known = time.time(), self._readers
+        self._readers = {run: known.get(run) or (SummaryReader(run), Speedometer()) for run in run_folders(self.root)}
+        summaries = read_summaries([reader for reader, _ in self._readers.values()], now)
+        summaries.sort(key=lambda summary: summary.age_key, reverse=True)
+        return [self._readers[summary.run][1].observe(summary, now) for summary in summaries]
 
 
 @dataclass(frozen=True)
@@ -180,9 +168,10 @@ class RunView:
 
     Attributes:
         version: number that grows with every change of the measurements.
+        figures: trivial baselines, by their key in the table ``meta``.
         task_accuracy: by split, the step, and the numbers of questions and of correct answers by task.
         stale: seconds for which the database could not be read.
-        problem: message about a database that cannot be read.
+        problem: why the database cannot be read now; the measurements are those read before.
     """
 
     summary: RunSummary
@@ -195,69 +184,89 @@ class RunView:
     task_accuracy: dict[str, tuple[int, NDArray[np.int64], NDArray[np.int64]]] = field(default_factory=dict)
     events: tuple[Event, ...] = ()
     console: tuple[str, ...] = ()
-    meta: dict[str, str] = field(default_factory=dict)
+    figures: dict[str, float] = field(default_factory=dict)
     stale: float = 0.0
-    problem: str = ""
+    problem: AcclError | None = None
 
     def floors(self, split: str) -> dict[str, float]:
         """Return the recorded accuracies of the trivial baselines for a split, by name."""
         prefix = f"floor/{split}/"
-        return {
-            key.removeprefix(prefix).replace("_", " "): float(value)
-            for key, value in self.meta.items()
-            if key.startswith(prefix)
-        }
+        floors = {key: value for key, value in self.figures.items() if key.startswith(prefix)}
+        return {key.removeprefix(prefix).replace("_", " "): value for key, value in floors.items()}
 
 
 class RunFeed:
-    """All data of one run, followed while it grows."""
+    """All data of one run, followed while it grows; the newest view is kept as ``last``."""
 
     def __init__(self, run: RunDir) -> None:
         self.run = run
-        self._reader = RunSummaryReader(run)
+        self._reader = SummaryReader(run)
+        self._speedometer = Speedometer()
         self._follower = Follower(run)
-        self._version = 0
-        self._series: dict[str, Curve] = {}
+        self.last = RunView(self._speedometer.observe(self._reader.last, time.time()))
 
     def fetch(self) -> RunView:
-        summary, follower, problem = self._reader.fetch(time.time()), self._follower, ""
+        """Read what is new; measurements that cannot be read are those of before, and a problem."""
+        now, follower, view = time.time(), self._follower, self.last
+        summary = self._reader.read(now)
+        problem = summary.problem
         try:
-            if follower.refresh():
-                self._version += 1
-                self._series = {
-                    name: Curve(*(np.asarray(v, float) for v in (s.steps, s.epochs, s.seconds, s.values)))
-                    for name, s in follower.series.items()
-                }
+            if follow(follower, summary.state):
+                view = _measured(follower, view)
         except AcclError as error:
-            problem = _without_path(str(error), self.run)
-        return RunView(
-            summary,
-            self._version,
-            tuple(follower.tasks),
-            self._series,
-            tuple(follower.curriculum),
-            dict(follower.confusion),
-            tuple(follower.evaluations),
-            dict(follower.task_accuracy),
-            tuple(follower.events),
-            _tail(self.run.console),
-            dict(follower.meta),
-            follower.stale_seconds,
-            problem,
+            if not isinstance(error, BusyError) or follower.stale_seconds >= STALE_S:
+                problem = error
+        self.last = replace(
+            view,
+            summary=self._speedometer.observe(summary, now),
+            console=_tail(self.run.console),
+            problem=problem,
+            stale=follower.stale_seconds,
         )
+        return self.last
+
+    def failed(self, error: BaseException) -> RunView:
+        """Return the data that were fetched last, with why `fetch` failed."""
+        problem = as_problem(error, self.run.path)
+        summary = replace(self._reader.last, problem=problem)
+        return replace(self.last, summary=self._speedometer.observe(summary, time.time()), problem=problem)
+
+
+def _measured(follower: Follower, before: RunView) -> RunView:
+    series = {
+        name: Curve(*(np.asarray(v, float) for v in (s.steps, s.epochs, s.seconds, s.values)))
+        for name, s in follower.series.items()
+    }
+    return replace(
+        before,
+        version=before.version + 1,
+        tasks=tuple(follower.tasks),
+        series=series,
+        curriculum=tuple(follower.curriculum),
+        confusion=dict(follower.confusion),
+        evaluations=tuple(follower.evaluations),
+        task_accuracy=dict(follower.task_accuracy),
+        events=tuple(follower.events),
+        figures=numbers(follower.meta, ("floor/",)),
+    )
+
+
+def fetch_views(feeds: Sequence[RunFeed]) -> list[RunView]:
+    """Fetch all data of several runs; one that fails, or does not answer in time, keeps its data and gets a problem."""
+    return [
+        feed.failed(answer) if isinstance(answer, BaseException) else answer
+        for feed, answer in each_within(DEADLINE_S, RunFeed.fetch, feeds)
+    ]
 
 
 def _tail(path: Path) -> tuple[str, ...]:
     """Read the last lines of a log; of a line rewritten by carriage returns, the last version."""
     try:
-        with open(path, "rb") as file:
-            file.seek(0, os.SEEK_END)
-            truncated = file.tell() > CONSOLE_BYTES
-            file.seek(max(0, file.tell() - CONSOLE_BYTES))
-            lines = file.read().decode(errors="replace").split("\n")
-    except OSError:
+        content = read_tail(path, CONSOLE_BYTES)
+    except (FileNotFoundError, DamagedError):
         return ()
-    lines = lines[1:] if truncated else lines
+    lines = content.decode(errors="replace").split("\n")
+    lines = lines[1:] if len(content) == CONSOLE_BYTES else lines
     return tuple(printable for line in lines if (printable := _printable(line)))
 
 

@@ -5,6 +5,7 @@ The first run is the reference; every other is paired with it question by questi
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -138,7 +139,7 @@ def compare(runs: Sequence[RunDir]) -> Comparison:
     """
     if len(runs) < 2:
         raise CompareError("A comparison needs at least two runs.", "For example: accl compare baseline full")
-    for run, count in Counter(RunDir(run.path.resolve()) for run in runs).items():
+    for run, count in Counter(RunDir(Path(os.path.realpath(run.path))) for run in runs).items():
         if count > 1:
             raise CompareError(f"Run {run.id} was named twice.", "List the runs there are with: accl runs")
     results = [read_results(run) for run in runs]

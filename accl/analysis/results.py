@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 from accl import config as configuration
 from accl.config import Config
 from accl.config.renamed import translate_recipe
-from accl.errors import CompareError
-from accl.store.reader import OTHER_VERSION, Evaluation, Task, attached, group_evaluations, read_evals, read_meta
+from accl.errors import AbsentError, CompareError, DamagedError
+from accl.store.deadline import within
+from accl.store.reader import Evaluation, Task, attached, group_evaluations, read_evals, read_meta
 from accl.store.rundir import RunDir
-from accl.store.schema import schema_problem
 from accl.store.state import RunState, State, observe
+from accl.store.summary import numbers, reading
 
 SPLIT = "test"
+DEADLINE_S = 60.0  # for the answers of one run, from a slow disk
 SIMILARITY = f"similarity/{SPLIT}"
 _DATA_KEYS = ("data.source", "data.path", "data.revision", "data.protocol")
 
@@ -81,19 +83,23 @@ class Results:
         return np.asarray(self.gold == self.predicted)
 
     def number(self, key: str) -> float | None:
-        """Return a number in ``meta``; None when the run did not record it."""
-        return float(self.meta[key]) if key in self.meta else None
+        """Return a number in ``meta``; None when the run did not record it.
+
+        Raises:
+            DamagedError: it is no number.
+        """
+        return numbers(self.meta, (key,)).get(key)
 
 
 def read_setup(run: RunDir) -> Setup:
     """Read configuration and data fingerprint of a run; a recipe that was renamed gets its name of today.
 
     Raises:
-        ConfigError, RunError: the files of the run are damaged.
+        DamagedError, AbsentError: the files of the run are damaged or missing.
     """
     data = run.read_json(run.provenance).get("data")
     fingerprint = str(data.get("fingerprint", "")) if isinstance(data, dict) else ""
-    config = configuration.load(run.config)
+    config = run.load_config()
     recipe, _ = translate_recipe(config.recipe)
     return Setup(run, config.model_copy(update={"recipe": recipe}), fingerprint)
 
@@ -102,9 +108,16 @@ def read_results(run: RunDir) -> Results:
     """Read the test answers of a finished run.
 
     Raises:
-        CompareError: the run is not finished, has no usable test answers, or a later schema.
-        RunError: the files of the run are damaged.
+        CompareError: the run is not finished, or has a later schema.
+        AbsentError: it has no test answers, or a file is missing.
+        DamagedError: its files hold what they cannot hold.
+        BusyError: another process holds the database, or the disk does not answer.
     """
+    with reading(run.database):
+        return within(DEADLINE_S, lambda: _read_results(run))
+
+
+def _read_results(run: RunDir) -> Results:
     state = observe(run)
     if state.state is not State.FINISHED:
         hint = (
@@ -115,27 +128,24 @@ def read_results(run: RunDir) -> Results:
         raise CompareError(f"Run {run.id} is {state.state}, not finished.", hint)
     setup = read_setup(run)
     retrain = f"Train it again: {setup.train_command(setup.config.recipe)}"
-    if not run.database.is_file():
-        raise CompareError(f"Run {run.id} has no run.duckdb, so no answers to compare.", retrain)
+    if not run.database.exists():
+        raise AbsentError(f"Run {run.id} has no run.duckdb, so no answers to compare.", retrain)
     if not setup.fingerprint:
-        raise CompareError(f"Run {run.id} has no data fingerprint in its provenance.json.", retrain)
+        raise AbsentError(f"Run {run.id} has no data fingerprint in its provenance.json.", retrain)
     with attached(run.database) as execute:
         meta = read_meta(execute)
-        version = meta.get("schema_version")
-        if problem := schema_problem(version):
-            raise CompareError(f"Run {run.id} {problem}.", OTHER_VERSION)
         tasks = execute("SELECT task, name, subcategory, category FROM run.tasks ORDER BY task")
         answers = execute(
             "SELECT question_id, task, gold, predicted FROM run.predictions WHERE split = ? ORDER BY question_id", SPLIT
         )
-        evaluations = [e for e in group_evaluations(read_evals(execute, str(version))) if e.split == SPLIT]
+        evaluations = [e for e in group_evaluations(read_evals(execute, meta["schema_version"])) if e.split == SPLIT]
         matrices = execute("SELECT matrix FROM run.confusion WHERE kind = ? ORDER BY seq DESC LIMIT 1", SIMILARITY)
         ((choices,),) = execute("SELECT max(len(probabilities)) FROM run.predictions WHERE split = ?", SPLIT)
     if not answers:
-        raise CompareError(f"Run {run.id} has no answers to the test split.", retrain)
+        raise AbsentError(f"Run {run.id} has no answers to the test split.", retrain)
     ids, task, gold, predicted = zip(*answers, strict=True)
     if len(set(ids)) != len(ids):
-        raise CompareError(f"Run {run.id} answered some test questions more than once.", retrain)
+        raise DamagedError(f"Run {run.id} answered some test questions more than once.", retrain)
     return Results(
         setup=setup,
         state=state,

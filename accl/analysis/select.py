@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from accl.analysis.results import Setup, read_setup
 from accl.config import available
 from accl.config.renamed import translate_recipe
-from accl.errors import CompareError, ConfigError, RunError
+from accl.errors import CompareError
+from accl.store.deadline import DEADLINE_S, each_within, within
 from accl.store.rundir import RunDir, find_run, list_runs
 from accl.store.state import State, read_state
 
@@ -18,7 +20,20 @@ _Terms = tuple[tuple[str, ...], int]  # profile, protocol and data; optimizer st
 EXAMPLE_PROFILE = "demo"  # of suggested commands, when nothing else names a profile
 
 
-def select_runs(root: Path, names: Sequence[str], profile: str | None = None) -> list[RunDir]:
+@dataclass(frozen=True)
+class Selection:
+    """Runs chosen one by one, and ``unreadable``, the number of runs that were left out because of damage."""
+
+    runs: tuple[RunDir, ...]
+    unreadable: int
+
+    @property
+    def gaps(self) -> list[str]:
+        """Warnings about runs that the selection lacks."""
+        return _unreadable_gap(self.unreadable)
+
+
+def select_runs(root: Path, names: Sequence[str], profile: str | None = None) -> Selection:
     """Return the runs that ``names`` mean, in that order.
 
     A name is a recipe, or a run id, an unambiguous part of one, ``last`` or a path. Runs chosen by recipe
@@ -27,15 +42,18 @@ def select_runs(root: Path, names: Sequence[str], profile: str | None = None) ->
 
     Raises:
         CompareError: no finished runs, or none that share their terms.
-        RunError: a name is neither a recipe nor a run.
-        ConfigError: the configuration of a run named by id is damaged.
+        RunError: a name is neither a recipe nor a run, or the run that it names cannot be read.
     """
     all_runs, names = list_runs(root), _todays(names)
     setups, unreadable = _finished(all_runs)
     recipes = {setup.config.recipe for setup in setups} | set(available("recipes"))
     ids = {run.id for run in all_runs}
     by_recipe = list(dict.fromkeys(name for name in names if name in recipes and name not in ids))
-    named = {name: read_setup(find_run(root, name)) for name in names if name not in by_recipe}
+    named: dict[str, Setup] = {}
+    for name in names:
+        if name not in by_recipe:
+            run = find_run(root, name)
+            named[name] = within(DEADLINE_S, partial(read_setup, run))
     for setup in named.values():
         if profile not in (None, had := setup.config.profile):
             raise CompareError(f"Run {setup.run.id} has profile {had}, not {profile}.", "Leave --profile out.")
@@ -50,7 +68,8 @@ def select_runs(root: Path, names: Sequence[str], profile: str | None = None) ->
         have = [*anchors, *(setup for options in candidates.values() for setup in options)]
         raise _missing(missing, root, profile, have[0].config.profile if have else None, unreadable)
     chosen = _matching(anchors, candidates) if by_recipe else {}
-    return [(named[name] if name in named else chosen[name]).run for name in names]
+    runs = tuple((named[name] if name in named else chosen[name]).run for name in names)
+    return Selection(runs, unreadable if by_recipe else 0)
 
 
 @dataclass(frozen=True)
@@ -76,10 +95,12 @@ class SeedSelection:
             f"Left out for want of partners: seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))} of {recipe}."
             for recipe, seeds in self.left_out.items()
         ]
-        if self.unreadable:
-            runs = f"{self.unreadable} run{'s' * (self.unreadable > 1)}"
-            gaps.append(f"{runs} in the folder could not be read and may be missing here; see: accl runs")
-        return gaps
+        return gaps + _unreadable_gap(self.unreadable)
+
+
+def _unreadable_gap(count: int) -> list[str]:
+    runs = f"{count} run{'s' * (count > 1)}"
+    return [f"{runs} in the folder could not be read and may be missing here; see: accl runs"] if count else []
 
 
 def select_seeds(root: Path, recipes: Sequence[str], profile: str | None = None) -> SeedSelection:
@@ -182,14 +203,12 @@ def _finished(runs: Sequence[RunDir]) -> tuple[list[Setup], int]:
 
     One damaged run, or one of an older accl, must not keep all others from being compared.
     """
-    setups, unreadable = [], 0
-    for run in reversed(runs):
-        try:
-            if read_state(run).state is State.FINISHED:
-                setups.append(read_setup(run))
-        except (RunError, ConfigError):
-            unreadable += 1
-    return setups, unreadable
+    answers = [setup for _, setup in each_within(DEADLINE_S, _setup_of_finished, runs[::-1])]
+    return [setup for setup in answers if isinstance(setup, Setup)], sum(isinstance(a, BaseException) for a in answers)
+
+
+def _setup_of_finished(run: RunDir) -> Setup | None:
+    return read_setup(run) if read_state(run).state is State.FINISHED else None
 
 
 def _missing(recipes: list[str], root: Path, profile: str | None, other: str | None, unreadable: int) -> CompareError:

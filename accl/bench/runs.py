@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import socket
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,12 +54,14 @@ def new_run(
     """
     started = FIRST + 60 * seed if started is None else started
     config = resolve(recipe, profile, [f"train.seed={seed}", *overrides]).config
-    run = create_run(root, config.recipe, seed, datetime.fromtimestamp(started))
+    run = create_run(root, config.recipe, seed, datetime.fromtimestamp(started, UTC))
     run.config.write_text(dump(config), encoding="utf-8")
     data = {"source": config.data.source, "revision": "", "fingerprint": fingerprint}
+    created = datetime.fromtimestamp(started, UTC).isoformat()
     command = f"accl train {recipe} --profile {profile}"
-    run.write_json(run.provenance, {"command": command, "data": data, "device": "cpu"})
+    run.write_json(run.provenance, {"created": created, "command": command, "data": data, "device": "cpu"})
     run.console.write_text("", encoding="utf-8")
+    write_state(run, RunState(State.QUEUED))
     return run
 
 

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from accl.cli.options import RUNS, RunArgument, RunsOption
-from accl.cli.output import Format, FormatOption, emit
+from accl.cli.output import Format, FormatOption, emit, print_notes
 from accl.cli.table import MISSING, Column, Row, Table, duration, fields, moment, number, percent
-from accl.errors import AcclError
-from accl.store.rundir import RunDir, Setup, find_run, list_runs
-from accl.store.state import RunState, State, observe
+from accl.errors import AbsentError, BusyError
+from accl.store.deadline import DEADLINE_S, within
+from accl.store.files import LIMIT, open_regular
+from accl.store.rundir import RESTORE, find_run, run_folders
+from accl.store.state import State, observe
+from accl.store.summary import Summary, SummaryReader, as_problem, numbers, read_summaries
+from accl.text import printable, printable_lines
 
 if TYPE_CHECKING:
     from accl.store.reader import Follower
 
 FOLLOW_EVERY_S = 0.3
+SHOW_DEADLINE_S = 10.0  # for each part of a run; a large database on a slow disk takes seconds
 LATEST = ("questions_per_second", "train/loss", "validation/accuracy", "test/accuracy")
 # Sums that the trainer records at the end of a run.
 TOTALS = ("training_seconds", "milliseconds_per_step", "questions_per_second", "peak_gpu_memory_bytes", "tested_step")
@@ -53,7 +61,8 @@ def runs(format: FormatOption = Format.TABLE, runs: RunsOption = RUNS) -> None:
 
       accl runs --format json
     """
-    rows = [_summary(run) for run in reversed(list_runs(runs))]
+    summaries = read_summaries([SummaryReader(run) for run in run_folders(runs)], time.time())
+    rows = [_row(summary) for summary in sorted(summaries, key=lambda summary: summary.age_key, reverse=True)]
     if not rows and format is Format.TABLE:
         Console().print(f"No runs in {runs} yet. Start one:  accl train full --profile demo", highlight=False)
         return
@@ -62,33 +71,53 @@ def runs(format: FormatOption = Format.TABLE, runs: RunsOption = RUNS) -> None:
     emit(Table("", columns, rows, name="runs"), format)
     if format is Format.TABLE:
         for row in rows:
-            if row["reason"] and row["state"] in (State.CRASHED, State.FAILED, State.STALLED):
-                Console().print(f"{row['id']}: {row['reason']}", highlight=False, markup=False, style="dim")
+            if row["problem"] or (row["reason"] and row["state"] in (State.CRASHED, State.FAILED, State.STALLED)):
+                line = printable(f"{row['id']}: {row['reason']}")
+                Console().print(line, highlight=False, markup=False, style="dim")
 
 
 def show(run: RunArgument, format: FormatOption = Format.TABLE, runs: RunsOption = RUNS) -> None:
     """Show one run: state, newest figures, accuracy by category, events.
 
+    What cannot be read is said: with exit code 11 when it is busy, 12
+    when it is damaged, and 13 when it is absent.
+
     Example:
 
       accl show last --format json
     """
-    from accl.config import load
+    from accl.store.follow import follow
     from accl.store.reader import Follower
 
     chosen = find_run(runs, run)
-    summary = _summary(chosen)
+    (summary,) = read_summaries([SummaryReader(chosen)], time.time())
+    problems = [summary.problem] if summary.problem else []
+
+    def attempt(read: Callable[[], Any]) -> Any:
+        if any(isinstance(problem, BusyError) for problem in problems):  # the folder does not answer
+            return {}
+        try:
+            return within(SHOW_DEADLINE_S, read)
+        except Exception as error:
+            problems.append(as_problem(error, chosen.path))
+            return {}
+
     follower = Follower(chosen)
-    follower.refresh()
+    attempt(lambda: follow(follower, summary.state))
     metrics = {name: series.values[-1] for name, series in sorted(follower.series.items()) if series.values}
     categories = _categories(follower)
     events = [fields(event, "seconds", "level", "kind", "message") for event in follower.events]
-    floors = {key: float(value) for key, value in follower.meta.items() if key.startswith("floor/")}
-    totals = {key: float(follower.meta[key]) for key in TOTALS if key in follower.meta}
-    data = {key: value for key, value in summary.items() if "/" not in key}
+    floors = attempt(lambda: numbers(follower.meta, ("floor/",)))
+    totals = attempt(lambda: numbers(follower.meta, TOTALS))
+    config = attempt(lambda: chosen.load_config().model_dump())
+    provenance = attempt(lambda: chosen.read_json(chosen.provenance))
+    if not (provenance or problems):
+        problems.append(AbsentError(f"{chosen.provenance} is missing.", RESTORE))
+    row = _row(replace(summary, problem=problems[0] if problems else None))
+    data = {key: value for key, value in row.items() if "/" not in key}
     data |= {"metrics": metrics, "floors": floors, "totals": totals, "categories": categories, "events": events}
-    data |= {"config": load(chosen.config).model_dump(), "provenance": chosen.read_json(chosen.provenance)}
-    overview = [{"key": key, "value": value} for key, value in _overview(summary, totals, floors).items()]
+    data |= {"config": config, "provenance": provenance}
+    overview = [{"key": key, "value": value} for key, value in _overview(row, totals, floors).items()]
     newest = [{"name": name, "value": value} for name, value in metrics.items()]
     tables = [
         Table(chosen.id, [Column("key", " "), Column("value", " ", wrap=True)], overview, name="run"),
@@ -97,6 +126,8 @@ def show(run: RunArgument, format: FormatOption = Format.TABLE, runs: RunsOption
         *([Table("Events", EVENT_COLUMNS, events)] if events else []),
     ]
     emit(tables, format, data=data)
+    if problems:
+        raise problems[0]
 
 
 def logs(
@@ -112,58 +143,62 @@ def logs(
       accl logs last --lines 20 --follow
     """
     chosen = find_run(runs, run)
-    if not chosen.console.exists():
-        return
-    with open(chosen.console, encoding="utf-8", errors="replace") as file:
-        printed = file.read().splitlines(keepends=True)
-        typer.echo("".join(printed if lines is None else printed[max(0, len(printed) - lines) :]), nl=False)
+    try:
+        descriptor = within(DEADLINE_S, lambda: open_regular(chosen.console))
+    except FileNotFoundError as error:
+        raise AbsentError(f"{chosen.id} has no console.log.", f"See: accl show {chosen.id}") from error
+    with open(descriptor, "rb") as file:
+        if (size := os.fstat(descriptor).st_size) > LIMIT:
+            file.seek(size - LIMIT)
+            print_notes([f"only the last {LIMIT / 2**20:.0f} MiB of {size / 2**20:,.0f} MiB"])
+        printed = file.read(LIMIT).decode(errors="replace").splitlines(keepends=True)
+        wanted = printed if lines is None else printed[max(0, len(printed) - lines) :]
+        typer.echo(printable_lines("".join(wanted)), nl=False)
         while follow:
             # Look first and read second, so that nothing printed before the end is missed.
             active = observe(chosen).state.active
-            typer.echo(file.read(), nl=False)
+            typer.echo(printable_lines(file.read(LIMIT).decode(errors="replace")), nl=False)
             if not active:
                 return
             time.sleep(FOLLOW_EVERY_S)
 
 
-def _summary(run: RunDir) -> dict[str, Any]:
-    """Describe a run in one row; one that cannot be read gives the reason instead of hiding the others."""
-    setup: Setup | None = None
-    problem = ""
-    try:
-        setup, state = run.setup(), observe(run)
-    except AcclError as error:
-        state, problem = RunState(State.CRASHED), error.what
+def _row(summary: Summary) -> dict[str, Any]:
+    """Describe a run in one row of raw values, None where they are not known."""
+    state, problem = summary.state, summary.problem
     return {
-        "id": run.id,
-        "state": state.state,
-        "reason": problem or state.reason,
-        "phase": state.phase,
-        **fields(setup, "recipe", "profile", "seed"),
+        "id": summary.run.id,
+        **fields(state, "state"),
+        "reason": problem.what if problem else state.reason if state else "",
+        "problem": problem and {"kind": problem.kind, "message": str(problem)},
+        **fields(state, "phase"),
+        **fields(summary.setup, "recipe", "profile", "seed"),
         **fields(state, "step", "total_steps", eta_seconds="left_seconds"),
-        "started": state.started or None,
-        "ended": state.ended or None,
+        "started": state and (state.started or None),
+        "ended": state and (state.ended or None),
         **fields(state, "host", "pid"),
-        **{name: state.latest.get(name) for name in LATEST},
+        **{name: state and state.latest.get(name) for name in LATEST},
     }
 
 
 def _state_words(row: Row) -> str:
+    if row["state"] is None:
+        return f"? {row['problem']['kind']}"
     state = State(row["state"])
     busy = row["phase"] if state.active and row["phase"] not in ("", "training") else ""
     return f"{state.icon} {busy or state.value}"
 
 
 def _progress(row: Row) -> str:
-    return f"{row['step']:,}/{row['total_steps']:,}"
+    return MISSING if row["step"] is None else f"{row['step']:,}/{row['total_steps']:,}"
 
 
 def _overview(summary: dict[str, Any], totals: dict[str, float], floors: dict[str, float]) -> dict[str, Any]:
     """Return labels and texts that head the description of a run."""
-    state = State(summary["state"])
+    words = _state_words({**summary, "phase": ""})
     speed, reason = summary["questions_per_second"], summary["reason"]
     overview: dict[str, Any] = {
-        "state": f"{state.icon} {state}" + (f": {reason}" if reason else ""),
+        "state": words + (f": {reason}" if reason else ""),
         **{key: summary[key] for key in ("recipe", "profile", "seed")},
         "step": _progress(summary),
         "started": moment(summary["started"]),

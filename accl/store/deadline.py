@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import TypeVar
 
 from accl.errors import BusyError
 
-Item = TypeVar("Item")
+Item = TypeVar("Item", bound=Hashable)
 Result = TypeVar("Result")
 
 DEADLINE_S = 2.0
+
+_lock = threading.Lock()
+_unanswered: set[Hashable] = set()  # items whose call was left behind and has not returned yet
 
 
 def within(seconds: float, function: Callable[[], Result]) -> Result:
@@ -26,7 +29,7 @@ def within(seconds: float, function: Callable[[], Result]) -> Result:
         BusyError: it did not return within ``seconds``.
         Exception: whatever the function raises.
     """
-    ((_, result),) = each_within(seconds, lambda _: function(), [None])
+    ((_, result),) = each_within(seconds, lambda _: function(), [object()])
     if isinstance(result, BaseException):
         raise result
     return result
@@ -37,6 +40,9 @@ def each_within(
 ) -> Iterator[tuple[Item, Result | BaseException]]:
     """Call a function with each item, in order, in one thread; a call that takes too long is left behind.
 
+    An item costs its time, and a thread, once: while a call of any function with it is left behind, the next call
+    with it is not made and counts as late at once.
+
     Yields:
         each item with what the function returned or raised, or a `BusyError` where it did not return within
         ``seconds``; the items after it are handled by a new thread.
@@ -45,25 +51,46 @@ def each_within(
     while done < len(items):
         results: queue.SimpleQueue[Result | BaseException] = queue.SimpleQueue()
         left_behind = threading.Event()
-
-        def work(rest: Sequence[Item], put: Callable[[Result | BaseException], None], end: threading.Event) -> None:
-            for item in rest:
-                if end.is_set():
-                    return
-                try:
-                    put(function(item))
-                except BaseException as error:
-                    put(error)
-
-        threading.Thread(target=work, args=(items[done:], results.put, left_behind), daemon=True).start()
+        arguments = (function, items[done:], results.put, left_behind, seconds)
+        threading.Thread(target=_work, args=arguments, daemon=True).start()
         while done < len(items):
             try:
                 result: Result | BaseException = results.get(timeout=seconds)
             except queue.Empty:
-                left_behind.set()
-                result = BusyError(f"There was no answer within {seconds:g} s.", "Is its disk or network mount alive?")
-                yield items[done], result
+                with _lock:
+                    if not results.empty():  # it returned just now
+                        continue
+                    _unanswered.add(items[done])
+                    left_behind.set()
+                yield items[done], _late(seconds)
                 done += 1
                 break
             yield items[done], result
             done += 1
+
+
+def _work(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    put: Callable[[Result | BaseException], None],
+    left_behind: threading.Event,
+    seconds: float,
+) -> None:
+    for item in items:
+        result: Result | BaseException
+        if item in _unanswered:
+            result = _late(seconds)
+        else:
+            try:
+                result = function(item)
+            except BaseException as error:
+                result = error
+        with _lock:
+            if left_behind.is_set():
+                _unanswered.discard(item)
+                return
+            put(result)
+
+
+def _late(seconds: float) -> BusyError:
+    return BusyError(f"There was no answer within {seconds:g} s.", "Is its disk or network mount alive?")

@@ -94,7 +94,7 @@ def config_changes(run: RunDir, content: Mapping[str, Any], config: Config) -> l
     if not recorded:
         return []
     try:
-        began = configuration.parse(nest(recorded)["config"])
+        began = configuration.parse(nest(recorded)["config"], str(run.provenance))
     except ConfigError as error:
         raise DamagedError(f"{run.provenance} is damaged: {error.what}", "Restore it from a backup.") from error
     different = configuration.difference(began, config)

@@ -6,6 +6,8 @@
       config.yaml       the resolved configuration; never changes
       provenance.json   command, commit, versions, device, data fingerprint, model revision
       state.json        what the run is doing; replaced atomically (see `accl.store.state`)
+      run.lock          locked as long as a trainer lives (see `accl.store.lock`)
+      run.stop          a person asked the trainer to stop; usually absent (see `accl.store.stop`)
       labels.json       tags and a note, edited by people
       run.duckdb        all measurements (see `accl.store.schema`)
       console.log       stdout and stderr of the training process
@@ -15,17 +17,31 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import secrets
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from accl.errors import ConfigError, RunError
+from accl.errors import AbsentError, BusyError, ConfigError, DamagedError, RunError
+from accl.store import files
+from accl.store.deadline import DEADLINE_S, each_within, within
+
+if TYPE_CHECKING:
+    from accl.config import Config
+
+RESTORE = "Restore it from a backup or remove the run."
+# A made id: UTC time, recipe, seed, four random digits.
+_ID = re.compile(r"\d{8}-\d{6}-.+-s\d+-[0-9a-f]{4}", re.DOTALL)
+_OTHER_FOLDER = "Choose another with --runs DIR or the environment variable ACCL_RUNS."
+JSON_DEPTH = 32  # levels of nesting
+SETUP_LIMIT = 8192  # characters; accl writes a few hundred
 
 # The top-level entries of a configuration that hold a `Setup`, each with its indented lines.
 _SETUP = re.compile(r"^(?:recipe|profile|train):.*(?:\n(?![^\s#]).*)*", re.MULTILINE)
@@ -77,10 +93,32 @@ class RunDir:
     config = _File("config.yaml")
     provenance = _File("provenance.json")
     state = _File("state.json")
+    lock = _File("run.lock")
+    stop = _File("run.stop")
     labels = _File("labels.json")
     database = _File("run.duckdb")
     console = _File("console.log")
     checkpoints = _File("checkpoints")
+
+    @property
+    def created(self) -> float:
+        """Time at which the run was made, in seconds since the epoch; NaN when nothing tells it.
+
+        It is what the provenance says, which neither another time zone nor a copy under another name changes; else the
+        time in the id; else that of the configuration's file.
+        """
+        with suppress(RunError, KeyError, TypeError, ValueError, OverflowError):
+            return _utc(datetime.fromisoformat(self.read_json(self.provenance)["created"]))
+        with suppress(ValueError, OverflowError):
+            return _utc(datetime.strptime(self.id[:15], "%Y%m%d-%H%M%S"))
+        with suppress(OSError):
+            return os.lstat(self.config).st_mtime
+        return math.nan
+
+    @property
+    def age_key(self) -> tuple[float, bool, str]:
+        """Key that sorts runs from the oldest to the newest; of copies made together the original is the newest."""
+        return (-math.inf if math.isnan(created := self.created) else created, is_id(self.id), self.id)
 
     def setup(self) -> Setup:
         """Read recipe, profile and seed from ``config.yaml`` without validating the rest of it.
@@ -89,39 +127,65 @@ class RunDir:
         of `accl.config.load`.
 
         Raises:
-            ConfigError: the file cannot be read, or does not name all three.
+            AbsentError: there is no configuration.
+            DamagedError: it cannot be read, or does not name all three.
         """
         import yaml  # here: most users of run directories never read a configuration
 
         try:
-            text = self.config.read_text(encoding="utf-8")
-            entries = "\n".join(_SETUP.findall(text))
+            entries = "\n".join(_SETUP.findall(files.read_text(self.config)))
+        except FileNotFoundError as error:
+            raise AbsentError(f"{self.config} is missing.", RESTORE) from error
+        if len(entries) > SETUP_LIMIT:
+            raise DamagedError(f"{self.config} has more than {SETUP_LIMIT:,} characters on its setup.", RESTORE)
+        try:
             # Values stay text: a recipe called 1e3 is not a number.
             parsed = yaml.load(entries, getattr(yaml, "CBaseLoader", yaml.BaseLoader))
-            return Setup(parsed["recipe"], parsed["profile"], int(parsed["train"]["seed"]))
-        except OSError as error:
-            raise ConfigError(f"{self.config} cannot be read ({error.strerror}).") from error
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{self.config} is not valid YAML: {' '.join(str(error).split())}.") from error
+            setup = Setup(parsed["recipe"], parsed["profile"], int(parsed["train"]["seed"]))
+        except (yaml.YAMLError, RecursionError) as error:
+            raise DamagedError(f"{self.config} is not valid YAML: {' '.join(str(error).split())}.", RESTORE) from error
         except (KeyError, TypeError, ValueError) as error:
-            raise ConfigError(f"{self.config} does not say recipe, profile and train.seed.") from error
+            raise DamagedError(f"{self.config} does not say recipe, profile and train.seed.", RESTORE) from error
+        if not (isinstance(setup.recipe, str) and isinstance(setup.profile, str) and 0 <= setup.seed < 2**64):
+            raise DamagedError(f"{self.config} does not say recipe, profile and train.seed.", RESTORE)
+        return setup
+
+    def load_config(self) -> Config:
+        """Read the whole configuration.
+
+        Raises:
+            AbsentError: there is none.
+            DamagedError: it cannot be read or does not validate.
+        """
+        from accl.config import load  # here, as above
+
+        try:
+            files.read_text(self.config)  # before it is opened without precautions
+            return load(self.config)
+        except FileNotFoundError as error:
+            raise AbsentError(f"{self.config} is missing.", RESTORE) from error
+        except (ConfigError, RecursionError) as error:
+            what = error.what if isinstance(error, ConfigError) else f"{self.config} is nested too deeply."
+            raise DamagedError(what, RESTORE) from error
 
     def read_json(self, path: Path) -> dict[str, Any]:
         """Read a JSON file of this run; empty when the file does not exist (yet).
 
         Raises:
-            RunError: the file exists and holds no JSON object.
+            DamagedError: it holds no JSON object, names a key twice, is nested deeper than `JSON_DEPTH`, or holds text
+                that cannot be written.
         """
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(files.read_text(path), object_pairs_hook=_object)
+            _check(content, JSON_DEPTH)
         except FileNotFoundError:
             return {}
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise RunError(
-                f"{path} is not valid JSON: {error}.", "Restore it from a backup or delete the run."
-            ) from error
+        except RecursionError as error:
+            raise DamagedError(f"{path} is nested too deeply.", RESTORE) from error
+        except ValueError as error:  # no JSON, a number of thousands of digits, or as below
+            raise DamagedError(f"{path} is not valid JSON: {error}.", RESTORE) from error
         if not isinstance(content, dict):
-            raise RunError(f"{path} holds no JSON object.", "Restore it from a backup or delete the run.")
+            raise DamagedError(f"{path} holds no JSON object.", RESTORE)
         return content
 
     def write_json(self, path: Path, content: Mapping[str, Any]) -> None:
@@ -129,28 +193,92 @@ class RunDir:
         write_atomically(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
+def _utc(time: datetime) -> float:
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+
+
+def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError("a key comes twice")
+    return content
+
+
+def _check(value: Any, depth: int) -> None:
+    if isinstance(value, (dict, list)):
+        if not depth:
+            raise ValueError("it is nested too deeply")
+        for item in [*value, *value.values()] if isinstance(value, dict) else value:
+            _check(item, depth - 1)
+    elif isinstance(value, str):
+        value.encode()  # a UnicodeEncodeError, which is a ValueError, where half of a surrogate pair stands alone
+
+
 def create_run(root: Path, recipe: str, seed: int, now: datetime | None = None) -> RunDir:
     """Make an empty run directory with a fresh id under ``root``.
+
+    Args:
+        now: time for the id, which has it in UTC; the current time when None.
 
     Raises:
         RunError: the runs folder cannot be made or written.
     """
-    stamp = (now or datetime.now()).strftime("%Y%m%d-%H%M%S")
+    stamp = (now or datetime.now(UTC)).astimezone(UTC).strftime("%Y%m%d-%H%M%S")
     run = RunDir(root / f"{stamp}-{recipe}-s{seed}-{secrets.token_hex(2)}")
     try:
         root.mkdir(parents=True, exist_ok=True)
         run.path.mkdir()
     except OSError as error:
-        hint = "Choose another with --runs DIR or the environment variable ACCL_RUNS."
-        raise RunError(f"The runs folder {root} cannot be written ({error.strerror}).", hint) from error
+        raise RunError(f"The runs folder {root} cannot be written ({error.strerror}).", _OTHER_FOLDER) from error
     return run
 
 
-def list_runs(root: Path) -> list[RunDir]:
-    """Return the runs under ``root``, oldest first. A folder is a run when it has a configuration."""
-    if not root.is_dir():
+def is_id(name: str) -> bool:
+    """Return whether a name has the form of the ids that `create_run` makes."""
+    return _ID.fullmatch(name) is not None
+
+
+def is_run(run: RunDir) -> bool:
+    """Return whether a path is a run, whole or broken.
+
+    It is one when it has a ``config.yaml`` of any kind, and when its name is an id; but a folder with an id and neither
+    configuration nor console log is only being made.
+    """
+    try:
+        os.lstat(run.config)
+        return True
+    except FileNotFoundError:
+        return is_id(run.id) and (os.path.islink(run.path) or os.path.lexists(run.console))
+    except (OSError, ValueError):  # no folder, no permission, a loop, a disk that fails; a NUL in the name
+        return is_id(run.id)
+
+
+def run_folders(root: Path) -> list[RunDir]:
+    """Return the runs under ``root`` by name, broken ones and those that do not answer in time among them.
+
+    Raises:
+        RunError: the folder cannot be read.
+        BusyError: it does not answer in time.
+    """
+    try:
+        names = within(DEADLINE_S, lambda: sorted(os.listdir(root)))
+    except FileNotFoundError:
         return []
-    return [RunDir(path) for path in sorted(root.iterdir()) if (path / "config.yaml").is_file()]
+    except OSError as error:
+        raise RunError(f"The runs folder {root} cannot be read ({error.strerror}).", _OTHER_FOLDER) from error
+    runs = [RunDir(root / name) for name in names]
+    answers = each_within(DEADLINE_S, is_run, runs)
+    return [run for run, found in answers if found is True or isinstance(found, BusyError)]
+
+
+def list_runs(root: Path) -> list[RunDir]:
+    """Return the runs under ``root``, broken ones among them, from the oldest to the newest (`RunDir.age_key`).
+
+    Raises:
+        RunError, BusyError: as `run_folders`.
+    """
+    keys = dict(each_within(DEADLINE_S, lambda run: run.age_key, run_folders(root)))
+    return sorted(keys, key=lambda run: key if isinstance(key := keys[run], tuple) else (-math.inf, False, run.id))
 
 
 def find_run(root: Path, name: str) -> RunDir:
@@ -159,11 +287,13 @@ def find_run(root: Path, name: str) -> RunDir:
     A whole id comes before parts, and a part between hyphens before any other: ``full-s1`` is not ``full-s12``.
 
     Raises:
-        RunError: none or several match.
+        RunError: the name is blank, or none or several match.
+        BusyError: the folder does not answer in time.
     """
-    direct = Path(name)
-    if (direct / "config.yaml").is_file():
-        return RunDir(direct.resolve())
+    if not name.strip():
+        raise RunError("The name of a run is empty.", "List the runs there are with: accl runs")
+    if within(DEADLINE_S, lambda: is_run(RunDir(Path(name)))):
+        return RunDir(Path(os.path.realpath(name)))
     runs = list_runs(root)
     if name == "last" and runs:
         return runs[-1]

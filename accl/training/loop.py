@@ -235,9 +235,8 @@ class Trainer:
         record_speed(self.context, self.recorder, self.step, self.training_seconds, self.best_step)
 
     def _checkpoint(self, required: bool = False) -> None:
-        """Write everything up to this step to disk, measurements first: a resumed run must find them."""
+        """Write everything up to this step to disk."""
         self._record_remaining_steps()
-        self.recorder.flush()
         context = self.context
         progress = Progress(
             step=self.step,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable
 
@@ -44,8 +45,9 @@ class Saver:
 
     @property
     def due(self) -> bool:
-        """Whether saving failed, and is to be tried again now."""
-        return self._failing_since is not None and time.monotonic() >= self._next_try
+        """Whether something could not be saved, and is to be tried again now."""
+        failing = self._failing_since is not None or self.reporter.recorder.stuck_seconds > 0
+        return failing and time.monotonic() >= self._next_try
 
     def save(self, progress: Progress, files: Callable[[], Files], required: bool = False) -> None:
         """Write a checkpoint and name it in ``state.json``.
@@ -75,6 +77,10 @@ class Saver:
 
     def _write(self, progress: Progress, files: Callable[[], Files]) -> None:
         root, name = self.run.checkpoints, folder_name(progress.step)
+        # Measurements first: a resumed run must find those of the steps before its checkpoint.
+        self.reporter.recorder.flush()
+        if self.reporter.recorder.stuck_seconds > 0:
+            raise OSError(errno.ENOSPC, "no room for measurements")
         if self._best is not None and self._best[0].step == progress.best_step != progress.step:
             checkpoint.save(root, *self._best)
         if self.reporter.state.checkpoint_last != name or not (root / name).exists():

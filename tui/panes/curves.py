@@ -65,8 +65,8 @@ class CurvesPane(CurveSettings, Pane):
         yield Filter("part of a title or metric", id="metrics")
 
     def show_view(self, view: RunView) -> None:
-        meta = tuple(sorted(view.meta.items()))
-        content = (view.version, meta, self.axis, self.smoothing, self.log_scale, self.filter_text)
+        figures = tuple(sorted(view.figures.items()))
+        content = (view.version, figures, self.axis, self.smoothing, self.log_scale, self.filter_text)
         if content == self._drawn:
             return
         self._drawn = content

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -13,11 +12,12 @@ from textual.containers import Horizontal, Vertical
 from accl.errors import AcclError
 from accl.store.rundir import RunDir
 from tui import theme
-from tui.feed import RunFeed, RunView
+from tui.feed import RunFeed, RunView, fetch_views
 from tui.keys import bindings
 from tui.scale import percent, short
 from tui.screens.polling import PollingScreen
 from tui.text import Piece
+from tui.threads import in_daemon_thread
 from tui.widgets.chart import Chart
 from tui.widgets.charts import Charts, CurveSettings, floor_lines
 from tui.widgets.keybar import KeyBar
@@ -64,7 +64,7 @@ class CompareScreen(CurveSettings, PollingScreen[list[RunView]]):
 
     def __init__(self, runs: list[RunDir], interval: float) -> None:
         feeds = [RunFeed(run) for run in runs]
-        super().__init__(interval, lambda: [feed.fetch() for feed in feeds])
+        super().__init__(interval, lambda: fetch_views(feeds))
         self.runs = runs
         self.views: list[RunView] = []
 
@@ -96,7 +96,7 @@ class CompareScreen(CurveSettings, PollingScreen[list[RunView]]):
         self.views = view
         if changed:
             self.show_curves()
-        states = tuple(str(run.summary.state.state) for run in view)
+        states = tuple(run.summary.state_label[0] for run in view)
         if states != self._compared_states:  # a run that has ended may have written its predictions
             self._compared_states = states
             self.run_worker(self._compare(), group="compare", exclusive=True)
@@ -106,7 +106,7 @@ class CompareScreen(CurveSettings, PollingScreen[list[RunView]]):
         from accl.analysis.compare import compare  # imported late: the curves need not wait for it
 
         try:
-            self.comparison, self.compare_error = await asyncio.to_thread(compare, self.runs), ""
+            self.comparison, self.compare_error = await in_daemon_thread(lambda: compare(self.runs)), ""
         except AcclError as error:
             self.comparison, self.compare_error = None, str(error)
         if self.is_open:
@@ -126,7 +126,7 @@ class CompareScreen(CurveSettings, PollingScreen[list[RunView]]):
         ]
 
     def _show_title(self) -> None:
-        active = sum(view.summary.state.state.active for view in self.views)
+        active = sum(view.summary.active for view in self.views)
         text = f"  {len(self.runs)} runs" + (f" · {active} still active" if active else "")
         pieces: list[Piece] = [("compare", theme.TITLE), (text, theme.PLAIN)]
         if self.comparison is not None:
@@ -170,8 +170,8 @@ class CompareScreen(CurveSettings, PollingScreen[list[RunView]]):
         state = summary.state
         cells: list[Piece] = [
             (f"━ {arm.label if arm else self.labels[index]}", theme.series_style(index)),
-            (f"{state.state.icon} {state.state}", theme.state_style(state.state)),
-            (str(summary.setup.seed), theme.DIM),
+            summary.state_label,
+            (summary.seed, theme.DIM),
             (f"{arm.steps if arm else state.step:,}", theme.DIM),
         ]
         if arm is None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from textual.app import App, ComposeResult
 from textual.containers import Vertical
 from textual.screen import ModalScreen
@@ -12,6 +10,7 @@ from accl.errors import AcclError
 from accl.store.rundir import RunDir
 from tui import theme
 from tui.keys import bindings
+from tui.threads import in_daemon_thread
 from tui.widgets.keybar import KeyBar
 from tui.widgets.text import Text
 
@@ -61,7 +60,7 @@ async def _stop(app: App[None], run: RunDir) -> None:
     from accl.launch import process  # not needed to show runs: imported late for a fast start
 
     try:
-        await asyncio.to_thread(process.stop, run)
+        await in_daemon_thread(lambda: process.stop(run))
     except AcclError as error:
         app.notify(str(error), title="Not stopped", severity="error", markup=False)
     else:

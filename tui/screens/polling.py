@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from textual.screen import Screen
+
+from accl.errors import AcclError
+from accl.store.summary import as_problem
+from tui import theme
+from tui.text import Piece
+from tui.threads import in_daemon_thread
+from tui.widgets.text import Text
 
 View = TypeVar("View")
 
@@ -27,6 +33,11 @@ class PollingScreen(Screen[None], Generic[View]):
     def update_view(self, view: View) -> None:
         """Show what `fetch` returned."""
         raise NotImplementedError
+
+    def show_problem(self, problem: AcclError) -> None:
+        """Show why `fetch` failed, above what it returned before."""
+        kind: Piece = (f"? {problem.kind}", theme.ERROR)
+        self.query_one(Text).show([kind, (f"  {problem}", theme.PLAIN)])
 
     def on_mount(self) -> None:
         self._timer = self.set_interval(self.interval, self.poll)
@@ -53,7 +64,11 @@ class PollingScreen(Screen[None], Generic[View]):
 
     async def _poll(self) -> None:
         try:
-            view = await asyncio.to_thread(self.fetch)
+            view = await in_daemon_thread(self.fetch)
+        except Exception as error:
+            if self.is_open:
+                self.show_problem(as_problem(error, "What the screen shows"))
+            return
         finally:
             self._fetching = False
         if self.is_open:

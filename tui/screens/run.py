@@ -10,7 +10,7 @@ from textual.widgets import ContentSwitcher
 
 from accl.store.rundir import RunDir
 from tui import theme
-from tui.feed import RunFeed, RunView
+from tui.feed import RunFeed, RunView, fetch_views, without_path
 from tui.keys import bindings
 from tui.panes.confusion import ConfusionPane
 from tui.panes.curriculum import CurriculumPane
@@ -35,7 +35,8 @@ class RunScreen(PollingScreen[RunView]):
     view: RunView | None = None
 
     def __init__(self, run: RunDir, interval: float) -> None:
-        super().__init__(interval, RunFeed(run).fetch)
+        feed = RunFeed(run)
+        super().__init__(interval, lambda: fetch_views([feed])[0])
         self.run = run
 
     def compose(self) -> ComposeResult:
@@ -68,8 +69,9 @@ class RunScreen(PollingScreen[RunView]):
         if state.phase:
             first.append(("  " + state.phase, theme.DIM))
         second: list[Piece] = []
-        if view.stale >= 1:
-            second.append((f"stale {view.stale:.0f} s  ", theme.MARK))
+        if view.problem is not None and summary.summary.state is not None:
+            since = f" for {view.stale:.0f} s" if view.stale >= 1 else ""
+            second.append((f"{view.problem.kind}{since}  ", theme.MARK))
         if state.total_steps:
             share = state.step / state.total_steps
             second += [
@@ -85,7 +87,9 @@ class RunScreen(PollingScreen[RunView]):
             if math.isfinite(accuracy):
                 second.append((f" · {split} {percent(accuracy)}", theme.BOLD))
         self.query_one("#head", Text).show(first, second)
-        message = (view.problem, theme.ERROR) if view.problem else summary.reason
+        message = summary.reason
+        if view.problem is not None:
+            message = without_path(str(view.problem), self.run), theme.ERROR
         reason = self.query_one("#reason", Text)
         reason.display = bool(message[0])
         reason.show([message])
@@ -104,8 +108,8 @@ class RunScreen(PollingScreen[RunView]):
 
     def action_stop(self) -> None:
         if self.view is not None:
-            state = self.view.summary.state.state
-            stop_after_confirmation(self.app, self.run, state, state.active)
+            summary = self.view.summary
+            stop_after_confirmation(self.app, self.run, summary.state_label[0][2:], summary.active)
 
     def action_back(self) -> None:
         # Escape first clears a filter that hides charts; only then it leaves the screen.

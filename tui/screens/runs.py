@@ -98,14 +98,14 @@ class RunsScreen(PollingScreen[list[RunSummary]]):
 
     def _row(self, summary: RunSummary) -> Row:
         run_id, state, setup = summary.run.id, summary.state, summary.setup
-        plain = theme.PLAIN if state.state.active else theme.DIM
+        plain = theme.PLAIN if summary.active else theme.DIM
         total, eta = state.total_steps, summary.eta_seconds
         cells: tuple[Piece, ...] = (
             ("●" if run_id in self.selected else " ", theme.MARK),
             summary.state_label,
             (setup.recipe, theme.BOLD),
             (setup.profile, theme.DIM),
-            (str(setup.seed) if setup.seed >= 0 else "?", theme.DIM),
+            (summary.seed, theme.DIM),
             (f"{state.step:,}/{total:,}" if total else "", plain),
             (f"{state.step / total:.0%}" if total else "", plain),
             (duration(eta) if math.isfinite(eta) else "", plain),
@@ -125,7 +125,7 @@ class RunsScreen(PollingScreen[list[RunSummary]]):
             detail.show()
             return
         reason, style = summary.reason
-        message = reason or (summary.state.phase if summary.state.state.active else "")
+        message = reason or (summary.state.phase if summary.active else "")
         detail.show([summary.state_label, ("  " + summary.run.id, theme.PLAIN)], [(message, style)])
 
     def action_open(self) -> None:

@@ -1,0 +1,114 @@
+"""What a row about a run says, read from its small files: a run that cannot be read is one row that says why."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from accl.errors import AcclError, DamagedError, RunError
+from accl.store.deadline import DEADLINE_S, each_within
+from accl.store.rundir import RESTORE, RunDir, Setup
+from accl.store.state import RunState, assess, read_state
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A run in one row.
+
+    Attributes:
+        state, setup: None where the file cannot be read.
+        age_key: `RunDir.age_key`.
+        problem: why something about the run could not be read; None when it is whole.
+    """
+
+    run: RunDir
+    state: RunState | None = None
+    setup: Setup | None = None
+    age_key: tuple[float, bool, str] = (float("-inf"), False, "")
+    problem: AcclError | None = None
+
+
+class SummaryReader:
+    """Reader of one run's summary, which is kept as `last`; it parses ``state.json`` only when it was replaced."""
+
+    def __init__(self, run: RunDir) -> None:
+        self.last = Summary(run)
+        self._version: tuple[int, int] | None = None  # modification time and inode of what was parsed
+        self._parsed: RunState | RunError = RunState()
+
+    def read(self, now: float) -> Summary:
+        """Read the summary; ``now`` is in seconds since the epoch."""
+        run, setup, state = self.last.run, self.last.setup, None
+        problem: RunError | None = None
+        try:
+            setup = setup or run.setup()
+        except RunError as error:
+            problem = error
+        try:
+            state = assess(self._read_state(), run, now)
+        except RunError as error:
+            problem = error
+        age_key = self.last.age_key if self.last.age_key[2] else run.age_key
+        self.last = Summary(run, state, setup, age_key, problem)
+        return self.last
+
+    def _read_state(self) -> RunState:
+        run = self.last.run
+        try:
+            status = os.lstat(run.state)
+        except OSError:
+            return read_state(run)  # which says what is wrong
+        if self._version != (version := (status.st_mtime_ns, status.st_ino)):
+            try:
+                self._parsed = read_state(run)
+            except RunError as error:
+                self._parsed = error
+            self._version = version
+        if isinstance(self._parsed, RunError):
+            raise self._parsed
+        return self._parsed
+
+
+def read_summaries(readers: Sequence[SummaryReader], now: float) -> list[Summary]:
+    """Read the summaries of several runs; one that fails, or does not answer in time, harms no other."""
+    by_run = {reader.last.run: reader for reader in readers}
+    answers = each_within(DEADLINE_S, lambda run: by_run[run].read(now), list(by_run))
+    return [
+        replace(by_run[run].last, state=None, problem=as_problem(answer, run.path))
+        if isinstance(answer, BaseException)
+        else answer
+        for run, answer in answers
+    ]
+
+
+def as_problem(error: BaseException, path: object) -> AcclError:
+    """Return an exception met while reading a run as an error about its files: they may hold anything."""
+    if isinstance(error, AcclError):
+        return error
+    return DamagedError(f"{path} cannot be understood ({type(error).__name__}: {error}).", RESTORE)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn any exception of a block that reads a file of a run into an error about that file, as `as_problem`."""
+    try:
+        yield
+    except AcclError:
+        raise
+    except Exception as error:
+        raise as_problem(error, path) from error
+
+
+def numbers(meta: Mapping[str, str], prefixes: tuple[str, ...]) -> dict[str, float]:
+    """Return the entries of a run's ``meta`` whose keys begin with a prefix, as numbers.
+
+    Raises:
+        DamagedError: one is no number.
+    """
+    try:
+        return {key: float(value) for key, value in meta.items() if key.startswith(prefixes)}
+    except ValueError as error:
+        raise DamagedError(f"The database holds a figure that is no number: {error}.", RESTORE) from error

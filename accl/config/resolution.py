@@ -19,7 +19,7 @@ from accl.config.renamed import translate, translate_recipe
 from accl.config.schema import Config
 from accl.config.values import read_text, read_value, refusal
 from accl.config.weights import read_weights
-from accl.config.yamlfile import Written, read_yaml, shown
+from accl.config.yamlfile import Written, parse_yaml, read_yaml, shown
 from accl.errors import ConfigError
 
 
@@ -80,19 +80,16 @@ def load(path: Path) -> Config:
     Raises:
         ConfigError: the file is missing, is no YAML, or does not validate.
     """
-    return parse(read_yaml(path), str(path))
+    return _read_config(read_yaml(path), str(path))
 
 
-def parse(tree: Mapping[str, Any], where: str) -> Config:
-    """Validate the nested values of a run's configuration, as `load` does.
+def parse(text: str, path: Path) -> Config:
+    """Read the configuration of a run from YAML text, as `load` does; ``path`` is where it is from, for messages."""
+    return _read_config(parse_yaml(text, path), str(path))
 
-    Args:
-        where: name of the file that they are from, for messages.
 
-    Raises:
-        ConfigError: they do not validate.
-    """
-    written, _ = translate(tree)
+def _read_config(values_written: Mapping[str, Written], where: str) -> Config:
+    written, _ = translate(values_written)
     names = {key: read_text(key, written.pop(key)) for key in ("recipe", "profile") if key in written}
     sections = {key.partition(".")[0] for key in written}
     values = {key: value for key, value in base_values().items() if key.partition(".")[0] in sections}

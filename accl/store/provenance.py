@@ -93,8 +93,10 @@ def config_changes(run: RunDir, content: Mapping[str, Any], config: Config) -> l
     recorded = {key: value for key, value in _in_force(content).items() if key.startswith("config.")}
     if not recorded:
         return []
+    import yaml  # here: most users of provenance never compare a configuration
+
     try:
-        began = configuration.parse(nest(recorded)["config"], str(run.provenance))
+        began = configuration.parse(yaml.safe_dump(nest(recorded)["config"]), run.provenance)
     except ConfigError as error:
         raise DamagedError(f"{run.provenance} is damaged: {error.what}", "Restore it from a backup.") from error
     different = configuration.difference(began, config)

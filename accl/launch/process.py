@@ -99,7 +99,7 @@ def _launch(run: RunDir, lock: RunLock, options: Sequence[str]) -> subprocess.Po
             try:
                 process = subprocess.Popen(
                     # -P: what lies in the working folder is not imported.
-                    [sys.executable, "-P", "-m", "accl.training", str(run.path.resolve()), *options],
+                    [sys.executable, "-P", "-m", "accl.training", *options, str(run.path.resolve())],
                     stdin=subprocess.DEVNULL,
                     stdout=console,
                     stderr=subprocess.STDOUT,

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from accl import config as configuration
@@ -28,6 +29,7 @@ FACTS = (
     *("model.parameters", "model.shapes", "model.encoder", "model.tokenizer", "curriculum.fixed_weights"),
 )
 _SECTIONS = ("config", "data", "model", "curriculum")
+_RESTORE = "Restore it from a backup."
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,23 @@ def read_provenance(run: RunDir) -> dict[str, Any]:
     content = run.read_json(run.provenance)
     starts = content.get("starts", [])
     well_formed = all(isinstance(content.get(name, {}), dict) for name in _SECTIONS) and isinstance(starts, list)
-    accepted = [start.get("accepted", {}) if isinstance(start, dict) else None for start in starts]
-    if not well_formed or not all(isinstance(changes, dict) for changes in accepted):
-        raise DamagedError(f"{run.provenance} is damaged: it has other types.", "Restore it from a backup.")
+    if not well_formed or not all(map(_is_start, starts)):
+        raise DamagedError(f"{run.provenance} is damaged: it has other types.", _RESTORE)
     return content
+
+
+def _is_start(start: Any) -> bool:
+    changes = start.get("accepted", {}) if isinstance(start, dict) else None
+    return isinstance(changes, dict) and all(isinstance(c, list) and len(c) == 2 for c in changes.values())
+
+
+def data_fingerprint(content: Mapping[str, Any]) -> str:
+    """Return the fingerprint of the questions; of all that it went on with, joined by ``+``, when those changed.
+
+    A run that learnt from several is like none of them: its results are comparable with those of no other.
+    """
+    accepted = [start.get("accepted", {}).get("data.fingerprint", [])[1:] for start in content.get("starts", [])]
+    return "+".join(str(value) for value in (content.get("data", {}).get("fingerprint", ""), *chain(*accepted)))
 
 
 def config_changes(run: RunDir, content: Mapping[str, Any], config: Config) -> list[Change]:
@@ -97,8 +112,8 @@ def config_changes(run: RunDir, content: Mapping[str, Any], config: Config) -> l
 
     try:
         began = configuration.parse(yaml.safe_dump(nest(recorded)["config"]), run.provenance)
-    except ConfigError as error:
-        raise DamagedError(f"{run.provenance} is damaged: {error.what}", "Restore it from a backup.") from error
+    except (ConfigError, TypeError, AttributeError) as error:
+        raise DamagedError(f"{run.provenance} is damaged: it holds no configuration ({error}).", _RESTORE) from error
     different = configuration.difference(began, config)
     return [Change(f"config.{key}", was, now) for key, (was, now) in different.items()]
 
@@ -137,6 +152,9 @@ def record_start(
 
     Args:
         content: from `read_provenance`. now: what the run is, by section.
+
+    Raises:
+        RunError: it cannot be written, as on a full disk.
     """
     merged = dict(content)
     for name, value in now.items():
@@ -144,7 +162,10 @@ def record_start(
         merged[name] = {**value, **old} if isinstance(value, dict) and isinstance(old, dict) else old
     changes = {change.key: [change.was, change.now] for change in accepted}
     merged["starts"] = [*content.get("starts", []), {**start, "accepted": changes}]
-    run.write_json(run.provenance, merged)
+    try:
+        run.write_json(run.provenance, merged)
+    except OSError as error:
+        raise RunError(f"{run.provenance} cannot be written ({error.strerror}).", "Make room on its disk?") from error
 
 
 def _in_force(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -147,7 +147,9 @@ OTHER_QUESTIONS: dict[str, Callable[[Path], Any]] = {
 }
 
 
-@pytest.mark.parametrize("change", OTHER_QUESTIONS)
+@pytest.mark.parametrize(
+    "change", [pytest.param(c, marks=[pytest.mark.slow][: c != "answers"]) for c in OTHER_QUESTIONS]
+)
 def test_changed_questions_are_refused_before_anything_is_written(work: Path, change: str) -> None:
     run = run_in(work)
     before, recorded = measured(run), content(run)
@@ -164,6 +166,7 @@ def test_changed_questions_are_refused_before_anything_is_written(work: Path, ch
     assert "data.fingerprint was" in state.reason
 
 
+@pytest.mark.slow
 def test_accepted_questions_are_recorded_and_not_asked_about_again(work: Path) -> None:
     run = run_in(work)
     recorded = content(run)
@@ -225,6 +228,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(work: Path) -> N
     assert read_state(run).state is State.FINISHED
 
 
+@pytest.mark.slow
 def test_without_a_whole_checkpoint_nothing_is_lost_or_loaded(work: Path) -> None:
     run = run_in(work)
     before = measured(run)
@@ -237,6 +241,7 @@ def test_without_a_whole_checkpoint_nothing_is_lost_or_loaded(work: Path) -> Non
     assert measured(run) == before
 
 
+@pytest.mark.slow
 def test_a_run_that_lost_its_state_goes_on_from_its_newest_checkpoint(work: Path) -> None:
     run = run_in(work)
     newest = checkpoints(run)[0]
@@ -308,6 +313,7 @@ def test_a_damaged_provenance_is_named(work: Path, text: str) -> None:
     assert "Traceback" not in refused.stderr
 
 
+@pytest.mark.slow
 def test_another_machine_is_said_and_not_refused(work: Path) -> None:
     run = run_in(work)
     recorded = content(run)

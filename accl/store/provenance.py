@@ -159,7 +159,7 @@ def record_start(
     merged = dict(content)
     for name, value in now.items():
         old = content.get(name, value)
-        merged[name] = {**value, **old} if isinstance(value, dict) and isinstance(old, dict) else old
+        merged[name] = {**value, **old} if name in _SECTIONS else old
     changes = {change.key: [change.was, change.now] for change in accepted}
     merged["starts"] = [*content.get("starts", []), {**start, "accepted": changes}]
     try:

@@ -106,21 +106,24 @@ def test_a_missing_c_compiler_makes_training_on_the_cpu_slower_and_no_more(
     monkeypatch.setenv("PATH", str(tmp_path))
     report = examine(["demo"], tmp_path, ())
     found = line(report.checks, "C compiler")
-    assert (found.level, found.finding) == (Level.WARN, "no cc")
+    assert (found.level, found.finding) == (Level.WARN, "no C compiler (cc) was found")
     assert "Training on the CPU is slower" in found.advice
     assert "apt install gcc" in found.advice
     assert report.usable == ["demo"]
     assert line(examine(["paper"], tmp_path, ()).checks, "C compiler").level is Level.OK
 
     monkeypatch.setenv("CC", "my-cc -m64")
-    assert line(examine(["demo"], tmp_path, ()).checks, "C compiler").finding == "no my-cc (named by CC)"
+    assert line(examine(["demo"], tmp_path, ()).checks, "C compiler").finding == "no C compiler (my-cc) was found"
 
 
 def test_compiled_code_that_is_switched_off_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCL_NATIVE", "0")
     report = examine(["demo"], tmp_path, ())
     found = line(report.checks, "C compiler")
-    assert (found.level, found.finding) == (Level.WARN, "switched off by ACCL_NATIVE=0")
+    assert (found.level, found.finding) == (
+        Level.WARN,
+        "ACCL_NATIVE=0 switches compiled code off; unset it to switch it on",
+    )
     assert "unset ACCL_NATIVE" in found.advice
     assert report.usable == ["demo"]
     assert line(examine(["paper"], tmp_path, ()).checks, "C compiler").level is Level.OK

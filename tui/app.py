@@ -9,8 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from textual.app import App
+from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
+from accl.text import printable
 from tui.keys import bindings
 from tui.screens.help import HelpScreen
 from tui.screens.runs import RunsScreen
@@ -46,6 +48,18 @@ class AcclApp(App[None], inherit_bindings=False):
     def on_load(self) -> None:
         self.register_theme(THEME)
         self.theme = THEME.name
+
+    def notify(
+        self,
+        message: str,
+        *,
+        title: str = "",
+        severity: SeverityLevel = "information",
+        timeout: float | None = None,
+        markup: bool = False,
+    ) -> None:
+        """Show a notification; its text is never read as ``markup``."""
+        super().notify(printable(message), title=printable(title), severity=severity, timeout=timeout, markup=False)
 
     def action_help(self) -> None:
         if not isinstance(self.screen, HelpScreen):

@@ -98,8 +98,9 @@ def read_setup(run: RunDir) -> Setup:
     Raises:
         DamagedError, AbsentError: the files of the run are damaged or missing.
     """
-    fingerprint = data_fingerprint(read_provenance(run))
-    config = run.load_config()
+    with reading(run.path):
+        fingerprint = data_fingerprint(read_provenance(run))
+        config = run.load_config()
     recipe, _ = translate_recipe(config.recipe)
     return Setup(run, config.model_copy(update={"recipe": recipe}), fingerprint)
 

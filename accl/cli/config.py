@@ -10,7 +10,7 @@ import yaml
 
 from accl.choices import Choice
 from accl.cli.options import OverridesOption
-from accl.cli.output import Format, FormatOption, emit, print_notes
+from accl.cli.output import Format, FormatOption, emit, print_notes, say
 from accl.cli.table import Column, Table, fields, typed
 from accl.config import DEFAULT_PROFILE, Resolved, available, configs_folder, flat, resolve
 from accl.config.explain import explain, explain_all
@@ -37,7 +37,7 @@ def show(
     resolved = resolve(recipe, profile, overrides or ())
     print_notes(resolved.notes)
     if format is Format.TABLE:  # as YAML, so that it can be copied into a file of one's own
-        typer.echo(_commented_yaml(resolved), nl=False)
+        say(*_commented_yaml(resolved))
         return
     values, origin = flat(resolved.config), resolved.origin
     rows = [{"key": key, "value": values[key], "origin": origin[key]} for key in values if key in origin]
@@ -109,7 +109,7 @@ def _choice_columns(rows: list[dict[str, Any]]) -> list[Column]:
     return [Column("written", header="name"), Column("about", wrap=True), *shown]
 
 
-def _commented_yaml(resolved: Resolved) -> str:
+def _commented_yaml(resolved: Resolved) -> list[str]:
     lines = [f"# recipe {resolved.config.recipe} under profile {resolved.config.profile}"]
     values = {key: value for key, value in flat(resolved.config).items() if "." in key}
     for section, keys in groupby(values, key=lambda key: key.partition(".")[0]):
@@ -118,7 +118,7 @@ def _commented_yaml(resolved: Resolved) -> str:
             leaf = {key.removeprefix(f"{section}."): values[key]}
             entry = yaml.safe_dump(leaf, allow_unicode=True, width=1000).strip()
             lines.append(f"  {entry:<36}  # {resolved.origin[key]}")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _short(value: Any) -> str:

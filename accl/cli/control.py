@@ -28,6 +28,7 @@ def stop(
 
       accl stop last --grace 60
     """
+    from accl.cli.output import say
     from accl.launch import process
     from accl.store.rundir import find_run
 
@@ -39,7 +40,7 @@ def stop(
         state = process.wait_until_ended(chosen, KILL_GRACE_S)
     if state.state.active:
         raise RunError(f"{chosen.id} did not end.", f"Look at process {state.pid}.")
-    typer.echo(f"{state.state.icon} {chosen.id} {state.state}{f': {state.reason}' if state.reason else ''}")
+    say(f"{state.state.icon} {chosen.id} {state.state}{f': {state.reason}' if state.reason else ''}")
 
 
 def resume(
@@ -65,6 +66,7 @@ def resume(
       accl resume last --detach
     """
     from accl.cli.foreground import end_on_signals
+    from accl.cli.output import say
     from accl.cli.progress import show_progress
     from accl.launch import process
     from accl.store.rundir import find_run
@@ -74,6 +76,6 @@ def resume(
     start = partial(process.start, chosen, accept_changes)
     if detach:
         start()
-        typer.echo(chosen.id)
+        say(chosen.id)
         return
     raise typer.Exit(show_progress(chosen, start))

@@ -21,6 +21,7 @@ from accl.config.values import read_text, read_value, refusal
 from accl.config.weights import read_weights
 from accl.config.yamlfile import Written, parse_yaml, read_yaml, shown
 from accl.errors import ConfigError
+from accl.text import without_credentials
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,9 @@ def resolve(recipe: str, profile: str = DEFAULT_PROFILE, overrides: Sequence[str
         notes += [f"{note[:-1]} ({name})." for note in renamed]
         written |= translated
         for key, value in translated.items():
+            if without_credentials(value.text) != value.text:
+                what = f"{key} ({name}) holds a password or token, which everyone who reads the run would see."
+                raise ConfigError(what, "Leave it out: HF_TOKEN holds a token for the Hub, ~/.netrc a password.")
             values[key], origin[key] = read_value(key, value), name
     tree = {"recipe": recipe_path.stem, "profile": profile_path.stem, **nest(values)}
     config = _validate(tree, written, "the configuration")

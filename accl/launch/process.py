@@ -23,6 +23,7 @@ from accl.store.lock import LOCK_VARIABLE, STARTING, TRAINING, Holder, RunLock, 
 from accl.store.provenance import check_config
 from accl.store.rundir import RunDir, create_run, write_atomically
 from accl.store.state import START_MARK, RunState, State, claim, observe, read_state, write_state
+from accl.text import without_credentials
 
 POLL_EVERY_S = 0.2
 # A launcher holds a run for the milliseconds in which it starts the trainer.
@@ -38,7 +39,8 @@ def prepare(root: Path, config: Config, command: list[str]) -> RunDir:
     run = create_run(root, config.recipe, config.train.seed)
     # The part of the provenance that only the launcher knows.
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    provenance = {"run": run.id, "created": created, "command": command, "accl": __version__, "git": _git()}
+    words = [without_credentials(word) for word in command]
+    provenance = {"run": run.id, "created": created, "command": words, "accl": __version__, "git": _git()}
     run.write_json(run.provenance, {**provenance, "config": config.model_dump()})
     run.write_json(run.labels, {"tags": [], "note": ""})
     write_state(run, RunState(State.QUEUED))
@@ -66,7 +68,8 @@ def start(run: RunDir, accept_changes: bool = False) -> subprocess.Popen[bytes]:
             raise RunError(f"{run.id} has finished.", hint)
         if not accept_changes:
             check_config(run, load(run.config))
-        launched = json.dumps({"command": sys.argv, "git": _git()})
+        command = [without_credentials(word) for word in sys.argv]
+        launched = json.dumps({"command": command, "git": _git()})
         options = ["--launched", launched, *(["--accept-changes"] if accept_changes else [])]
         process = _launch(run, lock, options)
     except BaseException:
@@ -159,9 +162,11 @@ def stop(run: RunDir, kill: bool = False) -> None:
     """
     state, holder = observe(run), _settled_holder(run)
     if state.state is State.QUEUED and holder is None:
-        with RunLock.acquire(run, STARTING):
-            write_state(run, state.changed(state=State.STOPPED, reason="stopped before it was started"))
-        return
+        with claim(run, STARTING):
+            state = read_state(run)  # it may have been started and have ended since
+            if state.state is State.QUEUED:
+                write_state(run, state.changed(state=State.STOPPED, reason="stopped before it was started"))
+                return
     if not state.state.active:
         raise RunError(f"{run.id} is {state.state}, not running.", "See: accl runs")
     host, pid = (holder.host, holder.pid) if holder and holder.pid else (state.host, state.pid)

@@ -19,6 +19,7 @@ from accl.store.lock import LOCK_VARIABLE, TRAINING, RunLock
 from accl.store.provenance import ChangedError, Launch, check_config
 from accl.store.rundir import RunDir
 from accl.store.state import State, claim, read_state, write_state
+from accl.streams import guard_streams
 from accl.training.guard import LockGuard
 from accl.training.interrupt import Interrupt, StoppedEarly
 from accl.training.memory import memory_errors
@@ -141,6 +142,7 @@ def _train(run: RunDir, config: Config, launch: Launch, reporter: Reporter, inte
     trainer = Trainer(run, context, backend, reporter, interrupt)
     if trainer.resume():
         reporter.event("info", "resumed", f"resumed from step {trainer.step}")
+        _record_notices(context, reporter, "cache")  # of this process; the others stand from the first start
     else:
         _record_start(context, reporter)
     for notice in notices:
@@ -156,10 +158,15 @@ def _train(run: RunDir, config: Config, launch: Launch, reporter: Reporter, inte
     return State.STOPPED, f"after step {trainer.step}"
 
 
+def _record_notices(context: TrainingContext, reporter: Reporter, kind: str = "") -> None:
+    for notice in context.notices:
+        if kind in ("", notice.kind):
+            reporter.event(notice.level, notice.kind, notice.message)
+
+
 def _record_start(context: TrainingContext, reporter: Reporter) -> None:
     reporter.recorder.rewind(-1)  # of an earlier life that was killed before its first checkpoint
-    for notice in context.notices:
-        reporter.event(notice.level, notice.kind, notice.message)
+    _record_notices(context, reporter)
     reporter.event("info", "model", f"{context.provenance.model.parameters:,} parameters, all trained")
 
 
@@ -171,4 +178,5 @@ def _record_facts(context: TrainingContext, recorder: Recorder) -> None:
 
 
 if __name__ == "__main__":
+    guard_streams("utf-8", lossy=True)  # readers of the console log expect UTF-8, and a full disk ends no run
     sys.exit(main(sys.argv[1:]))

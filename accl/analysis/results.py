@@ -14,6 +14,7 @@ from accl.config import Config
 from accl.config.renamed import translate_recipe
 from accl.errors import AbsentError, CompareError, DamagedError
 from accl.store.deadline import within
+from accl.store.provenance import data_fingerprint, read_provenance
 from accl.store.reader import Evaluation, Task, attached, group_evaluations, read_evals, read_meta
 from accl.store.rundir import RunDir
 from accl.store.state import RunState, State, observe
@@ -98,9 +99,8 @@ def read_setup(run: RunDir) -> Setup:
         DamagedError, AbsentError: the files of the run are damaged or missing.
     """
     with reading(run.path):
-        data = run.read_json(run.provenance).get("data")
+        fingerprint = data_fingerprint(read_provenance(run))
         config = run.load_config()
-    fingerprint = str(data.get("fingerprint", "")) if isinstance(data, dict) else ""
     recipe, _ = translate_recipe(config.recipe)
     return Setup(run, config.model_copy(update={"recipe": recipe}), fingerprint)
 

@@ -43,12 +43,23 @@ def stop(
     say(f"{state.state.icon} {chosen.id} {state.state}{f': {state.reason}' if state.reason else ''}")
 
 
-def resume(run: RunArgument, detach: DetachOption = False, runs: RunsOption = RUNS) -> None:
+def resume(
+    run: RunArgument,
+    detach: DetachOption = False,
+    accept_changes: Annotated[
+        bool,
+        typer.Option("--accept-changes", help="Go on although configuration, data or model are not what they were."),
+    ] = False,
+    runs: RunsOption = RUNS,
+) -> None:
     """Go on with a stopped run from its last checkpoint.
 
     A run of which a trainer lives is refused, with exit code 11 and the process that trains it. A run
     without a checkpoint, or one that was prepared and never started, begins at its first step. Signals
     mean what they mean to accl train.
+
+    A run whose configuration, questions or model have changed since it began is refused, with what has
+    changed.
 
     Example:
 
@@ -62,7 +73,7 @@ def resume(run: RunArgument, detach: DetachOption = False, runs: RunsOption = RU
 
     end_on_signals()
     chosen = find_run(runs, run)
-    start = partial(process.start, chosen)
+    start = partial(process.start, chosen, accept_changes)
     if detach:
         start()
         say(chosen.id)

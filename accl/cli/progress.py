@@ -14,7 +14,7 @@ from rich.text import Text
 from accl.cli.foreground import Foreground
 from accl.cli.output import SafeConsole, say
 from accl.cli.table import duration, percent
-from accl.errors import INTERRUPTED, BusyError, RunError, TrainingError
+from accl.errors import BusyError, RunError, TrainingError
 from accl.launch import process
 from accl.store.lock import holder
 from accl.store.reader import query
@@ -112,7 +112,7 @@ def _report(run: RunDir, state: RunState, code: int, console: SafeConsole) -> in
         return 0
     if state.state is State.STOPPED:
         console.print(f"{state.state.icon} {state.reason}", soft_wrap=True)
-        return INTERRUPTED if state.interrupted_by else 0
+        return state.exit_code or 0
     if code == BusyError.exit_code and state.state.active:
         raise BusyError(f"{run.id} is held by {holder(run) or 'another trainer'} now.", f"See: accl show {run.id}")
     # Its process has ended, whatever a heartbeat that is still young says.

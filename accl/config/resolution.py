@@ -21,7 +21,7 @@ from accl.config.schema import Config
 from accl.config.values import read_text, read_value, refusal
 from accl.errors import ConfigError
 from accl.text import without_credentials
-from accl.yamlfile import Written, read_yaml, shown
+from accl.yamlfile import Written, parse_yaml, read_yaml, shown
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,21 @@ def load(path: Path) -> Config:
     Raises:
         ConfigError: the file is missing, is no YAML, or does not validate.
     """
-    written, _ = translate(read_yaml(path))
+    return _read_config(read_yaml(path), str(path))
+
+
+def parse(text: str, path: Path) -> Config:
+    """Read the configuration of a run from YAML text, as `load` does; ``path`` is where it is from, for messages."""
+    return _read_config(parse_yaml(text, path), str(path))
+
+
+def _read_config(values_written: Mapping[str, Written], where: str) -> Config:
+    written, _ = translate(values_written)
     names = {key: read_text(key, written.pop(key)) for key in ("recipe", "profile") if key in written}
     sections = {key.partition(".")[0] for key in written}
     values = {key: value for key, value in base_values().items() if key.partition(".")[0] in sections}
     values |= {key: read_value(key, value) for key, value in written.items()}
-    return _validate(names | nest(values), written, str(path))
+    return _validate(names | nest(values), written, where)
 
 
 def dump(config: Config) -> str:

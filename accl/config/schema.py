@@ -174,6 +174,12 @@ class Train(_Section):
     precision: Literal["bf16", "fp32"] = Field(description="Precision of matrix products; weights are always fp32.")
     device: Literal["auto", "cpu", "cuda"] = Field(description="Device; `auto` takes a GPU where there is one.")
     checkpoint_every: int = Field(ge=1, le=MOST_STEPS, description="Steps between two checkpoints.")
+    max_unsaved_minutes: float = Field(
+        ge=0,
+        le=MOST_STEPS,
+        description="Longest time that a run goes on while the disk takes no checkpoint or no measurement, being full "
+        "for example; then it ends, to be resumed once there is room.",
+    )
     backend: Literal["auto", "packed", "cudagraph", "cpu", "reference"] = Field(
         description="How a step is computed: `packed` (Triton kernels on packed sequences, one CUDA graph), "
         "`cudagraph` (any encoder on a GPU), `cpu` (C kernels), `reference` (plain torch), or the fastest possible."

@@ -20,6 +20,7 @@ from accl.method.contrastive import uncertainty_weights
 from accl.method.curriculum import PolicyParams, TaskStats, load_policy, uniform
 from accl.method.model import ModelOutput
 from accl.method.statistics import TaskStatistics, draw_shares
+from accl.training.provenance import digest
 
 # Updates of the curriculum after which an observation counts half: enough that most of the K (K - 1) / 2 pairs are
 # observed within them, few enough to follow an encoder that learns.
@@ -87,6 +88,11 @@ class CurriculumState:
         self.weights: NDArray[np.float64] = (
             uniform(tasks) if self._policy.updates_needed else self._compute_weights()
         ).numpy()
+
+    @property
+    def fixed_weights(self) -> str:
+        """Hash of the task weights of ``curriculum.weights_file``; empty without one."""
+        return "" if self._fixed_K is None else digest(self._fixed_K.numpy().tobytes())
 
     @torch.no_grad()
     def observe(self, output: ModelOutput, answer_B: Tensor, task_B: Tensor) -> None:

@@ -7,7 +7,7 @@ import os
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from accl.data import hub
-from accl.data.architectures import RANDOM, architecture
+from accl.data.architectures import ARCHITECTURES, RANDOM, architecture
 from accl.errors import ConfigError
 
 
@@ -29,6 +29,7 @@ class Encoder:
         description: architecture and size in words.
         pretrained: whether its weights come from a file.
         max_length: the longest input in tokens; None: relative positions, no limit.
+        settings: of the configuration that ARCHITECTURES also give, such as the rate of dropout.
     """
 
     module: nn.Module
@@ -36,6 +37,7 @@ class Encoder:
     description: str
     pretrained: bool
     max_length: int | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 def load_encoder(name: str, revision: str, vocab_size: int | None = None) -> Encoder:
@@ -132,7 +134,8 @@ def _described(module: nn.Module, name: str, pretrained: bool) -> Encoder:
     parameters = sum(p.numel() for p in module.parameters())
     size = f"{parameters / 1e6:.1f} M parameters"
     text = f"{name} ({config.model_type}, {config.num_hidden_layers} layers, hidden {config.hidden_size}, {size})"
-    return Encoder(module, config.hidden_size, text, pretrained, _longest_input(module))
+    settings = {key: getattr(config, key) for key in sorted(ARCHITECTURES["deberta-v3-base"]) if hasattr(config, key)}
+    return Encoder(module, config.hidden_size, text, pretrained, _longest_input(module), settings)
 
 
 def _longest_input(module: nn.Module) -> int | None:

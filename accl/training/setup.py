@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from accl.training.curriculum import CurriculumState
 from accl.training.device import Placement, place
 from accl.training.encoder import Encoder, load_encoder, resolve_model_folder
 from accl.training.optim import warmup_steps
-from accl.training.provenance import DataProvenance, ModelProvenance, Provenance
+from accl.training.provenance import DataProvenance, ModelProvenance, Provenance, digest
 
 # Vocabulary of a tokenizer trained for an encoder from scratch, if the encoder has room for it: with so many of
 # DeBERTa-v3's 128,100 rows, MMLU is about as long as under DeBERTa-v3's own tokenizer.
@@ -94,7 +95,7 @@ def build_context(config: Config, phase: Callable[[str], None]) -> TrainingConte
         curriculum=curriculum,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
-        provenance=_provenance(config, data, encoder, model, tokenizer, placement),
+        provenance=_provenance(config, data, blob, encoder, model, curriculum, tokenizer, placement),
         notices=notices,
     )
 
@@ -185,19 +186,26 @@ def _notices(
 def _provenance(
     config: Config,
     data: PreparedData,
+    blob: TokenBlob,
     encoder: Encoder,
     model: ContrastiveCurriculumModel,
+    curriculum: CurriculumState,
     tokenizer: Tokenizer,
     placement: Placement,
 ) -> Provenance:
     corpus = data.corpus
+    local = config.data.source == "folder"
+    shapes = [f"{name}{list(value.shape)}".encode() for name, value in model.state_dict().items()]
     return Provenance(
         data=DataProvenance(
             source=corpus.source,
+            folder=str(Path(config.data.path).expanduser().resolve()) if local else "",
             revision=corpus.revision,
             fingerprint=corpus.fingerprint,
             parts={name: len(part) for name, part in corpus.parts.items()},
             splits={name: len(part) for name, part in data.positions.items()},
+            tasks=len(corpus.subjects),
+            tokens=digest(*(a.tobytes() for a in (blob.ids, blob.offsets, blob.task, blob.answer))),
         ),
         model=ModelProvenance(
             name=config.model.name,
@@ -205,7 +213,10 @@ def _provenance(
             description=encoder.description,
             pretrained=encoder.pretrained,
             parameters=sum(parameter.numel() for parameter in model.parameters()),
+            shapes=digest(*shapes),
+            encoder=encoder.settings,
             tokenizer=tokenizer.fingerprint,
         ),
+        curriculum={"fixed_weights": curriculum.fixed_weights},
         device=placement.describe(),
     )

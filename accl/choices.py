@@ -34,6 +34,37 @@ _BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
 }
 
 
+_WHOLE = re.compile(r"[+-]?(?:0|[1-9][0-9]*)")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+
+
+def parse_whole_number(text: str) -> int:
+    """Read decimal digits, which do not begin with 0 but for 0 itself.
+
+    Raises:
+        ValueError: the text is anything else, or beyond 64 bits.
+    """
+    if not _WHOLE.fullmatch(text):
+        raise ValueError("a whole number is written in digits alone")
+    if len(text) > 20:
+        raise ValueError("it does not fit in 64 bits")
+    return int(text)
+
+
+def parse_number(text: str) -> float:
+    """Read a finite decimal number, such as 0.1, -2 or 1e-3.
+
+    Raises:
+        ValueError: the text is anything else, or too large or too small for a floating-point number.
+    """
+    if not _NUMBER.fullmatch(text):
+        raise ValueError("a number is written as 0.1, -2 or 1e-3")
+    number = float(text)
+    if math.isinf(number) or (number == 0 and re.search("[1-9]", re.split("[eE]", text)[0])):
+        raise ValueError("it does not fit in a floating-point number")
+    return number
+
+
 @dataclass(frozen=True)
 class Parameter:
     """The number that a choice takes in brackets.
@@ -53,7 +84,7 @@ class Parameter:
     @property
     def range(self) -> str:
         """The accepted numbers in words: ``a whole number of at least 1``."""
-        limits = " and ".join(f"{_BOUNDS[word][0]} {limit:g}" for word, limit in self.bounds.items())
+        limits = " and ".join(f"{_BOUNDS[word][0]} {limit:,.15g}" for word, limit in self.bounds.items())
         return f"a{' whole' * self.whole} number {limits}".rstrip()
 
     def accepts(self, number: float) -> bool:
@@ -81,9 +112,14 @@ class Choice:
 
 @dataclass(frozen=True)
 class Registry:
-    """The choices of a package, whose docstring says what a file has to define."""
+    """The choices of a package, whose docstring says what a file has to define.
+
+    Attributes:
+        function: the function that every file defines, with its arguments.
+    """
 
     package: str
+    function: str
 
     def names(self) -> list[str]:
         """Return the names of all choices, sorted."""
@@ -100,7 +136,7 @@ class Registry:
             forms = ", ".join(self.choice(known).form for known in self.names())
             near = difflib.get_close_matches(name, files, n=1, cutoff=0.5)
             raise ValueError(f"should be one of {forms}" + (f"; did you mean {near[0]!r}?" if near else ""))
-        return _read(files[name])
+        return _read(files[name], self.function)
 
     def parse(self, text: str) -> tuple[Choice, float]:
         """Read ``name`` or ``name(number)``.
@@ -111,7 +147,7 @@ class Registry:
         Raises:
             ValueError: the name is unknown, the number is out of range, or the choice takes none.
         """
-        match = re.fullmatch(r"(\w+)(?:\(([^()]*)\))?", text.strip())
+        match = re.fullmatch(r"(\w+)(?:\(([^()]*)\))?", text.strip(), re.ASCII)
         name, number = match.groups() if match else (text, None)
         choice = self.choice(name)
         parameter = choice.parameter
@@ -122,11 +158,11 @@ class Registry:
         if number is None:
             return choice, float(parameter.default)
         try:
-            value = float(number)
+            value = parse_number(number.strip())
         except ValueError:
             value = math.nan
         if not parameter.accepts(value):
-            raise ValueError(f"{choice.form} takes {parameter.range}, not {number!r}")
+            raise ValueError(f"{choice.form} takes {parameter.range}, not {number[:40]!r}")
         return choice, value
 
     def load(self, text: str) -> tuple[ModuleType, float]:
@@ -144,25 +180,61 @@ def _scan(folders: tuple[str, ...]) -> dict[str, Path]:
 
 
 @cache
-def _read(path: Path) -> Choice:
+def _read(path: Path, function: str) -> Choice:
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except SyntaxError as error:
         raise ValueError(f"cannot be read: {path}, line {error.lineno}: {error.msg}") from error
+    except (OSError, ValueError, RecursionError, MemoryError) as error:  # a folder, no UTF-8, a NUL, deep nesting
+        raise ValueError(f"cannot be read: {path}: {error or 'it is nested too deeply'}") from error
+    _check_function(tree, path, function)
     summary, _, details = (ast.get_docstring(tree) or "").partition("\n")
     literals: dict[str, Any] = {}
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             with suppress(ValueError):  # not a literal
                 literals[node.targets[0].id] = ast.literal_eval(node.value)
-    declared = dict(literals.get("PARAMETER", {}))
-    bounds = {word: declared.pop(word) for word in _BOUNDS if word in declared}
-    parameter = Parameter(**declared, bounds=bounds) if declared else None
-    return Choice(path.stem, summary, details.strip(), parameter, literals)
+    return Choice(path.stem, summary, details.strip(), _parameter(literals.get("PARAMETER"), path), literals)
 
 
-POLICIES = Registry("accl.method.policies")
-NEGATIVES = Registry("accl.method.negatives")
-LOSSES = Registry("accl.method.losses")
-METRICS = Registry("accl.method.metrics")
-SOURCES = Registry("accl.data.sources")
+def _check_function(tree: ast.Module, path: Path, function: str) -> None:
+    """Refuse a file that does not define its function, which would only be found out in the middle of a run.
+
+    Raises:
+        ValueError: the function is not there, or takes another number of arguments.
+    """
+    name, _, arguments = function.rstrip(")").partition("(")
+    defined = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    if name not in defined:
+        near = difflib.get_close_matches(name, defined, n=1, cutoff=0.5)
+        raise ValueError(f"cannot be used: {path} does not define {function}" + (f", but {near[0]}" if near else ""))
+    taken = defined[name].args
+    positional, expected = len(taken.posonlyargs) + len(taken.args), len(arguments.split(","))
+    if not positional - len(taken.defaults) <= expected <= (math.inf if taken.vararg else positional):
+        raise ValueError(f"cannot be used: {path}, line {defined[name].lineno}: the function should be {function}")
+
+
+def _parameter(declared: Any, path: Path) -> Parameter | None:
+    """Make the parameter of a choice from its literal; None for a choice without one.
+
+    Raises:
+        ValueError: the literal is no declaration of a parameter.
+    """
+    if declared is None:
+        return None
+    try:
+        bounds = {word: declared[word] for word in _BOUNDS if word in declared}
+        parameter = Parameter(**{key: declared[key] for key in declared if key not in _BOUNDS}, bounds=bounds)
+        usable = parameter.accepts(parameter.default)
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"cannot be used: {path}: PARAMETER is not as accl.choices describes it: {error}") from error
+    if not usable:
+        raise ValueError(f"cannot be used: {path}: the default of PARAMETER is out of its range")
+    return parameter
+
+
+POLICIES = Registry("accl.method.policies", "compute_weights(stats, params)")
+NEGATIVES = Registry("accl.method.negatives", "select(pairs, parameter)")
+LOSSES = Registry("accl.method.losses", "compute_losses(pairs, log_negatives_B, parameter)")
+METRICS = Registry("accl.method.metrics", "compute(answers)")
+SOURCES = Registry("accl.data.sources", "load(path, revision)")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -24,8 +22,9 @@ from accl.bench.runs import (
     write_finished,
 )
 from accl.data.subjects import MMLU
+from accl.store.lock import TRAINING, RunLock
 from accl.store.rundir import RunDir
-from accl.store.state import RunState, State, process_start_time, write_state
+from accl.store.state import RunState, State, write_state
 from accl.store.writer import Recorder
 
 FINGERPRINT = "00112233aabbccdd"
@@ -112,11 +111,10 @@ def running_run(
     step: int = 80,
     steps: int = 200,
     tasks: Sequence[TaskRow] = SIX_TASKS,
-    pid: int | None = None,
+    alive: bool = True,
     overrides: Sequence[str] = (),
 ) -> RunDir:
-    """Make a run in the middle of its steps whose process lives: this very process, unless ``pid`` names another."""
-    pid = os.getpid() if pid is None else pid
+    """Make a run in the middle of its steps, which this process trains as far as anybody can tell, if ``alive``."""
     now = time.time()
     run = new_run(root, recipe, seed, profile=profile, started=now, fingerprint=FINGERPRINT, overrides=overrides)
     recorder = Recorder(run.database)
@@ -127,8 +125,7 @@ def running_run(
         run,
         RunState(
             state=State.RUNNING,
-            pid=pid,
-            pid_started=process_start_time(pid) or now,
+            pid=os.getpid(),
             host=socket.gethostname(),
             phase="training",
             step=step,
@@ -139,6 +136,9 @@ def running_run(
             latest={"train/loss": 1.0},
         ),
     )
+    lock = RunLock.acquire(run, TRAINING)
+    if not alive:
+        lock.release()
     return run
 
 
@@ -154,13 +154,7 @@ def crashed_run(
     tasks: Sequence[TaskRow] = SIX_TASKS,
 ) -> RunDir:
     """Make a run whose state says ``running`` and whose process is gone; ``console`` ends its log."""
-    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    try:
-        run = running_run(
-            root, recipe, profile=profile, seed=seed, step=step, steps=steps, tasks=tasks, pid=process.pid
-        )
-    finally:
-        process.communicate(b"\n")
+    run = running_run(root, recipe, profile=profile, seed=seed, step=step, steps=steps, tasks=tasks, alive=False)
     run.console.write_text(f"step {step}\n{console}\n", encoding="utf-8")
     return run
 

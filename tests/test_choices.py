@@ -192,6 +192,49 @@ def test_a_file_that_cannot_be_parsed_is_named(tmp_path: Path, monkeypatch: pyte
         explain("curriculum.policy")
 
 
+FUNCTION = "def compute_weights(stats, params):\n    return None\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (FUNCTION.replace("weights", "weigths"), "does not define compute_weights(stats, params), but compute_weigths"),
+        ('"""Nothing."""\n', "does not define compute_weights(stats, params)"),
+        ("compute_weights = 3\n", "does not define"),
+        (f"class Policy:\n    {FUNCTION}".replace("\n    r", "\n        r"), "does not define"),
+        (FUNCTION.replace("stats, params", "stats"), "line 1: the function should be compute_weights(stats, params)"),
+        (FUNCTION.replace("stats, params", "a, b, c"), "line 1: the function should be"),
+        ("PARAMETER = 3\n" + FUNCTION, "PARAMETER is not as accl.choices describes it"),
+        ("PARAMETER = {'nam': 'x'}\n" + FUNCTION, "PARAMETER is not as"),
+        ("PARAMETER = {'name': 'x', 'default': 'y', 'about': ''}\n" + FUNCTION, "PARAMETER is not as"),
+        ("PARAMETER = {'name': 'x', 'default': 0, 'least': 1, 'about': ''}\n" + FUNCTION, "out of its range"),
+        ("x = " + "(" * 5000 + ")" * 5000 + "\n" + FUNCTION, "cannot be read"),
+        ("x = '\0'\n", "cannot be read"),
+        ("x = '\udcff'\n", "cannot be read"),
+    ],
+    ids=range(13),
+)
+def test_a_file_that_cannot_work_is_refused_before_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, words: str
+) -> None:
+    (tmp_path / "broken.py").write_bytes(source.encode(errors="surrogateescape"))
+    package = import_module(POLICIES.package)
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+    with pytest.raises(ConfigError) as refused:
+        with_key("curriculum.policy", "broken")
+    assert words in refused.value.what
+    assert str(tmp_path / "broken.py") in refused.value.what
+
+
+def test_a_function_may_take_more_than_it_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = import_module(POLICIES.package)
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+    for name, arguments in (("some", "stats, params, more=1"), ("any", "*everything"), ("strict", "stats, /, params")):
+        (tmp_path / f"{name}.py").write_text(FUNCTION.replace("stats, params", arguments))
+    for name in ("some", "any", "strict"):
+        assert with_key("curriculum.policy", name).config.curriculum.policy == name
+
+
 def test_validating_and_explaining_everything_imports_no_torch() -> None:
     code = """
         import sys
@@ -235,9 +278,12 @@ def test_without_a_key_every_key_is_listed_with_default_and_meaning() -> None:
 
 def test_a_key_is_explained_with_range_default_and_profiles() -> None:
     found = explained("train.max_steps")
-    assert (found["type"], found["default"]) == ("whole number of at least 1, or null", None)
+    assert (found["type"], found["default"]) == (
+        "whole number of at least 1 and of at most 2,147,483,647, or null",
+        None,
+    )
     assert found["profiles"] == {"demo": 1000}
-    assert explained("optim.lr")["type"] == "number above 0"
+    assert explained("optim.lr")["type"] == "number above 0 and of at most 100"
     assert explained("curriculum.epsilon")["type"] == "number of at least 0 and of at most 1"
     assert explained("model.head")["type"] == "single_sequence or per_option"
     assert explained("model.task_embedding")["type"] == "true or false"

@@ -72,7 +72,7 @@ def test_a_data_path_alone_means_a_folder() -> None:
         (("full", "dmo", []), ["profile", "'demo'"]),
         (("full", "demo", ["train.batchsize=3"]), ["'train.batchsize'", "'train.batch_size'"]),
         (("full", "demo", ["batch_size=3"]), ["'train.batch_size'"]),
-        (("full", "demo", ["train.batch_size=many"]), ["train.batch_size='many'", "integer"]),
+        (("full", "demo", ["train.batch_size=many"]), ["train.batch_size='many' (--set)", "at least 2"]),
         (("full", "demo", ["train.batch_size=15"]), ["15", "questions_per_task"]),
         (("full", "demo", ["train.batch_size"]), ["key=value"]),
         (("full", "demo", ["data.source=web"]), ["data.source", "hub"]),
@@ -105,7 +105,7 @@ def test_a_recipe_of_ones_own_is_a_file(tmp_path: Path) -> None:
     mine.write_text("loss:\n  denominatr: all\n")
     with pytest.raises(ConfigError, match=r"loss\.denominator"):
         resolve(str(mine), "demo")
-    mine.write_text("loss: [")
+    mine.write_text("loss: {")
     with pytest.raises(ConfigError, match="not valid YAML"):
         resolve(str(mine), "demo")
 
@@ -140,6 +140,34 @@ def test_an_old_run_is_read_with_its_old_keys_and_values(tmp_path: Path) -> None
     read = load(tmp_path / "config.yaml")
     assert (read.train.backend, read.curriculum.epsilon, read.curriculum.policy) == ("cudagraph", 0.25, "as_published")
     assert read.recipe == "seed_literal"  # as its directory is called
+
+
+def test_an_old_run_whose_recipe_could_not_be_called_so_today_is_read(tmp_path: Path) -> None:
+    written = dump(resolve("full", "demo").config)
+    for name in ("base[v2]", "1e3", "no", "a b"):
+        (tmp_path / "config.yaml").write_text(written.replace("recipe: full", f"recipe: {name}"))
+        assert load(tmp_path / "config.yaml").recipe == name
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("recipe: full", "recipe: [full]", "line 1: a list"),
+        ("recipe: full", 'recipe: "a\\tb"', "recipe='a b'.*line 1"),
+        ("recipe: full\n", "", "recipe is missing from .*config.yaml"),
+        ("  seed: 42\n  epochs", "  seed: x\n  epochs", r"train.seed='x' .*config.yaml, line \d+"),
+        ("  seed: 42\n  epochs", "  seed: -1\n  epochs", r"train.seed='-1' .*config.yaml, line \d+"),
+        ("  seed: 42\n  epochs", "  seeed: 1\n  epochs", r"Unknown key 'train.seeed' .*line \d+"),
+        ("train:\n", "train: &t\n", "anchors"),
+        ("negatives: all", "negatives: some", "loss.negatives='some'.*should be one of"),
+    ],
+)
+def test_a_damaged_configuration_of_a_run_says_where(tmp_path: Path, old: str, new: str, words: str) -> None:
+    written = dump(resolve("full", "demo").config)
+    assert old in written
+    (tmp_path / "config.yaml").write_text(written.replace(old, new))
+    with pytest.raises(ConfigError, match=words):
+        load(tmp_path / "config.yaml")
 
 
 @pytest.mark.parametrize(

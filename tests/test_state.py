@@ -5,23 +5,26 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from accl.errors import RunError
+from accl.errors import BusyError, RunError
+from accl.store import state as state_module
+from accl.store.lock import MERGING, STARTING, TRAINING, RunLock, probe
 from accl.store.rundir import RunDir, create_run
 from accl.store.state import (
     HEARTBEAT_LOST_S,
     STALLED_AFTER_S,
     START_MARK,
-    STARTUP_TIMEOUT_S,
     RunState,
     State,
+    claim,
     last_exception_line,
     observe,
-    process_start_time,
     read_state,
+    silence,
     write_state,
 )
 
@@ -31,12 +34,25 @@ def _run(tmp_path: Path) -> RunDir:
     return create_run(tmp_path, "full", 1)
 
 
+@pytest.fixture(name="living")
+def _living(run: RunDir) -> Iterator[RunDir]:
+    """A run whose lock a trainer holds."""
+    with RunLock.acquire(run, TRAINING):
+        yield run
+
+
+@pytest.fixture(name="dead")
+def _dead(run: RunDir) -> RunDir:
+    """A run whose lock nobody holds."""
+    RunLock.acquire(run, TRAINING).release()
+    return run
+
+
 def running(**changes: object) -> RunState:
     now = time.time()
     here = RunState(
         State.RUNNING,
         pid=os.getpid(),
-        pid_started=process_start_time(os.getpid()) or 0.0,
         host=socket.gethostname(),
         started=now,
         heartbeat=now,
@@ -45,70 +61,194 @@ def running(**changes: object) -> RunState:
     return here.changed(**changes)
 
 
-def test_a_living_process_that_moves_is_running(run: RunDir) -> None:
-    write_state(run, running(step=3, latest={"train/loss": 1.5}))
-    assert observe(run).state is State.RUNNING
-    assert read_state(run).latest == {"train/loss": 1.5}
+def silent_for(run: RunDir, seconds: float) -> None:
+    """Let ``state.json`` be so old."""
+    then = run.state.stat().st_mtime - seconds
+    os.utime(run.state, (then, then))
+
+
+def test_a_held_lock_is_life_whatever_clocks_pids_and_hosts_say(living: RunDir) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    ago = time.time() - 1e6
+    for changes in (
+        {"step": 3, "latest": {"train/loss": 1.5}},
+        {"pid": gone.pid},
+        {"pid": 0},
+        {"pid_started": 1.0},  # as after a change of the boot time
+        {"heartbeat": ago},
+        {"heartbeat": time.time() + 1e6, "progressed": time.time() + 1e6},
+        {"host": "elsewhere"},
+        {"host": ""},
+    ):
+        write_state(living, running(**changes))
+        assert observe(living).state in (State.RUNNING, State.STALLED), changes
+        silent_for(living, 1e6)
+        assert observe(living).state in (State.RUNNING, State.STALLED), changes
+        with pytest.raises(BusyError):
+            claim(living, STARTING)
+
+
+def test_a_free_lock_is_death_at_once_and_the_reason_names_the_process(dead: RunDir) -> None:
+    write_state(dead, running(pid=4711))
+    observed = observe(dead)
+    assert observed.state is State.CRASHED
+    assert "4711" in observed.reason
+    write_state(dead, running(state=State.STARTING, pid=0))
+    observed = observe(dead)
+    assert observed.state is State.CRASHED
+    assert "never came up" in observed.reason
 
 
 def test_a_killed_process_is_crashed_at_once_even_before_it_is_reaped(run: RunDir) -> None:
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    write_state(run, running(pid=process.pid, pid_started=process_start_time(process.pid)))
-    assert observe(run).state is State.RUNNING
-    process.kill()
-    while process_start_time(process.pid) is not None:
-        time.sleep(0.01)
-    observed = observe(run)
-    assert observed.state is State.CRASHED
-    assert str(process.pid) in observed.reason
-    process.wait()
-    assert observe(run).state is State.CRASHED
+    code = """
+import sys
+from pathlib import Path
+from accl.store.lock import TRAINING, RunLock
+from accl.store.rundir import RunDir
+lock = RunLock.acquire(RunDir(Path(sys.argv[1])), TRAINING)
+print("held", flush=True)
+sys.stdin.read()
+"""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code, str(run.path)], stdin=pipe, stdout=pipe) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        write_state(run, running(pid=process.pid))
+        assert observe(run).state is State.RUNNING
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # dead, and not reaped
+        assert observe(run).state is State.CRASHED
 
 
-def test_a_reused_pid_is_not_taken_for_the_run(run: RunDir) -> None:
-    write_state(run, running(pid_started=1.0))
-    assert observe(run).state is State.CRASHED
+def test_an_end_that_was_written_while_somebody_looked_stands(dead: RunDir) -> None:
+    write_state(dead, running())
+    seen = read_state(dead)
+    write_state(dead, seen.changed(state=State.FINISHED))
+    assert state_module.assess(seen, dead, time.time()).state is State.FINISHED
+    write_state(dead, seen.changed(state=State.STARTING, started=seen.started + 1))  # resumed meanwhile
+    assert state_module.assess(seen, dead, time.time()).state is State.STARTING
 
 
-def test_the_last_exception_is_the_reason_of_a_crash(run: RunDir) -> None:
-    run.console.write_text("step 1\nTraceback (most recent call last):\ntorch.OutOfMemoryError: no room\nbye bye: x\n")
-    write_state(run, running(pid_started=1.0))
-    assert observe(run).reason == "torch.OutOfMemoryError: no room"
-    assert last_exception_line(run) == "torch.OutOfMemoryError: no room"
+def test_a_reader_that_merges_does_not_make_a_dead_run_live(dead: RunDir) -> None:
+    write_state(dead, running())
+    with RunLock.acquire(dead, MERGING):
+        assert observe(dead).state is State.CRASHED
 
 
-def test_alive_without_progress_is_stalled_and_new_evidence_revives_it(run: RunDir) -> None:
+def test_the_last_exception_is_the_reason_of_a_crash(dead: RunDir) -> None:
+    dead.console.write_text("step 1\nTraceback (most recent call last):\ntorch.OutOfMemoryError: no room\nbye bye: x\n")
+    write_state(dead, running())
+    assert observe(dead).reason == "torch.OutOfMemoryError: no room"
+    with open(dead.console, "a") as console:
+        console.write(f"{START_MARK} started again\n")
+    assert "is gone" in observe(dead).reason  # the error was of an earlier life
+    dead.console.unlink()
+    assert last_exception_line(dead) == ""
+    os.mkfifo(dead.console)
+    assert "is gone" in observe(dead).reason
+
+
+def test_alive_without_progress_is_stalled_and_new_evidence_revives_it(living: RunDir) -> None:
     long_ago = time.time() - STALLED_AFTER_S - 1
-    write_state(run, running(started=long_ago, progressed=long_ago))
-    assert observe(run).state is State.STALLED
-    write_state(run, running())
-    assert observe(run).state is State.RUNNING
+    write_state(living, running(started=long_ago, progressed=long_ago))
+    assert observe(living).state is State.STALLED
+    write_state(living, running(started=long_ago, progressed=long_ago, heartbeat=long_ago))  # a process that hangs
+    assert observe(living).state is State.STALLED
+    write_state(living, running())
+    assert observe(living).state is State.RUNNING
 
 
-def test_another_machine_is_judged_by_its_heartbeat(run: RunDir) -> None:
-    now = time.time()
-    write_state(run, running(host="elsewhere", pid_started=1.0))
-    assert observe(run, now).state is State.RUNNING
-    observed = observe(run, now + HEARTBEAT_LOST_S + 1)
+def test_a_slow_starter_lives_as_long_as_it_holds_the_lock(living: RunDir) -> None:
+    write_state(living, running(state=State.STARTING, pid=0))
+    assert observe(living, time.time() + STALLED_AFTER_S - 5).state is State.STARTING
+    assert observe(living, time.time() + 3600).state is State.STALLED
+    with pytest.raises(BusyError):
+        claim(living, STARTING)
+
+
+@pytest.mark.parametrize("skew", [-3600.0, -90.0, 0.0, 90.0, 3600.0])
+def test_another_machine_is_judged_by_the_clock_of_the_file_system_alone(dead: RunDir, skew: float) -> None:
+    theirs = time.time() + skew  # the clock of the trainer, or that of this machine the other way round
+    write_state(dead, running(host="elsewhere", started=theirs, heartbeat=theirs, progressed=theirs))
+    for ours in (time.time() - 90, time.time(), time.time() + 90):
+        assert observe(dead, ours).state is State.RUNNING
+    with pytest.raises(BusyError, match=f"process {os.getpid()} on elsewhere since"):
+        claim(dead, STARTING)
+    assert probe(dead).held is False
+    silent_for(dead, HEARTBEAT_LOST_S + 1)
+    observed = observe(dead)
     assert observed.state is State.CRASHED
     assert "elsewhere" in observed.reason
+    claim(dead, STARTING).release()
 
 
-def test_a_process_that_never_came_up_is_crashed_after_a_while(run: RunDir) -> None:
-    now = time.time()
-    write_state(run, RunState(State.STARTING, started=now))
-    assert observe(run, now).state is State.STARTING
-    assert observe(run, now + STARTUP_TIMEOUT_S + 1).state is State.CRASHED
-    run.console.write_text("ModuleNotFoundError: No module named 'torch'\n")
-    assert observe(run, now).reason == "ModuleNotFoundError: No module named 'torch'"
-    with open(run.console, "a") as console:
-        console.write(f"{START_MARK} started again\n")
-    assert observe(run, now).state is State.STARTING  # the error was of an earlier life
+def test_another_machine_that_lives_without_progress_is_stalled(living: RunDir) -> None:
+    theirs = time.time() - 90
+    write_state(
+        living, running(host="elsewhere", started=theirs, progressed=theirs - STALLED_AFTER_S, heartbeat=theirs)
+    )
+    assert observe(living).state is State.RUNNING
+    write_state(
+        living, running(host="elsewhere", started=0.0, progressed=theirs - STALLED_AFTER_S - 1, heartbeat=theirs)
+    )
+    assert observe(living).state is State.STALLED
+
+
+def test_without_a_lock_file_the_heartbeat_decides(run: RunDir) -> None:
+    write_state(run, running())
+    assert observe(run).state is State.RUNNING
+    with pytest.raises(BusyError, match="by its heartbeat"):
+        claim(run, STARTING)
+    assert not run.lock.exists()  # left behind and free, it would prove the death of who lives
+    assert observe(run).state is State.RUNNING
+    silent_for(run, HEARTBEAT_LOST_S + 1)
+    assert "no heartbeat" in observe(run).reason
+    claim(run, STARTING).release()
+
+
+@pytest.mark.parametrize("started", [float("inf"), float("nan"), 1e300, -1e300])
+def test_a_start_that_is_no_time_is_refused_like_any_other(run: RunDir, started: float) -> None:
+    write_state(run, running(started=started))
+    with pytest.raises(BusyError, match="since an unknown time"):
+        claim(run, STARTING)
+
+
+def test_looking_leaves_no_trace(run: RunDir) -> None:
+    write_state(run, running(host="elsewhere"))
+    before = os.stat(run.path)
+    observe(run)
+    assert os.listdir(run.path) == ["state.json"]
+    assert os.stat(run.path).st_mtime_ns == before.st_mtime_ns
+
+
+def test_silence_is_measured_where_nothing_may_be_written(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert silence(run) == float("inf")
+    assert "no heartbeat from anywhere at all" in observe(run).reason
+    write_state(run, running())
+
+    def refuse(**_arguments: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(state_module.tempfile, "TemporaryFile", refuse)
+    assert silence(run) < HEARTBEAT_LOST_S
+    silent_for(run, 600)
+    assert 590 < silence(run) < 700
+
+
+def test_a_run_that_was_prepared_and_never_started_can_be_claimed(run: RunDir) -> None:
+    write_state(run, RunState(State.QUEUED))
+    observed = observe(run)
+    assert observed.state is State.QUEUED
+    assert f"accl resume {run.id}" in observed.reason
+    with claim(run, STARTING):
+        assert observe(run).reason == ""
+    assert observe(run).reason
 
 
 @pytest.mark.parametrize("state", [State.FINISHED, State.FAILED, State.STOPPED, State.QUEUED])
 def test_what_a_run_says_of_its_own_end_stands(run: RunDir, state: State) -> None:
-    write_state(run, running(state=state, pid_started=1.0))
+    write_state(run, running(state=state))
     assert observe(run).state is state
 
 

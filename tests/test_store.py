@@ -16,7 +16,7 @@ import pytest
 from accl.config import available, dump, load, resolve
 from accl.errors import AbsentError, DamagedError, RunError
 from accl.store import writer
-from accl.store.reader import Evaluation, Follower, StoreBusyError, query
+from accl.store.reader import Evaluation, Follower, query
 from accl.store.rundir import RunDir, create_run, find_run, list_runs, write_atomically
 from accl.store.schema import COLUMNS
 from accl.store.writer import Recorder
@@ -107,8 +107,7 @@ def test_a_locked_file_delays_rows_and_loses_none(run: RunDir, monkeypatch: pyte
     holder = Holder(run.database)
     follower = Follower(run)
     recorder.metrics(1, 0.0, 0.0, {"x": 1.0})
-    with recorder._file_lock:
-        recorder._append(last_chance=False)
+    recorder._round()
     assert not follower.refresh()
     assert follower.stale_seconds > 0
     holder.release_file()
@@ -128,7 +127,8 @@ def test_a_file_that_stays_locked_sends_rows_to_the_spool_and_they_come_back(
     recorder.metrics(1, 0.0, 0.0, {"x": 1.0})
     recorder.flush()
     spool = run.path / "run.spool.jsonl"
-    assert json.loads(spool.read_text()) == ["metrics", [0, 1, 0.0, 0.0, "x", 1.0]]
+    _, line = spool.read_text().splitlines()
+    assert json.loads(line)[:2] == ["metrics", [1, 0.0, 0.0, "x", 1.0]]
     recorder.metrics(2, 0.0, 0.0, {"x": 2.0})
     holder.release_file()
     recorder.close()
@@ -198,11 +198,11 @@ def test_rewinding_forgets_later_steps_and_followers_start_over(run: RunDir) -> 
 
 
 def test_reading_what_is_not_there_or_damaged_is_told_apart(run: RunDir) -> None:
-    with pytest.raises(StoreBusyError):
+    with pytest.raises(AbsentError):
         query(run.database, ("SELECT 1", ()))
     assert not Follower(run).refresh()
     run.database.write_text("not a database, but long enough to be looked at as one")
-    with pytest.raises(RunError, match="not a DuckDB file"):
+    with pytest.raises(DamagedError, match="not a valid DuckDB"):
         Follower(run).refresh()
 
 

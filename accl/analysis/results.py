@@ -14,9 +14,10 @@ from accl.config import Config
 from accl.config.renamed import translate_recipe
 from accl.errors import AbsentError, CompareError, DamagedError
 from accl.store.deadline import within
-from accl.store.reader import OTHER_VERSION, Evaluation, Task, attached, group_evaluations, read_evals, read_meta
+from accl.store.merge import merge_spool
+from accl.store.reader import Evaluation, Task, attached, group_evaluations, read_evals, read_meta
 from accl.store.rundir import RunDir
-from accl.store.schema import schema_problem
+from accl.store.spool import spool_of
 from accl.store.state import RunState, State, observe
 from accl.store.summary import numbers, reading
 
@@ -130,20 +131,18 @@ def _read_results(run: RunDir) -> Results:
         raise CompareError(f"Run {run.id} is {state.state}, not finished.", hint)
     setup = read_setup(run)
     retrain = f"Train it again: {setup.train_command(setup.config.recipe)}"
-    if not run.database.exists():
+    merge_spool(run)
+    if not (run.database.exists() or spool_of(run.database).exists()):
         raise AbsentError(f"Run {run.id} has no run.duckdb, so no answers to compare.", retrain)
     if not setup.fingerprint:
         raise AbsentError(f"Run {run.id} has no data fingerprint in its provenance.json.", retrain)
     with attached(run.database) as execute:
         meta = read_meta(execute)
-        version = meta.get("schema_version")
-        if problem := schema_problem(version):
-            raise CompareError(f"Run {run.id} {problem}.", OTHER_VERSION)
         tasks = execute("SELECT task, name, subcategory, category FROM run.tasks ORDER BY task")
         answers = execute(
             "SELECT question_id, task, gold, predicted FROM run.predictions WHERE split = ? ORDER BY question_id", SPLIT
         )
-        evaluations = [e for e in group_evaluations(read_evals(execute, str(version))) if e.split == SPLIT]
+        evaluations = [e for e in group_evaluations(read_evals(execute, meta["schema_version"])) if e.split == SPLIT]
         matrices = execute("SELECT matrix FROM run.confusion WHERE kind = ? ORDER BY seq DESC LIMIT 1", SIMILARITY)
         ((choices,),) = execute("SELECT max(len(probabilities)) FROM run.predictions WHERE split = ?", SPLIT)
     if not answers:

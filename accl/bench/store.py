@@ -12,7 +12,8 @@ from pathlib import Path
 
 from accl.bench.report import Row, row, timed
 from accl.bench.runs import Step, make_step, new_run, record
-from accl.store.reader import Follower, StoreBusyError, query
+from accl.errors import AbsentError, BusyError
+from accl.store.reader import Follower, query
 from accl.store.rundir import RunDir
 from accl.store.writer import Recorder
 
@@ -125,7 +126,7 @@ def _read_on(database: Path, connection: Connection) -> None:
     while not connection.poll():
         try:
             query(database, ("SELECT count(*), max(seq) FROM run.metrics", ()))
-        except StoreBusyError:
+        except (BusyError, AbsentError):
             continue
         reads += 1
         if reads == 1:

@@ -58,6 +58,29 @@ def store(
 
 
 @app.command()
+def soak(
+    minutes: Annotated[float, typer.Option("--minutes", min=0, help="Of trainers and readers side by side.")] = 10,
+    seeds: Annotated[int, typer.Option("--seeds", min=0, help="Each adds 100 kills, 334 races and 3,334 inputs.")] = 3,
+    only: Annotated[
+        str, typer.Option("--only", metavar="A,B", help="Parts: damages, inputs, races, kills, load; all if left out.")
+    ] = "",
+    output: OutputOption = None,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """Inject faults into real runs, and count what survives: kills, races, damage, broken inputs, busy readers.
+
+    The default takes more than an hour on two cores.
+
+    Example:
+
+      accl bench soak --minutes 1 --seeds 1 --only kills,load
+    """
+    from accl.bench.soak.measure import measure
+
+    _report(measure, output, format, "soak", minutes=minutes, seeds=seeds, only=only)
+
+
+@app.command()
 def tui(
     steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of each of the three runs shown.")] = 5000,
     runs: Annotated[int, typer.Option("--runs", min=1, help="Runs in the list.")] = 100,
@@ -168,7 +191,11 @@ def table(
 
 
 def _report(
-    measure: Callable[..., list[dict[str, Any]]], output: Path | None, format: Format, name: str, **settings: int
+    measure: Callable[..., list[dict[str, Any]]],
+    output: Path | None,
+    format: Format,
+    name: str,
+    **settings: float | str,
 ) -> None:
     """Measure in a temporary folder, and report."""
     from accl.bench.report import Report

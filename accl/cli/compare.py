@@ -14,7 +14,7 @@ from accl.analysis.compare import TRIVIAL_BASELINES, Arm, Comparison
 from accl.analysis.compare import compare as compare_runs
 from accl.analysis.select import select_runs, select_seeds
 from accl.cli.compare_seeds import CALIBRATION, ablation_tables, hard_delta, low_to_high, spread
-from accl.cli.options import RUNS, RunsOption
+from accl.cli.options import RUNS, RunsOption, run_name
 from accl.cli.output import Format, FormatOption, emit
 from accl.cli.table import Column, Row, Table, duration, fields, moment, number, p_value, percent, points, typed
 
@@ -25,6 +25,7 @@ def compare(
     names: Annotated[
         list[str] | None,
         typer.Argument(
+            parser=run_name,
             metavar="RECIPE|RUN",
             help="Recipes, run ids, parts of run ids or paths; the first is the reference. "
             f"Without any: {' '.join(DEFAULT_NAMES)}.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -20,7 +21,8 @@ def stop(
 ) -> None:
     """Stop a run after its current step, with a checkpoint.
 
-    The command waits until the run has ended, and kills it when it has not after the grace period.
+    The command waits until the run has ended, and kills it when it has not after the grace period. A run
+    that was prepared and never started counts as stopped from then on.
 
     Example:
 
@@ -43,17 +45,24 @@ def stop(
 def resume(run: RunArgument, detach: DetachOption = False, runs: RunsOption = RUNS) -> None:
     """Go on with a stopped run from its last checkpoint.
 
+    A run of which a trainer lives is refused, with exit code 11 and the process that trains it. A run
+    without a checkpoint, or one that was prepared and never started, begins at its first step. Signals
+    mean what they mean to accl train.
+
     Example:
 
       accl resume last --detach
     """
+    from accl.cli.foreground import end_on_signals
     from accl.cli.progress import show_progress
     from accl.launch import process
     from accl.store.rundir import find_run
 
+    end_on_signals()
     chosen = find_run(runs, run)
-    started = process.resume(chosen)
+    start = partial(process.start, chosen)
     if detach:
+        start()
         typer.echo(chosen.id)
         return
-    raise typer.Exit(show_progress(chosen, started))
+    raise typer.Exit(show_progress(chosen, start))

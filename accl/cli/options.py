@@ -2,13 +2,53 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-RunArgument = Annotated[str, typer.Argument(help="Id, a part of it, a path, or `last`.", show_default=False)]
-RunsOption = Annotated[Path, typer.Option("--runs", envvar="ACCL_RUNS", help="The folder of the runs.")]
+from accl.errors import ConfigError
+
+
+def local_folder(text: str | Path) -> Path:
+    """Return the absolute path of a folder on this machine, which nothing can read as anything else.
+
+    Raises:
+        ConfigError: the text is blank or a URL, or is relative to a folder that is gone.
+    """
+    if not str(text).strip():
+        raise ConfigError("--runs is empty.", "Give the folder of the runs, or leave the option out for ./runs.")
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", str(text)):
+        raise ConfigError(
+            f"--runs {text} is a URL, and runs lie in a folder of this machine.", "For example: --runs runs"
+        )
+    try:
+        return Path(os.path.abspath(os.path.expanduser(text)))
+    except FileNotFoundError as error:
+        raise ConfigError(
+            "The current folder is gone.", "Change into another, or give --runs a path from /."
+        ) from error
+
+
+def run_name(text: str) -> str:
+    """Return what is typed for a run.
+
+    Raises:
+        ConfigError: it is blank, and so a part of every id.
+    """
+    if not text.strip():
+        raise ConfigError(
+            "The name of the run is empty.", "Type its id, a part of it, a path, or `last`; see: accl runs"
+        )
+    return text
+
+
+_RUN = typer.Argument(parser=run_name, metavar="RUN", help="Id, a part of it, a path, or `last`.", show_default=False)
+RunArgument = Annotated[str, _RUN]
+_RUNS = typer.Option("--runs", envvar="ACCL_RUNS", parser=local_folder, metavar="DIR", help="The folder of the runs.")
+RunsOption = Annotated[Path, _RUNS]
 RUNS = Path("runs")  # the default of `RunsOption`
 _OVERRIDES = typer.Option("--set", metavar="KEY=VALUE", help="Override one value; may be repeated.")
 OverridesOption = Annotated[list[str] | None, _OVERRIDES]

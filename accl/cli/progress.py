@@ -1,9 +1,10 @@
-"""The live view of a run in the foreground, and what Ctrl-C means there."""
+"""The live view of a run in the foreground."""
 
 from __future__ import annotations
 
 import subprocess
 import time
+from collections.abc import Callable
 
 from rich.console import Console
 from rich.live import Live
@@ -11,57 +12,65 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from accl.cli.foreground import Foreground
 from accl.cli.table import duration, percent
-from accl.errors import RunError, TrainingError
+from accl.errors import INTERRUPTED, BusyError, RunError, TrainingError
 from accl.launch import process
-from accl.store.reader import StoreBusyError, query
+from accl.store.lock import holder
+from accl.store.reader import query
 from accl.store.rundir import RunDir
 from accl.store.state import RunState, State, observe
+from accl.text import printable
 
 POLL_EVERY_S = 0.25
 
 
-def show_progress(run: RunDir, started: subprocess.Popen[bytes]) -> int:
-    """Show a run until it ends, and return the exit code for the command.
+def show_progress(run: RunDir, start: Callable[[], subprocess.Popen[bytes]]) -> int:
+    """Start the trainer of a run, show it until it ends, and return the exit code for the command.
 
     Raises:
+        BusyError: another process holds the run.
         TrainingError: the run failed or crashed; its reason is the message.
     """
-    console = Console(stderr=True, highlight=False)
-    console.print(f"run [bold]{run.id}[/bold]   watch it in another terminal: accl tui", soft_wrap=True)
-    stopping = False
+    console = Console(stderr=True, highlight=False, markup=False)
+    with Foreground(start) as foreground:
+        title = Text.assemble("run ", (printable(run.id), "bold"), "   watch it in another terminal: accl tui")
+        console.print(title, soft_wrap=True)
+        _follow(run, foreground, console)
+    return _report(run, observe(run), foreground.process.returncode, console)
+
+
+def _follow(run: RunDir, foreground: Foreground, console: Console) -> None:
+    answered, printed = 0, ""
     with Live(console=console, refresh_per_second=8, transient=True, auto_refresh=console.is_terminal) as live:
-        printed = ""
         while True:
-            try:
-                ended = started.poll() is not None
-                state = observe(run)
-                if console.is_terminal:
-                    live.update(_view(state, stopping))
-                else:
-                    printed = _print_progress(console, state, printed)
-                if ended:
-                    break
-                time.sleep(POLL_EVERY_S)
-            except KeyboardInterrupt:
-                _interrupt(run, console, stopping)
-                stopping = True
-    return _report(run, observe(run), started.returncode, console)
+            ended = foreground.process.poll() is not None
+            state = observe(run)
+            if console.is_terminal:
+                live.update(_view(state, foreground.presses > 0))
+            else:
+                printed = _print_progress(console, state, printed)
+            if ended:
+                return
+            if foreground.presses > answered:
+                _interrupt(run, console, kill=answered > 0)
+                answered = foreground.presses
+            time.sleep(POLL_EVERY_S)
 
 
-def _interrupt(run: RunDir, console: Console, stopping: bool) -> None:
+def _interrupt(run: RunDir, console: Console, kill: bool) -> None:
     """Ask for a graceful stop, or kill a run that was asked before."""
     try:
-        process.stop(run, kill=stopping)
-        if not stopping:
+        process.stop(run, kill)
+        if not kill:
             console.print("stopping after this step, with a checkpoint; Ctrl-C again kills it now")
     except RunError as error:
-        console.print(str(error))
+        console.print(printable(str(error)))
 
 
 def _view(state: RunState, stopping: bool) -> Table:
     grid = Table.grid(padding=(0, 1))
-    word = f"{state.state.icon} {'stopping' if stopping else state.phase or state.state.value}"
+    word = f"{state.state.icon} {'stopping' if stopping else printable(state.phase) or state.state.value}"
     left, speed = state.left_seconds, state.latest.get("questions_per_second", 0.0)
     if not state.total_steps:
         grid.add_row(Text(f"{word} …"))
@@ -92,7 +101,7 @@ def _print_progress(console: Console, state: RunState, printed: str) -> str:
     now = f"{state.phase} {tenth}" if state.phase == "training" else state.phase
     if now and now != printed and state.state.active:
         way = f" {state.step:,}/{state.total_steps:,} {_figures(state)}" if state.total_steps else ""
-        console.print(f"{state.phase}{way}", soft_wrap=True)
+        console.print(f"{printable(state.phase)}{way}", soft_wrap=True)
     return now or printed
 
 
@@ -100,12 +109,18 @@ def _report(run: RunDir, state: RunState, code: int, console: Console) -> int:
     if state.state is State.FINISHED:
         accuracy = f"test accuracy {percent(state.latest.get('test/accuracy'))} %{_floors(run)}"
         took = duration(state.ended - state.started)
-        console.print(f"{state.state.icon} finished in {took}: {accuracy}\n  accl show {run.id}", soft_wrap=True)
+        console.print(
+            f"{state.state.icon} finished in {took}: {accuracy}\n  accl show {printable(run.id)}", soft_wrap=True
+        )
         return 0
     if state.state is State.STOPPED:
-        console.print(f"{state.state.icon} {state.reason}", soft_wrap=True)
-        return 0
-    what = f"{run.id} {state.state}: {state.reason or f'exit code {code}'}"
+        console.print(f"{state.state.icon} {printable(state.reason)}", soft_wrap=True)
+        return INTERRUPTED if state.interrupted_by else 0
+    if code == BusyError.exit_code and state.state.active:
+        raise BusyError(f"{run.id} is held by {holder(run) or 'another trainer'} now.", f"See: accl show {run.id}")
+    # Its process has ended, whatever a heartbeat that is still young says.
+    word = State.CRASHED if state.state.active else state.state
+    what = f"{run.id} {word}: {state.reason or f'exit code {code}'}"
     raise TrainingError(what, f"The whole story: accl logs {run.id}")
 
 
@@ -113,7 +128,7 @@ def _floors(run: RunDir) -> str:
     """Write the accuracies of the rules that never read the question, to stand beside that of the run."""
     try:
         [rows] = query(run.database, ("SELECT key, value FROM run.meta WHERE key LIKE 'floor/test/%' ORDER BY key", ()))
-    except StoreBusyError:
+    except RunError:
         return ""
     names = {"majority_letter": "most frequent letter", "longest_option": "longest option"}
     parts = [f"{names.get(key.rsplit('/', 1)[-1], key)} {percent(float(value))} %" for key, value in rows]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -19,14 +20,20 @@ def train(
         str, typer.Option("--profile", "-p", help="Scale and data: demo, minilm, paper, or the path of a file.")
     ] = DEFAULT_PROFILE,
     overrides: OverridesOption = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Short for --set train.seed=N.")] = None,
+    seed: Annotated[str | None, typer.Option("--seed", metavar="N", help="Short for --set train.seed=N.")] = None,
     detach: DetachOption = False,
     runs: RunsOption = RUNS,
 ) -> None:
     """Train a recipe in a process of its own, and show how it goes.
 
-    The process does not belong to this terminal: closing it never ends the run. Ctrl-C asks it to stop
-    after the current step with a checkpoint; Ctrl-C again kills it.
+    The process does not belong to this terminal: closing it never ends the run, which goes on by itself.
+    Ctrl-C asks it to stop after the current step with a checkpoint; Ctrl-C again, a second later or more,
+    kills it.
+
+    SIGTERM, SIGUSR1 and SIGUSR2 to this command, from a scheduler or from timeout, are passed on. A run
+    that they stop ends with a checkpoint and exit code 75, so that the scheduler can queue it again:
+    accl resume RUN goes on. As PID 1 of a container this command passes SIGHUP on as well, because its
+    end would kill the run.
 
     Examples:
 
@@ -36,18 +43,21 @@ def train(
 
       accl train full --detach
     """
+    from accl.cli.foreground import end_on_signals
     from accl.cli.progress import show_progress
     from accl.launch import process
     from accl.launch.preflight import check
 
+    end_on_signals()
     extra = [f"train.seed={seed}"] if seed is not None else []
     resolved = resolve(recipe, profile, [*(overrides or ()), *extra])
     print_notes(resolved.notes)
     console = Console(stderr=True)
-    check(resolved.config, lambda words: console.print(f"[dim]{words} …[/dim]"))
+    check(resolved.config, lambda words: console.print(f"{words} …", style="dim", markup=False))
     run = process.prepare(runs, resolved.config, sys.argv)
-    started = process.start(run)
+    start = partial(process.start, run)
     if detach:
+        start()
         typer.echo(run.id)
         return
-    raise typer.Exit(show_progress(run, started))
+    raise typer.Exit(show_progress(run, start))

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import difflib
+import os
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
+from accl.config.values import read_value
+from accl.config.yamlfile import read_yaml, shown
 from accl.errors import ConfigError
 
 DEFAULT_PROFILE = "paper"
+NAME_LIMIT = 64
 Kind = Literal["recipes", "profiles"]
 
-# libyaml's loader, where PyYAML was built with it, is seven times as fast, which a folder of many runs feels.
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# Names become parts of ids, which are folders, arguments of commands and cells of tables.
+_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{NAME_LIMIT - 1}}}")
 
 
 def configs_folder() -> Path:
@@ -41,44 +44,42 @@ def find_file(kind: Kind, name: str) -> Path:
     """Find the file of a recipe or profile by its shipped name, or by its path.
 
     Raises:
-        ConfigError: there is no such file; the nearest name is suggested.
+        ConfigError: there is no such file, for which the nearest name is suggested, or it cannot name a run.
     """
-    if name.endswith((".yaml", ".yml")):
-        path = Path(name)
-        if not path.is_file():
-            raise ConfigError(f"There is no file {name}.", f"Shipped {kind}: {', '.join(available(kind))}.")
-        return path
-    path = configs_folder() / kind / f"{name}.yaml"
-    if Path(name).name != name or not path.is_file():
-        known = available(kind)
+    known = available(kind)
+    if name in known:
+        return configs_folder() / kind / f"{name}.yaml"
+    if not name.endswith((".yaml", ".yml")):
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"Did you mean {near[0]!r}? " if near else ""
         there = f"There are: {', '.join(known)}; or give the path of a YAML file."
-        raise ConfigError(f"Unknown {kind[:-1]} {name!r}.", hint + there)
+        raise ConfigError(f"Unknown {kind[:-1]} {shown(name)}.", hint + there)
+    if not os.path.lexists(name):
+        raise ConfigError(f"There is no file {shown(name)}.", f"Shipped {kind}: {', '.join(known)}.")
+    path = Path(name)
+    if not _NAME.fullmatch(path.stem):
+        plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", path.stem).strip("-._")[:NAME_LIMIT] or kind[:-1]
+        raise ConfigError(
+            f"The name of {shown(name)} cannot be part of a run's id.",
+            f"It has at most {NAME_LIMIT} letters, digits, `_`, `.` and `-`, and begins with a letter or digit. "
+            f"Rename the file, for example to {plain}{path.suffix}",
+        )
     return path
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML file of ``section:`` entries; an empty file has none.
+def read_values(path: Path) -> dict[str, Any]:
+    """Read the values of a recipe or profile that is written in today's names, by dotted key.
 
     Raises:
-        ConfigError: the file cannot be read, is not valid YAML, or is no mapping.
+        ConfigError: the file cannot be read, or a key is unknown, or a value not of its type.
     """
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _LOADER)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror}).") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
-    if content is not None and not isinstance(content, dict):
-        raise ConfigError(f"{path} must hold `section:` entries, not a {type(content).__name__}.")
-    return content or {}
+    return {key: read_value(key, written) for key, written in read_yaml(path).items()}
 
 
 @cache
 def base_values() -> dict[str, Any]:
     """Return the default of every key, by dotted key, from ``configs/base.yaml``."""
-    return flatten(read_yaml(configs_folder() / "base.yaml"))
+    return read_values(configs_folder() / "base.yaml")
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
 
+from accl.config.yamlfile import Written
 from accl.errors import ConfigError
 
 KEYS = {"train.path": "train.backend", "curriculum.floor": "curriculum.epsilon"}
@@ -17,24 +18,30 @@ RECIPES = {"seed_literal": "as_published"}
 REMOVED = {"sampler.tasks_per_batch": "it is train.batch_size / sampler.questions_per_task"}
 
 
-def translate(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def translate(values: Mapping[str, Written]) -> tuple[dict[str, Written], list[str]]:
     """Bring values by dotted key to today's names.
 
     Returns:
         the values by their new names, and a sentence on each that was renamed or is ignored.
+
+    Raises:
+        ConfigError: a key is there by its old and by its new name.
     """
-    translated: dict[str, Any] = {}
+    translated: dict[str, Written] = {}
     notes = []
-    for key, value in values.items():
+    for key, written in values.items():
         if key in REMOVED:
-            if value is not None:
+            if written.text not in ("null", "~", ""):
                 notes.append(f"{key} is no longer a key and is ignored: {REMOVED[key]}.")
             continue
         new_key = KEYS.get(key, key)
-        new_value = VALUES.get(new_key, {}).get(value, value) if isinstance(value, str) else value
-        if (new_key, new_value) != (key, value):
-            notes.append(f"{key}={value} is now written {new_key}={new_value}.")
-        translated[new_key] = new_value
+        if new_key in translated:
+            both = f"{translated[new_key].where} and {written.where}"
+            raise ConfigError(f"{new_key} is there by its old and by its new name ({both}).", "Remove one of the two.")
+        text = VALUES.get(new_key, {}).get(written.text, written.text)
+        if (new_key, text) != (key, written.text):
+            notes.append(f"{key}={written.text} is now written {new_key}={text}.")
+        translated[new_key] = replace(written, text=text)
     return translated, notes
 
 

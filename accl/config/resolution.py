@@ -6,7 +6,6 @@ Layers, later over earlier: ``configs/base.yaml``, the profile (scale and data),
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,12 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from accl.config.recipes import DEFAULT_PROFILE, base_values, find_file, flatten, nest, read_yaml
+from accl.config.recipes import DEFAULT_PROFILE, base_values, find_file, flatten, nest
 from accl.config.renamed import translate, translate_recipe
 from accl.config.schema import Config
+from accl.config.values import read_text, read_value, refusal
+from accl.config.weights import read_weights
+from accl.config.yamlfile import Written, read_yaml, shown
 from accl.errors import ConfigError
 
 
@@ -46,23 +48,27 @@ def resolve(recipe: str, profile: str = DEFAULT_PROFILE, overrides: Sequence[str
     """
     recipe, notes = translate_recipe(recipe)
     profile_path, recipe_path = find_file("profiles", profile), find_file("recipes", recipe)
-    layers: list[tuple[str, Mapping[str, Any]]] = [
-        ("base", base_values()),
-        (f"profile {profile_path.stem}", flatten(read_yaml(profile_path))),
-        (f"recipe {recipe_path.stem}", flatten(read_yaml(recipe_path))),
-        ("--set", _parse_overrides(overrides)),
+    typed, repeated = _read_overrides(overrides)
+    notes += repeated
+    layers = [
+        (f"profile {profile_path.stem}", read_yaml(profile_path)),
+        (f"recipe {recipe_path.stem}", read_yaml(recipe_path)),
+        ("--set", typed),
     ]
-    values: dict[str, Any] = {}
-    origin: dict[str, str] = {}
+    values = dict(base_values())
+    origin = dict.fromkeys(values, "base")
+    written: dict[str, Written] = {}
     for name, layer in layers:
         translated, renamed = translate(layer)
         notes += [f"{note[:-1]} ({name})." for note in renamed]
+        written |= translated
         for key, value in translated.items():
-            if key not in base_values():
-                raise unknown_key(key, name)
-            values[key], origin[key] = value, name
+            values[key], origin[key] = read_value(key, value), name
     tree = {"recipe": recipe_path.stem, "profile": profile_path.stem, **nest(values)}
-    return Resolved(_validate(tree, origin), origin, tuple(notes))
+    config = _validate(tree, written, "the configuration")
+    if config.curriculum.weights_file is not None:
+        read_weights(Path(config.curriculum.weights_file))
+    return Resolved(config, origin, tuple(notes))
 
 
 def load(path: Path) -> Config:
@@ -74,11 +80,12 @@ def load(path: Path) -> Config:
     Raises:
         ConfigError: the file is missing, is no YAML, or does not validate.
     """
-    tree = read_yaml(path)
-    values, _ = translate(flatten(tree))
-    sections = {key for key, value in tree.items() if isinstance(value, dict)}
-    defaults = {key: value for key, value in base_values().items() if key.partition(".")[0] in sections}
-    return _validate(nest(defaults | values), {})
+    written, _ = translate(read_yaml(path))
+    names = {key: read_text(key, written.pop(key)) for key in ("recipe", "profile") if key in written}
+    sections = {key.partition(".")[0] for key in written}
+    values = {key: value for key, value in base_values().items() if key.partition(".")[0] in sections}
+    values |= {key: read_value(key, value) for key, value in written.items()}
+    return _validate(names | nest(values), written, str(path))
 
 
 def dump(config: Config) -> str:
@@ -97,45 +104,30 @@ def difference(a: Config, b: Config) -> dict[str, tuple[Any, Any]]:
     return {key: (left.get(key), right.get(key)) for key in left | right if left.get(key) != right.get(key)}
 
 
-def unknown_key(key: str, where: str, near: Sequence[str] = ()) -> ConfigError:
-    """Make the error for a key that there is not, which suggests ``near`` or the nearest key that there is."""
-    known = list(base_values())
-    near = near or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    if not near:  # perhaps only the section is missing: batch_size for train.batch_size
-        leaves = {k.split(".", 1)[1]: k for k in known}
-        near = [leaves[leaf] for leaf in difflib.get_close_matches(key.rsplit(".", 1)[-1], list(leaves), n=1)]
-    hint = f"Did you mean {near[0]!r}? " if near else ""
-    return ConfigError(f"Unknown key {key!r} ({where}).", f"{hint}All keys: accl config explain")
+def _read_overrides(items: Iterable[str]) -> tuple[dict[str, Written], list[str]]:
+    """Take ``key=value`` items apart; a data.path without a data.source implies the source ``folder``.
 
-
-def _parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
-    """Read ``key=value`` items; a data.path without a data.source implies the source ``folder``."""
-    values: dict[str, Any] = {}
-    for item in overrides:
+    Returns:
+        the values by key, and a sentence on each key that is set more than once: the last one counts.
+    """
+    values: dict[str, Written] = {}
+    repeated = []
+    for item in items:
         key, equals, text = item.partition("=")
-        if not equals or not key.strip():
-            raise ConfigError(f"--set {item} is not key=value.", "For example: --set train.batch_size=32")
-        values[key.strip()] = _scalar(text)
+        key = key.strip()
+        if not equals or not key:
+            raise ConfigError(f"--set {shown(item)} is not key=value.", "For example: --set train.batch_size=32")
+        if key in values:
+            repeated.append(key)
+        values[key] = Written(text, "typed", "--set")
     if "data.path" in values and "data.source" not in values:
-        values["data.source"] = "folder"
-    return values
+        values["data.source"] = Written("folder", "typed", "--set data.path")
+    return values, [
+        f"{key} is set more than once: {shown(values[key].text)} counts." for key in dict.fromkeys(repeated)
+    ]
 
 
-def _scalar(text: str) -> Any:
-    """Read a value as YAML, so that 1e-3, true, null and text all work."""
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-    if isinstance(value, str):
-        try:  # YAML 1.1 reads 1e-3 as text
-            return float(value)
-        except ValueError:
-            return value
-    return value if not isinstance(value, (dict, list)) else text
-
-
-def _validate(tree: Mapping[str, Any], origin: Mapping[str, str]) -> Config:
+def _validate(tree: Mapping[str, Any], written: Mapping[str, Written], where: str) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
@@ -145,9 +137,10 @@ def _validate(tree: Mapping[str, Any], origin: Mapping[str, str]) -> Config:
         if not key:
             raise ConfigError(f"{message}.", "Change one of them with --set key=value.") from error
         if first["type"] == "missing":
-            raise ConfigError(f"{key} is missing from the configuration.") from error
-        if first["type"] == "extra_forbidden":
-            raise unknown_key(key, "configuration") from error
-        where = f" ({origin[key]})" if key in origin else ""
-        what = f"{key}={first['input']!r}{where}: {message[0].lower()}{message[1:]}."
-        raise ConfigError(what, f"See: accl config explain {key}") from error
+            raise ConfigError(f"{key} is missing from {where}.") from error
+        if first["type"] == "value_error":  # of a registry, which says what it takes
+            raise ConfigError(
+                f"{key}={shown(written[key].text)} ({written[key].where}): {message}.",
+                f"See: accl config explain {key}",
+            ) from error
+        raise refusal(key, written[key]) from error

@@ -29,8 +29,16 @@ Denominator = Annotated[str, LOSSES, _written_out(LOSSES)]
 Source = Annotated[str, SOURCES, _written_out(SOURCES)]
 
 
+# Bounds beyond which a run could only fail: steps are 32-bit integers in the database, seeds 64-bit ones in torch, and
+# sizes are multiplied into tensors. They are meant never to be met by a run that could work.
+MOST_STEPS = 2**31 - 1
+MOST_SEED = 2**63 - 1
+MOST_SIZE = 2**16
+MOST_EPOCHS = 100_000
+
+
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Data(_Section):
@@ -45,9 +53,12 @@ class Data(_Section):
     )
     split_seed: int = Field(
         ge=0,
+        le=MOST_SEED,
         description="Seed of the `pooled` split, apart from train.seed so that all seeds test on the same questions.",
     )
-    max_length: int = Field(ge=16, description="Most tokens of one encoder input; longer questions are truncated.")
+    max_length: int = Field(
+        ge=16, le=MOST_SIZE, description="Most tokens of one encoder input; longer questions are truncated."
+    )
     permute_options: bool = Field(description="Whether the options of a training question are shuffled at every draw.")
 
 
@@ -60,18 +71,24 @@ class Model(_Section):
         description="What the encoder reads: the question with all options as one sequence (as published), or with one "
         "option at a time, each of which gets a score."
     )
-    contrastive_dim: int = Field(ge=1, description="Dimensions of the embeddings of the contrastive loss.")
+    contrastive_dim: int = Field(
+        ge=1, le=MOST_SIZE, description="Dimensions of the embeddings of the contrastive loss."
+    )
     task_embedding: bool = Field(description="Whether the classification head sees a learned embedding of the task.")
 
 
 class Loss(_Section):
     """The weights and the form of the two loss terms."""
 
-    classification_weight: float = Field(ge=0, description="Weight of cross-entropy in the loss.")
+    classification_weight: float = Field(ge=0, le=1e6, description="Weight of cross-entropy in the loss.")
     contrastive_weight: float = Field(
-        ge=0, description="Weight of the contrastive loss; with 0 it is not computed and there is no memory bank."
+        ge=0,
+        le=1e6,
+        description="Weight of the contrastive loss; with 0 it is not computed and there is no memory bank.",
     )
-    temperature: float = Field(gt=0, description="Temperature tau that cosines are divided by in the contrastive loss.")
+    temperature: float = Field(
+        ge=1e-6, le=1e6, description="Temperature tau that cosines are divided by in the contrastive loss."
+    )
     denominator: Denominator = Field(description="Form of the contrastive loss: what is in its denominator.")
     negatives: Negatives = Field(
         description="Which negatives an anchor is contrasted with, in the batch and the memory bank together."
@@ -87,11 +104,13 @@ class Sampler(_Section):
 
     questions_per_task: int | None = Field(
         ge=1,
+        le=MOST_SIZE,
         description="Questions of each task in a batch, so that anchors have positives; null means that every question "
         "is drawn independently.",
     )
     auxiliary_questions: int | None = Field(
         ge=0,
+        le=MOST_SIZE,
         description="Questions without task that join each batch, for cross-entropy only; null means train.batch_size "
         "where the protocol has any (`official`).",
     )
@@ -100,9 +119,11 @@ class Sampler(_Section):
 class MemoryBank(_Section):
     """Past embeddings kept as extra candidates of the contrastive loss."""
 
-    size: int = Field(ge=0, description="Embeddings kept per task; 0 means no memory bank.")
+    size: int = Field(ge=0, le=MOST_SIZE, description="Embeddings kept per task; 0 means no memory bank.")
     start_step: int | None = Field(
-        ge=0, description="Last step without the bank; null means the end of the learning rate's warm-up."
+        ge=0,
+        le=MOST_STEPS,
+        description="Last step without the bank; null means the end of the learning rate's warm-up.",
     )
 
 
@@ -110,15 +131,17 @@ class Curriculum(_Section):
     """The rule that makes the task weights, and when it acts."""
 
     policy: Policy = Field(description="Rule that makes the task weights that the sampler draws by.")
-    temperature: float = Field(gt=0, description="Temperature T of the policy's softmax; lower is sharper.")
-    warmup_epochs: float = Field(ge=0, description="Epochs of uniform sampling before the policy acts.")
+    temperature: float = Field(ge=1e-6, le=1e6, description="Temperature T of the policy's softmax; lower is sharper.")
+    warmup_epochs: float = Field(ge=0, le=MOST_EPOCHS, description="Epochs of uniform sampling before the policy acts.")
     warmup_steps: int | None = Field(
-        ge=0, description="Steps of uniform sampling before the policy acts; null means curriculum.warmup_epochs."
+        ge=0,
+        le=MOST_STEPS,
+        description="Steps of uniform sampling before the policy acts; null means curriculum.warmup_epochs.",
     )
-    update_every: int = Field(ge=1, description="Steps between two updates of the task weights.")
+    update_every: int = Field(ge=1, le=MOST_STEPS, description="Steps between two updates of the task weights.")
     epsilon: float = Field(ge=0, le=1, description="Share of the probability that always stays uniform over tasks.")
     max_repeats: float | None = Field(
-        gt=0, description="Most times that an epoch goes through the questions of a task; null means no cap."
+        gt=0, le=1e9, description="Most times that an epoch goes through the questions of a task; null means no cap."
     )
     weights_file: str | None = Field(
         description="YAML file of `task: weight` for the policy `fixed`; null with every other policy."
@@ -128,25 +151,29 @@ class Curriculum(_Section):
 class Optim(_Section):
     """AdamW and its schedule."""
 
-    lr: float = Field(gt=0, description="Highest learning rate, reached at the end of the warm-up.")
+    lr: float = Field(gt=0, le=100, description="Highest learning rate, reached at the end of the warm-up.")
     schedule: Literal["cosine", "linear", "constant"] = Field(
         description="Course of the learning rate after the warm-up: to 0 along a cosine or a line, or constant."
     )
     warmup_ratio: float = Field(ge=0, le=1, description="Share of all steps in which the learning rate rises from 0.")
-    weight_decay: float = Field(ge=0, description="Decoupled weight decay of AdamW.")
-    max_grad_norm: float = Field(gt=0, description="Norm that gradients are clipped to.")
+    weight_decay: float = Field(ge=0, le=100, description="Decoupled weight decay of AdamW.")
+    max_grad_norm: float = Field(gt=0, le=1e12, description="Norm that gradients are clipped to.")
 
 
 class Train(_Section):
     """Length, place and precision of a run."""
 
-    seed: int = Field(ge=0, description="Seed of weights, batches and dropout.")
-    epochs: float = Field(gt=0, description="Length of the run in passes over the training questions.")
-    max_steps: int | None = Field(ge=1, description="Length of the run in steps; null means train.epochs.")
-    batch_size: int = Field(ge=2, description="Questions of a batch; a multiple of sampler.questions_per_task.")
+    seed: int = Field(ge=0, le=MOST_SEED, description="Seed of weights, batches and dropout.")
+    epochs: float = Field(gt=0, le=MOST_EPOCHS, description="Length of the run in passes over the training questions.")
+    max_steps: int | None = Field(
+        ge=1, le=MOST_STEPS, description="Length of the run in steps; null means train.epochs."
+    )
+    batch_size: int = Field(
+        ge=2, le=MOST_SIZE, description="Questions of a batch; a multiple of sampler.questions_per_task."
+    )
     precision: Literal["bf16", "fp32"] = Field(description="Precision of matrix products; weights are always fp32.")
     device: Literal["auto", "cpu", "cuda"] = Field(description="Device; `auto` takes a GPU where there is one.")
-    checkpoint_every: int = Field(ge=1, description="Steps between two checkpoints.")
+    checkpoint_every: int = Field(ge=1, le=MOST_STEPS, description="Steps between two checkpoints.")
     backend: Literal["auto", "packed", "cudagraph", "cpu", "reference"] = Field(
         description="How a step is computed: `packed` (Triton kernels on packed sequences, one CUDA graph), "
         "`cudagraph` (any encoder on a GPU), `cpu` (C kernels), `reference` (plain torch), or the fastest possible."
@@ -160,9 +187,11 @@ class Train(_Section):
 class Eval(_Section):
     """Evaluations on the validation split while training; the test split is read once, at the end."""
 
-    every: int = Field(ge=1, description="Steps between two evaluations on the validation split.")
+    every: int = Field(ge=1, le=MOST_STEPS, description="Steps between two evaluations on the validation split.")
     max_questions: int | None = Field(
-        ge=1, description="Most validation questions of an evaluation, spread over the tasks; null means all."
+        ge=1,
+        le=MOST_STEPS,
+        description="Most validation questions of an evaluation, spread over the tasks; null means all.",
     )
 
 
@@ -188,6 +217,8 @@ class Config(_Section):
             raise ValueError(f"train.batch_size={size} is no multiple of sampler.questions_per_task={per_task}")
         if (self.curriculum.policy == "fixed") != (self.curriculum.weights_file is not None):
             raise ValueError("curriculum.policy=fixed and curriculum.weights_file need each other")
+        if not self.data.path.strip() and self.data.source != "synthetic":
+            raise ValueError(f"data.path is empty, and data.source={self.data.source} needs one")
         if self.loss.classification_weight == 0 and self.loss.contrastive_weight == 0:
             raise ValueError("loss.classification_weight and loss.contrastive_weight are both 0: nothing to learn")
         return self

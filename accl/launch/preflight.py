@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from accl.config import Config
+from accl.config.weights import read_weights
 from accl.data import hub
 from accl.data.sources import load_corpus
 from accl.errors import DeviceError
@@ -34,4 +36,6 @@ def check(config: Config, notify: Callable[[str], None]) -> None:
             hub.fetch_model(name, config.model.revision)
     if config.data.source == "hub":
         notify(f"fetching {config.data.path} from the Hub")
-    load_corpus(config.data.source, config.data.path, config.data.revision)
+    corpus = load_corpus(config.data.source, config.data.path, config.data.revision)
+    if config.curriculum.weights_file is not None:
+        read_weights(Path(config.curriculum.weights_file), [subject.name for subject in corpus.subjects])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import stat
 import subprocess
 import sys
 import time
@@ -13,11 +15,15 @@ from typing import Any
 
 from accl import __version__
 from accl.config import Config, dump
-from accl.errors import RunError
+from accl.errors import BusyError, DamagedError, RunError
+from accl.store import stop as stop_request
+from accl.store.lock import LOCK_VARIABLE, STARTING, TRAINING, Holder, RunLock, holder
 from accl.store.rundir import RunDir, create_run, write_atomically
-from accl.store.state import START_MARK, RunState, State, observe, process_start_time, read_state, write_state
+from accl.store.state import START_MARK, RunState, State, claim, observe, read_state, write_state
 
 POLL_EVERY_S = 0.2
+# A launcher holds a run for the milliseconds in which it starts the trainer.
+HANDOVER_S = 5.0
 
 
 def prepare(root: Path, config: Config, command: list[str]) -> RunDir:
@@ -38,48 +44,159 @@ def prepare(root: Path, config: Config, command: list[str]) -> RunDir:
 
 
 def start(run: RunDir) -> subprocess.Popen[bytes]:
-    """Start the training process of a prepared or stopped run."""
-    write_state(run, read_state(run).changed(state=State.STARTING, pid=0, started=time.time(), reason="", phase=""))
-    with open(run.console, "ab") as console:
-        console.write(f"{START_MARK} started {datetime.now():%Y-%m-%d %H:%M:%S}\n".encode())
-        console.flush()
-        return subprocess.Popen(
-            [sys.executable, "-m", "accl.training", str(run.path)],
-            stdin=subprocess.DEVNULL,
-            stdout=console,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"},
-        )
+    """Start the trainer of a prepared or stopped run: from its last checkpoint, or from the beginning without one.
+
+    Raises:
+        BusyError: a trainer lives, or another process holds the run; the message says who.
+        RunError: the run has finished, or its folder cannot be written.
+    """
+    lock = claim(run, STARTING)
+    try:
+        if read_state(run).state is State.FINISHED:
+            hint = "Train longer with a new run: accl train ... --set train.epochs=N"
+            raise RunError(f"{run.id} has finished.", hint)
+        process = _launch(run, lock)
+    except BaseException:
+        lock.abandon()
+        raise
+    lock.release()  # the trainer has it
+    return process
+
+
+def _launch(run: RunDir, lock: RunLock) -> subprocess.Popen[bytes]:
+    """Start a process that inherits the lock, and sign the lock for it."""
+    before, now = read_state(run), time.time()
+    starting = before.changed(
+        state=State.STARTING,
+        pid=0,
+        host=socket.gethostname(),
+        reason="",
+        phase="",
+        interrupted_by="",
+        started=now,
+        heartbeat=now,
+        progressed=now,
+    )
+    try:
+        with open(_open_console(run), "ab") as console, stop_request.held_back():
+            write_state(run, starting)
+            stop_request.unmark(run)
+            console.write(f"{START_MARK} started {datetime.now():%Y-%m-%d %H:%M:%S}\n".encode())
+            console.flush()
+            try:
+                process = subprocess.Popen(
+                    # -P: what lies in the working folder is not imported.
+                    [sys.executable, "-P", "-m", "accl.training", str(run.path.resolve())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=console,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    pass_fds=[lock.descriptor],
+                    env=_environment() | {LOCK_VARIABLE: str(lock.descriptor)},
+                )
+            except OSError:
+                write_state(run, before)
+                raise
+    except OSError as error:
+        raise RunError(
+            f"{run.id} cannot be started ({error}).", "Is its folder writable, and is there memory?"
+        ) from error
+    lock.sign(TRAINING, process.pid)
+    return process
+
+
+def _open_console(run: RunDir) -> int:
+    """Open the console log for appending, and return its descriptor.
+
+    Raises:
+        DamagedError: it is a folder, a link, a pipe or a device, or may not be written.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor = os.open(run.console, flags, 0o666)
+    except OSError as error:
+        raise DamagedError(f"{run.console} cannot be written ({error.strerror}).", "Move it out of the way.") from error
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise DamagedError(f"{run.console} is not a file.", "Move it out of the way.")
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment of a trainer: this one, with the package of this very process first."""
+    # GIT_DIR and its like would name another repository.
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    home = str(Path(__file__).resolve().parents[2])
+    if home not in sys.path[1:]:  # imported from the working folder, which -P leaves out
+        kept["PYTHONPATH"] = os.pathsep.join(filter(None, (home, kept.get("PYTHONPATH"))))
+    return kept | {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
 
 
 def stop(run: RunDir, kill: bool = False) -> None:
-    """Ask for a graceful stop (finish the step, write a checkpoint, exit), and return at once.
+    """Ask in a person's name for a graceful stop (finish the step, write a checkpoint, exit), and return at once.
+
+    A run that was never started is stopped there and then.
 
     Args:
         kill: kill the process group instead; work since the last checkpoint is lost.
 
     Raises:
-        RunError: the run is not running, or runs on another machine.
+        RunError: the run is not running, runs on another machine, or belongs to another user.
+        BusyError: its process is only just being started.
     """
-    state = observe(run)
+    state, holder = observe(run), _settled_holder(run)
+    if state.state is State.QUEUED and holder is None:
+        with RunLock.acquire(run, STARTING):
+            write_state(run, state.changed(state=State.STOPPED, reason="stopped before it was started"))
+        return
     if not state.state.active:
         raise RunError(f"{run.id} is {state.state}, not running.", "See: accl runs")
-    if state.host not in ("", os.uname().nodename):
-        raise RunError(f"{run.id} runs on {state.host}.", f"Stop it there: ssh {state.host} accl stop {run.id}")
-    if not state.pid:
-        raise RunError(f"{run.id} is only just starting.", "Try again in a moment.")
-    if process_start_time(state.pid) is None:
-        return
+    host, pid = (holder.host, holder.pid) if holder and holder.pid else (state.host, state.pid)
+    if host not in ("", socket.gethostname()):
+        raise RunError(f"{run.id} runs on {host}.", f"Stop it there: ssh {host} accl stop {run.id}")
+    if not _trains(pid, run):
+        if observe(run).state.active:
+            raise RunError(f"Process {pid} on this machine is not the trainer of {run.id}.", "Is it in a container?")
+        return  # it ended meanwhile
     try:
-        if kill:
-            os.killpg(state.pid, signal.SIGKILL)
-        else:
-            os.kill(state.pid, signal.SIGTERM)
+        if not kill:
+            stop_request.mark(run)
+            os.kill(pid, signal.SIGTERM)
+        elif os.getpgid(pid) == pid:
+            os.killpg(pid, signal.SIGKILL)
+        else:  # started by hand, in the group of a shell
+            os.kill(pid, signal.SIGKILL)
     except PermissionError as error:
-        raise RunError(f"Process {state.pid} of {run.id} belongs to another user.", "Ask them to stop it.") from error
+        raise RunError(f"Process {pid} of {run.id} belongs to another user.", "Ask them to stop it.") from error
     except ProcessLookupError:
         pass  # the process ended before the signal
+
+
+def _settled_holder(run: RunDir) -> Holder | None:
+    """Return who trains, once the launcher has handed the lock to the trainer; None when nobody does.
+
+    Raises:
+        BusyError: that did not happen in time.
+    """
+    deadline = time.monotonic() + HANDOVER_S
+    while (held := holder(run)) is not None and held.purpose == STARTING:
+        if time.monotonic() > deadline:
+            raise BusyError(f"{run.id} is only just being started by {held}.", "Try again in a moment.")
+        time.sleep(POLL_EVERY_S)
+    return held if held is not None and held.trains else None
+
+
+def _trains(pid: int, run: RunDir) -> bool:
+    """Whether a process of this machine is the trainer of a run: a number in a file must not get another one killed."""
+    import psutil
+
+    try:
+        words = psutil.Process(pid).cmdline()
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:  # it exists; the signal will be refused
+        return True
+    return "accl.training" in words and Path(words[-1]).name == run.id
 
 
 def wait_until_ended(run: RunDir, seconds: float) -> RunState:
@@ -90,20 +207,6 @@ def wait_until_ended(run: RunDir, seconds: float) -> RunState:
     return state
 
 
-def resume(run: RunDir) -> subprocess.Popen[bytes]:
-    """Start a stopped run again: from its last checkpoint, or from the beginning when it has none.
-
-    Raises:
-        RunError: the run is active or has finished.
-    """
-    state = observe(run)
-    if state.state.active:
-        raise RunError(f"{run.id} is {state.state}.", "Only a run that has stopped can be resumed.")
-    if state.state is State.FINISHED:
-        raise RunError(f"{run.id} has finished.", "Train longer with a new run: accl train ... --set train.epochs=N")
-    return start(run)
-
-
 def _git() -> dict[str, Any]:
     """Return commit and dirtiness of the running source tree; empty for an installed package."""
     source = Path(__file__).resolve().parents[2]
@@ -111,7 +214,8 @@ def _git() -> dict[str, Any]:
         return {}
 
     def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", str(source), *words], capture_output=True, text=True, timeout=10)
+        command = ["git", "-C", str(source), *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, env=_environment())
         return done.stdout.strip() if done.returncode == 0 else ""
 
     try:

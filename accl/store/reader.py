@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -17,75 +16,46 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from accl.errors import RunError
+from accl.errors import AbsentError, BusyError, DamagedError
+from accl.store.database import DAMAGED_HINT, Row, database_at
 from accl.store.rundir import RunDir
-from accl.store.schema import COLUMNS, EVALS_1_COLUMNS, EVALS_1_FACTOR, FOLLOWED, long_evals, schema_problem
+from accl.store.schema import COLUMNS, EVALS_1_COLUMNS, EVALS_1_FACTOR, FOLLOWED, long_evals
+from accl.store.spool import MERGED, read_spool, spool_of
+from accl.store.united import unite
 
-# The trainer holds the file for about 5 ms once a second.
-TRIES = 8
-TRY_AGAIN_S = 0.01
-OTHER_VERSION = "Read it with the accl that wrote it."
-
-Row = tuple[Any, ...]
 Execute = Callable[..., list[Row]]
-
-_connection: duckdb.DuckDBPyConnection | None = None
-_lock = threading.Lock()
-
-
-class StoreBusyError(RunError):
-    """The database is locked by the trainer or does not exist yet; a later attempt may succeed."""
 
 
 @contextmanager
 def attached(database: Path) -> Iterator[Execute]:
-    """Attach a database read-only for a block, as ``run``.
+    """Attach a database read-only for a block, as ``run``, together with the rows that wait in the spool.
 
     Yields:
         A function of a statement and its parameters that returns all rows.
 
     Raises:
-        StoreBusyError: the file stayed locked, or the file or a table does not exist yet.
-        RunError: the file is not a database, or lacks a column.
+        BusyError: another process holds the file, or its disk does not answer.
+        DamagedError: it is no database, or its tables are not those of a run.
+        AbsentError: there is neither a table nor a spool.
+        RunError: it has a later schema.
     """
-    global _connection
-    path = str(database).replace("'", "''")
-    # One attach at a time in this process: DuckDB refuses to attach a file twice.
-    with _lock:
-        if _connection is None:
-            _connection = duckdb.connect(":memory:")
-        connection = _connection
-        for attempt in range(TRIES):
-            try:
-                connection.execute(f"ATTACH '{path}' AS run (READ_ONLY)").fetchall()
-                break
-            except (duckdb.IOException, duckdb.ResourceInUseException) as error:
-                reason = str(error).splitlines()[0]
-                if "not a valid DuckDB" in reason:
-                    raise RunError(f"{database} is not a DuckDB file.", "The run directory is damaged.") from error
-                if not database.exists() or attempt == TRIES - 1:
-                    raise StoreBusyError(f"{database} cannot be read now: {reason}", "Try again.") from error
-                time.sleep(TRY_AGAIN_S)
-        try:
-            yield lambda sql, *values: connection.execute(sql, values).fetchall()
-        except duckdb.BinderException as error:
-            what = f"{database} was written by another version of accl: {str(error).splitlines()[0]}"
-            raise RunError(what, OTHER_VERSION) from error
-        except duckdb.CatalogException as error:
-            raise StoreBusyError(f"{database} has no such table yet: {str(error).splitlines()[0]}") from error
-        finally:
-            connection.execute("DETACH run").fetchall()
+    spool = spool_of(database)
+    spooled = os.path.lexists(spool)
+    with database_at(database).attached(beside=spooled) as session:
+        if spooled:
+            # Nobody merges while the file is attached, so this is what `merged_spool` does not count yet.
+            unite(session, read_spool(spool, session.meta.get(MERGED, "")).rows)
+        yield session
 
 
 def query(database: Path, *statements: tuple[str, Sequence[Any]]) -> list[list[Row]]:
     """Return the rows of each statement, read under one attach. Tables are named ``run.<table>``.
 
     Raises:
-        StoreBusyError, RunError: as `attached`.
+        RunError: as `attached`.
     """
     with attached(database) as execute:
         return [execute(sql, *values) for sql, values in statements]
@@ -217,13 +187,14 @@ class Follower:
         task_accuracy: (step, n_K, correct_K) of the newest evaluation, by split.
         system: (seconds, values) by name of ``SYSTEM_NAMES``.
         meta: the ``meta`` table: trivial baselines and totals among others.
+        problem: why the last `refresh` could not read: busy or absent; None when it could.
     """
 
     def __init__(self, run: RunDir) -> None:
         self.run = run
         self._signature: tuple[int, ...] = ()
         self._last_good = time.monotonic()
-        self._failed = False
+        self.problem: BusyError | AbsentError | None = None
         self._reset("")
 
     def _reset(self, generation: str) -> None:
@@ -244,35 +215,33 @@ class Follower:
     @property
     def stale_seconds(self) -> float:
         """Age of the content in seconds while the database cannot be read; 0 after a successful read."""
-        return time.monotonic() - self._last_good if self._failed else 0.0
+        return time.monotonic() - self._last_good if isinstance(self.problem, BusyError) else 0.0
 
     def refresh(self) -> bool:
         """Fetch what is new, and return whether there was anything.
 
-        A database that is locked or does not exist yet raises nothing.
+        A database that is locked or does not exist yet raises nothing: `problem` says it.
 
         Raises:
-            RunError: the file is damaged or has a later schema.
+            DamagedError: the file is damaged.
+            RunError: the file has a later schema.
         """
         signature = _signature(self.run.database)
-        if signature == self._signature and not self._failed:
+        if signature == self._signature and self.problem is None:
             return False
         try:
             with attached(self.run.database) as execute:
                 meta = read_meta(execute)
-                version = meta.get("schema_version")
-                if problem := schema_problem(version):
-                    raise RunError(f"{self.run.database} {problem}.", OTHER_VERSION)
                 new = {
                     table: execute(f"SELECT {columns} FROM run.{table} WHERE seq > ? ORDER BY seq", self._cursor[table])
                     for table, columns in _FOLLOW.items()
                 }
-                new["evals"] = read_evals(execute, str(version), self._cursor["evals"])
+                new["evals"] = read_evals(execute, meta["schema_version"], self._cursor["evals"])
                 tasks, task_evals = execute(_TASKS), execute(_TASK_EVALS)
-        except StoreBusyError:
-            self._failed = self.run.database.exists()
+        except (BusyError, AbsentError) as error:
+            self.problem = error
             return False
-        self._failed, self._last_good, self._signature = False, time.monotonic(), signature
+        self.problem, self._last_good, self._signature = None, time.monotonic(), signature
         generation = meta.get("generation", "")
         if generation != self._generation:
             first_read = self._generation == ""
@@ -281,9 +250,13 @@ class Follower:
                 self._signature = ()
                 return self.refresh()
         self.meta = meta
-        self.tasks = [Task(*row) for row in tasks]
-        self._add(new)
-        self._set_task_accuracy(task_evals)
+        try:
+            self.tasks = [Task(*row) for row in tasks]
+            self._add(new)
+            self._set_task_accuracy(task_evals)
+        except (TypeError, ValueError, IndexError) as error:  # NULL, or a matrix that is not square
+            what = f"{self.run.database} is damaged: it holds rows that no run records ({error})."
+            raise DamagedError(what, DAMAGED_HINT) from error
         return any(new.values())
 
     def _add(self, new: dict[str, list[Row]]) -> None:
@@ -333,10 +306,10 @@ class Follower:
 
 
 def _signature(database: Path) -> tuple[int, ...]:
-    """Return times and sizes of the file and its write-ahead log, which change with every append (two stat calls)."""
+    """Return times and sizes of the file, its write-ahead log and the spool, which change with every append."""
     marks: list[int] = []
-    for path in (str(database), f"{database}.wal"):
-        with suppress(FileNotFoundError):
+    for path in (str(database), f"{database}.wal", str(spool_of(database))):
+        with suppress(OSError):
             stat = os.stat(path)
             marks += [stat.st_mtime_ns, stat.st_size]
     return tuple(marks)

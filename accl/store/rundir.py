@@ -6,6 +6,8 @@
       config.yaml       the resolved configuration; never changes
       provenance.json   command, commit, versions, device, data fingerprint, model revision
       state.json        what the run is doing; replaced atomically (see `accl.store.state`)
+      run.lock          locked as long as a trainer lives (see `accl.store.lock`)
+      run.stop          a person asked the trainer to stop; usually absent (see `accl.store.stop`)
       labels.json       tags and a note, edited by people
       run.duckdb        all measurements (see `accl.store.schema`)
       console.log       stdout and stderr of the training process
@@ -91,6 +93,8 @@ class RunDir:
     config = _File("config.yaml")
     provenance = _File("provenance.json")
     state = _File("state.json")
+    lock = _File("run.lock")
+    stop = _File("run.stop")
     labels = _File("labels.json")
     database = _File("run.duckdb")
     console = _File("console.log")

@@ -6,10 +6,16 @@ The number of tasks K is the number of rows in ``tasks``; nothing else states it
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
 SCHEMA_VERSION = 2
+
+# Halves of a pair of UTF-16, which are no text; names of files that are no UTF-8 have them.
+_SURROGATE = re.compile("[\ud800-\udfff]")
+MAX_FLOAT = 3.4028234663852886e38
 
 TABLES: dict[str, str] = {
     # One row per logged value. seconds: running time since the first start, pauses between resumes left out.
@@ -31,9 +37,10 @@ TABLES: dict[str, str] = {
     "meta": "key VARCHAR, value VARCHAR",
 }
 
-COLUMNS: dict[str, list[str]] = {
-    table: [column.split()[0] for column in columns.split(", ")] for table, columns in TABLES.items()
+TYPES: dict[str, dict[str, str]] = {
+    table: dict(column.split(" ") for column in columns.split(", ")) for table, columns in TABLES.items()
 }
+COLUMNS: dict[str, list[str]] = {table: list(types) for table, types in TYPES.items()}
 
 FOLLOWED = tuple(table for table, columns in COLUMNS.items() if columns[0] == "seq")
 
@@ -43,12 +50,40 @@ STEPPED = tuple(table for table, columns in COLUMNS.items() if "step" in columns
 # Schema 1 differed in one table: evals had one row per evaluation and one column per metric.
 _EVALS_1_METRICS = ("n", "loss", "accuracy", "macro_accuracy", "ece", "brier")
 EVALS_1_COLUMNS = ("seq", "step", "split", *_EVALS_1_METRICS)
+EVALS_1 = (
+    "seq BIGINT, step INTEGER, split VARCHAR, "
+    "n INTEGER, loss DOUBLE, accuracy DOUBLE, macro_accuracy DOUBLE, ece DOUBLE, brier DOUBLE"
+)
 EVALS_1_FACTOR = len(_EVALS_1_METRICS)
+
+
+# Tables where a new row takes the place of the one with the same key.
+KEYS = {"tasks": "task", "meta": "key"}
 
 
 def create_statements(catalog: str) -> list[str]:
     """Return the DDL that makes every missing table in an attached catalog."""
     return [f"CREATE TABLE IF NOT EXISTS {catalog}.{table} ({columns})" for table, columns in TABLES.items()]
+
+
+def is_row(table: str, values: Sequence[Any]) -> bool:
+    """Say whether values, without ``seq``, are a row of a table: as many as it has columns, each of its type."""
+    types = [sql_type for column, sql_type in TYPES[table].items() if column != "seq"]
+    return len(values) == len(types) and all(map(_is_value, values, types))
+
+
+def _is_value(value: Any, sql_type: str) -> bool:
+    if sql_type.endswith("[]"):
+        element = sql_type.removesuffix("[]")
+        return isinstance(value, list) and all(_is_value(one, element) for one in value)
+    if sql_type == "INTEGER":
+        return type(value) is int and -(2**31) <= value < 2**31
+    if sql_type == "VARCHAR":
+        return isinstance(value, str) and (value.isascii() or not _SURROGATE.search(value))
+    if sql_type == "FLOAT" and isinstance(value, float) and math.isfinite(value):
+        return abs(value) <= MAX_FLOAT
+    # A load that the machine does not measure is NULL.
+    return isinstance(value, float) or (sql_type == "DOUBLE" and value is None) or _is_value(value, "INTEGER")
 
 
 def schema_problem(version: str | None) -> str:

@@ -1,23 +1,28 @@
-"""The state of a run, assessed from evidence: pid and its start time, heartbeat, progress, exit code.
+"""The state of a run, assessed from evidence: its lock, its heartbeat, progress, exit code.
 
 ``queued -> starting -> running -> finished | failed | stopped | crashed``, and ``stalled`` while
-running without progress. The trainer writes ``state.json``; `observe` checks it against the process
-itself, so that a killed run never shows as running.
+running without progress. The trainer writes ``state.json``; `observe` checks it against the lock that every
+trainer holds, so that a killed run never shows as running, and a living one never as anything else.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import reprlib
 import socket
+import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from accl.errors import AbsentError, DamagedError
+from accl.errors import AbsentError, BusyError, DamagedError
 from accl.store.files import read_tail
+from accl.store.lock import Holder, Proof, RunLock, probe
 from accl.store.rundir import RESTORE, RunDir
 
 
@@ -46,15 +51,15 @@ class State(StrEnum):
 
 _ICONS = dict(zip(State, "…◌▶◍✓✗■☠", strict=True))
 
-# A run on another machine counts as dead after so long without a heartbeat; its trainer writes one a second.
+# A trainer writes ``state.json`` once a second. Where its lock proves nothing, it counts as dead when the file has not
+# been written for so long.
 HEARTBEAT_LOST_S = 60.0
 # A live process counts as stalled after so long without progress; compiling and evaluating report progress too.
 STALLED_AFTER_S = 120.0
-# A process counts as crashed when it has not reported so long after its start: slow disks make imports slow.
-STARTUP_TIMEOUT_S = 30.0
 
 # Begins the line of the console log where a process starts; lines above it are of earlier processes.
 START_MARK = "---"
+CONSOLE_TAIL_BYTES = 16384
 
 
 @dataclass(frozen=True)
@@ -166,36 +171,8 @@ def write_state(run: RunDir, state: RunState) -> None:
     run.write_json(run.state, dataclasses.asdict(state))
 
 
-def process_start_time(pid: int) -> float | None:
-    """Return the start time of a live process in seconds since the epoch.
-
-    Returns:
-        None when the process does not exist or is a zombie, NaN when it belongs to another user.
-    """
-    import psutil  # here: a table of runs that have all ended needs no process
-
-    try:
-        process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return None
-        return float(process.create_time())
-    except psutil.NoSuchProcess:
-        return None
-    except psutil.AccessDenied:
-        return float("nan")
-
-
-def _alive(state: RunState) -> bool:
-    started = process_start_time(state.pid) if state.pid else None
-    if started is None:
-        return False
-    # Pids are reused; the start time tells processes apart, to within a clock tick or two of boot-time arithmetic.
-    # NaN, a process of another user, counts as alive.
-    return not abs(started - state.pid_started) > 2.0
-
-
 def observe(run: RunDir, now: float | None = None) -> RunState:
-    """Read ``state.json`` and assess it against the process.
+    """Read ``state.json`` and assess it against the lock of the run.
 
     A process that is gone without having written how it ended is ``crashed``; one that lives without progress is
     ``stalled``. The reason names the evidence.
@@ -209,40 +186,89 @@ def observe(run: RunDir, now: float | None = None) -> RunState:
     return assess(read_state(run), run, time.time() if now is None else now)
 
 
-def assess(state: RunState, run: RunDir, now: float) -> RunState:
-    """Assess a state that has been read already, as `observe`."""
-    if not state.state.active or state.state is State.QUEUED:
+def assess(state: RunState, run: RunDir, now: float, proof: Proof | None = None) -> RunState:
+    """Assess a state that has been read already, as `observe`.
+
+    Args:
+        proof: what the lock of the run proves; looked up when None.
+    """
+    if not state.state.active:
         return state
-    silent = now - state.heartbeat
-    if state.pid == 0:  # prepared by the launcher; the process has not reported yet
-        if last_exception_line(run) or now - state.started > STARTUP_TIMEOUT_S:
-            why = last_exception_line(run) or "the process never came up: see console.log"
-            return _crashed(state, why, state.started)
-        return state
-    if state.host == socket.gethostname():
-        if not _alive(state):
-            # The process may have ended well since the state was read.
-            newer = read_state(run)
-            if not newer.state.active:
-                return newer
-            gone = f"process {state.pid} is gone and left no message (killed, or out of memory?)"
-            return _crashed(state, last_exception_line(run) or gone, state.heartbeat)
-    elif silent > HEARTBEAT_LOST_S:
-        return _crashed(state, f"no heartbeat from {state.host} for {silent:.0f} s", state.heartbeat)
-    idle = now - max(state.progressed, state.started)
+    proof = probe(run) if proof is None else proof
+    alive = bool(proof.held) and proof.holder.trains
+    if state.state is State.QUEUED:
+        return state if alive else state.changed(reason=f"never started; start it with: accl resume {run.id}")
+    here = state.host in ("", socket.gethostname())
+    # Locks of a network file system may hold on one machine only, so a free one is no proof elsewhere.
+    if not alive and here and proof.held is not None:
+        # The process may have ended well since the state was read, or another may have taken over.
+        newer = read_state(run)
+        if not newer.state.active or newer.started != state.started:
+            return newer
+        who = f"process {state.pid} is gone" if state.pid else "the process never came up"
+        return _crashed(state, run, f"{who} and left no message (killed, or out of memory?)")
+    if not alive and (silent := silence(run)) > HEARTBEAT_LOST_S:
+        age = f"for {silent:.0f} s" if silent < math.inf else "at all"
+        return _crashed(state, run, f"no heartbeat from {state.host or 'anywhere'} {age}")
+    # Clocks of two machines are never compared: here all times are of one, elsewhere of the trainer's.
+    silent = now - state.heartbeat if here else silence(run)
+    idle = state.heartbeat - max(state.progressed, state.started) + silent
     if idle > STALLED_AFTER_S:
         return state.changed(state=State.STALLED, reason=f"alive, but no progress for {idle:.0f} s")
     return state
 
 
-def _crashed(state: RunState, reason: str, ended: float) -> RunState:
-    return state.changed(state=State.CRASHED, reason=reason, ended=ended)
+def claim(run: RunDir, purpose: str) -> RunLock:
+    """Take the lock of a run in order to train it.
+
+    Raises:
+        BusyError: a trainer lives, by its lock or, where that proves nothing, by its heartbeat; the message says who.
+        RunError: the lock file or ``state.json`` cannot be used.
+    """
+    lock = RunLock.acquire(run, purpose)
+    try:
+        proof = Proof(False if lock.works and not lock.created else None)
+        state = assess(read_state(run), run, time.time(), proof)
+        if not state.state.active or state.state is State.QUEUED:
+            return lock
+        since = "an unknown time"
+        with suppress(ValueError, OverflowError, OSError):
+            since = datetime.fromtimestamp(state.started, UTC).isoformat(sep=" ", timespec="seconds")
+        who = Holder(state.host, state.pid, since)
+        raise BusyError(
+            f"{run.id} is {state.state} by its heartbeat of {silence(run):.0f} s ago: {who}.",
+            f"It counts as dead {HEARTBEAT_LOST_S:.0f} s after its last heartbeat.",
+        )
+    except BaseException:
+        lock.abandon()
+        raise
+
+
+def silence(run: RunDir) -> float:
+    """Return the seconds since ``state.json`` was written, by the clock of its file system; infinite without one."""
+    try:
+        written = os.stat(run.state, follow_symlinks=False).st_mtime
+    except OSError:
+        return math.inf
+    try:
+        # A file without a name: a look leaves no trace.
+        with tempfile.TemporaryFile(dir=run.path) as file:
+            now = os.fstat(file.fileno()).st_mtime
+    except OSError:  # nothing may be written there, so this machine's clock is the only one to ask
+        now = time.time()
+    return max(0.0, now - written)
+
+
+def _crashed(state: RunState, run: RunDir, otherwise: str) -> RunState:
+    return state.changed(
+        state=State.CRASHED, reason=last_exception_line(run) or otherwise, ended=max(state.heartbeat, state.started)
+    )
 
 
 def last_exception_line(run: RunDir) -> str:
     """Return the last line of the newest process on the console that names an exception; empty when there is none."""
     try:
-        lines = read_tail(run.console, 16384).decode(errors="replace").splitlines()
+        lines = read_tail(run.console, CONSOLE_TAIL_BYTES).decode(errors="replace").splitlines()
     except (FileNotFoundError, DamagedError):
         return ""
     for line in reversed(lines):

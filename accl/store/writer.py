@@ -1,77 +1,93 @@
-"""Writing ``run.duckdb``: rows are queued, and a thread appends them about once a second.
+"""Writing the measurements of a run: rows are queued, and a thread appends them about once a second.
 
 DuckDB allows one writing process or many readers, so nobody holds the file: each append attaches it, commits one
-transaction and detaches it. While a reader holds the file rows wait in memory, and after repeated failure in
-``run.spool.jsonl``, from where a later append merges them. Training neither waits for this nor fails because of it.
+transaction and detaches it. While another process holds the file, or the disk is full, rows wait in memory, and after
+repeated failure in the spool, which belongs to the run. Training neither waits for this nor fails because of it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
+import os
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import duckdb
-
-from accl.errors import RunError
-from accl.store.schema import (
-    COLUMNS,
-    EVALS_1_COLUMNS,
-    FOLLOWED,
-    SCHEMA_VERSION,
-    STEPPED,
-    create_statements,
-    long_evals,
-    schema_problem,
-)
+from accl.errors import BusyError, RunError
+from accl.store.append import RunAppender
+from accl.store.database import DiskFullError
+from accl.store.schema import is_row
+from accl.store.spool import Rows, Values
 
 INTERVAL_S = 1.0
 # Readers hold the file for a few milliseconds, so a few short tries nearly always suffice.
 TRIES = 20
 TRY_AGAIN_S = 0.02
+# Tries when a checkpoint waits: the training thread is never held for long.
+FLUSH_TRIES = 2
 # Failed appends in a row (about half a minute) after which rows go to the spool.
 SPOOL_AFTER_ROUNDS = 30
-
-Row = Sequence[Any]
+# Failed appends in a row after which it is worth saying who is in the way.
+SAY_AFTER_ROUNDS = 3
+# A start or a resume waits so long for a database that another process holds, and an end so long.
+START_WAIT_S = 3600.0
+END_WAIT_S = 60.0
+# A stop that was asked for waits so long all the same: for readers, who hold the file for a moment.
+STOP_WAIT_S = 1.0
+# Rows kept in memory while they can be written nowhere: about 1 GB.
+MAX_QUEUED = 2_000_000
 
 
 class Recorder:
     """Writer of the measurements of one run.
 
-    Methods may be called from any thread and return at once, except `flush`, `close` and `rewind`, which wait for
-    the disk.
+    Methods may be called from any thread and return at once, except `flush`, which takes some hundredths of a second
+    at most, and `rewind` and `close`, which wait for whoever holds the database.
 
     Args:
         database: path of ``run.duckdb``; made when missing, and brought to the current schema.
-        on_tick: called in the background after every append (the heartbeat).
+        on_tick: called in the background after every append (the heartbeat), and while `rewind` or `close` wait.
         interval: seconds between appends.
+        seconds: running time of the run, for the events that are recorded here.
+        notify: gets those events as lines.
+        stop: whether waiting should end.
+
+    Attributes:
+        trouble: why measurements cannot be written just now, in words; empty when they can.
+        lost: measurements that were dropped because there was no room for them anywhere.
 
     Raises:
-        RunError: the file is locked, is no database, or has a later schema.
+        RunError: the database has a later schema.
     """
 
-    def __init__(self, database: Path, on_tick: Callable[[], None] | None = None, interval: float = INTERVAL_S) -> None:
-        self._database = database
-        self._spool = database.with_name("run.spool.jsonl")
-        self._on_tick = on_tick
-        self._interval = interval
-        self._connection = duckdb.connect(":memory:")
-        self._queue: defaultdict[str, list[Row]] = defaultdict(list)
+    def __init__(
+        self,
+        database: Path,
+        on_tick: Callable[[], None] = lambda: None,
+        interval: float = INTERVAL_S,
+        seconds: Callable[[], float] = lambda: 0.0,
+        notify: Callable[[str], None] = lambda _line: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._on_tick, self._interval = on_tick, interval
+        self._seconds, self._notify, self._stop = seconds, notify, stop
+        self._queue: Rows = defaultdict(list)
+        self._queued = 0
         self._queue_lock = threading.Lock()
+        self._batch: Rows = defaultdict(list)  # taken from the queue, and not written yet
         self._file_lock = threading.Lock()
         self._failed_rounds = 0
+        self._failing_since = 0.0
+        self._stuck_since: float | None = None
+        self._problem: Exception | None = None
+        self.trouble = ""
+        self.lost = 0
         self._closing = threading.Event()
-        try:
-            self._next_seq = self._transaction(self._open)
-        except duckdb.Error as error:
-            what = f"{database} cannot be opened: {_first_line(error)}"
-            raise RunError(what, "Is another process writing to this run?") from error
+        self._appender = RunAppender(database, self._say)
+        with contextlib.suppress(BusyError, OSError):  # then the thread goes on trying
+            self._appender.append({})
         self._thread = threading.Thread(target=self._loop, name="recorder", daemon=True)
         self._thread.start()
 
@@ -115,171 +131,185 @@ class Recorder:
         """Record facts about the run as a whole, by key."""
         self._put("meta", list(values.items()))
 
-    def flush(self) -> None:
-        """Bring all queued rows to disk: to the database or, when that stays locked, to the spool."""
-        with self._file_lock:
-            self._append(last_chance=True)
+    @property
+    def stuck_seconds(self) -> float:
+        """Seconds for which measurements could be written nowhere, because the disk is full; 0 when they can be."""
+        since = self._stuck_since
+        return 0.0 if since is None else time.monotonic() - since
 
-    def close(self) -> None:
-        """Stop the thread and flush."""
-        self._closing.set()
-        self._thread.join()
-        self.flush()
-        self._connection.close()
+    def flush(self) -> None:
+        """Bring all queued rows to disk: to the database or, when that is held, to the spool."""
+        with self._file_lock:
+            for _ in range(FLUSH_TRIES):
+                if self._write():
+                    self._recovered()
+                    return
+                time.sleep(TRY_AGAIN_S)
+            self._write_spool()
 
     def rewind(self, step: int) -> None:
-        """Delete measurements after ``step``, which a run resumed from there records again.
+        """Delete what was recorded after ``step``, and the test: a run resumed from there records them again.
 
         A step below 0 deletes everything. The ``generation`` in ``meta`` grows, so that followers start over.
+
+        Raises:
+            BusyError: another process held the database for too long, or `stop` ended the waiting.
+            RunError: the database has a later schema.
         """
-        self.flush()
 
-        def delete() -> None:
-            for table in COLUMNS:
-                if table in STEPPED:
-                    self._run(f"DELETE FROM run.{table} WHERE step > ?", step)
-                elif table != "meta" and (step < 0 or table == "predictions"):
-                    self._run(f"DELETE FROM run.{table}")
-            if step < 0:
-                self._run("DELETE FROM run.meta WHERE key NOT IN ('schema_version', 'generation')")
-            self._run(
-                "UPDATE run.meta SET value = CAST(CAST(value AS INTEGER) + 1 AS VARCHAR) WHERE key = 'generation'"
-            )
+        def work() -> bool:
+            return self._write() and self._appender.rewind(step)
 
+        if not self._wait(work, START_WAIT_S):
+            raise BusyError(f"Not started: {self._words()}", "Close what holds it, and resume the run.")
+        self._recovered()
+
+    def close(self) -> int:
+        """Stop the thread, and wait until all rows are in the database, for a limited time.
+
+        Returns:
+            The number of measurements that are in the spool instead; `trouble` says why. Others may be `lost`.
+        """
+        self._closing.set()
+        self._thread.join()
         with self._file_lock:
-            self._transaction(delete)
+            if self._write():
+                return 0
+            self._write_spool()  # first, so that nothing is lost by a kill while waiting
+        if self._wait(self._write, END_WAIT_S):
+            self._recovered()
+            self.flush()
+            return self._appender.pending()
+        self.trouble = self._words()
+        with self._file_lock:
+            self._write_spool()
+            with self._queue_lock:
+                self.lost += self._queued
+                self._queued = 0
+            return self._appender.pending()
 
-    def _put(self, table: str, rows: list[Row]) -> None:
+    def _put(self, table: str, rows: list[Values]) -> None:
         with self._queue_lock:
-            if table in self._next_seq:
-                first = self._next_seq[table]
-                self._next_seq[table] = first + len(rows)
-                rows = [(first + i, *row) for i, row in enumerate(rows)]
+            if self._queued + len(rows) > MAX_QUEUED:
+                self.lost += len(rows)
+                return
+            self._queued += len(rows)
             self._queue[table].extend(rows)
+
+    def _say(self, level: str, kind: str, message: str) -> None:
+        self.event(self._seconds(), level, kind, message)
+        self._notify(f"{level}: {message}")
 
     def _loop(self) -> None:
         while not self._closing.wait(self._interval):
+            self._round()
+            self._on_tick()
+
+    def _round(self) -> None:
+        """Try a few times to write; the file lock is free between tries, for a checkpoint that waits for it."""
+        for _ in range(TRIES):
             with self._file_lock:
-                self._append(last_chance=False)
-            if self._on_tick is not None:
-                self._on_tick()
+                if self._write():
+                    self._recovered()
+                    return
+            if self._closing.wait(TRY_AGAIN_S):
+                return
+        self._failed_rounds += 1
+        if self._failed_rounds >= SAY_AFTER_ROUNDS:
+            self.trouble = self._words()
+        if self._failed_rounds >= SPOOL_AFTER_ROUNDS:
+            with self._file_lock:
+                self._write_spool()
 
-    def _append(self, last_chance: bool) -> None:
-        """Move queued rows to the database. The caller holds the file lock."""
-        with self._queue_lock:
-            batch, self._queue = self._queue, defaultdict(list)
-        if not any(batch.values()) and not self._spool.exists():
+    def _write(self) -> bool:
+        """Bring queued rows, and those of the spool, to the database; False to try again. Needs the file lock."""
+        if not self._appender.unsure:
+            self._take()
+        if not self._batch and not os.path.lexists(self._appender.spool_path):
+            return True
+        try:
+            if not self._appender.append(self._batch):
+                return False  # there is more in the spool
+        except (RunError, OSError) as error:
+            self._failed(error)
+            if isinstance(error, DiskFullError):
+                self._stuck_since = self._stuck_since or time.monotonic()
+                self.trouble = self._words()
+            return False
+        self._written()
+        return not self._queue
+
+    def _failed(self, error: Exception) -> None:
+        if self._problem is None:
+            self._failing_since = time.monotonic()
+        self._problem = error
+
+    def _recovered(self) -> None:
+        """Note that writing works, and say so if it did not."""
+        if self.trouble:
+            waited = time.monotonic() - self._failing_since
+            self._say("warning", "recording", f"recording waited {waited:.0f} s: {self.trouble}")
+        self._failed_rounds, self._problem, self.trouble = 0, None, ""
+
+    def _write_spool(self) -> None:
+        """Bring queued rows to the spool, where possible. Needs the file lock."""
+        if self._appender.unsure:  # they may be in the database already; the next append will know
             return
+        self._take()
         try:
-            self._transaction(lambda: self._insert(batch))
-            self._failed_rounds = 0
-            self._spool.unlink(missing_ok=True)
-        except (duckdb.Error, OSError) as error:
-            self._failed_rounds += 1
-            if last_chance or self._failed_rounds >= SPOOL_AFTER_ROUNDS:
-                self._write_spool(batch, error)
-            else:
+            if self._batch:
+                self._appender.spool(self._batch)
+                self._written()
+        except OSError as error:
+            self._stuck_since = self._stuck_since or time.monotonic()
+            self._problem = self._problem or error
+
+    def _written(self) -> None:
+        self._stuck_since = None
+        with self._queue_lock:
+            self._queued -= sum(map(len, self._batch.values()))
+        self._batch = defaultdict(list)
+
+    def _take(self) -> None:
+        """Add what is queued to the batch."""
+        with self._queue_lock:
+            queue, self._queue = self._queue, defaultdict(list)
+        for table, rows in queue.items():
+            good = [row for row in map(_plain, rows) if is_row(table, row)]
+            self._batch[table] += good
+            if len(good) < len(rows):
                 with self._queue_lock:
-                    for table, rows in batch.items():
-                        self._queue[table][:0] = rows
+                    self._queued -= len(rows) - len(good)
+                self._say("error", "recording", f"{len(rows) - len(good)} rows do not fit the table {table}: dropped")
 
-    def _insert(self, batch: dict[str, list[Row]]) -> None:
-        spooled = self._read_spool()
-        for table in spooled | batch:
-            self._append_rows(table, [*spooled.get(table, ()), *batch.get(table, ())])
-        if spooled:
-            self._run("DELETE FROM run.meta WHERE key = 'merged_spool'")
-            self._run("INSERT INTO run.meta VALUES ('merged_spool', ?)", self._spool_digest())
+    def _wait(self, work: Callable[[], bool], limit_s: float) -> bool:
+        """Try until ``work`` returns True; False when the time is over or waiting should end."""
+        stop_from, end = time.monotonic() + STOP_WAIT_S, time.monotonic() + limit_s
+        tick_due = time.monotonic() + self._interval
+        while True:
+            with self._file_lock:
+                try:
+                    if work():
+                        return True
+                except (BusyError, OSError) as error:
+                    self._failed(error)
+            now = time.monotonic()
+            if now > end or (self._stop() and now > stop_from):
+                return False
+            if now > tick_due:
+                self.trouble = self._words()
+                tick_due = now + self._interval
+                self._on_tick()
+            time.sleep(TRY_AGAIN_S)
 
-    def _append_rows(self, table: str, rows: list[Row]) -> None:
-        if rows:
-            appender = self._connection.appender(f"run.{table}")
-            appender.append_rows(rows)
-            appender.flush()
-
-    def _spool_digest(self) -> str:
-        try:
-            return hashlib.blake2b(self._spool.read_bytes(), digest_size=16).hexdigest()
-        except FileNotFoundError:
-            return ""
-
-    def _write_spool(self, batch: dict[str, list[Row]], error: Exception) -> None:
-        # On a full disk the rows are lost; the console says so and training goes on.
-        try:
-            with open(self._spool, "a", encoding="utf-8") as file:
-                for table, rows in batch.items():
-                    file.writelines(json.dumps([table, row]) + "\n" for row in rows)
-        except OSError as spool_error:
-            count = sum(len(rows) for rows in batch.values())
-            print(f"accl: {count} measurements lost: {_first_line(error)}; {spool_error}", flush=True)  # noqa: T201
-
-    def _read_spool(self) -> dict[str, list[Row]]:
-        rows: dict[str, list[Row]] = {}
-        with contextlib.suppress(FileNotFoundError), open(self._spool, encoding="utf-8") as file:
-            for line in file:
-                with contextlib.suppress(json.JSONDecodeError):  # a line truncated by a kill
-                    table, row = json.loads(line)
-                    wide = table == "evals" and len(row) == len(EVALS_1_COLUMNS)
-                    rows.setdefault(table, []).extend(long_evals(row) if wide else [row])
-        return rows
-
-    def _run(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        # Always fetch: a pending result keeps the connection busy in DuckDB 2.
-        return self._connection.execute(sql, parameters).fetchall()
-
-    def _transaction(self, work: Callable[[], Any]) -> Any:
-        """Attach the file as ``run``, do ``work`` in one transaction, detach; retried while the file is locked."""
-        path = str(self._database).replace("'", "''")
-        for attempt in range(TRIES):
-            try:
-                self._run(f"ATTACH '{path}' AS run")
-                break
-            except duckdb.IOException:
-                if attempt == TRIES - 1:
-                    raise
-                time.sleep(TRY_AGAIN_S)
-        try:
-            self._run("BEGIN")
-            result = work()
-            self._run("COMMIT")
-            return result
-        except BaseException:
-            with contextlib.suppress(duckdb.Error):
-                self._run("ROLLBACK")
-            raise
-        finally:
-            self._run("DETACH run")
-
-    def _open(self) -> dict[str, int]:
-        """Create missing tables, migrate schema 1, and return the next ``seq`` of followed tables."""
-        self._create_tables()
-        meta = dict(self._run("SELECT key, value FROM run.meta"))
-        version = meta.get("schema_version")
-        if version is None:
-            self._run("INSERT INTO run.meta VALUES ('schema_version', ?), ('generation', '0')", str(SCHEMA_VERSION))
-        elif problem := schema_problem(version):
-            raise RunError(f"{self._database} {problem}.", "Go on with the accl that wrote it.")
-        elif version == "1":
-            self._migrate_evals()
-        if meta.get("merged_spool") == self._spool_digest():  # a process was killed before it could delete the file
-            self._spool.unlink()
-        next_seq = {table: self._run(f"SELECT coalesce(max(seq), -1) + 1 FROM run.{table}")[0][0] for table in FOLLOWED}
-        for table, rows in self._read_spool().items():
-            if table in next_seq:
-                next_seq[table] = max(next_seq[table], *(int(row[0]) + 1 for row in rows))
-        return next_seq
-
-    def _create_tables(self) -> None:
-        for statement in create_statements("run"):
-            self._run(statement)
-
-    def _migrate_evals(self) -> None:
-        old = self._run(f"SELECT {', '.join(EVALS_1_COLUMNS)} FROM run.evals ORDER BY seq")
-        self._run("DROP TABLE run.evals")
-        self._create_tables()
-        self._append_rows("evals", [row for wide in old for row in long_evals(wide)])
-        self._run("UPDATE run.meta SET value = ? WHERE key = 'schema_version'", str(SCHEMA_VERSION))
+    def _words(self) -> str:
+        problem = self._problem
+        return problem.what if isinstance(problem, RunError) else str(problem)
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+def _plain(row: Values) -> Values:
+    """Replace what is no text in strings, such as bytes of a file name."""
+    return [
+        value.encode("utf-8", "replace").decode() if isinstance(value, str) and not value.isascii() else value
+        for value in row
+    ]

@@ -2,66 +2,111 @@
 
 from __future__ import annotations
 
-import signal
+import os
 import sys
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from accl.config import Config, load
-from accl.errors import AcclError, RunError
+from accl.errors import INTERRUPTED, AcclError, BusyError, RunError
+from accl.store import stop
+from accl.store.lock import LOCK_VARIABLE, TRAINING, RunLock
 from accl.store.rundir import RunDir
-from accl.store.state import State
-from accl.training.interrupt import Interrupt
+from accl.store.state import State, claim, read_state, write_state
+from accl.training.guard import LockGuard
+from accl.training.interrupt import Interrupt, StoppedEarly
 from accl.training.report import Reporter
 
 if TYPE_CHECKING:
+    from accl.store.writer import Recorder
     from accl.training.context import TrainingContext
 
 EXIT_FAILED = 1
 
 
 def main(arguments: list[str]) -> int:
-    """Train, and return the exit code: 0 finished or stopped, an `AcclError`'s own, 1 for anything else."""
+    """Train, and return the exit code.
+
+    It is 0 when the run finished or a person stopped it, 75 when a signal stopped it that nobody had asked for, an
+    `AcclError`'s own, and 1 for anything else.
+    """
+    # Before anything else: a stop while libraries still load must not look like a crash.
+    interrupt = Interrupt()
+    interrupt.listen()
     if len(arguments) != 1 or not (Path(arguments[0]) / "config.yaml").is_file():
         print("usage: python -m accl.training RUN_DIR   (prepared by `accl train`)", file=sys.stderr)  # noqa: T201
         return RunError.exit_code
     run = RunDir(Path(arguments[0]).resolve())
-    interrupt = Interrupt()
-
-    def ask(_signal: int, _frame: FrameType | None) -> None:
-        if interrupt.asked:
-            raise KeyboardInterrupt
-        interrupt.asked = True
-
-    # Before anything else: a stop while libraries still load must not look like a crash.
-    signal.signal(signal.SIGTERM, ask)
-    signal.signal(signal.SIGINT, ask)
-    reporter = Reporter(run)
     try:
-        config = load(run.config)
-        state, reason = _train(run, config, reporter, interrupt)
-        reporter.close(state, reason, 0)
-        return 0
-    except AcclError as error:
-        reporter.event("error", "failed", str(error))
-        reporter.close(State.FAILED, str(error), error.exit_code)
+        with _take_lock(run) as lock:
+            return _run(run, lock, interrupt)
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
-    except KeyboardInterrupt:
-        reporter.close(State.STOPPED, "stopped at once by a second signal; goes on from its last checkpoint", 130)
-        return 130
-    except BaseException as error:
-        traceback.print_exc()
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        reporter.event("error", "failed", reason)
-        reporter.close(State.FAILED, reason, EXIT_FAILED)
-        return EXIT_FAILED
+
+
+def _take_lock(run: RunDir) -> RunLock:
+    """Take over the lock that the launcher holds, or take it oneself when started by hand."""
+    inherited = os.environ.pop(LOCK_VARIABLE, "")
+    if inherited.isdecimal() and (lock := RunLock.adopt(run, int(inherited), TRAINING)) is not None:
+        return lock
+    lock = claim(run, TRAINING)
+    stop.unmark(run)
+    return lock
+
+
+def _run(run: RunDir, lock: RunLock, interrupt: Interrupt) -> int:
+    try:
+        reporter = Reporter(run, stop=lambda: interrupt.asked)
+    except AcclError as error:
+        failed = read_state(run).changed(state=State.FAILED, reason=str(error), exit_code=error.exit_code)
+        write_state(run, failed.changed(ended=time.time()))
+        raise
+    with LockGuard(lock, reporter):
+        try:
+            config = load(run.config)
+            state, reason = _train(run, config, reporter, interrupt)
+        except StoppedEarly:
+            state, reason = State.STOPPED, "while it prepared"
+        except AcclError as error:
+            if not (interrupt.asked and isinstance(error, BusyError)):
+                reporter.event("error", "failed", str(error))
+                return reporter.close(State.FAILED, str(error), error.exit_code)
+            state, reason = State.STOPPED, "while it waited for its database"
+        except KeyboardInterrupt:
+            how = "stopped at once by a later SIGINT; goes on from its last checkpoint"
+            return reporter.close(State.STOPPED, how, 130)
+        except BaseException as error:
+            with suppress(OSError):  # a full disk
+                traceback.print_exc()
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            reporter.event("error", "failed", reason)
+            return reporter.close(State.FAILED, reason, EXIT_FAILED)
+        return _close(run, reporter, interrupt, state, reason)
+
+
+def _close(run: RunDir, reporter: Reporter, interrupt: Interrupt, state: State, reached: str) -> int:
+    """Record the end of a run that did not fail, and return its exit code."""
+    if state is State.FINISHED:
+        return reporter.close(state, "", 0)
+    how, code = "as asked", 0
+    if interrupt.signal != "SIGINT" and not stop.marked(run):
+        how, code = f"by {interrupt.signal}, which nobody asked for,", INTERRUPTED
+        reporter.update(interrupted_by=interrupt.signal)
+    return reporter.close(state, f"stopped {how} {reached}; goes on with: accl resume {run.id}", code)
 
 
 def _train(run: RunDir, config: Config, reporter: Reporter, interrupt: Interrupt) -> tuple[State, str]:
-    reporter.phase("loading libraries")
+    """Train, and return how it ended and, of a run that was stopped, how far it came."""
+
+    def phase(words: str) -> None:
+        interrupt.check()
+        reporter.phase(words)
+
+    phase("loading libraries")
     # Imports take seconds: by now the run shows as starting, and signals are handled.
     from accl.training.device import prewarm_cuda, set_determinism
 
@@ -75,17 +120,18 @@ def _train(run: RunDir, config: Config, reporter: Reporter, interrupt: Interrupt
     from accl.training.setup import build_context
 
     reporter.watch_load(MachineLoad().read)
-    context = build_context(config, reporter.phase)
+    context = build_context(config, phase)
     launched = run.read_json(run.provenance)
     environment = {**provenance.environment(), **context.provenance.as_json(), "determinism": determinism}
     run.write_json(run.provenance, {**launched, **environment})
-    backend, reason = select_backend(context, lambda done, total: reporter.phase(f"warming up {done}/{total}"))
+    backend, reason = select_backend(context, lambda done, total: phase(f"warming up {done}/{total}"))
     trainer = Trainer(run, context, backend, reporter, interrupt)
     if reporter.state.checkpoint_last:
         trainer.resume(reporter.state.checkpoint_last)
         reporter.event("info", "resumed", f"resumed from step {trainer.step}")
     else:
         _record_start(context, reporter)
+    _record_facts(context, reporter.recorder)
     words = f"steps are computed by the {backend.name} backend"
     level = "warning" if backend.name == "reference" and config.train.backend == "auto" else "info"
     reporter.event(level, "backend", f"{words} ({reason})" if reason else words)
@@ -93,18 +139,21 @@ def _train(run: RunDir, config: Config, reporter: Reporter, interrupt: Interrupt
     reporter.event("info", "ready", f"ready for the first step {seconds:.1f} s after the process began")
     if trainer.train():
         return State.FINISHED, ""
-    return State.STOPPED, f"stopped as asked after step {trainer.step}; goes on with: accl resume {run.id}"
+    return State.STOPPED, f"after step {trainer.step}"
 
 
 def _record_start(context: TrainingContext, reporter: Reporter) -> None:
-    recorder = reporter.recorder
-    recorder.rewind(-1)  # of an earlier life that was killed before its first checkpoint
-    recorder.tasks((i, s.name, s.subcategory, s.category) for i, s in enumerate(context.subjects))
-    recorder.meta({f"floor/{name}": f"{value:.6f}" for name, value in context.baselines.items()})
-    recorder.meta({"protocol": context.config.data.protocol, "k": str(context.tasks)})
+    reporter.recorder.rewind(-1)  # of an earlier life that was killed before its first checkpoint
     for notice in context.notices:
         reporter.event(notice.level, notice.kind, notice.message)
     reporter.event("info", "model", f"{context.provenance.model.parameters:,} parameters, all trained")
+
+
+def _record_facts(context: TrainingContext, recorder: Recorder) -> None:
+    """Record what holds for the whole run; again when it is resumed, since its database may have been lost."""
+    recorder.tasks((i, s.name, s.subcategory, s.category) for i, s in enumerate(context.subjects))
+    recorder.meta({f"floor/{name}": f"{value:.6f}" for name, value in context.baselines.items()})
+    recorder.meta({"protocol": context.config.data.protocol, "k": str(context.tasks)})
 
 
 if __name__ == "__main__":

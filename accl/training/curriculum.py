@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -10,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-import yaml
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from accl.config import Curriculum
+from accl.config.weights import read_weights
 from accl.errors import ConfigError
 from accl.method.confusion import PrototypeConfusion, TaskConfusion, accumulate, membership, pair_sums
 from accl.method.contrastive import uncertainty_weights
@@ -83,7 +82,7 @@ class CurriculumState:
         self.warmup_steps = round(config.warmup_epochs * steps_per_epoch) if steps is None else steps
         self._fixed_K: Tensor | None = None
         if config.weights_file is not None:
-            weights = read_weights(Path(config.weights_file), names)
+            weights = np.array(list(read_weights(Path(config.weights_file), names).values()))
             if not (weights[questions_K > 0] > 0).any():
                 raise ConfigError(
                     f"{config.weights_file} gives weight only to tasks without training questions.",
@@ -183,40 +182,3 @@ class CurriculumState:
         updates = float(on_host.pop("updates"))
         stats = TaskStats(**on_host, updates=updates, questions_K=self._questions_K, fixed_K=self._fixed_K)
         return self._policy.compute_weights(stats, self._params)
-
-
-def read_weights(path: Path, names: Sequence[str]) -> NDArray[np.float64]:
-    """Read task weights from a YAML file of ``task: weight``, in the order of ``names``; they need not sum to 1.
-
-    Raises:
-        ConfigError: the file cannot be read or is no mapping, names an unknown task or lacks one, a weight is not a
-            finite number of at least 0, or all are 0.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"curriculum.weights_file {path} cannot be read: {error}.", "Give a YAML file of `task: weight`."
-        ) from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} must hold `task: weight` lines.", f"For example: {names[0]}: 1.0")
-    unknown = [str(name) for name in content if name not in names]
-    missing = [name for name in names if name not in content]
-    if unknown or missing:
-        parts = [f"{kind} {', '.join(group)}" for kind, group in (("unknown", unknown), ("missing", missing)) if group]
-        raise ConfigError(
-            f"{path} does not fit the tasks: {'; '.join(parts)}.", "Give every task one weight; 0 is one."
-        )
-    bad = [
-        f"{name}: {value}"
-        for name, value in content.items()
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf
-    ]
-    if bad:
-        raise ConfigError(f"{path} has weights that are not numbers of at least 0: {', '.join(bad)}.")
-    weights = np.array([content[name] for name in names], np.float64)
-    if not weights.any():
-        raise ConfigError(f"{path} gives every task the weight 0.", "Give at least one task a weight above 0.")
-    return weights

@@ -9,7 +9,7 @@ import torch
 from accl.store.writer import Recorder
 from accl.training.context import TrainingContext
 from accl.training.evaluate import Evaluated
-from accl.training.report import Reporter
+from accl.training.report import Reporter, say
 
 
 def record_evaluation(context: TrainingContext, reporter: Reporter, step: int, split: str, result: Evaluated) -> None:
@@ -29,7 +29,7 @@ def record_evaluation(context: TrainingContext, reporter: Reporter, step: int, s
     )
     reporter.latest({f"{split}/accuracy": metrics["accuracy"]})
     line = f"step {step}: {split} accuracy {metrics['accuracy']:.4f}, loss {metrics['loss']:.4f}"
-    print(line, flush=True)  # noqa: T201
+    say(line)
 
 
 def record_test(context: TrainingContext, reporter: Reporter, step: int, result: Evaluated) -> None:

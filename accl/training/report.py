@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
+import psutil
+
+from accl.errors import RunError
+from accl.store.merge import pending_words
 from accl.store.rundir import RunDir
-from accl.store.state import RunState, State, process_start_time, read_state, write_state
+from accl.store.state import RunState, State, read_state, write_state
 from accl.store.writer import Recorder
 
 SYSTEM_EVERY_S = 2.0
@@ -19,10 +25,14 @@ SYSTEM_EVERY_S = 2.0
 class Reporter:
     """Writer of ``state.json`` and ``run.duckdb`` while a run trains.
 
-    Methods return at once, and a background thread writes both about once a second.
+    Methods return at once, and a background thread writes both about once a second. A full disk and a database that
+    another process holds raise nothing: ``state.json`` says so as soon as it can be written.
+
+    Args:
+        stop: whether waiting for the database should end, at the start and at the end of the run.
     """
 
-    def __init__(self, run: RunDir) -> None:
+    def __init__(self, run: RunDir, stop: Callable[[], bool] = lambda: False) -> None:
         self.run = run
         self._lock = threading.Lock()
         self._begun = time.monotonic()
@@ -32,7 +42,7 @@ class Reporter:
         self._state = before.changed(
             state=State.STARTING,
             pid=os.getpid(),
-            pid_started=process_start_time(os.getpid()) or now,
+            pid_started=psutil.Process().create_time(),
             host=socket.gethostname(),
             started=now,
             heartbeat=now,
@@ -41,11 +51,12 @@ class Reporter:
             exit_code=None,
             reason="",
             phase="starting",
+            interrupted_by="",
         )
         write_state(run, self._state)
         self._read_load: Callable[[], Sequence[float | None]] | None = None
         self._load_due = 0.0
-        self.recorder = Recorder(run.database, on_tick=self._tick)
+        self.recorder = Recorder(run.database, on_tick=self._tick, seconds=lambda: self.seconds, notify=say, stop=stop)
 
     @property
     def state(self) -> RunState:
@@ -79,30 +90,59 @@ class Reporter:
         self.update(latest={**self._state.latest, **values})
 
     def save(self) -> None:
-        """Write ``state.json`` now."""
+        """Write ``state.json`` now; when the disk is full, the next heartbeat does it."""
         with self._lock:
             self._state = self._state.changed(heartbeat=time.time(), elapsed=self.seconds)
-            write_state(self.run, self._state)
+            trouble = self.recorder.trouble
+            try:
+                write_state(self.run, self._state.changed(phase=trouble) if trouble else self._state)
+            except OSError as error:
+                say(f"error: state.json cannot be written: {error}")
 
     def event(self, level: str, kind: str, message: str) -> None:
         """Record an event in the database and on the console."""
         self.recorder.event(self.seconds, level, kind, message)
-        print(f"{level}: {message}", flush=True)  # noqa: T201 - this is the console log
+        say(f"{level}: {message}")
 
-    def close(self, state: State, reason: str, exit_code: int) -> None:
-        """Record how the run ended. The measurements are on disk before the state says so."""
+    def close(self, state: State, reason: str, exit_code: int) -> int:
+        """Record how the run ended, and return its exit code.
+
+        The measurements are on disk before the state says so. Those that could not be merged into the database are
+        counted as ``pending``; a run with measurements that could be written nowhere is not finished.
+        """
         # Even a run that ends before the first reading was due has one.
         if self._read_load is not None:
             self.recorder.system(self.seconds, self._read_load())
-        self.recorder.close()
-        self.update(state=state, reason=reason, exit_code=exit_code, phase="", ended=time.time())
+        pending, lost = self.recorder.close(), self.recorder.lost
+        words = [reason, pending_words(pending, self.recorder.trouble)]
+        if lost:
+            words.append(f"({lost:,} measurements are lost)")
+            if state is State.FINISHED:
+                state, exit_code = State.FAILED, RunError.exit_code
+        self.recorder.trouble = ""
+        ended = {"state": state, "reason": " ".join(filter(None, words)), "exit_code": exit_code, "pending": pending}
+        self.update(**ended, phase="", ended=time.time())
         self.save()
+        _drop_console_output()
+        return exit_code
 
     def _tick(self) -> None:
         if self._read_load is not None and time.monotonic() >= self._load_due:
             self._load_due = time.monotonic() + SYSTEM_EVERY_S
             self.recorder.system(self.seconds, self._read_load())
+        self.save()
+
+
+def say(line: str) -> None:
+    """Print a line on the console log, unless its disk is full."""
+    with suppress(OSError):
+        print(line, flush=True)  # noqa: T201 - this is the console log
+
+
+def _drop_console_output() -> None:
+    """Forget what a full disk did not take, which would turn into an exit status of its own when Python ends."""
+    for stream in (sys.stdout, sys.stderr):
         try:
-            self.save()
-        except OSError as error:  # a full disk must not end the thread that would say so when there is room again
-            print(f"error: state.json cannot be written: {error}", flush=True)  # noqa: T201
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

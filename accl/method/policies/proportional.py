@@ -13,7 +13,13 @@ from torch import Tensor
 
 from accl.method.curriculum import PolicyParams, TaskStats
 
-PARAMETER = {"name": "alpha", "default": 0.5, "about": "exponent of the number of training questions"}
+PARAMETER = {
+    "name": "alpha",
+    "least": -100,
+    "most": 100,
+    "default": 0.5,
+    "about": "exponent of the number of training questions",
+}
 UPDATES_NEEDED = 0
 USES_EPSILON = False
 

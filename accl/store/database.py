@@ -1,0 +1,336 @@
+"""The one place that attaches a run's database, for reading and for writing.
+
+A database may be a copy from a stranger, so DuckDB is held to this one file: no other file can be read or written, no
+extension is loaded, and only base tables with the columns of `accl.store.schema` are touched, for a limited time.
+What goes wrong is one of three things: `BusyError`, `DamagedError` or `AbsentError`.
+
+A connection of DuckDB takes 10 ms to make and attaching takes half a millisecond, so connections are kept, one for
+each database, and the file is attached only while it is used.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import stat
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from accl.errors import AbsentError, BusyError, DamagedError, RunError
+from accl.store.schema import EVALS_1, TABLES, create_statements, schema_problem
+
+Row = tuple[Any, ...]
+
+READ_LIMIT_S = 10.0
+# Rows fetched between two looks at the clock.
+FETCH_ROWS = 50_000
+# The trainer holds the file for about 5 ms once a second.
+TRIES = 8
+TRY_AGAIN_S = 0.01
+# Connections kept, at 3.5 MB each.
+KEPT_CONNECTIONS = 16
+
+OTHER_VERSION = "Read it with the accl that wrote it."
+DAMAGED_HINT = "Restore the run from a backup, or train it again."
+
+# DuckDB puts these beside a database.
+SIDE_FILES = ("", ".wal", ".wal.checkpoint", ".wal.recovery")
+_CONFIGURATION: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "temp_directory": "",  # nothing spills beside the reader
+    "memory_limit": "2GB",
+    "threads": "1",
+    "async_threads": "0",
+}
+# DuckDB's words for a write-ahead log that it cannot apply.
+REPLAY_FAILED = "replaying WAL"
+_HOLDER = re.compile(r"held in (.+?) \(PID (\d+)\)")
+_DAMAGED_IO = ("not a valid DuckDB", "Could not read enough bytes", "Is a directory", "orrupt", REPLAY_FAILED)
+_FULL_IO = ("No space left", "Disk quota exceeded", "File too large")
+
+
+class DiskFullError(BusyError):
+    """The disk of the run has no room for what was to be written."""
+
+
+class Session:
+    """An attached database. Calling it with a statement and parameters returns all rows.
+
+    Attributes:
+        meta: the ``meta`` table; empty in a database just made.
+    """
+
+    def __init__(self, database: Database, connection: duckdb.DuckDBPyConnection, limit_s: float) -> None:
+        self._database, self._connection = database, connection
+        self._limit_s, self._deadline = limit_s, time.monotonic() + limit_s
+        self.meta: dict[str, str] = {}
+
+    def __call__(self, sql: str, *parameters: Any) -> list[Row]:
+        """Return all rows of a statement.
+
+        Raises:
+            BusyError: the time limit has passed.
+            DamagedError, AbsentError, RunError: see `Database.attached`.
+        """
+        rows: list[Row] = []
+        try:
+            self._check_time()
+            result = self._connection.execute(sql, parameters)
+            # Always to the end: a pending result keeps the connection busy in DuckDB 2.
+            while chunk := result.fetchmany(FETCH_ROWS):
+                rows += chunk
+                self._check_time()
+        except duckdb.Error as error:
+            raise self._database.explain(error) from error
+        return rows
+
+    def append(self, table: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Append rows to a table of the attached database: far faster than INSERT.
+
+        Raises:
+            as a call.
+        """
+        try:
+            appender = self._connection.appender(f"run.{table}")
+            appender.append_rows(rows)
+            appender.flush()
+        except duckdb.Error as error:
+            raise self._database.explain(error) from error
+
+    def _check_time(self) -> None:
+        if time.monotonic() > self._deadline:
+            raise self._database.too_slow(self._limit_s)
+
+
+class Database:
+    """A database file, by path; use `database_at`."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._connection: duckdb.DuckDBPyConnection | None = None
+
+    @contextmanager
+    def attached(self, *, write: bool = False, beside: bool = False, tries: int = TRIES) -> Iterator[Session]:
+        """Attach the file for a block. Its tables are named ``run.{table}``.
+
+        Args:
+            write: attach for writing, and make the file when there is none.
+            beside: name its tables ``file.{table}``, so that the block may attach another ``run``; nothing is wrong
+                when there is no file or no table.
+            tries: attempts while another process holds the file.
+
+        Raises:
+            BusyError: another process holds the file, or the disk does not answer in time.
+            DamagedError: the file is no DuckDB database, or its tables are not those of this accl.
+            AbsentError: there is no file, or it has no table yet, and it is not to be written.
+            RunError: the database has a later schema.
+        """
+        # One attach at a time in this process: DuckDB does not attach a file twice, and file locks are per process.
+        if not self._lock.acquire(timeout=READ_LIMIT_S):
+            raise self.too_slow(READ_LIMIT_S)
+        try:
+            connection = self._connection = self._connection or self._connect()
+            _keep(self)
+            # Writing has no limit: a commit that is interrupted would be done again.
+            limit_s = math.inf if write else READ_LIMIT_S
+            catalog = "file" if beside else "run"
+            session = Session(self, connection, limit_s)
+            with _time_limit(connection, limit_s):
+                try:
+                    try:
+                        self._attach(connection, catalog, write, tries)
+                        self._check_tables(session, catalog, write)
+                    except AbsentError:
+                        if not beside:
+                            raise
+                    yield session
+                finally:
+                    self._detach(catalog, everything=beside)
+        finally:
+            self._lock.release()
+
+    def disconnect(self) -> bool:
+        """Close the connection unless it is in use; True when it is closed."""
+        if not self._lock.acquire(blocking=False):
+            return False
+        self._disconnect()
+        self._lock.release()
+        return True
+
+    def explain(self, error: duckdb.Error) -> RunError:
+        """Return the error of accl that an error of DuckDB means."""
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if holder := _HOLDER.search(reason):
+            program, pid = Path(holder[1]).name, holder[2]
+            return BusyError(f"{self.path} is held by process {pid} ({program}).", "Try again when it has let go.")
+        if isinstance(error, duckdb.InterruptException):
+            return self.too_slow(READ_LIMIT_S)
+        if any(words in reason for words in _FULL_IO):
+            return DiskFullError(f"There is no room on the disk for {self.path}.", "Make room.")
+        if isinstance(error, duckdb.CatalogException):
+            return AbsentError(f"{self.path} has no such table: {reason}")
+        if "database does not exist" in reason:
+            return AbsentError(f"{self.path} does not exist.", "Nothing has been recorded yet, or it was deleted.")
+        io = isinstance(error, (duckdb.IOException, duckdb.PermissionException, duckdb.OutOfMemoryException))
+        if io and not any(words in reason for words in _DAMAGED_IO):
+            return BusyError(f"{self.path} cannot be used now: {reason}", "Try again.")
+        return DamagedError(f"{self.path} is damaged: {reason}", DAMAGED_HINT)
+
+    def too_slow(self, seconds: float) -> BusyError:
+        """Return the error for a database that does not answer."""
+        return BusyError(f"{self.path} gave no answer within {seconds:g} s.", "Is its disk or network mount alive?")
+
+    def _connect(self) -> duckdb.DuckDBPyConnection:
+        if "?" in self.path:
+            raise RunError(
+                f"{self.path} cannot be a database: DuckDB reads what follows a ? as options.", "Rename the folder."
+            )
+        connection = duckdb.connect(":memory:", config=_CONFIGURATION)
+        paths = ", ".join(_quoted(self.path + suffix) for suffix in SIDE_FILES)
+        # In this order: each closes the way back.
+        connection.execute(f"SET allowed_paths = [{paths}]")
+        connection.execute("SET enable_external_access = false")
+        connection.execute("SET lock_configuration = true")
+        return connection
+
+    def _attach(self, connection: duckdb.DuckDBPyConnection, catalog: str, write: bool, tries: int) -> None:
+        self._check_files(write)
+        for attempt in range(tries):
+            try:
+                mode = "" if write else " (READ_ONLY)"
+                connection.execute(f"ATTACH {_quoted(self.path)} AS {catalog}{mode}").fetchall()
+                return
+            except duckdb.Error as error:
+                problem = self.explain(error)
+                if not isinstance(problem, BusyError):
+                    self._disconnect()
+                    raise problem from error
+                if attempt == tries - 1:
+                    raise problem from error
+                time.sleep(TRY_AGAIN_S)
+
+    def _check_files(self, write: bool) -> None:
+        """Refuse what is no regular file: opening a pipe would wait for ever, and a link leads elsewhere."""
+        for suffix in SIDE_FILES:
+            try:
+                status = os.lstat(self.path + suffix)
+            except FileNotFoundError:
+                if not suffix and not write:
+                    hint = "Nothing has been recorded yet, or it was deleted."
+                    raise AbsentError(f"{self.path} does not exist.", hint) from None
+                continue
+            except OSError as error:
+                raise DamagedError(f"{self.path}{suffix} cannot be read ({error.strerror}).", DAMAGED_HINT) from error
+            if not stat.S_ISREG(status.st_mode):
+                raise DamagedError(f"{self.path}{suffix} is not a file.", DAMAGED_HINT)
+            if not suffix and not write and not os.access(self.path, os.R_OK):
+                raise DamagedError(f"{self.path} may not be read.", "Ask its owner for permission.")
+
+    def _check_tables(self, session: Session, catalog: str, write: bool) -> None:
+        """Let only base tables of ours through; a view could read or compute anything in their place."""
+        rows = session("SELECT database_name, schema_name, table_name, sql FROM duckdb_tables()")
+        tables = {name: sql for database, schema, name, sql in rows if (database, schema) == (catalog, "main")}
+        if not tables:
+            if write:
+                return
+            raise AbsentError(f"{self.path} has no table.", "Nothing has been recorded yet.")
+        definitions = _definitions()
+        if tables.get("meta") not in definitions["meta"]:
+            raise DamagedError(f"{self.path} is not the database of a run.", DAMAGED_HINT)
+        session.meta = {str(k): str(v) for k, v in session(f"SELECT key, value FROM {catalog}.meta")}
+        version = session.meta.get("schema_version")
+        if version is None:
+            raise DamagedError(f"{self.path} is damaged: `meta` names no schema.", DAMAGED_HINT)
+        if problem := schema_problem(version):
+            raise RunError(f"{self.path} {problem}.", OTHER_VERSION)
+        for table in TABLES:
+            if tables.get(table) not in definitions[table]:
+                is_there = "has another form" if table in tables else "is missing or no table"
+                raise DamagedError(f"{self.path} is damaged: `{table}` {is_there}.", DAMAGED_HINT)
+        if write and session("SELECT 1 FROM duckdb_triggers() LIMIT 1"):
+            raise DamagedError(f"{self.path} is damaged: it has triggers.", DAMAGED_HINT)
+
+    def _detach(self, catalog: str, *, everything: bool) -> None:
+        with suppress(duckdb.Error):  # a fatal error invalidates the connection for good
+            if self._connection is not None and not everything:
+                self._connection.execute(f"DETACH {catalog}").fetchall()
+                return
+        self._disconnect()
+
+    def _disconnect(self) -> None:
+        """Close the connection, and everything attached with it; the next attach makes a new one."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+_databases: dict[str, Database] = {}
+_recent: OrderedDict[str, Database] = OrderedDict()
+_pool_lock = threading.Lock()
+
+
+def database_at(path: Path) -> Database:
+    """Return the database at a path: one object for each file, however the path is written."""
+    # Absolute, so that no folder's name (``s3:``, ``exp:v2``) is taken for a protocol.
+    absolute = os.path.join(os.path.realpath(path.parent), path.name)
+    with _pool_lock:
+        return _databases.setdefault(absolute, Database(absolute))
+
+
+def _keep(database: Database) -> None:
+    """Keep the connection of a database, and close the one used least lately when there are too many."""
+    with _pool_lock:
+        _recent[database.path] = database
+        _recent.move_to_end(database.path)
+        for path, other in list(_recent.items())[: max(0, len(_recent) - KEPT_CONNECTIONS)]:
+            if other.disconnect():
+                del _recent[path]
+
+
+@contextmanager
+def _time_limit(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[None]:
+    """Interrupt what a connection does after so many seconds, and again every second until the block ends."""
+    if seconds == math.inf:
+        yield
+        return
+    done = threading.Event()
+
+    def watch() -> None:
+        wait = seconds
+        while not done.wait(wait):
+            connection.interrupt()
+            wait = 1.0
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
+
+
+@cache
+def _definitions() -> dict[str, set[str]]:
+    """Return how DuckDB writes the definition of each table of ours, in every schema that is readable."""
+    with duckdb.connect(":memory:") as connection:
+        for statement in create_statements("memory"):
+            connection.execute(statement)
+        select = "SELECT table_name, sql FROM duckdb_tables()"
+        definitions = {name: {sql} for name, sql in connection.execute(select).fetchall()}
+        connection.execute(f"CREATE OR REPLACE TABLE evals ({EVALS_1})")
+        definitions["evals"].add(dict(connection.execute(select).fetchall())["evals"])
+    return definitions
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

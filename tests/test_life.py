@@ -1,0 +1,347 @@
+"""One trainer per run: who starts, who is refused and by whom, and who is stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from conftest import run_accl, wait
+
+from accl.config import resolve
+from accl.errors import BusyError, DamagedError, RunError
+from accl.launch import process
+from accl.store.lock import STARTING, TRAINING, RunLock, holder, probe
+from accl.store.rundir import RunDir
+from accl.store.state import START_MARK, RunState, State, observe, read_state, write_state
+
+ROOT = Path(__file__).parents[1]
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def prepared(root: Path, *overrides: str) -> RunDir:
+    return process.prepare(root, resolve("full", "demo", ["train.max_steps=400", *overrides]).config, ["a test"])
+
+
+@pytest.fixture(name="run")
+def _run(tmp_path: Path) -> Iterator[RunDir]:
+    """A prepared run, whose trainer is killed at the end."""
+    run = prepared(tmp_path / "runs")
+    yield run
+    kill(run)
+
+
+def kill(run: RunDir) -> None:
+    if (held := holder(run)) is not None and held.purpose == TRAINING and held.pid != os.getpid():
+        with suppress(ProcessLookupError):
+            os.killpg(held.pid, signal.SIGKILL)
+        until(lambda: holder(run) is None)
+
+
+@pytest.fixture(name="idle")
+def _idle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let a launcher start a trainer that inherits the lock, does nothing, and dies of the first signal."""
+    idle = tmp_path / "idle"
+    code = "import signal; signal.pthread_sigmask(signal.SIG_SETMASK, ()); signal.pause()"
+    idle.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{code}" "$@"\n')
+    idle.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(idle))
+    return idle
+
+
+CONTEND = """
+import sys
+from pathlib import Path
+from accl.errors import BusyError
+from accl.launch import process
+from accl.store.rundir import RunDir
+sys.executable = sys.argv[1]
+for line in sys.stdin:
+    try:
+        print(process.start(RunDir(Path(line.strip()))).pid, flush=True)
+    except BusyError as error:
+        print(error, flush=True)
+"""
+
+
+def test_of_racing_resumes_exactly_one_starts_and_the_other_is_told_by_whom(run: RunDir, idle: Path) -> None:
+    python = idle.read_text().split()[2]
+    command = [python, "-c", CONTEND, str(idle)]
+    pipe = subprocess.PIPE
+    racers = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, bufsize=1) for _ in range(2)]
+    for round in range(12):
+        if round == 6:
+            run.lock.unlink()  # made anew by whoever comes first
+            write_state(run, read_state(run).changed(state=State.STOPPED))
+        for racer in racers:
+            assert racer.stdin is not None
+            racer.stdin.write(f"{run.path}\n")
+        said = [racer.stdout.readline().strip() for racer in racers if racer.stdout is not None]
+        started, refused = sorted(said, key=lambda line: not line.isdigit())
+        assert started.isdigit()
+        assert f"held by process {started} on {socket.gethostname()} since 20" in refused or "(starting)" in refused
+        held = holder(run)
+        assert held is not None
+        assert held.pid == int(started)
+        kill(run)
+    for racer in racers:
+        racer.communicate()
+    assert run.console.read_text().count(START_MARK) == 12
+
+
+def test_a_living_run_is_neither_resumed_nor_trained_by_hand(run: RunDir, tmp_path: Path) -> None:
+    with RunLock.acquire(run, TRAINING):
+        before = {path: path.stat().st_mtime_ns for path in [run.path, *run.path.iterdir()]}
+        refused = run_accl("resume", run.id, "--detach", "--runs", str(tmp_path / "runs"))
+        assert refused.returncode == BusyError.exit_code
+        assert f"process {os.getpid()} on {socket.gethostname()} since" in refused.stderr
+        by_hand = subprocess.run([sys.executable, "-m", "accl.training", str(run.path)], capture_output=True, text=True)
+        assert by_hand.returncode == BusyError.exit_code
+        assert f"process {os.getpid()}" in by_hand.stderr
+        assert {path: path.stat().st_mtime_ns for path in [run.path, *run.path.iterdir()]} == before
+
+
+@pytest.mark.usefixtures("idle")
+def test_a_run_that_was_prepared_and_never_started_is_started_by_resume(run: RunDir) -> None:
+    assert observe(run).state is State.QUEUED
+    run.stop.write_text("")  # of an earlier process
+    started = process.start(run)
+    state = observe(run)
+    assert (state.state, state.host, state.pid) == (State.STARTING, socket.gethostname(), 0)
+    assert not run.stop.exists()
+    with pytest.raises(BusyError, match=f"process {started.pid} "):
+        process.start(run)
+    kill(run)
+    started.wait()
+    assert "never came up" in observe(run).reason
+    process.start(run)
+
+
+def test_a_run_that_was_prepared_and_never_started_is_stopped_by_stop(run: RunDir, tmp_path: Path) -> None:
+    done = run_accl("stop", run.id, "--runs", str(tmp_path / "runs"))
+    assert done.returncode == 0, done.stderr
+    assert "stopped before it was started" in done.stdout
+    assert read_state(run).state is State.STOPPED
+
+
+def test_a_finished_run_is_not_started_again_and_nothing_is_left_behind(run: RunDir) -> None:
+    write_state(run, RunState(State.FINISHED))
+    with pytest.raises(RunError, match="has finished"):
+        process.start(run)
+    assert not run.lock.exists()
+    assert not run.console.exists()
+
+
+def test_a_trainer_that_cannot_be_started_leaves_the_run_as_it_was(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = read_state(run)
+    monkeypatch.setattr(sys, "executable", str(run.path / "nowhere"))
+    with pytest.raises(RunError, match="cannot be started"):
+        process.start(run)
+    assert read_state(run) == before
+    assert probe(run).held is None
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/etc/passwd")])
+def test_a_console_that_is_no_file_starts_nothing(run: RunDir, make: Callable[[Path], None]) -> None:
+    make(run.console)
+    with pytest.raises(DamagedError):
+        process.start(run)
+    assert read_state(run).state is State.QUEUED
+    run.console.rmdir() if run.console.is_dir() else run.console.unlink()
+    reader = None
+    if make is os.mkfifo:  # with somebody at its other end
+        os.mkfifo(run.console)
+        reader = os.open(run.console, os.O_RDONLY | os.O_NONBLOCK)
+        with pytest.raises(DamagedError, match="is not a file"):
+            process.start(run)
+        os.close(reader)
+
+
+@pytest.mark.usefixtures("idle")
+def test_stop_signals_the_trainer_and_leaves_a_mark(run: RunDir) -> None:
+    started = process.start(run)
+    process.stop(run)
+    assert started.wait() == -signal.SIGTERM
+    assert run.stop.exists()
+    with pytest.raises(RunError, match="not running"):
+        process.stop(run)
+
+
+@pytest.mark.usefixtures("idle")
+def test_killing_ends_the_whole_group(run: RunDir) -> None:
+    started = process.start(run)
+    assert os.getpgid(started.pid) == started.pid
+    process.stop(run, kill=True)
+    assert started.wait() == -signal.SIGKILL
+    assert process.wait_until_ended(run, 60).state is State.CRASHED
+
+
+def test_a_trainer_in_the_group_of_a_shell_is_killed_alone(run: RunDir, idle: Path) -> None:
+    with RunLock.acquire(run, STARTING) as lock:
+        words = [str(idle), "-m", "accl.training", str(run.path)]
+        by_hand = subprocess.Popen(words, pass_fds=[lock.descriptor])
+        lock.sign(TRAINING, by_hand.pid)
+        write_state(run, RunState(State.RUNNING, heartbeat=time.time(), progressed=time.time()))
+    until(lambda: process._trains(by_hand.pid, run))
+    process.stop(run, kill=True)
+    assert by_hand.wait() == -signal.SIGKILL
+
+
+def test_no_process_is_signalled_because_a_file_names_it(run: RunDir, tmp_path: Path) -> None:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as bystander:
+        here = {"host": socket.gethostname(), "pid": bystander.pid, "heartbeat": time.time(), "started": time.time()}
+        write_state(run, RunState(State.RUNNING, **here))
+        for arguments in ([], ["--kill"]):
+            done = run_accl("stop", run.id, *arguments, "--runs", str(tmp_path / "runs"))
+            assert done.returncode == RunError.exit_code
+            assert "is not the trainer" in done.stderr
+        assert bystander.poll() is None
+
+
+def test_a_run_of_another_host_is_stopped_there(run: RunDir) -> None:
+    write_state(run, RunState(State.RUNNING, host="elsewhere", pid=1, heartbeat=time.time(), progressed=time.time()))
+    with pytest.raises(RunError, match=f"ssh elsewhere accl stop {run.id}"):
+        process.stop(run)
+
+
+def test_a_run_that_ended_while_it_was_to_be_stopped_is_no_error(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    running = RunState(State.RUNNING, host=socket.gethostname(), pid=2**30, heartbeat=now, progressed=now)
+
+    def ends(_pid: int, _run: RunDir) -> bool:
+        write_state(run, running.changed(state=State.FINISHED))
+        return False
+
+    write_state(run, running)
+    monkeypatch.setattr(process, "_trains", ends)
+    process.stop(run)
+    write_state(run, running)
+    monkeypatch.setattr(process, "_trains", lambda _pid, _run: True)  # and dies before the signal
+    process.stop(run)
+
+
+def test_a_run_that_is_being_started_is_stopped_once_its_trainer_has_the_lock(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "HANDOVER_S", 0.0)
+    with RunLock.acquire(run, STARTING), pytest.raises(BusyError, match="only just being started"):
+        process.stop(run)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+@pytest.mark.usefixtures("idle")
+def test_a_trainer_of_another_user_is_left_to_them(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    started, killpg = process.start(run), os.killpg
+
+    def as_nobody(group: int, number: int) -> None:
+        before = os.getresuid()
+        os.setresuid(65534, 65534, 0)
+        try:
+            killpg(group, number)
+        finally:
+            os.setresuid(*before)
+
+    monkeypatch.setattr(os, "killpg", as_nobody)
+    with pytest.raises(RunError, match="belongs to another user"):
+        process.stop(run, kill=True)
+    monkeypatch.undo()
+    assert started.poll() is None
+
+
+def test_a_slow_starter_is_alive_is_stopped_and_imports_nothing_from_its_folder(
+    run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, planted = tmp_path / "gate", tmp_path / "planted"
+    planted.mkdir()
+    (planted / "random.py").write_text("raise SystemExit('planted')")
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import os, time\nwhile 'ACCL_LOCK_FD' in os.environ and not os.path.exists({str(gate)!r}): time.sleep(0.01)\n"
+    )
+    monkeypatch.chdir(planted)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path))
+    started = process.start(run)
+    assert observe(run).state is State.STARTING
+    with pytest.raises(BusyError, match=f"process {started.pid} "):
+        process.start(run)
+    process.stop(run)  # held back until the trainer can handle it
+    gate.touch()
+    assert started.wait() == 0, run.console.read_text()
+    state = observe(run)
+    assert state.state is State.STOPPED
+    assert "as asked" in state.reason
+    assert state.interrupted_by == ""
+    assert "planted" not in run.console.read_text()
+
+
+def test_a_foreign_repository_in_the_environment_is_not_taken_for_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a checkout")
+    theirs = tmp_path / "theirs"
+    subprocess.run(["git", "init", "-q", str(theirs)], check=True)
+    who = ["-c", "user.name=n", "-c", "user.email=e"]
+    subprocess.run(["git", "-C", str(theirs), *who, "commit", "-q", "--allow-empty", "-m", "theirs"], check=True)
+    ours = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+    monkeypatch.setenv("GIT_DIR", str(theirs / ".git"))
+    run = prepared(tmp_path / "runs")
+    assert run.read_json(run.provenance)["git"]["commit"] == ours
+
+
+def test_a_lock_file_that_was_deleted_in_mid_run_is_made_again(run: RunDir) -> None:
+    started = process.start(run)
+    wait(run, 1)
+    run.lock.unlink()
+    assert observe(run).state.active
+    until(lambda: holder(run) is not None)
+    with pytest.raises(BusyError, match=f"process {started.pid} "):
+        process.start(run)
+    # Another trainer takes it while there is none: the first ends without a word in the state.
+    os.kill(started.pid, signal.SIGSTOP)
+    run.lock.unlink()
+    with RunLock.acquire(run, TRAINING):
+        before = read_state(run)
+        os.kill(started.pid, signal.SIGCONT)
+        assert started.wait() == BusyError.exit_code
+        after = read_state(run)
+        assert after.state is before.state
+        assert after.exit_code is None
+    assert "writes no more" in run.console.read_text()
+
+
+@pytest.mark.slow
+def test_a_run_trains_where_there_are_no_locks_and_says_so_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import errno, fcntl\ndef flock(*_): raise OSError(errno.ENOLCK, 'No locks available')\nfcntl.flock = flock\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
+    root = tmp_path / "runs"
+    done = run_accl("train", "full", "--profile", "demo", "--detach", "--set=train.max_steps=400", "--runs", str(root))
+    assert done.returncode == 0, done.stderr
+    run = RunDir(root / done.stdout.strip())
+    monkeypatch.undo()
+    wait(run, 1)
+    refused = run_accl("resume", run.id, "--detach", "--runs", str(root), PYTHONPATH=f"{tmp_path}:{ROOT}")
+    assert refused.returncode == BusyError.exit_code
+    assert "by its heartbeat" in refused.stderr
+    os.kill(read_state(run).pid, signal.SIGTERM)
+    until(lambda: read_state(run).state is State.STOPPED)
+    assert run.console.read_text().count("has no locks") == 1

@@ -1,0 +1,51 @@
+"""A visit to every run of a folder, for `accl bench soak`: ``python -m tui.soak ROOT ID...``.
+
+The app opens without a terminal, shows the list, opens each run and each of its panes, goes back and leaves. The exit
+status is 0 if the runs named were shown all the time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from textual.pilot import Pilot
+
+from tui.app import AcclApp
+from tui.screens.run import PANES, RunScreen
+from tui.screens.runs import RunsScreen
+from tui.widgets.table import Table
+
+TIMEOUT_S = 10.0
+
+
+async def visit(root: Path, ids: set[str]) -> None:
+    """Open every run of the list; raises `AssertionError` where a screen does not come or a run of ``ids`` is lost."""
+    app = AcclApp(root, interval=0.1)
+    async with app.run_test(size=(120, 40)) as pilot:
+        table = app.screen.query_one(Table)
+        await _until(pilot, lambda: len(table.rows) >= len(ids))
+        for index in range(len(table.rows)):
+            table.focus()
+            await pilot.press("home", *["down"] * index, "enter")
+            await _until(pilot, lambda: isinstance(app.screen, RunScreen) and app.screen.view is not None)
+            for number in range(len(PANES)):
+                await pilot.press(str(number + 1))
+            await pilot.press("escape")
+            await _until(pilot, lambda: isinstance(app.screen, RunsScreen))
+        assert ids <= {row.key for row in table.rows}, "the list lost runs"
+        await pilot.press("q")
+
+
+async def _until(pilot: Pilot[None], condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < end, "a screen did not come"
+        await pilot.pause(0.01)
+
+
+if __name__ == "__main__":
+    asyncio.run(visit(Path(sys.argv[1]), set(sys.argv[2:])))

@@ -316,7 +316,8 @@ def test_waiting_ends_with_the_run_or_with_the_time(run: RunDir) -> None:
 def test_a_process_that_may_not_be_looked_at_is_left_to_the_kernel(
     run: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert not process._trains(2**22 + 1, run)
+    for pid in (2**22 + 1, -1, 2**70, os.getpid()):
+        assert not process._trains(pid, run)
 
     def refuse(_process: psutil.Process) -> list[str]:
         raise psutil.AccessDenied

@@ -160,8 +160,9 @@ def stop(run: RunDir, kill: bool = False) -> None:
         RunError: the run is not running, runs on another machine, or belongs to another user.
         BusyError: its process is only just being started.
     """
-    state, holder = observe(run), _settled_holder(run)
-    if state.state is State.QUEUED and holder is None:
+    held = _settled_holder(run)
+    state = observe(run)
+    if state.state is State.QUEUED and held is None:
         with claim(run, STARTING):
             state = read_state(run)  # it may have been started and have ended since
             if state.state is State.QUEUED:
@@ -169,7 +170,7 @@ def stop(run: RunDir, kill: bool = False) -> None:
                 return
     if not state.state.active:
         raise RunError(f"{run.id} is {state.state}, not running.", "See: accl runs")
-    host, pid = (holder.host, holder.pid) if holder and holder.pid else (state.host, state.pid)
+    host, pid = (held.host, held.pid) if held and held.pid else (state.host, state.pid)
     if host not in ("", socket.gethostname()):
         raise RunError(f"{run.id} runs on {host}.", f"Stop it there: ssh {host} accl stop {run.id}")
     if not _trains(pid, run):
@@ -209,12 +210,13 @@ def _trains(pid: int, run: RunDir) -> bool:
     import psutil
 
     try:
-        words = psutil.Process(pid).cmdline()
-    except psutil.NoSuchProcess:
+        process = psutil.Process(pid)
+        words = process.cmdline()
+        return "accl.training" in words and Path(process.cwd(), words[-1]).resolve() == run.path.resolve()
+    except (psutil.NoSuchProcess, ValueError, OverflowError):  # ended, or no pid at all
         return False
     except psutil.AccessDenied:  # it exists; the signal will be refused
         return True
-    return "accl.training" in words and Path(words[-1]).name == run.id
 
 
 def wait_until_ended(run: RunDir, seconds: float) -> RunState:

@@ -29,6 +29,8 @@ from tui.screens.compare import CompareScreen
 from tui.screens.run import RunScreen
 
 ALL = damages()
+# Every 40th damage each; some in the suite, the others with more time.
+PORTIONS = [pytest.param(part, marks=() if part < 3 else pytest.mark.slow) for part in range(40)]
 HEALTHY = ("baseline", "contrastive")
 # What a view must never say: an exception that no reader expected.
 UNEXPECTED = "cannot be understood ("
@@ -106,7 +108,7 @@ def test_others_are_compared_and_the_broken_ones_are_counted(folder: Folder) -> 
     assert "runs in the folder could not be read and may be missing here" in " ".join(printed.split())
 
 
-@pytest.mark.parametrize("part", range(8))
+@pytest.mark.parametrize("part", PORTIONS)
 def test_a_broken_run_is_shown_with_the_exit_code_of_its_problem(folder: Folder, part: int) -> None:
     for name, run in list(folder.damaged.items())[part::40]:
         printed, error = call(show, run.id, "--format", "json", root=folder.root)
@@ -167,11 +169,10 @@ async def test_the_app_lists_every_run_and_can_be_left(folder: Folder) -> None:
         await until(pilot, lambda: not pilot.app.is_running or pilot.app._exit)
 
 
-@pytest.mark.parametrize("part", range(4))
-async def test_the_app_opens_every_broken_run(folder: Folder, part: int) -> None:
-    async with open_app(folder.root, (120, 40)) as pilot:
-        await until(pilot, lambda: bool(runs_screen(pilot).summaries))
-        for run in list(folder.damaged.values())[part::60]:
+@pytest.mark.parametrize("part", PORTIONS)
+async def test_the_app_opens_every_broken_run(folder: Folder, part: int, tmp_path: Path) -> None:
+    async with open_app(tmp_path, (120, 40)) as pilot:
+        for run in list(folder.damaged.values())[part::40]:
             screen = RunScreen(run, 60.0)
             await pilot.app.push_screen(screen)
             await until(pilot, lambda screen=screen: screen.view is not None)
@@ -182,10 +183,9 @@ async def test_the_app_opens_every_broken_run(folder: Folder, part: int) -> None
             pilot.app.pop_screen()
 
 
-async def test_the_app_compares_a_broken_run_with_a_healthy_one(folder: Folder) -> None:
-    async with open_app(folder.root, (120, 40)) as pilot:
-        await until(pilot, lambda: bool(runs_screen(pilot).summaries))
-        healthy = next(summary.run for summary in runs_screen(pilot).summaries if summary.setup.recipe == "baseline")
+async def test_the_app_compares_a_broken_run_with_a_healthy_one(folder: Folder, tmp_path: Path) -> None:
+    healthy = finished_run(tmp_path, "baseline")
+    async with open_app(tmp_path, (120, 40)) as pilot:
         await pilot.app.push_screen(CompareScreen([healthy, folder.damaged["state.json: a FIFO"]], 60.0))
         await until(pilot, lambda: "not compared" in on_screen(pilot))
         assert "? damaged" in on_screen(pilot)

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from accl.analysis.compare import compare
 from accl.analysis.stats import standard_error
-from accl.errors import AbsentError, AcclError, CompareError, DamagedError
+from accl.errors import AbsentError, AcclError, CompareError, DamagedError, RunError
 from accl.store.rundir import RunDir
 from accl.store.state import State, read_state, write_state
 
@@ -252,7 +252,7 @@ def test_answers_given_twice_are_refused(three: list[RunDir]) -> None:
 def test_another_schema_is_refused(three: list[RunDir]) -> None:
     with duckdb.connect(str(three[1].database)) as connection:
         connection.execute("UPDATE meta SET value = '99' WHERE key = 'schema_version'").fetchall()
-    with pytest.raises(CompareError, match="has schema 99"):
+    with pytest.raises(RunError, match="has schema 99"):
         compare(three)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from accl.errors import BusyError, RunError
+from accl.errors import AbsentError, BusyError, DamagedError, RunError
 from accl.store import state as state_module
 from accl.store.lock import MERGING, STARTING, TRAINING, RunLock, probe
 from accl.store.rundir import RunDir, create_run
@@ -207,6 +207,13 @@ def test_without_a_lock_file_the_heartbeat_decides(run: RunDir) -> None:
     claim(run, STARTING).release()
 
 
+@pytest.mark.parametrize("started", [float("inf"), float("nan"), 1e300, -1e300])
+def test_a_start_that_is_no_time_is_refused_like_any_other(run: RunDir, started: float) -> None:
+    write_state(run, running(started=started))
+    with pytest.raises(DamagedError, match="started is"):
+        claim(run, STARTING)
+
+
 def test_looking_leaves_no_trace(run: RunDir) -> None:
     write_state(run, running(host="elsewhere"))
     before = os.stat(run.path)
@@ -263,3 +270,50 @@ def test_time_left_is_known_only_while_it_runs_at_a_known_speed() -> None:
     assert running.changed(latest={}).left_seconds is None
     assert running.changed(latest={"steps_per_second": 0.0}).left_seconds is None
     assert running.changed(state=State.FINISHED).left_seconds is None
+
+
+WRONG = [
+    ("step", "3"),
+    ("step", None),
+    ("step", -1),
+    ("step", True),
+    ("step", 1.5),
+    ("step", 2**63),
+    ("pid", -1),
+    ("pid", 2**31),
+    ("heartbeat", None),
+    ("started", float("nan")),
+    ("ended", float("inf")),
+    ("elapsed", 1e300),
+    ("latest", [1]),
+    ("latest", {"train/loss": "low"}),
+    ("latest", {"train/loss": 10**400}),
+    ("latest", {"train/loss": True}),
+    ("reason", 3),
+    ("exit_code", "0"),
+    ("exit_code", False),
+    ("exit_code", 2**40),
+    ("state", "dreaming"),
+    ("state", ["running"]),
+    ("checkpoint_last", "../../elsewhere"),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), WRONG)
+def test_a_field_that_holds_what_it_cannot_hold_is_named(run: RunDir, key: str, value: object) -> None:
+    write_state(run, RunState().changed(**{key: value}))
+    with pytest.raises(DamagedError, match=f"{key} is ") as caught:
+        read_state(run)
+    assert len(caught.value.what) < len(str(run.state)) + 120
+
+
+def test_a_state_is_read_as_it_was_written(run: RunDir) -> None:
+    written = running(exit_code=-9, latest={"train/loss": float("inf"), "steps": 3}, reason="ü")
+    write_state(run, written)
+    assert read_state(run) == written
+    run.state.write_text('{"step": 1}')
+    with pytest.raises(DamagedError, match="state is None"):
+        read_state(run)
+    run.state.unlink()
+    with pytest.raises(AbsentError, match="missing"):
+        read_state(run)

@@ -111,10 +111,11 @@ def read_results(run: RunDir) -> Results:
     """Read the test answers of a finished run.
 
     Raises:
-        CompareError: the run is not finished, or has a later schema.
+        CompareError: the run is not finished.
         AbsentError: it has no test answers, or a file is missing.
         DamagedError: its files hold what they cannot hold.
         BusyError: another process holds the database, or the disk does not answer.
+        RunError: the database has a later schema.
     """
     with reading(run.database):
         return within(DEADLINE_S, lambda: _read_results(run))

@@ -17,7 +17,7 @@ _PENDING = re.compile(r" ?\(pending: .*\)$")
 
 def pending_words(count: int, why: str) -> str:
     """Say how many measurements are not in the database, as the end of a reason."""
-    return f"(pending: {count:,} measurements in run.spool.jsonl; {why.removesuffix('.')})" if count else ""
+    return f"(pending: {count:,} measurements in run.spool.jsonl; {why})" if count else ""
 
 
 def merge_spool(run: RunDir) -> int:

@@ -63,6 +63,9 @@ def test_nothing_there_is_absent(run: RunDir) -> None:
     run.database.unlink()
     with pytest.raises(AbsentError, match="does not exist"):
         count(run)
+    follower = Follower(run)
+    assert not follower.refresh()
+    assert isinstance(follower.problem, AbsentError)
     duckdb.connect(str(run.database)).close()
     with pytest.raises(AbsentError, match="no table"):
         count(run)

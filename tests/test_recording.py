@@ -143,6 +143,11 @@ def test_nobody_merges_while_a_run_is_trained_or_its_database_is_held(tmp_path: 
     write_state(run, state.changed(state=State.QUEUED))
     assert merge_spool(run) == 0
     write_state(run, state)
+    content = run.database.read_bytes()
+    run.database.write_bytes(content[:9000])
+    assert merge_spool(run) == 0
+    assert run.database.read_bytes() == content[:9000]
+    run.database.write_bytes(content)
     assert merge_spool(run) == 1
     assert steps(run)[-1] == 21
 

@@ -7,6 +7,7 @@ import re
 
 from accl.errors import RunError
 from accl.store.append import RunAppender
+from accl.store.database import database_at
 from accl.store.lock import MERGING
 from accl.store.rundir import RunDir
 from accl.store.spool import spool_of
@@ -46,6 +47,8 @@ def merge_spool(run: RunDir) -> int:
 
 
 def _merge(run: RunDir) -> int:
+    with database_at(run.database).attached():
+        pass  # raises where it is damaged: setting it aside is not for those who only look
     seconds = read_state(run).elapsed
     notes: list[tuple[float, str, str, str]] = []
     appender = RunAppender(run.database, lambda *note: notes.append((seconds, *note)))

@@ -192,7 +192,7 @@ class Follower:
 
     def __init__(self, run: RunDir) -> None:
         self.run = run
-        self._signature: tuple[int, ...] = ()
+        self._signature: tuple[int, ...] | None = None  # of the last read
         self._last_good = time.monotonic()
         self.problem: BusyError | AbsentError | None = None
         self._reset("")
@@ -247,7 +247,7 @@ class Follower:
             first_read = self._generation == ""
             self._reset(generation)
             if not first_read:  # resumed from an earlier step: rows read of later steps no longer hold
-                self._signature = ()
+                self._signature = None
                 return self.refresh()
         self.meta = meta
         try:

@@ -6,20 +6,23 @@ a typing mistake from a missing GPU.
 
 from __future__ import annotations
 
+from accl.text import printable, without_credentials
+
 
 class AcclError(Exception):
     """Base of all errors that a user can cause: what happened, in one line, and what to type or change next.
 
     A command that ends with this error has the exit status ``exit_code``. Where the error is about a run that cannot
-    be read, screens call that run ``kind``.
+    be read, screens call that run ``kind``. What it quotes is made printable here and credentials in it are masked, so
+    that no message carries either to a screen, a log or a file.
     """
 
     exit_code = 1
     kind = "unreadable"
 
     def __init__(self, what: str, hint: str = "") -> None:
-        super().__init__(what)
-        self.what, self.hint = what, hint
+        self.what, self.hint = (printable(without_credentials(text)) for text in (what, hint))
+        super().__init__(self.what)
 
     def __str__(self) -> str:
         return f"{self.what} {self.hint}".strip()
@@ -88,7 +91,7 @@ class DamagedError(RunError):
 
 
 class AbsentError(RunError):
-    """What was asked for was never recorded, or is gone."""
+    """Something that was asked for was never recorded, or is gone."""
 
     exit_code = 13
     kind = "absent"

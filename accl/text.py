@@ -7,15 +7,29 @@ through before it reaches a terminal, a table, a page or a picture.
 
 from __future__ import annotations
 
+import json
 import re
 
 # Everything that is not a visible character or an ordinary blank, by general category: controls (Cc), format characters
 # such as bidirectional marks, zero-width characters and tags (Cf), surrogates (Cs), line and paragraph separators (Zl,
-# Zp). Blanks other than U+0020 (Zs) are kept.
+# Zp), and the two noncharacters that XML forbids. Blanks other than U+0020 (Zs) are kept.
 _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f\u2028-\u202e"
-    "\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3"
-    "\U0001d173-\U0001d17a\U000e0000-\U000e007f]"
+    "\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\ufffe\uffff\U000110bd\U000110cd\U00013430-\U0001343f"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e007f]"
+)
+_CREDENTIALS = (
+    # User and password of an address, up to the last @ before its path.
+    (re.compile(r'(?<=://)[^\s/?#"]{1,500}(?=@)'), "***"),
+    # A password that holds a slash or the like unescaped; what reads as a port is none.
+    (re.compile(r'(?<=://)[^\s/:@"]{0,500}:(?!\d*(?:[/?#]|$))[^\s"]{1,500}(?=@)'), "***"),
+    # Parameters of an address, such as those that a signed one carries.
+    (
+        re.compile(r"""([?&][\w.-]{0,50}(?:token|key|secret|password|signature|credential|sig)=)[^\s&#"']+""", re.I),
+        r"\1***",
+    ),
+    # Access tokens of the Hugging Face Hub and of GitHub.
+    (re.compile(r"\b(hf_)(?=[a-z]*[A-Z0-9])[A-Za-z0-9]{8,}|\b(gh[pousr]_|github_pat_)\w{20,}"), r"\1\2***"),
 )
 
 
@@ -26,12 +40,37 @@ def printable(text: str) -> str:
     everything else that is invisible becomes its code point in brackets, as in ``[U+202E]``. Printable text is
     returned as it is.
     """
+    if text.isprintable():  # which is faster, and true of nearly all text
+        return text
     return _UNSAFE.sub(_visible, text)
 
 
 def printable_lines(text: str) -> str:
-    """Return the text as `printable` does, with its line feeds kept and tabs expanded to blanks."""
-    return "\n".join(printable(line.expandtabs(4)) for line in text.replace("\r\n", "\n").split("\n"))
+    """Return the text as `printable` does, with its line feeds kept and tabs expanded to blanks.
+
+    Of a line that was rewritten by carriage returns, as progress bars are, the last version is kept.
+    """
+    return "\n".join(map(_last_version, text.split("\n")))
+
+
+def printable_json(document: str) -> str:
+    """Escape in a JSON document what `printable` would replace; the value that it holds stays the same."""
+    return _UNSAFE.sub(lambda match: match[0] if match[0] == "\n" else json.dumps(match[0])[1:-1], document)
+
+
+def without_credentials(text: str) -> str:
+    """Return the text with ``***`` in place of the credentials in it.
+
+    These are user and password of an address, secrets among the parameters of an address, and access tokens that can
+    be told by how they begin.
+    """
+    for pattern, replacement in _CREDENTIALS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def _last_version(line: str) -> str:
+    return printable(line.rstrip("\r").rsplit("\r", 1)[-1].expandtabs(4))
 
 
 def _visible(match: re.Match[str]) -> str:

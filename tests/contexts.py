@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from accl.config import Config, resolve
+from accl.data.architectures import ARCHITECTURES
 from accl.data.sampler import Draw
 from accl.data.tokenizer import Tokenizer
 from accl.data.tokens import Assembler
 from accl.method.contrastive import MemoryBank
 from accl.training.backends.backend import StepBackend
 from accl.training.context import TrainingContext
-from accl.training.encoder import ARCHITECTURES
 from accl.training.setup import build_context
 
 WORDS = "encoder.embeddings.word_embeddings.weight"

@@ -29,7 +29,7 @@ from accl.training import checkpoint
 from accl.training.backends.backend import StepBackend
 from accl.training.backends.reference import ReferenceBackend
 from accl.training.backends.select import BACKENDS, select_backend
-from accl.training.checkpoint import Progress
+from accl.training.checkpoint import Progress, Target
 from accl.training.context import TrainingContext
 
 gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no NVIDIA GPU")]
@@ -271,14 +271,17 @@ def test_preparing_leaves_weights_moments_trackers_and_bank_as_they_were(
 def save(backend: StepBackend, root: Path, step: int) -> None:
     context = context_of(backend)
     progress = Progress(step, context.sampler.state(), context.curriculum.weights.tolist(), 0.0, 0.0, -1.0, 0)
-    checkpoint.save(root, progress, context.model, backend.optimizer_state(), checkpointed(context))
+    files = checkpoint.files_of(context.model, backend.optimizer_state(), checkpointed(context))
+    checkpoint.save(root, progress, files)
 
 
 def load(backend: StepBackend, root: Path, step: int) -> None:
     context = context_of(backend)
     used = torch.from_numpy(context.assembler.used_tokens())
     folder = root / checkpoint.folder_name(step)
-    progress, state = checkpoint.load(folder, context.model, checkpointed(context), used)
+    numbers = len(context.sampler.state())
+    target = Target(context.model, checkpointed(context), used, numbers, context.tasks)
+    progress, state = checkpoint.load(folder, target)
     backend.load_optimizer_state(state)
     backend.sync_weights()
     context.sampler.restore(progress.sampler)

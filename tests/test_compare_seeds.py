@@ -208,7 +208,7 @@ def test_markdown_holds_one_compact_table_with_a_row_per_recipe(tmp_path: Path) 
     lines = printed_by_compare(tmp_path, *names, "--all-seeds", "--format", "md").splitlines()
     table = [line for line in lines if line.startswith("|")]
     assert table[0] == (
-        "| arm | seeds | steps | accuracy (%) | macro (%) | hard pairs (%) | delta to baseline [95 %] (points) "
+        "| arm | seeds | steps | accuracy (%) | macro (%) | hard pairs (%) | delta to baseline \\[95 %] (points) "
         "| Holm p | ECE | beats its floor |"
     )
     assert [line.split(" | ")[0] for line in table[2:]] == [f"| {name}" for name in names]

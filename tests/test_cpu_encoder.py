@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import BertConfig, DebertaV2Config, DebertaV2Model
 
-from accl.data.hub import cache_folder
+from accl.data.cache import cache_folder
 from accl.kernels.cpu.encoder import ForwardContext, PackedEncoder, unsupported
 from accl.kernels.cpu.native import load
 from accl.kernels.cpu.thread_pool import ThreadPool

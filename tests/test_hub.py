@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,8 @@ from hub_server import (
 )
 
 from accl.data import hub
-from accl.errors import ConfigError
+from accl.data.cache import cache_folder
+from accl.errors import ConfigError, HubError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -88,9 +91,8 @@ def repos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_repos(tmp_path_factory.mktemp("repos"))
 
 
-def test_first_load_fetches_and_converts_once_then_everything_works_offline(repos: Path, tmp_path: Path) -> None:
+def test_the_first_load_fetches_once_and_then_everything_works_offline(repos: Path, tmp_path: Path) -> None:
     import torch
-    from safetensors.torch import load_file
 
     with serve(repos) as server:
         first = run(LOAD_BOTH, tmp_path, server.url)
@@ -112,20 +114,13 @@ def test_first_load_fetches_and_converts_once_then_everything_works_offline(repo
     assert (first["dtypes"], first["hidden"], first["pretrained"]) == (["torch.float32"], HIDDEN_SIZE, True)
 
     half = torch.load(repos / "models" / MODEL_REPO / MODEL_REVISION / "pytorch_model.bin", weights_only=True)
-    converted = Path(first["folder"]) / "model.safetensors"
-    assert converted.is_relative_to(tmp_path / "accl" / "models")
-    single = load_file(converted)
-    assert single.keys() == half.keys()
-    assert all(single[key].dtype == torch.float32 and torch.equal(single[key], half[key].float()) for key in half)
     encoder_total = sum(float(v.double().sum()) for k, v in half.items() if k.startswith("deberta."))
     assert first["total"] == pytest.approx(encoder_total, abs=1e-6)
 
-    written = converted.stat()
     assert run(LOAD_BOTH, tmp_path, unused_address()) == first  # the server is gone: nothing asks for it
     again = run(LOAD_DATA, tmp_path, server.url, HF_HUB_OFFLINE="1")
     assert again == {"fingerprint": first["fingerprint"]}
-    assert (converted.stat().st_ino, converted.stat().st_mtime_ns) == (written.st_ino, written.st_mtime_ns)
-    assert [path.name for path in converted.parent.parent.iterdir()] == [converted.parent.name]
+    assert not (tmp_path / "accl").exists()
 
 
 def test_a_fetch_that_was_cut_off_is_completed_by_the_next_one(repos: Path, tmp_path: Path) -> None:
@@ -173,7 +168,7 @@ def test_a_proxy_in_the_hubs_place_is_not_taken_for_the_hub(tmp_path: Path) -> N
     try:
         body = f"""
     from accl.data import hub
-    reachable = hub.reachable()
+    reachable = hub.reachable(hub.start_probe()())
     try:
         hub.fetch_data({DATA_REPO!r}, {DATA_REVISION!r})
     except AcclError as error:
@@ -204,7 +199,7 @@ def test_unknown_names_and_revisions_are_not_mistaken_for_a_missing_network(repo
             fetch(name, revision)
         except AcclError as error:
             seen.append([type(error).__name__, error.what, error.hint])
-    report(seen=seen, reachable=hub.reachable())
+    report(seen=seen, reachable=hub.reachable(hub.start_probe()()))
 """.replace("MODEL", repr(MODEL_REPO)).replace("DATA", repr(DATA_REPO))
     with serve(repos) as server:
         result = run(body, tmp_path, server.url)
@@ -260,6 +255,132 @@ def test_a_snapshot_counts_as_cached_only_with_every_shard_of_every_part(
     assert hub.cached_data("some/data", "b" * 40) is None
 
 
+def as_fetched(snapshot: Path) -> None:
+    """Turn the files of a snapshot into links to files that are named by checksum, as the Hub's own package does."""
+    blobs = snapshot.parents[1] / "blobs"
+    blobs.mkdir()
+    for number, path in enumerate(sorted(p for p in snapshot.rglob("*") if p.is_file())):
+        content = path.read_bytes()
+        git = hashlib.sha1(b"blob %d\0" % len(content) + content)
+        names = (hashlib.sha256(content), git, hashlib.sha1(content))  # large, small, a mirror's
+        path.rename(blobs / names[number % 3].hexdigest())
+        path.symlink_to(blobs / names[number % 3].hexdigest())
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("damage", [flip, cut, pipe, folder])
+def test_a_damaged_file_in_the_hubs_cache_is_named_with_what_to_remove(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], None]
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    snapshot = tmp_path / "datasets--some--data" / "snapshots" / ("b" * 40)
+    make_data(snapshot, make_questions(per_subject=1))
+    as_fetched(snapshot)
+    assert hub.cached_data("some/data", "b" * 40) == snapshot
+    for path in sorted((snapshot / "all").iterdir()):
+        blob = path.resolve()
+        whole = blob.read_bytes()
+        damage(blob)
+        with pytest.raises(HubError) as refused:
+            hub.fetch_data("some/data", "b" * 40)
+        assert str(path) in refused.value.what
+        assert str(tmp_path / "datasets--some--data") in refused.value.hint
+        if blob.is_dir():
+            blob.rmdir()
+        else:
+            blob.unlink()
+        assert hub.cached_data("some/data", "b" * 40) is None  # fetched again
+        blob.write_bytes(whole)
+        assert hub.cached_data("some/data", "b" * 40) == snapshot
+
+
+def test_a_file_under_a_name_of_a_mirrors_own_is_taken_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    snapshot = tmp_path / "datasets--some--data" / "snapshots" / ("b" * 40)
+    make_data(snapshot, make_questions(per_subject=1))
+    file = snapshot / "all" / "test-00000-of-00001.parquet"
+    file.rename(tmp_path / "v1.2")
+    file.symlink_to(tmp_path / "v1.2")
+    assert hub.cached_data("some/data", "b" * 40) == snapshot
+
+
+@pytest.mark.parametrize("reference", [b"", b"\xff\xfe", b"../../..", b"b" * 39, None])
+def test_a_broken_note_of_a_branch_means_that_it_is_not_cached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: bytes | None
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    repo = tmp_path / "datasets--some--data"
+    make_data(repo / "snapshots" / ("b" * 40), make_questions(per_subject=1))
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_bytes(b"b" * 40 + b"\n")
+    assert hub.cached_data("some/data", "") == repo / "snapshots" / ("b" * 40)
+    (repo / "refs" / "main").unlink()
+    if reference is None:
+        os.mkfifo(repo / "refs" / "main")
+    else:
+        (repo / "refs" / "main").write_bytes(reference)
+    assert hub.cached_data("some/data", "") is None
+
+
+@pytest.mark.parametrize(
+    "address", ["", "not a url", "huggingface.co", "http://", "ftp://x", "http://[::", "http://h:x", "https://h:99999"]
+)
+def test_what_is_no_address_of_a_hub_is_said_at_once(tmp_path: Path, address: str) -> None:
+    result = run(LOAD_DATA, tmp_path, address)
+    assert (result["error"], result["what"]) == (
+        "HubError",
+        "HF_ENDPOINT is no address of a Hub, such as https://huggingface.co.",
+    )
+
+
+def test_a_name_that_is_never_resolved_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    asked, over = threading.Event(), threading.Event()
+
+    def resolve(*_: Any, **__: Any) -> None:
+        asked.set()
+        over.wait(60)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://hub.example")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    wait = hub.start_probe(0.1)
+    try:
+        assert wait() is None
+        assert asked.is_set()
+        assert not over.is_set()
+    finally:
+        over.set()
+
+
 def test_names_written_like_paths_and_existing_folders_are_local(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -281,10 +402,10 @@ def test_local_model_folders_that_are_missing_or_incomplete_say_what_is_missing(
 
 def test_the_cache_folder_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCL_CACHE", str(tmp_path / "own"))
-    assert hub.cache_folder() == tmp_path / "own"
+    assert cache_folder() == tmp_path / "own"
     monkeypatch.delenv("ACCL_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert hub.cache_folder() == tmp_path / "xdg" / "accl"
+    assert cache_folder() == tmp_path / "xdg" / "accl"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert hub.cache_folder() == tmp_path / ".cache" / "accl"
+    assert cache_folder() == tmp_path / ".cache" / "accl"

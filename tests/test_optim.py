@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from accl.config import Optim, resolve
-from accl.data.hub import cache_folder
+from accl.data.cache import cache_folder
 from accl.kernels.cpu.native import load
 from accl.kernels.cpu.thread_pool import ThreadPool
 from accl.training.backends.flat_adamw import FlatCpuAdamW

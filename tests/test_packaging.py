@@ -41,7 +41,8 @@ def test_the_source_distribution_holds_what_tests_and_readme_name(built: Path) -
     (archive,) = built.glob("*.tar.gz")
     with tarfile.open(archive) as tar:
         names = {name.partition("/")[2] for name in tar.getnames()}
-    assert {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "LICENSE", "requirements.txt"} <= names
+    assert {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "CITATION.cff", "LICENSE"} <= names
+    assert "requirements.txt" in names
     assert {"tests/test_packaging.py", "configs/base.yaml", "accl/store/README.md", ".github/confusion.svg"} <= names
 
 

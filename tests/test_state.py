@@ -207,13 +207,6 @@ def test_without_a_lock_file_the_heartbeat_decides(run: RunDir) -> None:
     claim(run, STARTING).release()
 
 
-@pytest.mark.parametrize("started", [float("inf"), float("nan"), 1e300, -1e300])
-def test_a_start_that_is_no_time_is_refused_like_any_other(run: RunDir, started: float) -> None:
-    write_state(run, running(started=started))
-    with pytest.raises(BusyError, match="since an unknown time"):
-        claim(run, STARTING)
-
-
 def test_looking_leaves_no_trace(run: RunDir) -> None:
     write_state(run, running(host="elsewhere"))
     before = os.stat(run.path)
@@ -224,7 +217,6 @@ def test_looking_leaves_no_trace(run: RunDir) -> None:
 
 def test_silence_is_measured_where_nothing_may_be_written(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     assert silence(run) == float("inf")
-    assert "no heartbeat from anywhere at all" in observe(run).reason
     write_state(run, running())
 
     def refuse(**_arguments: object) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from accl.data.hub import cache_folder
+from accl.data.cache import cache_folder
 from accl.kernels.cpu.native import load
 from accl.kernels.cpu.thread_pool import ThreadPool, one_torch_thread
 

@@ -16,6 +16,7 @@ from hub_server import train_spm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from accl.data.cache import Cache
 from accl.data.tokenizer import load_tokenizer, train_tokenizer, trained_tokenizer
 from accl.errors import ConfigError
 
@@ -131,18 +132,22 @@ def test_a_trained_tokenizer_knows_frequent_words_whole_and_ignores_case() -> No
 
 def test_a_tokenizer_is_trained_once_for_the_same_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [*sentences(50), "zyzzyva"]
-    first = trained_tokenizer(texts, 60, tmp_path / "cache")
+    cache = Cache(tmp_path / "cache")
+    first = trained_tokenizer(texts, 60, cache)
     assert first == train_tokenizer(texts, 60)
-    others = [trained_tokenizer(texts, 50, tmp_path / "cache"), trained_tokenizer(texts[:-1], 60, tmp_path / "cache")]
+    others = [
+        trained_tokenizer(texts, 50, Cache(tmp_path / "cache")),
+        trained_tokenizer(texts[:-1], 60, cache),
+    ]
     assert len({tokenizer.fingerprint for tokenizer in (first, *others)}) == 3
 
     def trained_again(*_: object) -> None:
         raise AssertionError("trained again")
 
     monkeypatch.setattr("accl.data.tokenizer.train_tokenizer", trained_again)
-    assert trained_tokenizer(texts, 60, tmp_path / "cache") == first
+    assert trained_tokenizer(texts, 60, cache) == first
     with pytest.raises(AssertionError, match="trained again"):
-        trained_tokenizer(texts[1:], 60, tmp_path / "cache")
+        trained_tokenizer(texts[1:], 60, cache)
     assert {path.name.partition("-")[0] for path in (tmp_path / "cache").iterdir()} == {"tokenizer"}
 
 

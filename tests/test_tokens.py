@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from accl.data.cache import Cache
 from accl.data.questions import LETTERS, Question
 from accl.data.tokenizer import Tokenizer, train_tokenizer
 from accl.data.tokens import WORTH_CUTTING, Assembler, Batch, TokenBlob, tokenise
@@ -121,11 +122,11 @@ def test_the_cache_gives_what_tokenising_gives_without_tokenising(
 ) -> None:
     cache = tmp_path / "not yet there"
     counting = Counting(tokenizer)
-    assert equal(tokenise(QUESTIONS, TASKS, counting.tokenizer, cache), blob)
+    assert equal(tokenise(QUESTIONS, TASKS, counting.tokenizer, Cache(cache)), blob)
     assert counting.texts == 4 + len(QUESTIONS) * 5  # letters, and all pieces
     (file,) = cache.iterdir()  # nothing is left lying about beside it
     counting.texts = 0
-    assert equal(tokenise(QUESTIONS, TASKS, counting.tokenizer, cache), blob)
+    assert equal(tokenise(QUESTIONS, TASKS, counting.tokenizer, Cache(cache)), blob)
     assert counting.texts == 4  # letters alone
     assert [*cache.iterdir()] == [file]
 
@@ -133,9 +134,9 @@ def test_the_cache_gives_what_tokenising_gives_without_tokenising(
 def test_a_hit_takes_tasks_and_answers_from_the_questions_at_hand(
     tokenizer: Tokenizer, blob: TokenBlob, tmp_path: Path
 ) -> None:
-    tokenise(QUESTIONS, TASKS, tokenizer, tmp_path)
+    tokenise(QUESTIONS, TASKS, tokenizer, Cache(tmp_path))
     moved = [dataclasses.replace(q, answer=(q.answer + 1) % 4) for q in QUESTIONS]
-    hit = tokenise(moved, {"physics": 0, "elsewhere": 7}, tokenizer, tmp_path)
+    hit = tokenise(moved, {"physics": 0, "elsewhere": 7}, tokenizer, Cache(tmp_path))
     assert len([*tmp_path.iterdir()]) == 1
     assert hit.task.tolist() == [-1, 0, -1, 7, 0]
     assert hit.answer.tolist() == [3, 0, 2, 1, 1]
@@ -144,7 +145,7 @@ def test_a_hit_takes_tasks_and_answers_from_the_questions_at_hand(
 
 @pytest.mark.parametrize("change", ["text", "option", "order of options", "order of questions", "tokenizer"])
 def test_anything_that_changes_ids_misses_the_cache(tokenizer: Tokenizer, tmp_path: Path, change: str) -> None:
-    tokenise(QUESTIONS, TASKS, tokenizer, tmp_path)
+    tokenise(QUESTIONS, TASKS, tokenizer, Cache(tmp_path))
     other, by = list(QUESTIONS), tokenizer
     if change == "text":
         other[0] = dataclasses.replace(other[0], text="is the atom green")
@@ -156,7 +157,7 @@ def test_anything_that_changes_ids_misses_the_cache(tokenizer: Tokenizer, tmp_pa
         other.reverse()
     else:
         by = train_tokenizer(WORDS, vocab_size=60)
-    assert equal(tokenise(other, TASKS, by, tmp_path), tokenise(other, TASKS, by))
+    assert equal(tokenise(other, TASKS, by, Cache(tmp_path)), tokenise(other, TASKS, by))
     assert len([*tmp_path.iterdir()]) == 2
 
 

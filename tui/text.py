@@ -1,26 +1,38 @@
-"""Text of exact widths, durations, and bars made of block characters."""
+"""Text of exact widths, durations, and bars made of block characters.
+
+Everything that the app draws passes through `strip`, and everything that it measures through `cell_len`: here text
+from runs is made printable, and nowhere else are lines made of text.
+"""
 
 from __future__ import annotations
 
 import math
 
-from rich.cells import cell_len, set_cell_size
+import rich.cells
 from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
+
+from accl.text import printable
 
 Piece = tuple[str, Style]
 BLOCKS = " ▏▎▍▌▋▊▉█"
 SPARKS = "▁▂▃▄▅▆▇█"
 
 
+def cell_len(text: str) -> int:
+    """Return the number of cells that the text takes on the screen, once it is printable."""
+    return rich.cells.cell_len(printable(text))
+
+
 def cut(text: str, width: int) -> str:
     """Truncate the text to at most ``width`` cells, with an ellipsis if anything is missing."""
+    text = printable(text)
     if cell_len(text) <= width:
         return text
     if width <= 0:
         return ""
-    return set_cell_size(text, width - 1) + "…" if width > 1 else "…"
+    return rich.cells.set_cell_size(text, width - 1) + "…" if width > 1 else "…"
 
 
 def fit(text: str, width: int, right: bool = False) -> str:
@@ -32,13 +44,13 @@ def fit(text: str, width: int, right: bool = False) -> str:
 
 def strip(pieces: list[Piece], width: int, background: Style | None = None) -> Strip:
     """Make a line of exactly ``width`` cells from styled pieces."""
-    line = Strip([Segment(text, style) for text, style in pieces if text])
+    line = Strip([Segment(printable(text), style) for text, style in pieces if text])
     return line.adjust_cell_length(max(0, width), background)
 
 
 def centred(message: str, width: int, height: int, style: Style) -> list[Strip]:
     """Make the lines that show a message in the middle of an otherwise empty area."""
-    return [*[Strip.blank(width)] * max(0, height // 2 - 1), strip([(message.center(width), style)], width)]
+    return [*[Strip.blank(width)] * max(0, height // 2 - 1), strip([(printable(message).center(width), style)], width)]
 
 
 def duration(seconds: float) -> str:

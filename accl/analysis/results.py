@@ -15,6 +15,7 @@ from accl.config.renamed import translate_recipe
 from accl.errors import AbsentError, CompareError, DamagedError
 from accl.store.deadline import within
 from accl.store.merge import merge_spool
+from accl.store.provenance import data_fingerprint, read_provenance
 from accl.store.reader import Evaluation, Task, attached, group_evaluations, read_evals, read_meta
 from accl.store.rundir import RunDir
 from accl.store.spool import spool_of
@@ -99,9 +100,9 @@ def read_setup(run: RunDir) -> Setup:
     Raises:
         DamagedError, AbsentError: the files of the run are damaged or missing.
     """
-    data = run.read_json(run.provenance).get("data")
-    fingerprint = str(data.get("fingerprint", "")) if isinstance(data, dict) else ""
-    config = run.load_config()
+    with reading(run.path):
+        fingerprint = data_fingerprint(read_provenance(run))
+        config = run.load_config()
     recipe, _ = translate_recipe(config.recipe)
     return Setup(run, config.model_copy(update={"recipe": recipe}), fingerprint)
 

@@ -1,7 +1,8 @@
 """Ways in which a run folder can be damaged, as data: for tests, and for the benchmark that injects them.
 
 Every file of a run is taken away, emptied, cut, overwritten, replaced by what is no file, or filled with values of
-other types. A `Damage` is applied to a copy of a whole run.
+other types. A `Damage` is applied to a copy of a whole run, which may share its files by hard links: no damage writes
+into a file, it puts another in its place.
 """
 
 from __future__ import annotations
@@ -261,10 +262,10 @@ def _overwrite(run: Path, name: str, content: bytes) -> None:
 def _set_json(run: Path, name: str, key: str, value: Any) -> None:
     path = run / name
     content = json.loads(path.read_bytes()) if path.is_file() else {}
-    path.write_text(json.dumps({**content, key: value}), encoding="utf-8")
+    _write(path, json.dumps({**content, key: value}).encode())
 
 
 def _set_yaml(run: Path, key: str, value: Any) -> None:
     path = run / "config.yaml"
     content = yaml.safe_load(path.read_bytes())
-    path.write_text(yaml.safe_dump({**content, key: value}), encoding="utf-8")
+    _write(path, yaml.safe_dump({**content, key: value}).encode())

@@ -21,6 +21,7 @@ from typing import Any
 import accl
 from accl.errors import ConfigError
 from accl.launch.gpus import gpus
+from accl.launch.machine import cores
 
 Row = dict[str, Any]
 
@@ -128,10 +129,10 @@ def commit() -> str | None:
 
 def device() -> str:
     """The value of `Report.device` for this machine."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = cores()
     names = Counter(gpu.name for gpu in gpus())
     cards = [f"{count} × {name}" if count > 1 else name for name, count in names.items()]
-    return ", ".join([f"{_processor()}, {cores} core{'s' if cores > 1 else ''}", *cards])
+    return ", ".join([f"{_processor()}, {count} core{'s' if count > 1 else ''}", *cards])
 
 
 def _processor() -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from accl.cli.output import Format, FormatOption, emit
+from accl.cli.output import Format, FormatOption, emit, say
 from accl.cli.table import Table
 from accl.config import DEFAULT_PROFILE
 
@@ -201,7 +201,7 @@ def _report(
     from accl.bench.report import Report
     from accl.cli.reports import figure_columns
 
-    typer.echo("measuring …", err=True)
+    say("measuring …", err=True)
     with tempfile.TemporaryDirectory(prefix="accl-bench-") as folder:
         report = Report.create(name, settings, measure(Path(folder), **settings))
     _print(report, [Table("", figure_columns(), report.rows, name=name)], output, format)

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from accl.analysis.ablation import Ablation, compare_seeds
 from accl.analysis.compare import TRIVIAL_BASELINES, Arm, Comparison
@@ -95,7 +94,7 @@ def compare(
 
 def _emit(tables: Sequence[Table], data: Comparison | Ablation, format: Format) -> None:
     notes = [*(f"Warning: {warning}" for warning in data.warnings), *data.notes]
-    emit(tables, format, Console(), data=data, notes=notes)
+    emit(tables, format, data=data, notes=notes)
 
 
 def _runs_table(comparison: Comparison) -> Table:

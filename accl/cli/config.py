@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import groupby
 from typing import Annotated, Any
 
@@ -10,11 +11,12 @@ import yaml
 
 from accl.choices import Choice
 from accl.cli.options import OverridesOption
-from accl.cli.output import Format, FormatOption, emit, print_notes
-from accl.cli.table import Column, Table, fields, typed
+from accl.cli.output import Format, FormatOption, emit, print_notes, say
+from accl.cli.table import Column, Table, fields, text, typed
 from accl.config import DEFAULT_PROFILE, Resolved, available, configs_folder, flat, resolve
 from accl.config.explain import explain, explain_all
 from accl.config.renamed import translate_key
+from accl.text import printable
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Show recipes, profiles, resolved configurations and all keys."
@@ -37,7 +39,7 @@ def show(
     resolved = resolve(recipe, profile, overrides or ())
     print_notes(resolved.notes)
     if format is Format.TABLE:  # as YAML, so that it can be copied into a file of one's own
-        typer.echo(_commented_yaml(resolved), nl=False)
+        say(*_commented_yaml(resolved))
         return
     values, origin = flat(resolved.config), resolved.origin
     rows = [{"key": key, "value": values[key], "origin": origin[key]} for key in values if key in origin]
@@ -109,16 +111,18 @@ def _choice_columns(rows: list[dict[str, Any]]) -> list[Column]:
     return [Column("written", header="name"), Column("about", wrap=True), *shown]
 
 
-def _commented_yaml(resolved: Resolved) -> str:
+def _commented_yaml(resolved: Resolved) -> list[str]:
     lines = [f"# recipe {resolved.config.recipe} under profile {resolved.config.profile}"]
     values = {key: value for key, value in flat(resolved.config).items() if "." in key}
     for section, keys in groupby(values, key=lambda key: key.partition(".")[0]):
         lines.append(f"{section}:")
         for key in keys:
             leaf = {key.removeprefix(f"{section}."): values[key]}
-            entry = yaml.safe_dump(leaf, allow_unicode=True, width=1000).strip()
+            plain = text(values[key]) == printable(text(values[key]))
+            style = None if plain else '"'  # in which YAML can escape what must not be printed
+            entry = yaml.safe_dump(leaf, allow_unicode=plain, default_style=style, width=sys.maxsize).strip()
             lines.append(f"  {entry:<36}  # {resolved.origin[key]}")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _short(value: Any) -> str:

@@ -28,6 +28,7 @@ def stop(
 
       accl stop last --grace 60
     """
+    from accl.cli.output import say
     from accl.launch import process
     from accl.store.rundir import find_run
 
@@ -39,30 +40,42 @@ def stop(
         state = process.wait_until_ended(chosen, KILL_GRACE_S)
     if state.state.active:
         raise RunError(f"{chosen.id} did not end.", f"Look at process {state.pid}.")
-    typer.echo(f"{state.state.icon} {chosen.id} {state.state}{f': {state.reason}' if state.reason else ''}")
+    say(f"{state.state.icon} {chosen.id} {state.state}{f': {state.reason}' if state.reason else ''}")
 
 
-def resume(run: RunArgument, detach: DetachOption = False, runs: RunsOption = RUNS) -> None:
+def resume(
+    run: RunArgument,
+    detach: DetachOption = False,
+    accept_changes: Annotated[
+        bool,
+        typer.Option("--accept-changes", help="Go on although configuration, data or model are not what they were."),
+    ] = False,
+    runs: RunsOption = RUNS,
+) -> None:
     """Go on with a stopped run from its last checkpoint.
 
     A run of which a trainer lives is refused, with exit code 11 and the process that trains it. A run
     without a checkpoint, or one that was prepared and never started, begins at its first step. Signals
     mean what they mean to accl train.
 
+    A run whose configuration, questions or model have changed since it began is refused, with what has
+    changed.
+
     Example:
 
       accl resume last --detach
     """
     from accl.cli.foreground import end_on_signals
+    from accl.cli.output import say
     from accl.cli.progress import show_progress
     from accl.launch import process
     from accl.store.rundir import find_run
 
     end_on_signals()
     chosen = find_run(runs, run)
-    start = partial(process.start, chosen)
+    start = partial(process.start, chosen, accept_changes)
     if detach:
         start()
-        typer.echo(chosen.id)
+        say(chosen.id)
         return
     raise typer.Exit(show_progress(chosen, start))

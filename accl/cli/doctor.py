@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import sys
 from typing import Annotated
 
 import typer
@@ -48,8 +46,6 @@ def doctor(
         Column("found", wrap=True),
         Column("next", "what to do", wrap=True),
     ]
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 is one of the findings, not an obstacle
     emit(Table("", columns, rows, name="checks"), format)
     if not report.usable:
         raise typer.Exit(1)

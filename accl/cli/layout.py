@@ -58,7 +58,7 @@ def _draw(title: str, grid: Grid, justify: Sequence[str], console: Console) -> N
                     drawn.append(" " * (blank - left))
             drawn.append("\n")
         if number == 0:
-            drawn.append("─" * (sum(widths) + GAP * (len(widths) - 1)) + "\n")
+            drawn.append(_rule(sum(widths) + GAP * (len(widths) - 1), console) + "\n")
     console.print(drawn, soft_wrap=True, end="")
 
 
@@ -90,8 +90,12 @@ def _draw_records(title: str, grid: Grid, console: Console) -> None:
         for pair in zip(grid[0], row, strict=True):
             record.add_row(*pair)
         if index:
-            console.print(Text("─" * min(console.width, RULE), style="dim"))
+            console.print(Text(_rule(min(console.width, RULE), console), style="dim"))
         console.print(record)
+
+
+def _rule(width: int, console: Console) -> str:
+    return ("-" if console.options.ascii_only else "─") * width
 
 
 def _stack(grid: Grid) -> Grid:

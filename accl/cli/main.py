@@ -17,6 +17,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from accl import __version__
 from accl.errors import AcclError
+from accl.streams import guard_streams
 
 # name -> (module, function, first line of its help)
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -76,7 +77,9 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(f"accl {__version__}")
+        from accl.cli.output import say
+
+        say(f"accl {__version__}")
         raise typer.Exit
 
 
@@ -93,22 +96,24 @@ def _options(
 
 def run() -> None:
     """Run the command line; an `AcclError` becomes one line on stderr and its exit code."""
+    guard_streams()
     if hasattr(signal, "SIGPIPE"):  # `accl runs | head` must not end in a traceback
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
-        app()
-    except AcclError as error:
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except Exception as error:
         from accl.cli.output import print_error
 
         if os.environ.get("ACCL_DEBUG"):
             traceback.print_exc()
-        print_error(error)
-        sys.exit(error.exit_code)
-    except Exception as error:
-        if os.environ.get("ACCL_DEBUG"):
-            raise
-        print(f"error: accl failed in a way it should not have: {type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
-        print("Please report it with the output of the same command after: accl --debug", file=sys.stderr)  # noqa: T201
+        if isinstance(error, AcclError):
+            print_error(error)
+            sys.exit(error.exit_code)
+        what = f"accl failed in a way it should not have: {type(error).__name__}: {error}"
+        print_error(AcclError(what, "Please report it with the output of the same command after: accl --debug"))
         sys.exit(1)
 
 

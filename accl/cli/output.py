@@ -1,7 +1,8 @@
-"""How commands print: tables in five formats, and errors on stderr.
+"""How commands print: tables in five formats, sentences, and errors on stderr. Commands print through this file alone.
 
 Formats for people (table, md, tex) show values through each column's ``show``; formats for programs (json, csv) hold
-the raw values, never rounded text.
+the raw values, never rounded text. Text that a terminal would act upon is replaced in all of them but json, which
+escapes it and so loses nothing.
 """
 
 from __future__ import annotations
@@ -11,19 +12,23 @@ import dataclasses
 import io
 import json
 import math
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.text import Text
 
 from accl.cli.layout import print_table
 from accl.cli.table import Table
 from accl.errors import AcclError
+from accl.streams import styled
+from accl.text import printable, printable_json, printable_lines
 
 
 class Format(StrEnum):
@@ -37,6 +42,30 @@ class Format(StrEnum):
 
 
 FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How to print; csv and json hold raw values.")]
+
+
+class SafeConsole(Console):
+    """A console that shows text as it is: no markup, no emoji, and nothing that a terminal would act upon."""
+
+    def __init__(self, err: bool = False, **settings: Any) -> None:
+        """Print on stdout, or on stderr if ``err``; rich takes the other settings."""
+        stream = {"file": styled(sys.stderr if err else sys.stdout)}
+        super().__init__(markup=False, emoji=False, highlight=False, **(stream | settings))
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Render with the text of every segment printable; rich's own controls, such as of the cursor, pass."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=printable_lines(segment.text))
+
+
+def say(*lines: str, err: bool = False, style: str = "") -> None:
+    """Print lines, each of them in one line of its own whatever is in it, on stdout, or on stderr if ``err``."""
+    if style:
+        SafeConsole(err).print(Text("\n".join(map(printable, lines)), style), soft_wrap=True)
+        return
+    stream = styled(sys.stderr if err else sys.stdout)
+    stream.write("".join(f"{printable(line)}\n" for line in lines))
+    stream.flush()
 
 
 def emit(
@@ -57,7 +86,8 @@ def emit(
         notes: sentences below the tables; on stderr with csv, and absent from json (put them in ``data``).
     """
     tables = [tables] if isinstance(tables, Table) else list(tables)
-    console = console or Console()
+    console = console or SafeConsole()
+    notes = [printable(note) for note in notes]
     if format is Format.TABLE:
         for index, table in enumerate(tables):
             if index:
@@ -69,23 +99,23 @@ def emit(
     if format is Format.JSON:
         if data is None:
             data = tables[0].rows if len(tables) == 1 else {table.key: table.rows for table in tables}
-        parts = [json.dumps(plain(data), indent=2, ensure_ascii=False)]
+        parts = [_json(data, indent=2, ascii=not console.encoding.startswith("utf"))]
     elif format is Format.CSV:
         parts = [*map(_csv, tables)]
     elif format is Format.MD:
-        parts = [*map(_markdown, tables), *map(_escape_markdown, notes)]
+        parts = [*map(_markdown, tables), *map(_markdown_line, notes)]
     else:
         parts = [*map(_latex, tables), *(f"% {note}" for note in notes)]
-    # Past rich, which would wrap, highlight and read [brackets] as markup.
+    # Past rich, which would wrap.
     console.file.write("\n\n".join(parts) + "\n")
     console.file.flush()
     if format is Format.CSV:
-        print("".join(f"{note}\n" for note in notes), file=sys.stderr, end="")  # noqa: T201
+        say(*notes, err=True)
 
 
 def print_error(error: AcclError, console: Console | None = None) -> None:
     """Print what happened in one line, and below it what to type next, on stderr."""
-    console = console or Console(stderr=True)
+    console = console or SafeConsole(err=True)
     console.print(Text.assemble(("error: ", "bold red"), error.what), soft_wrap=True)
     if error.hint:
         # soft_wrap: a command to copy must not be broken by a newline.
@@ -94,7 +124,7 @@ def print_error(error: AcclError, console: Console | None = None) -> None:
 
 def print_notes(notes: Sequence[str]) -> None:
     """Print sentences on what was typed, such as an old name that was translated, on stderr."""
-    print("".join(f"note: {note}\n" for note in notes), file=sys.stderr, end="")  # noqa: T201
+    say(*(f"note: {note}" for note in notes), err=True)
 
 
 def plain(value: Any) -> Any:
@@ -116,14 +146,27 @@ def plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no json form")
 
 
+def _json(value: Any, indent: int | None = None, ascii: bool = False) -> str:
+    return printable_json(json.dumps(plain(value), indent=indent, ensure_ascii=ascii))
+
+
 def _csv(table: Table) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(table.keys)
+    writer.writerow(map(_csv_cell, table.keys))
     for row in table.rows:
-        values = (plain(row.get(key)) for key in table.keys)
-        writer.writerow(json.dumps(x, ensure_ascii=False) if isinstance(x, (list, dict)) else x for x in values)
+        writer.writerow(_csv_cell(plain(row.get(key))) for key in table.keys)
     return buffer.getvalue().removesuffix("\n")
+
+
+def _csv_cell(value: Any) -> Any:
+    """Return a cell; an apostrophe before text that a spreadsheet would take for a formula."""
+    if isinstance(value, (list, dict)):
+        return _json(value)
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.lstrip().startswith(tuple("=+-@")) else text
 
 
 def _markdown(table: Table) -> str:
@@ -133,15 +176,27 @@ def _markdown(table: Table) -> str:
     return "\n".join([f"**{_escape_markdown(table.title)}**\n", *lines] if table.title else lines)
 
 
+# What Markdown, HTML and GitHub's own forms of links and formulas begin with. Underscores within a word mean nothing.
+_MARKDOWN = re.compile(r"[\\`*\[|~$#]|(?<!\w)_|_(?!\w)|(?<=[a-z]):(?=//)|(?<=www)\.", re.I)
+_HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+
+
 def _escape_markdown(cell: str) -> str:
-    return " ".join(cell.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").split())
+    return " ".join(_MARKDOWN.sub(r"\\\g<0>", cell).translate(_HTML).split())
 
 
-_TEX_WORDS = {"\\": "backslash", "~": "asciitilde", "^": "asciicircum", "<": "less", ">": "greater"}
+def _markdown_line(note: str) -> str:
+    """Escape a line that stands by itself, also what would begin a list or underline a heading."""
+    return re.sub(r"^(\d*)(?=[-+=.)])", r"\1\\", _escape_markdown(note))
+
+
+_TEX_WORDS = {"\\": "backslash", "~": "asciitilde", "^": "asciicircum", "<": "less", ">": "greater", "|": "bar"}
 _TEX = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
     | {character: rf"\text{word}{{}}" for character, word in _TEX_WORDS.items()}
-    | {"±": r"$\pm$", "–": "--", "\n": " "}
+    # In braces: at the start of a row they would be arguments of the command before.
+    | {character: f"{{{character}}}" for character in "[]*"}
+    | {"±": r"$\pm$", "–": "--"}
 )
 
 

@@ -6,21 +6,20 @@ import subprocess
 import time
 from collections.abc import Callable
 
-from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from accl.cli.foreground import Foreground
+from accl.cli.output import SafeConsole, say
 from accl.cli.table import duration, percent
-from accl.errors import INTERRUPTED, BusyError, RunError, TrainingError
+from accl.errors import BusyError, RunError, TrainingError
 from accl.launch import process
 from accl.store.lock import holder
 from accl.store.reader import query
 from accl.store.rundir import RunDir
 from accl.store.state import RunState, State, observe
-from accl.text import printable
 
 POLL_EVERY_S = 0.25
 
@@ -32,21 +31,21 @@ def show_progress(run: RunDir, start: Callable[[], subprocess.Popen[bytes]]) -> 
         BusyError: another process holds the run.
         TrainingError: the run failed or crashed; its reason is the message.
     """
-    console = Console(stderr=True, highlight=False, markup=False)
+    console = SafeConsole(err=True)
     with Foreground(start) as foreground:
-        title = Text.assemble("run ", (printable(run.id), "bold"), "   watch it in another terminal: accl tui")
-        console.print(title, soft_wrap=True)
+        say(f"run {run.id}   watch it in another terminal: accl tui", err=True)
         _follow(run, foreground, console)
     return _report(run, observe(run), foreground.process.returncode, console)
 
 
-def _follow(run: RunDir, foreground: Foreground, console: Console) -> None:
+def _follow(run: RunDir, foreground: Foreground, console: SafeConsole) -> None:
     answered, printed = 0, ""
-    with Live(console=console, refresh_per_second=8, transient=True, auto_refresh=console.is_terminal) as live:
+    drawn = console.is_terminal and not console.is_dumb_terminal
+    with Live(console=console, refresh_per_second=8, transient=True, auto_refresh=drawn) as live:
         while True:
             ended = foreground.process.poll() is not None
             state = observe(run)
-            if console.is_terminal:
+            if drawn:
                 live.update(_view(state, foreground.presses > 0))
             else:
                 printed = _print_progress(console, state, printed)
@@ -58,19 +57,19 @@ def _follow(run: RunDir, foreground: Foreground, console: Console) -> None:
             time.sleep(POLL_EVERY_S)
 
 
-def _interrupt(run: RunDir, console: Console, kill: bool) -> None:
+def _interrupt(run: RunDir, console: SafeConsole, kill: bool) -> None:
     """Ask for a graceful stop, or kill a run that was asked before."""
     try:
         process.stop(run, kill)
         if not kill:
             console.print("stopping after this step, with a checkpoint; Ctrl-C again kills it now")
     except RunError as error:
-        console.print(printable(str(error)))
+        console.print(str(error))
 
 
 def _view(state: RunState, stopping: bool) -> Table:
     grid = Table.grid(padding=(0, 1))
-    word = f"{state.state.icon} {'stopping' if stopping else printable(state.phase) or state.state.value}"
+    word = f"{state.state.icon} {'stopping' if stopping else state.phase or state.state.value}"
     left, speed = state.left_seconds, state.latest.get("questions_per_second", 0.0)
     if not state.total_steps:
         grid.add_row(Text(f"{word} …"))
@@ -95,27 +94,25 @@ def _figures(state: RunState) -> str:
     return "  ".join(filter(None, parts))
 
 
-def _print_progress(console: Console, state: RunState, printed: str) -> str:
+def _print_progress(console: SafeConsole, state: RunState, printed: str) -> str:
     """Print a line when the phase changes, and one for each tenth of the way; returns what was printed last."""
     tenth = 10 * state.step // state.total_steps if state.total_steps else 0
     now = f"{state.phase} {tenth}" if state.phase == "training" else state.phase
     if now and now != printed and state.state.active:
         way = f" {state.step:,}/{state.total_steps:,} {_figures(state)}" if state.total_steps else ""
-        console.print(f"{printable(state.phase)}{way}", soft_wrap=True)
+        console.print(f"{state.phase}{way}", soft_wrap=True)
     return now or printed
 
 
-def _report(run: RunDir, state: RunState, code: int, console: Console) -> int:
+def _report(run: RunDir, state: RunState, code: int, console: SafeConsole) -> int:
     if state.state is State.FINISHED:
         accuracy = f"test accuracy {percent(state.latest.get('test/accuracy'))} %{_floors(run)}"
         took = duration(state.ended - state.started)
-        console.print(
-            f"{state.state.icon} finished in {took}: {accuracy}\n  accl show {printable(run.id)}", soft_wrap=True
-        )
+        console.print(f"{state.state.icon} finished in {took}: {accuracy}\n  accl show {run.id}", soft_wrap=True)
         return 0
     if state.state is State.STOPPED:
-        console.print(f"{state.state.icon} {printable(state.reason)}", soft_wrap=True)
-        return INTERRUPTED if state.interrupted_by else 0
+        console.print(f"{state.state.icon} {state.reason}", soft_wrap=True)
+        return state.exit_code or 0
     if code == BusyError.exit_code and state.state.active:
         raise BusyError(f"{run.id} is held by {holder(run) or 'another trainer'} now.", f"See: accl show {run.id}")
     # Its process has ended, whatever a heartbeat that is still young says.

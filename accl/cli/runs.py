@@ -9,24 +9,24 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from accl.cli.options import RUNS, RunArgument, RunsOption
-from accl.cli.output import Format, FormatOption, emit, print_notes
+from accl.cli.output import Format, FormatOption, SafeConsole, emit, print_notes, say
 from accl.cli.table import MISSING, Column, Row, Table, duration, fields, moment, number, percent
 from accl.errors import AbsentError, BusyError
 from accl.store.deadline import DEADLINE_S, within
-from accl.store.files import LIMIT, open_regular
+from accl.store.files import open_regular
 from accl.store.rundir import RESTORE, find_run, run_folders
 from accl.store.state import State, observe
 from accl.store.summary import Summary, SummaryReader, as_problem, numbers, read_summaries
-from accl.text import printable, printable_lines
+from accl.text import printable_lines
 
 if TYPE_CHECKING:
     from accl.store.reader import Follower
 
 FOLLOW_EVERY_S = 0.3
-SHOW_DEADLINE_S = 10.0  # for each part of a run; a large database on a slow disk takes seconds
+LOG_BYTES = 4 * 2**20  # at most, from the end of a console log
+SHOW_DEADLINE_S = 15.0  # for each part of a run; a large database on a slow disk takes seconds
 LATEST = ("questions_per_second", "train/loss", "validation/accuracy", "test/accuracy")
 # Sums that the trainer records at the end of a run.
 TOTALS = ("training_seconds", "milliseconds_per_step", "questions_per_second", "peak_gpu_memory_bytes", "tested_step")
@@ -64,16 +64,15 @@ def runs(format: FormatOption = Format.TABLE, runs: RunsOption = RUNS) -> None:
     summaries = read_summaries([SummaryReader(run) for run in run_folders(runs)], time.time())
     rows = [_row(summary) for summary in sorted(summaries, key=lambda summary: summary.age_key, reverse=True)]
     if not rows and format is Format.TABLE:
-        Console().print(f"No runs in {runs} yet. Start one:  accl train full --profile demo", highlight=False)
+        say(f"No runs in {runs} yet. Start one:  accl train full --profile demo")
         return
-    narrow = format is Format.TABLE and Console().width < WIDE
+    narrow = format is Format.TABLE and SafeConsole().width < WIDE
     columns = [column for column in COLUMNS if not (narrow and column.key in WIDE_ONLY)]
     emit(Table("", columns, rows, name="runs"), format)
     if format is Format.TABLE:
         for row in rows:
             if row["problem"] or (row["reason"] and row["state"] in (State.CRASHED, State.FAILED, State.STALLED)):
-                line = printable(f"{row['id']}: {row['reason']}")
-                Console().print(line, highlight=False, markup=False, style="dim")
+                say(f"{row['id']}: {row['reason']}", style="dim")
 
 
 def show(run: RunArgument, format: FormatOption = Format.TABLE, runs: RunsOption = RUNS) -> None:
@@ -150,19 +149,21 @@ def logs(
     except FileNotFoundError as error:
         raise AbsentError(f"{chosen.id} has no console.log.", f"See: accl show {chosen.id}") from error
     with open(descriptor, "rb") as file:
-        if (size := os.fstat(descriptor).st_size) > LIMIT:
-            file.seek(size - LIMIT)
-            print_notes([f"only the last {LIMIT / 2**20:.0f} MiB of {size / 2**20:,.0f} MiB"])
-        printed = file.read(LIMIT).decode(errors="replace").splitlines(keepends=True)
-        wanted = printed if lines is None else printed[max(0, len(printed) - lines) :]
-        typer.echo(printable_lines("".join(wanted)), nl=False)
+        if (size := os.fstat(descriptor).st_size) > LOG_BYTES:
+            file.seek(size - LOG_BYTES)
+            print_notes([f"only the last {LOG_BYTES // 2**20} MiB of {chosen.console}"])
+        *printed, rest = file.read(LOG_BYTES).decode(errors="replace").split("\n")
+        say(*map(printable_lines, printed if lines is None else printed[max(0, len(printed) + bool(rest) - lines) :]))
         while follow:
             # Look first and read second, so that nothing printed before the end is missed.
             active = observe(chosen).state.active
-            typer.echo(printable_lines(file.read(LIMIT).decode(errors="replace")), nl=False)
+            *printed, rest = (rest + file.read(LOG_BYTES).decode(errors="replace")).split("\n")
+            say(*map(printable_lines, printed))
             if not active:
-                return
+                break
             time.sleep(FOLLOW_EVERY_S)
+        if rest and lines != 0:
+            say(printable_lines(rest))
 
 
 def _row(summary: Summary) -> dict[str, Any]:

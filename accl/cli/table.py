@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+from accl.text import printable
+
 Justify = Literal["left", "right", "center"]
 Row = Mapping[str, Any]
 
@@ -98,15 +100,18 @@ class Column:
     @property
     def title(self) -> str:
         name = self.header or self.key.replace("_", " ")
-        return f"{name} ({self.unit})" if self.unit else name
+        return printable(f"{name} ({self.unit})" if self.unit else name)
 
     def render(self, row: Row) -> str:
-        return self.cell(row) if self.cell else self.show(row.get(self.key))
+        """Return the cell of a row, in one line and printable."""
+        return printable(self.cell(row) if self.cell else self.show(row.get(self.key)))
 
 
 @dataclass(frozen=True)
 class Table:
     """Rows of raw values by key, under columns. Keys without a column appear in json and csv only.
+
+    Titles and cells are printable, rows hold whatever they were given.
 
     ``name`` is the key of this table in json where there are several; made from the title when empty.
     """
@@ -115,6 +120,9 @@ class Table:
     columns: Sequence[Column]
     rows: Sequence[Row] = field(default_factory=list)
     name: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "title", printable(self.title))
 
     @property
     def key(self) -> str:

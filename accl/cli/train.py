@@ -7,10 +7,9 @@ from functools import partial
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from accl.cli.options import RUNS, DetachOption, OverridesOption, RunsOption
-from accl.cli.output import print_notes
+from accl.cli.output import print_notes, say
 from accl.config import DEFAULT_PROFILE, resolve
 
 
@@ -52,12 +51,11 @@ def train(
     extra = [f"train.seed={seed}"] if seed is not None else []
     resolved = resolve(recipe, profile, [*(overrides or ()), *extra])
     print_notes(resolved.notes)
-    console = Console(stderr=True)
-    check(resolved.config, lambda words: console.print(f"{words} …", style="dim", markup=False))
+    print_notes(check(resolved.config, lambda words: say(f"{words} …", err=True, style="dim")))
     run = process.prepare(runs, resolved.config, sys.argv)
     start = partial(process.start, run)
     if detach:
         start()
-        typer.echo(run.id)
+        say(run.id)
         return
     raise typer.Exit(show_progress(run, start))

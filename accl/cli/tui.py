@@ -13,6 +13,8 @@ import typer
 from accl.cli.options import RUNS, RunsOption
 from accl.errors import ConfigError, TerminalError
 
+CANNOT_DRAW = ("dumb", "unknown")  # terminals that do not move their cursor
+
 
 def tui(
     runs: RunsOption = RUNS,
@@ -44,9 +46,11 @@ def tui(
 
         take_picture(runs, picture, (int(measure[1]), int(measure[2])), press or [])
         return
-    if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM", "") == "dumb":
-        hint = "Without one, type: accl runs, or accl show RUN"
+    hint = "Without one, type: accl runs, or accl show RUN"
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise TerminalError("The app needs a terminal, and this is none.", hint)
+    if (kind := os.environ.get("TERM", "")) in CANNOT_DRAW:
+        raise TerminalError(f"This terminal cannot draw the app: TERM={kind}.", hint)
     from tui.app import AcclApp
 
     AcclApp(runs).run()

@@ -1,7 +1,7 @@
 """Recipes, profiles and overrides, resolved into one validated `Config`."""
 
 from accl.config.recipes import DEFAULT_PROFILE, available, configs_folder
-from accl.config.resolution import Resolved, difference, dump, flat, load, resolve
+from accl.config.resolution import Resolved, difference, dump, flat, load, parse, resolve
 from accl.config.schema import Config, Curriculum, Loss, Optim
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "dump",
     "flat",
     "load",
+    "parse",
     "resolve",
 ]

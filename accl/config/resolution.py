@@ -14,13 +14,14 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from accl.config.feasible import check_feasible
 from accl.config.recipes import DEFAULT_PROFILE, base_values, find_file, flatten, nest
 from accl.config.renamed import translate, translate_recipe
 from accl.config.schema import Config
 from accl.config.values import read_text, read_value, refusal
-from accl.config.weights import read_weights
-from accl.config.yamlfile import Written, read_yaml, shown
 from accl.errors import ConfigError
+from accl.text import without_credentials
+from accl.yamlfile import Written, parse_yaml, read_yaml, shown
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Resolved:
 
     Attributes:
         origin: the layer that every value came from, by dotted key.
-        notes: sentences on old names that were translated, to be shown to whoever wrote them.
+        notes: sentences on old names and on keys that are set twice, to be shown to whoever wrote them.
     """
 
     config: Config
@@ -44,7 +45,8 @@ def resolve(recipe: str, profile: str = DEFAULT_PROFILE, overrides: Sequence[str
         recipe, profile: a shipped name, or the path of a YAML file, whose stem becomes the name.
 
     Raises:
-        ConfigError: unknown name or key (the nearest one is named), wrong type, values that do not fit.
+        ConfigError: unknown name or key (the nearest one is named), wrong type, values that do not fit, or with which a
+            run could only fail.
     """
     recipe, notes = translate_recipe(recipe)
     profile_path, recipe_path = find_file("profiles", profile), find_file("recipes", recipe)
@@ -63,11 +65,13 @@ def resolve(recipe: str, profile: str = DEFAULT_PROFILE, overrides: Sequence[str
         notes += [f"{note[:-1]} ({name})." for note in renamed]
         written |= translated
         for key, value in translated.items():
+            if without_credentials(value.text) != value.text:
+                what = f"{key} ({name}) holds a password or token, which everyone who reads the run would see."
+                raise ConfigError(what, "Leave it out: HF_TOKEN holds a token for the Hub, ~/.netrc a password.")
             values[key], origin[key] = read_value(key, value), name
     tree = {"recipe": recipe_path.stem, "profile": profile_path.stem, **nest(values)}
     config = _validate(tree, written, "the configuration")
-    if config.curriculum.weights_file is not None:
-        read_weights(Path(config.curriculum.weights_file))
+    check_feasible(config)
     return Resolved(config, origin, tuple(notes))
 
 
@@ -80,12 +84,21 @@ def load(path: Path) -> Config:
     Raises:
         ConfigError: the file is missing, is no YAML, or does not validate.
     """
-    written, _ = translate(read_yaml(path))
+    return _read_config(read_yaml(path), str(path))
+
+
+def parse(text: str, path: Path) -> Config:
+    """Read the configuration of a run from YAML text, as `load` does; ``path`` is where it is from, for messages."""
+    return _read_config(parse_yaml(text, path), str(path))
+
+
+def _read_config(values_written: Mapping[str, Written], where: str) -> Config:
+    written, _ = translate(values_written)
     names = {key: read_text(key, written.pop(key)) for key in ("recipe", "profile") if key in written}
     sections = {key.partition(".")[0] for key in written}
     values = {key: value for key, value in base_values().items() if key.partition(".")[0] in sections}
     values |= {key: read_value(key, value) for key, value in written.items()}
-    return _validate(names | nest(values), written, str(path))
+    return _validate(names | nest(values), written, where)
 
 
 def dump(config: Config) -> str:

@@ -174,6 +174,12 @@ class Train(_Section):
     precision: Literal["bf16", "fp32"] = Field(description="Precision of matrix products; weights are always fp32.")
     device: Literal["auto", "cpu", "cuda"] = Field(description="Device; `auto` takes a GPU where there is one.")
     checkpoint_every: int = Field(ge=1, le=MOST_STEPS, description="Steps between two checkpoints.")
+    max_unsaved_minutes: float = Field(
+        ge=0,
+        le=MOST_STEPS,
+        description="Longest time that a run goes on while the disk takes no checkpoint or no measurement, being full "
+        "for example; then it ends, to be resumed once there is room.",
+    )
     backend: Literal["auto", "packed", "cudagraph", "cpu", "reference"] = Field(
         description="How a step is computed: `packed` (Triton kernels on packed sequences, one CUDA graph), "
         "`cudagraph` (any encoder on a GPU), `cpu` (C kernels), `reference` (plain torch), or the fastest possible."
@@ -217,8 +223,6 @@ class Config(_Section):
             raise ValueError(f"train.batch_size={size} is no multiple of sampler.questions_per_task={per_task}")
         if (self.curriculum.policy == "fixed") != (self.curriculum.weights_file is not None):
             raise ValueError("curriculum.policy=fixed and curriculum.weights_file need each other")
-        if not self.data.path.strip() and self.data.source != "synthetic":
-            raise ValueError(f"data.path is empty, and data.source={self.data.source} needs one")
         if self.loss.classification_weight == 0 and self.loss.contrastive_weight == 0:
             raise ValueError("loss.classification_weight and loss.contrastive_weight are both 0: nothing to learn")
         return self

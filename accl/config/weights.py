@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 from accl.choices import parse_number
-from accl.config.yamlfile import Written, read_yaml, shown
 from accl.errors import ConfigError
+from accl.yamlfile import Written, read_yaml, shown
 
 _FORM = "Give curriculum.weights_file a YAML file of `task: weight`."
 
 
-def read_weights(path: Path, tasks: Sequence[str] | None = None) -> dict[str, float]:
+def read_weights(path: Path) -> dict[str, float]:
     """Read task weights from a YAML file of ``task: weight``; they need not sum to 1.
 
-    Args:
-        tasks: names of the tasks, where they are known; each has to have a weight, and the result is in their order.
-
     Raises:
-        ConfigError: the file cannot be read, a weight is not a finite number of at least 0, all are 0, or the file does
-            not fit the tasks.
+        ConfigError: the file cannot be read, a weight is not a finite number of at least 0, or all are 0.
     """
     try:
         lines = read_yaml(path)
@@ -30,16 +25,7 @@ def read_weights(path: Path, tasks: Sequence[str] | None = None) -> dict[str, fl
     weights = {task: _read_weight(task, written) for task, written in lines.items()}
     if not 0 < sum(weights.values()) < math.inf:
         raise ConfigError(f"The weights of {path} have no finite sum above 0.", "Give a task a weight above 0.")
-    if tasks is None:
-        return weights
-    unknown = [task for task in weights if task not in tasks]
-    missing = [task for task in tasks if task not in weights]
-    if unknown or missing:
-        parts = [f"{kind} {_listed(group)}" for kind, group in (("unknown", unknown), ("missing", missing)) if group]
-        raise ConfigError(
-            f"{path} does not fit the tasks: {'; '.join(parts)}.", "Give every task one weight; 0 is one."
-        )
-    return {task: weights[task] for task in tasks}
+    return weights
 
 
 def _read_weight(task: str, written: Written) -> float:
@@ -51,7 +37,3 @@ def _read_weight(task: str, written: Written) -> float:
         what = f"{shown(task)}={shown(written.text)} ({written.where}): expected number of at least 0."
         raise ConfigError(what, _FORM)
     return weight
-
-
-def _listed(tasks: Sequence[str]) -> str:
-    return ", ".join(tasks[:5]) + (f" and {len(tasks) - 5} more" if len(tasks) > 5 else "")

@@ -1,4 +1,4 @@
-"""Pinned snapshots of data and models from the Hugging Face Hub, and the folders that they are cached in.
+"""Pinned snapshots of data and models from the Hugging Face Hub.
 
 Only the needed files are fetched, and none that are in the local cache. The Hub's own settings apply:
 ``HF_ENDPOINT``, ``HF_HOME``, ``HF_HUB_OFFLINE``, ``HF_TOKEN``.
@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import Literal
 
+from accl.data.hub_cache import Kind, endpoint_problem, sound_snapshot
 from accl.data.questions import PARTS
 from accl.errors import AcclError, ConfigError, HubError
-
-Kind = Literal["model", "dataset"]
+from accl.text import without_credentials
 
 # Formats of weights, best first; only the first that a model has is fetched.
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -25,19 +26,12 @@ VOCABULARIES = ("spm.model", "tokenizer.json", "vocab.txt", "vocab.json", "sente
 _TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
 _CONFIG = "config.json"
 
-CONNECT_SECONDS = 5.0  # timeout of the first request
-
-
-def cache_folder() -> Path:
-    """Return the folder of accl's derived files: ``ACCL_CACHE``, else ``accl`` in the XDG cache folder."""
-    if chosen := os.environ.get("ACCL_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "accl"
+CONNECT_SECONDS = 5.0  # for the first answer
 
 
 def is_local(name: str) -> bool:
     """Return whether a model or data name means a folder: one that exists, or a name written like a path."""
-    return name.startswith((".", "/", "~")) or Path(name).is_dir()
+    return name.startswith((".", "/", "~")) or os.path.isdir(name)
 
 
 def local_model(name: str) -> Path:
@@ -46,10 +40,10 @@ def local_model(name: str) -> Path:
     Raises:
         ConfigError: no such folder, or a part of a model is missing from it.
     """
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))
     for there, problem, hint in (
-        (folder.is_dir(), "there is no such folder", "Give a folder with config.json and weights."),
-        ((folder / _CONFIG).is_file(), f"the folder has no {_CONFIG}", "Give the folder that holds it."),
+        (os.path.isdir(folder), "there is no such folder", "Give a folder with config.json and weights."),
+        (os.path.isfile(folder / _CONFIG), f"the folder has no {_CONFIG}", "Give the folder that holds it."),
         (_has_any(folder, WEIGHTS), "the folder has no weights", f"Looked for: {', '.join(WEIGHTS)}."),
     ):
         if not there:
@@ -58,14 +52,14 @@ def local_model(name: str) -> Path:
 
 
 def _has_any(folder: Path, names: Iterable[str]) -> bool:
-    return any((folder / name).is_file() for name in names)
+    return any(os.path.isfile(folder / name) for name in names)  # unlike Path.is_file, False where it may not look
 
 
 def endpoint() -> str:
-    """Return the address of the Hub in use."""
+    """Return the address of the Hub in use, without user and password, to be shown."""
     from huggingface_hub import constants
 
-    return str(constants.ENDPOINT)
+    return without_credentials(constants.ENDPOINT)
 
 
 def is_offline() -> bool:
@@ -75,33 +69,55 @@ def is_offline() -> bool:
     return bool(constants.HF_HUB_OFFLINE)
 
 
-def reachable(seconds: float = CONNECT_SECONDS) -> bool:
-    """Return whether the Hub answers within ``seconds``, and not with an error as a proxy might."""
-    status = _status(seconds)
+def start_probe(seconds: float = CONNECT_SECONDS) -> Callable[[], int | None]:
+    """Ask the Hub for its front page, and return a function that waits for the HTTP status.
+
+    The status is None without an answer within ``seconds``, and where the network is forbidden or ``HF_ENDPOINT`` is no
+    address. The request has a thread of its own, because name resolution knows no timeout.
+    """
+    if endpoint_problem() or is_offline():
+        return lambda: None
+    from huggingface_hub import get_session
+
+    session = get_session()  # made here, so that the timeout covers the request alone
+    statuses: list[int] = []
+
+    def ask() -> None:
+        with suppress(Exception):  # whatever the transport raises, there was no answer
+            statuses.append(int(session.head(endpoint(), timeout=seconds).status_code))
+
+    thread = threading.Thread(target=ask, name="hub-probe", daemon=True)
+    thread.start()
+
+    def wait() -> int | None:
+        thread.join(seconds)
+        return statuses[0] if statuses else None
+
+    return wait
+
+
+def reachable(status: int | None) -> bool:
+    """Return whether a status of `start_probe` is a Hub's, and not an error as a proxy's might be."""
     return status is not None and status < 400
 
 
-def _status(seconds: float) -> int | None:
-    """Return the HTTP status of the endpoint; None without an answer, or where the network is forbidden."""
-    if is_offline():
-        return None
-    from huggingface_hub import get_session
-
-    try:
-        return int(get_session().head(endpoint(), timeout=seconds).status_code)
-    except Exception:  # whatever the transport raises, there was no answer
-        return None
-
-
 def cached_data(repo: str, revision: str) -> Path | None:
-    """Return the snapshot of a data set if all its parts are in the local cache."""
-    snapshot = _snapshot(repo, "dataset", revision)
+    """Return the snapshot of a data set if all its parts are in the local cache.
+
+    Raises:
+        HubError: a file there is damaged, or ``HF_ENDPOINT`` is no address.
+    """
+    snapshot = sound_snapshot(repo, "dataset", revision)
     return snapshot if snapshot and _has_all_parts(snapshot / "all") else None
 
 
 def cached_model(repo: str, revision: str) -> Path | None:
-    """Return the snapshot of a model if its config, vocabulary and weights are in the local cache."""
-    snapshot = _snapshot(repo, "model", revision)
+    """Return the snapshot of a model if its config, vocabulary and weights are in the local cache.
+
+    Raises:
+        HubError: a file there is damaged, or ``HF_ENDPOINT`` is no address.
+    """
+    snapshot = sound_snapshot(repo, "model", revision)
     groups = ((_CONFIG,), VOCABULARIES, WEIGHTS)
     return snapshot if snapshot and all(_has_any(snapshot, group) for group in groups) else None
 
@@ -110,7 +126,7 @@ def fetch_data(repo: str, revision: str) -> Path:
     """Return the snapshot folder of a data set with its config ``all``, from the cache or the Hub.
 
     Raises:
-        HubError: out of reach and not cached, or no such data set or revision.
+        HubError: damaged in the cache, out of reach and not cached, or no such data set or revision.
     """
     return cached_data(repo, revision) or _fetch(repo, "dataset", revision, _data_files, "data.path")
 
@@ -119,20 +135,9 @@ def fetch_model(repo: str, revision: str) -> Path:
     """Return the snapshot folder of a model with config, tokenizer and one format of weights, from cache or Hub.
 
     Raises:
-        HubError: out of reach and not cached, or no such model or revision.
+        HubError: damaged in the cache, out of reach and not cached, or no such model or revision.
     """
     return cached_model(repo, revision) or _fetch(repo, "model", revision, _model_files, "model.name")
-
-
-def _snapshot(repo: str, kind: Kind, revision: str) -> Path | None:
-    from huggingface_hub import constants
-
-    # The cache's documented layout: models--ORG--NAME/snapshots/COMMIT
-    folder = Path(constants.HF_HUB_CACHE) / "--".join([f"{kind}s", *repo.split("/")])
-    reference = folder / "refs" / (revision or "main")
-    commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else revision
-    snapshot = folder / "snapshots" / commit
-    return snapshot if commit and snapshot.is_dir() else None
 
 
 def _has_all_parts(folder: Path) -> bool:
@@ -140,7 +145,8 @@ def _has_all_parts(folder: Path) -> bool:
     shards: defaultdict[str, set[int]] = defaultdict(set)
     wanted: dict[str, int] = {}
     for path in folder.glob("*.parquet"):
-        if match := re.fullmatch(r"(\w+)-(\d+)-of-(\d+)", path.stem):
+        match = re.fullmatch(r"(\w+)-(\d+)-of-(\d+)", path.stem)
+        if match and os.path.isfile(path):  # else a link to what was removed
             shards[match[1]].add(int(match[2]))
             wanted[match[1]] = int(match[3])
     return all(part in wanted and shards[part] == set(range(wanted[part])) for part in PARTS)
@@ -161,7 +167,7 @@ def _model_files(names: Iterable[str]) -> list[str]:
 
 def _fetch(repo: str, kind: Kind, revision: str, choose: Callable[[Iterable[str]], list[str]], key: str) -> Path:
     noun = "data set" if kind == "dataset" else "model"
-    if _status(CONNECT_SECONDS) is None:  # a mirror may answer its bare address with an error
+    if start_probe()() is None:  # a mirror may answer its bare address with an error
         reason = "HF_HUB_OFFLINE is set" if is_offline() else f"{endpoint()} is out of reach"
         raise HubError(f"The {noun} {repo} is not in the local cache and {reason}.", _elsewhere(key))
     from huggingface_hub import HfApi, hf_hub_download

@@ -40,8 +40,7 @@ class Question:
 
         White space and case do not count. Questions with equal texts and different options are different.
         """
-        parts = [self.text, *sorted(" ".join(option.casefold().split()) for option in self.options)]
-        joined = "\x1f".join(" ".join(part.casefold().split()) for part in parts)
+        joined = "\x1f".join((_normal(self.text), *sorted(map(_normal, self.options))))
         return hashlib.blake2b(joined.encode(), digest_size=8).hexdigest()
 
 
@@ -74,9 +73,25 @@ class Corpus:
                 digest.update("\x1f".join((part, q.id, q.task, q.text, *q.options, str(q.answer))).encode())
         return digest.hexdigest()
 
+    @cached_property
+    def conflicts(self) -> list[tuple[Question, Question]]:
+        """Pairs of questions that are equal but for their right answer; the first pair of each question."""
+        first: dict[str, Question] = {}
+        pairs: dict[str, tuple[Question, Question]] = {}
+        for questions in self.parts.values():
+            for q in questions:
+                other = first.setdefault(q.text_hash, q)
+                if other is not q and _normal(other.options[other.answer]) != _normal(q.options[q.answer]):
+                    pairs.setdefault(q.text_hash, (other, q))
+        return list(pairs.values())
+
     def counts(self, part: str) -> Counter[str]:
         """Count the questions per task in one part."""
         return Counter(q.task for q in self.parts.get(part, ()))
+
+
+def _normal(text: str) -> str:
+    return " ".join(text.casefold().split())
 
 
 def number_of_options(questions: Iterable[Question]) -> int:

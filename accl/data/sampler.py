@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from accl.data.fit import check_batch
 from accl.errors import ConfigError
 
 # Keys that separate the random streams of one seed.
@@ -76,6 +77,7 @@ class TaskSampler:
         self.auxiliary_questions = auxiliary_questions if len(self._pools[-1]) else 0
         self._passes: dict[int, tuple[int, NDArray[np.int64]]] = {}
         sizes = np.array([len(pool) for pool in pools])
+        check_batch(sizes, batch_size, questions_per_task)
         self._with_questions = sizes > 0
         # One entry per task, and a last one for the auxiliary questions.
         self._drawn = np.zeros(self._tasks + 1, np.int64)
@@ -86,16 +88,6 @@ class TaskSampler:
             self._cap = (np.ceil(np.maximum(np.ceil(max_repeats * sizes), 1) / group) * group).astype(np.int64)
         self._epoch = 0
         self._drawn_before = np.zeros(self._tasks, np.int64)  # when this epoch began
-        available = int(self._with_questions.sum())
-        if questions_per_task is not None and batch_size // questions_per_task > available:
-            fitting = next(
-                q for q in range(1, batch_size + 1) if batch_size % q == 0 and batch_size <= q * max(available, 1)
-            )
-            raise ConfigError(
-                f"A batch of {batch_size // questions_per_task} tasks x {questions_per_task} questions needs more "
-                f"tasks than the {available} with training questions.",
-                f"Try: --set sampler.questions_per_task={fitting}, or null for independent draws.",
-            )
 
     @property
     def drawn(self) -> NDArray[np.int64]:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from accl.data.cache import Cache
 from accl.errors import ConfigError
 
 SPM = "spm.model"
@@ -101,31 +101,23 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     return _from_fast(Path(), fast.to_str(), SPECIAL)
 
 
-def trained_tokenizer(texts: Sequence[str], vocab_size: int, cache: Path) -> Tokenizer:
+def trained_tokenizer(texts: Sequence[str], vocab_size: int, cache: Cache) -> Tokenizer:
     """Train a tokenizer as `train_tokenizer` does, or load it if the same texts were trained on before.
 
     Args:
-        cache: folder of trained tokenizers, which are named by content.
+        cache: of trained tokenizers, which are named by what they are trained on.
     """
     from tokenizers import __version__
 
     digest = hashlib.blake2b(f"{__version__}\x1f{vocab_size}".encode(), digest_size=16)
     for text in texts:
         digest.update(f"\x1f{len(text)}\x1f{text}".encode())
-    folder = cache / f"tokenizer-{digest.hexdigest()}"
-    if folder.is_dir():
-        return load_tokenizer(folder)
-    tokenizer = train_tokenizer(texts, vocab_size)
-    cache.mkdir(parents=True, exist_ok=True)
-    # Renamed when complete; of two processes that train at once, the first one's is kept.
-    with tempfile.TemporaryDirectory(dir=cache) as temporary:
-        tokenizer.save(Path(temporary) / "tokenizer")
-        try:
-            (Path(temporary) / "tokenizer").rename(folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
-    return tokenizer
+    return cache.load_or_make(
+        f"tokenizer-{digest.hexdigest()}.json",
+        make=lambda: train_tokenizer(texts, vocab_size),
+        encode=lambda tokenizer: tokenizer.files[FAST],
+        decode=lambda content: _from_fast(Path(), content.decode(), SPECIAL),
+    )
 
 
 def _from_spm(folder: Path, model: bytes, settings: dict[str, Any]) -> Tokenizer:

@@ -7,21 +7,23 @@ truncated without tokenising again.
 from __future__ import annotations
 
 import hashlib
-import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from accl.data.cache import Cache
 from accl.data.questions import LETTERS, Question, number_of_options
 from accl.data.tokenizer import Tokenizer
 
 Ints = NDArray[np.int64]
+# Lengths of all parts of the questions, and their ids one after the other.
+Pieces = tuple[NDArray[np.int32], NDArray[np.int32]]
 
 # Version of the stored format; raising it makes old caches unused.
-FORMAT = 1
+FORMAT = 2
 # Padded tokens per real token above which cutting a batch into chunks by length is faster.
 WORTH_CUTTING = 1.25
 
@@ -76,14 +78,14 @@ class Batch:
 
 
 def tokenise(
-    questions: Sequence[Question], task_index: dict[str, int], tokenizer: Tokenizer, cache: Path | None = None
+    questions: Sequence[Question], task_index: dict[str, int], tokenizer: Tokenizer, cache: Cache | None = None
 ) -> TokenBlob:
     """Tokenise questions, or load them from ``cache`` if the same ones were tokenised before.
 
     Args:
         questions: in the order of the blob's positions.
         task_index: task name -> index; a question of another task gets -1.
-        cache: folder of blobs, which are named by content; None does not cache.
+        cache: of the blobs, which are named by content; None does not cache.
 
     Raises:
         ValueError: the questions differ in their number of options.
@@ -93,16 +95,27 @@ def tokenise(
     answer = np.array([q.answer for q in questions], np.int64)
     text_id = np.array([int(q.text_hash, 16) >> 1 for q in questions], np.int64)
     letters = tokenizer.encode_many([f"{LETTERS[c]}." for c in range(choices)])
-    file = None if cache is None else cache / f"tokens-{_content_key(questions, tokenizer)}.npz"
-    if file is not None and file.is_file():
-        with np.load(file) as stored:
-            return TokenBlob(stored["ids"], stored["offsets"], letters, task, answer, text_id, choices)
-    pieces = tokenizer.encode_many([part for q in questions for part in (q.text, *q.options)])
-    offsets = np.zeros(len(pieces) + 1, np.int64)
-    np.cumsum([len(piece) for piece in pieces], out=offsets[1:])
-    ids = np.fromiter((i for piece in pieces for i in piece), np.int32, count=int(offsets[-1]))
-    if file is not None:
-        _save(file, ids=ids, offsets=offsets)
+    parts = [part for q in questions for part in (q.text, *q.options)]
+
+    def make() -> Pieces:
+        pieces = tokenizer.encode_many(parts)
+        lengths = np.array([len(piece) for piece in pieces], np.int32)
+        return lengths, np.fromiter((i for piece in pieces for i in piece), np.int32, count=int(lengths.sum()))
+
+    def decode(content: bytes) -> Pieces:
+        numbers = np.frombuffer(content, np.int32)
+        lengths, ids = np.split(numbers, [len(parts)])
+        if len(lengths) != len(parts) or lengths.sum() != len(ids):
+            raise ValueError("does not hold the tokens of these questions")
+        return lengths, ids
+
+    if cache is None:
+        lengths, ids = make()
+    else:
+        name = f"tokens-{_content_key(questions, tokenizer)}"
+        lengths, ids = cache.load_or_make(name, make, lambda pieces: np.concatenate(pieces).tobytes(), decode)
+    offsets = np.zeros(len(parts) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
     return TokenBlob(ids, offsets, letters, task, answer, text_id, choices)
 
 
@@ -202,19 +215,7 @@ def truncate_evenly(lengths: Sequence[int], limit: int) -> int:
 
 
 def _content_key(questions: Sequence[Question], tokenizer: Tokenizer) -> str:
-    digest = hashlib.blake2b(f"{FORMAT}:{tokenizer.fingerprint}".encode(), digest_size=12)
+    digest = hashlib.blake2b(f"{FORMAT}:{sys.byteorder}:{tokenizer.fingerprint}".encode(), digest_size=12)
     for q in questions:
         digest.update("\x1f".join((q.text, *q.options, "\x1e")).encode())
     return digest.hexdigest()
-
-
-def _save(file: Path, **arrays: NDArray[np.generic]) -> None:
-    """Write to a temporary file and rename it, so that no other process reads it half-written."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(f".{os.getpid()}.partial")
-    try:
-        with open(temporary, "wb") as stream:
-            np.savez(stream, **arrays)  # type: ignore[arg-type]
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)

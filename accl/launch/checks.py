@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import fcntl
-import importlib.util
 import locale
 import os
 import re
-import shlex
-import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,9 +18,11 @@ import psutil
 
 from accl import __version__
 from accl.config import Config, resolve
-from accl.data.hub import cache_folder
+from accl.data.cache import cache_folder, refusal
+from accl.kernels.cpu import compiler
 from accl.launch.check import Check, Level, assess
-from accl.launch.gpus import Gpu, gpus
+from accl.launch.gpus import Gpu, absence, gpus, told, torch_cuda
+from accl.launch.machine import cores, memory
 from accl.launch.sources import check_hub, check_sources, from_hub, start_hub_probe
 
 NAMED = ("torch", "transformers", "duckdb", "textual")  # packages with a check of their own
@@ -32,6 +32,7 @@ GB = 1e9
 # keeps two of them.
 SMALL_DISK, NO_DISK = 10 * GB, 0.2 * GB
 SMALL_MEMORY = 2 * GB  # the demo, the smallest profile, takes 0.6 GB
+COMPILER_SECONDS = 10
 SMALLEST_TERMINAL = (80, 24)
 BF16_SINCE = (8, 0)  # compute capability of Ampere
 
@@ -124,71 +125,88 @@ def requirements_met(requirements: Iterable[str], every: frozenset[str]) -> Iter
 def _gpu(present: Sequence[Gpu], configs: Mapping[str, Config]) -> Check:
     requiring = frozenset(name for name, config in configs.items() if config.train.device == "cuda")
     if not present:
-        hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-        finding = "no NVIDIA GPU" + " (CUDA_VISIBLE_DEVICES hides them all)" * hidden
+        finding = absence()
         if requiring:
             advice = "Use a machine with one, or type: accl train full --profile demo"
             return assess("GPU", f"{finding} (needed by {' and '.join(sorted(requiring))})", advice, requiring)
         if slow := [name for name, config in configs.items() if config.train.device == "auto"]:
             return assess("GPU", finding, f"{' and '.join(slow)} will train on the CPU, slowly.")
         return assess("GPU", f"{finding}, and none needed")
-    import pynvml
-
-    newest = int(pynvml.nvmlSystemGetCudaDriverVersion()) // 1000
-    memory = ", ".join(f"{gpu.name} {gpu.memory_total / GB:.0f} GB" for gpu in present)
-    finding = f"{memory}; driver {pynvml.nvmlSystemGetDriverVersion()}"
+    finding = ", ".join(map(_described, present))
+    if driver := told("nvmlSystemGetDriverVersion"):
+        finding += f"; driver {driver}"
+    newest = told("nvmlSystemGetCudaDriverVersion")
     built = torch_cuda()
-    if built is None or int(built.split(".")[0]) > newest:
-        advice = f"torch is built for CUDA {built} and the driver knows CUDA {newest}: update the driver."
-        cpu_only = "The installed torch is a build for CPUs. Install the CUDA build of the same version."
-        return assess("GPU", finding, advice if built else cpu_only, requiring)
-    handles = [pynvml.nvmlDeviceGetHandleByIndex(gpu.index) for gpu in present]
-    major, minor = min(tuple(pynvml.nvmlDeviceGetCudaComputeCapability(handle)) for handle in handles)
-    if (major, minor) >= BF16_SINCE:
+    if built is None:
+        advice = "The installed torch is a build for CPUs. Install the CUDA build of the same version."
+        return assess("GPU", finding, advice, requiring)
+    if newest is not None and int(built.split(".")[0]) > newest // 1000:
+        advice = f"torch is built for CUDA {built} and the driver knows CUDA {newest // 1000}: update the driver."
+        return assess("GPU", finding, advice, requiring)
+    handles = [told("nvmlDeviceGetHandleByIndex", gpu.index) for gpu in present]
+    known = [told("nvmlDeviceGetCudaComputeCapability", handle) for handle in handles if handle is not None]
+    oldest = min((tuple(capability) for capability in known if capability is not None), default=BF16_SINCE)
+    if oldest >= BF16_SINCE:
         return assess("GPU", finding)
     advice = "It computes bf16 slowly; use --set train.precision=fp32"
-    return assess("GPU", f"{finding}; compute capability {major}.{minor}", advice)
+    return assess("GPU", f"{finding}; compute capability {'.'.join(map(str, oldest))}", advice)
 
 
-def torch_cuda() -> str | None:
-    """Return the CUDA version that torch is built for, read from its version file: importing torch is slow."""
-    spec = importlib.util.find_spec("torch")
-    if spec is None or spec.origin is None:
-        return None
-    file = Path(spec.origin).with_name("version.py")
-    match = re.search(r"^cuda\b[^=]*=\s*'([\d.]+)'", file.read_text(encoding="utf-8"), re.M) if file.is_file() else None
-    return match[1] if match else None
+def _described(gpu: Gpu) -> str:
+    return gpu.name if gpu.memory_total is None else f"{gpu.name} {gpu.memory_total / GB:.0f} GB"
 
 
 def _processor() -> Iterator[Check]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    yield assess("CPU", f"{cores} core{'s' if cores > 1 else ''}")
-    memory = psutil.virtual_memory()
-    total, free = float(memory.total), float(memory.available)
-    limit = Path("/sys/fs/cgroup/memory.max")  # the limit of a container
-    text = limit.read_text().strip() if limit.is_file() else "max"
-    if text.isdigit() and int(text) < total:
-        total, free = float(text), min(free, float(text))
+    count = cores()
+    yield assess("CPU", f"{count} core{'s' if count > 1 else ''}")
+    if (known := memory()) is None:
+        yield assess("memory", "unknown: the system does not tell", "Is /proc mounted? Training needs 0.6 GB or more.")
+        return
+    free, total = known
     advice = "The demo takes 0.6 GB, larger profiles more: close something." if free < SMALL_MEMORY else ""
     yield assess("memory", f"{free / GB:.1f} of {total / GB:.1f} GB free", advice)
 
 
 def _compiler(configs: Mapping[str, Config]) -> Check:
-    """Look for what `accl.kernels.cpu.compiler` needs: a C compiler, and the permission to call it."""
-    named = (shlex.split(os.environ.get("CC", "")) or ["cc"])[0]
-    path = shutil.which(named)
-    if os.environ.get("ACCL_NATIVE") == "0":
-        finding = "switched off by ACCL_NATIVE=0"
-        advice = "Training on the CPU is slower without compiled code. Type: unset ACCL_NATIVE"
-    elif path is None:
-        finding = f"no {named}" + " (named by CC)" * bool(os.environ.get("CC"))
-        advice = "Training on the CPU is slower without one. Install gcc or clang: apt install gcc, dnf install gcc"
-        advice += ", or xcode-select --install"
+    """Look for all that `accl.kernels.cpu` needs, and compile nothing but an empty file."""
+    install = "Install gcc or clang: apt install gcc, dnf install gcc, or xcode-select --install"
+    switched_off = os.environ.get("ACCL_NATIVE") == "0"
+    advice = "Training on the CPU is slower without compiled code. "
+    try:
+        command = compiler.find_compiler()
+    except compiler.UnavailableError as error:
+        finding, advice = str(error), advice + ("Type: unset ACCL_NATIVE" if switched_off else install)
     else:
-        return assess("C compiler", path)
+        folder = cache_folder()
+        if problem := _failure(command):
+            finding, advice = f"{command[0]} does not compile ({problem})", advice + install
+        elif refused := folder and compiler.refusal(folder / "native"):
+            finding, advice = f"{command[0]}, but {refused}", advice.strip()
+        else:
+            return assess("C compiler", command[0])
     if all(config.train.device == "cuda" for config in configs.values()):
         return assess("C compiler", f"{finding}, and none needed")
     return assess("C compiler", finding, advice)
+
+
+def _failure(command: Sequence[str]) -> str:
+    """Say why a compiler does not translate an empty file; empty when it does."""
+    try:
+        done = subprocess.run(
+            [*command, "-x", "c", "-S", "-o", "-", os.devnull],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=COMPILER_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return f"no answer within {COMPILER_SECONDS} s"
+    except OSError as error:
+        return error.strerror or str(error)
+    if done.returncode == 0 and done.stdout:
+        return ""
+    return (done.stderr.strip().splitlines() or [f"exit status {done.returncode}, and nothing was written"])[0]
 
 
 def _folders(runs: Path, every: frozenset[str]) -> Iterator[Check]:
@@ -208,9 +226,11 @@ def _folders(runs: Path, every: frozenset[str]) -> Iterator[Check]:
         advice = f"Two checkpoints of a paper run take 4.4 GB. {elsewhere}"
         yield assess("disk", finding, advice if free < SMALL_DISK else "")
     cache = cache_folder()
-    if problem := unwritable(cache):
-        advice = "Choose another with the environment variable ACCL_CACHE."
-        yield assess("cache folder", f"{cache}: {problem}", advice, every)
+    if refused := refusal(cache):
+        yield assess("cache folder", refused, "Training works without one, more slowly: nothing is kept.")
+    elif cache is not None and (problem := unwritable(cache)):
+        advice = "Choose another with the environment variable ACCL_CACHE, else training is slower: nothing is kept."
+        yield assess("cache folder", f"{cache}: {problem}", advice)
     else:
         yield assess("cache folder", f"{cache} is writable")
 
@@ -220,8 +240,9 @@ def unwritable(folder: Path) -> str:
 
     A temporary file is made and locked; the folder itself is not created.
     """
-    place = _existing(folder)
+    place = folder
     try:
+        place = _existing(folder)
         with tempfile.TemporaryFile(dir=place, prefix=".accl-doctor-") as file:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kind of lock that DuckDB uses
     except OSError as error:
@@ -232,17 +253,24 @@ def unwritable(folder: Path) -> str:
 
 def file_system(folder: Path) -> str:
     """Return the type of the file system that a folder is, or would be, on; empty when unknown."""
-    place = _existing(folder)
-    mounts = [part for part in psutil.disk_partitions(all=True) if place.is_relative_to(part.mountpoint)]
+    try:
+        place, parts = _existing(folder), psutil.disk_partitions(all=True)
+    except (OSError, psutil.Error):  # no /proc
+        return ""
+    mounts = [part for part in parts if place.is_relative_to(part.mountpoint)]
     # The longest path is the nearest mount; of several at one path the last hides the others.
     nearest = max(reversed(mounts), key=lambda part: len(Path(part.mountpoint).parts), default=None)
     return nearest.fstype if nearest else ""
 
 
 def _existing(folder: Path) -> Path:
-    """Return the folder or its nearest existing parent."""
-    path = folder.expanduser().resolve()
-    return next((place for place in (path, *path.parents) if place.exists()), path)
+    """Return the folder or its nearest existing parent.
+
+    Raises:
+        OSError: there is none, because this process stands in a folder that was removed.
+    """
+    path = Path(os.path.realpath(os.path.expanduser(folder)))
+    return next((place for place in (path, *path.parents) if os.path.lexists(place)), path)
 
 
 # Terminal ----------------------------------------------------------------------------------------

@@ -1,41 +1,87 @@
-"""Checks before a run is created: its GPU, questions and encoder exist."""
+"""Checks before a run is created: its GPU, questions and encoder exist and fit each other."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from accl.config import Config
 from accl.config.weights import read_weights
 from accl.data import hub
-from accl.data.sources import load_corpus
-from accl.errors import DeviceError
-from accl.launch.gpus import gpus
+from accl.data.architectures import RANDOM, architecture, longest_input, read_architecture
+from accl.data.cache import cache_folder, refusal
+from accl.data.fit import check_batch, check_length, check_tasks, order_weights
+from accl.data.prepared import prepare
+from accl.errors import DeviceError, RunError
+from accl.launch.checks import unwritable
+from accl.launch.gpus import absence, gpus, torch_cuda
 
 
-def check(config: Config, notify: Callable[[str], None]) -> None:
+def check(config: Config, notify: Callable[[str], None]) -> list[str]:
     """Make sure that a run of this configuration can start, and download what it needs from the Hub.
 
     Args:
         notify: called with a few words before every slow operation.
 
+    Returns:
+        what is doubtful about the questions, in words; the run will say so, too.
+
     Raises:
-        DeviceError, DataError, HubError, ConfigError: something that the run needs is missing.
+        DeviceError, DataError, HubError, ConfigError, RunError: something that the run needs is missing, or does not
+            fit.
     """
-    if config.train.device == "cuda" and not gpus():
-        raise DeviceError(
-            f"Profile {config.profile} trains on a GPU (train.device=cuda) and no NVIDIA GPU was found.",
-            "Try: accl train full --profile demo   or: --set train.device=cpu",
-        )
-    name = config.model.name
-    if not name.startswith("random:"):
-        if hub.is_local(name):
-            hub.local_model(name)
-        elif not hub.cached_model(name, config.model.revision):
-            notify(f"fetching {name} from the Hub")
-            hub.fetch_model(name, config.model.revision)
-    if config.data.source == "hub":
-        notify(f"fetching {config.data.path} from the Hub")
-    corpus = load_corpus(config.data.source, config.data.path, config.data.revision)
+    try:
+        os.getcwd()
+    except OSError as error:  # torch cannot be loaded there
+        raise RunError("The current folder has been removed.", "Change to one that exists.") from error
+    if config.train.device == "cuda":
+        _check_gpu(config.profile)
+    if config.train.backend in ("packed", "cudagraph") and not gpus():
+        what = f"train.backend={config.train.backend} needs an NVIDIA GPU, but there is {absence()}."
+        raise DeviceError(what, "Try: --set train.backend=auto")
+    folder = cache_folder()
+    problem = refusal(folder)
+    if problem is None and folder is not None and (reason := unwritable(folder)):
+        problem = f"the cache folder {folder} {reason}"
+    if problem:
+        notify(f"warning: nothing is cached: {problem}")
+    check_length(config.data.max_length, longest_input(_encoder(config, notify)))
+    source = config.data
+    if source.source == "hub":
+        notify(f"fetching {source.path} from the Hub")
+    data = prepare(source.source, source.path, source.revision, source.protocol, source.split_seed)
+    check_tasks(data.train_sizes, config.loss.contrastive_weight, config.curriculum.policy)
+    check_batch(data.train_sizes, config.train.batch_size, config.sampler.questions_per_task)
     if config.curriculum.weights_file is not None:
-        read_weights(Path(config.curriculum.weights_file), [subject.name for subject in corpus.subjects])
+        path = Path(config.curriculum.weights_file)
+        order_weights(read_weights(path), path, data.task_names, data.train_sizes)
+    return data.warnings(config.sampler.questions_per_task)
+
+
+def _encoder(config: Config, notify: Callable[[str], None]) -> dict[str, Any]:
+    """Return the configuration of the encoder, which is fetched if need be."""
+    name, revision = config.model.name, config.model.revision
+    if name.startswith(RANDOM):
+        return architecture(name)
+    if hub.is_local(name):
+        return read_architecture(hub.local_model(name))
+    folder = hub.cached_model(name, revision)
+    if folder is None:
+        notify(f"fetching {name} from the Hub")
+        folder = hub.fetch_model(name, revision)
+    return read_architecture(folder)
+
+
+def _check_gpu(profile: str) -> None:
+    if not gpus():
+        lacking = f"there is {absence()}"
+    elif torch_cuda() is None:
+        lacking = "the installed torch is a build for CPUs"
+    else:
+        return
+    raise DeviceError(
+        f"Profile {profile} trains on a GPU (train.device=cuda), but {lacking}.",
+        "Try: accl train full --profile demo   or: --set train.device=cpu",
+    )

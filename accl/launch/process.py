@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -9,17 +10,20 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from accl import __version__
-from accl.config import Config, dump
+from accl.config import Config, dump, load
 from accl.errors import BusyError, DamagedError, RunError
 from accl.store import stop as stop_request
 from accl.store.lock import LOCK_VARIABLE, STARTING, TRAINING, Holder, RunLock, holder
+from accl.store.provenance import check_config
 from accl.store.rundir import RunDir, create_run, write_atomically
 from accl.store.state import START_MARK, RunState, State, claim, observe, read_state, write_state
+from accl.text import without_credentials
 
 POLL_EVERY_S = 0.2
 # A launcher holds a run for the milliseconds in which it starts the trainer.
@@ -35,7 +39,9 @@ def prepare(root: Path, config: Config, command: list[str]) -> RunDir:
     run = create_run(root, config.recipe, config.train.seed)
     # The part of the provenance that only the launcher knows.
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    run.write_json(run.provenance, {"created": created, "command": command, "accl": __version__, "git": _git()})
+    words = [without_credentials(word) for word in command]
+    provenance = {"run": run.id, "created": created, "command": words, "accl": __version__, "git": _git()}
+    run.write_json(run.provenance, {**provenance, "config": config.model_dump()})
     run.write_json(run.labels, {"tags": [], "note": ""})
     write_state(run, RunState(State.QUEUED))
     # Last: a folder counts as a run once it has a configuration, so that no reader sees an incomplete one.
@@ -43,10 +49,15 @@ def prepare(root: Path, config: Config, command: list[str]) -> RunDir:
     return run
 
 
-def start(run: RunDir) -> subprocess.Popen[bytes]:
+def start(run: RunDir, accept_changes: bool = False) -> subprocess.Popen[bytes]:
     """Start the trainer of a prepared or stopped run: from its last checkpoint, or from the beginning without one.
 
+    Args:
+        accept_changes: go on even if configuration, data or model are not what they were when the run began.
+
     Raises:
+        ChangedError, ConfigError: its configuration has changed, or cannot be read. Data and model are compared by the
+            trainer, which loads them.
         BusyError: a trainer lives, or another process holds the run; the message says who.
         RunError: the run has finished, or its folder cannot be written.
     """
@@ -55,7 +66,12 @@ def start(run: RunDir) -> subprocess.Popen[bytes]:
         if read_state(run).state is State.FINISHED:
             hint = "Train longer with a new run: accl train ... --set train.epochs=N"
             raise RunError(f"{run.id} has finished.", hint)
-        process = _launch(run, lock)
+        if not accept_changes:
+            check_config(run, load(run.config))
+        command = [without_credentials(word) for word in sys.argv]
+        launched = json.dumps({"command": command, "git": _git()})
+        options = ["--launched", launched, *(["--accept-changes"] if accept_changes else [])]
+        process = _launch(run, lock, options)
     except BaseException:
         lock.abandon()
         raise
@@ -63,7 +79,7 @@ def start(run: RunDir) -> subprocess.Popen[bytes]:
     return process
 
 
-def _launch(run: RunDir, lock: RunLock) -> subprocess.Popen[bytes]:
+def _launch(run: RunDir, lock: RunLock, options: Sequence[str]) -> subprocess.Popen[bytes]:
     """Start a process that inherits the lock, and sign the lock for it."""
     before, now = read_state(run), time.time()
     starting = before.changed(
@@ -86,7 +102,7 @@ def _launch(run: RunDir, lock: RunLock) -> subprocess.Popen[bytes]:
             try:
                 process = subprocess.Popen(
                     # -P: what lies in the working folder is not imported.
-                    [sys.executable, "-P", "-m", "accl.training", str(run.path.resolve())],
+                    [sys.executable, "-P", "-m", "accl.training", *options, str(run.path.resolve())],
                     stdin=subprocess.DEVNULL,
                     stdout=console,
                     stderr=subprocess.STDOUT,
@@ -146,9 +162,11 @@ def stop(run: RunDir, kill: bool = False) -> None:
     """
     state, holder = observe(run), _settled_holder(run)
     if state.state is State.QUEUED and holder is None:
-        with RunLock.acquire(run, STARTING):
-            write_state(run, state.changed(state=State.STOPPED, reason="stopped before it was started"))
-        return
+        with claim(run, STARTING):
+            state = read_state(run)  # it may have been started and have ended since
+            if state.state is State.QUEUED:
+                write_state(run, state.changed(state=State.STOPPED, reason="stopped before it was started"))
+                return
     if not state.state.active:
         raise RunError(f"{run.id} is {state.state}, not running.", "See: accl runs")
     host, pid = (holder.host, holder.pid) if holder and holder.pid else (state.host, state.pid)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from accl.config import Config
 from accl.data import hub
+from accl.data.hub_cache import endpoint_problem
 from accl.data.sources import load_corpus
 from accl.errors import AcclError
 from accl.launch.check import Check, Level, assess
@@ -17,22 +17,9 @@ HUB_SECONDS = 1.0  # a Hub slower than this counts as out of reach
 
 
 def start_hub_probe() -> Callable[[], bool]:
-    """Start a request to the Hub, and return a function that says whether it is answered within `HUB_SECONDS`.
-
-    The request has a thread of its own, because name resolution ignores the timeout of the request.
-    """
-    from huggingface_hub import get_session
-
-    get_session()  # made here, so that the timeout covers the request alone
-    answers: list[bool] = []
-    thread = threading.Thread(target=lambda: answers.append(hub.reachable(HUB_SECONDS)), daemon=True)
-    thread.start()
-
-    def wait() -> bool:
-        thread.join(HUB_SECONDS)
-        return answers == [True]
-
-    return wait
+    """Start a request to the Hub, and return a function that says whether it is answered within `HUB_SECONDS`."""
+    wait = hub.start_probe(HUB_SECONDS)
+    return lambda: hub.reachable(wait())
 
 
 def from_hub(config: Config) -> bool:
@@ -46,6 +33,8 @@ def check_hub(reachable: bool) -> Check:
     if reachable:
         return assess("Hub", f"{hub.endpoint()} answers")
     advice = "Fine if model and data are cached. Else use local folders: --set data.path=DIR --set model.name=DIR"
+    if problem := endpoint_problem():
+        return assess("Hub", problem, f"Type: unset HF_ENDPOINT   {advice}")
     return assess("Hub", "HF_HUB_OFFLINE is set" if hub.is_offline() else f"{hub.endpoint()} is out of reach", advice)
 
 
@@ -62,12 +51,12 @@ def check_sources(configs: Mapping[str, Config], reachable: bool) -> Iterator[Ch
         elif hub.is_local(name):
             yield _local("model", name, partial(hub.local_model, name), users)
         else:
-            yield _pinned("model", name, hub.cached_model(name, revision), users, reachable)
+            yield _pinned("model", name, partial(hub.cached_model, name, revision), users, reachable)
     for (source, path, revision), users in sets.items():
         if source == "synthetic":
             yield assess("data", "the built-in benchmark comes with accl")
         elif source == "hub":
-            yield _pinned("data", path, hub.cached_data(path, revision), users, reachable)
+            yield _pinned("data", path, partial(hub.cached_data, path, revision), users, reachable)
         else:
             yield _local("data", path, partial(load_corpus, source, path, revision), users)
 
@@ -80,7 +69,11 @@ def _local(part: str, folder: str, load: Callable[[], object], users: Sequence[s
     return assess(part, f"{folder} is complete")
 
 
-def _pinned(part: str, repo: str, cached: Path | None, users: Sequence[str], reachable: bool) -> Check:
+def _pinned(part: str, repo: str, find: Callable[[], Path | None], users: Sequence[str], reachable: bool) -> Check:
+    try:
+        cached = find()
+    except AcclError as error:
+        return Check(part, Level.FAIL, error.what, error.hint, frozenset(users))
     if cached is not None or reachable:
         return assess(part, f"{repo} is cached" if cached else f"{repo} is not cached; the first run fetches it")
     key = "model.name" if part == "model" else "data.path"

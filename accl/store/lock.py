@@ -113,11 +113,11 @@ class RunLock:
     def __init__(self, run: RunDir, descriptor: int, works: bool, created: bool) -> None:
         self._run = run
         self.descriptor, self.works, self.created = descriptor, works, created
-        self._purpose, self._signature = "", b""
+        self._purpose, self._signed = "", False
 
     @classmethod
     def acquire(cls, run: RunDir, purpose: str, wait_s: float = ACQUIRE_S) -> RunLock:
-        """Take the lock of a run and write into it who holds it and what for.
+        """Take the lock of a run and write into it who holds it and what for, if that excludes others.
 
         Args:
             wait_s: seconds to try while another process holds it; 0 tries once.
@@ -133,7 +133,8 @@ class RunLock:
             try:
                 lock = cls(run, descriptor, _try_lock(run.lock, descriptor), created)
                 if lock.is_current():
-                    lock.sign(purpose)
+                    if lock.works:  # otherwise there may be another, whose signature it is not ours to replace
+                        lock.sign(purpose)
                     return lock
                 os.close(descriptor)  # replaced between opening and locking
             except BlockingIOError:
@@ -166,9 +167,10 @@ class RunLock:
         since = datetime.now(UTC).isoformat(sep=" ", timespec="seconds")
         self._purpose = purpose
         mine = Holder(socket.gethostname(), pid or os.getpid(), since, purpose)
-        self._signature = json.dumps(asdict(mine)).encode() + b"\n"
+        line = json.dumps(asdict(mine)).encode() + b"\n"
         with suppress(OSError):  # a full disk or a file of another user: the lock holds all the same
-            os.ftruncate(self.descriptor, os.pwrite(self.descriptor, self._signature, 0))
+            os.ftruncate(self.descriptor, os.pwrite(self.descriptor, line, 0))
+            self._signed = True
 
     def still_ours(self) -> bool:
         """Take the lock again when its file was deleted or replaced; False when another trainer has taken it.
@@ -179,13 +181,15 @@ class RunLock:
             OSError, RunError: there is no telling, since the file cannot be made or opened.
         """
         if self.is_current():
-            return self.works or os.pread(self.descriptor, SIGNATURE_BYTES, 0) == self._signature
+            said = _read_holder(self.descriptor)
+            ours = said.pid in (0, os.getpid()) and said.host in ("", socket.gethostname())
+            return ours or self.works or not self._signed
         try:
             again = RunLock.acquire(self._run, self._purpose)
         except BusyError:
             return not probe(self._run).holder.trains
         self.release()
-        self.descriptor, self.works, self._signature = again.descriptor, again.works, again._signature
+        self.descriptor, self.works, self._signed = again.descriptor, again.works, again._signed
         return True
 
     def release(self) -> None:

@@ -230,6 +230,7 @@ def claim(run: RunDir, purpose: str) -> RunLock:
         proof = Proof(False if lock.works and not lock.created else None)
         state = assess(read_state(run), run, time.time(), proof)
         if not state.state.active or state.state is State.QUEUED:
+            lock.sign(purpose)
             return lock
         since = "an unknown time"
         with suppress(ValueError, OverflowError, OSError):

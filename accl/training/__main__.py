@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import sys
 import time
@@ -14,10 +16,13 @@ from accl.config import Config, load
 from accl.errors import INTERRUPTED, AcclError, BusyError, RunError
 from accl.store import stop
 from accl.store.lock import LOCK_VARIABLE, TRAINING, RunLock
+from accl.store.provenance import ChangedError, Launch, check_config
 from accl.store.rundir import RunDir
 from accl.store.state import State, claim, read_state, write_state
+from accl.streams import guard_streams
 from accl.training.guard import LockGuard
 from accl.training.interrupt import Interrupt, StoppedEarly
+from accl.training.memory import memory_errors
 from accl.training.report import Reporter
 
 if TYPE_CHECKING:
@@ -36,13 +41,18 @@ def main(arguments: list[str]) -> int:
     # Before anything else: a stop while libraries still load must not look like a crash.
     interrupt = Interrupt()
     interrupt.listen()
-    if len(arguments) != 1 or not (Path(arguments[0]) / "config.yaml").is_file():
-        print("usage: python -m accl.training RUN_DIR   (prepared by `accl train`)", file=sys.stderr)  # noqa: T201
+    parser = argparse.ArgumentParser("python -m accl.training", description="Train a run that accl has prepared.")
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--accept-changes", action="store_true", help="go on although the run is not what it was")
+    parser.add_argument("--launched", type=json.loads, default={}, help="command and git of the launcher, as JSON")
+    options = parser.parse_args(arguments)
+    if not (options.run / "config.yaml").is_file():
+        print(f"error: {options.run} is no run that `accl train` has prepared", file=sys.stderr)  # noqa: T201
         return RunError.exit_code
-    run = RunDir(Path(arguments[0]).resolve())
+    run = RunDir(options.run.resolve())
     try:
         with _take_lock(run) as lock:
-            return _run(run, lock, interrupt)
+            return _run(run, lock, Launch(options.accept_changes, **options.launched), interrupt)
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
@@ -58,7 +68,7 @@ def _take_lock(run: RunDir) -> RunLock:
     return lock
 
 
-def _run(run: RunDir, lock: RunLock, interrupt: Interrupt) -> int:
+def _run(run: RunDir, lock: RunLock, launch: Launch, interrupt: Interrupt) -> int:
     try:
         reporter = Reporter(run, stop=lambda: interrupt.asked)
     except AcclError as error:
@@ -68,9 +78,15 @@ def _run(run: RunDir, lock: RunLock, interrupt: Interrupt) -> int:
     with LockGuard(lock, reporter):
         try:
             config = load(run.config)
-            state, reason = _train(run, config, reporter, interrupt)
+            if not launch.accept_changes:
+                check_config(run, config)  # before anything is loaded by it
+            with memory_errors(run, config):
+                state, reason = _train(run, config, launch, reporter, interrupt)
         except StoppedEarly:
             state, reason = State.STOPPED, "while it prepared"
+        except ChangedError as error:  # nothing was done: the run can go on as well as before
+            reporter.event("error", "refused", str(error))
+            return reporter.close(State.STOPPED, str(error), error.exit_code)
         except AcclError as error:
             if not (interrupt.asked and isinstance(error, BusyError)):
                 reporter.event("error", "failed", str(error))
@@ -99,7 +115,7 @@ def _close(run: RunDir, reporter: Reporter, interrupt: Interrupt, state: State, 
     return reporter.close(state, f"stopped {how} {reached}; goes on with: accl resume {run.id}", code)
 
 
-def _train(run: RunDir, config: Config, reporter: Reporter, interrupt: Interrupt) -> tuple[State, str]:
+def _train(run: RunDir, config: Config, launch: Launch, reporter: Reporter, interrupt: Interrupt) -> tuple[State, str]:
     """Train, and return how it ended and, of a run that was stopped, how far it came."""
 
     def phase(words: str) -> None:
@@ -113,7 +129,7 @@ def _train(run: RunDir, config: Config, reporter: Reporter, interrupt: Interrupt
     determinism = set_determinism(config.train.seed, config.train.deterministic)
     prewarm_cuda(config.train.device)
 
-    from accl.training import provenance
+    from accl.training import start
     from accl.training.backends.select import select_backend
     from accl.training.load import MachineLoad
     from accl.training.loop import Trainer
@@ -121,16 +137,16 @@ def _train(run: RunDir, config: Config, reporter: Reporter, interrupt: Interrupt
 
     reporter.watch_load(MachineLoad().read)
     context = build_context(config, phase)
-    launched = run.read_json(run.provenance)
-    environment = {**provenance.environment(), **context.provenance.as_json(), "determinism": determinism}
-    run.write_json(run.provenance, {**launched, **environment})
+    notices = start.record(run, config, context.provenance, determinism, launch)
     backend, reason = select_backend(context, lambda done, total: phase(f"warming up {done}/{total}"))
     trainer = Trainer(run, context, backend, reporter, interrupt)
-    if reporter.state.checkpoint_last:
-        trainer.resume(reporter.state.checkpoint_last)
+    if trainer.resume():
         reporter.event("info", "resumed", f"resumed from step {trainer.step}")
+        _record_notices(context, reporter, "cache")  # of this process; the others stand from the first start
     else:
         _record_start(context, reporter)
+    for notice in notices:
+        reporter.event(notice.level, notice.kind, notice.message)
     _record_facts(context, reporter.recorder)
     words = f"steps are computed by the {backend.name} backend"
     level = "warning" if backend.name == "reference" and config.train.backend == "auto" else "info"
@@ -142,10 +158,15 @@ def _train(run: RunDir, config: Config, reporter: Reporter, interrupt: Interrupt
     return State.STOPPED, f"after step {trainer.step}"
 
 
+def _record_notices(context: TrainingContext, reporter: Reporter, kind: str = "") -> None:
+    for notice in context.notices:
+        if kind in ("", notice.kind):
+            reporter.event(notice.level, notice.kind, notice.message)
+
+
 def _record_start(context: TrainingContext, reporter: Reporter) -> None:
     reporter.recorder.rewind(-1)  # of an earlier life that was killed before its first checkpoint
-    for notice in context.notices:
-        reporter.event(notice.level, notice.kind, notice.message)
+    _record_notices(context, reporter)
     reporter.event("info", "model", f"{context.provenance.model.parameters:,} parameters, all trained")
 
 
@@ -157,4 +178,5 @@ def _record_facts(context: TrainingContext, recorder: Recorder) -> None:
 
 
 if __name__ == "__main__":
+    guard_streams("utf-8", lossy=True)  # readers of the console log expect UTF-8, and a full disk ends no run
     sys.exit(main(sys.argv[1:]))

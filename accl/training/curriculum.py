@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from accl.config import Curriculum
 from accl.config.weights import read_weights
-from accl.errors import ConfigError
+from accl.data.fit import order_weights
 from accl.method.confusion import PrototypeConfusion, TaskConfusion, accumulate, membership, pair_sums
 from accl.method.contrastive import uncertainty_weights
 from accl.method.curriculum import PolicyParams, TaskStats, load_policy, uniform
 from accl.method.model import ModelOutput
 from accl.method.statistics import TaskStatistics, draw_shares
+from accl.training.provenance import digest
 
 # Updates of the curriculum after which an observation counts half: enough that most of the K (K - 1) / 2 pairs are
 # observed within them, few enough to follow an encoder that learns.
@@ -40,7 +41,7 @@ class CurriculumState:
         places: distinct tasks of a batch; None where questions are drawn independently.
 
     Raises:
-        ConfigError: `read_weights` raises it, or only tasks without training questions have weights.
+        ConfigError: the file of weights cannot be read, or does not fit the tasks.
     """
 
     def __init__(
@@ -82,16 +83,16 @@ class CurriculumState:
         self.warmup_steps = round(config.warmup_epochs * steps_per_epoch) if steps is None else steps
         self._fixed_K: Tensor | None = None
         if config.weights_file is not None:
-            weights = np.array(list(read_weights(Path(config.weights_file), names).values()))
-            if not (weights[questions_K > 0] > 0).any():
-                raise ConfigError(
-                    f"{config.weights_file} gives weight only to tasks without training questions.",
-                    "Give a weight to a task that has some.",
-                )
-            self._fixed_K = torch.from_numpy(weights)
+            path = Path(config.weights_file)
+            self._fixed_K = torch.from_numpy(order_weights(read_weights(path), path, names, questions_K))
         self.weights: NDArray[np.float64] = (
             uniform(tasks) if self._policy.updates_needed else self._compute_weights()
         ).numpy()
+
+    @property
+    def fixed_weights(self) -> str:
+        """Hash of the task weights of ``curriculum.weights_file``; empty without one."""
+        return "" if self._fixed_K is None else digest(self._fixed_K.numpy().tobytes())
 
     @torch.no_grad()
     def observe(self, output: ModelOutput, answer_B: Tensor, task_B: Tensor) -> None:

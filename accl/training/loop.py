@@ -8,18 +8,20 @@ import time
 import torch
 from torch import Tensor
 
-from accl.errors import TrainingError
+from accl.errors import DamagedError, TrainingError
 from accl.store.rundir import RunDir
 from accl.store.state import State
-from accl.training import checkpoint
+from accl.training import checkpoint, manifest
 from accl.training.backends.backend import StepBackend
-from accl.training.checkpoint import Progress
+from accl.training.checkpoint import Files, Progress, Target
 from accl.training.context import TrainingContext
 from accl.training.evaluate import Evaluated, evaluate
 from accl.training.interrupt import Interrupt
+from accl.training.manifest import MANIFEST, MODEL, PROGRESS, folder_name
 from accl.training.optim import learning_rate
 from accl.training.recording import record_curriculum, record_evaluation, record_speed, record_test
 from accl.training.report import Reporter
+from accl.training.saver import Saver
 
 # Metrics stay on the device for so many steps or seconds, and leave it together: each look at it waits for it.
 LOG_STEPS = 50
@@ -44,6 +46,8 @@ class Trainer:
         self._buffers: dict[str, torch.nn.Module] = {"curriculum": context.curriculum.state}
         if context.bank is not None:
             self._buffers["bank"] = context.bank
+        self._run_id = str(run.read_json(run.provenance).get("run", ""))
+        self._saver = Saver(run, reporter, interrupt, 60 * context.config.train.max_unsaved_minutes)
 
     def train(self) -> bool:
         """Run to the end and test; False when interrupted before."""
@@ -65,19 +69,45 @@ class Trainer:
             last = step == context.total_steps
             if step % config.eval.every == 0 or last:
                 self._validate()
-            if step % config.train.checkpoint_every == 0 or last:
-                self._checkpoint()
+            if step % config.train.checkpoint_every == 0 or last or self._saver.due:
+                self._checkpoint(required=last)
             if self.interrupt.asked and not last:
-                self._checkpoint()
+                self._checkpoint(required=True)
                 return False
         self._test()
         return True
 
-    def resume(self, name: str) -> None:
-        """Go on from a checkpoint of this run: forget what was recorded after it."""
-        context = self.context
+    def resume(self) -> bool:
+        """Go on from the newest whole checkpoint of this run, and forget what was recorded after it.
+
+        Returns:
+            False when the run has no checkpoint yet.
+
+        Raises:
+            DamagedError: there are checkpoints, and none is whole.
+        """
+        context, damaged = self.context, []
         used_rows = torch.from_numpy(context.assembler.used_tokens())
-        progress, state = checkpoint.load(self.run.checkpoints / name, context.model, self._buffers, used_rows)
+        numbers = len(context.sampler.state())
+        target = Target(context.model, self._buffers, used_rows, numbers, context.tasks, self._run_id)
+        folders = checkpoint.candidates(self.run.checkpoints, self.reporter.state.checkpoint_last)
+        for folder in folders:
+            try:
+                progress, state = checkpoint.load(folder, target)
+                break
+            except DamagedError as error:
+                damaged.append(error.what)
+                self.reporter.event("warning", "checkpoint", f"{error.what} {folder.name} is passed over.")
+        else:
+            if not folders:
+                return False
+            raise DamagedError(
+                f"{self.run.id} has no whole checkpoint to go on from. {damaged[0]}",
+                f"Restore {folders[0]} from a backup, or train a new run.",
+            )
+        if not (folder / MANIFEST).exists():
+            old = f"{folder.name} is of an earlier accl and carries no checksums: whether it is damaged is not known"
+            self.reporter.event("warning", "checkpoint", old)
         self.backend.load_optimizer_state(state)
         self.backend.sync_weights()
         self.step = progress.step
@@ -86,8 +116,20 @@ class Trainer:
         context.sampler.restore(progress.sampler)
         context.curriculum.weights[:] = progress.weights
         self.reporter.restart_clock(progress.seconds)
-        self.reporter.update(step=self.step)
+        self.reporter.update(step=self.step, checkpoint_last=folder.name)
+        self._warn_of_a_damaged_best()
         self.recorder.rewind(self.step)
+        return True
+
+    def _warn_of_a_damaged_best(self) -> None:
+        """Say now what would otherwise be said when the run is tested, perhaps after days."""
+        best = self.run.checkpoints / folder_name(self.best_step)
+        try:
+            if self.best_step and not manifest.verify(best, (MODEL, PROGRESS)):
+                checkpoint.load_progress(best)
+        except DamagedError as error:
+            found = f"the weights that validation chose so far are damaged, and cannot be tested: {error.what}"
+            self.reporter.event("warning", "checkpoint", found)
 
     # Steps -----------------------------------------------------------------------------------------
 
@@ -174,21 +216,27 @@ class Trainer:
         if (accuracy := result.metric("accuracy")) > self.best_score:
             self.best_score, self.best_step = accuracy, self.step
             self._checkpoint()
-        self.reporter.phase("training")
+        self.reporter.phase(self._saver.doing)
         self._last_recorded = time.monotonic()
 
     def _test(self) -> None:
         """Look at the test split once, with the weights that validation chose."""
         self.reporter.phase("testing")
-        checkpoint.load_model(self.run.checkpoints / checkpoint.folder_name(self.best_step), self.context.model)
+        # No other weights will do: testing those that validation did not choose would be another experiment.
+        try:
+            checkpoint.load_model(self.run.checkpoints / folder_name(self.best_step), self.context.model)
+        except DamagedError as error:
+            raise DamagedError(
+                f"The weights that validation chose cannot be tested: {error.what}",
+                "Restore the file from a backup, or train a new run.",
+            ) from error
         self.backend.sync_weights()
         record_test(self.context, self.reporter, self.step, self._evaluate("test", None))
         record_speed(self.context, self.recorder, self.step, self.training_seconds, self.best_step)
 
-    def _checkpoint(self) -> None:
-        """Write everything up to this step to disk, measurements first: a resumed run must find them."""
+    def _checkpoint(self, required: bool = False) -> None:
+        """Write everything up to this step to disk."""
         self._record_remaining_steps()
-        self.recorder.flush()
         context = self.context
         progress = Progress(
             step=self.step,
@@ -198,12 +246,10 @@ class Trainer:
             training_seconds=self.training_seconds,
             best_score=self.best_score,
             best_step=self.best_step,
+            run=self._run_id,
         )
-        name = checkpoint.folder_name(self.step)
-        if self.reporter.state.checkpoint_last != name or not (self.run.checkpoints / name).exists():
-            state = self.backend.optimizer_state()
-            checkpoint.save(self.run.checkpoints, progress, context.model, state, self._buffers)
-        best = checkpoint.folder_name(self.best_step) if self.best_step else ""
-        self.reporter.update(checkpoint_last=name, checkpoint_best=best)
-        self.reporter.save()
-        checkpoint.prune(self.run.checkpoints, name, best)
+        self._saver.save(progress, self._files, required)
+
+    def _files(self) -> Files:
+        state = self.backend.optimizer_state()
+        return checkpoint.files_of(self.context.model, state, self._buffers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import sys
 from dataclasses import asdict, dataclass
@@ -16,14 +17,19 @@ class DataProvenance:
     """Where the questions come from.
 
     Attributes:
+        folder: absolute path of local questions; empty elsewhere.
         fingerprint: hash of all questions. parts: questions of each part of the source. splits: of each split made.
+        tasks: number of tasks K. tokens: hash of all questions in the order in which they are split, as token ids.
     """
 
     source: str
+    folder: str
     revision: str
     fingerprint: str
     parts: dict[str, int]
     splits: dict[str, int]
+    tasks: int
+    tokens: str
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,8 @@ class ModelProvenance:
     """Which network is trained.
 
     Attributes:
-        parameters: number of them, encoder and heads. tokenizer: fingerprint of the tokenizer.
+        parameters: number of them, encoder and heads. shapes: hash of their names and shapes.
+        encoder: settings of the encoder that change what it computes. tokenizer: fingerprint of the tokenizer.
     """
 
     name: str
@@ -39,20 +46,28 @@ class ModelProvenance:
     description: str
     pretrained: bool
     parameters: int
+    shapes: str
+    encoder: dict[str, Any]
     tokenizer: str
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Data, model and device of a run, as they stand in ``provenance.json``."""
+    """Data, model, fixed task weights (their hash) and device of a run, as they stand in ``provenance.json``."""
 
     data: DataProvenance
     model: ModelProvenance
+    curriculum: dict[str, str]
     device: dict[str, str | int]
 
     def as_json(self) -> dict[str, Any]:
         """Plain dictionaries, for ``provenance.json``."""
         return asdict(self)
+
+
+def digest(*parts: bytes) -> str:
+    """Return 16 hex digits that equal bytes share."""
+    return hashlib.blake2b(b"".join(parts), digest_size=8).hexdigest()
 
 
 def environment() -> dict[str, Any]:

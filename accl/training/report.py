@@ -18,6 +18,7 @@ from accl.store.merge import pending_words
 from accl.store.rundir import RunDir
 from accl.store.state import RunState, State, read_state, write_state
 from accl.store.writer import Recorder
+from accl.text import without_credentials
 
 SYSTEM_EVERY_S = 2.0
 
@@ -100,7 +101,8 @@ class Reporter:
                 say(f"error: state.json cannot be written: {error}")
 
     def event(self, level: str, kind: str, message: str) -> None:
-        """Record an event in the database and on the console."""
+        """Record an event in the database and on the console, without credentials that its message quotes."""
+        message = without_credentials(message)
         self.recorder.event(self.seconds, level, kind, message)
         say(f"{level}: {message}")
 
@@ -114,7 +116,7 @@ class Reporter:
         if self._read_load is not None:
             self.recorder.system(self.seconds, self._read_load())
         pending, lost = self.recorder.close(), self.recorder.lost
-        words = [reason, pending_words(pending, self.recorder.trouble)]
+        words = [without_credentials(reason), pending_words(pending, self.recorder.trouble)]
         if lost:
             words.append(f"({lost:,} measurements are lost)")
             if state is State.FINISHED:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from accl.config import Config
-from accl.data.hub import cache_folder
-from accl.data.questions import Corpus, Question
+from accl.data.cache import Cache, cache_folder
+from accl.data.fit import check_length, check_tasks
+from accl.data.prepared import PreparedData, prepare
+from accl.data.questions import Question
 from accl.data.sampler import TaskSampler
-from accl.data.sources import load_corpus
-from accl.data.splits import Splits, split
+from accl.data.splits import Splits
 from accl.data.tokenizer import Tokenizer, load_tokenizer, trained_tokenizer
 from accl.data.tokens import Assembler, TokenBlob, tokenise
 from accl.data.trivial_baselines import trivial_baselines
-from accl.errors import ConfigError, DataError
 from accl.method.contrastive import MemoryBank
 from accl.method.model import ContrastiveCurriculumModel
 from accl.training.context import Notice, TrainingContext
@@ -27,7 +27,7 @@ from accl.training.curriculum import CurriculumState
 from accl.training.device import Placement, place
 from accl.training.encoder import Encoder, load_encoder, resolve_model_folder
 from accl.training.optim import warmup_steps
-from accl.training.provenance import DataProvenance, ModelProvenance, Provenance
+from accl.training.provenance import DataProvenance, ModelProvenance, Provenance, digest
 
 # Vocabulary of a tokenizer trained for an encoder from scratch, if the encoder has room for it: with so many of
 # DeBERTa-v3's 128,100 rows, MMLU is about as long as under DeBERTa-v3's own tokenizer.
@@ -47,11 +47,15 @@ def build_context(config: Config, phase: Callable[[str], None]) -> TrainingConte
     """
     placement = place(config.train.device, config.train.precision)
     notices = [Notice("warning", "device", warning) for warning in placement.warnings]
+    cache = Cache(cache_folder())
     phase("loading questions")
-    data = _load_data(config)
+    source = config.data
+    data = prepare(source.source, source.path, source.revision, source.protocol, source.split_seed)
+    check_tasks(data.train_sizes, config.loss.contrastive_weight, config.curriculum.policy)
     phase("tokenising")
-    tokenizer = _tokenizer(config, data.splits.train)
-    blob = tokenise(data.questions, data.corpus.task_index, tokenizer, cache_folder())
+    tokenizer = _tokenizer(config, data.splits.train, cache)
+    blob = tokenise(data.questions, data.corpus.task_index, tokenizer, cache)
+    notices += [Notice("warning", "cache", warning) for warning in cache.warnings]
     # On a GPU a few long chunks are worse than some padding; on a CPU every padded token costs.
     chunk_rows = CPU_CHUNK_ROWS if placement.device.type == "cpu" else None
     assembler = Assembler(blob, tokenizer, config.model.head, config.data.max_length, chunk_rows)
@@ -72,7 +76,7 @@ def build_context(config: Config, phase: Callable[[str], None]) -> TrainingConte
     train = data.positions["train"]
     steps_per_epoch = -(-len(train) // config.train.batch_size)
     total_steps = config.train.max_steps or max(1, round(config.train.epochs * steps_per_epoch))
-    curriculum = _curriculum(config, data, blob, steps_per_epoch, encoder.hidden_size, placement)
+    curriculum = _curriculum(config, data, steps_per_epoch, encoder.hidden_size, placement)
     start = config.memory_bank.start_step
     notices += _notices(config, data, encoder, curriculum, total_steps)
     return TrainingContext(
@@ -91,7 +95,7 @@ def build_context(config: Config, phase: Callable[[str], None]) -> TrainingConte
         curriculum=curriculum,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
-        provenance=_provenance(config, data, encoder, model, tokenizer, placement),
+        provenance=_provenance(config, data, blob, encoder, model, curriculum, tokenizer, placement),
         notices=notices,
     )
 
@@ -116,30 +120,6 @@ def make_sampler(
     )
 
 
-@dataclass(frozen=True)
-class _Data:
-    """Questions in the order in which positions count, and where each split stands among them."""
-
-    corpus: Corpus
-    splits: Splits
-    questions: list[Question]
-    positions: dict[str, NDArray[np.int64]]
-
-
-def _load_data(config: Config) -> _Data:
-    corpus = load_corpus(config.data.source, config.data.path, config.data.revision)
-    splits = split(corpus, config.data.protocol, config.data.split_seed)
-    questions: list[Question] = []
-    positions: dict[str, NDArray[np.int64]] = {}
-    for name, part in splits.named().items():
-        if not part:
-            raise DataError(f"The {name} split is empty.", "Give more questions, or another data.protocol.")
-    for name, part in (*splits.named().items(), ("auxiliary", splits.auxiliary)):
-        positions[name] = np.arange(len(questions), len(questions) + len(part))
-        questions += part
-    return _Data(corpus, splits, questions, positions)
-
-
 def _baselines(splits: Splits) -> dict[str, float]:
     return {
         f"{name}/{rule}": accuracy
@@ -148,13 +128,13 @@ def _baselines(splits: Splits) -> dict[str, float]:
     }
 
 
-def _tokenizer(config: Config, train: list[Question]) -> Tokenizer:
+def _tokenizer(config: Config, train: list[Question], cache: Cache) -> Tokenizer:
     """Return the encoder's own tokenizer, or one trained on the training questions."""
     if config.model.name.startswith("random:"):
         texts = [part for q in train for part in (q.text, *q.options)]
         # An unknown architecture is refused where the encoder is made, with the names that there are.
         size = SCRATCH_VOCABULARY.get(config.model.name.removeprefix("random:"), min(SCRATCH_VOCABULARY.values()))
-        return trained_tokenizer(texts, size, cache_folder())
+        return trained_tokenizer(texts, size, cache)
     # The tokenizers library would otherwise warn of forks, and use every core of a shared machine.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     return load_tokenizer(resolve_model_folder(config.model.name, config.model.revision))
@@ -162,24 +142,18 @@ def _tokenizer(config: Config, train: list[Question]) -> Tokenizer:
 
 def _load_encoder(config: Config, vocab_size: int) -> Encoder:
     encoder = load_encoder(config.model.name, config.model.revision, vocab_size=vocab_size)
-    if encoder.max_length is not None and config.data.max_length > encoder.max_length:
-        raise ConfigError(
-            f"data.max_length={config.data.max_length} is more than the {encoder.max_length} tokens that the encoder "
-            "reads.",
-            f"Try: --set data.max_length={encoder.max_length}",
-        )
+    check_length(config.data.max_length, encoder.max_length)
     return encoder
 
 
 def _curriculum(
-    config: Config, data: _Data, blob: TokenBlob, steps_per_epoch: int, features: int, placement: Placement
+    config: Config, data: PreparedData, steps_per_epoch: int, features: int, placement: Placement
 ) -> CurriculumState:
-    names = [subject.name for subject in data.corpus.subjects]
     per_task = config.sampler.questions_per_task
     return CurriculumState(
         config.curriculum,
-        names,
-        np.bincount(blob.task[data.positions["train"]], minlength=len(names)),
+        data.task_names,
+        data.train_sizes,
         steps_per_epoch,
         features,
         None if per_task is None else config.train.batch_size // per_task,
@@ -194,12 +168,9 @@ def _memory_bank(config: Config, tasks: int, placement: Placement) -> MemoryBank
 
 
 def _notices(
-    config: Config, data: _Data, encoder: Encoder, curriculum: CurriculumState, total_steps: int
+    config: Config, data: PreparedData, encoder: Encoder, curriculum: CurriculumState, total_steps: int
 ) -> list[Notice]:
-    notices = []
-    if data.splits.leaked:
-        leaked = f"{data.splits.leaked} evaluated questions stand word for word in train (the source's own)"
-        notices.append(Notice("warning", "data", leaked))
+    notices = [Notice("warning", "data", warning) for warning in data.warnings(config.sampler.questions_per_task)]
     if config.model.head == "single_sequence":
         prior = "model.head=single_sequence learns mostly which letter is frequent: compare with the floors"
         notices.append(Notice("info", "head", prior))
@@ -214,20 +185,27 @@ def _notices(
 
 def _provenance(
     config: Config,
-    data: _Data,
+    data: PreparedData,
+    blob: TokenBlob,
     encoder: Encoder,
     model: ContrastiveCurriculumModel,
+    curriculum: CurriculumState,
     tokenizer: Tokenizer,
     placement: Placement,
 ) -> Provenance:
     corpus = data.corpus
+    local = config.data.source == "folder"
+    shapes = [f"{name}{list(value.shape)}".encode() for name, value in model.state_dict().items()]
     return Provenance(
         data=DataProvenance(
             source=corpus.source,
+            folder=str(Path(config.data.path).expanduser().resolve()) if local else "",
             revision=corpus.revision,
             fingerprint=corpus.fingerprint,
             parts={name: len(part) for name, part in corpus.parts.items()},
             splits={name: len(part) for name, part in data.positions.items()},
+            tasks=len(corpus.subjects),
+            tokens=digest(*(a.tobytes() for a in (blob.ids, blob.offsets, blob.task, blob.answer))),
         ),
         model=ModelProvenance(
             name=config.model.name,
@@ -235,7 +213,10 @@ def _provenance(
             description=encoder.description,
             pretrained=encoder.pretrained,
             parameters=sum(parameter.numel() for parameter in model.parameters()),
+            shapes=digest(*shapes),
+            encoder=encoder.settings,
             tokenizer=tokenizer.fingerprint,
         ),
+        curriculum={"fixed_weights": curriculum.fixed_weights},
         device=placement.describe(),
     )

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.cells import cell_len
 from rich.style import Style
 from textual.strip import Strip
 
 from tui import theme
 from tui.scale import percent
-from tui.text import Piece, bar, centred, fit, sparkline, strip
+from tui.text import Piece, bar, cell_len, centred, fit, sparkline, strip
 from tui.widgets.listing import Listing
 
 GROUP_COLOURS = (theme.ACCENT, "#f2a93b", theme.GOOD, "#dd8fbd", theme.INFO, "#f2e863")

@@ -7,14 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.cells import cell_len
 from rich.style import Style
 from textual.strip import Strip
 
 from tui import theme
 from tui.raster import BRAILLE, Floats, Range, cell_row, dashed_line, raster
 from tui.scale import finite_range, log_ticks, padded, percent, short, ticks
-from tui.text import Piece, centred, cut, fit, strip
+from tui.text import Piece, cell_len, centred, cut, fit, strip
 from tui.widgets.strip import StripWidget
 
 SIDE_LABELS_WIDTH = 64  # a chart at least this wide has its labels to the right of the lines

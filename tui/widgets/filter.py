@@ -5,6 +5,7 @@ from __future__ import annotations
 from textual.message import Message
 from textual.widgets import Input
 
+from accl.text import printable
 from tui.keys import bindings
 
 
@@ -19,6 +20,10 @@ class Filter(Input):
     def __init__(self, placeholder: str, *, id: str | None = None) -> None:
         super().__init__(placeholder=placeholder, compact=True, id=id)
         self.display = False
+
+    def validate_value(self, value: str) -> str:
+        """Make what is typed or pasted printable."""
+        return printable(value)
 
     def open(self) -> None:
         """Show the line and focus it."""

@@ -21,7 +21,7 @@ from tui import theme
 from tui.keys import bindings, next_choice
 from tui.raster import Floats, Range
 from tui.scale import finite_range, short
-from tui.text import Piece, centred, cut, fit, strip
+from tui.text import Piece, cell_len, centred, cut, fit, strip
 from tui.widgets.strip import Navigable, StripWidget
 
 CELL_COLUMNS = {"small": 1, "medium": 2, "numbers": 6}
@@ -103,7 +103,7 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
         size = self.zoom
         if size == "fitting":
             size = "medium" if k * 2 + 10 <= width and k * 3 <= (height - 1) * 4 else "small"
-        longest = max([len(name) for name in self.names] + [1])
+        longest = max([cell_len(name) for name in self.names] + [1])
         # Names get the width that the cells leave, or a quarter beside number cells, which never all fit.
         available = max(width - k * CELL_COLUMNS[size], width // 4 if size == "numbers" else 0)
         return size, 2 if available < 10 else min(longest + 2, available, 40)
@@ -133,7 +133,7 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
         x = gutter + (self.cursor[1] - visible.start) * cell_columns + (cell_columns - 1) // 2
         name = self.names[self.cursor[1]]
         left_width, right_width = x - 1, width - x - 2
-        if len(name) <= right_width or right_width >= left_width:
+        if cell_len(name) <= right_width or right_width >= left_width:
             return strip([(" " * x + "▾ ", theme.MARK), (cut(name, max(1, right_width)), theme.BOLD)], width)
         return strip([(fit(name, left_width, right=True), theme.BOLD), (" ▾", theme.MARK)], width)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from rich.cells import cell_len
 from textual import events
 from textual.strip import Strip
 
 from tui import theme
 from tui.keys import KEYS, Key
-from tui.text import Piece, strip
+from tui.text import Piece, cell_len, strip
 from tui.widgets.strip import StripWidget
 
 

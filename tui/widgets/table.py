@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.cells import cell_len
 from rich.style import Style
 from textual.geometry import Size
 from textual.strip import Strip
 
 from tui import theme
-from tui.text import Piece, fit, strip
+from tui.text import Piece, cell_len, fit, strip
 from tui.widgets.listing import Listing
 
 

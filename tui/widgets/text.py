@@ -5,12 +5,12 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from rich.cells import cell_len
 from rich.style import Style
 from textual.strip import Strip
 
+from accl.text import printable
 from tui import theme
-from tui.text import Piece, cut, strip
+from tui.text import Piece, cell_len, cut, strip
 from tui.widgets.listing import Listing
 from tui.widgets.strip import StripWidget
 
@@ -67,7 +67,7 @@ def _wrapped(entry: Sequence[Piece], width: int) -> list[list[Piece]]:
     """Wrap an entry, its first piece being a label beside which the rest is indented."""
     (label, label_style), *rest = entry
     indent = " " * cell_len(label)
-    lines = textwrap.wrap("".join(text for text, _ in rest), max(8, width - len(indent)))
+    lines = textwrap.wrap(printable("".join(text for text, _ in rest)), max(8, width - len(indent)))
     style = rest[0][1] if rest else label_style
     return [[(indent if i else label, label_style), (line, style)] for i, line in enumerate(lines)] or [list(entry)]
 

@@ -6,7 +6,6 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -78,9 +77,9 @@ def load(folder: Path, seconds: float, seed: int) -> Load:
         problems += [done.stderr.strip()] * bool(done.returncode)
         runs.append(run)
     end = time.monotonic() + seconds
-    readers: list[Callable[[], int]] = [lambda i=i: _follow(runs, seed + i, end) for i in range(READERS - 1)]
     with ThreadPoolExecutor(READERS) as pool:
-        reads = sum(future.result() for future in [*map(pool.submit, readers), pool.submit(_hold, runs, seed, end)])
+        following = [pool.submit(_follow, runs, seed + i, end) for i in range(READERS - 1)]
+        reads = sum(future.result() for future in [*following, pool.submit(_hold, runs, seed, end)])
     for run in runs:
         try:
             process.stop(run)

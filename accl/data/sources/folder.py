@@ -1,14 +1,30 @@
 """Read a folder of this machine: Hendrycks CSV, parquet, or a ``save_to_disk`` folder.
 
-``data.path`` is the folder; `accl.data.folders` describes the layouts. ``data.revision`` is not used.
+``data.path`` is the folder, in one of these layouts:
+
+- ``<split>/<subject>_<split>.csv`` in UTF-8 without header, quoted as RFC 4180 says: question, options, letter.
+- ``all/<split>-*.parquet`` or ``<split>*.parquet`` with question and subject (text), choices (list of text) and answer
+  (index from 0). Classes of ``datasets`` are read by their names.
+- A folder of ``save_to_disk`` with these columns.
+
+Splits are dev, val or validation, test, and auxiliary_train. Every row becomes a question or is refused by file and
+row. All questions need the same number of options, none of them blank. Hidden files (names that begin with a dot or a
+tilde) are no data. At most 512 MiB a file and a million questions of 2,000 subjects are read.
+
+``data.revision`` is not used.
 """
 
 from pathlib import Path
 
 from accl.data.folders import read_folder
 from accl.data.questions import Corpus
+from accl.errors import DataError
 
 
 def load(path: str, _revision: str) -> Corpus:
     """Return the corpus; raises `DataError` for a folder without questions, or with malformed ones."""
-    return read_folder(Path(path).expanduser())
+    try:
+        folder = Path(path).expanduser()
+    except RuntimeError as error:  # ~name of nobody, or no home
+        raise DataError(f"data.path={path}: {error}", "Write the folder's whole path.") from error
+    return read_folder(folder)

@@ -5,7 +5,7 @@ fetched, once; afterwards the local cache is used.
 """
 
 from accl.data import hub
-from accl.data.folders import read_parquet
+from accl.data.parquet import read_parquet
 from accl.data.questions import Corpus
 
 

@@ -1,8 +1,8 @@
 """Compile the C files in `c/` once, into a folder that only this user can write to.
 
-A shared library runs as soon as it is loaded, so it must be what this user compiled: `compiled_library` accepts no
-folder and no file that belongs to, or can be written by, anybody else, no symbolic link, and no library whose contents
-differ from what the compiler wrote. No header of Python or torch is needed, so that compiling takes a second.
+A shared library runs as soon as it is loaded, so it must be what this user compiled: no folder and no file is accepted
+that another user could have written (see `accl.files`), and no library whose content differs from what the compiler
+wrote. No header of Python or torch is needed, so that compiling takes a second.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import os
 import platform
 import shlex
 import shutil
-import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+
+from accl.files import read_trusted, untrusted_reason
 
 SOURCES = Path(__file__).with_name("c")
 # Not -ffast-math: a library that gcc links with it turns denormal numbers off for the whole process.
@@ -44,7 +44,10 @@ def find_compiler() -> tuple[str, ...]:
     """
     if os.environ.get("ACCL_NATIVE") == "0":
         raise UnavailableError("ACCL_NATIVE=0 switches compiled code off; unset it to switch it on")
-    name, *arguments = shlex.split(os.environ.get("CC", "")) or ["cc"]
+    try:
+        name, *arguments = shlex.split(os.environ.get("CC", "")) or ["cc"]
+    except ValueError as error:
+        raise UnavailableError(f"CC={os.environ['CC']} is no command ({error})") from error
     program = shutil.which(name)
     if program is None:
         raise UnavailableError(f"no C compiler ({name}) was found")
@@ -66,47 +69,62 @@ def compiled_library(folder: Path, compiler: tuple[str, ...]) -> Path:
         UnavailableError: others can write to the folder, or the compiler fails.
         OSError: the folder or a file in it cannot be read or written.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
-    reason = _untrusted_reason(folder, stat.S_ISDIR)
-    if reason is not None:
-        raise UnavailableError(
-            f"compiled code is not loaded from {folder}, which {reason}: remove it, or set ACCL_CACHE to another folder"
-        )
+    if reason := refusal(folder):
+        raise UnavailableError(reason)
     key = _key(compiler)
     for library in sorted(folder.glob(f"kernels-{key}-*.so")):
-        if not _untrusted_reason(library, stat.S_ISREG) and library.name == _name(key, library):
+        with suppress(OSError, ValueError):
+            read_library(library)
             return library
-        library.unlink()
+        _remove(library)
     # Compiled aside, then renamed: a process that starts at the same moment sees the whole file or none.
     with tempfile.TemporaryDirectory(dir=folder, prefix=".kernels-") as aside:
         made = Path(aside) / "kernels.so"
         _compile(compiler, made)
         made.chmod(0o700)
-        library = folder / _name(key, made)
+        library = folder / f"kernels-{key}-{_checksum(made.read_bytes())}.so"
         made.replace(library)
     return library
 
 
-def _untrusted_reason(path: Path, is_kind: Callable[[int], bool]) -> str | None:
-    """Return why the contents of ``path`` may be another user's, or None.
+def refusal(folder: Path) -> str | None:
+    """Return why no library is loaded from a folder, or None; one that does not exist yet is fine."""
+    try:
+        reason = untrusted_reason(os.lstat(folder), folder=True)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        reason = f"cannot be read ({error.strerror})"
+    if reason is None:
+        return None
+    return f"compiled code is not loaded from {folder}, which {reason}: remove it, or set ACCL_CACHE to another folder"
 
-    Args:
-        is_kind: `stat.S_ISDIR` or `stat.S_ISREG`; a symbolic link is neither.
+
+def read_library(library: Path) -> bytes:
+    """Return the content of a library that `compiled_library` made.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it may be another user's, or is not as it was compiled.
     """
-    state = path.lstat()
-    if stat.S_ISLNK(state.st_mode):
-        return "is a symbolic link"
-    if not is_kind(state.st_mode):
-        return "is not a folder" if is_kind is stat.S_ISDIR else "is not a file"
-    if state.st_uid != os.geteuid():
-        return "belongs to another user"
-    return "other users can write to" if state.st_mode & (stat.S_IWGRP | stat.S_IWOTH) else None
+    content = read_trusted(library)
+    if library.stem.rpartition("-")[2] != _checksum(content):
+        raise ValueError(f"{library} is not as it was compiled")
+    return content
 
 
-def _name(key: str, library: Path) -> str:
-    return f"kernels-{key}-{hashlib.sha256(library.read_bytes()).hexdigest()}.so"
+def _checksum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)  # another process may have removed it
 
 
 def _key(compiler: tuple[str, ...]) -> str:
@@ -121,8 +139,12 @@ def _compile(compiler: tuple[str, ...], made: Path) -> None:
     sources = sorted(map(str, SOURCES.glob("*.c")))
     for native in ([NATIVE], []):
         command = [*compiler, *FLAGS, *native, "-o", str(made), *sources, *LIBRARIES]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
-        if done.returncode == 0:
+        # The folder for temporary files may be one that cannot be written; without PATH no linker would be found.
+        environment = {"PATH": os.defpath, **os.environ, "TMPDIR": str(made.parent)}
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, env=environment
+        )
+        if done.returncode == 0 and made.is_file():
             return
     lines = done.stderr.splitlines() or [f"exit status {done.returncode}"]
     said = next((line for line in lines if "error" in line), lines[0])

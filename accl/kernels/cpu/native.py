@@ -6,6 +6,7 @@ They are called through ctypes, which releases Python's lock during a call.
 from __future__ import annotations
 
 import ctypes
+import os
 from ctypes import c_double, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from accl.kernels.cpu.compiler import UnavailableError, compiled_library, find_compiler
+from accl.kernels.cpu.compiler import UnavailableError, compiled_library, find_compiler, read_library
 
 _SIGNATURES: dict[str, tuple[type[Any] | None, tuple[type[Any], ...]]] = {
     "thread_pool_open": (c_void_p, (c_int64,)),
@@ -26,20 +27,24 @@ _SIGNATURES: dict[str, tuple[type[Any] | None, tuple[type[Any], ...]]] = {
 }
 
 
-def load(cache_folder: Path) -> ctypes.CDLL:
+def load(cache_folder: Path | None) -> ctypes.CDLL:
     """Return the functions of `c/*.c`, by name.
 
     Args:
-        cache_folder: compiled libraries are kept in its folder ``native``; see `accl.kernels.cpu.compiler`.
+        cache_folder: compiled libraries are kept in its folder ``native``; see `accl.kernels.cpu.compiler`. None where
+            nothing can be kept.
 
     Raises:
         UnavailableError: compiled code is switched off, there is no C compiler, it fails, or what it makes cannot be
             kept where no other user can change it.
     """
-    return _load(cache_folder / "native", find_compiler())
+    compiler = find_compiler()
+    if cache_folder is None:
+        raise UnavailableError("no home folder is known that could keep compiled code: set ACCL_CACHE to a folder")
+    return _load(cache_folder / "native", compiler)
 
 
-def unavailable_reason(cache_folder: Path) -> str | None:
+def unavailable_reason(cache_folder: Path | None) -> str | None:
     """Return why `load` would fail, or None."""
     try:
         load(cache_folder)
@@ -58,10 +63,28 @@ def pointer(tensor: Tensor) -> int:
 @cache
 def _load(folder: Path, compiler: tuple[str, ...]) -> ctypes.CDLL:
     try:
-        library = ctypes.CDLL(str(compiled_library(folder, compiler)))
+        path = compiled_library(folder, compiler)
+        library = _open(path, read_library(path))
+        for name, (result, arguments) in _SIGNATURES.items():
+            function = getattr(library, name)
+            function.restype, function.argtypes = result, arguments
     except OSError as error:
         raise UnavailableError(f"no compiled code can be kept in {folder}: {error.strerror or error}") from error
-    for name, (result, arguments) in _SIGNATURES.items():
-        function = getattr(library, name)
-        function.restype, function.argtypes = result, arguments
+    except (AttributeError, ValueError) as error:
+        raise UnavailableError(f"what {compiler[0]} made cannot be used: {error}") from error
     return library
+
+
+def _open(path: Path, content: bytes) -> ctypes.CDLL:
+    """Load a library from memory, where the system can: what was checked is what runs, whatever happens to its file.
+
+    A library that is mapped from a file ends the process with SIGBUS when the file is cut short.
+    """
+    try:
+        # Kept open: the loader takes a path that it has seen before for the same library.
+        memory = os.memfd_create("kernels.so")
+        with open(memory, "wb", closefd=False) as file:
+            file.write(content)
+        return ctypes.CDLL(f"/proc/self/fd/{memory}")
+    except (AttributeError, OSError):  # no such call, no /proc, or a policy against it
+        return ctypes.CDLL(str(path))

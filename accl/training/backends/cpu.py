@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from accl.data.hub import cache_folder
+from accl.data.cache import cache_folder
 from accl.data.packed import Packed, Packer
 from accl.kernels.cpu.encoder import ForwardContext, PackedEncoder
 from accl.kernels.cpu.native import load

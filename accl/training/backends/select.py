@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable
 from typing import Any
 
-from accl.data import hub
+from accl.data.cache import cache_folder
 from accl.errors import ConfigError
 from accl.kernels.cpu import encoder, native
 from accl.training.backends.backend import StepBackend, UnavailableError
@@ -76,7 +76,7 @@ def _cudagraph_unavailable(context: TrainingContext) -> str | None:
 def _cpu_unavailable(context: TrainingContext) -> str | None:
     if context.placement.device.type != "cpu":
         return "it is for the CPU"
-    return encoder.unsupported(context.model.encoder.config) or native.unavailable_reason(hub.cache_folder())
+    return encoder.unsupported(context.model.encoder.config) or native.unavailable_reason(cache_folder())
 
 
 # Fastest first: why each is not available (None: it is), and how it is made.

@@ -1,0 +1,128 @@
+"""Saving a run's checkpoints, and going on without them for a while where the disk takes none."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable
+
+from accl.errors import RunError
+from accl.store.rundir import RunDir
+from accl.training import checkpoint
+from accl.training.checkpoint import Files, Progress
+from accl.training.interrupt import Interrupt
+from accl.training.manifest import MODEL, folder_name
+from accl.training.report import Reporter
+
+TRAINING = "training"
+# Pause between two tries to save, and between two looks at whether a stop was asked for.
+RETRY_S = 20.0
+LOOK_S = 0.2
+# A run that was asked to stop waits for room only so long: whoever asked is waiting, `accl stop` for two minutes.
+STOP_PATIENCE_S = 60.0
+
+
+class Saver:
+    """Writes checkpoints and removes old ones.
+
+    A disk that is full, or fails otherwise, does not end the run: saving is tried again at intervals while training
+    goes on, and the weights that validation chose meanwhile wait in memory.
+
+    Args:
+        patience_s: seconds without success after which the run ends.
+
+    Attributes:
+        doing: phase of a run that trains, with what keeps it from saving.
+    """
+
+    def __init__(self, run: RunDir, reporter: Reporter, interrupt: Interrupt, patience_s: float) -> None:
+        self.run, self.reporter, self.interrupt, self.patience_s = run, reporter, interrupt, patience_s
+        self.doing = TRAINING
+        self._failing_since: float | None = None
+        self._next_try = self._give_up = 0.0
+        self._best: tuple[Progress, Files] | None = None  # chosen by validation and not on disk yet
+        self._told: set[str] = set()
+
+    @property
+    def due(self) -> bool:
+        """Whether something could not be saved, and is to be tried again now."""
+        failing = self._failing_since is not None or self.reporter.recorder.stuck_seconds > 0
+        return failing and time.monotonic() >= self._next_try
+
+    def save(self, progress: Progress, files: Callable[[], Files], required: bool = False) -> None:
+        """Write a checkpoint and name it in ``state.json``.
+
+        Args:
+            files: called for the tensors, unless the checkpoint is on disk already.
+            required: whether to wait until it is on disk: nothing can follow that would save it later.
+
+        Raises:
+            RunError: it could not be saved for too long.
+        """
+        while True:
+            try:
+                self._write(progress, files)
+                break
+            except OSError as error:
+                self._note_failure(progress, files, error, required)
+            if not required:
+                return
+            self._wait()
+        if self._failing_since is not None:
+            self._failing_since = None
+            self.doing = TRAINING
+            self.reporter.update(phase=self.doing)
+            self.reporter.event("info", "disk", f"step {progress.step} is saved: there is room on the disk again")
+        self._prune(folder_name(progress.step))
+
+    def _write(self, progress: Progress, files: Callable[[], Files]) -> None:
+        root, name = self.run.checkpoints, folder_name(progress.step)
+        # Measurements first: a resumed run must find those of the steps before its checkpoint.
+        self.reporter.recorder.flush()
+        if self.reporter.recorder.stuck_seconds > 0:
+            raise OSError(errno.ENOSPC, "no room for measurements")
+        if self._best is not None and self._best[0].step == progress.best_step != progress.step:
+            checkpoint.save(root, *self._best)
+        if self.reporter.state.checkpoint_last != name or not (root / name).exists():
+            checkpoint.save(root, progress, files())
+        self._best = None
+        best = folder_name(progress.best_step) if progress.best_step else ""
+        self.reporter.update(checkpoint_last=name, checkpoint_best=best)
+        self.reporter.save()
+
+    def _note_failure(self, progress: Progress, files: Callable[[], Files], error: OSError, required: bool) -> None:
+        now = time.monotonic()
+        last = self.reporter.state.checkpoint_last or "the beginning"
+        why = f"no checkpoint can be written ({error.strerror})"
+        if self._failing_since is None:
+            self._failing_since, self._give_up = now, now + self.patience_s
+            self.reporter.event("warning", "disk", f"{why}: training goes on, and only {last} is saved")
+        if progress.best_step == progress.step and (self._best is None or self._best[0].step != progress.step):
+            weights = {name: tensor.detach().cpu().clone() for name, tensor in files()[MODEL].items()}
+            self._best = (progress, {MODEL: weights})
+        if self.interrupt.asked and self._give_up > now + STOP_PATIENCE_S:
+            self._give_up = now + STOP_PATIENCE_S
+        if now >= self._give_up:
+            raise RunError(
+                f"For {(now - self._failing_since) / 60:.1f} min {why}: what was trained after {last} is lost.",
+                f"Make room, then: accl resume {self.run.id}",
+            )
+        self.doing = f"{'waiting to save' if required else TRAINING}, {why}"
+        self.reporter.update(phase=self.doing)
+        self._next_try = now + RETRY_S
+
+    def _wait(self) -> None:
+        """Sleep until the next try is due, or a stop is asked for."""
+        asked = self.interrupt.asked
+        while not self.due and self.interrupt.asked == asked:
+            time.sleep(LOOK_S)
+
+    def _prune(self, last: str) -> None:
+        try:
+            left = checkpoint.prune(self.run.checkpoints, last)
+            said = [f"{path} is a link: no checkpoint behind it is ever removed" for path in left]
+        except OSError as error:
+            said = [f"old checkpoints cannot be removed: {error}"]
+        for message in set(said) - self._told:
+            self.reporter.event("warning", "checkpoint", message)
+        self._told |= set(said)

@@ -1,0 +1,129 @@
+"""Runs whose every text tries to act on whatever shows it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from factory import finished_run
+
+from accl.config import dump, load
+from accl.config.resolution import Config
+from accl.store.rundir import RunDir
+from accl.store.state import read_state, write_state
+from accl.store.writer import Recorder
+
+TITLE, CLIPBOARD, CLEAR = "\x1b]0;owned\x07", "\x1b]52;c;b3duZWQ=\x07", "\x1b[2J\x1b[H"
+C1, BIDI, HIDDEN = "\x9b2J\x9d0;owned\x9c", "\u202egnp.exe\u2066", "\u200b\ufeff\u00ad\U000e0041"
+BREAKS = "\r\x08\x7f\x85\u2028\ufffe"
+MARKUP = "[bold red]rich[/bold red][link=http://evil]here[/link][@click=app.quit()]textual[/]:bomb:"
+PAGE = "<script>html</script>![pic](http://evil)|`code`\\input{tex}%$&"
+EVIL = "".join(("=", TITLE, CLIPBOARD, CLEAR, C1, BIDI, HIDDEN, BREAKS, MARKUP, PAGE))
+EVIL_NAME = EVIL.replace("/", "∕").replace("\ufffe", "")[:80]  # what the name of a file may be
+
+INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+COLOURS = re.compile(r"\x1b\[[\d;]*m")
+
+
+def hostile_run(root: Path, recipe: str = "full", seed: int = 42) -> RunDir:
+    """Make a finished run with hostile text in every field of every file, and in its folder's name."""
+    tasks = [(f"{EVIL}{i}", f"{EVIL}sub{i % 2}", f"{EVIL}cat{i % 2}") for i in range(3)]
+    run = finished_run(root, recipe, seed=seed, tasks=tasks, questions=30, trivial_baselines={EVIL: 0.25})
+    recorder = Recorder(run.database)
+    for step in (1, 2):
+        recorder.metrics(step, 0.1, 1.0, {EVIL: 1.0, f"train/{EVIL}": 2.0})
+    recorder.curriculum(200, EVIL, [0.2, 0.3, 0.5], [1, 2, 3])
+    recorder.confusion(200, EVIL, np.eye(3).ravel().tolist(), [9] * 9)
+    recorder.evaluation(200, EVIL, {EVIL: 0.5})
+    recorder.task_evaluations([(200, EVIL, task, 9, 5) for task in range(3)])
+    for level in (EVIL, "warning"):
+        recorder.event(1.0, level, EVIL, f"{EVIL}\n{EVIL}")
+    recorder.meta({EVIL: EVIL})
+    recorder.close()
+    config = load(run.config).model_dump()
+    config |= {"recipe": EVIL, "profile": EVIL}
+    config["data"] |= {"path": EVIL, "revision": EVIL}
+    config["model"] |= {"name": EVIL, "revision": EVIL}
+    run.config.write_text(dump(Config.model_validate(config)), encoding="utf-8")
+    provenance = run.read_json(run.provenance)
+    run.write_json(run.provenance, {**provenance, "command": [EVIL], EVIL: {EVIL: EVIL}, "device": EVIL})
+    run.write_json(run.labels, {"tags": [EVIL], "note": EVIL})
+    state = read_state(run)
+    latest = {**state.latest, EVIL: 1.0}
+    texts = dict.fromkeys(("reason", "phase", "host", "checkpoint_last", "checkpoint_best", "interrupted_by"), EVIL)
+    write_state(run, state.changed(latest=latest, **texts))
+    run.console.write_text(
+        f"10%{EVIL}\n{EVIL}\rlast version\nFooError: {TITLE}{C1}", encoding="utf-8", errors="replace"
+    )
+    return RunDir(run.path.rename(root / f"{run.id}{EVIL_NAME}"))
+
+
+def crash(run: RunDir) -> None:
+    """Let the run look as if its process had gone in the middle, which shows the reason and the phase."""
+    state = json.loads(run.state.read_text(encoding="utf-8"))
+    state |= {"state": "running", "pid": 2**22 - 1, "pid_started": 1.0, "host": os.uname().nodename, "exit_code": None}
+    run.write_json(run.state, state)
+
+
+def acting(text: str, colours: bool = False) -> set[str]:
+    """Return the characters in a command's output that a terminal acts upon, line feeds apart.
+
+    Args:
+        colours: whether escapes that do nothing but colour are allowed.
+    """
+    text = COLOURS.sub("", text) if colours else text
+    return {c for c in text if c != "\n" and (unicodedata.category(c) in INVISIBLE or c == "\ufffe")}
+
+
+# Runs the real command line once for each command, in a fork of a process that has imported it: most of the time of a
+# command is its imports.
+_MANY = """
+import json, os, sys, tempfile
+from accl.cli import compare, config, control, progress, runs, train
+from accl.cli.main import run
+for words in json.load(sys.stdin):
+    outputs = [tempfile.TemporaryFile() for _ in range(2)]
+    if (child := os.fork()) == 0:
+        os.dup2(outputs[0].fileno(), 1), os.dup2(outputs[1].fileno(), 2)
+        sys.argv = ["accl", *words]
+        run()
+        sys.exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    for output in outputs:
+        output.seek(0)
+    os.write(1, json.dumps([code, *(output.read().decode("latin-1") for output in outputs)]).encode() + b"\\n")
+"""
+
+
+class Printed(NamedTuple):
+    """Exit code of a command, and the bytes that it printed."""
+
+    code: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def text(self) -> str:
+        return (self.stdout + self.stderr).decode()
+
+
+def run_each(commands: Sequence[Sequence[str]], **env: str) -> list[Printed]:
+    """Run several commands, each in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", _MANY],
+        input=json.dumps(commands).encode(),
+        stdout=subprocess.PIPE,
+        env={**os.environ, "COLUMNS": "200", **env},
+        timeout=240,
+        check=True,
+    )
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    return [Printed(code, *(part.encode("latin-1") for part in parts)) for code, *parts in lines]

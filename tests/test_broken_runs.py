@@ -1,0 +1,247 @@
+"""Every way to damage a run folder, against every view: one broken run is one broken row."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from conftest import Accl, printed_by_compare
+from factory import finished_run
+from tui_pilot import on_screen, open_app, runs_listed, runs_screen, until
+from typer.testing import CliRunner
+
+from accl.bench.damage import Damage, damages
+from accl.cli.runs import logs, runs, show
+from accl.errors import AbsentError, AcclError, BusyError, DamagedError, RunError
+from accl.store.rundir import RunDir
+from accl.store.summary import SummaryReader
+from tui.screens.compare import CompareScreen
+from tui.screens.run import RunScreen
+
+ALL = damages()
+HEALTHY = ("baseline", "contrastive")
+# What a view must never say: an exception that no reader expected.
+UNEXPECTED = "cannot be understood ("
+EXIT_CODES = {error.kind: error.exit_code for error in (BusyError, DamagedError, AbsentError)}
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Two healthy runs, and one run for each damage, by its name."""
+
+    root: Path
+    damaged: dict[str, RunDir]
+
+
+@pytest.fixture(name="folder", scope="module")
+def _folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    base = tmp_path_factory.mktemp("broken")
+    root = base / "runs"
+    for recipe in HEALTHY:
+        finished_run(root, recipe)
+    whole = finished_run(base / "whole", "full", questions=12)
+    return Folder(root, {damage.name: _damaged(root, whole, damage, i) for i, damage in enumerate(ALL)})
+
+
+def _damaged(root: Path, whole: RunDir, damage: Damage, index: int) -> RunDir:
+    run = RunDir(root / f"20261122-101500-full-s42-{index:04x}")
+    shutil.copytree(whole.path, run.path, copy_function=os.link)
+    damage.apply(run.path)
+    return run
+
+
+@pytest.fixture(autouse=True)
+def _permissions(folder: Folder) -> Iterator[None]:
+    yield
+    os.chmod(folder.damaged["run folder: no permission"].path, 0o700)  # so that the folder can be removed
+
+
+def call(command: Any, *arguments: str, root: Path) -> tuple[str, Exception | None]:
+    """Run a command in this process; returns what it printed and its error."""
+    app = typer.Typer()
+    app.command()(command)
+    done = CliRunner().invoke(app, [*arguments, "--runs", str(root)], env={"COLUMNS": "200"})
+    if done.exception is not None and not isinstance(done.exception, (AcclError, SystemExit)):
+        raise done.exception
+    return done.stdout, done.exception if isinstance(done.exception, AcclError) else None
+
+
+def test_the_catalogue_is_large_and_every_damage_has_its_name() -> None:
+    assert len({damage.name for damage in ALL}) == len(ALL) > 800
+
+
+def test_the_list_has_a_row_for_every_run_and_says_what_is_wrong_with_it(folder: Folder) -> None:
+    printed, error = call(runs, "--format", "json", root=folder.root)
+    assert error is None
+    rows = {row["id"]: row for row in json.loads(printed)}
+    assert [row["problem"] for row in rows.values() if row["recipe"] in HEALTHY] == [None, None]
+    for name, run in folder.damaged.items():
+        gone = name in ("run folder: missing", "run folder: a folder without files")
+        assert (run.id in rows) is not gone, name
+        if (row := rows.get(run.id)) is None:
+            continue
+        assert (row["problem"] is None) <= (row["state"] is not None), name
+        if row["problem"]:
+            assert row["problem"]["kind"] in ("damaged", "absent"), name
+            assert UNEXPECTED not in row["problem"]["message"], name
+        if name.startswith("run folder") and "link to a folder" not in name and "permission" not in name:
+            assert row["state"] is None, name
+    table, _ = call(runs, root=folder.root)
+    assert "? damaged" in table
+    assert "? absent" in table
+
+
+def test_others_are_compared_and_the_broken_ones_are_counted(folder: Folder) -> None:
+    printed = printed_by_compare(folder.root, *HEALTHY)
+    assert "runs in the folder could not be read and may be missing here" in " ".join(printed.split())
+
+
+@pytest.mark.parametrize("part", range(8))
+def test_a_broken_run_is_shown_with_the_exit_code_of_its_problem(folder: Folder, part: int) -> None:
+    for name, run in list(folder.damaged.items())[part::40]:
+        printed, error = call(show, run.id, "--format", "json", root=folder.root)
+        if not printed:
+            assert type(error) is RunError, name  # no such run
+            continue
+        shown = json.loads(printed)
+        problem = shown["problem"]
+        assert (error is None) == (problem is None), name
+        if error is None:
+            assert shown["metrics"], name  # never success without the figures that there are
+        else:
+            assert error.exit_code == EXIT_CODES[problem["kind"]], name
+            assert UNEXPECTED not in str(error), name
+            assert "\n" not in error.what, name
+
+
+def test_what_can_still_be_read_is_shown(folder: Folder) -> None:
+    run = folder.damaged["state.json: step is null"]
+    printed, error = call(show, run.id, root=folder.root)
+    assert isinstance(error, DamagedError)
+    assert error.what == f"{run.state} cannot be understood: step is None, not a number of things."
+    assert "train/loss" in printed
+    run = folder.damaged["config.yaml: missing"]
+    printed, error = call(show, run.id, root=folder.root)
+    assert isinstance(error, AbsentError)
+    assert "✓ finished: " in printed
+
+
+@pytest.mark.parametrize(
+    "kind", ["a FIFO", "a link to a file", "a link to an endless device", "a folder without files"]
+)
+def test_only_a_regular_console_log_is_printed(folder: Folder, kind: str) -> None:
+    printed, error = call(logs, folder.damaged[f"console.log: {kind}"].id, root=folder.root)
+    assert isinstance(error, DamagedError)
+    assert printed == ""
+
+
+def test_a_console_log_of_many_gb_is_printed_from_near_its_end(folder: Folder) -> None:
+    _, error = call(logs, folder.damaged["console.log: of many GB"].id, "--lines", "1", root=folder.root)
+    assert error is None
+
+
+@pytest.mark.parametrize("name", ["state.json: missing", "run.duckdb: missing"])
+def test_a_broken_run_that_is_named_in_a_comparison_ends_it_with_its_problem(folder: Folder, name: str) -> None:
+    with pytest.raises(AbsentError):
+        printed_by_compare(folder.root, "baseline", folder.damaged[name].id)
+
+
+async def test_the_app_lists_every_run_and_can_be_left(folder: Folder) -> None:
+    async with open_app(folder.root, (150, 40)) as pilot:
+        await runs_listed(pilot, len(ALL) + len(HEALTHY) - 2)
+        labels = {summary.state_label[0] for summary in runs_screen(pilot).summaries}
+        assert {"? damaged", "? absent", "✓ finished"} <= labels
+        for summary in runs_screen(pilot).summaries:
+            assert UNEXPECTED not in summary.reason[0]
+        await pilot.press("q")
+        await until(pilot, lambda: not pilot.app.is_running or pilot.app._exit)
+
+
+@pytest.mark.parametrize("part", range(4))
+async def test_the_app_opens_every_broken_run(folder: Folder, part: int) -> None:
+    async with open_app(folder.root, (120, 40)) as pilot:
+        await until(pilot, lambda: bool(runs_screen(pilot).summaries))
+        for run in list(folder.damaged.values())[part::60]:
+            screen = RunScreen(run, 60.0)
+            await pilot.app.push_screen(screen)
+            await until(pilot, lambda screen=screen: screen.view is not None)
+            problem = screen.view.problem
+            head = on_screen(pilot)
+            assert problem is None or problem.kind in head
+            assert UNEXPECTED not in head
+            pilot.app.pop_screen()
+
+
+async def test_the_app_compares_a_broken_run_with_a_healthy_one(folder: Folder) -> None:
+    async with open_app(folder.root, (120, 40)) as pilot:
+        await until(pilot, lambda: bool(runs_screen(pilot).summaries))
+        healthy = next(summary.run for summary in runs_screen(pilot).summaries if summary.setup.recipe == "baseline")
+        await pilot.app.push_screen(CompareScreen([healthy, folder.damaged["state.json: a FIFO"]], 60.0))
+        await until(pilot, lambda: "not compared" in on_screen(pilot))
+        assert "? damaged" in on_screen(pilot)
+        assert "is not a file" in on_screen(pilot)
+
+
+async def test_a_run_that_does_not_answer_is_a_busy_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished_run(tmp_path, "baseline")
+    hanging = finished_run(tmp_path, "full")
+    never, read = threading.Event(), SummaryReader.read
+    monkeypatch.setattr(
+        SummaryReader, "read", lambda self, now: never.wait() if self.last.run == hanging else read(self, now)
+    )
+    async with open_app(tmp_path, (120, 24)) as pilot:
+        await runs_listed(pilot, 2)
+        assert {summary.state_label[0] for summary in runs_screen(pilot).summaries} == {"? busy", "✓ finished"}
+        await pilot.app.push_screen(RunScreen(hanging, 0.05))
+        await until(pilot, lambda: "busy" in on_screen(pilot) and "no answer" in on_screen(pilot))
+    printed, error = call(show, hanging.id, "--format", "json", root=tmp_path)
+    assert isinstance(error, BusyError)
+    assert json.loads(printed)["problem"]["kind"] == "busy"
+
+
+@pytest.mark.parametrize("key", ["q", "ctrl+c"])
+def test_the_app_is_left_while_a_fetch_never_returns(tmp_path: Path, key: str) -> None:
+    finished_run(tmp_path, curves=False)
+    code = """if True:
+        import asyncio, sys, threading
+        from pathlib import Path
+        from tui.app import AcclApp
+        from tui.screens.runs import RunsScreen
+
+        async def leave(app):
+            async with app.run_test() as pilot:
+                called, never = threading.Event(), threading.Event()
+                app.screen.fetch = lambda: (called.set(), never.wait())
+                while not called.is_set():
+                    await pilot.pause(0.01)
+                await pilot.press(sys.argv[2])
+            print("left")
+
+        asyncio.run(leave(AcclApp(Path(sys.argv[1]), interval=0.05)))
+    """
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path), key], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "left\n"), done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(8))
+def test_the_command_line_survives_every_damage(folder: Folder, accl: Accl, part: int) -> None:
+    done = accl("runs", "--runs", str(folder.root))
+    assert done.returncode == 0
+    assert all(recipe in done.stdout for recipe in HEALTHY)
+    assert accl("compare", *HEALTHY, "--runs", str(folder.root)).returncode == 0
+    for name, run in list(folder.damaged.items())[part::8]:
+        done = accl("show", run.id, "--runs", str(folder.root))
+        assert done.returncode in (0, RunError.exit_code, *EXIT_CODES.values()), (name, done.stderr)
+        assert "Traceback" not in done.stderr, name
+        assert done.stderr.count("error: ") == (done.returncode != 0), (name, done.stderr)

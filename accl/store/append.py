@@ -181,7 +181,7 @@ class RunAppender:
     def _create(self, session: Session) -> None:
         for statement in create_statements("run"):
             session(statement)
-        self._made, self._next_seq = self._number < 0, {}
+        self._made, self._next_seq = self._number < 0 and not self._set_aside, {}
         # Followers of a database that vanished start over: the new one has a generation that none had before.
         self._generation = 0 if self._made else int(time.time())
         self._insert(session, {table: list(kept.values()) for table, kept in self._kept.items()})
@@ -200,7 +200,7 @@ class RunAppender:
                 session(f"DELETE FROM run.{table} WHERE split = '{AFTER_TRAINING}'")
         session(f"DELETE FROM run.metrics WHERE name LIKE '{AFTER_TRAINING}/%'")
         session(f"DELETE FROM run.confusion WHERE kind LIKE '%/{AFTER_TRAINING}'")
-        if step >= 0 and self._made and not self._set_aside:
+        if step >= 0 and self._made:
             self._notes.append(f"{self.path.name} was gone: what it held up to step {step} is missing")
         self._made = False
         if step < 0:

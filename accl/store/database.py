@@ -10,6 +10,7 @@ each database, and the file is attached only while it is used.
 
 from __future__ import annotations
 
+import atexit
 import math
 import os
 import re
@@ -170,7 +171,8 @@ class Database:
 
     def explain(self, error: duckdb.Error) -> RunError:
         """Return the error of accl that an error of DuckDB means."""
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line.replace(self.path, os.path.basename(self.path)).rstrip(".!")
         if holder := _HOLDER.search(reason):
             program, pid = Path(holder[1]).name, holder[2]
             return BusyError(f"{self.path} is held by process {pid} ({program}).", "Try again when it has let go.")
@@ -179,13 +181,13 @@ class Database:
         if any(words in reason for words in _FULL_IO):
             return DiskFullError(f"There is no room on the disk for {self.path}.", "Make room.")
         if isinstance(error, duckdb.CatalogException):
-            return AbsentError(f"{self.path} has no such table: {reason}")
+            return AbsentError(f"{self.path} has no such table: {reason}.")
         if "database does not exist" in reason:
             return AbsentError(f"{self.path} does not exist.", "Nothing has been recorded yet, or it was deleted.")
         io = isinstance(error, (duckdb.IOException, duckdb.PermissionException, duckdb.OutOfMemoryException))
         if io and not any(words in reason for words in _DAMAGED_IO):
-            return BusyError(f"{self.path} cannot be used now: {reason}", "Try again.")
-        return DamagedError(f"{self.path} is damaged: {reason}", DAMAGED_HINT)
+            return BusyError(f"{self.path} cannot be used now: {reason}.", "Try again.")
+        return DamagedError(f"{self.path} is damaged: {reason}.", DAMAGED_HINT)
 
     def too_slow(self, seconds: float) -> BusyError:
         """Return the error for a database that does not answer."""
@@ -298,6 +300,13 @@ def _keep(database: Database) -> None:
                 del _recent[path]
 
 
+@atexit.register
+def _disconnect_all() -> None:
+    """Close the connections that nobody uses, before Python ends and takes their module away."""
+    for database in _recent.values():
+        database.disconnect()
+
+
 @contextmanager
 def _time_limit(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[None]:
     """Interrupt what a connection does after so many seconds, and again every second until the block ends."""
@@ -312,11 +321,13 @@ def _time_limit(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterat
             connection.interrupt()
             wait = 1.0
 
-    threading.Thread(target=watch, daemon=True).start()
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
     try:
         yield
     finally:
         done.set()
+        thread.join()
 
 
 @cache

@@ -7,6 +7,7 @@ import re
 
 from accl.errors import RunError
 from accl.store.append import RunAppender
+from accl.store.database import database_at
 from accl.store.lock import MERGING
 from accl.store.rundir import RunDir
 from accl.store.spool import spool_of
@@ -17,7 +18,7 @@ _PENDING = re.compile(r" ?\(pending: .*\)$")
 
 def pending_words(count: int, why: str) -> str:
     """Say how many measurements are not in the database, as the end of a reason."""
-    return f"(pending: {count:,} measurements in run.spool.jsonl; {why.removesuffix('.')})" if count else ""
+    return f"(pending: {count:,} measurements in run.spool.jsonl; {why})" if count else ""
 
 
 def merge_spool(run: RunDir) -> int:
@@ -46,6 +47,8 @@ def merge_spool(run: RunDir) -> int:
 
 
 def _merge(run: RunDir) -> int:
+    with database_at(run.database).attached():
+        pass  # raises where it is damaged: setting it aside is not for those who only look
     seconds = read_state(run).elapsed
     notes: list[tuple[float, str, str, str]] = []
     appender = RunAppender(run.database, lambda *note: notes.append((seconds, *note)))

@@ -192,7 +192,7 @@ class Follower:
 
     def __init__(self, run: RunDir) -> None:
         self.run = run
-        self._signature: tuple[int, ...] | None = None  # of what was read last
+        self._signature: tuple[int, ...] | None = None  # of the last read
         self._last_good = time.monotonic()
         self.problem: BusyError | AbsentError | None = None
         self._reset("")
@@ -298,6 +298,8 @@ class Follower:
         return max(times, default=(0, 0.0, 0.0))[1:]
 
     def _set_task_accuracy(self, rows: list[tuple[Any, ...]]) -> None:
+        if not self.tasks:  # lost with the database; the spool alone has none
+            return
         for split, members in groupby(rows, key=itemgetter(0)):
             of_split, counts = list(members), np.zeros((2, len(self.tasks)), np.int64)
             for _, _, task, *numbers in of_split:

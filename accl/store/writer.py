@@ -84,6 +84,7 @@ class Recorder:
         self._problem: Exception | None = None
         self.trouble = ""
         self.lost = 0
+        self._waiting = False
         self._closing = threading.Event()
         self._appender = RunAppender(database, self._say)
         with contextlib.suppress(BusyError, OSError):  # then the thread goes on trying
@@ -160,9 +161,13 @@ class Recorder:
         def work() -> bool:
             return self._write() and self._appender.rewind(step)
 
-        if not self._wait(work, START_WAIT_S):
-            raise BusyError(f"Not started: {self._words()}", "Close what holds it, and resume the run.")
-        self._recovered()
+        self._waiting = True
+        try:
+            if not self._wait(work, START_WAIT_S):
+                raise BusyError(f"Not started: {self._words()}.", "Close what holds it, and resume the run.")
+            self._recovered()
+        finally:
+            self._waiting = False
 
     def close(self) -> int:
         """Stop the thread, and wait until all rows are in the database, for a limited time.
@@ -208,6 +213,8 @@ class Recorder:
     def _round(self) -> None:
         """Try a few times to write; the file lock is free between tries, for a checkpoint that waits for it."""
         for _ in range(TRIES):
+            if self._waiting:  # `rewind` tries on its own, and deletes what is written before
+                return
             with self._file_lock:
                 if self._write():
                     self._recovered()
@@ -304,7 +311,8 @@ class Recorder:
 
     def _words(self) -> str:
         problem = self._problem
-        return problem.what if isinstance(problem, RunError) else str(problem)
+        words = problem.what if isinstance(problem, RunError) else str(problem)
+        return words.replace(f"{self._appender.path.parent}{os.sep}", "").removesuffix(".")
 
 
 def _plain(row: Values) -> Values:

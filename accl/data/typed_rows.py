@@ -32,10 +32,7 @@ _LIMITS: dict[str, Any] = {
 }
 
 _TEXT = {"varchar", "enum"}
-_WHOLE = {f"{sign}{size}int" for sign in ("", "u") for size in ("tiny", "small", "big", "huge")} | {
-    "integer",
-    "uinteger",
-}
+_WHOLE = {sign + size for sign in ("", "u") for size in ("tinyint", "smallint", "integer", "bigint", "hugeint")}
 _AGAIN = "Fetch or write the file again."
 
 # Names of the classes of a column, by column.

@@ -599,6 +599,7 @@ def test_a_small_disk_that_fills_and_empties(tmp_path: Path) -> None:
     try:
         run = RunDir(disk / "run")
         run.path.mkdir()
+        write_state(run, RunState())
         reporter = Reporter(run)
         recorder = reporter.recorder
         put(recorder, 1)

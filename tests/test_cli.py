@@ -175,7 +175,7 @@ def test_a_run_whose_configuration_is_damaged_is_listed_with_the_reason(tmp_path
     assert done.returncode == 0
     assert whole.id in done.stdout
     assert f"{damaged.id}: " in done.stdout
-    assert "not valid YAML" in done.stdout
+    assert "config.yaml, line 1: a list is not accepted" in done.stdout
 
 
 def test_a_run_that_did_not_measure_its_steps_is_shown_without(tmp_path: Path, accl: Accl) -> None:

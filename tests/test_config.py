@@ -85,6 +85,10 @@ def test_a_data_path_alone_means_a_folder() -> None:
         ),
         (("full", "demo", ["curriculum.policy=fixed"]), ["weights_file"]),
         (("full", "demo", ["loss.classification_weight=0", "loss.contrastive_weight=0"]), ["nothing to learn"]),
+        (("full", "demo", ["train.backend=cudagraph"]), ["train.device=cpu"]),
+        (("full", "paper", ["train.backend=cpu"]), ["train.device=cuda"]),
+        (("full", "paper", ["train.backend=packed", "train.deterministic=yes"]), ["train.backend=reference"]),
+        (("full", "demo", ["data.source=folder", "data.path=  "]), ["data.path is empty"]),
         (("missing.yaml", "demo", []), ["missing.yaml"]),
         (("../recipes/full", "demo", []), ["Unknown recipe"]),
     ],
@@ -174,7 +178,7 @@ def test_a_damaged_configuration_of_a_run_says_where(tmp_path: Path, old: str, n
     ("old", "new"), [("fast", "packed"), ("graphed", "cudagraph"), ("rows", "cpu"), ("eager", "reference")]
 )
 def test_old_backends_are_translated_with_a_note(old: str, new: str) -> None:
-    resolved = resolve("full", "demo", [f"train.path={old}"])
+    resolved = resolve("full", "demo", [f"train.path={old}", "train.device=auto"])
     assert resolved.config.train.backend == new
     assert resolved.origin["train.backend"] == "--set"
     assert resolved.notes == (f"train.path={old} is now written train.backend={new} (--set).",)

@@ -17,6 +17,7 @@ import pytest
 from hub_server import MODEL_REPO, MODEL_REVISION, serve
 from huggingface_hub import constants
 
+from accl.errors import RunError
 from accl.launch import checks, sources
 from accl.launch.check import Check, Level
 from accl.launch.checks import examine
@@ -127,6 +128,115 @@ def test_compiled_code_that_is_switched_off_is_told(tmp_path: Path, monkeypatch:
     assert "unset ACCL_NATIVE" in found.advice
     assert report.usable == ["demo"]
     assert line(examine(["paper"], tmp_path, ()).checks, "C compiler").level is Level.OK
+
+
+@pytest.mark.parametrize("compiler", ["false", "true", "'", "cc --no-such-option"])
+def test_a_compiler_that_does_not_compile_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiler: str
+) -> None:
+    monkeypatch.delenv("ACCL_NATIVE", raising=False)
+    monkeypatch.setenv("CC", compiler)
+    report = examine(["demo"], tmp_path, ())
+    assert line(report.checks, "C compiler").level is Level.WARN
+    assert report.usable == ["demo"]
+
+
+def test_a_compiler_that_hangs_or_cannot_run_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ACCL_NATIVE", raising=False)
+    monkeypatch.setattr(checks, "COMPILER_SECONDS", 0.01)
+    monkeypatch.setenv("CC", f"{sys.executable} -c 'import signal; signal.pause()'")
+    assert "no answer" in line(examine(["demo"], tmp_path, ()).checks, "C compiler").finding
+    program = tmp_path / "cc"
+    program.write_bytes(b"neither program nor script")
+    program.chmod(0o755)
+    monkeypatch.setenv("CC", str(program))
+    assert "Exec format error" in line(examine(["demo"], tmp_path, ()).checks, "C compiler").finding
+
+
+def test_compiled_code_that_would_be_refused_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ACCL_NATIVE", raising=False)
+    folder = tmp_path / "cache" / "native"
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+    found = line(examine(["demo"], tmp_path, ()).checks, "C compiler")
+    assert found.level is Level.WARN
+    assert f"compiled code is not loaded from {folder}, which other users can write to" in found.finding
+
+
+@pytest.mark.parametrize("kind", ["file", "writable by all", "below a file", "none"])
+def test_a_cache_that_cannot_be_used_makes_training_slower_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    cache = tmp_path / "cache"
+    if kind == "writable by all":
+        cache.mkdir()
+        cache.chmod(0o777)
+    elif kind == "none":
+        monkeypatch.setenv("ACCL_CACHE", "~no-such-user/cache")
+    else:
+        cache.touch()
+    if kind == "below a file":
+        monkeypatch.setenv("ACCL_CACHE", str(cache / "below"))
+    report = examine(["demo"], tmp_path, ())
+    assert line(report.checks, "cache folder").level is Level.WARN
+    assert report.usable == ["demo"]
+
+
+def test_a_current_folder_that_was_removed_is_one_line(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    command = [sys.executable, "-m", "accl.cli.main"]
+    root = str(Path(checks.__file__).parents[2])
+    script = 'rmdir "$PWD" && exec "$@"'
+
+    def there(*arguments: str) -> subprocess.CompletedProcess[str]:
+        gone.mkdir(exist_ok=True)
+        return subprocess.run(
+            ["sh", "-c", script, "sh", *command, *arguments],
+            cwd=gone,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": root},
+        )
+
+    train = there("train", "full", "--profile", "demo", "--runs", str(tmp_path / "runs"))
+    assert train.returncode == RunError.exit_code
+    assert train.stderr.splitlines()[0] == "error: The current folder has been removed."
+    assert not (tmp_path / "runs").exists()
+    doctor = there("doctor", "--profile", "demo", "--format", "json")
+    assert (doctor.returncode, doctor.stderr) == (1, "")
+    assert there("runs").returncode == 0
+
+
+def test_an_environment_without_variables_is_enough(tmp_path: Path) -> None:
+    root = str(Path(checks.__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-m", "accl.cli.main", "doctor", "--profile", "demo", "--format", "json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": root},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_damaged_model_in_the_hubs_cache_is_told(tmp_path: Path) -> None:
+    repo = Path(constants.HF_HUB_CACHE, "--".join(["models", *MODEL_REPO.split("/")]))
+    snapshot = repo / "snapshots" / MODEL_REVISION
+    snapshot.mkdir(parents=True)
+    (repo / "blobs").mkdir()
+    (repo / "blobs" / ("a" * 64)).write_bytes(b"not what it was")
+    for name in ("config.json", "spm.model", "pytorch_model.bin"):
+        (snapshot / name).symlink_to(repo / "blobs" / ("a" * 64))
+    found = line(examine(["paper"], tmp_path, ()).checks, "model")
+    assert (found.level, found.blocks) == (Level.FAIL, {"paper"})
+    assert "is not as it was fetched" in found.finding
+    assert str(repo) in found.advice
+
+
+def test_an_endpoint_that_is_no_address_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "not a url")
+    assert "HF_ENDPOINT is no address" in line(examine(["minilm"], tmp_path, ()).checks, "Hub").finding
 
 
 def test_offline_mode_is_told_apart_from_a_hub_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,9 +139,10 @@ AS_CUDA_READS = {
 }
 
 
+@pytest.mark.usefixtures("nvml")
 @pytest.mark.parametrize(("chosen", "shown"), AS_CUDA_READS.items())
 def test_cuda_visible_devices_is_read_as_cuda_reads_it(
-    nvml: Nvml, monkeypatch: pytest.MonkeyPatch, chosen: str, shown: str
+    monkeypatch: pytest.MonkeyPatch, chosen: str, shown: str
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
     assert "".join(gpu.name[-1] for gpu in gpus.gpus()) == shown
@@ -162,7 +163,8 @@ def test_torch_counts_the_same_gpus() -> None:
                 assert [gpu.index for gpu in visible(present, chosen)] == expected, chosen
 
 
-def test_all_are_visible_without_the_variable(nvml: Nvml) -> None:
+@pytest.mark.usefixtures("nvml")
+def test_all_are_visible_without_the_variable() -> None:
     assert gpus.gpus() == [Gpu(0, "GPU A", 10 * GB, A), Gpu(1, "GPU B", 20 * GB, B)]
 
 
@@ -243,7 +245,8 @@ def test_a_machine_without_proc_tells_nothing_and_ends_nothing(monkeypatch: pyte
     assert found["profile demo"].level is Level.OK
 
 
-def test_a_run_on_a_gpu_is_refused_where_torch_would_see_none(nvml: Nvml, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("nvml")
+def test_a_run_on_a_gpu_is_refused_where_torch_would_see_none(monkeypatch: pytest.MonkeyPatch) -> None:
     config = resolve("full", "demo", ["train.device=cuda"]).config
     monkeypatch.setattr(preflight, "torch_cuda", lambda: "13.0")
     preflight.check(config, lambda _: None)

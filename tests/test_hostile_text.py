@@ -15,8 +15,9 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import run_accl
-from hostile import EVIL, EVIL_NAME, acting, crash, hostile_run
+from hostile import EVIL, EVIL_NAME, acting, crash, hostile_run, run_each
 from tui_pilot import on_screen, open_app, open_comparison, open_newest_run, until
 
 from accl.cli.output import Format
@@ -55,25 +56,26 @@ def commands(root: Path) -> list[list[str]]:
     ]
 
 
-@pytest.mark.parametrize("format", list(Format))
-def test_no_command_prints_text_that_a_terminal_acts_upon(runs: Path, format: Format) -> None:
-    shown = 0
-    for words in commands(runs):
-        formatted = [] if words[0] in ("stop", "resume") else ["--format", str(format)]
-        for columns in ("40", "200"):
-            done = run_accl(*words, *formatted, "--runs", str(runs), COLUMNS=columns)
-            assert not acting(done.stdout), (words, done.stdout)
-            assert not acting(done.stderr), (words, done.stderr)
-            assert "should not have" not in done.stderr, done.stderr
-            shown += "owned" in done.stdout + done.stderr
-    assert shown >= 2 * (len(commands(runs)) - 1)  # the text is there, and harmless
+def formatted(root: Path, format: Format) -> list[list[str]]:
+    fixed = ("stop", "resume")
+    return [[*words, *([] if words[0] in fixed else ["-f", format]), "--runs", str(root)] for words in commands(root)]
+
+
+@pytest.mark.parametrize("columns", ["40", "200"])
+def test_no_command_prints_text_that_a_terminal_acts_upon(runs: Path, columns: str) -> None:
+    every = [words for format in Format for words in formatted(runs, format)]
+    printed = run_each(every, COLUMNS=columns)
+    for done in printed:
+        assert not acting(done.text), done.text
+        assert "should not have" not in done.text, done.text
+    shown = sum("owned" in done.text.replace("\n", "") for done in printed)
+    assert shown >= len(printed) - 2 * len(Format)  # the text is there, and harmless
 
 
 def test_colours_are_the_only_escapes_of_a_terminal_with_colours(runs: Path) -> None:
     colours = {"FORCE_COLOR": "1", "NO_COLOR": "", "TERM": "xterm-256color"}
-    for words in commands(runs):
-        done = run_accl(*words, "--runs", str(runs), **colours)
-        assert not acting(done.stdout + done.stderr, colours=True), words
+    for done in run_each(formatted(runs, Format.TABLE), **colours):
+        assert not acting(done.text, colours=True)
 
 
 def test_markup_is_shown_and_not_applied(runs: Path) -> None:
@@ -145,35 +147,37 @@ def test_the_console_log_is_printed_line_by_line_without_its_escapes(runs: Path)
         assert len(lines) == 3
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["show", EVIL],
-        ["show", "a", EVIL],
-        [f"--{EVIL}"],
-        [EVIL],
-        ["runs", "--format", EVIL],
-        ["runs", f"--{EVIL}=1"],
-        ["train", EVIL],
-        ["train", "full", "--profile", EVIL],
-        ["train", "full", "--set", EVIL],
-        ["train", "full", "--set", f"{EVIL}=1"],
-        ["train", "full", "--set", f"curriculum.policy={EVIL}"],
-        ["train", "full", "--set", f"data.path=./{EVIL}"],
-        ["train", "full", "-p", "demo", "--set", f"model.name=./{EVIL}"],
-        ["train", "full", "-p", "demo", "--seed", EVIL],
-        ["config", "explain", EVIL],
-        ["config", "show", "full", "--set", f"data.path={EVIL}"],
-        ["tui", "--picture", "x.svg", "--size", EVIL],
-        ["bench", EVIL],
-    ],
-    ids=lambda words: "-".join(word if word.isprintable() else "X" for word in words),
-)
-def test_messages_about_what_was_typed_quote_it_harmlessly(words: list[str], tmp_path: Path) -> None:
-    for debug in ([], ["--debug"]):
-        done = run_accl(*debug, *words, cwd=tmp_path, PYTHONPATH=str(ROOT))
-        assert not acting(done.stdout + done.stderr), done.stdout + done.stderr
-        assert "should not have" not in done.stderr, done.stderr
+TYPED = [
+    ["show", EVIL],
+    ["show", "a", EVIL],
+    [f"--{EVIL}"],
+    [EVIL],
+    ["runs", "--format", EVIL],
+    ["runs", f"--{EVIL}=1"],
+    ["train", EVIL],
+    ["--debug", "train", EVIL],
+    ["train", "full", "--profile", EVIL],
+    ["train", "full", "--set", EVIL],
+    ["train", "full", "--set", f"{EVIL}=1"],
+    ["train", "full", "--set", f"curriculum.policy={EVIL}"],
+    ["train", "full", "--profile", "demo", "--set", f"data.path=./{EVIL}"],
+    ["train", "full", "--profile", "demo", "--set", f"model.name=./{EVIL}"],
+    ["train", "full", "--seed", EVIL],
+    ["config", "explain", EVIL],
+    ["config", "show", "full", "--set", f"data.path={EVIL}"],
+    ["tui", "--picture", "x.svg", "--size", EVIL],
+    ["bench", EVIL],
+]
+
+
+def test_messages_about_what_was_typed_quote_it_harmlessly(tmp_path: Path) -> None:
+    printed = run_each([words if "train" not in words else [*words, "--runs", str(tmp_path)] for words in TYPED])
+    for words, done in zip(TYPED, printed, strict=True):
+        assert not acting(done.text), words
+        assert "should not have" not in done.text, done.text
+        assert done.code or words[:2] == ["config", "show"], words
+    assert sum("owned" in done.text for done in printed) >= len(TYPED) - 4
+    assert not list(tmp_path.iterdir())
 
 
 def test_refused_questions_and_files_are_quoted_harmlessly(tmp_path: Path) -> None:
@@ -187,6 +191,13 @@ def test_refused_questions_and_files_are_quoted_harmlessly(tmp_path: Path) -> No
         assert done.returncode in (3, 4), done.stderr
         assert not acting(done.stdout + done.stderr), done.stderr
         assert "owned" in done.stderr
+
+
+def test_a_configuration_printed_as_yaml_can_be_copied_whatever_it_holds() -> None:
+    done = run_accl("config", "show", "full", "--set", f"data.path={EVIL}", "--set", "model.name=Größe")
+    assert not acting(done.stdout)
+    assert yaml.safe_load(done.stdout)["data"]["path"] == EVIL
+    assert "name: Größe" in done.stdout
 
 
 # --- the app
@@ -303,7 +314,13 @@ def test_commands_print_through_one_module() -> None:
 
 
 def test_the_app_makes_lines_of_text_in_one_module() -> None:
-    allowed = {"rich.color.Color", "rich.style.Style", "textual.widgets.Input", "textual.widgets.ContentSwitcher"}
+    allowed = {
+        "rich.console.Console",
+        "rich.color.Color",
+        "rich.style.Style",
+        "textual.widgets.Input",
+        "textual.widgets.ContentSwitcher",
+    }
     forbidden = {"Segment", "Strip", "Content", "Static", "Content.from_markup"}
     calls = _calls("tui", "tui/text.py")
     assert len(calls) > 20
@@ -315,28 +332,19 @@ def test_the_app_makes_lines_of_text_in_one_module() -> None:
 # --- streams
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-16"])
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_a_stdout_without_utf_8_gets_what_it_can_hold(runs: Path, encoding: str) -> None:
-    for words in (["runs"], ["show", str(next(runs.glob("*-full-*")))], ["config", "list"], ["tui", "--size", "ü"]):
-        for format in [] if words[0] == "tui" else ("table", "json", "csv", "md", "tex"):
-            done = _raw(*words, "--format", format, "--runs", str(runs), PYTHONIOENCODING=encoding)
-            assert done.returncode == 0, done.stderr
-            text = done.stdout.decode(encoding)
-            if format == "json":
-                json.loads(text)
-
-
-def _raw(*words: str, **env: str) -> subprocess.CompletedProcess[bytes]:
-    if words[0] == "config":
-        words = words[: words.index("--runs")]
-    command = [sys.executable, "-m", "accl.cli.main", *words]
-    return subprocess.run(command, capture_output=True, env={**os.environ, **env}, timeout=120)
+    every = [words for format in Format for words in formatted(runs, format)[:4]]
+    for words, done in zip(every, run_each(every, PYTHONIOENCODING=encoding), strict=True):
+        assert done.code == 0, done.stderr
+        text = done.stdout.decode(encoding)
+        assert "json" not in words or json.loads(text)
 
 
 @pytest.mark.parametrize("redirected", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
 def test_closed_streams_are_no_obstacle(runs: Path, redirected: str) -> None:
     before = {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()}
-    for command in ("runs", "show last", "compare a b", "tui", "--version"):
+    for command in ("runs", "show last", "tui"):
         words = f"{sys.executable} -m accl.cli.main {command} {redirected}"
         done = subprocess.run(["bash", "-c", words], env={**os.environ, "ACCL_RUNS": str(runs)}, capture_output=True)
         assert b"Traceback" not in done.stderr

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ from hub_server import (
 
 from accl.data import hub
 from accl.data.cache import cache_folder
-from accl.errors import ConfigError
+from accl.errors import ConfigError, HubError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -251,6 +253,132 @@ def test_a_snapshot_counts_as_cached_only_with_every_shard_of_every_part(
     assert hub.cached_data("some/data", "b" * 40) == snapshot
     (snapshot / "all" / "test-00000-of-00001.parquet").rename(snapshot / "all" / "test-00000-of-00002.parquet")
     assert hub.cached_data("some/data", "b" * 40) is None
+
+
+def as_fetched(snapshot: Path) -> None:
+    """Turn the files of a snapshot into links to files that are named by checksum, as the Hub's own package does."""
+    blobs = snapshot.parents[1] / "blobs"
+    blobs.mkdir()
+    for number, path in enumerate(sorted(p for p in snapshot.rglob("*") if p.is_file())):
+        content = path.read_bytes()
+        git = hashlib.sha1(b"blob %d\0" % len(content) + content)
+        names = (hashlib.sha256(content), git, hashlib.sha1(content))  # large, small, a mirror's
+        path.rename(blobs / names[number % 3].hexdigest())
+        path.symlink_to(blobs / names[number % 3].hexdigest())
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("damage", [flip, cut, pipe, folder])
+def test_a_damaged_file_in_the_hubs_cache_is_named_with_what_to_remove(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], None]
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    snapshot = tmp_path / "datasets--some--data" / "snapshots" / ("b" * 40)
+    make_data(snapshot, make_questions(per_subject=1))
+    as_fetched(snapshot)
+    assert hub.cached_data("some/data", "b" * 40) == snapshot
+    for path in sorted((snapshot / "all").iterdir()):
+        blob = path.resolve()
+        whole = blob.read_bytes()
+        damage(blob)
+        with pytest.raises(HubError) as refused:
+            hub.fetch_data("some/data", "b" * 40)
+        assert str(path) in refused.value.what
+        assert str(tmp_path / "datasets--some--data") in refused.value.hint
+        if blob.is_dir():
+            blob.rmdir()
+        else:
+            blob.unlink()
+        assert hub.cached_data("some/data", "b" * 40) is None  # fetched again
+        blob.write_bytes(whole)
+        assert hub.cached_data("some/data", "b" * 40) == snapshot
+
+
+def test_a_file_under_a_name_of_a_mirrors_own_is_taken_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    snapshot = tmp_path / "datasets--some--data" / "snapshots" / ("b" * 40)
+    make_data(snapshot, make_questions(per_subject=1))
+    file = snapshot / "all" / "test-00000-of-00001.parquet"
+    file.rename(tmp_path / "v1.2")
+    file.symlink_to(tmp_path / "v1.2")
+    assert hub.cached_data("some/data", "b" * 40) == snapshot
+
+
+@pytest.mark.parametrize("reference", [b"", b"\xff\xfe", b"../../..", b"b" * 39, None])
+def test_a_broken_note_of_a_branch_means_that_it_is_not_cached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: bytes | None
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    repo = tmp_path / "datasets--some--data"
+    make_data(repo / "snapshots" / ("b" * 40), make_questions(per_subject=1))
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_bytes(b"b" * 40 + b"\n")
+    assert hub.cached_data("some/data", "") == repo / "snapshots" / ("b" * 40)
+    (repo / "refs" / "main").unlink()
+    if reference is None:
+        os.mkfifo(repo / "refs" / "main")
+    else:
+        (repo / "refs" / "main").write_bytes(reference)
+    assert hub.cached_data("some/data", "") is None
+
+
+@pytest.mark.parametrize(
+    "address", ["", "not a url", "huggingface.co", "http://", "ftp://x", "http://[::", "http://h:x", "https://h:99999"]
+)
+def test_what_is_no_address_of_a_hub_is_said_at_once(tmp_path: Path, address: str) -> None:
+    result = run(LOAD_DATA, tmp_path, address)
+    assert (result["error"], result["what"]) == (
+        "HubError",
+        "HF_ENDPOINT is no address of a Hub, such as https://huggingface.co.",
+    )
+
+
+def test_a_name_that_is_never_resolved_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    asked, over = threading.Event(), threading.Event()
+
+    def resolve(*_: Any, **__: Any) -> None:
+        asked.set()
+        over.wait(60)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://hub.example")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    wait = hub.start_probe(0.1)
+    try:
+        assert wait() is None
+        assert asked.is_set()
+        assert not over.is_set()
+    finally:
+        over.set()
 
 
 def test_names_written_like_paths_and_existing_folders_are_local(

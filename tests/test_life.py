@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,15 +13,17 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from conftest import run_accl, wait
 
 from accl.config import resolve
 from accl.errors import BusyError, DamagedError, RunError
 from accl.launch import process
-from accl.store.lock import STARTING, TRAINING, RunLock, holder, probe
+from accl.store.lock import LOCK_VARIABLE, STARTING, TRAINING, RunLock, holder, probe
 from accl.store.rundir import RunDir
 from accl.store.state import START_MARK, RunState, State, observe, read_state, write_state
+from accl.store.writer import Recorder
 
 ROOT = Path(__file__).parents[1]
 
@@ -287,6 +290,75 @@ def test_a_slow_starter_is_alive_is_stopped_and_imports_nothing_from_its_folder(
     assert "as asked" in state.reason
     assert state.interrupted_by == ""
     assert "planted" not in run.console.read_text()
+
+
+def test_a_run_that_ended_while_it_was_to_be_stopped_unstarted_keeps_its_end(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "observe", read_state)
+    monkeypatch.setattr(process, "claim", lambda run, purpose: _finished_before(run, purpose))
+    with pytest.raises(RunError, match="finished, not running"):
+        process.stop(run)
+    assert read_state(run).state is State.FINISHED
+
+
+def _finished_before(run: RunDir, purpose: str) -> RunLock:
+    write_state(run, RunState(State.FINISHED))
+    return RunLock.acquire(run, purpose)
+
+
+def test_waiting_ends_with_the_run_or_with_the_time(run: RunDir) -> None:
+    assert process.wait_until_ended(run, 0.0).state is State.QUEUED
+    write_state(run, RunState(State.STOPPED))
+    assert process.wait_until_ended(run, 3600.0).state is State.STOPPED
+
+
+def test_a_process_that_may_not_be_looked_at_is_left_to_the_kernel(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not process._trains(2**22 + 1, run)
+
+    def refuse(_process: psutil.Process) -> list[str]:
+        raise psutil.AccessDenied
+
+    monkeypatch.setattr(psutil.Process, "cmdline", refuse)
+    assert process._trains(os.getpid(), run)
+
+
+def test_a_clone_that_is_not_installed_trains_with_its_own_code(tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    shutil.copytree(ROOT / "accl", clone / "accl", ignore=shutil.ignore_patterns("__pycache__"))
+    code = (
+        "import subprocess, sys\nfrom accl.launch.process import _environment\n"
+        "subprocess.run([sys.executable, '-P', '-c', 'import accl; print(accl.__file__)'], env=_environment())"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == str(clone / "accl" / "__init__.py"), done.stderr
+
+
+def test_a_machine_without_git_trains_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    run = prepared(tmp_path / "runs")
+    assert run.read_json(run.provenance)["git"] == {}
+
+
+@pytest.mark.parametrize("inherited", ["987", "9" * 30, "-1", "x"])
+def test_a_trainer_that_cannot_begin_says_so_in_one_line_and_in_the_state(run: RunDir, inherited: str) -> None:
+    recorder = Recorder(run.database)
+    recorder.meta({"schema_version": "99"})
+    recorder.close()
+    command = [sys.executable, "-m", "accl.training", str(run.path)]
+    environment = os.environ | {LOCK_VARIABLE: inherited}  # no lock of ours
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == RunError.exit_code
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    state = read_state(run)
+    assert state.state is State.FAILED
+    assert "accl that wrote it" in state.reason
+    assert probe(run).held is False
 
 
 def test_a_foreign_repository_in_the_environment_is_not_taken_for_ours(

@@ -144,7 +144,13 @@ def link(library: Path) -> None:
     library.symlink_to(elsewhere)
 
 
-@pytest.mark.parametrize("change", [damage, cut_short, link, make_writable_by_the_group, give_away])
+def put_a_folder(library: Path) -> None:
+    library.unlink()
+    library.mkdir()
+    (library / "note").touch()
+
+
+@pytest.mark.parametrize("change", [damage, cut_short, link, put_a_folder, make_writable_by_the_group, give_away])
 def test_a_library_that_is_not_as_it_was_compiled_is_compiled_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
 ) -> None:
@@ -160,6 +166,32 @@ def test_a_library_that_is_not_as_it_was_compiled_is_compiled_again(
     assert stat.S_ISREG(library.lstat().st_mode)
     assert compiled_library(folder, find_compiler()) == library
     assert calls.read_text().splitlines() == ["called"] * 2
+
+
+def test_a_library_that_is_cut_short_while_it_is_used_goes_on_working(tmp_path: Path) -> None:
+    library = load(tmp_path)
+    (file,) = (tmp_path / "native").iterdir()
+    os.truncate(file, 0)  # a library that is mapped from its file ends the process here, with SIGBUS
+    assert library.answer() == 42
+
+
+def test_what_was_checked_is_what_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check = native.read_library
+
+    def check_then_swap(library: Path) -> bytes:
+        content = check(library)
+        library.write_bytes(b"planted")
+        return content
+
+    monkeypatch.setattr(native, "read_library", check_then_swap)
+    load_anew(tmp_path)
+
+
+def test_without_files_in_memory_a_library_is_loaded_from_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+    load_anew(tmp_path)
 
 
 # --- what cannot be compiled
@@ -224,6 +256,37 @@ def test_the_first_error_of_a_compiler_is_passed_on(tmp_path: Path, monkeypatch:
     silent = script(tmp_path / "silent", "exit 3")
     monkeypatch.setenv("CC", silent)
     assert unavailable_reason(tmp_path / "cache") == f"the C compiler ({silent}) failed: exit status 3"
+
+
+@pytest.mark.parametrize(
+    ("cc", "reason"),
+    [
+        ("'", "is no command"),
+        ("true", "failed: exit status 0"),
+        ("false", "failed: exit status 1"),
+        ("cc -Danswer=other", "cannot be used"),
+    ],
+)
+def test_a_compiler_that_makes_nothing_of_use_is_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cc: str, reason: str
+) -> None:
+    monkeypatch.setenv("CC", cc)
+    said = unavailable_reason(tmp_path)
+    assert said is not None
+    assert reason in said
+
+
+def test_without_a_home_there_is_no_place_for_compiled_code() -> None:
+    said = unavailable_reason(None)
+    assert said is not None
+    assert "ACCL_CACHE" in said
+
+
+def test_a_folder_for_temporary_files_that_cannot_be_used_is_not_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "nowhere"))
+    load_anew(tmp_path / "cache")
 
 
 def test_a_cache_that_cannot_be_made_is_named(tmp_path: Path) -> None:

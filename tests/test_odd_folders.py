@@ -143,7 +143,7 @@ def test_the_database_that_reads_opens_nothing_else(tmp_path: Path) -> None:
 def test_too_much_text_or_too_many_subjects_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     csv_folder(tmp_path, good(3))
     monkeypatch.setattr(builder, "MOST_CHARACTERS", 60)
-    assert "row 3: with this row the questions have more than 60 characters" in refusal(tmp_path)
+    assert "row 3: with this row there are more than 1,048,576 questions or 60 characters" in refusal(tmp_path)
     monkeypatch.undo()
     csv_folder(tmp_path, good(3), "virology_test.csv")
     monkeypatch.setattr(builder, "MOST_TASKS", 1)

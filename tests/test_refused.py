@@ -30,12 +30,14 @@ from accl.errors import ConfigError
             ["full", "--set", "curriculum.policy=fixed", "--set", "curriculum.weights_file=mine.yaml"],
             "unknown train.seed",
         ),
+        (["full", "--set", "model.name=random:foo"], "Unknown architecture random:foo"),
+        (["full", "--set", "train.backend=packed"], "does not run on train.device=cpu"),
         (["base[v2].yaml"], "for example to base-v2.yaml"),
         (["mine.yaml"], "mine.yaml, line 3: 'train.seed' is written in line 1"),
         (["full", "--runs", ""], "--runs is empty"),
         (["full", "--runs", "s3://bucket"], "is a URL"),
     ],
-    ids=range(13),
+    ids=range(15),
 )
 def test_a_command_that_cannot_work_makes_no_run(tmp_path: Path, arguments: list[str], words: str) -> None:
     (tmp_path / "base[v2].yaml").write_text("")

@@ -273,7 +273,7 @@ def test_a_setup_is_found_between_comments_and_blank_lines_and_its_names_stay_te
         ("recipe: full\nprofile: demo\ntrain: 3\n", "does not say"),
         ("recipe: full\nprofile: demo\ntrain:\n  seed: one\n", "does not say"),
         ("", "does not say"),
-        ("recipe: [full\n", "not valid YAML"),
+        ("recipe: {full\n", "not valid YAML"),
     ],
 )
 def test_a_configuration_without_a_setup_is_one_clear_error(run: RunDir, content: str, words: str) -> None:

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from accl.config import Config, dump, flat, load, resolve
 from accl.config.values import FIELDS, TEXT_LIMIT, read_value
-from accl.config.yamlfile import Written
 from accl.errors import ConfigError
+from accl.yamlfile import Written
 
 
 def value_of(key: str, text: str) -> Any:

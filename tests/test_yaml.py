@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from accl.config import dump, load, resolve
 from accl.config.recipes import flatten
-from accl.config.yamlfile import DEPTH_LIMIT, SIZE_LIMIT, parse_yaml, read_yaml
 from accl.errors import ConfigError
+from accl.yamlfile import DEPTH_LIMIT, SIZE_LIMIT, parse_yaml, read_yaml
 
 MAP_BOMB = "a: &a {x: 1}\n" + "".join(
     f"{b}: &{b} {{x: *{a}, y: *{a}}}\n" for a, b in zip("abcdefghi", "bcdefghij", strict=True)

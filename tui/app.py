@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rich.console import Console
 from textual.app import App
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
@@ -36,6 +37,8 @@ class AcclApp(App[None], inherit_bindings=False):
 
     def __init__(self, root: Path, interval: float = POLL_S) -> None:
         super().__init__()
+        # The traceback of a bug may quote a run: without colours it can pass a stream that lets no escape through.
+        self.error_console = Console(stderr=True, markup=False, highlight=False, color_system=None)
         # Classes for the style sheet, set on every screen by its size.
         self.HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]
         self.VERTICAL_BREAKPOINTS = [(0, "-tiny"), (10, "-short"), (18, "-tall")]

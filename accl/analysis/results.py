@@ -14,9 +14,11 @@ from accl.config import Config
 from accl.config.renamed import translate_recipe
 from accl.errors import AbsentError, CompareError, DamagedError
 from accl.store.deadline import within
+from accl.store.merge import merge_spool
 from accl.store.provenance import data_fingerprint, read_provenance
 from accl.store.reader import Evaluation, Task, attached, group_evaluations, read_evals, read_meta
 from accl.store.rundir import RunDir
+from accl.store.spool import spool_of
 from accl.store.state import RunState, State, observe
 from accl.store.summary import numbers, reading
 
@@ -129,7 +131,8 @@ def _read_results(run: RunDir) -> Results:
         raise CompareError(f"Run {run.id} is {state.state}, not finished.", hint)
     setup = read_setup(run)
     retrain = f"Train it again: {setup.train_command(setup.config.recipe)}"
-    if not run.database.exists():
+    merge_spool(run)
+    if not (run.database.exists() or spool_of(run.database).exists()):
         raise AbsentError(f"Run {run.id} has no run.duckdb, so no answers to compare.", retrain)
     if not setup.fingerprint:
         raise AbsentError(f"Run {run.id} has no data fingerprint in its provenance.json.", retrain)

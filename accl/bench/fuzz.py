@@ -5,15 +5,16 @@ from __future__ import annotations
 import random
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from accl.config import Config, configs_folder, dump, flat, load, resolve
+from accl.config import configs_folder, dump, flat, load, resolve
 from accl.config.recipes import flatten
 from accl.config.values import FIELDS, type_in_words
 from accl.errors import AcclError
@@ -46,40 +47,38 @@ class Fuzzed:
     """What became of random inputs.
 
     Attributes:
-        accepted, refused: numbers of inputs by kind, ``--set`` and ``yaml``.
+        outcomes: numbers of inputs by kind, ``--set`` or ``yaml``, and by ``accepted`` or ``refused``.
         problems: kind, input and what went wrong: a traceback, no answer in time, or another value than was typed.
     """
 
-    accepted: Counter[str] = field(default_factory=Counter)
-    refused: Counter[str] = field(default_factory=Counter)
-    problems: list[tuple[str, Any, str]] = field(default_factory=list)
+    outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    problems: list[tuple[str, str | bytes, str]] = field(default_factory=list)
 
 
 def fuzz_config(seed: int, count: int) -> Fuzzed:
-    """Try ``count`` random inputs, the same for the same seed: ``--set`` items and YAML files in turn."""
+    """Try ``count`` random inputs, which depend on the seed and their number alone."""
     found = Fuzzed()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        inputs = list(generate(seed, count))
-
-        def attempt(case: tuple[str, Any]) -> bool:
-            kind, content = case
-            return _try_item(content, folder) if kind == "--set" else _try_file(content, folder)
-
-        for (kind, content), result in each_within(DEADLINE_S, attempt, inputs):
-            if isinstance(result, BaseException):
-                found.problems.append((kind, content, f"{type(result).__name__}: {result}"))
-            else:
-                (found.accepted if result else found.refused)[kind] += 1
+    inputs = [make_input(random.Random(f"{seed}/{number}")) for number in range(count)]
+    for (kind, content), outcome in each_within(DEADLINE_S, lambda case: _try(case[1]), inputs):
+        if isinstance(outcome, BaseException):
+            found.problems.append((kind, content, f"{type(outcome).__name__}: {outcome}"))
+        else:
+            found.outcomes[kind, outcome] += 1
     return found
 
 
-def generate(seed: int, count: int) -> Iterator[tuple[str, Any]]:
-    """Yield ``count`` inputs: ``--set`` with a ``key=value`` item, or ``yaml`` with the bytes of a file."""
-    rng = random.Random(seed)
-    shipped = [path.read_text(encoding="utf-8") for path in sorted(configs_folder().rglob("*.yaml"))]
-    for number in range(count):
-        yield ("--set", _item(rng)) if number % 2 else ("yaml", _file(rng, shipped))
+def try_config(rng: random.Random) -> str:
+    """Make a random input and try it; return ``accepted`` or ``refused``.
+
+    Raises:
+        AssertionError: it was taken for something else than was typed.
+    """
+    return _try(make_input(rng)[1])
+
+
+def make_input(rng: random.Random) -> tuple[str, str | bytes]:
+    """Return ``--set`` and a ``key=value`` item, or ``yaml`` and the bytes of a file."""
+    return ("--set", _item(rng)) if rng.random() < 0.5 else ("yaml", _file(rng))
 
 
 def _item(rng: random.Random) -> str:
@@ -104,8 +103,8 @@ def _value(rng: random.Random, key: str) -> str:
     return rng.choice(makers)()
 
 
-def _file(rng: random.Random, shipped: list[str]) -> bytes:
-    text = rng.choice(shipped)
+def _file(rng: random.Random) -> bytes:
+    text = rng.choice(_shipped())
     if rng.random() < 0.3:
         key = rng.choice(list(FIELDS))
         text = f"{key.replace('.', ': {')}: {_value(rng, key)}}}\n"
@@ -125,37 +124,42 @@ def _mangled(rng: random.Random, text: str, pieces: tuple[str, ...]) -> str:
     return text[:begin] + rng.choice([*pieces, ""]) + text[end:]
 
 
-def _try_item(item: str, folder: Path) -> bool:
-    try:
-        config = resolve("full", "demo", [item]).config
-    except AcclError:
-        return False
-    key, _, typed = item.partition("=")
-    value = flat(config)[key.strip()]
-    if not _means(typed, value):
-        raise AssertionError(f"it was read as {value!r}")
-    _check_kept(config, folder)
-    return True
+@cache
+def _shipped() -> list[str]:
+    return [path.read_text(encoding="utf-8") for path in sorted(configs_folder().rglob("*.yaml"))]
 
 
-def _try_file(content: bytes, folder: Path) -> bool:
-    file = folder / "recipe.yaml"
-    file.write_bytes(content)
-    try:
-        config = resolve(str(file), "demo").config
-    except AcclError:
-        return False
-    values = flat(config)
-    # Every scalar as text, by the loader that is not under test; what it would choke on was refused before.
-    for key, text in flatten(yaml.load(content, getattr(yaml, "CBaseLoader", yaml.BaseLoader)) or {}).items():
-        if not _means(text, values[key]):
-            raise AssertionError(f"{key} was read as {values[key]!r}")
-    _check_kept(config, folder)
-    return True
+def _try(content: str | bytes) -> str:
+    with tempfile.TemporaryDirectory() as name:
+        file = Path(name) / "recipe.yaml"
+        try:
+            if isinstance(content, str):
+                config = resolve("full", "demo", [content]).config
+            else:
+                file.write_bytes(content)
+                config = resolve(str(file), "demo").config
+        except AcclError:
+            return "refused"
+        values = flat(config)
+        for key, typed in _typed(content).items():
+            if not _means(typed, values[key]):
+                raise AssertionError(f"{key}={typed!r} was read as {values[key]!r}")
+        file.write_text(dump(config), encoding="utf-8")
+        if load(file) != config:
+            raise AssertionError("the file of the run reads differently")
+    return "accepted"
+
+
+def _typed(content: str | bytes) -> dict[str, str]:
+    """Return the text of every value of an accepted input, taken apart without the reader that is under test."""
+    if isinstance(content, str):
+        key, _, text = content.partition("=")
+        return {key.strip(): text}
+    return flatten(yaml.load(content, getattr(yaml, "CBaseLoader", yaml.BaseLoader)) or {})
 
 
 def _means(typed: str, value: Any) -> bool:
-    """Return whether a value is what was typed, told without the reader that is under test."""
+    """Return whether a value is what was typed."""
     if value is None:
         return typed.lower() in ("", "~", "null", "none")
     if isinstance(value, bool):
@@ -166,11 +170,3 @@ def _means(typed: str, value: Any) -> bool:
         return float(Fraction(typed)) == value
     # A choice may be written without its number and with blanks around it.
     return value in (typed, typed.strip()) or str(value).partition("(")[0] == typed.strip()
-
-
-def _check_kept(config: Config, folder: Path) -> None:
-    """Fail unless a configuration is the same after it was written into a run and read back."""
-    file = folder / "config.yaml"
-    file.write_text(dump(config), encoding="utf-8")
-    if load(file) != config:
-        raise AssertionError("the file of the run reads differently")

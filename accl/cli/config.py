@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import groupby
 from typing import Annotated, Any
 
@@ -11,10 +12,11 @@ import yaml
 from accl.choices import Choice
 from accl.cli.options import OverridesOption
 from accl.cli.output import Format, FormatOption, emit, print_notes, say
-from accl.cli.table import Column, Table, fields, typed
+from accl.cli.table import Column, Table, fields, text, typed
 from accl.config import DEFAULT_PROFILE, Resolved, available, configs_folder, flat, resolve
 from accl.config.explain import explain, explain_all
 from accl.config.renamed import translate_key
+from accl.text import printable
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Show recipes, profiles, resolved configurations and all keys."
@@ -116,7 +118,9 @@ def _commented_yaml(resolved: Resolved) -> list[str]:
         lines.append(f"{section}:")
         for key in keys:
             leaf = {key.removeprefix(f"{section}."): values[key]}
-            entry = yaml.safe_dump(leaf, allow_unicode=True, width=1000).strip()
+            plain = text(values[key]) == printable(text(values[key]))
+            style = None if plain else '"'  # in which YAML can escape what must not be printed
+            entry = yaml.safe_dump(leaf, allow_unicode=plain, default_style=style, width=sys.maxsize).strip()
             lines.append(f"  {entry:<36}  # {resolved.origin[key]}")
     return lines
 

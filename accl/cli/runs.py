@@ -86,6 +86,7 @@ def show(run: RunArgument, format: FormatOption = Format.TABLE, runs: RunsOption
       accl show last --format json
     """
     from accl.store.follow import follow
+    from accl.store.merge import merge_spool
     from accl.store.reader import Follower
 
     chosen = find_run(runs, run)
@@ -102,6 +103,7 @@ def show(run: RunArgument, format: FormatOption = Format.TABLE, runs: RunsOption
             return {}
 
     follower = Follower(chosen)
+    attempt(lambda: merge_spool(chosen))
     attempt(lambda: follow(follower, summary.state))
     metrics = {name: series.values[-1] for name, series in sorted(follower.series.items()) if series.values}
     categories = _categories(follower)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from accl.config.values import read_value
-from accl.config.yamlfile import read_yaml, shown
 from accl.errors import ConfigError
+from accl.yamlfile import read_yaml, shown
 
 DEFAULT_PROFILE = "paper"
 NAME_LIMIT = 64

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from accl.config.yamlfile import Written
 from accl.errors import ConfigError
+from accl.yamlfile import Written
 
 KEYS = {"train.path": "train.backend", "curriculum.floor": "curriculum.epsilon"}
 # By the new key.

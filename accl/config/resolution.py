@@ -14,14 +14,14 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from accl.config.feasible import check_feasible
 from accl.config.recipes import DEFAULT_PROFILE, base_values, find_file, flatten, nest
 from accl.config.renamed import translate, translate_recipe
 from accl.config.schema import Config
 from accl.config.values import read_text, read_value, refusal
-from accl.config.weights import read_weights
-from accl.config.yamlfile import Written, parse_yaml, read_yaml, shown
 from accl.errors import ConfigError
 from accl.text import without_credentials
+from accl.yamlfile import Written, parse_yaml, read_yaml, shown
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Resolved:
 
     Attributes:
         origin: the layer that every value came from, by dotted key.
-        notes: sentences on old names that were translated, to be shown to whoever wrote them.
+        notes: sentences on old names and on keys that are set twice, to be shown to whoever wrote them.
     """
 
     config: Config
@@ -45,7 +45,8 @@ def resolve(recipe: str, profile: str = DEFAULT_PROFILE, overrides: Sequence[str
         recipe, profile: a shipped name, or the path of a YAML file, whose stem becomes the name.
 
     Raises:
-        ConfigError: unknown name or key (the nearest one is named), wrong type, values that do not fit.
+        ConfigError: unknown name or key (the nearest one is named), wrong type, values that do not fit, or with which a
+            run could only fail.
     """
     recipe, notes = translate_recipe(recipe)
     profile_path, recipe_path = find_file("profiles", profile), find_file("recipes", recipe)
@@ -70,8 +71,7 @@ def resolve(recipe: str, profile: str = DEFAULT_PROFILE, overrides: Sequence[str
             values[key], origin[key] = read_value(key, value), name
     tree = {"recipe": recipe_path.stem, "profile": profile_path.stem, **nest(values)}
     config = _validate(tree, written, "the configuration")
-    if config.curriculum.weights_file is not None:
-        read_weights(Path(config.curriculum.weights_file))
+    check_feasible(config)
     return Resolved(config, origin, tuple(notes))
 
 

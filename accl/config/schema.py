@@ -223,8 +223,6 @@ class Config(_Section):
             raise ValueError(f"train.batch_size={size} is no multiple of sampler.questions_per_task={per_task}")
         if (self.curriculum.policy == "fixed") != (self.curriculum.weights_file is not None):
             raise ValueError("curriculum.policy=fixed and curriculum.weights_file need each other")
-        if not self.data.path.strip() and self.data.source != "synthetic":
-            raise ValueError(f"data.path is empty, and data.source={self.data.source} needs one")
         if self.loss.classification_weight == 0 and self.loss.contrastive_weight == 0:
             raise ValueError("loss.classification_weight and loss.contrastive_weight are both 0: nothing to learn")
         return self

@@ -19,8 +19,8 @@ from pydantic.fields import FieldInfo
 
 from accl.choices import Choice, Registry, parse_number, parse_whole_number
 from accl.config.schema import Config
-from accl.config.yamlfile import CONTROL, Written, shown
 from accl.errors import ConfigError
+from accl.yamlfile import CONTROL, Written, shown
 
 TEXT_LIMIT = 4096  # characters; as long as a path may be
 

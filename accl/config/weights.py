@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 
 from accl.choices import parse_number
-from accl.config.yamlfile import Written, read_yaml, shown
 from accl.errors import ConfigError
+from accl.yamlfile import Written, read_yaml, shown
 
 _FORM = "Give curriculum.weights_file a YAML file of `task: weight`."
 

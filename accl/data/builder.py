@@ -21,8 +21,9 @@ LAYOUTS = (
     "and a datasets save_to_disk folder."
 )
 # Limits of a question with its options, and of all questions together: what is beyond would only fill the memory. MMLU
-# with its auxiliary questions has 160 million characters.
+# with its auxiliary questions has 115,700 questions of 160 million characters.
 MOST_QUESTION_CHARACTERS = 2**20
+MOST_QUESTIONS = 2**20
 MOST_CHARACTERS = 2**29
 MOST_TASKS = 2000  # whose matrices of all pairs take 0.1 GB
 
@@ -55,6 +56,7 @@ class CorpusBuilder:
     _counts: Counter[int] = field(default_factory=Counter)
     _first_with: dict[int, Place] = field(default_factory=dict)
     _characters: int = 0
+    _number: int = 0
 
     def add(
         self, place: Place, part: str, task: str, group: str, text: str, options: Sequence[str], answer: int
@@ -98,10 +100,12 @@ class CorpusBuilder:
     def _check_texts(self, place: Place, part: str, task: str, text: str, options: Sequence[str]) -> None:
         joined = "".join((text, *options))
         self._characters += len(joined)
+        self._number += 1
         if len(joined) > MOST_QUESTION_CHARACTERS:
             raise place.refuse(f"the question and its options have more than {MOST_QUESTION_CHARACTERS:,} characters")
-        if self._characters > MOST_CHARACTERS:
-            raise place.refuse(f"with this row the questions have more than {MOST_CHARACTERS:,} characters")
+        if self._characters > MOST_CHARACTERS or self._number > MOST_QUESTIONS:
+            most = f"{MOST_QUESTIONS:,} questions or {MOST_CHARACTERS:,} characters"
+            raise place.refuse(f"with this row there are more than {most}", "Take fewer questions.")
         if "\0" in joined:
             raise place.refuse("a NUL character in the question or an option", "Save the file as text, in UTF-8.")
         # Auxiliary questions may lack a text: they are never tested, and their other texts still teach.

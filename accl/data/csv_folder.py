@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from accl.data.builder import AUXILIARY, MOST_QUESTION_CHARACTERS, PART_OF, CorpusBuilder, Place
+from accl.data.builder import AUXILIARY, MOST_QUESTION_CHARACTERS, MOST_QUESTIONS, PART_OF, CorpusBuilder, Place
 from accl.data.files import named, read_bytes, visible
 from accl.data.questions import LETTERS, PARTS, Corpus
 from accl.errors import DataError
@@ -93,6 +93,9 @@ def _parse(path: Path) -> list[list[str]]:
             end = reader.line_num
             if cells:
                 rows.append(cells)
+                if len(rows) > MOST_QUESTIONS:
+                    what = f"more rows than the {MOST_QUESTIONS:,} that are read"
+                    raise Place(path, len(rows)).refuse(what, "Take fewer questions.")
                 if end > begun + 1 or '"' in lines[begun]:
                     _check_quotes(Place(path, len(rows)), "\0".join(cells), lines[begun:end])
             begun = end

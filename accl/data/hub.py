@@ -31,7 +31,7 @@ CONNECT_SECONDS = 5.0  # for the first answer
 
 def is_local(name: str) -> bool:
     """Return whether a model or data name means a folder: one that exists, or a name written like a path."""
-    return name.startswith((".", "/", "~")) or Path(name).is_dir()
+    return name.startswith((".", "/", "~")) or os.path.isdir(name)
 
 
 def local_model(name: str) -> Path:
@@ -42,8 +42,8 @@ def local_model(name: str) -> Path:
     """
     folder = Path(os.path.expanduser(name))
     for there, problem, hint in (
-        (folder.is_dir(), "there is no such folder", "Give a folder with config.json and weights."),
-        ((folder / _CONFIG).is_file(), f"the folder has no {_CONFIG}", "Give the folder that holds it."),
+        (os.path.isdir(folder), "there is no such folder", "Give a folder with config.json and weights."),
+        (os.path.isfile(folder / _CONFIG), f"the folder has no {_CONFIG}", "Give the folder that holds it."),
         (_has_any(folder, WEIGHTS), "the folder has no weights", f"Looked for: {', '.join(WEIGHTS)}."),
     ):
         if not there:
@@ -52,7 +52,7 @@ def local_model(name: str) -> Path:
 
 
 def _has_any(folder: Path, names: Iterable[str]) -> bool:
-    return any((folder / name).is_file() for name in names)
+    return any(os.path.isfile(folder / name) for name in names)  # unlike Path.is_file, False where it may not look
 
 
 def endpoint() -> str:
@@ -145,7 +145,8 @@ def _has_all_parts(folder: Path) -> bool:
     shards: defaultdict[str, set[int]] = defaultdict(set)
     wanted: dict[str, int] = {}
     for path in folder.glob("*.parquet"):
-        if match := re.fullmatch(r"(\w+)-(\d+)-of-(\d+)", path.stem):
+        match = re.fullmatch(r"(\w+)-(\d+)-of-(\d+)", path.stem)
+        if match and os.path.isfile(path):  # else a link to what was removed
             shards[match[1]].add(int(match[2]))
             wanted[match[1]] = int(match[3])
     return all(part in wanted and shards[part] == set(range(wanted[part])) for part in PARTS)

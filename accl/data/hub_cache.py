@@ -43,7 +43,7 @@ def sound_snapshot(repo: str, kind: Kind, revision: str) -> Path | None:
         with suppress(OSError, ValueError), open_plain(reference) as file:  # missing or damaged: fetched again
             commit = file.read(100).decode().strip()
     snapshot = folder / "snapshots" / commit
-    if not _COMMIT.fullmatch(commit) or not snapshot.is_dir():
+    if not _COMMIT.fullmatch(commit) or not os.path.isdir(snapshot):
         return None
     for path in sorted(snapshot.rglob("*")):
         if path.is_symlink() and (damage := _damage(path)):

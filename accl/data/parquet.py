@@ -8,14 +8,14 @@ from pathlib import Path
 
 import duckdb
 
-from accl.data.builder import LAYOUTS, MOST_CHARACTERS, PART_OF, CorpusBuilder
+from accl.data.builder import LAYOUTS, MOST_CHARACTERS, MOST_QUESTIONS, PART_OF, CorpusBuilder
 from accl.data.files import named, open_data
-from accl.data.questions import PARTS, Corpus
+from accl.data.questions import LETTERS, PARTS, Corpus
 from accl.data.typed_rows import COLUMNS, add_rows, class_names, hardened
 from accl.errors import DataError
 
-# Of one column, as its file declares: a corpus that fits the other limits has a tenth of it.
-_MOST_VALUES = 50_000_000
+# As a file declares, of the columns that are read.
+_MOST_VALUES = (len(COLUMNS) + len(LETTERS)) * MOST_QUESTIONS
 _MOST_BYTES = 2 * MOST_CHARACTERS
 
 
@@ -61,22 +61,24 @@ def _add_file(path: Path, part: str, builder: CorpusBuilder) -> None:
         # DuckDB takes names for patterns and addresses; the name of an open file is neither.
         opened = f"/dev/fd/{descriptor}"
         with hardened(path, opened) as connection:
-            _check_size(connection, opened, path)
+            declared = _check_size(connection, opened, path)
             noted = f"SELECT value FROM parquet_kv_metadata('{opened}') WHERE key = 'huggingface'::BLOB"
             notes = connection.execute(noted).fetchall()
             classes = class_names(notes[0][0] if notes else None)
             rows = add_rows(builder, connection, f"read_parquet('{opened}')", path, part, classes)
-            ((declared,),) = connection.execute(f"SELECT num_rows FROM parquet_file_metadata('{opened}')").fetchall()
             if rows != declared:
                 raise DataError(f"{path} has {rows:,} rows where its end says {declared:,}.", "Fetch the file again.")
 
 
-def _check_size(connection: duckdb.DuckDBPyConnection, opened: str, path: Path) -> None:
-    """Refuse a file that unpacks to more than a corpus may have, by what it declares."""
+def _check_size(connection: duckdb.DuckDBPyConnection, opened: str, path: Path) -> int:
+    """Refuse a file that unpacks to more than a corpus may have, by what it declares, and return its number of rows."""
+    ((rows,),) = connection.execute(f"SELECT num_rows FROM parquet_file_metadata('{opened}')").fetchall()
     columns = "|".join(COLUMNS)
-    size = f"""SELECT max(num_values), sum(total_uncompressed_size) FROM parquet_metadata('{opened}')
-        WHERE regexp_matches(path_in_schema, '^({columns})(,|$)')"""
+    size = f"""SELECT coalesce(sum(num_values), 0), coalesce(sum(total_uncompressed_size), 0)
+        FROM parquet_metadata('{opened}') WHERE regexp_matches(path_in_schema, '^({columns})(,|$)')"""
     ((values, length),) = connection.execute(size).fetchall()
-    if (values or 0) > _MOST_VALUES or (length or 0) > _MOST_BYTES:
-        what = f"{path} unpacks to {length:,} bytes and {values:,} values of a column, which is too much to read"
-        raise DataError(f"{what}: at most {_MOST_BYTES:,} and {_MOST_VALUES:,}.", "Take fewer questions.")
+    if rows > MOST_QUESTIONS or values > _MOST_VALUES or length > _MOST_BYTES:
+        what = f"{path} unpacks to {rows:,} rows, {values:,} values and {length:,} bytes"
+        most = f"{MOST_QUESTIONS:,}, {_MOST_VALUES:,} and {_MOST_BYTES:,}"
+        raise DataError(f"{what}, of which at most {most} are read.", "Take fewer questions.")
+    return int(rows)

@@ -227,9 +227,9 @@ def _folders(runs: Path, every: frozenset[str]) -> Iterator[Check]:
         yield assess("disk", finding, advice if free < SMALL_DISK else "")
     cache = cache_folder()
     if refused := refusal(cache):
-        yield assess("cache folder", refused, "Training works without one, and makes everything anew in every run.")
+        yield assess("cache folder", refused, "Training works without one, more slowly: nothing is kept.")
     elif cache is not None and (problem := unwritable(cache)):
-        advice = "Choose another with the environment variable ACCL_CACHE, else every run makes everything anew."
+        advice = "Choose another with the environment variable ACCL_CACHE, else training is slower: nothing is kept."
         yield assess("cache folder", f"{cache}: {problem}", advice)
     else:
         yield assess("cache folder", f"{cache} is writable")

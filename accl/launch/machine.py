@@ -72,7 +72,7 @@ def _groups(controller: str) -> Iterator[Path]:
         for line in (PROC / "self" / "cgroup").read_text(errors="replace").splitlines():
             _, controllers, path = [*line.split(":", 2), "", ""][:3]
             if controller in controllers.split(","):
-                inside = path
+                inside = os.path.normpath(f"/{path}")
     here = root / inside.strip("/")
     # In a container the path may be that of its host, of which nothing but the root is mounted.
     yield from (folder for folder in (here, *here.parents) if folder == root or root in folder.parents)

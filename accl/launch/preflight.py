@@ -38,8 +38,14 @@ def check(config: Config, notify: Callable[[str], None]) -> list[str]:
         raise RunError("The current folder has been removed.", "Change to one that exists.") from error
     if config.train.device == "cuda":
         _check_gpu(config.profile)
+    if config.train.backend in ("packed", "cudagraph") and not gpus():
+        what = f"train.backend={config.train.backend} needs an NVIDIA GPU, but there is {absence()}."
+        raise DeviceError(what, "Try: --set train.backend=auto")
     folder = cache_folder()
-    if problem := refusal(folder) or (folder and unwritable(folder)):
+    problem = refusal(folder)
+    if problem is None and folder is not None and (reason := unwritable(folder)):
+        problem = f"the cache folder {folder} {reason}"
+    if problem:
         notify(f"warning: nothing is cached: {problem}")
     check_length(config.data.max_length, longest_input(_encoder(config, notify)))
     source = config.data

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from accl.errors import AbsentError, BusyError
+from accl.errors import AbsentError
 from accl.store.reader import Follower
 from accl.store.state import RunState
 from accl.store.summary import reading
@@ -21,10 +21,8 @@ def follow(follower: Follower, state: RunState | None) -> bool:
     with reading(database):
         try:
             changed = follower.refresh()
-            if follower.stale_seconds:
-                raise BusyError(f"{database} is held by another process.", "Try again in a moment.")
-            if not database.exists():
-                raise AbsentError(f"{database} is missing, and with it the measurements.")
+            if follower.problem is not None:
+                raise follower.problem
             return changed
         except AbsentError:
             if state is None or state.step:

@@ -28,6 +28,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from accl.choices import parse_whole_number
 from accl.errors import AbsentError, BusyError, ConfigError, DamagedError, RunError
 from accl.files import replace_file
 from accl.store import files
@@ -121,27 +122,30 @@ class RunDir:
             AbsentError: there is no configuration.
             DamagedError: it cannot be read, or does not name all three.
         """
-        import yaml  # here: most users of run directories never read a configuration
+        from accl.yamlfile import parse_yaml  # here: most users of run directories never read a configuration
 
         try:
-            entries = _SETUP.findall(files.read_text(self.config))
+            whole = files.read_text(self.config)
         except FileNotFoundError as error:
             raise AbsentError(f"{self.config} is missing.", RESTORE) from error
-        text = "\n".join(entries)
-        if len(entries) > 3 or len(text) > SETUP_LIMIT:
+        entries = list(_SETUP.finditer(whole))
+        if len(entries) > 3 or sum(len(entry[0]) for entry in entries) > SETUP_LIMIT:
             what = f"{self.config} has a second recipe, profile or train, or too much of them."
             raise DamagedError(what, RESTORE)
         try:
-            # Values stay text: a recipe called 1e3 is not a number.
-            parsed = yaml.load(text, getattr(yaml, "CBaseLoader", yaml.BaseLoader))
-            setup = Setup(parsed["recipe"], parsed["profile"], int(parsed["train"]["seed"]))
-        except (yaml.YAMLError, RecursionError) as error:
-            raise DamagedError(f"{self.config} is not valid YAML: {' '.join(str(error).split())}.", RESTORE) from error
-        except (KeyError, TypeError, ValueError) as error:
+            text = ""
+            for entry in entries:  # each in its line of the file
+                text += "\n" * (whole.count("\n", 0, entry.start()) - text.count("\n")) + entry[0]
+            written = parse_yaml(text, self.config)
+            recipe, profile = written["recipe"].text, written["profile"].text
+            seed = parse_whole_number(written["train.seed"].text)
+        except ConfigError as error:
+            raise DamagedError(error.what, RESTORE) from error
+        except (KeyError, ValueError) as error:
             raise DamagedError(f"{self.config} does not say recipe, profile and train.seed.", RESTORE) from error
-        if not (isinstance(setup.recipe, str) and isinstance(setup.profile, str) and 0 <= setup.seed < 2**64):
-            raise DamagedError(f"{self.config} does not say recipe, profile and train.seed.", RESTORE)
-        return setup
+        if not 0 <= seed < 2**64:
+            raise DamagedError(f"{self.config} has the seed {seed}.", RESTORE)
+        return Setup(recipe, profile, seed)
 
     def load_config(self) -> Config:
         """Read the whole configuration.

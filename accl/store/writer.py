@@ -142,6 +142,7 @@ class Recorder:
         with self._file_lock:
             for _ in range(FLUSH_TRIES):
                 if self._write():
+                    self._recovered()
                     return
                 time.sleep(TRY_AGAIN_S)
             self._write_spool()
@@ -155,16 +156,13 @@ class Recorder:
             BusyError: another process held the database for too long, or `stop` ended the waiting.
             RunError: the database has a later schema.
         """
-        began = time.monotonic()
 
         def work() -> bool:
             return self._write() and self._appender.rewind(step)
 
         if not self._wait(work, START_WAIT_S):
             raise BusyError(f"Not started: {self._words()}", "Close what holds it, and resume the run.")
-        if self.trouble:
-            self._say("warning", "database", f"waited {time.monotonic() - began:.0f} s: {self._words()}")
-            self._problem, self.trouble = None, ""
+        self._recovered()
 
     def close(self) -> int:
         """Stop the thread, and wait until all rows are in the database, for a limited time.
@@ -179,7 +177,9 @@ class Recorder:
                 return 0
             self._write_spool()  # first, so that nothing is lost by a kill while waiting
         if self._wait(self._write, END_WAIT_S):
-            return 0
+            self._recovered()
+            self.flush()
+            return self._appender.pending()
         self.trouble = self._words()
         with self._file_lock:
             self._write_spool()
@@ -210,6 +210,7 @@ class Recorder:
         for _ in range(TRIES):
             with self._file_lock:
                 if self._write():
+                    self._recovered()
                     return
             if self._closing.wait(TRY_AGAIN_S):
                 return
@@ -230,19 +231,25 @@ class Recorder:
             if not self._appender.append(self._batch):
                 return False  # there is more in the spool
         except (RunError, OSError) as error:
-            if self._problem is None:
-                self._failing_since = time.monotonic()
-            self._problem = error
+            self._failed(error)
             if isinstance(error, DiskFullError):
                 self._stuck_since = self._stuck_since or time.monotonic()
                 self.trouble = self._words()
             return False
         self._written()
+        return not self._queue
+
+    def _failed(self, error: Exception) -> None:
+        if self._problem is None:
+            self._failing_since = time.monotonic()
+        self._problem = error
+
+    def _recovered(self) -> None:
+        """Note that writing works, and say so if it did not."""
         if self.trouble:
             waited = time.monotonic() - self._failing_since
-            self._say("warning", "recording", f"recording goes on after {waited:.0f} s: {self._words()}")
+            self._say("warning", "recording", f"recording waited {waited:.0f} s: {self.trouble}")
         self._failed_rounds, self._problem, self.trouble = 0, None, ""
-        return not self._queue
 
     def _write_spool(self) -> None:
         """Bring queued rows to the spool, where possible. Needs the file lock."""
@@ -285,7 +292,7 @@ class Recorder:
                     if work():
                         return True
                 except (BusyError, OSError) as error:
-                    self._problem = error
+                    self._failed(error)
             now = time.monotonic()
             if now > end or (self._stop() and now > stop_from):
                 return False

@@ -9,8 +9,9 @@
 
 Splits are dev, val or validation, test, and auxiliary_train. Every row becomes a question or is refused by file and
 row. All questions need the same number of options, none of them blank. Hidden files (names that begin with a dot or a
-tilde) are no data. At most 512 MiB a file, 2,000 subjects and 537 million characters are read. ``data.revision`` is not
-used.
+tilde) are no data. At most 512 MiB a file and a million questions of 2,000 subjects are read.
+
+``data.revision`` is not used.
 """
 
 from pathlib import Path

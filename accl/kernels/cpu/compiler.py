@@ -96,6 +96,8 @@ def refusal(folder: Path) -> str | None:
         reason = untrusted_reason(os.lstat(folder), folder=True)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        reason = f"cannot be read ({error.strerror})"
     if reason is None:
         return None
     return f"compiled code is not loaded from {folder}, which {reason}: remove it, or set ACCL_CACHE to another folder"
@@ -137,8 +139,8 @@ def _compile(compiler: tuple[str, ...], made: Path) -> None:
     sources = sorted(map(str, SOURCES.glob("*.c")))
     for native in ([NATIVE], []):
         command = [*compiler, *FLAGS, *native, "-o", str(made), *sources, *LIBRARIES]
-        # The compiler's own temporary files: where the system's folder for them cannot be written, this one can.
-        environment = {**os.environ, "TMPDIR": str(made.parent)}
+        # The folder for temporary files may be one that cannot be written; without PATH no linker would be found.
+        environment = {"PATH": os.defpath, **os.environ, "TMPDIR": str(made.parent)}
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, env=environment
         )

@@ -1,0 +1,32 @@
+"""What a configuration alone can tell of whether its run can work.
+
+It is asked of new runs only: an old one that failed because of it stays readable.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from accl.config.schema import Config
+from accl.config.weights import read_weights
+from accl.errors import ConfigError
+
+
+def check_feasible(config: Config) -> None:
+    """Refuse a configuration whose run could only fail.
+
+    Raises:
+        ConfigError: values that do not fit each other, or task weights that are none.
+    """
+    data, train = config.data, config.train
+    if not data.path.strip() and data.source != "synthetic":
+        raise ConfigError(f"data.path is empty, and data.source={data.source} needs one.", "Add: --set data.path=DIR")
+    on_gpu = train.backend in ("packed", "cudagraph")
+    if (on_gpu and train.device == "cpu") or (train.backend == "cpu" and train.device == "cuda"):
+        what = f"train.backend={train.backend} does not run on train.device={train.device}."
+        raise ConfigError(what, "Try: --set train.backend=auto")
+    if on_gpu and train.deterministic:
+        what = f"train.backend={train.backend} is not deterministic, and train.deterministic=true."
+        raise ConfigError(what, "Try: --set train.backend=reference")
+    if config.curriculum.weights_file is not None:
+        read_weights(Path(config.curriculum.weights_file))

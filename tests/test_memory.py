@@ -75,6 +75,14 @@ def test_a_gpu_that_does_not_answer_leaves_half_the_batch(run: RunDir, monkeypat
     )
 
 
+def test_half_of_a_batch_is_still_whole_groups(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("accl.training.memory._usage", lambda *_: None)
+    settings = config("train.batch_size=9", "sampler.questions_per_task=3")
+    assert "--set train.batch_size=3" in raised(run, torch.OutOfMemoryError(ASKED), settings).hint
+    alone = config("train.batch_size=5", "sampler.questions_per_task=5")
+    assert "No smaller batch" in raised(run, torch.OutOfMemoryError(ASKED), alone).hint
+
+
 def test_a_model_that_no_batch_makes_fit_says_so(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     gpu_of(monkeypatch, free=0.2, reserved=2.4, peak=2.4)
     assert "No smaller batch would fit" in str(raised(run, torch.OutOfMemoryError(ASKED)))

@@ -122,9 +122,11 @@ def is_ours(folder: Path) -> bool:
 def remove(folder: Path, names: tuple[str, ...] = FILES) -> None:
     """Remove files of a checkpoint, and all of it when ``names`` are all of them, but nothing else.
 
-    A folder that is a link, or has no manifest of its own step, stays as it is.
+    A folder that is a link, or has no manifest of its own step, stays as it is, unless a kill left it empty.
     """
     if not is_ours(folder):
+        if folder.is_dir() and not folder.is_symlink():
+            _unlink(folder, ())
         return
     entries = read(folder)
     # The manifest last: what a kill leaves behind is known as ours by it.

@@ -71,17 +71,18 @@ def fitting_batch(size: int, group: int, usage: Usage) -> int:
 def _gpu_error(run: RunDir, config: Config, text: str) -> TrainingError:
     size, group = config.train.batch_size, config.sampler.questions_per_task or 1
     what = f"The GPU's memory ran out at train.batch_size={size}"
-    usage = _usage(run, text)
-    if usage is None:
-        return TrainingError(f"{what}.", f"Half of it may fit: --set train.batch_size={max(size // 2, 2)}")
-    peak, usable, fixed, wanted = (n / GIB for n in (usage.peak, usage.usable, usage.fixed, usage.wanted))
-    what += (
-        f": {peak:.1f} of {usable:.1f} GiB were in use, {wanted:.1f} more were needed, and the model takes {fixed:.1f} "
-        "whatever the batch."
-    )
-    if fitting := fitting_batch(size, group, usage):
-        return TrainingError(what, f"By estimate this fits: --set train.batch_size={fitting}")
-    return TrainingError(what, "No smaller batch would fit: lower data.max_length, or take a smaller encoder.")
+    if (usage := _usage(run, text)) is None:
+        what, fitting, how = f"{what}.", size // 2 // group * group, "Half of it may fit"
+    else:
+        peak, usable, fixed, wanted = (n / GIB for n in (usage.peak, usage.usable, usage.fixed, usage.wanted))
+        what += (
+            f": {peak:.1f} of {usable:.1f} GiB were in use, {wanted:.1f} more were needed, and the model takes "
+            f"{fixed:.1f} whatever the batch."
+        )
+        fitting, how = fitting_batch(size, group, usage), "By estimate this fits"
+    if fitting < 2:
+        return TrainingError(what, "No smaller batch would fit: lower data.max_length, or take a smaller encoder.")
+    return TrainingError(what, f"{how}: --set train.batch_size={fitting}")
 
 
 def _usage(run: RunDir, text: str) -> Usage | None:

@@ -32,7 +32,7 @@ for line in sys.stdin:
     path, at = line.rsplit(" ", 1)
     while time.time() < float(at): pass
     try:
-        child = process.resume(RunDir(Path(path)))
+        child = process.start(RunDir(Path(path)))
         print("started", child.pid, flush=True)
     except RunError as error:
         print("refused", error.what, flush=True)

@@ -26,7 +26,7 @@ POINTS = {
     "step": ("accl.training.loop", "Trainer._train_step", 0.03),
     "checkpoint": ("accl.training.checkpoint", "save", 0.1),
     "prune": ("accl.training.checkpoint", "prune", 0.005),
-    "database": ("accl.store.writer", "Recorder._transaction", 0.02),
+    "database": ("accl.store.append", "RunAppender._try_transaction", 0.02),
     "test": ("accl.training.loop", "Trainer._test", 0.7),
 }
 STARTUP_S = 3.0  # about how long a process takes to its first step

@@ -19,7 +19,7 @@ SHOWN = {0, 3, 7, 11, 12, 13}  # exit codes of a command that shows what can be 
 CRASH = ("Traceback", "failed in a way", "Segmentation fault")
 
 
-def look_at_damages(folder: Path, parallel: int = 2) -> tuple[int, list[str]]:
+def look_at_damages(folder: Path, parallel: int) -> tuple[int, list[str]]:
     """Apply each of `damages` to a run beside two healthy ones, and run every command that reads it.
 
     Returns:

@@ -40,8 +40,9 @@ class Kills:
     """Results of all runs.
 
     Attributes:
-        planned: kills by point. inside: those that came within the call that they were meant for.
-        unequal: for each run that differs from the uninterrupted one, its path and in what.
+        equal: runs that ended as the uninterrupted one, in every weight and row.
+        killed: kills by point. inside: those that came within the call that they were meant for.
+        unequal: for each other run, its path and in what it differs.
     """
 
     runs: int = 0
@@ -51,7 +52,7 @@ class Kills:
     unequal: list[str] = field(default_factory=list)
 
 
-def kill_runs(folder: Path, runs: int, seed: int, parallel: int = 2) -> Kills:
+def kill_runs(folder: Path, runs: int, seed: int, parallel: int) -> Kills:
     """Train ``runs`` runs that are killed once for each entry of `PLAN`, and compare them with one that is not.
 
     Args:

@@ -14,6 +14,7 @@ from accl.bench.soak.inputs import examples, feed
 from accl.bench.soak.kills import PLAN, kill_runs
 from accl.bench.soak.load import READERS, TRAINERS, load
 from accl.bench.soak.races import race
+from accl.launch.machine import cores
 
 # What one seed adds; three of them reach the numbers that a release is held to.
 RUNS, RACES, INPUTS = 10, 334, 3334
@@ -58,7 +59,7 @@ def _kills(folder: Path, seeds: int) -> list[Row]:
     killed: Counter[str] = Counter()
     inside: Counter[str] = Counter()
     for seed in range(seeds):
-        found = kill_runs(folder, RUNS, seed)
+        found = kill_runs(folder, RUNS, seed, cores())
         _say(found.unequal)
         runs, equal = runs + found.runs, equal + found.equal
         killed, inside = killed + found.killed, inside + found.inside
@@ -74,7 +75,7 @@ def _kills(folder: Path, seeds: int) -> list[Row]:
 def _races(folder: Path, seeds: int) -> list[Row]:
     counts: Counter[str] = Counter()
     for seed in range(seeds):
-        counts += race(folder, RACES, seed)
+        counts += race(folder, RACES, seed, cores())
     rows = [_row("pairs of resumes at once", counts.pop("pairs", 0))]
     targets = {"one trainer": rows[0]["value"]}
     outcomes = ("one trainer", "two trainers", "no trainer", "refused without a reason")
@@ -82,7 +83,7 @@ def _races(folder: Path, seeds: int) -> list[Row]:
 
 
 def _damages(folder: Path) -> list[Row]:
-    count, problems = look_at_damages(folder)
+    count, problems = look_at_damages(folder, cores())
     _say(problems)
     return [
         _row("kinds of damaged run folder", count),

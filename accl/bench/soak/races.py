@@ -42,7 +42,7 @@ STAGGER_S = 1.5
 LATE_SHARE = 0.3
 
 
-def race(folder: Path, pairs: int, seed: int, parallel: int = 2) -> Counter[str]:
+def race(folder: Path, pairs: int, seed: int, parallel: int) -> Counter[str]:
     """Let pairs of processes resume the same run, and count the outcomes.
 
     Returns:

@@ -19,12 +19,12 @@ from tui.screens.run import PANES, RunScreen
 from tui.screens.runs import RunsScreen
 from tui.widgets.table import Table
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
 
 
 async def visit(root: Path, ids: set[str]) -> None:
     """Open every run of the list; raises `AssertionError` where a screen does not come or a run of ``ids`` is lost."""
-    app = AcclApp(root, interval=0.1)
+    app = AcclApp(root, interval=0.5)
     async with app.run_test(size=(120, 40)) as pilot:
         table = app.screen.query_one(Table)
         await _until(pilot, lambda: len(table.rows) >= len(ids))

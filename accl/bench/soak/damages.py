@@ -11,9 +11,11 @@ from pathlib import Path
 
 from accl.bench.damage import Damage, damages
 from accl.bench.runs import finished_run
+from accl.store.rundir import RunDir
 
-LIMIT_S = 60.0  # for a command on a busy machine; one that hangs takes for ever
-GROUP = 40  # damaged runs in one folder
+LIMIT_S = 300.0  # for a command on a busy machine; one that hangs takes for ever
+HEALTHY = ("baseline", "full", "contrastive")
+GROUP = 20  # damaged runs in one folder
 SHOWN = {0, 3, 7, 11, 12, 13}  # exit codes of a command that shows what can be shown, or says what is wrong
 # Words that only a command that failed in a way that nobody foresaw prints.
 CRASH = ("Traceback", "failed in a way", "Segmentation fault")
@@ -26,20 +28,24 @@ def look_at_damages(folder: Path, parallel: int) -> tuple[int, list[str]]:
         the number of damages, and a line for each command that crashed, hung, or lost the healthy runs.
     """
     kinds = damages()
+    healthy = [finished_run(folder / "made", name, i, steps=20, questions=114) for i, name in enumerate(HEALTHY)]
     groups = [kinds[first : first + GROUP] for first in range(0, len(kinds), GROUP)]
     with ThreadPoolExecutor(parallel) as pool:
-        problems = pool.map(lambda number: _look(folder / str(number), groups[number]), range(len(groups)))
+        problems = pool.map(lambda number: _look(folder / str(number), groups[number], healthy), range(len(groups)))
         return len(kinds), [problem for found in problems for problem in found]
 
 
-def _look(root: Path, kinds: list[Damage]) -> list[str]:
-    """Look at a folder of two healthy runs and one for each damage."""
-    ids = [finished_run(root, recipe, i, steps=20, questions=114).id for i, recipe in enumerate(("baseline", "full"))]
-    broken = {}
-    for seed, damage in enumerate(kinds, start=3):
-        run = finished_run(root, "contrastive", seed, steps=20, questions=114)
-        broken[run.id] = damage
-        damage.apply(run.path)
+def _look(root: Path, kinds: list[Damage], healthy: list[RunDir]) -> list[str]:
+    """Look at a folder of two healthy runs and one for each damage, a copy of the third."""
+    *whole, third = healthy
+    for run in whole:
+        shutil.copytree(run.path, root / run.id)
+    ids, broken = [run.id for run in whole], {}
+    for number, damage in enumerate(kinds):
+        copy = root / f"20260102-{number:06d}-full-s{number}-0000"
+        shutil.copytree(third.path, copy, copy_function=os.link)  # no damage writes into a file that is there
+        broken[copy.name] = damage
+        damage.apply(copy)
     problems = []
 
     def check(name: str, words: list[str], codes: set[int], shown: list[str]) -> None:

@@ -29,8 +29,8 @@ from tui.screens.compare import CompareScreen
 from tui.screens.run import RunScreen
 
 ALL = damages()
-# Every 40th damage each; some in the suite, the others with more time.
-PORTIONS = [pytest.param(part, marks=() if part < 3 else pytest.mark.slow) for part in range(40)]
+# Which damages a test takes: of all kinds some for the suite, and each of the others when there is time.
+PORTIONS = [slice(None, None, 150), *(pytest.param(slice(i, None, 40), marks=pytest.mark.slow) for i in range(40))]
 HEALTHY = ("baseline", "contrastive")
 # What a view must never say: an exception that no reader expected.
 UNEXPECTED = "cannot be understood ("
@@ -109,8 +109,8 @@ def test_others_are_compared_and_the_broken_ones_are_counted(folder: Folder) -> 
 
 
 @pytest.mark.parametrize("part", PORTIONS)
-def test_a_broken_run_is_shown_with_the_exit_code_of_its_problem(folder: Folder, part: int) -> None:
-    for name, run in list(folder.damaged.items())[part::40]:
+def test_a_broken_run_is_shown_with_the_exit_code_of_its_problem(folder: Folder, part: slice) -> None:
+    for name, run in list(folder.damaged.items())[part]:
         printed, error = call(show, run.id, "--format", "json", root=folder.root)
         if not printed:
             assert type(error) is RunError, name  # no such run
@@ -170,9 +170,9 @@ async def test_the_app_lists_every_run_and_can_be_left(folder: Folder) -> None:
 
 
 @pytest.mark.parametrize("part", PORTIONS)
-async def test_the_app_opens_every_broken_run(folder: Folder, part: int, tmp_path: Path) -> None:
+async def test_the_app_opens_every_broken_run(folder: Folder, part: slice, tmp_path: Path) -> None:
     async with open_app(tmp_path, (120, 40)) as pilot:
-        for run in list(folder.damaged.values())[part::40]:
+        for run in list(folder.damaged.values())[part]:
             screen = RunScreen(run, 60.0)
             await pilot.app.push_screen(screen)
             await until(pilot, lambda screen=screen: screen.view is not None)

@@ -170,11 +170,8 @@ def test_a_mark_is_a_file_and_nothing_else(tmp_path: Path) -> None:
     assert not stop.marked(run)
 
 
-def test_a_run_that_its_scheduler_stops_exits_75_and_resumes_to_the_very_same_end(
-    root: Path,
-    uninterrupted: RunDir,  # noqa: F811
-) -> None:
-    words = [word for word in COMMAND if word != "--detach"]
+def stopped_by_its_scheduler(root: Path, *words: str) -> RunDir:
+    """Train in the foreground until a scheduler asks for a stop."""
     step = in_foreground(root, *words)
     run = the_run(root, 9)
     # The scheduler signals the command and what it finds of the trainer, at once and again.
@@ -184,6 +181,19 @@ def test_a_run_that_its_scheduler_stops_exits_75_and_resumes_to_the_very_same_en
     _, said = step.communicate(timeout=120)
     assert step.returncode == INTERRUPTED, said
     assert_stopped_with_a_checkpoint(run, "SIGUSR1")
+    return run
+
+
+def test_a_run_that_its_scheduler_stops_exits_75(root: Path) -> None:
+    stopped_by_its_scheduler(root, *LONG)
+
+
+@pytest.mark.slow
+def test_a_run_that_its_scheduler_stopped_resumes_to_the_very_same_end(
+    root: Path,
+    uninterrupted: RunDir,  # noqa: F811
+) -> None:
+    run = stopped_by_its_scheduler(root, *(word for word in COMMAND if word != "--detach"))
     resumed = run_accl("resume", run.id, "--runs", str(root))
     assert resumed.returncode == 0, resumed.stderr
     state = observe(run)

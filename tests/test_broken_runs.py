@@ -29,8 +29,18 @@ from tui.screens.compare import CompareScreen
 from tui.screens.run import RunScreen
 
 ALL = damages()
-# Every 40th damage each; some in the suite, the others with more time.
-PORTIONS = [pytest.param(part, marks=() if part < 3 else pytest.mark.slow) for part in range(40)]
+
+
+def damaged_in_another_way_each() -> list[str]:
+    """Return the name of one damage for each file of a run."""
+    ways: dict[str, list[str]] = {}
+    for damage in ALL:
+        ways.setdefault(damage.name.partition(":")[0], []).append(damage.name)
+    return [names[7 * i % len(names)] for i, names in enumerate(ways.values())]
+
+
+FEW = damaged_in_another_way_each()
+PORTIONS = [pytest.param([d.name for d in ALL[i::40]], id=str(i), marks=pytest.mark.slow) for i in range(40)]
 HEALTHY = ("baseline", "contrastive")
 # What a view must never say: an exception that no reader expected.
 UNEXPECTED = "cannot be understood ("
@@ -108,9 +118,10 @@ def test_others_are_compared_and_the_broken_ones_are_counted(folder: Folder) -> 
     assert "runs in the folder could not be read and may be missing here" in " ".join(printed.split())
 
 
-@pytest.mark.parametrize("part", PORTIONS)
-def test_a_broken_run_is_shown_with_the_exit_code_of_its_problem(folder: Folder, part: int) -> None:
-    for name, run in list(folder.damaged.items())[part::40]:
+@pytest.mark.parametrize("part", [pytest.param(FEW, id="few"), *PORTIONS])
+def test_a_broken_run_is_shown_with_the_exit_code_of_its_problem(folder: Folder, part: list[str]) -> None:
+    for name in part:
+        run = folder.damaged[name]
         printed, error = call(show, run.id, "--format", "json", root=folder.root)
         if not printed:
             assert type(error) is RunError, name  # no such run
@@ -169,11 +180,11 @@ async def test_the_app_lists_every_run_and_can_be_left(folder: Folder) -> None:
         await until(pilot, lambda: not pilot.app.is_running or pilot.app._exit)
 
 
-@pytest.mark.parametrize("part", PORTIONS)
-async def test_the_app_opens_every_broken_run(folder: Folder, part: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", [pytest.param(FEW[:6], id="few"), *PORTIONS])
+async def test_the_app_opens_every_broken_run(folder: Folder, part: list[str], tmp_path: Path) -> None:
     async with open_app(tmp_path, (120, 40)) as pilot:
-        for run in list(folder.damaged.values())[part::40]:
-            screen = RunScreen(run, 60.0)
+        for name in part:
+            screen = RunScreen(folder.damaged[name], 60.0)
             await pilot.app.push_screen(screen)
             await until(pilot, lambda screen=screen: screen.view is not None)
             problem = screen.view.problem

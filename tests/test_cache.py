@@ -242,6 +242,7 @@ def test_a_file_that_cannot_be_replaced_is_left_as_it_was(tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.slow
 def test_a_run_is_the_same_with_a_whole_a_damaged_and_no_cache(tmp_path: Path, accl: Accl) -> None:
     def train(cache: Path) -> tuple[list[float], list[str]]:
         done = accl("train", "full", "-p", "demo", "--runs", str(tmp_path / "runs"), *SHORT, ACCL_CACHE=str(cache),

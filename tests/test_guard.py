@@ -6,14 +6,19 @@ import errno
 import fcntl
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import cast
 
 import pytest
 
+from accl.errors import BusyError
 from accl.store.lock import TRAINING, RunLock, holder
 from accl.store.rundir import RunDir, create_run
+from accl.store.state import RunState, State, write_state
 from accl.training import guard as guard_module
 from accl.training.guard import LockGuard
 from accl.training.report import Reporter
@@ -49,6 +54,39 @@ def test_a_lock_file_that_is_deleted_is_made_again_and_said(said: Said) -> None:
         held = holder(said.run)
         assert held is not None
         assert held.pid == os.getpid()
+
+
+GUARDED = """
+import sys
+from pathlib import Path
+from accl.store.lock import TRAINING, RunLock
+from accl.store.rundir import RunDir
+from accl.training import guard
+from accl.training.report import Reporter
+guard.CHECK_EVERY_S = 0.01
+run = RunDir(Path(sys.argv[1]))
+with RunLock.acquire(run, TRAINING) as lock, guard.LockGuard(lock, Reporter(run)):
+    print("guarded", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_process_whose_lock_another_has_taken_ends_and_writes_no_more(tmp_path: Path) -> None:
+    run = create_run(tmp_path, "full", 1)
+    write_state(run, RunState(State.RUNNING))
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", GUARDED, str(run.path)], stdin=pipe, stdout=pipe, text=True) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "guarded\n"
+        first.send_signal(signal.SIGSTOP)  # so that the other is the faster one
+        os.waitpid(first.pid, os.WUNTRACED)
+        run.lock.unlink()
+        with RunLock.acquire(run, TRAINING):
+            before = {path: path.read_bytes() for path in run.path.iterdir()}
+            first.send_signal(signal.SIGCONT)
+            assert "ends and writes no more" in first.stdout.read()
+            assert first.wait() == BusyError.exit_code
+            assert {path: path.read_bytes() for path in run.path.iterdir()} == before
 
 
 def test_a_run_directory_that_is_gone_is_said_once_and_ends_nothing(said: Said) -> None:

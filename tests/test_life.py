@@ -80,13 +80,16 @@ for line in sys.stdin:
 """
 
 
-def test_of_racing_resumes_exactly_one_starts_and_the_other_is_told_by_whom(run: RunDir, idle: Path) -> None:
+@pytest.mark.parametrize("rounds", [4, pytest.param(40, marks=pytest.mark.slow)])
+def test_of_racing_resumes_exactly_one_starts_and_the_other_is_told_by_whom(
+    run: RunDir, idle: Path, rounds: int
+) -> None:
     python = idle.read_text().split()[2]
     command = [python, "-c", CONTEND, str(idle)]
     pipe = subprocess.PIPE
     racers = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, bufsize=1) for _ in range(2)]
-    for round in range(12):
-        if round == 6:
+    for round in range(rounds):
+        if round == rounds // 2:
             run.lock.unlink()  # made anew by whoever comes first
             write_state(run, read_state(run).changed(state=State.STOPPED))
         for racer in racers:
@@ -102,7 +105,7 @@ def test_of_racing_resumes_exactly_one_starts_and_the_other_is_told_by_whom(run:
         kill(run)
     for racer in racers:
         racer.communicate()
-    assert run.console.read_text().count(START_MARK) == 12
+    assert run.console.read_text().count(START_MARK) == rounds
 
 
 def test_a_living_run_is_neither_resumed_nor_trained_by_hand(run: RunDir, tmp_path: Path) -> None:
@@ -377,6 +380,7 @@ def test_a_foreign_repository_in_the_environment_is_not_taken_for_ours(
     assert run.read_json(run.provenance)["git"]["commit"] == ours
 
 
+@pytest.mark.slow
 def test_a_lock_file_that_was_deleted_in_mid_run_is_made_again(run: RunDir) -> None:
     started = process.start(run)
     wait(run, 1)

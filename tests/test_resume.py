@@ -88,10 +88,13 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     return run
 
 
-def test_killed_runs_resume_to_the_very_same_end(tmp_path: Path, uninterrupted: RunDir) -> None:
+# Before the first checkpoint, or not, and then wherever chance has it.
+@pytest.mark.parametrize(("first", "kills"), [([], 1), pytest.param([1], 3, marks=pytest.mark.slow)])
+def test_killed_runs_resume_to_the_very_same_end(
+    tmp_path: Path, uninterrupted: RunDir, first: list[int], kills: int
+) -> None:
     run = start(tmp_path)
-    # Before the first checkpoint, and then wherever chance has it.
-    for step in (1, *sorted(random.Random(os.getpid()).sample(range(7, STEPS - 2), 2))):
+    for step in (*first, *sorted(random.Random(os.getpid()).sample(range(7, STEPS - 2), kills))):
         if wait(run, step) is State.FINISHED or not kill(run):
             break
         done = run_accl("resume", run.id, "--detach", "--runs", str(tmp_path))
@@ -111,8 +114,16 @@ def test_equal_configuration_and_seed_give_the_same_run_to_the_bit(tmp_path: Pat
 def test_stopped_runs_resume_to_the_very_same_end(tmp_path: Path, uninterrupted: RunDir) -> None:
     run = start(tmp_path)
     wait(run, 9)
-    assert run_accl("stop", run.id, "--runs", str(tmp_path)).returncode == 0
-    assert observe(run).state is State.STOPPED
+    pid = read_state(run).pid
+    assert os.getsid(pid) == pid  # it has let go of its terminal
+    done = run_accl("stop", run.id, "--runs", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    state = observe(run)
+    assert state.state is State.STOPPED
+    assert state.checkpoint_last == f"step-{state.step:08d}"
+    again = run_accl("stop", run.id, "--runs", str(tmp_path))
+    assert again.returncode == 7
+    assert "not running" in again.stderr
     resumed = run_accl("resume", run.id, "--runs", str(tmp_path))  # in the foreground
     assert resumed.returncode == 0, resumed.stderr
     assert "finished" in resumed.stdout + resumed.stderr

@@ -120,19 +120,37 @@ def test_presses_within_a_second_are_one(monkeypatch: pytest.MonkeyPatch) -> Non
         signal.signal(signal.SIGINT, before)
 
 
+# In a process of its own: one that dies of the signal is not the suite's.
+SIGNALLED = """
+import os, signal, subprocess, sys, threading
+from accl.cli.foreground import Foreground
+number = int(sys.argv[1])
+threading.Thread(target=threading.Event().wait, daemon=True).start()  # would take what the first one blocks
+code = "import signal; signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals()); signal.pause()"
+
+def start():
+    os.kill(os.getpid(), number)
+    return subprocess.Popen([sys.executable, "-c", code])
+
+def refuse():
+    raise ValueError
+
+with Foreground(start) as foreground:
+    assert foreground.process.wait() == -number
+    os.kill(os.getpid(), number)  # to a trainer that has ended
+assert signal.getsignal(number) is signal.SIG_DFL
+try:
+    Foreground(refuse)
+except ValueError:
+    assert signal.getsignal(number) is signal.SIG_DFL
+    print("passed on")
+"""
+
+
 @pytest.mark.parametrize("number", foreground_module.FORWARDED)
 def test_a_schedulers_signal_is_passed_on_and_one_while_the_trainer_starts_is_not_lost(number: int) -> None:
-    code = "import signal; signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals()); signal.pause()"
-
-    def start() -> subprocess.Popen[bytes]:
-        os.kill(os.getpid(), number)
-        return subprocess.Popen([sys.executable, "-c", code])
-
-    before = signal.getsignal(number)
-    with Foreground(start) as foreground:
-        assert foreground.process.wait() == -number
-        os.kill(os.getpid(), number)  # to a trainer that has ended
-    assert signal.getsignal(number) is before
+    done = subprocess.run([sys.executable, "-c", SIGNALLED, str(number)], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "passed on\n"), done.stderr
 
 
 def test_a_mark_is_a_file_and_nothing_else(tmp_path: Path) -> None:
@@ -152,11 +170,8 @@ def test_a_mark_is_a_file_and_nothing_else(tmp_path: Path) -> None:
     assert not stop.marked(run)
 
 
-def test_a_run_that_its_scheduler_stops_exits_75_and_resumes_to_the_very_same_end(
-    root: Path,
-    uninterrupted: RunDir,  # noqa: F811
-) -> None:
-    words = [word for word in COMMAND if word != "--detach"]
+def stopped_by_its_scheduler(root: Path, *words: str) -> RunDir:
+    """Train in the foreground until a scheduler asks for a stop."""
     step = in_foreground(root, *words)
     run = the_run(root, 9)
     # The scheduler signals the command and what it finds of the trainer, at once and again.
@@ -166,6 +181,19 @@ def test_a_run_that_its_scheduler_stops_exits_75_and_resumes_to_the_very_same_en
     _, said = step.communicate(timeout=120)
     assert step.returncode == INTERRUPTED, said
     assert_stopped_with_a_checkpoint(run, "SIGUSR1")
+    return run
+
+
+def test_a_run_that_its_scheduler_stops_exits_75(root: Path) -> None:
+    stopped_by_its_scheduler(root, *LONG)
+
+
+@pytest.mark.slow
+def test_a_run_that_its_scheduler_stopped_resumes_to_the_very_same_end(
+    root: Path,
+    uninterrupted: RunDir,  # noqa: F811
+) -> None:
+    run = stopped_by_its_scheduler(root, *(word for word in COMMAND if word != "--detach"))
     resumed = run_accl("resume", run.id, "--runs", str(root))
     assert resumed.returncode == 0, resumed.stderr
     state = observe(run)

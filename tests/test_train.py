@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from safetensors.numpy import load_file
 
 from accl.config import load
 from accl.store.reader import Follower, query
-from accl.store.rundir import RunDir, find_run, list_runs
+from accl.store.rundir import RunDir, list_runs
 from accl.store.state import State, observe, read_state
 
 # Longer than any test waits.
@@ -40,12 +39,6 @@ def demo_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def full_run(demo_runs: Path) -> RunDir:
     """Return the short finished run of the `full` arm."""
     return list_runs(demo_runs)[-1]
-
-
-def detach(root: Path, *extra: str) -> RunDir:
-    done = run_accl("train", "full", "--profile", "demo", "--runs", str(root), "--detach", *SHORT, *extra)
-    assert done.returncode == 0, done.stderr
-    return find_run(root, done.stdout.strip())
 
 
 def test_a_finished_run_has_recorded_everything(full_run: RunDir) -> None:
@@ -153,20 +146,6 @@ def test_checkpoints_are_safetensors_named_as_in_transformers(full_run: RunDir) 
     assert [name for name, whole in sorted(folders.items()) if whole] == ["step-00000008", "step-00000012"]
 
 
-def test_training_lets_go_of_its_terminal_and_stops_gracefully_when_asked(tmp_path: Path, accl: Accl) -> None:
-    run = detach(tmp_path, *LONG)
-    wait(run, 3)
-    assert os.getsid(read_state(run).pid) == read_state(run).pid
-    done = accl("stop", "last", "--runs", str(tmp_path))
-    assert done.returncode == 0, done.stderr
-    state = observe(run)
-    assert state.state is State.STOPPED
-    assert state.checkpoint_last == f"step-{state.step:08d}"
-    again = accl("stop", "last", "--runs", str(tmp_path))
-    assert again.returncode == 7
-    assert "not running" in again.stderr
-
-
 def test_ctrl_c_in_the_foreground_asks_for_a_checkpoint(tmp_path: Path) -> None:
     foreground = subprocess.Popen(
         [sys.executable, "-m", "accl.cli.main", "train", "full", "-p", "demo", "--runs", str(tmp_path), *SHORT, *LONG],
@@ -189,7 +168,7 @@ def test_ctrl_c_in_the_foreground_asks_for_a_checkpoint(tmp_path: Path) -> None:
 
 
 def test_a_failure_names_its_reason_and_how_to_read_on(tmp_path: Path, accl: Accl) -> None:
-    wild = ["--set=optim.lr=1e30", "--set=optim.max_grad_norm=1e30"]
+    wild = ["--set=optim.lr=100", "--set=optim.weight_decay=100"]
     done = accl("train", "full", "--profile", "demo", "--runs", str(tmp_path), *SHORT, *wild)
     assert done.returncode == 9
     assert "The loss is" in done.stderr

@@ -13,8 +13,6 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
-from accl.store import stop
-
 Handler = Callable[[int, FrameType | None], None]
 
 # A scheduler that ends a job sends one of these to the command; SIGHUP is a terminal that was closed.
@@ -38,7 +36,7 @@ class Foreground:
     PID 1, whose end would kill the trainer: there it is passed on too. Presses of Ctrl-C are counted.
 
     Args:
-        start: starts the trainer; a signal that comes meanwhile is handled afterwards.
+        start: starts the trainer; a signal that comes meanwhile is passed on afterwards.
 
     Attributes:
         process: the trainer.
@@ -52,9 +50,18 @@ class Foreground:
             handlers[signal.SIGHUP] = self._pass_on
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # ignored by what a shell runs in the background
             handlers[signal.SIGINT] = self._press
-        with stop.held_back():
+        early: list[int] = []
+        self._send: Callable[[int], object] = early.append
+        # Handled and not blocked: what this thread blocks, another one (numpy has some) lets in, and the process dies.
+        self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        try:
             self.process = start()
-            self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        except BaseException:
+            self.__exit__()
+            raise
+        self._send = self.process.send_signal
+        for number in early:
+            self._send(number)
 
     def __enter__(self) -> Foreground:
         return self
@@ -64,7 +71,7 @@ class Foreground:
             signal.signal(number, handler)
 
     def _pass_on(self, number: int, _frame: FrameType | None) -> None:
-        self.process.send_signal(number)
+        self._send(number)
 
     def _press(self, _number: int, _frame: FrameType | None) -> None:
         now = time.monotonic()

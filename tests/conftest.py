@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -21,6 +22,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["NO_COLOR"] = "1"
 os.environ.pop("ACCL_RUNS", None)
+
+# How long an example takes depends on what else runs on the machine.
+hypothesis.settings.register_profile("accl", deadline=None)
+hypothesis.settings.load_profile("accl")
 
 # A run of the demo profile that takes seconds.
 SHORT = [

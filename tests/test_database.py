@@ -79,6 +79,14 @@ def test_a_truncated_database_is_damaged(run: RunDir, size: int) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["a\nb", "a\rb", "a\x1b[2Jb", "a'b", "(PID 7)", "No space left on device"])
+def test_a_damaged_database_is_damaged_whatever_its_folder_is_called(run: RunDir, name: str) -> None:
+    folder = RunDir(run.path.rename(run.path.parent / name))
+    folder.database.write_bytes(b"no database")
+    with pytest.raises(DamagedError):
+        Follower(folder).refresh()
+
+
 @pytest.mark.parametrize("suffix", ["", ".wal"])
 @pytest.mark.parametrize("kind", ["pipe", "folder", "link", "dangling link"])
 def test_only_regular_files_are_attached(run: RunDir, kind: str, suffix: str) -> None:

@@ -17,7 +17,7 @@ import pytest
 from hub_server import MODEL_REPO, MODEL_REVISION, serve
 from huggingface_hub import constants
 
-from accl.errors import RunError
+from accl.errors import ConfigError, RunError
 from accl.launch import checks, sources
 from accl.launch.check import Check, Level
 from accl.launch.checks import examine
@@ -203,9 +203,13 @@ def test_a_current_folder_that_was_removed_is_one_line(tmp_path: Path) -> None:
     assert train.returncode == RunError.exit_code
     assert train.stderr.splitlines()[0] == "error: The current folder has been removed."
     assert not (tmp_path / "runs").exists()
-    doctor = there("doctor", "--profile", "demo", "--format", "json")
+    doctor = there("doctor", "--profile", "demo", "--format", "json", "--runs", str(tmp_path / "runs"))
     assert (doctor.returncode, doctor.stderr) == (1, "")
-    assert there("runs").returncode == 0
+    assert ("current folder", "fail") in {(found["check"], found["result"]) for found in json.loads(doctor.stdout)}
+    for word in ("doctor", "runs"):  # which look for ./runs
+        done = there(word)
+        assert done.returncode == ConfigError.exit_code
+        assert done.stderr.splitlines()[0] == "error: The current folder has been removed."
 
 
 def test_an_environment_without_variables_is_enough(tmp_path: Path) -> None:

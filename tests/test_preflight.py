@@ -7,17 +7,20 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import Accl
 from data_folders import csv_folder, good
+from hub_server import DATA_REPO, MODEL_REPO, make_data, make_questions
 
-from accl.config import resolve
+from accl.config import Config, resolve
+from accl.data import hub
 from accl.data.architectures import ARCHITECTURES, architecture, longest_input
 from accl.data.prepared import prepare
-from accl.errors import ConfigError
+from accl.errors import ConfigError, RunError
 from accl.launch.preflight import check
 
 MMLU = Path(os.environ.get("ACCL_MMLU", Path(__file__).resolve().parent.parent.parent / "shared" / "mmlu"))
@@ -94,15 +97,16 @@ def test_conflicting_answers_and_tasks_too_small_for_a_batch_are_said(tmp_path: 
     assert re.match(r"1 tasks have fewer training questions than the 8 of a task in a batch.*\(history: \d\)", small)
 
 
+@pytest.mark.slow
 def test_a_run_records_conflicting_answers_and_the_command_says_them(accl: Accl, tmp_path: Path) -> None:
     data = tasks(tmp_path / "data", "anatomy", "virology")
     csv_folder(data, good(40, "history") + "What is anatomy5?,one,two,three,four,B\n", "history_test.csv")
     sets = [f"--set=data.path={data}", "--set=sampler.questions_per_task=null", "--set=train.max_steps=2"]
-    done = accl("train", "baseline", "--profile=demo", *sets, f"--runs={tmp_path / 'runs'}")
+    done = accl("train", "baseline", "--profile=demo", *sets, "--runs=exp:v2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     said = "1 question has two different right answers, as test/anatomy/5 and test/history/40"
     assert f"note: {said}" in done.stderr
-    (console,) = (tmp_path / "runs").glob("*/console.log")
+    (console,) = (tmp_path / "exp:v2").glob("*/console.log")
     assert f"warning: {said}" in console.read_text()
 
 
@@ -126,6 +130,82 @@ def test_the_launcher_imports_no_torch(tmp_path: Path) -> None:
         "assert not {'torch', 'transformers', 'datasets'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+# --- the machine
+
+
+def notes(wanted: Config) -> list[str]:
+    said: list[str] = []
+    check(wanted, said.append)
+    return said
+
+
+def few(folder: Path) -> list[str]:
+    """Make a few questions of one task; return the overrides that train on them."""
+    return [f"data.path={tasks(folder / 'data', 'anatomy')}", "sampler.questions_per_task=null"]
+
+
+def a_file(cache: Path) -> None:
+    cache.touch()
+
+
+def writable_by_all(cache: Path) -> None:
+    cache.mkdir()
+    cache.chmod(0o777)
+
+
+@pytest.mark.parametrize("make", [a_file, writable_by_all])
+def test_a_cache_that_keeps_nothing_is_said_before_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None]
+) -> None:
+    monkeypatch.setenv("ACCL_CACHE", str(tmp_path / "cache"))
+    wanted = resolve("baseline", "demo", few(tmp_path)).config
+    assert notes(wanted) == []
+    make(tmp_path / "cache")
+    (note,) = notes(wanted)
+    assert note.startswith("warning: nothing is cached: ")
+    monkeypatch.setenv("ACCL_CACHE", "~no-such-user/cache")
+    (note,) = notes(wanted)
+    assert "no home folder is known" in note
+    monkeypatch.setenv("ACCL_CACHE", "/proc/cache")  # not even root can write there
+    (note,) = notes(wanted)
+    assert "cannot be written" in note
+
+
+def test_a_current_folder_that_was_removed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    try:
+        with pytest.raises(RunError, match="current folder has been removed"):
+            notes(resolve("full", "demo").config)
+    finally:
+        os.chdir(tmp_path)
+
+
+def test_a_local_model_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such folder"):
+        notes(resolve("full", "demo", [f"model.name={tmp_path / 'nowhere'}"]).config)
+
+
+def test_what_is_not_cached_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[str] = []
+    (tmp_path / "config.json").write_text(json.dumps(ARCHITECTURES["roberta-base"]))
+
+    def fetch(name: str, _revision: str) -> Path:
+        fetched.append(name)
+        return tmp_path
+
+    make_data(tmp_path, make_questions(per_subject=80))
+    monkeypatch.setattr(hub, "fetch_model", fetch)
+    monkeypatch.setattr(hub, "fetch_data", fetch)
+    monkeypatch.setattr(hub, "cached_model", lambda *_: None)
+    wanted = resolve("full", "paper", ["train.device=cpu", "sampler.questions_per_task=4"]).config
+    assert notes(wanted) == [f"fetching {MODEL_REPO} from the Hub", f"fetching {DATA_REPO} from the Hub"]
+    assert fetched == [MODEL_REPO, DATA_REPO]
+    monkeypatch.setattr(hub, "cached_model", lambda *_: tmp_path)
+    assert notes(wanted) == [f"fetching {DATA_REPO} from the Hub"]
 
 
 # --- the longest input, without loading the encoder

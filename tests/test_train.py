@@ -168,7 +168,7 @@ def test_ctrl_c_in_the_foreground_asks_for_a_checkpoint(tmp_path: Path) -> None:
 
 
 def test_a_failure_names_its_reason_and_how_to_read_on(tmp_path: Path, accl: Accl) -> None:
-    wild = ["--set=optim.lr=100", "--set=optim.weight_decay=100"]
+    wild = ["--set=optim.lr=100", "--set=optim.weight_decay=100", "--set=optim.warmup_ratio=0"]
     done = accl("train", "full", "--profile", "demo", "--runs", str(tmp_path), *SHORT, *wild)
     assert done.returncode == 9
     assert "The loss is" in done.stderr

@@ -44,7 +44,7 @@ _FRAGMENTS = (
 
 @dataclass
 class Fuzzed:
-    """What became of random inputs.
+    """Outcome of random inputs.
 
     Attributes:
         outcomes: numbers of inputs by kind, ``--set`` or ``yaml``, and by ``accepted`` or ``refused``.

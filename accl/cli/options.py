@@ -27,9 +27,8 @@ def local_folder(text: str | Path) -> Path:
     try:
         return Path(os.path.abspath(os.path.expanduser(text)))
     except FileNotFoundError as error:
-        raise ConfigError(
-            "The current folder is gone.", "Change into another, or give --runs a path from /."
-        ) from error
+        what = "The current folder has been removed."
+        raise ConfigError(what, "Change to one that exists, or give --runs a path from /.") from error
 
 
 def run_name(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What a configuration alone can tell of whether its run can work.
+"""Checks of what a configuration alone can tell of whether its run can work.
 
 It is asked of new runs only: an old one that failed because of it stays readable.
 """

@@ -210,6 +210,8 @@ def _failure(command: Sequence[str]) -> str:
 
 
 def _folders(runs: Path, every: frozenset[str]) -> Iterator[Check]:
+    if current_folder_removed():
+        yield assess("current folder", "has been removed", "Change to one that exists.", every)
     elsewhere = "Choose another folder with --runs DIR or the environment variable ACCL_RUNS."
     if problem := unwritable(runs):
         yield assess("runs folder", f"{runs}: {problem}", elsewhere, every)
@@ -233,6 +235,15 @@ def _folders(runs: Path, every: frozenset[str]) -> Iterator[Check]:
         yield assess("cache folder", f"{cache}: {problem}", advice)
     else:
         yield assess("cache folder", f"{cache} is writable")
+
+
+def current_folder_removed() -> bool:
+    """Return whether the folder that this process stands in is gone; torch cannot be loaded there."""
+    try:
+        os.getcwd()
+    except OSError:
+        return True
+    return False
 
 
 def unwritable(folder: Path) -> str:

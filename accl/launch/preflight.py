@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from accl.data.cache import cache_folder, refusal
 from accl.data.fit import check_batch, check_length, check_tasks, order_weights
 from accl.data.prepared import prepare
 from accl.errors import DeviceError, RunError
-from accl.launch.checks import unwritable
+from accl.launch.checks import current_folder_removed, unwritable
 from accl.launch.gpus import absence, gpus, torch_cuda
 
 
@@ -32,10 +31,8 @@ def check(config: Config, notify: Callable[[str], None]) -> list[str]:
         DeviceError, DataError, HubError, ConfigError, RunError: something that the run needs is missing, or does not
             fit.
     """
-    try:
-        os.getcwd()
-    except OSError as error:  # torch cannot be loaded there
-        raise RunError("The current folder has been removed.", "Change to one that exists.") from error
+    if current_folder_removed():
+        raise RunError("The current folder has been removed.", "Change to one that exists.")
     if config.train.device == "cuda":
         _check_gpu(config.profile)
     if config.train.backend in ("packed", "cudagraph") and not gpus():

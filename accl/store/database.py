@@ -171,8 +171,9 @@ class Database:
 
     def explain(self, error: duckdb.Error) -> RunError:
         """Return the error of accl that an error of DuckDB means."""
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        reason = first_line.replace(self.path, os.path.basename(self.path)).rstrip(".!")
+        # The path first: it may hold a line break.
+        said = str(error).replace(self.path, os.path.basename(self.path)) or type(error).__name__
+        reason = said.splitlines()[0].rstrip(".!")
         if holder := _HOLDER.search(reason):
             program, pid = Path(holder[1]).name, holder[2]
             return BusyError(f"{self.path} is held by process {pid} ({program}).", "Try again when it has let go.")

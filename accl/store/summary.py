@@ -1,4 +1,4 @@
-"""What a row about a run says, read from its small files: a run that cannot be read is one row that says why."""
+"""Summaries of runs, one row each, read from their small files: a run that cannot be read is one row that says why."""
 
 from __future__ import annotations
 

@@ -90,15 +90,18 @@ class RunAppender:
             self._set_aside_spool("is no file")
         append_spool(self.spool_path, rows)
 
-    def rewind(self, step: int) -> bool:
+    def rewind(self, step: int, validated: bool = True) -> bool:
         """Delete what was recorded after ``step``, and all that is recorded once training has ended.
 
         A step below 0 deletes everything. The ``generation`` in ``meta`` grows, so that followers start over.
 
+        Args:
+            validated: whether the validation at ``step`` itself stands; it is deleted otherwise.
+
         Returns, raises:
             as `append`.
         """
-        return self._transaction(lambda session: self._delete_after(session, step))
+        return self._transaction(lambda session: self._delete_after(session, step, validated))
 
     def pending(self) -> int:
         """Return the number of rows in the spool; those merged before a kill are counted until the next merge."""
@@ -190,7 +193,7 @@ class RunAppender:
         if not self._made and not self._set_aside:
             self._notes.append(f"{self.path.name} was gone: it is begun anew, and what it held is missing")
 
-    def _delete_after(self, session: Session, step: int) -> None:
+    def _delete_after(self, session: Session, step: int, validated: bool) -> None:
         for table, columns in COLUMNS.items():
             if step < 0 and table != "meta":
                 session(f"DELETE FROM run.{table}")
@@ -199,6 +202,10 @@ class RunAppender:
             if "split" in columns:
                 session(f"DELETE FROM run.{table} WHERE split = '{AFTER_TRAINING}'")
         session(f"DELETE FROM run.metrics WHERE name LIKE '{AFTER_TRAINING}/%'")
+        if not validated:
+            session("DELETE FROM run.evals WHERE step = ?", step)
+            session("DELETE FROM run.task_evals WHERE step = ?", step)
+            session("DELETE FROM run.metrics WHERE step = ? AND name LIKE 'validation/%'", step)
         session(f"DELETE FROM run.confusion WHERE kind LIKE '%/{AFTER_TRAINING}'")
         if step >= 0 and self._made:
             self._notes.append(f"{self.path.name} was gone: what it held up to step {step} is missing")

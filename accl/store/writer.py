@@ -148,10 +148,13 @@ class Recorder:
                 time.sleep(TRY_AGAIN_S)
             self._write_spool()
 
-    def rewind(self, step: int) -> None:
+    def rewind(self, step: int, validated: bool = True) -> None:
         """Delete what was recorded after ``step``, and the test: a run resumed from there records them again.
 
         A step below 0 deletes everything. The ``generation`` in ``meta`` grows, so that followers start over.
+
+        Args:
+            validated: whether the validation at ``step`` itself stands; it is deleted otherwise.
 
         Raises:
             BusyError: another process held the database for too long, or `stop` ended the waiting.
@@ -159,7 +162,7 @@ class Recorder:
         """
 
         def work() -> bool:
-            return self._write() and self._appender.rewind(step)
+            return self._write() and self._appender.rewind(step, validated)
 
         self._waiting = True
         try:

@@ -297,8 +297,7 @@ def test_a_run_that_ended_while_it_was_to_be_stopped_unstarted_keeps_its_end(
 ) -> None:
     monkeypatch.setattr(process, "observe", read_state)
     monkeypatch.setattr(process, "claim", lambda run, purpose: _finished_before(run, purpose))
-    with pytest.raises(RunError, match="finished, not running"):
-        process.stop(run)
+    process.stop(run)
     assert read_state(run).state is State.FINISHED
 
 

@@ -80,8 +80,8 @@ def evaluate(
     Args:
         forward: computes the model's output for some questions, options in their own order, with dropout off.
         tasks: number of tasks, K. device: of that output.
-        batch_size: most questions of a batch; fewer if they are long. progress: called before each batch; may raise to end
-            the evaluation.
+        batch_size: most questions of a batch; fewer if they are long. progress: called before each batch; it may
+            raise, which ends the evaluation.
     """
     lengths = assembler.lengths(questions)
     by_length = np.argsort(-lengths, kind="stable")

@@ -48,7 +48,7 @@ class Trainer:
         self._buffers: dict[str, torch.nn.Module] = {"curriculum": context.curriculum.state}
         if context.bank is not None:
             self._buffers["bank"] = context.bank
-        self._run_id = str(run.read_json(run.provenance).get("run", ""))
+        self._run_id = run.made_as()
         self._saver = Saver(run, reporter, interrupt, 60 * context.config.train.max_unsaved_minutes)
 
     def train(self) -> bool:

@@ -235,7 +235,7 @@ def test_without_a_whole_checkpoint_nothing_is_lost_or_loaded(work: Path) -> Non
     for folder in checkpoints(run):
         flip(folder / "model.safetensors")
     failed = resume(work)
-    assert failed.returncode != 0
+    assert failed.returncode == 12
     assert "no whole checkpoint" in failed.stderr
     assert "from a backup, or train a new run" in failed.stderr
     assert measured(run) == before

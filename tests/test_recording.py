@@ -18,6 +18,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from conftest import run_accl
 from factory import finished_run
 
 from accl.errors import BusyError, DamagedError, RunError
@@ -132,6 +133,16 @@ def test_a_spool_alone_is_read(run: RunDir) -> None:
     assert follower.refresh()
     assert follower.series["x"].values == [2.0]
     assert follower.meta["protocol"] == "p"
+
+
+def test_resuming_a_run_that_has_finished_merges_what_is_pending(tmp_path: Path) -> None:
+    run = finished_run(tmp_path, steps=20)
+    append_spool(spool_of(run.database), {"metrics": [[21, 0.0, 0.0, "x", 2.0]]})
+    done = run_accl("resume", run.id, "--runs", str(tmp_path))
+    assert done.returncode == 7
+    assert "1 measurements" in done.stderr
+    assert "has finished" in done.stderr
+    assert not spool_of(run.database).exists()
 
 
 def test_nobody_merges_while_a_run_is_trained_or_its_database_is_held(tmp_path: Path) -> None:

@@ -235,7 +235,7 @@ def test_without_a_whole_checkpoint_nothing_is_lost_or_loaded(work: Path) -> Non
     for folder in checkpoints(run):
         flip(folder / "model.safetensors")
     failed = resume(work)
-    assert failed.returncode != 0
+    assert failed.returncode == 12
     assert "no whole checkpoint" in failed.stderr
     assert "from a backup, or train a new run" in failed.stderr
     assert measured(run) == before
@@ -329,3 +329,17 @@ def test_another_machine_is_said_and_not_refused(work: Path) -> None:
     assert 'packages.torch was "1.0" and is' in message
     assert content(run)["packages"] == recorded["packages"]
     assert content(run)["starts"][-1]["versions"]["torch"] != "1.0"
+
+
+@pytest.mark.parametrize("text", ["", '{"run": "x"}'])
+def test_a_run_whose_beginning_is_not_known_goes_on_only_when_that_is_accepted(work: Path, text: str) -> None:
+    run = run_in(work)
+    run.provenance.unlink()
+    if text:
+        run.provenance.write_text(text)
+    refused = resume(work)
+    assert refused.returncode == 12
+    assert "--accept-changes" in refused.stderr
+    assert read_state(run).state is State.STOPPED
+    accepted = resume(work, "--accept-changes")
+    assert accepted.returncode == 0, accepted.stderr

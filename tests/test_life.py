@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import signal
@@ -17,8 +18,10 @@ import psutil
 import pytest
 from conftest import run_accl, wait
 
+from accl.cli import progress
+from accl.cli.output import SafeConsole
 from accl.config import resolve
-from accl.errors import BusyError, DamagedError, RunError
+from accl.errors import BusyError, DamagedError, RunError, TrainingError
 from accl.launch import process
 from accl.store.lock import LOCK_VARIABLE, STARTING, TRAINING, RunLock, holder, probe
 from accl.store.rundir import RunDir
@@ -189,6 +192,15 @@ def test_stop_signals_the_trainer_and_leaves_a_mark(run: RunDir) -> None:
 
 
 @pytest.mark.usefixtures("idle")
+def test_a_run_whose_folder_was_renamed_can_be_stopped(run: RunDir) -> None:
+    started = process.start(run)
+    moved = RunDir(run.path.rename(run.path.with_name("moved")))
+    process.stop(moved)
+    assert started.wait() == -signal.SIGTERM
+    assert moved.stop.exists()
+
+
+@pytest.mark.usefixtures("idle")
 def test_killing_ends_the_whole_group(run: RunDir) -> None:
     started = process.start(run)
     assert os.getpgid(started.pid) == started.pid
@@ -295,13 +307,22 @@ def test_a_slow_starter_is_alive_is_stopped_and_imports_nothing_from_its_folder(
     assert "planted" not in run.console.read_text()
 
 
+@pytest.mark.parametrize(("code", "passed_on"), [(1, 9), (4, 4), (12, 12), (13, 13), (-9, 9), (130, 9)])
+def test_a_command_ends_with_the_code_of_the_error_that_ended_its_trainer(
+    run: RunDir, code: int, passed_on: int
+) -> None:
+    state = read_state(run).changed(state=State.FAILED, reason="x")
+    with pytest.raises(TrainingError, match="failed: x") as raised:
+        progress._report(run, state, code, SafeConsole(file=io.StringIO()))
+    assert raised.value.exit_code == passed_on
+
+
 def test_a_run_that_ended_while_it_was_to_be_stopped_unstarted_keeps_its_end(
     run: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process, "observe", read_state)
     monkeypatch.setattr(process, "claim", lambda run, purpose: _finished_before(run, purpose))
-    with pytest.raises(RunError, match="finished, not running"):
-        process.stop(run)
+    process.stop(run)
     assert read_state(run).state is State.FINISHED
 
 

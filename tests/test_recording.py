@@ -18,9 +18,10 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from conftest import run_accl
 from factory import finished_run
 
-from accl.errors import BusyError, RunError
+from accl.errors import BusyError, DamagedError, RunError
 from accl.store import append, spool, writer
 from accl.store.append import RunAppender
 from accl.store.merge import merge_spool, pending_words
@@ -132,6 +133,16 @@ def test_a_spool_alone_is_read(run: RunDir) -> None:
     assert follower.refresh()
     assert follower.series["x"].values == [2.0]
     assert follower.meta["protocol"] == "p"
+
+
+def test_resuming_a_run_that_has_finished_merges_what_is_pending(tmp_path: Path) -> None:
+    run = finished_run(tmp_path, steps=20)
+    append_spool(spool_of(run.database), {"metrics": [[21, 0.0, 0.0, "x", 2.0]]})
+    done = run_accl("resume", run.id, "--runs", str(tmp_path))
+    assert done.returncode == 7
+    assert "1 measurements" in done.stderr
+    assert "has finished" in done.stderr
+    assert not spool_of(run.database).exists()
 
 
 def test_nobody_merges_while_a_run_is_trained_or_its_database_is_held(tmp_path: Path) -> None:
@@ -631,3 +642,33 @@ def test_an_older_spool_is_merged(run: RunDir) -> None:
     assert spool.MERGED in query(run.database, ("SELECT key FROM run.meta WHERE key = 'merged_spool'", ()))[0][0]
     with duckdb.connect(str(run.database)) as connection:
         assert connection.execute("SELECT count(*) FROM task_evals").fetchall() == [(1,)]
+
+
+# Of another run --------------------------------------------------------------------------------------
+
+
+def test_a_database_of_another_run_is_set_aside(run: RunDir) -> None:
+    theirs = Recorder(run.database, interval=NEVER_S, run="theirs")
+    theirs.rewind(-1)  # which keeps whose it is
+    put(theirs, 1)
+    theirs.close()
+    for step in (2, 3):
+        ours = Recorder(run.database, interval=NEVER_S, run="ours")
+        put(ours, step)
+        ours.close()
+    assert steps(run) == [2, 3]
+    assert "is of another run: theirs" in events(run)[0]
+    assert len(list(run.path.glob("run.duckdb.damaged-*"))) == 1
+
+
+def test_a_spool_of_another_run_is_neither_merged_nor_shown(run: RunDir) -> None:
+    recorder = Recorder(run.database, interval=NEVER_S, run="ours")
+    put(recorder, 1)
+    recorder.flush()
+    append_spool(spool_of(run.database), {"metrics": [(7, 0.0, 0.0, "x", 7.0)]}, "theirs")
+    with pytest.raises(DamagedError, match=r"spool\.jsonl is of another run"):
+        steps(run)
+    put(recorder, 2)
+    recorder.close()
+    assert steps(run) == [1, 2]
+    assert "run.spool.jsonl is of another run; it is kept as" in events(run)[0]

@@ -69,10 +69,13 @@ def resume(
     from accl.cli.output import say
     from accl.cli.progress import show_progress
     from accl.launch import process
+    from accl.store.merge import merge_spool
     from accl.store.rundir import find_run
 
     end_on_signals()
     chosen = find_run(runs, run)
+    if count := merge_spool(chosen):  # a run that has finished gets no trainer that would do it
+        say(f"{count:,} measurements of {chosen.id} that were pending are in its database now", err=True)
     start = partial(process.start, chosen, accept_changes)
     if detach:
         start()

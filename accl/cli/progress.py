@@ -14,7 +14,7 @@ from rich.text import Text
 from accl.cli.foreground import Foreground
 from accl.cli.output import SafeConsole, say
 from accl.cli.table import duration, percent
-from accl.errors import BusyError, RunError, TrainingError
+from accl.errors import AbsentError, BusyError, ConfigError, RunError, TrainingError
 from accl.launch import process
 from accl.store.lock import holder
 from accl.store.reader import query
@@ -22,6 +22,8 @@ from accl.store.rundir import RunDir
 from accl.store.state import RunState, State, observe
 
 POLL_EVERY_S = 0.25
+# Of errors that say more than that training failed, which a trainer ends with as any command does.
+OWN_CODES = range(ConfigError.exit_code, AbsentError.exit_code + 1)
 
 
 def show_progress(run: RunDir, start: Callable[[], subprocess.Popen[bytes]]) -> int:
@@ -29,7 +31,8 @@ def show_progress(run: RunDir, start: Callable[[], subprocess.Popen[bytes]]) -> 
 
     Raises:
         BusyError: another process holds the run.
-        TrainingError: the run failed or crashed; its reason is the message.
+        TrainingError: the run failed or crashed; its reason is the message. Its exit code is that of the trainer where
+            an error of accl ended it.
     """
     console = SafeConsole(err=True)
     with Foreground(start) as foreground:
@@ -118,7 +121,10 @@ def _report(run: RunDir, state: RunState, code: int, console: SafeConsole) -> in
     # Its process has ended, whatever a heartbeat that is still young says.
     word = State.CRASHED if state.state.active else state.state
     what = f"{run.id} {word}: {state.reason or f'exit code {code}'}"
-    raise TrainingError(what, f"The whole story: accl logs {run.id}")
+    error = TrainingError(what, f"The whole story: accl logs {run.id}")
+    if code in OWN_CODES:
+        error.exit_code = code
+    raise error
 
 
 def _floors(run: RunDir) -> str:

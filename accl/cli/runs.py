@@ -218,7 +218,7 @@ def _overview(summary: dict[str, Any], totals: dict[str, float], floors: dict[st
         names = {key: key.removeprefix(start).replace("_", " ") for key in floors if key.startswith(start)}
         beside = ", ".join(f"{name} {percent(floors[key])} %" for key, name in names.items())
         if (accuracy := summary[f"{split}/accuracy"]) is not None:
-            overview[f"{split} accuracy"] = f"{percent(accuracy)} %   (floors: {beside})"
+            overview[f"{split} accuracy"] = f"{percent(accuracy)} %" + (f"   (floors: {beside})" if beside else "")
     return overview
 
 

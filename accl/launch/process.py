@@ -152,7 +152,7 @@ def _environment() -> dict[str, str]:
 def stop(run: RunDir, kill: bool = False) -> None:
     """Ask in a person's name for a graceful stop (finish the step, write a checkpoint, exit), and return at once.
 
-    A run that was never started is stopped there and then.
+    A run that was never started is stopped there and then, and one that ends meanwhile needs no more.
 
     Args:
         kill: kill the process group instead; work since the last checkpoint is lost.
@@ -161,6 +161,7 @@ def stop(run: RunDir, kill: bool = False) -> None:
         RunError: the run is not running, runs on another machine, or belongs to another user.
         BusyError: its process is only just being started.
     """
+    active = observe(run).state.active
     held = _settled_holder(run)
     state = observe(run)
     if state.state is State.QUEUED and held is None:
@@ -170,6 +171,8 @@ def stop(run: RunDir, kill: bool = False) -> None:
                 write_state(run, state.changed(state=State.STOPPED, reason="stopped before it was started"))
                 return
     if not state.state.active:
+        if active:
+            return
         raise RunError(f"{run.id} is {state.state}, not running.", "See: accl runs")
     host, pid = (held.host, held.pid) if held and held.pid else (state.host, state.pid)
     if host not in ("", socket.gethostname()):
@@ -212,8 +215,12 @@ def _trains(pid: int, run: RunDir) -> bool:
 
     try:
         process = psutil.Process(pid)
-        words = process.cmdline()
-        return "accl.training" in words and Path(process.cwd(), words[-1]).resolve() == run.path.resolve()
+        words, path = process.cmdline(), run.path.resolve()
+        if "accl.training" not in words:
+            return False
+        # A folder that was renamed since is known by the lock file that the trainer has open.
+        opened = (file.path for file in process.open_files())
+        return Path(process.cwd(), words[-1]).resolve() == path or str(path / run.lock.name) in opened
     except (psutil.NoSuchProcess, ValueError, OverflowError):  # ended, or no pid at all
         return False
     except psutil.AccessDenied:  # it exists; the signal will be refused

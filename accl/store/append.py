@@ -26,7 +26,7 @@ from accl.store.schema import (
     create_statements,
     long_evals,
 )
-from accl.store.spool import MERGED, Spooled, Values, append_spool, read_spool, spool_of
+from accl.store.spool import MERGED, RUN, ForeignSpoolError, Spooled, Values, append_spool, read_spool, spool_of
 
 WRITER = "writer"
 # Lines of the spool merged in one transaction: few, so that nobody waits long for the file.
@@ -46,16 +46,17 @@ class RunAppender:
     Args:
         database: path of ``run.duckdb``; made when missing, and brought to the current schema.
         say: gets level, kind and message of what happened to the files.
+        run: id that the run was made under; empty to believe the database.
 
     Attributes:
         unsure: whether the last commit reported an error and may have taken place all the same. The next call of
             `append` must have the same rows; they are not written twice.
     """
 
-    def __init__(self, database: Path, say: Say) -> None:
+    def __init__(self, database: Path, say: Say, run: str = "") -> None:
         self.path, self.spool_path = database, spool_of(database)
         self.unsure = False
-        self._database, self._say = database_at(database), say
+        self._database, self._say, self._run = database_at(database), say, run
         self._writer = secrets.token_hex(8)
         self._number = -1  # of the last transaction; below 0 before the first
         self._generation = 0
@@ -88,17 +89,20 @@ class RunAppender:
         assert not self.unsure
         if self.spool_path.is_symlink() or (self.spool_path.exists() and not self.spool_path.is_file()):
             self._set_aside_spool("is no file")
-        append_spool(self.spool_path, rows)
+        append_spool(self.spool_path, rows, self._run)
 
-    def rewind(self, step: int) -> bool:
+    def rewind(self, step: int, validated: bool = True) -> bool:
         """Delete what was recorded after ``step``, and all that is recorded once training has ended.
 
         A step below 0 deletes everything. The ``generation`` in ``meta`` grows, so that followers start over.
 
+        Args:
+            validated: whether the validation at ``step`` itself stands; it is deleted otherwise.
+
         Returns, raises:
             as `append`.
         """
-        return self._transaction(lambda session: self._delete_after(session, step))
+        return self._transaction(lambda session: self._delete_after(session, step, validated))
 
     def pending(self) -> int:
         """Return the number of rows in the spool; those merged before a kill are counted until the next merge."""
@@ -124,7 +128,7 @@ class RunAppender:
             try:
                 number = self._prepare(session)
                 committed = self.unsure and number > self._number
-                spooled = self._read_spool(session.meta.get(MERGED, ""))
+                spooled = self._read_spool(session.meta.get(MERGED, ""), self._run or session.meta.get(RUN, ""))
                 if not committed:
                     number += 1
                     self._insert(session, spooled.rows)
@@ -164,6 +168,10 @@ class RunAppender:
         generation = meta.get("generation", "")
         self._generation = int(generation) if generation.isdecimal() else int(time.time())
         if self._number < 0:
+            if self._run and (made_as := meta.get(RUN) or self._run) != self._run:
+                raise DamagedError(f"{self.path} is of another run: {made_as}.")
+            if self._run:
+                self._set_meta(session, RUN, self._run)
             if meta["schema_version"] == "1":
                 _migrate_evals(session)
             for table, kept in self._kept.items():
@@ -185,12 +193,12 @@ class RunAppender:
         # Followers of a database that vanished start over: the new one has a generation that none had before.
         self._generation = 0 if self._made else int(time.time())
         self._insert(session, {table: list(kept.values()) for table, kept in self._kept.items()})
-        meta = {"schema_version": str(SCHEMA_VERSION), "generation": str(self._generation)}
+        meta = {"schema_version": str(SCHEMA_VERSION), "generation": str(self._generation), RUN: self._run}
         self._insert(session, {"meta": list(meta.items())})
         if not self._made and not self._set_aside:
             self._notes.append(f"{self.path.name} was gone: it is begun anew, and what it held is missing")
 
-    def _delete_after(self, session: Session, step: int) -> None:
+    def _delete_after(self, session: Session, step: int, validated: bool) -> None:
         for table, columns in COLUMNS.items():
             if step < 0 and table != "meta":
                 session(f"DELETE FROM run.{table}")
@@ -199,12 +207,16 @@ class RunAppender:
             if "split" in columns:
                 session(f"DELETE FROM run.{table} WHERE split = '{AFTER_TRAINING}'")
         session(f"DELETE FROM run.metrics WHERE name LIKE '{AFTER_TRAINING}/%'")
+        if not validated:
+            session("DELETE FROM run.evals WHERE step = ?", step)
+            session("DELETE FROM run.task_evals WHERE step = ?", step)
+            session("DELETE FROM run.metrics WHERE step = ? AND name LIKE 'validation/%'", step)
         session(f"DELETE FROM run.confusion WHERE kind LIKE '%/{AFTER_TRAINING}'")
         if step >= 0 and self._made:
             self._notes.append(f"{self.path.name} was gone: what it held up to step {step} is missing")
         self._made = False
         if step < 0:
-            session("DELETE FROM run.meta WHERE key NOT IN ('schema_version', 'generation')")
+            session(f"DELETE FROM run.meta WHERE key NOT IN ('schema_version', 'generation', '{RUN}')")
             self._kept = {table: {} for table in KEYS}
         self._set_meta(session, "generation", str(self._generation + 1))
 
@@ -230,11 +242,11 @@ class RunAppender:
         session("DELETE FROM run.meta WHERE key = ?", key)
         session("INSERT INTO run.meta VALUES (?, ?)", key, value)
 
-    def _read_spool(self, merged: str) -> Spooled:
+    def _read_spool(self, merged: str, run: str) -> Spooled:
         try:
-            return read_spool(self.spool_path, merged, MERGE_LINES)
-        except DamagedError:
-            self._set_aside_spool("cannot be read")
+            return read_spool(self.spool_path, merged, MERGE_LINES, run)
+        except DamagedError as error:
+            self._set_aside_spool("is of another run" if isinstance(error, ForeignSpoolError) else "cannot be read")
             return Spooled()
 
     def _drop_spool(self, spooled: Spooled) -> None:

@@ -123,9 +123,16 @@ def check_config(run: RunDir, config: Config) -> None:
 
     Raises:
         ChangedError: it has changed.
-        DamagedError: as `config_changes` and `read_provenance`.
+        DamagedError: as `config_changes` and `read_provenance`, or nothing says what the run began as.
     """
-    if changes := config_changes(run, read_provenance(run), config):
+    content = read_provenance(run)
+    # An earlier accl recorded neither run nor configuration, but never nothing.
+    if not content or ("run" in content and "config" not in content):
+        raise DamagedError(
+            f"{run.provenance} is missing or incomplete: what {run.id} began as is not known.",
+            f"{_RESTORE} Or go on all the same: accl resume {run.id} --accept-changes",
+        )
+    if changes := config_changes(run, content, config):
         raise ChangedError(run, changes)
 
 

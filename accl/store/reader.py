@@ -23,7 +23,7 @@ from accl.errors import AbsentError, BusyError, DamagedError
 from accl.store.database import DAMAGED_HINT, Row, database_at
 from accl.store.rundir import RunDir
 from accl.store.schema import COLUMNS, EVALS_1_COLUMNS, EVALS_1_FACTOR, FOLLOWED, long_evals
-from accl.store.spool import MERGED, read_spool, spool_of
+from accl.store.spool import MERGED, RUN, read_spool, spool_of
 from accl.store.united import unite
 
 Execute = Callable[..., list[Row]]
@@ -47,7 +47,8 @@ def attached(database: Path) -> Iterator[Execute]:
     with database_at(database).attached(beside=spooled) as session:
         if spooled:
             # Nobody merges while the file is attached, so this is what `merged_spool` does not count yet.
-            unite(session, read_spool(spool, session.meta.get(MERGED, "")).rows)
+            meta = session.meta
+            unite(session, read_spool(spool, meta.get(MERGED, ""), run=meta.get(RUN, "")).rows)
         yield session
 
 

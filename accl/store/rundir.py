@@ -112,6 +112,14 @@ class RunDir:
         """Key that sorts runs from the oldest to the newest; of copies made together the original is the newest."""
         return (-math.inf if math.isnan(created := self.created) else created, is_id(self.id), self.id)
 
+    def made_as(self) -> str:
+        """Return the id that the run was made under, which a copy or a new name keeps; empty when it is not known.
+
+        Raises:
+            DamagedError, RunError: the provenance cannot be read.
+        """
+        return str(self.read_json(self.provenance).get("run", ""))
+
     def setup(self) -> Setup:
         """Read recipe, profile and seed from ``config.yaml`` without validating the rest of it.
 

@@ -19,12 +19,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from accl.errors import DamagedError
 from accl.store.files import open_regular
 from accl.store.schema import COLUMNS, EVALS_1_COLUMNS, TABLES, is_row, long_evals
 
 MERGED = "merged_spool"
+# Key in ``meta`` and in the first line: the id that the run was made under.
+RUN = "run"
 # More bytes than a run can have recorded while its database was held: what is longer is not ours.
 LIMIT = 1 << 30
+
+
+class ForeignSpoolError(DamagedError):
+    """The spool is of another run."""
+
 
 Values = Sequence[Any]
 Rows = dict[str, list[Values]]
@@ -64,15 +72,16 @@ def spool_of(database: Path) -> Path:
     return database.with_name("run.spool.jsonl")
 
 
-def read_spool(path: Path, merged: str = "", lines: int | None = None) -> Spooled:
+def read_spool(path: Path, merged: str = "", lines: int | None = None, run: str = "") -> Spooled:
     """Read the rows of a spool that are not merged yet; none when there is no spool.
 
     Args:
         merged: ``merged_spool`` of ``meta``.
         lines: read at most so many.
+        run: id that the run was made under; empty to take the spool of any.
 
     Raises:
-        DamagedError: it is no regular file, or may not be read.
+        DamagedError: it is no regular file, may not be read, or is of another run (`ForeignSpoolError`).
         OSError: the disk failed.
     """
     spooled = Spooled()
@@ -80,6 +89,8 @@ def read_spool(path: Path, merged: str = "", lines: int | None = None) -> Spoole
         first = file.readline(LIMIT)
         if not first.endswith(b"\n"):  # still being written
             return spooled
+        if run and _made_as(first) not in ("", run):
+            raise ForeignSpoolError(f"{path} is of another run.", "Remove it, or move it to the run that it is of.")
         spooled.name = _name(first)
         name, _, offset = merged.partition(":")
         file.seek(int(offset) if name == spooled.name and offset.isdecimal() else 0)
@@ -94,8 +105,8 @@ def read_spool(path: Path, merged: str = "", lines: int | None = None) -> Spoole
     return spooled
 
 
-def append_spool(path: Path, rows: Mapping[str, Sequence[Values]]) -> None:
-    """Append rows to a spool, all of them or, when the disk is full, none.
+def append_spool(path: Path, rows: Mapping[str, Sequence[Values]], run: str = "") -> None:
+    """Append rows to the spool of a run, all of them or, when the disk is full, none.
 
     Raises:
         OSError: it cannot be written.
@@ -105,7 +116,7 @@ def append_spool(path: Path, rows: Mapping[str, Sequence[Values]]) -> None:
     try:
         size = os.fstat(descriptor).st_size
         if size == 0:
-            lines.insert(0, json.dumps({"spool": secrets.token_hex(8)}).encode() + b"\n")
+            lines.insert(0, json.dumps({"spool": secrets.token_hex(8), RUN: run}).encode() + b"\n")
         elif os.pread(descriptor, 1, size - 1) != b"\n":
             lines.insert(0, b"\n")  # a torn line must not swallow the next row
         try:
@@ -130,6 +141,15 @@ def _checksum(table: str, row: list[Any]) -> int:
 
 def _name(first: bytes) -> str:
     return hashlib.blake2b(first, digest_size=8).hexdigest()
+
+
+def _made_as(first: bytes) -> str:
+    """Return the id of the run in the first line of a spool; empty where it says none, as of earlier versions."""
+    try:
+        content = json.loads(first)
+    except (ValueError, RecursionError):
+        return ""
+    return str(content.get(RUN, "")) if isinstance(content, dict) else ""
 
 
 def _add(spooled: Spooled, line: bytes) -> None:

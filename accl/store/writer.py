@@ -53,6 +53,7 @@ class Recorder:
         seconds: running time of the run, for the events that are recorded here.
         notify: gets those events as lines.
         stop: whether waiting should end.
+        run: id that the run was made under; a database or a spool of another is set aside.
 
     Attributes:
         trouble: why measurements cannot be written just now, in words; empty when they can.
@@ -70,6 +71,7 @@ class Recorder:
         seconds: Callable[[], float] = lambda: 0.0,
         notify: Callable[[str], None] = lambda _line: None,
         stop: Callable[[], bool] = lambda: False,
+        run: str = "",
     ) -> None:
         self._on_tick, self._interval = on_tick, interval
         self._seconds, self._notify, self._stop = seconds, notify, stop
@@ -86,7 +88,7 @@ class Recorder:
         self.lost = 0
         self._waiting = False
         self._closing = threading.Event()
-        self._appender = RunAppender(database, self._say)
+        self._appender = RunAppender(database, self._say, run)
         with contextlib.suppress(BusyError, OSError):  # then the thread goes on trying
             self._appender.append({})
         self._thread = threading.Thread(target=self._loop, name="recorder", daemon=True)
@@ -148,10 +150,13 @@ class Recorder:
                 time.sleep(TRY_AGAIN_S)
             self._write_spool()
 
-    def rewind(self, step: int) -> None:
+    def rewind(self, step: int, validated: bool = True) -> None:
         """Delete what was recorded after ``step``, and the test: a run resumed from there records them again.
 
         A step below 0 deletes everything. The ``generation`` in ``meta`` grows, so that followers start over.
+
+        Args:
+            validated: whether the validation at ``step`` itself stands; it is deleted otherwise.
 
         Raises:
             BusyError: another process held the database for too long, or `stop` ended the waiting.
@@ -159,7 +164,7 @@ class Recorder:
         """
 
         def work() -> bool:
-            return self._write() and self._appender.rewind(step)
+            return self._write() and self._appender.rewind(step, validated)
 
         self._waiting = True
         try:

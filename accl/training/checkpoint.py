@@ -54,6 +54,7 @@ class Progress:
         seconds, training_seconds: clocks of the run: all work, and training steps alone.
         best_score, best_step: of the validation so far; -1 and 0 before the first one.
         run: id of the run that it is of; empty in checkpoints of accl 0.1.
+        validated: False when a stop cut off the validation of this step, which is to be done again.
     """
 
     step: int
@@ -64,6 +65,7 @@ class Progress:
     best_score: float
     best_step: int
     run: str = ""
+    validated: bool = True
 
 
 @dataclass(frozen=True)
@@ -257,6 +259,7 @@ def _wrong(progress: Progress, name: str) -> str:
         "best_score": number(progress.best_score),
         "best_step": type(progress.best_step) is int and 0 <= progress.best_step <= step,
         "run": isinstance(progress.run, str),
+        "validated": isinstance(progress.validated, bool),
     }
     return next((field.name for field in fields(progress) if not right[field.name]), "")
 

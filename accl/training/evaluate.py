@@ -80,17 +80,18 @@ def evaluate(
     Args:
         forward: computes the model's output for some questions, options in their own order, with dropout off.
         tasks: number of tasks, K. device: of that output.
-        batch_size: most questions of a batch; fewer if they are long. progress: called after each batch.
+        batch_size: most questions of a batch; fewer if they are long. progress: called before each batch; it may
+            raise, which ends the evaluation.
     """
     lengths = assembler.lengths(questions)
     by_length = np.argsort(-lengths, kind="stable")
     rows = assembler.blob.choices if assembler.head == "per_option" else 1
     logits_parts, feature_parts = [], []
     for batch in _batches(rows * lengths[by_length], batch_size):
+        progress()
         output = forward(questions[by_length[batch]])
         logits_parts.append(output.logits_BC.float())
         feature_parts.append(output.features_BD.float())
-        progress()
     back = torch.from_numpy(np.argsort(by_length)).to(device)
     logits, features = torch.cat(logits_parts)[back], torch.cat(feature_parts)[back]
     gold, task = assembler.blob.answer[questions], assembler.blob.task[questions]

@@ -14,7 +14,7 @@ REPEAT_S = 10.0
 
 
 class StoppedEarly(BaseException):
-    """Ends the preparations of a run that was asked to stop before its first step.
+    """Ends the preparations or an evaluation of a run that was asked to stop.
 
     No `Exception`: a library that is called meanwhile must not take it for a failure of its own.
     """

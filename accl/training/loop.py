@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from accl.training.backends.backend import StepBackend
 from accl.training.checkpoint import Files, Progress, Target
 from accl.training.context import TrainingContext
 from accl.training.evaluate import Evaluated, evaluate
-from accl.training.interrupt import Interrupt
+from accl.training.interrupt import Interrupt, StoppedEarly
 from accl.training.manifest import MANIFEST, MODEL, PROGRESS, folder_name
 from accl.training.optim import learning_rate
 from accl.training.recording import record_curriculum, record_evaluation, record_speed, record_test
@@ -41,22 +42,25 @@ class Trainer:
         self.step = 0
         self.training_seconds = 0.0
         self.best_score, self.best_step = -1.0, 0
+        self._validated = True  # False while the validation of this step is due
         self._pending: list[dict[str, Tensor]] = []  # metrics of the latest steps, still on the device
         self._last_recorded = time.monotonic()
         self._buffers: dict[str, torch.nn.Module] = {"curriculum": context.curriculum.state}
         if context.bank is not None:
             self._buffers["bank"] = context.bank
-        self._run_id = str(run.read_json(run.provenance).get("run", ""))
+        self._run_id = run.made_as()
         self._saver = Saver(run, reporter, interrupt, 60 * context.config.train.max_unsaved_minutes)
 
     def train(self) -> bool:
         """Run to the end and test; False when interrupted before."""
-        config, context = self.context.config, self.context
+        context = self.context
         self.reporter.update(state=State.RUNNING, total_steps=context.total_steps)
         self.reporter.phase("training")
         if self.step == 0:
             record_curriculum(context, self.reporter, self.step)
         context.model.train()
+        if not self._validated and not self._validate_and_save():
+            return False
         while self.step < context.total_steps:
             began = time.monotonic()
             self._train_step()
@@ -66,16 +70,10 @@ class Trainer:
                 record_curriculum(context, self.reporter, step)
                 self._record_confusion()
             self.training_seconds += time.monotonic() - began
-            last = step == context.total_steps
-            if step % config.eval.every == 0 or last:
-                self._validate()
-            if step % config.train.checkpoint_every == 0 or last or self._saver.due:
-                self._checkpoint(required=last)
-            if self.interrupt.asked and not last:
-                self._checkpoint(required=True)
+            self._validated = not (step % context.config.eval.every == 0 or step == context.total_steps)
+            if not self._validate_and_save():
                 return False
-        self._test()
-        return True
+        return self._test()
 
     def resume(self) -> bool:
         """Go on from the newest whole checkpoint of this run, and forget what was recorded after it.
@@ -113,12 +111,14 @@ class Trainer:
         self.step = progress.step
         self.training_seconds = progress.training_seconds
         self.best_score, self.best_step = progress.best_score, progress.best_step
+        self._validated = progress.validated
+        self._saver.saved = progress
         context.sampler.restore(progress.sampler)
         context.curriculum.weights[:] = progress.weights
         self.reporter.restart_clock(progress.seconds)
         self.reporter.update(step=self.step, checkpoint_last=folder.name)
         self._warn_of_a_damaged_best()
-        self.recorder.rewind(self.step)
+        self.recorder.rewind(self.step, self._validated)
         return True
 
     def _warn_of_a_damaged_best(self) -> None:
@@ -189,7 +189,28 @@ class Trainer:
 
     # Between steps ---------------------------------------------------------------------------------
 
+    def _validate_and_save(self) -> bool:
+        """Validate and write a checkpoint where they are due; False when a stop was asked for, and all is saved."""
+        train, last = self.context.config.train, self.step == self.context.total_steps
+        if not self._validated:
+            with suppress(StoppedEarly):  # the run validates as soon as it is resumed
+                self._validate()
+        stopping = self.interrupt.asked  # once: a stop may be asked for at any moment
+        if self.step % train.checkpoint_every == 0 or last or self._saver.due or stopping:
+            self._checkpoint(required=last or stopping)
+        return not stopping
+
     def _evaluate(self, split: str, limit: int | None) -> Evaluated:
+        """Evaluate a split, or some of its questions.
+
+        Raises:
+            StoppedEarly: a stop was asked for; evaluations may take longer than whoever asked is willing to wait.
+        """
+
+        def progress() -> None:
+            self.interrupt.check()
+            self.reporter.update()
+
         context = self.context
         questions = context.positions[split]
         if limit is not None and limit < len(questions):
@@ -203,7 +224,7 @@ class Trainer:
             context.tasks,
             context.placement.device,
             batch_size=EVALUATION_BATCHES * context.config.train.batch_size,
-            progress=self.reporter.update,
+            progress=progress,
         )
         context.model.train()
         return result
@@ -213,14 +234,15 @@ class Trainer:
         self.reporter.phase("validating")
         result = self._evaluate("validation", self.context.config.eval.max_questions)
         record_evaluation(self.context, self.reporter, self.step, "validation", result)
+        self._validated = True
         if (accuracy := result.metric("accuracy")) > self.best_score:
             self.best_score, self.best_step = accuracy, self.step
             self._checkpoint()
         self.reporter.phase(self._saver.doing)
         self._last_recorded = time.monotonic()
 
-    def _test(self) -> None:
-        """Look at the test split once, with the weights that validation chose."""
+    def _test(self) -> bool:
+        """Look at the test split once, with the weights that validation chose; False when interrupted before."""
         self.reporter.phase("testing")
         # No other weights will do: testing those that validation did not choose would be another experiment.
         try:
@@ -231,8 +253,13 @@ class Trainer:
                 "Restore the file from a backup, or train a new run.",
             ) from error
         self.backend.sync_weights()
-        record_test(self.context, self.reporter, self.step, self._evaluate("test", None))
+        try:
+            result = self._evaluate("test", None)
+        except StoppedEarly:
+            return False
+        record_test(self.context, self.reporter, self.step, result)
         record_speed(self.context, self.recorder, self.step, self.training_seconds, self.best_step)
+        return True
 
     def _checkpoint(self, required: bool = False) -> None:
         """Write everything up to this step to disk."""
@@ -247,6 +274,7 @@ class Trainer:
             best_score=self.best_score,
             best_step=self.best_step,
             run=self._run_id,
+            validated=self._validated,
         )
         self._saver.save(progress, self._files, required)
 

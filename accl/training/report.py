@@ -57,7 +57,14 @@ class Reporter:
         write_state(run, self._state)
         self._read_load: Callable[[], Sequence[float | None]] | None = None
         self._load_due = 0.0
-        self.recorder = Recorder(run.database, on_tick=self._tick, seconds=lambda: self.seconds, notify=say, stop=stop)
+        self.recorder = Recorder(
+            run.database,
+            on_tick=self._tick,
+            seconds=lambda: self.seconds,
+            notify=say,
+            stop=stop,
+            run=run.made_as(),
+        )
 
     @property
     def state(self) -> RunState:

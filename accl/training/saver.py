@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from accl.errors import RunError
 from accl.store.rundir import RunDir
@@ -33,11 +34,13 @@ class Saver:
 
     Attributes:
         doing: phase of a run that trains, with what keeps it from saving.
+        saved: what is on disk as the last checkpoint.
     """
 
     def __init__(self, run: RunDir, reporter: Reporter, interrupt: Interrupt, patience_s: float) -> None:
         self.run, self.reporter, self.interrupt, self.patience_s = run, reporter, interrupt, patience_s
         self.doing = TRAINING
+        self.saved: Progress | None = None
         self._failing_since: float | None = None
         self._next_try = self._give_up = 0.0
         self._best: tuple[Progress, Files] | None = None  # chosen by validation and not on disk yet
@@ -83,8 +86,11 @@ class Saver:
             raise OSError(errno.ENOSPC, "no room for measurements")
         if self._best is not None and self._best[0].step == progress.best_step != progress.step:
             checkpoint.save(root, *self._best)
-        if self.reporter.state.checkpoint_last != name or not (root / name).exists():
+        # But for its clocks, the same checkpoint may have been written already.
+        last = self.saved and replace(self.saved, seconds=progress.seconds, training_seconds=progress.training_seconds)
+        if last != progress or not (root / name).exists():
             checkpoint.save(root, progress, files())
+            self.saved = progress
         self._best = None
         best = folder_name(progress.best_step) if progress.best_step else ""
         self.reporter.update(checkpoint_last=name, checkpoint_best=best)

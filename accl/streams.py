@@ -80,8 +80,17 @@ def guard_streams(encoding: str | None = None, lossy: bool = False) -> None:
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         stream = getattr(sys, name) or os.fdopen(descriptor, "w", encoding="utf-8")
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding=encoding, errors="replace")
+            stream.reconfigure(encoding=_usable(encoding or stream.encoding), errors="replace")
         setattr(sys, name, GuardedStream(stream, lossy or name == "stderr"))
+
+
+def _usable(encoding: str) -> str:
+    """Return the encoding, or UTF-8 for one that does not take every text, as PYTHONIOENCODING=idna."""
+    try:
+        "\n".join("é▶" * 40).encode(encoding, "replace")
+        return encoding
+    except (UnicodeError, LookupError):
+        return "utf-8"
 
 
 def styled(stream: TextIO) -> TextIO:

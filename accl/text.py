@@ -18,6 +18,7 @@ _UNSAFE = re.compile(
     "\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\ufffe\uffff\U000110bd\U000110cd\U00013430-\U0001343f"
     "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e007f]"
 )
+LONGEST = 10_000
 _CREDENTIALS = (
     # User and password of an address, up to the last @ before its path.
     (re.compile(r'(?<=://)[^\s/?#"]{1,500}(?=@)'), "***"),
@@ -43,6 +44,11 @@ def printable(text: str) -> str:
     if text.isprintable():  # which is faster, and true of nearly all text
         return text
     return _UNSAFE.sub(_visible, text)
+
+
+def shortened(text: str) -> str:
+    """Return the text cut to what anybody reads of a cell or a message: one of a run may have megabytes."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
 def printable_lines(text: str) -> str:

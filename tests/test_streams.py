@@ -56,6 +56,12 @@ def test_a_character_that_the_encoding_lacks_becomes_a_question_mark(encoding: s
     assert b" ? ok" in done.stderr
 
 
+@pytest.mark.parametrize("encoding", ["idna", "undefined"])
+def test_an_encoding_that_takes_no_text_gives_way_to_utf_8(encoding: str) -> None:
+    done = guarded("print('é ▶'); print('é ▶', file=sys.stderr)", PYTHONIOENCODING=encoding)
+    assert (done.returncode, done.stdout.decode(), done.stderr.decode()) == (0, "é ▶\n", "é ▶\n")
+
+
 def test_a_console_log_is_utf_8_whatever_the_environment_says() -> None:
     done = guarded("print('é ▶')", "'utf-8', lossy=True", PYTHONIOENCODING="ascii")
     assert done.stdout.decode() == "é ▶\n"

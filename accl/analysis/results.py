@@ -16,8 +16,18 @@ from accl.errors import AbsentError, CompareError, DamagedError
 from accl.store.deadline import within
 from accl.store.merge import merge_spool
 from accl.store.provenance import data_fingerprint, read_provenance
-from accl.store.reader import Evaluation, Task, attached, group_evaluations, read_evals, read_meta
+from accl.store.reader import (
+    Evaluation,
+    Task,
+    attached,
+    checking,
+    group_evaluations,
+    read_evals,
+    read_meta,
+    read_tasks,
+)
 from accl.store.rundir import RunDir
+from accl.store.schema import COLUMNS, check_rows
 from accl.store.spool import spool_of
 from accl.store.state import RunState, State, observe
 from accl.store.summary import numbers, reading
@@ -117,7 +127,7 @@ def read_results(run: RunDir) -> Results:
         BusyError: another process holds the database, or the disk does not answer.
         RunError: the database has a later schema.
     """
-    with reading(run.database):
+    with reading(run.database), checking(run.database):
         return within(DEADLINE_S, lambda: _read_results(run))
 
 
@@ -141,29 +151,37 @@ def _read_results(run: RunDir) -> Results:
         meta = read_meta(execute)
         tasks = execute("SELECT task, name, subcategory, category FROM run.tasks ORDER BY task")
         answers = execute(
-            "SELECT question_id, task, gold, predicted FROM run.predictions WHERE split = ? ORDER BY question_id", SPLIT
+            f"SELECT {', '.join(COLUMNS['predictions'][:5])} FROM run.predictions WHERE split = ? ORDER BY question_id",
+            SPLIT,
         )
         evaluations = [e for e in group_evaluations(read_evals(execute, meta["schema_version"])) if e.split == SPLIT]
         matrices = execute("SELECT matrix FROM run.confusion WHERE kind = ? ORDER BY seq DESC LIMIT 1", SIMILARITY)
         ((choices,),) = execute("SELECT max(len(probabilities)) FROM run.predictions WHERE split = ?", SPLIT)
     if not answers:
         raise AbsentError(f"Run {run.id} has no answers to the test split.", retrain)
-    ids, task, gold, predicted = zip(*answers, strict=True)
+    check_rows("predictions", answers)
+    _, ids, task, gold, predicted = zip(*answers, strict=True)
     if len(set(ids)) != len(ids):
         raise DamagedError(f"Run {run.id} answered some test questions more than once.", retrain)
+    if not (choices and _within(task, len(tasks)) and _within(gold, choices) and _within(predicted, choices)):
+        raise DamagedError(f"Run {run.id} answered with options, or in tasks, that it does not have.", retrain)
     return Results(
         setup=setup,
         state=state,
-        tasks=tuple(Task(*row) for row in tasks),
+        tasks=tuple(read_tasks(tasks)),
         question_ids=ids,
         task=np.asarray(task, np.int64),
         gold=np.asarray(gold, np.int64),
         predicted=np.asarray(predicted, np.int64),
-        choices=int(choices),
+        choices=choices,
         evaluation=evaluations[-1] if evaluations else None,
         similarity=np.asarray(matrices[0][0], float).reshape(len(tasks), len(tasks)) if matrices else None,
         meta=meta,
     )
+
+
+def _within(indices: Sequence[int], count: int) -> bool:
+    return min(indices) >= 0 and max(indices) < count
 
 
 def check_pairable(results: Sequence[Results]) -> None:

@@ -28,7 +28,9 @@ from accl.cli.layout import print_table
 from accl.cli.table import Table
 from accl.errors import AcclError
 from accl.streams import styled
-from accl.text import printable, printable_json, printable_lines
+from accl.text import printable, printable_json, printable_lines, shortened
+
+LEAST_WIDTH = 10  # columns; lines are wrapped no narrower
 
 
 class Format(StrEnum):
@@ -51,6 +53,8 @@ class SafeConsole(Console):
         """Print on stdout, or on stderr if ``err``; rich takes the other settings."""
         stream = {"file": styled(sys.stderr if err else sys.stdout)}
         super().__init__(markup=False, emoji=False, highlight=False, **(stream | settings))
+        if self.width < LEAST_WIDTH:  # COLUMNS=0, or a terminal that does not know: nothing would be printed
+            self.width = LEAST_WIDTH
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Render with the text of every segment printable; rich's own controls, such as of the cursor, pass."""
@@ -116,7 +120,7 @@ def emit(
 def print_error(error: AcclError, console: Console | None = None) -> None:
     """Print what happened in one line, and below it what to type next, on stderr."""
     console = console or SafeConsole(err=True)
-    console.print(Text.assemble(("error: ", "bold red"), error.what), soft_wrap=True)
+    console.print(Text.assemble(("error: ", "bold red"), shortened(error.what)), soft_wrap=True)
     if error.hint:
         # soft_wrap: a command to copy must not be broken by a newline.
         console.print(Text(error.hint), soft_wrap=True)

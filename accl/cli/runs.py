@@ -19,7 +19,7 @@ from accl.store.files import open_regular
 from accl.store.rundir import RESTORE, find_run, run_folders
 from accl.store.state import State, observe
 from accl.store.summary import Summary, SummaryReader, as_problem, numbers, read_summaries
-from accl.text import printable_lines
+from accl.text import printable_lines, shortened
 
 if TYPE_CHECKING:
     from accl.store.reader import Follower
@@ -72,7 +72,7 @@ def runs(format: FormatOption = Format.TABLE, runs: RunsOption = RUNS) -> None:
     if format is Format.TABLE:
         for row in rows:
             if row["problem"] or (row["reason"] and row["state"] in (State.CRASHED, State.FAILED, State.STALLED)):
-                say(f"{row['id']}: {row['reason']}", style="dim")
+                say(shortened(f"{row['id']}: {row['reason']}"), style="dim")
 
 
 def show(run: RunArgument, format: FormatOption = Format.TABLE, runs: RunsOption = RUNS) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from accl.text import printable
+from accl.text import printable, shortened
 
 Justify = Literal["left", "right", "center"]
 Row = Mapping[str, Any]
@@ -103,8 +103,8 @@ class Column:
         return printable(f"{name} ({self.unit})" if self.unit else name)
 
     def render(self, row: Row) -> str:
-        """Return the cell of a row, in one line and printable."""
-        return printable(self.cell(row) if self.cell else self.show(row.get(self.key)))
+        """Return the cell of a row, in one line, printable and no longer than anybody reads."""
+        return printable(shortened(self.cell(row) if self.cell else self.show(row.get(self.key))))
 
 
 @dataclass(frozen=True)

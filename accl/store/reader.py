@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from accl.errors import AbsentError, BusyError, DamagedError
 from accl.store.database import DAMAGED_HINT, Row, database_at
 from accl.store.rundir import RunDir
-from accl.store.schema import COLUMNS, EVALS_1_COLUMNS, EVALS_1_FACTOR, FOLLOWED, long_evals
+from accl.store.schema import COLUMNS, EVALS_1_COLUMNS, EVALS_1_FACTOR, FOLLOWED, check_rows, long_evals
 from accl.store.spool import MERGED, RUN, read_spool, spool_of
 from accl.store.united import unite
 
@@ -76,6 +76,15 @@ def read_evals(execute: Execute, version: str, after: int = -1) -> list[Row]:
     return execute("SELECT seq, step, split, name, value FROM run.evals WHERE seq > ? ORDER BY seq", after)
 
 
+@contextmanager
+def checking(database: Path) -> Iterator[None]:
+    """Say of a block that a `ValueError` or `OverflowError` in it means a damaged database."""
+    try:
+        yield
+    except (ValueError, OverflowError) as error:
+        raise DamagedError(f"{database} is damaged: it holds what no run records ({error}).", DAMAGED_HINT) from error
+
+
 @dataclass
 class Series:
     """One metric over time, as parallel lists; ``seconds`` are running time, pauses between resumes left out."""
@@ -105,6 +114,18 @@ class Task:
     name: str
     subcategory: str
     category: str
+
+
+def read_tasks(rows: Sequence[Row]) -> list[Task]:
+    """Return the K tasks of rows in index order.
+
+    Raises:
+        ValueError: their indices are not 0..K-1, or one has no name.
+    """
+    check_rows("tasks", rows)
+    if [row[0] for row in rows] != list(range(len(rows))):
+        raise ValueError("indices of tasks that are not 0, 1, 2 ...")
+    return [Task(*row) for row in rows]
 
 
 @dataclass(frozen=True)
@@ -166,7 +187,7 @@ class Event:
 _FOLLOW = {table: ", ".join(COLUMNS[table]) for table in FOLLOWED if table != "evals"}
 _TASKS = "SELECT task, name, subcategory, category FROM run.tasks ORDER BY task"
 _TASK_EVALS = (
-    "SELECT t.split, t.step, t.task, t.n, t.correct FROM run.task_evals t JOIN "
+    "SELECT t.step, t.split, t.task, t.n, t.correct FROM run.task_evals t JOIN "
     "(SELECT split, max(step) AS step FROM run.task_evals GROUP BY split) m USING (split, step) "
     "ORDER BY t.split, t.task"
 )
@@ -242,7 +263,11 @@ class Follower:
         except (BusyError, AbsentError) as error:
             self.problem = error
             return False
-        self.problem, self._last_good, self._signature = None, time.monotonic(), signature
+        self.problem = None
+        with checking(self.run.database):
+            k_tasks = read_tasks(tasks)
+            _check(new, task_evals, len(tasks))
+        self._last_good, self._signature = time.monotonic(), signature
         generation = meta.get("generation", "")
         if generation != self._generation:
             first_read = self._generation == ""
@@ -250,14 +275,9 @@ class Follower:
             if not first_read:  # resumed from an earlier step: rows read of later steps no longer hold
                 self._signature = None
                 return self.refresh()
-        self.meta = meta
-        try:
-            self.tasks = [Task(*row) for row in tasks]
-            self._add(new)
-            self._set_task_accuracy(task_evals)
-        except (TypeError, ValueError, IndexError) as error:  # NULL, or a matrix that is not square
-            what = f"{self.run.database} is damaged: it holds rows that no run records ({error})."
-            raise DamagedError(what, DAMAGED_HINT) from error
+        self.meta, self.tasks = meta, k_tasks
+        self._add(new)
+        self._set_task_accuracy(task_evals)
         return any(new.values())
 
     def _add(self, new: dict[str, list[Row]]) -> None:
@@ -301,11 +321,29 @@ class Follower:
     def _set_task_accuracy(self, rows: list[tuple[Any, ...]]) -> None:
         if not self.tasks:  # lost with the database; the spool alone has none
             return
-        for split, members in groupby(rows, key=itemgetter(0)):
+        for split, members in groupby(rows, key=itemgetter(1)):
             of_split, counts = list(members), np.zeros((2, len(self.tasks)), np.int64)
             for _, _, task, *numbers in of_split:
                 counts[:, task] = numbers
-            self.task_accuracy[split] = (of_split[0][1], counts[0], counts[1])
+            self.task_accuracy[split] = (of_split[0][0], counts[0], counts[1])
+
+
+def _check(new: dict[str, list[Row]], task_evals: list[Row], k: int) -> None:
+    """Make sure that rows are such as a run of ``k`` tasks records; of no task where those were lost.
+
+    Raises:
+        ValueError: they are not.
+    """
+    for table, rows in (*new.items(), ("task_evals", task_evals)):
+        check_rows(table, rows)
+    for seq, _, _, name, value in new["evals"]:
+        if name == "n" and value is not None and not 0 <= value < 2**53:
+            raise ValueError(f"evals.value of n out of range at seq {seq}")
+    for table, cells in (("curriculum", k), ("confusion", k * k)):
+        if k and any(not len(first) == len(second) == cells for *_, first, second in new[table]):
+            raise ValueError(f"lists in {table} that are not of {k} tasks")
+    if k and any(not (0 <= task < k and 0 <= correct <= n) for _, _, task, n, correct in task_evals):
+        raise ValueError("counts in task_evals that cannot be")
 
 
 def _signature(database: Path) -> tuple[int, ...]:

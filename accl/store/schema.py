@@ -57,6 +57,10 @@ EVALS_1 = (
 EVALS_1_FACTOR = len(_EVALS_1_METRICS)
 
 
+# Columns that may be NULL: a figure that is no number, a load that the machine does not measure.
+_NULLABLE = {"value", *COLUMNS["system"][2:]}
+_BOUND = 1e12  # no step, index, count or time of a run comes near it
+
 # Tables where a new row takes the place of the one with the same key.
 KEYS = {"tasks": "task", "meta": "key"}
 
@@ -64,6 +68,21 @@ KEYS = {"tasks": "task", "meta": "key"}
 def create_statements(catalog: str) -> list[str]:
     """Return the DDL that makes every missing table in an attached catalog."""
     return [f"CREATE TABLE IF NOT EXISTS {catalog}.{table} ({columns})" for table, columns in TABLES.items()]
+
+
+def check_rows(table: str, rows: Sequence[Sequence[Any]]) -> None:
+    """Make sure that rows of a table, or their first columns, hold what a run can record.
+
+    Raises:
+        ValueError: a value is NULL, or a step, an index, a count or a time is beyond any run's.
+    """
+    for (column, sql_type), values in zip(TYPES[table].items(), zip(*rows, strict=True), strict=False):
+        if column in _NULLABLE:
+            continue
+        if None in values or (sql_type.endswith("[]") and any(None in value for value in values)):
+            raise ValueError(f"a NULL in {table}.{column}")
+        if sql_type in ("INTEGER", "DOUBLE") and not all(-_BOUND < value < _BOUND for value in values):
+            raise ValueError(f"{table}.{column} out of range")
 
 
 def is_row(table: str, values: Sequence[Any]) -> bool:

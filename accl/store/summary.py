@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from accl.errors import AcclError, DamagedError, RunError
 from accl.store.deadline import DEADLINE_S, each_within
 from accl.store.rundir import RESTORE, RunDir, Setup
 from accl.store.state import RunState, assess, read_state
+from accl.yamlfile import shown
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,12 @@ def numbers(meta: Mapping[str, str], prefixes: tuple[str, ...]) -> dict[str, flo
     Raises:
         DamagedError: one is no number.
     """
-    try:
-        return {key: float(value) for key, value in meta.items() if key.startswith(prefixes)}
-    except ValueError as error:
-        raise DamagedError(f"The database holds a figure that is no number: {error}.", RESTORE) from error
+    figures: dict[str, float] = {}
+    for key, value in meta.items():
+        if key.startswith(prefixes):
+            with suppress(ValueError):
+                figures[key] = float(value)
+            if not math.isfinite(figures.get(key, math.nan)):
+                what = f"The database holds a figure that is no number: {shown(key)} is {shown(value)}."
+                raise DamagedError(what, RESTORE)
+    return figures

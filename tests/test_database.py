@@ -234,7 +234,7 @@ def test_connections_are_closed_when_there_are_many(tmp_path: Path, monkeypatch:
 
 def test_rows_that_no_run_records_are_damage(run: RunDir) -> None:
     change(run, "INSERT INTO confusion VALUES (999, 1, 'similarity', [1.0, 2.0, 3.0], [1, 2, 3])")
-    with pytest.raises(DamagedError, match="rows that no run records"):
+    with pytest.raises(DamagedError, match="holds what no run records"):
         Follower(run).refresh()
 
 

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,9 +17,11 @@ from factory import finished_run
 
 from accl.config import dump, load
 from accl.config.resolution import Config
+from accl.store.lock import TRAINING, RunLock
 from accl.store.rundir import RunDir
 from accl.store.state import read_state, write_state
 from accl.store.writer import Recorder
+from accl.yamlfile import CONTROL
 
 TITLE, CLIPBOARD, CLEAR = "\x1b]0;owned\x07", "\x1b]52;c;b3duZWQ=\x07", "\x1b[2J\x1b[H"
 C1, BIDI, HIDDEN = "\x9b2J\x9d0;owned\x9c", "\u202egnp.exe\u2066", "\u200b\ufeff\u00ad\U000e0041"
@@ -28,6 +30,7 @@ MARKUP = "[bold red]rich[/bold red][link=http://evil]here[/link][@click=app.quit
 PAGE = "<script>html</script>![pic](http://evil)|`code`\\input{tex}%$&"
 EVIL = "".join(("=", TITLE, CLIPBOARD, CLEAR, C1, BIDI, HIDDEN, BREAKS, MARKUP, PAGE))
 EVIL_NAME = EVIL.replace("/", "∕").replace("\ufffe", "")[:80]  # what the name of a file may be
+EVIL_VALUE = re.sub(r"[\r\n\t]", "", CONTROL.sub("", EVIL))  # what a configuration takes
 
 INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 COLOURS = re.compile(r"\x1b\[[\d;]*m")
@@ -47,19 +50,23 @@ def hostile_run(root: Path, recipe: str = "full", seed: int = 42) -> RunDir:
     for level in (EVIL, "warning"):
         recorder.event(1.0, level, EVIL, f"{EVIL}\n{EVIL}")
     recorder.meta({EVIL: EVIL})
+    for split in ("test", EVIL):
+        recorder.predictions([(split, f"{EVIL}{i}", 0, 0, i, [0.3, 0.7, 0.0, 0.0]) for i in (0, 1)])
     recorder.close()
     config = load(run.config).model_dump()
-    config |= {"recipe": EVIL, "profile": EVIL}
-    config["data"] |= {"path": EVIL, "revision": EVIL}
-    config["model"] |= {"name": EVIL, "revision": EVIL}
+    config |= {"recipe": EVIL_VALUE, "profile": EVIL_VALUE}
+    config["data"] |= {"path": EVIL_VALUE, "revision": EVIL_VALUE}
+    config["model"] |= {"name": EVIL_VALUE, "revision": EVIL_VALUE}
     run.config.write_text(dump(Config.model_validate(config)), encoding="utf-8")
     provenance = run.read_json(run.provenance)
     run.write_json(run.provenance, {**provenance, "command": [EVIL], EVIL: {EVIL: EVIL}, "device": EVIL})
     run.write_json(run.labels, {"tags": [EVIL], "note": EVIL})
     state = read_state(run)
     latest = {**state.latest, EVIL: 1.0}
-    texts = dict.fromkeys(("reason", "phase", "host", "checkpoint_last", "checkpoint_best", "interrupted_by"), EVIL)
+    texts = dict.fromkeys(("reason", "phase", "host", "interrupted_by"), EVIL)
+    texts |= dict.fromkeys(("checkpoint_last", "checkpoint_best"), EVIL_NAME)
     write_state(run, state.changed(latest=latest, **texts))
+    (run.checkpoints / EVIL_NAME).mkdir(parents=True)
     run.console.write_text(
         f"10%{EVIL}\n{EVIL}\rlast version\nFooError: {TITLE}{C1}", encoding="utf-8", errors="replace"
     )
@@ -68,9 +75,33 @@ def hostile_run(root: Path, recipe: str = "full", seed: int = 42) -> RunDir:
 
 def crash(run: RunDir) -> None:
     """Let the run look as if its process had gone in the middle, which shows the reason and the phase."""
+    RunLock.acquire(run, TRAINING).release()
+    _set_state(run, state="running", host=os.uname().nodename)
+
+
+def abandon(run: RunDir) -> None:
+    """Let the run look as if it were trained on another host, whose name is hostile."""
+    run.lock.write_text(json.dumps({"host": EVIL, "pid": 7, "since": EVIL}), encoding="utf-8")
+    _set_state(run, state="running", host=EVIL)
+
+
+def _set_state(run: RunDir, **values: str) -> None:
     state = json.loads(run.state.read_text(encoding="utf-8"))
-    state |= {"state": "running", "pid": 2**22 - 1, "pid_started": 1.0, "host": os.uname().nodename, "exit_code": None}
-    run.write_json(run.state, state)
+    run.write_json(run.state, {**state, "pid": 2**22 - 1, "pid_started": 1.0, "exit_code": None, **values})
+
+
+def break_each(runs: Iterator[RunDir]) -> None:
+    """Damage one file of each of five runs, so that the reason quotes what is in it."""
+    run = next(runs)
+    run.write_json(run.state, {"state": EVIL})
+    run = next(runs)
+    run.config.write_text(f"recipe: x\nprofile: x\ntrain.seed: {json.dumps(EVIL)}\n", encoding="utf-8")
+    run = next(runs)
+    run.config.write_text(f"{run.config.read_text(encoding='utf-8')}{json.dumps(EVIL)}: 1\n", encoding="utf-8")
+    run = next(runs)
+    run.provenance.write_text(EVIL, encoding="utf-8")
+    run = next(runs)
+    run.database.write_bytes(EVIL.encode())
 
 
 def acting(text: str, colours: bool = False) -> set[str]:
@@ -93,9 +124,13 @@ for words in json.load(sys.stdin):
     outputs = [tempfile.TemporaryFile() for _ in range(2)]
     if (child := os.fork()) == 0:
         os.dup2(outputs[0].fileno(), 1), os.dup2(outputs[1].fileno(), 2)
-        sys.argv = ["accl", *words]
-        run()
-        sys.exit(0)
+        sys.argv, code = ["accl", *words], 0
+        try:
+            run()
+        except SystemExit as left:
+            code = left.code or 0
+        sys.stdout.flush()
+        os._exit(code)  # the end of the interpreter would touch, and so copy, every page of memory
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     for output in outputs:
         output.seek(0)

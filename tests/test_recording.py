@@ -30,6 +30,7 @@ from accl.store.rundir import RunDir
 from accl.store.spool import append_spool, read_spool, spool_of
 from accl.store.state import RunState, State, read_state, write_state
 from accl.store.writer import Recorder
+from accl.training import report
 from accl.training.report import Reporter
 
 HOLD = (
@@ -642,6 +643,19 @@ def test_an_older_spool_is_merged(run: RunDir) -> None:
     assert spool.MERGED in query(run.database, ("SELECT key FROM run.meta WHERE key = 'merged_spool'", ()))[0][0]
     with duckdb.connect(str(run.database)) as connection:
         assert connection.execute("SELECT count(*) FROM task_evals").fetchall() == [(1,)]
+
+
+def test_a_full_disk_takes_the_end_of_a_run_where_its_state_stands(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reporter = Reporter(run)
+
+    def no_room(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(report, "write_state", no_room)
+    assert reporter.close(State.FAILED, "no room", 7) == 7
+    assert (read_state(run).state, read_state(run).reason, read_state(run).exit_code) == (State.FAILED, "no room", 7)
 
 
 # Of another run --------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ trainer holds, so that a killed run never shows as running, and a living one nev
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import os
 import reprlib
@@ -169,6 +170,19 @@ def _holds(key: str, value: object) -> bool:
 def write_state(run: RunDir, state: RunState) -> None:
     """Replace ``state.json`` atomically."""
     run.write_json(run.state, dataclasses.asdict(state))
+
+
+def overwrite_state(run: RunDir, state: RunState) -> None:
+    """Write over ``state.json`` in its place, for the end of a run on a full disk: no room is needed for a new file.
+
+    Raises:
+        OSError: it cannot be written all the same.
+    """
+    descriptor = os.open(run.state, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        os.ftruncate(descriptor, os.pwrite(descriptor, json.dumps(dataclasses.asdict(state)).encode(), 0))
+    finally:
+        os.close(descriptor)
 
 
 def observe(run: RunDir, now: float | None = None) -> RunState:

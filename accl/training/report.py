@@ -16,7 +16,7 @@ import psutil
 from accl.errors import RunError
 from accl.store.merge import pending_words
 from accl.store.rundir import RunDir
-from accl.store.state import RunState, State, read_state, write_state
+from accl.store.state import RunState, State, overwrite_state, read_state, write_state
 from accl.store.writer import Recorder
 from accl.text import without_credentials
 
@@ -97,8 +97,8 @@ class Reporter:
         """Update the newest values of the metrics that tables of runs show."""
         self.update(latest={**self._state.latest, **values})
 
-    def save(self) -> None:
-        """Write ``state.json`` now; when the disk is full, the next heartbeat does it."""
+    def save(self) -> bool:
+        """Write ``state.json`` now; False when the disk is full, and the next heartbeat does it."""
         with self._lock:
             self._state = self._state.changed(heartbeat=time.time(), elapsed=self.seconds)
             trouble = self.recorder.trouble
@@ -106,6 +106,8 @@ class Reporter:
                 write_state(self.run, self._state.changed(phase=trouble) if trouble else self._state)
             except OSError as error:
                 say(f"error: state.json cannot be written: {error}")
+                return False
+        return True
 
     def event(self, level: str, kind: str, message: str) -> None:
         """Record an event in the database and on the console, without credentials that its message quotes."""
@@ -131,7 +133,9 @@ class Reporter:
         self.recorder.trouble = ""
         ended = {"state": state, "reason": " ".join(filter(None, words)), "exit_code": exit_code, "pending": pending}
         self.update(**ended, phase="", ended=time.time())
-        self.save()
+        if not self.save():
+            with suppress(OSError):  # the last resort
+                overwrite_state(self.run, self._state)
         _drop_console_output()
         return exit_code
 

@@ -148,3 +148,10 @@ def test_too_much_text_or_too_many_subjects_are_refused(tmp_path: Path, monkeypa
     csv_folder(tmp_path, good(3), "virology_test.csv")
     monkeypatch.setattr(builder, "MOST_TASKS", 1)
     assert "has 2 subjects, more than 1." in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["Anatomy_test.csv", "anatomy _test.csv", "ａnatomy_test.csv"])
+def test_two_subjects_that_read_alike_are_refused(tmp_path: Path, name: str) -> None:
+    csv_folder(tmp_path, good(4))
+    csv_folder(tmp_path, good(4), name)
+    assert "two subjects of one name" in refusal(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -84,7 +85,8 @@ class CorpusBuilder:
         """Make the corpus of all questions added.
 
         Raises:
-            DataError: none has a subject, or too many subjects, or some have another number of options than most.
+            DataError: none has a subject, there are too many subjects, or two that read alike, or some questions have
+                another number of options than most.
         """
         names = order_subjects([q.task for questions in self._parts.values() for q in questions if q.task])
         if not names:
@@ -93,6 +95,11 @@ class CorpusBuilder:
             raise DataError(
                 f"{folder} has {len(names):,} subjects, more than {MOST_TASKS:,}.", "Is it the right column?"
             )
+        spelled: dict[str, str] = {}
+        for name in names:
+            if (other := spelled.setdefault(_spelling(name), name)) != name:
+                what = f"{folder} has two subjects of one name: {printable(repr(other))} and {printable(repr(name))}."
+                raise DataError(what, "They would be two tasks. Rename one, or move it away.")
         self._check_counts()
         parts = {part: self._parts[part] for part in PARTS if part in self._parts}
         return Corpus(tuple(subject_named(name) for name in names), parts, printable(source), revision)
@@ -122,6 +129,11 @@ class CorpusBuilder:
                     f"{count + self.others} {self.unit} instead of {most + self.others}, which {share} have",
                     self.hint,
                 )
+
+
+def _spelling(name: str) -> str:
+    """Return what names that read alike have in common: case, width and blanks left out."""
+    return "".join(unicodedata.normalize("NFKC", name).casefold().replace("_", " ").split())
 
 
 def _blank(task: str, text: str, options: Sequence[str]) -> tuple[str, str]:

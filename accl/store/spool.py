@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from accl.store.files import open_regular
+from accl.files import open_regular
+from accl.store.files import open_run_file
 from accl.store.schema import COLUMNS, EVALS_1_COLUMNS, TABLES, is_row, long_evals
 
 MERGED = "merged_spool"
@@ -76,7 +77,7 @@ def read_spool(path: Path, merged: str = "", lines: int | None = None) -> Spoole
         OSError: the disk failed.
     """
     spooled = Spooled()
-    with suppress(FileNotFoundError), open(open_regular(path), "rb") as file:
+    with suppress(FileNotFoundError), open(open_run_file(path), "rb") as file:
         first = file.readline(LIMIT)
         if not first.endswith(b"\n"):  # still being written
             return spooled
@@ -101,7 +102,7 @@ def append_spool(path: Path, rows: Mapping[str, Sequence[Values]]) -> None:
         OSError: it cannot be written.
     """
     lines = [_line(table, list(row)) for table, of_table in rows.items() for row in of_table]
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    descriptor = open_regular(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
     try:
         size = os.fstat(descriptor).st_size
         if size == 0:

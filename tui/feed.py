@@ -214,6 +214,7 @@ class RunFeed:
         try:
             if follow(follower, summary.state):
                 view = _measured(follower, view)
+            problem = problem or follower.left_out
         except AcclError as error:
             if not isinstance(error, BusyError) or follower.stale_seconds >= STALE_S:
                 problem = error

@@ -105,6 +105,8 @@ def show(run: RunArgument, format: FormatOption = Format.TABLE, runs: RunsOption
     follower = Follower(chosen)
     attempt(lambda: merge_spool(chosen))
     attempt(lambda: follow(follower, summary.state))
+    if follower.left_out:
+        problems.append(follower.left_out)
     metrics = {name: series.values[-1] for name, series in sorted(follower.series.items()) if series.values}
     categories = _categories(follower)
     events = [fields(event, "seconds", "level", "kind", "message") for event in follower.events]

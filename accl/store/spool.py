@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import secrets
+import time
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -26,6 +27,7 @@ from accl.store.schema import COLUMNS, EVALS_1_COLUMNS, TABLES, is_row, long_eva
 MERGED = "merged_spool"
 # More bytes than a run can have recorded while its database was held: what is longer is not ours.
 LIMIT = 1 << 30
+TORN_S = 5.0  # a trainer writes a line in milliseconds
 
 Values = Sequence[Any]
 Rows = dict[str, list[Values]]
@@ -41,6 +43,7 @@ class Spooled:
         name: identity of the file, the same as long as lines are only added.
         end: number of bytes up to the end of the last line read.
         whole: whether nothing follows.
+        torn: whether a line without an end follows that nobody has been writing for `TORN_S`.
     """
 
     rows: Rows = field(default_factory=dict)
@@ -48,6 +51,7 @@ class Spooled:
     name: str = ""
     end: int = 0
     whole: bool = True
+    torn: bool = False
 
     @property
     def mark(self) -> str:
@@ -79,7 +83,8 @@ def read_spool(path: Path, merged: str = "", lines: int | None = None) -> Spoole
     spooled = Spooled()
     with suppress(FileNotFoundError), open(open_run_file(path), "rb") as file:
         first = file.readline(LIMIT)
-        if not first.endswith(b"\n"):  # still being written
+        spooled.torn = bool(first) and time.time() - os.fstat(file.fileno()).st_mtime > TORN_S
+        if not first.endswith(b"\n"):  # still being written, or torn
             return spooled
         spooled.name = _name(first)
         name, _, offset = merged.partition(":")
@@ -92,6 +97,7 @@ def read_spool(path: Path, merged: str = "", lines: int | None = None) -> Spoole
             lines = None if lines is None else lines - 1
             spooled.end += len(line)
             _add(spooled, line)
+        spooled.torn &= spooled.end < os.fstat(file.fileno()).st_size
     return spooled
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -50,6 +51,16 @@ def test_what_is_no_readable_file_is_damage_and_nothing_waits_for_it(tmp_path: P
         path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DamagedError, match=str(path)):
         read_text(path, limit=100)
+
+
+def test_a_file_of_another_user_is_not_to_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "open", refuse)  # root may read everything
+    with pytest.raises(DamagedError) as caught:
+        read_text(tmp_path / "file")
+    assert caught.value.hint == "Ask its owner for permission."
 
 
 @pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR, os.O_WRONLY | os.O_APPEND | os.O_CREAT])

@@ -29,7 +29,9 @@ def open_run_file(path: Path) -> int:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise DamagedError(f"{path} cannot be read ({error.strerror}).", _RESTORE) from error
+        # Another user's run is not ours to remove.
+        hint = "Ask its owner for permission." if isinstance(error, PermissionError) else _RESTORE
+        raise DamagedError(f"{path} cannot be read ({error.strerror}).", hint) from error
 
 
 def read_text(path: Path, limit: int = LIMIT) -> str:

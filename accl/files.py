@@ -1,4 +1,4 @@
-"""Files written in one step, and derived files that may be believed when they are found again.
+"""Files: opened only where they are files, written in one step, and believed where they were derived earlier.
 
 The rule of belief is one for data and for compiled code: a folder or file counts when it belongs to this user or to
 root, nobody else can write to it, and it is no link.
@@ -6,16 +6,50 @@ root, nobody else can write to it, and it is no link.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
-from io import BufferedReader
 from pathlib import Path
 
-# O_NONBLOCK: a pipe in a file's place must not be waited for.
-_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 LIMIT = 2**32  # bytes of a derived file; the tokens of all of MMLU are a thirtieth of it
+# What `os.open` says of a socket and of a pipe that nobody reads (ENXIO), and of a folder opened for writing.
+_NO_FILE = (errno.ENXIO, errno.EISDIR)
+
+
+class NotAFileError(OSError):
+    """A link, a folder, a pipe or a device stands where a file should; ``strerror`` says so in a clause."""
+
+
+def open_regular(path: Path, flags: int = os.O_RDONLY, *, follow: bool = False) -> int:
+    """Open a file only if it is a regular one, without waiting for whoever might use a pipe in its place.
+
+    Args:
+        flags: how to open it; a file that they make has the permissions that the umask leaves.
+        follow: whether it may be a link to a regular file.
+
+    Returns:
+        Its descriptor.
+
+    Raises:
+        NotAFileError: something else has this path, or nothing can have it.
+        OSError: it cannot be opened; ``strerror`` says why.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW), 0o666)
+    except ValueError as error:  # a NUL or a surrogate
+        raise NotAFileError(errno.EINVAL, "no file can have this name", str(path)) from error
+    except OSError as error:
+        if error.errno == errno.ELOOP and not follow:
+            raise NotAFileError(error.errno, "it is a symbolic link", str(path)) from error
+        if error.errno in _NO_FILE:
+            raise NotAFileError(error.errno, "it is not a file", str(path)) from error
+        raise
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise NotAFileError(errno.EINVAL, "it is not a file", str(path))
 
 
 def replace_file(path: Path, content: bytes, mode: int = 0o666) -> None:
@@ -53,27 +87,14 @@ def untrusted_reason(state: os.stat_result, *, folder: bool = False) -> str | No
     return "other users can write to" if state.st_mode & (stat.S_IWGRP | stat.S_IWOTH) else None
 
 
-def open_plain(path: Path) -> BufferedReader:
-    """Open a regular file for reading; a link is not followed, and a pipe not waited for.
-
-    Raises:
-        OSError: there is no such file, it is a link, or it cannot be read.
-        ValueError: it is no regular file; the message ends a sentence that begins with its path.
-    """
-    descriptor = os.open(path, _READ)
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return open(descriptor, "rb")
-    os.close(descriptor)
-    raise ValueError("is not a file")
-
-
 def read_trusted(path: Path) -> bytes:
     """Read a file that passes `untrusted_reason`; the file that is checked is the one that is read.
 
     Raises:
-        OSError, ValueError: as `open_plain`; or it may be another user's, or is larger than `LIMIT`.
+        OSError: it cannot be opened, as `open_regular`, or read.
+        ValueError: it may be another user's, or is larger than `LIMIT`; the message ends a sentence on its path.
     """
-    with open_plain(path) as file:
+    with open(open_regular(path), "rb") as file:
         state = os.fstat(file.fileno())
         if reason := untrusted_reason(state):
             raise ValueError(reason)

@@ -9,10 +9,8 @@ the text that was written; `accl.config.values` reads them by the declared type 
 from __future__ import annotations
 
 import codecs
-import os
 import re
 import shlex
-import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import Literal
 import yaml
 
 from accl.errors import ConfigError
+from accl.files import open_regular
 from accl.text import printable
 
 SIZE_LIMIT = 2**20  # bytes; a configuration has 3,000, and a megabyte of lines is refused or read within a second
@@ -138,14 +137,12 @@ def _values(events: Iterable[yaml.Event], path: Path) -> dict[str, Written]:
 def _read(path: Path) -> bytes:
     """Read a regular file, through links, without waiting for whoever might write into a pipe."""
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ConfigError(f"{path} is not a file.")
+        with open(open_regular(path, follow=True), "rb") as file:
             content = file.read(SIZE_LIMIT + 1)
     except FileNotFoundError as error:
         raise ConfigError(f"There is no file {path}.") from error
-    except (OSError, ValueError) as error:  # ValueError: a NUL or a surrogate in the path
-        raise ConfigError(f"{path} cannot be read ({getattr(error, 'strerror', error)}).") from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}).") from error
     if len(content) > SIZE_LIMIT:
         raise ConfigError(f"{path} has more than {SIZE_LIMIT:,} bytes.", "Is it a configuration of accl?")
     return content

@@ -200,7 +200,30 @@ async def test_the_app_compares_a_broken_run_with_a_healthy_one(folder: Folder, 
         await pilot.app.push_screen(CompareScreen([healthy, folder.damaged["state.json: a FIFO"]], 60.0))
         await until(pilot, lambda: "not compared" in on_screen(pilot))
         assert "? damaged" in on_screen(pilot)
-        assert "is not a file" in on_screen(pilot)
+        assert "state.json cannot be read" in on_screen(pilot)
+
+
+@pytest.mark.parametrize("name", ["run.duckdb.wal", "run.spool.jsonl"])
+@pytest.mark.parametrize("content", [b"rubbish", bytes(5000), b"\xff" * 999])
+async def test_rubbish_that_is_left_out_is_said_beside_what_can_be_read(
+    tmp_path: Path, name: str, content: bytes
+) -> None:
+    run = finished_run(tmp_path, "full")
+    rubbish = run.path / name
+    rubbish.write_bytes(content)
+    os.utime(rubbish, (0, 0))  # nobody is writing it
+    printed, error = call(show, "last", "--format", "json", root=tmp_path)
+    assert isinstance(error, DamagedError)
+    assert name in error.what
+    data = json.loads(printed)
+    assert data["metrics"]
+    assert data["problem"]["kind"] == "damaged"
+    async with open_app(tmp_path, (120, 40)) as pilot:
+        screen = RunScreen(run, 0.2)
+        await pilot.app.push_screen(screen)
+        await until(pilot, lambda: name in on_screen(pilot))
+        assert screen.view is not None
+        assert screen.view.series
 
 
 async def test_a_run_that_does_not_answer_is_a_busy_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

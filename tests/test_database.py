@@ -221,8 +221,9 @@ def test_no_name_of_a_folder_is_taken_for_anything_else(
 
 
 def test_a_question_mark_in_a_path_is_refused(tmp_path: Path) -> None:
+    finished_run(tmp_path / "ab", steps=20).path.rename(tmp_path / "a?b")
     with pytest.raises(RunError, match="reads what follows a \\? as options"):
-        finished_run(tmp_path / "a?b", steps=20)
+        query(tmp_path / "a?b" / "run.duckdb", ("SELECT 1 FROM run.meta", ()))
 
 
 def test_connections_are_closed_when_there_are_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from accl.errors import BusyError, DamagedError
+from accl.files import NotAFileError, open_regular
 from accl.store.deadline import each_within, within
 from accl.store.files import read_tail, read_text
 
@@ -48,6 +51,45 @@ def test_what_is_no_readable_file_is_damage_and_nothing_waits_for_it(tmp_path: P
         path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DamagedError, match=str(path)):
         read_text(path, limit=100)
+
+
+def test_a_file_of_another_user_is_not_to_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "open", refuse)  # root may read everything
+    with pytest.raises(DamagedError) as caught:
+        read_text(tmp_path / "file")
+    assert caught.value.hint == "Ask its owner for permission."
+
+
+@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR, os.O_WRONLY | os.O_APPEND | os.O_CREAT])
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("elsewhere")])
+def test_what_is_no_file_is_never_opened_written_or_made(
+    tmp_path: Path, make: Callable[[Path], None], flags: int
+) -> None:
+    make(tmp_path / "x")
+    with pytest.raises(NotAFileError, match=r"it is (not a file|a symbolic link)"):
+        open_regular(tmp_path / "x", flags)
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_link_is_followed_only_where_that_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("text")
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    with open(open_regular(tmp_path / "link", follow=True)) as file:
+        assert file.read() == "text"
+    with pytest.raises(NotAFileError, match="it is not a file"):
+        open_regular(tmp_path / "zero", follow=True)
+    with pytest.raises(FileNotFoundError):
+        open_regular(tmp_path / "none", follow=True)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800b"])
+def test_a_name_that_no_file_can_have_is_an_error_of_the_file(tmp_path: Path, name: str) -> None:
+    with pytest.raises(NotAFileError, match="no file can have this name"):
+        open_regular(tmp_path / name)
 
 
 def test_a_call_that_never_returns_is_left_behind_and_the_others_are_made() -> None:

@@ -54,10 +54,10 @@ def make_socket(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (Path.mkdir, "is not a file"),
-        (os.mkfifo, "is not a file"),
+        (Path.mkdir, "cannot be read (it is not a file)"),
+        (os.mkfifo, "cannot be read (it is not a file)"),
         (make_loop, "cannot be read (Too many levels of symbolic links)"),
-        (make_socket, "cannot be read"),
+        (make_socket, "cannot be read (it is not a file)"),
         (lambda path: path.symlink_to("nowhere"), "cannot be read (No such file or directory)"),
     ],
 )

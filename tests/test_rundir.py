@@ -182,3 +182,12 @@ def test_a_runs_folder_that_cannot_be_written_is_one_clear_error(tmp_path: Path)
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="cannot be written"):
         create_run(tmp_path / "file" / "runs", "full", 1)
+
+
+def test_no_run_is_made_where_no_database_can_be(tmp_path: Path) -> None:
+    (tmp_path / "what?").mkdir()
+    (tmp_path / "link").symlink_to("what?")
+    for name in ("what?", "link", "what?/below"):
+        with pytest.raises(RunError, match="DuckDB"):
+            create_run(tmp_path / name, "full", 1)
+    assert list((tmp_path / "what?").iterdir()) == []

@@ -22,3 +22,10 @@ def test_a_size_that_cannot_be_read_is_one_clear_line(tmp_path: Path, accl: Accl
     done = accl("tui", "--picture", str(tmp_path / "x.svg"), "--size", "big")
     assert done.returncode == 3
     assert "120x36" in done.stderr
+
+
+def test_a_picture_that_cannot_be_written_is_one_clear_line(tmp_path: Path, accl: Accl) -> None:
+    done = accl("tui", "--runs", str(tmp_path), "--picture", str(tmp_path / "nowhere" / "x.svg"))
+    assert done.returncode == 1
+    assert "x.svg cannot be written (No such file or directory)" in done.stderr
+    assert "Traceback" not in done.stderr

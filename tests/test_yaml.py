@@ -131,7 +131,7 @@ def test_only_regular_files_are_read_and_links_to_them(tmp_path: Path) -> None:
     (tmp_path / "zero.yaml").symlink_to("/dev/zero")
     os.mkfifo(tmp_path / "pipe.yaml")
     for name, words in (
-        ("folder", "Is a directory"),
+        ("folder", "is not a file"),
         ("pipe", "is not a file"),
         ("zero", "is not a file"),
         ("loop", "cannot be read"),

@@ -25,6 +25,7 @@ from accl.store.reader import Confusion, Evaluation, Event, Follower, Task, Weig
 from accl.store.rundir import RunDir, Setup, run_folders
 from accl.store.state import RunState, State
 from accl.store.summary import Summary, SummaryReader, as_problem, numbers, read_summaries
+from accl.text import printable_lines
 from tui import theme
 from tui.scale import Curve
 from tui.text import Piece
@@ -213,6 +214,7 @@ class RunFeed:
         try:
             if follow(follower, summary.state):
                 view = _measured(follower, view)
+            problem = problem or follower.left_out
         except AcclError as error:
             if not isinstance(error, BusyError) or follower.stale_seconds >= STALE_S:
                 problem = error
@@ -267,9 +269,4 @@ def _tail(path: Path) -> tuple[str, ...]:
         return ()
     lines = content.decode(errors="replace").split("\n")
     lines = lines[1:] if len(content) == CONSOLE_BYTES else lines
-    return tuple(printable for line in lines if (printable := _printable(line)))
-
-
-def _printable(line: str) -> str:
-    text = line.rstrip("\r").rsplit("\r", 1)[-1].expandtabs(4)
-    return "".join(character for character in text if character.isprintable()).rstrip()
+    return tuple(text for line in lines if (text := printable_lines(line).rstrip()))

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from accl.errors import AcclError
 from tui.app import AcclApp
 
 # Seconds between two polls, and the number of polls to wait for after each key.
@@ -22,10 +23,16 @@ def take_picture(root: Path, file: Path, size: tuple[int, int], keys: Sequence[s
         file: SVG file to write.
         size: columns and rows of the screen.
         keys: Textual key names, for example ``enter``, ``space``, ``down``, ``3``.
+
+    Raises:
+        AcclError: the file cannot be written.
     """
     svg = asyncio.run(_capture(AcclApp(root, interval=INTERVAL_S), size, keys))
     # Every reader would download the web fonts that the export names; a local font does as well.
-    file.write_text(re.sub(r"@font-face[^}]*\}", "", svg), encoding="utf-8")
+    try:
+        file.write_text(re.sub(r"@font-face[^}]*\}", "", svg), encoding="utf-8")
+    except OSError as error:
+        raise AcclError(f"{file} cannot be written ({error.strerror}).", "Name another file.") from error
 
 
 async def _capture(app: AcclApp, size: tuple[int, int], keys: Sequence[str]) -> str:

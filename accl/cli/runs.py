@@ -15,7 +15,7 @@ from accl.cli.output import Format, FormatOption, SafeConsole, emit, print_notes
 from accl.cli.table import MISSING, Column, Row, Table, duration, fields, moment, number, percent
 from accl.errors import AbsentError, BusyError
 from accl.store.deadline import DEADLINE_S, within
-from accl.store.files import open_regular
+from accl.store.files import open_run_file
 from accl.store.rundir import RESTORE, find_run, run_folders
 from accl.store.state import State, observe
 from accl.store.summary import Summary, SummaryReader, as_problem, numbers, read_summaries
@@ -105,6 +105,8 @@ def show(run: RunArgument, format: FormatOption = Format.TABLE, runs: RunsOption
     follower = Follower(chosen)
     attempt(lambda: merge_spool(chosen))
     attempt(lambda: follow(follower, summary.state))
+    if follower.left_out:
+        problems.append(follower.left_out)
     metrics = {name: series.values[-1] for name, series in sorted(follower.series.items()) if series.values}
     categories = _categories(follower)
     events = [fields(event, "seconds", "level", "kind", "message") for event in follower.events]
@@ -145,7 +147,7 @@ def logs(
     """
     chosen = find_run(runs, run)
     try:
-        descriptor = within(DEADLINE_S, lambda: open_regular(chosen.console))
+        descriptor = within(DEADLINE_S, lambda: open_run_file(chosen.console))
     except FileNotFoundError as error:
         raise AbsentError(f"{chosen.id} has no console.log.", f"See: accl show {chosen.id}") from error
     with open(descriptor, "rb") as file:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from accl.errors import DataError
+from accl.files import open_regular
 
 MOST_BYTES = 512 * 2**20  # of one file; the largest of MMLU, auxiliary_train/race.csv, has 147 MB
 
@@ -27,7 +27,8 @@ def visible(folder: Path) -> list[Path]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except (OSError, ValueError) as error:
-        raise DataError(f"The folder {folder} cannot be read ({_reason(error)}).", "Check data.path.") from error
+        reason = getattr(error, "strerror", error)  # ValueError: a NUL in the path
+        raise DataError(f"The folder {folder} cannot be read ({reason}).", "Check data.path.") from error
 
 
 def named(folder: Path, suffix: str) -> list[Path]:
@@ -44,17 +45,15 @@ def open_data(path: Path) -> Iterator[int]:
     """
     try:
         path.name.encode()
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = open_regular(path, follow=True)
     except UnicodeEncodeError as error:
         raise DataError(f"The name of {path} is not UTF-8.", "Rename the file.") from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({_reason(error)}).", "Mend it, or move it away.") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}).", "Mend it, or move it away.") from error
     try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise DataError(f"{path} is not a file.", "Move it away, or give its rows as a file.")
-        if status.st_size > MOST_BYTES:
-            what = f"{path} has {status.st_size:,} bytes, more than the {MOST_BYTES:,} that are read."
+        size = os.fstat(descriptor).st_size
+        if size > MOST_BYTES:
+            what = f"{path} has {size:,} bytes, more than the {MOST_BYTES:,} that are read."
             raise DataError(what, "Split it into several files.")
         yield descriptor
     finally:
@@ -72,7 +71,3 @@ def read_bytes(path: Path) -> bytes:
             return file.read()
         except OSError as error:
             raise DataError(f"{path} cannot be read ({error.strerror}).", "Is its disk alive?") from error
-
-
-def _reason(error: OSError | ValueError) -> str:
-    return str((isinstance(error, OSError) and error.strerror) or error)

@@ -12,7 +12,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from accl.errors import HubError
-from accl.files import open_plain
+from accl.files import open_regular
 
 Kind = Literal["model", "dataset"]
 
@@ -40,7 +40,10 @@ def sound_snapshot(repo: str, kind: Kind, revision: str) -> Path | None:
     commit = revision
     if not _COMMIT.fullmatch(revision):
         reference = folder / "refs" / (revision or "main")
-        with suppress(OSError, ValueError), open_plain(reference) as file:  # missing or damaged: fetched again
+        with (
+            suppress(OSError, ValueError),
+            open(open_regular(reference), "rb") as file,
+        ):  # missing or damaged: fetched again
             commit = file.read(100).decode().strip()
     snapshot = folder / "snapshots" / commit
     if not _COMMIT.fullmatch(commit) or not os.path.isdir(snapshot):
@@ -80,7 +83,7 @@ def _is_sound(blob: Path, size: int, _version: tuple[int, int]) -> bool:
     """Return whether a file's name is its checksum; asked once for each version of the file."""
     if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", blob.name):
         return True  # a mirror that has names of its own
-    with open_plain(blob) as file:
+    with open(open_regular(blob), "rb") as file:
         if len(blob.name) == 64:
             return hashlib.file_digest(file, "sha256").hexdigest() == blob.name
         # Git's checksum begins with the size; a mirror's may be of the content alone.

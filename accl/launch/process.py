@@ -7,7 +7,6 @@ import os
 import shlex
 import signal
 import socket
-import stat
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from typing import Any
 from accl import __version__
 from accl.config import Config, dump, load
 from accl.errors import BusyError, DamagedError, RunError
+from accl.files import open_regular
 from accl.store import stop as stop_request
 from accl.store.lock import LOCK_VARIABLE, STARTING, TRAINING, Holder, RunLock, holder
 from accl.store.provenance import check_config
@@ -128,15 +128,10 @@ def _open_console(run: RunDir) -> int:
     Raises:
         DamagedError: it is a folder, a link, a pipe or a device, or may not be written.
     """
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        descriptor = os.open(run.console, flags, 0o666)
+        return open_regular(run.console, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     except OSError as error:
         raise DamagedError(f"{run.console} cannot be written ({error.strerror}).", "Move it out of the way.") from error
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return descriptor
-    os.close(descriptor)
-    raise DamagedError(f"{run.console} is not a file.", "Move it out of the way.")
 
 
 def _environment() -> dict[str, str]:

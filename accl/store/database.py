@@ -27,6 +27,7 @@ from typing import Any
 import duckdb
 
 from accl.errors import AbsentError, BusyError, DamagedError, RunError
+from accl.store.files import open_run_file
 from accl.store.schema import EVALS_1, TABLES, create_statements, schema_problem
 
 Row = tuple[Any, ...]
@@ -55,6 +56,8 @@ _CONFIGURATION: dict[str, str | bool | int | float | list[str]] = {
 }
 # DuckDB's words for a write-ahead log that it cannot apply.
 REPLAY_FAILED = "replaying WAL"
+# Its first record in every version, that of the version; DuckDB passes over a log that begins otherwise.
+_LOG_BEGINS = b"\x64\x00\x62"
 _HOLDER = re.compile(r"held in (.+?) \(PID (\d+)\)")
 _DAMAGED_IO = ("not a valid DuckDB", "Could not read enough bytes", "Is a directory", "orrupt", REPLAY_FAILED)
 _FULL_IO = ("No space left", "Disk quota exceeded", "File too large")
@@ -69,12 +72,14 @@ class Session:
 
     Attributes:
         meta: the ``meta`` table; empty in a database just made.
+        left_out: names of files beside the database whose content is not, or not all, in what is read.
     """
 
     def __init__(self, database: Database, connection: duckdb.DuckDBPyConnection, limit_s: float) -> None:
         self._database, self._connection = database, connection
         self._limit_s, self._deadline = limit_s, time.monotonic() + limit_s
         self.meta: dict[str, str] = {}
+        self.left_out: list[str] = []
 
     def __call__(self, sql: str, *parameters: Any) -> list[Row]:
         """Return all rows of a statement.
@@ -151,6 +156,8 @@ class Database:
                 try:
                     try:
                         self._attach(connection, catalog, write, tries)
+                        if not write and self._has_foreign_log():
+                            session.left_out.append(f"{os.path.basename(self.path)}.wal")
                         self._check_tables(session, catalog, write)
                     except AbsentError:
                         if not beside:
@@ -239,6 +246,11 @@ class Database:
                 raise DamagedError(f"{self.path}{suffix} is not a file.", DAMAGED_HINT)
             if not suffix and not write and not os.access(self.path, os.R_OK):
                 raise DamagedError(f"{self.path} may not be read.", "Ask its owner for permission.")
+
+    def _has_foreign_log(self) -> bool:
+        with suppress(FileNotFoundError), open(open_run_file(Path(f"{self.path}.wal")), "rb") as file:
+            return not _LOG_BEGINS.startswith(file.read(len(_LOG_BEGINS)))
+        return False
 
     def _check_tables(self, session: Session, catalog: str, write: bool) -> None:
         """Let only base tables of ours through; a view could read or compute anything in their place."""

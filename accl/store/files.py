@@ -6,38 +6,32 @@ than a limit is read.
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 from pathlib import Path
 
 from accl.errors import DamagedError
+from accl.files import open_regular
 
 LIMIT = 16 * 2**20  # bytes; the largest file that is read whole, a provenance of many resumes, is a thousandth of it
 
-_OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 _RESTORE = "Restore it from a backup or remove the run."
 
 
-def open_regular(path: Path) -> int:
-    """Open a regular file for reading, and return its descriptor.
+def open_run_file(path: Path) -> int:
+    """Open a file of a run for reading, and return its descriptor.
 
     Raises:
         FileNotFoundError: there is no such file.
         DamagedError: it is a folder, a link, a pipe or a device, or may not be read.
     """
     try:
-        descriptor = os.open(path, _OPEN)
+        return open_regular(path)
     except FileNotFoundError:
         raise
     except OSError as error:
-        # ELOOP: O_NOFOLLOW met a link. ENXIO: a socket.
-        kind = {errno.ELOOP: "is a symbolic link", errno.ENXIO: "is not a file"}.get(error.errno or 0)
-        raise DamagedError(f"{path} {kind or f'cannot be read ({error.strerror})'}.", _RESTORE) from error
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return descriptor
-    os.close(descriptor)
-    raise DamagedError(f"{path} is not a file.", _RESTORE)
+        # Another user's run is not ours to remove.
+        hint = "Ask its owner for permission." if isinstance(error, PermissionError) else _RESTORE
+        raise DamagedError(f"{path} cannot be read ({error.strerror}).", hint) from error
 
 
 def read_text(path: Path, limit: int = LIMIT) -> str:
@@ -47,7 +41,7 @@ def read_text(path: Path, limit: int = LIMIT) -> str:
         FileNotFoundError: there is no such file.
         DamagedError: no regular file, unreadable, longer than ``limit`` bytes, or not UTF-8.
     """
-    with open(open_regular(path), "rb") as file:
+    with open(open_run_file(path), "rb") as file:
         try:
             content = file.read(limit + 1)
         except OSError as error:
@@ -66,7 +60,7 @@ def read_tail(path: Path, limit: int) -> bytes:
     Raises:
         FileNotFoundError, DamagedError: as `read_text`.
     """
-    with open(open_regular(path), "rb") as file:
+    with open(open_run_file(path), "rb") as file:
         try:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - limit))

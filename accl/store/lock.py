@@ -12,7 +12,6 @@ import fcntl
 import json
 import os
 import socket
-import stat
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -22,7 +21,8 @@ from types import TracebackType
 from typing import NamedTuple
 
 from accl.errors import BusyError, DamagedError, RunError
-from accl.store.files import open_regular
+from accl.files import NotAFileError, open_regular
+from accl.store.files import open_run_file
 from accl.store.rundir import RunDir
 from accl.text import printable
 
@@ -40,7 +40,6 @@ TRAINING = "training"
 MERGING = "merging measurements"
 
 _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
-_OPEN = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ class Proof(NamedTuple):
 def probe(run: RunDir) -> Proof:
     """Look whether the lock of a run is held, without writing anything and without waiting."""
     try:
-        descriptor = open_regular(run.lock)
+        descriptor = open_run_file(run.lock)
     except (FileNotFoundError, DamagedError):
         return Proof(None)
     try:
@@ -225,23 +224,16 @@ def _open(path: Path) -> tuple[int, bool]:
     """Open the lock file, made when missing; returns the descriptor and whether it was made."""
     try:
         with suppress(FileExistsError):
-            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _OPEN, 0o666), True
+            return open_regular(path, os.O_RDWR | os.O_CREAT | os.O_EXCL), True
         try:
-            descriptor = os.open(path, os.O_RDWR | _OPEN)
+            return open_regular(path, os.O_RDWR), False
         except PermissionError:  # of another user who shares the folder: one that can be read can be locked
-            descriptor = os.open(path, os.O_RDONLY | _OPEN)
+            return open_regular(path), False
+    except NotAFileError as error:
+        hint = f"Nothing of a run is in it. Remove it: rm -r {path}"
+        raise DamagedError(f"{path} is not a file.", hint) from error
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-            raise _damaged(path) from error
         raise RunError(f"{path} cannot be opened ({error.strerror}).", "Is the runs folder yours?") from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise _damaged(path)
-    return descriptor, False
-
-
-def _damaged(path: Path) -> DamagedError:
-    return DamagedError(f"{path} is not a file.", f"Nothing of a run is in it. Remove it: rm -r {path}")
 
 
 def _try_lock(path: Path, descriptor: int) -> bool:

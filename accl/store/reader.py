@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accl.errors import AbsentError, BusyError, DamagedError
-from accl.store.database import DAMAGED_HINT, Row, database_at
+from accl.store.database import DAMAGED_HINT, Row, Session, database_at
 from accl.store.rundir import RunDir
 from accl.store.schema import COLUMNS, EVALS_1_COLUMNS, EVALS_1_FACTOR, FOLLOWED, check_rows, long_evals
 from accl.store.spool import MERGED, RUN, read_spool, spool_of
@@ -30,11 +30,11 @@ Execute = Callable[..., list[Row]]
 
 
 @contextmanager
-def attached(database: Path) -> Iterator[Execute]:
+def attached(database: Path) -> Iterator[Session]:
     """Attach a database read-only for a block, as ``run``, together with the rows that wait in the spool.
 
     Yields:
-        A function of a statement and its parameters that returns all rows.
+        What returns all rows of a statement and its parameters.
 
     Raises:
         BusyError: another process holds the file, or its disk does not answer.
@@ -47,8 +47,10 @@ def attached(database: Path) -> Iterator[Execute]:
     with database_at(database).attached(beside=spooled) as session:
         if spooled:
             # Nobody merges while the file is attached, so this is what `merged_spool` does not count yet.
-            meta = session.meta
-            unite(session, read_spool(spool, meta.get(MERGED, ""), run=meta.get(RUN, "")).rows)
+            waiting = read_spool(spool, session.meta.get(MERGED, ""), run=session.meta.get(RUN, ""))
+            unite(session, waiting.rows)
+            if waiting.damaged or waiting.torn:
+                session.left_out.append(spool.name)
         yield session
 
 
@@ -209,6 +211,7 @@ class Follower:
         task_accuracy: (step, n_K, correct_K) of the newest evaluation, by split.
         system: (seconds, values) by name of ``SYSTEM_NAMES``.
         meta: the ``meta`` table: trivial baselines and totals among others.
+        left_out: what could not be read of what lies beside the database; None when nothing is left out.
         problem: why the last `refresh` could not read: busy or absent; None when it could.
     """
 
@@ -217,6 +220,7 @@ class Follower:
         self._signature: tuple[int, ...] | None = None  # of the last read
         self._last_good = time.monotonic()
         self.problem: BusyError | AbsentError | None = None
+        self.left_out: DamagedError | None = None
         self._reset("")
 
     def _reset(self, generation: str) -> None:
@@ -268,6 +272,10 @@ class Follower:
             k_tasks = read_tasks(tasks)
             _check(new, task_evals, len(tasks))
         self._last_good, self._signature = time.monotonic(), signature
+        self.left_out = None
+        if execute.left_out:
+            what = f"{' and '.join(execute.left_out)} in {self.run.path} cannot be read whole."
+            self.left_out = DamagedError(what, "Some measurements may be missing; what could be read is shown.")
         generation = meta.get("generation", "")
         if generation != self._generation:
             first_read = self._generation == ""

@@ -223,8 +223,11 @@ def create_run(root: Path, recipe: str, seed: int, now: datetime | None = None) 
         now: time for the id, which has it in UTC; the current time when None.
 
     Raises:
-        RunError: the runs folder cannot be made or written.
+        RunError: the runs folder cannot be made or written, or no database can be in it.
     """
+    if "?" in os.path.realpath(root):
+        what = f"The runs folder {root} has a ? in its path, which DuckDB takes for the start of options."
+        raise RunError(what, _OTHER_FOLDER)
     stamp = (now or datetime.now(UTC)).astimezone(UTC).strftime("%Y%m%d-%H%M%S")
     run = RunDir(root / f"{stamp}-{recipe}-s{seed}-{secrets.token_hex(2)}")
     try:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import secrets
+import time
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -20,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from accl.errors import DamagedError
-from accl.store.files import open_regular
+from accl.files import open_regular
+from accl.store.files import open_run_file
 from accl.store.schema import COLUMNS, EVALS_1_COLUMNS, TABLES, is_row, long_evals
 
 MERGED = "merged_spool"
@@ -28,6 +30,7 @@ MERGED = "merged_spool"
 RUN = "run"
 # More bytes than a run can have recorded while its database was held: what is longer is not ours.
 LIMIT = 1 << 30
+TORN_S = 5.0  # a trainer writes a line in milliseconds
 
 
 class ForeignSpoolError(DamagedError):
@@ -48,6 +51,7 @@ class Spooled:
         name: identity of the file, the same as long as lines are only added.
         end: number of bytes up to the end of the last line read.
         whole: whether nothing follows.
+        torn: whether a line without an end follows that nobody has been writing for `TORN_S`.
     """
 
     rows: Rows = field(default_factory=dict)
@@ -55,6 +59,7 @@ class Spooled:
     name: str = ""
     end: int = 0
     whole: bool = True
+    torn: bool = False
 
     @property
     def mark(self) -> str:
@@ -85,9 +90,10 @@ def read_spool(path: Path, merged: str = "", lines: int | None = None, run: str 
         OSError: the disk failed.
     """
     spooled = Spooled()
-    with suppress(FileNotFoundError), open(open_regular(path), "rb") as file:
+    with suppress(FileNotFoundError), open(open_run_file(path), "rb") as file:
         first = file.readline(LIMIT)
-        if not first.endswith(b"\n"):  # still being written
+        spooled.torn = bool(first) and time.time() - os.fstat(file.fileno()).st_mtime > TORN_S
+        if not first.endswith(b"\n"):  # still being written, or torn
             return spooled
         if run and _made_as(first) not in ("", run):
             raise ForeignSpoolError(f"{path} is of another run.", "Remove it, or move it to the run that it is of.")
@@ -102,6 +108,7 @@ def read_spool(path: Path, merged: str = "", lines: int | None = None, run: str 
             lines = None if lines is None else lines - 1
             spooled.end += len(line)
             _add(spooled, line)
+        spooled.torn &= spooled.end < os.fstat(file.fileno()).st_size
     return spooled
 
 
@@ -112,7 +119,7 @@ def append_spool(path: Path, rows: Mapping[str, Sequence[Values]], run: str = ""
         OSError: it cannot be written.
     """
     lines = [_line(table, list(row)) for table, of_table in rows.items() for row in of_table]
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    descriptor = open_regular(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
     try:
         size = os.fstat(descriptor).st_size
         if size == 0:

@@ -12,6 +12,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from accl.files import open_regular
 from accl.store.rundir import RunDir
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -21,7 +22,7 @@ def mark(run: RunDir) -> None:
     """Say that a person asks for the stop that follows."""
     # Where the file cannot be made (a full disk) the run stops all the same, and counts as interrupted.
     with suppress(OSError):
-        os.close(os.open(run.stop, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666))
+        os.close(open_regular(run.stop, os.O_WRONLY | os.O_CREAT))
 
 
 def unmark(run: RunDir) -> None:

@@ -30,7 +30,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from accl.errors import DamagedError
-from accl.store.files import open_regular, read_text
+from accl.store.files import open_run_file, read_text
 from accl.training import manifest
 from accl.training.manifest import MANIFEST, MODEL, OPTIMIZER, PROGRESS, folder_name
 from accl.training.optim import MOMENTS
@@ -266,7 +266,7 @@ def _wrong(progress: Progress, name: str) -> str:
 
 def _read(path: Path) -> dict[str, Tensor]:
     try:
-        os.close(open_regular(path))
+        os.close(open_run_file(path))
         tensors: dict[str, Tensor] = load_file(path)
     except FileNotFoundError as error:
         raise DamagedError(f"{path} is missing.") from error

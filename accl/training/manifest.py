@@ -19,7 +19,7 @@ from itertools import count
 from pathlib import Path
 
 from accl.errors import DamagedError
-from accl.store.files import open_regular, read_text
+from accl.store.files import open_run_file, read_text
 
 MODEL, OPTIMIZER, PROGRESS, MANIFEST = "model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"
 FILES = (MODEL, OPTIMIZER, PROGRESS)
@@ -90,7 +90,7 @@ def _verify_file(path: Path, entry: Entry | None) -> None:
     if entry is None:
         raise DamagedError(f"{path} is not in the manifest.")
     try:
-        descriptor = open_regular(path)
+        descriptor = open_run_file(path)
     except FileNotFoundError as error:
         raise DamagedError(f"{path} is missing.") from error
     with open(descriptor, "rb") as file:

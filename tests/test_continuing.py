@@ -331,7 +331,7 @@ def test_another_machine_is_said_and_not_refused(work: Path) -> None:
     assert content(run)["starts"][-1]["versions"]["torch"] != "1.0"
 
 
-@pytest.mark.parametrize("text", ["", '{"run": "x"}'])
+@pytest.mark.parametrize("text", ['{"run": "x"}', pytest.param("", marks=pytest.mark.slow)])
 def test_a_run_whose_beginning_is_not_known_goes_on_only_when_that_is_accepted(work: Path, text: str) -> None:
     run = run_in(work)
     run.provenance.unlink()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from conftest import run_accl
 from test_resume import COMMAND, STEPS, assert_equal, uninterrupted  # noqa: F401 - a fixture
 
@@ -41,6 +42,7 @@ def train_until_cut(run: RunDir, evaluation: int) -> None:
     assert done.returncode == INTERRUPTED, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_stopped_in_its_evaluations_ends_as_one_that_never_was(
     tmp_path: Path,
     uninterrupted: RunDir,  # noqa: F811

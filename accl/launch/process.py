@@ -27,6 +27,7 @@ from accl.store.state import START_MARK, RunState, State, claim, observe, read_s
 from accl.text import without_credentials
 
 POLL_EVERY_S = 0.2
+EXEC_TRIES, EXEC_LOOK_S = 20, 0.005
 # A launcher holds a run for the milliseconds in which it starts the trainer.
 HANDOVER_S = 5.0
 
@@ -209,8 +210,11 @@ def _trains(pid: int, run: RunDir) -> bool:
     import psutil
 
     try:
-        process = psutil.Process(pid)
-        words, path = process.cmdline(), run.path.resolve()
+        process, path = psutil.Process(pid), run.path.resolve()
+        for _ in range(EXEC_TRIES):  # a process that is just being replaced by another program has no words yet
+            if words := process.cmdline():
+                break
+            time.sleep(EXEC_LOOK_S)
         if "accl.training" not in words:
             return False
         # A folder that was renamed since is known by the lock file that the trainer has open.

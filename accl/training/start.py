@@ -37,6 +37,8 @@ def record(
         ChangedError: something has changed, and that was not accepted; nothing is recorded.
     """
     content = read_provenance(run)
+    if launch.accept_changes and "config" not in content:  # incomplete: its id may be as wrong as the rest
+        content = {key: value for key, value in content.items() if key != "run"}
     machine = {**environment(), "device": provenance.device, "determinism": dict(determinism)}
     # As JSON gives it back.
     what = json.loads(json.dumps({"config": config.model_dump(), **provenance.as_json()}))

@@ -193,6 +193,7 @@ def test_roofline_is_positive_and_adds_products_and_bytes(
     assert roofline_ms(2e9, 1_000_000, FAST_RATES) == pytest.approx(2 + 36)
 
 
+@pytest.mark.slow
 def test_peer_that_fails_has_a_row_with_the_reason() -> None:
     good = resolve("baseline", "demo", SMALL).config
     bad = resolve("baseline", "demo", [*SMALL, "data.path=/nowhere/at/all"]).config

@@ -91,6 +91,7 @@ def repos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_repos(tmp_path_factory.mktemp("repos"))
 
 
+@pytest.mark.slow
 def test_the_first_load_fetches_once_and_then_everything_works_offline(repos: Path, tmp_path: Path) -> None:
     import torch
 

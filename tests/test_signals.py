@@ -202,6 +202,7 @@ def test_a_run_that_its_scheduler_stopped_resumes_to_the_very_same_end(
     assert_equal(run, uninterrupted)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_when_its_terminal_is_closed(root: Path) -> None:
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "accl.cli.main", *LONG, "--runs", str(root)]

@@ -85,8 +85,8 @@ def test_a_held_lock_is_life_whatever_clocks_pids_and_hosts_say(living: RunDir) 
         assert observe(living).state in (State.RUNNING, State.STALLED), changes
         silent_for(living, 1e6)
         assert observe(living).state in (State.RUNNING, State.STALLED), changes
-        with pytest.raises(BusyError):
-            claim(living, STARTING)
+    with pytest.raises(BusyError):
+        claim(living, STARTING)
 
 
 def test_a_free_lock_is_death_at_once_and_the_reason_names_the_process(dead: RunDir) -> None:

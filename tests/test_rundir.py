@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import threading
 import time
@@ -191,3 +192,9 @@ def test_no_run_is_made_where_no_database_can_be(tmp_path: Path) -> None:
         with pytest.raises(RunError, match="DuckDB"):
             create_run(tmp_path / name, "full", 1)
     assert list((tmp_path / "what?").iterdir()) == []
+
+
+def test_a_suggested_command_takes_any_name_of_a_folder_as_one_argument(tmp_path: Path) -> None:
+    assert RunDir(tmp_path / "20261122-101500-full-s42-7f3a").typed == "20261122-101500-full-s42-7f3a"
+    hostile = RunDir(tmp_path / "x; rm -rf $(pwd) '")
+    assert shlex.split(f"accl show {hostile.typed}") == ["accl", "show", hostile.id]

@@ -137,7 +137,7 @@ def _read_results(run: RunDir) -> Results:
         hint = (
             "Wait for it; see how far it is with: accl runs"
             if state.state.active
-            else f"Go on with: accl resume {run.id}"
+            else f"Go on with: accl resume {run.typed}"
         )
         raise CompareError(f"Run {run.id} is {state.state}, not finished.", hint)
     setup = read_setup(run)

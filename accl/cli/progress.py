@@ -111,17 +111,17 @@ def _report(run: RunDir, state: RunState, code: int, console: SafeConsole) -> in
     if state.state is State.FINISHED:
         accuracy = f"test accuracy {percent(state.latest.get('test/accuracy'))} %{_floors(run)}"
         took = duration(state.ended - state.started)
-        console.print(f"{state.state.icon} finished in {took}: {accuracy}\n  accl show {run.id}", soft_wrap=True)
+        console.print(f"{state.state.icon} finished in {took}: {accuracy}\n  accl show {run.typed}", soft_wrap=True)
         return 0
     if state.state is State.STOPPED:
         console.print(f"{state.state.icon} {state.reason}", soft_wrap=True)
         return state.exit_code or 0
     if code == BusyError.exit_code and state.state.active:
-        raise BusyError(f"{run.id} is held by {holder(run) or 'another trainer'} now.", f"See: accl show {run.id}")
+        raise BusyError(f"{run.id} is held by {holder(run) or 'another trainer'} now.", f"See: accl show {run.typed}")
     # Its process has ended, whatever a heartbeat that is still young says.
     word = State.CRASHED if state.state.active else state.state
     what = f"{run.id} {word}: {state.reason or f'exit code {code}'}"
-    error = TrainingError(what, f"The whole story: accl logs {run.id}")
+    error = TrainingError(what, f"The whole story: accl logs {run.typed}")
     if code in OWN_CODES:
         error.exit_code = code
     raise error

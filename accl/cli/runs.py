@@ -149,7 +149,7 @@ def logs(
     try:
         descriptor = within(DEADLINE_S, lambda: open_run_file(chosen.console))
     except FileNotFoundError as error:
-        raise AbsentError(f"{chosen.id} has no console.log.", f"See: accl show {chosen.id}") from error
+        raise AbsentError(f"{chosen.id} has no console.log.", f"See: accl show {chosen.typed}") from error
     with open(descriptor, "rb") as file:
         if (size := os.fstat(descriptor).st_size) > LOG_BYTES:
             file.seek(size - LOG_BYTES)

@@ -172,7 +172,7 @@ def stop(run: RunDir, kill: bool = False) -> None:
         raise RunError(f"{run.id} is {state.state}, not running.", "See: accl runs")
     host, pid = (held.host, held.pid) if held and held.pid else (state.host, state.pid)
     if host not in ("", socket.gethostname()):
-        raise RunError(f"{run.id} runs on {host}.", f"Stop it there: ssh {shlex.quote(host)} accl stop {run.id}")
+        raise RunError(f"{run.id} runs on {host}.", f"Stop it there: ssh {shlex.quote(host)} accl stop {run.typed}")
     if not _trains(pid, run):
         if observe(run).state.active:
             raise RunError(f"Process {pid} on this machine is not the trainer of {run.id}.", "Is it in a container?")

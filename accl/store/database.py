@@ -328,13 +328,13 @@ def _time_limit(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterat
         return
     done = threading.Event()
 
-    def watch() -> None:
+    def interrupt() -> None:
         wait = seconds
         while not done.wait(wait):
             connection.interrupt()
             wait = 1.0
 
-    thread = threading.Thread(target=watch, daemon=True)
+    thread = threading.Thread(target=interrupt, daemon=True)
     thread.start()
     try:
         yield

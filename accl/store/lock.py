@@ -140,7 +140,7 @@ class RunLock:
                 busy = _read_holder(descriptor)
                 os.close(descriptor)
                 if time.monotonic() >= deadline:
-                    hint = f"See: accl show {run.id}" if busy.trains else "Try again in a moment."
+                    hint = f"See: accl show {run.typed}" if busy.trains else "Try again in a moment."
                     raise BusyError(f"{run.id} is held by {busy}.", hint) from None
                 time.sleep(TRY_AGAIN_S)
             except BaseException:

@@ -51,7 +51,7 @@ class ChangedError(RunError):
     def __init__(self, run: RunDir, changes: Sequence[Change]) -> None:
         super().__init__(
             f"{run.id} is not what it was when it began: {'; '.join(map(str, changes))}.",
-            f"Undo that, or go on with it: accl resume {run.id} --accept-changes",
+            f"Undo that, or go on with it: accl resume {run.typed} --accept-changes",
         )
         section = changes[0].key.partition(".")[0]
         self.exit_code = {"config": ConfigError.exit_code, "data": DataError.exit_code}.get(section, RunError.exit_code)
@@ -130,7 +130,7 @@ def check_config(run: RunDir, config: Config) -> None:
     if not content or ("run" in content and "config" not in content):
         raise DamagedError(
             f"{run.provenance} is missing or incomplete: what {run.id} began as is not known.",
-            f"{_RESTORE} Or go on all the same: accl resume {run.id} --accept-changes",
+            f"{_RESTORE} Or go on all the same: accl resume {run.typed} --accept-changes",
         )
     if changes := config_changes(run, content, config):
         raise ChangedError(run, changes)

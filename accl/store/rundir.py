@@ -21,6 +21,7 @@ import math
 import os
 import re
 import secrets
+import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -81,6 +82,11 @@ class RunDir:
     @property
     def id(self) -> str:
         return self.path.name
+
+    @property
+    def typed(self) -> str:
+        """The id as an argument of a command: a folder from elsewhere may have any name, and hints are pasted."""
+        return shlex.quote(self.id)
 
     config = _File("config.yaml")
     provenance = _File("provenance.json")

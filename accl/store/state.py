@@ -211,7 +211,7 @@ def assess(state: RunState, run: RunDir, now: float, proof: Proof | None = None)
     proof = probe(run) if proof is None else proof
     alive = bool(proof.held) and proof.holder.trains
     if state.state is State.QUEUED:
-        return state if alive else state.changed(reason=f"never started; start it with: accl resume {run.id}")
+        return state if alive else state.changed(reason=f"never started; start it with: accl resume {run.typed}")
     here = state.host in ("", socket.gethostname())
     # Locks of a network file system may hold on one machine only, so a free one is no proof elsewhere.
     if not alive and here and proof.held is not None:

@@ -112,7 +112,7 @@ def _close(run: RunDir, reporter: Reporter, interrupt: Interrupt, state: State, 
     if interrupt.signal != "SIGINT" and not stop.marked(run):
         how, code = f"by {interrupt.signal}, which nobody asked for,", INTERRUPTED
         reporter.update(interrupted_by=interrupt.signal)
-    return reporter.close(state, f"stopped {how} {reached}; goes on with: accl resume {run.id}", code)
+    return reporter.close(state, f"stopped {how} {reached}; goes on with: accl resume {run.typed}", code)
 
 
 def _train(run: RunDir, config: Config, launch: Launch, reporter: Reporter, interrupt: Interrupt) -> tuple[State, str]:

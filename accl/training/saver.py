@@ -111,7 +111,7 @@ class Saver:
         if now >= self._give_up:
             raise RunError(
                 f"For {(now - self._failing_since) / 60:.1f} min {why}: what was trained after {last} is lost.",
-                f"Make room, then: accl resume {self.run.id}",
+                f"Make room, then: accl resume {self.run.typed}",
             )
         self.doing = f"{'waiting to save' if required else TRAINING}, {why}"
         self.reporter.update(phase=self.doing)

@@ -15,8 +15,8 @@ from accl.cli.output import Format, FormatOption, SafeConsole, emit, print_notes
 from accl.cli.table import MISSING, Column, Row, Table, duration, fields, moment, number, percent
 from accl.errors import AbsentError, BusyError
 from accl.store.deadline import DEADLINE_S, within
-from accl.store.files import open_run_file
-from accl.store.rundir import RESTORE, find_run, run_folders
+from accl.store.files import RESTORE, open_run_file
+from accl.store.rundir import find_run, run_folders
 from accl.store.state import State, observe
 from accl.store.summary import Summary, SummaryReader, as_problem, numbers, read_summaries
 from accl.text import printable_lines, shortened

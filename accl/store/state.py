@@ -22,9 +22,9 @@ from enum import StrEnum
 from typing import Any
 
 from accl.errors import AbsentError, BusyError, DamagedError
-from accl.store.files import read_tail
+from accl.store.files import RESTORE, read_tail
 from accl.store.lock import Holder, Proof, RunLock, probe
-from accl.store.rundir import RESTORE, RunDir
+from accl.store.rundir import RunDir
 
 
 class State(StrEnum):

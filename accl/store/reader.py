@@ -187,7 +187,7 @@ class Event:
 
 
 _FOLLOW = {table: ", ".join(COLUMNS[table]) for table in FOLLOWED if table != "evals"}
-_TASKS = "SELECT task, name, subcategory, category FROM run.tasks ORDER BY task"
+TASKS = "SELECT task, name, subcategory, category FROM run.tasks ORDER BY task"
 _TASK_EVALS = (
     "SELECT t.step, t.split, t.task, t.n, t.correct FROM run.task_evals t JOIN "
     "(SELECT split, max(step) AS step FROM run.task_evals GROUP BY split) m USING (split, step) "
@@ -263,7 +263,7 @@ class Follower:
                     for table, columns in _FOLLOW.items()
                 }
                 new["evals"] = read_evals(execute, meta["schema_version"], self._cursor["evals"])
-                tasks, task_evals = execute(_TASKS), execute(_TASK_EVALS)
+                tasks, task_evals = execute(TASKS), execute(_TASK_EVALS)
         except (BusyError, AbsentError) as error:
             self.problem = error
             return False

@@ -17,7 +17,7 @@ import duckdb
 
 from accl.data.builder import AUXILIARY, MOST_CHARACTERS, CorpusBuilder, Place
 from accl.data.questions import LETTERS
-from accl.errors import DataError
+from accl.errors import DataError, first_line
 
 COLUMNS = ("question", "subject", "choices", "answer")
 
@@ -74,7 +74,7 @@ def hardened(path: Path, allowed: str = "") -> Iterator[duckdb.DuckDBPyConnectio
         except duckdb.OutOfMemoryException as error:
             raise DataError(f"{path} takes more than {_MEMORY} of memory to read.", _AGAIN) from error
         except (duckdb.Error, RuntimeError, ValueError) as error:  # the latter for texts that are not UTF-8
-            reason = str(error).splitlines()[0].replace(allowed or str(path), path.name)
+            reason = first_line(error).replace(allowed or str(path), path.name)
             raise DataError(f"{path} cannot be read: {reason}", _AGAIN) from error
         finally:
             timer.cancel()
@@ -170,8 +170,7 @@ def _check_size(connection: duckdb.DuckDBPyConnection, table: str, path: Path) -
             sql = f"SELECT sum(strlen(CAST(text AS VARCHAR))) FROM (SELECT {each} AS text FROM {table})"
             ((length,),) = connection.execute(sql).fetchall()
         except duckdb.InvalidInputException as error:
-            reason = str(error).splitlines()[0]
-            raise DataError(f"{path}: column {column} cannot be read: {reason}", _AGAIN) from error
+            raise DataError(f"{path}: column {column} cannot be read: {first_line(error)}", _AGAIN) from error
         if (length or 0) > MOST_CHARACTERS:
             what = f"{path}: column {column} has {length:,} bytes of text, more than the {MOST_CHARACTERS:,} read."
             raise DataError(what, "Take fewer questions.")

@@ -49,6 +49,19 @@ def class_names(metadata: bytes | str | None) -> dict[str, list[str]]:
     return {name: names for name, names in noted.items() if isinstance(names, list) and all(map(str, names))}
 
 
+def check_names(path: Path, names: Sequence[str]) -> None:
+    """Refuse a file with two columns that read as one of `COLUMNS`, of which SQL would take either.
+
+    Raises:
+        DataError: as said; the columns are named.
+    """
+    for column in COLUMNS:
+        alike = [name for name in names if name.lower() == column]
+        if len(alike) > 1:
+            what = f"{path} has {len(alike)} columns that read as {column}: {', '.join(alike)}."
+            raise DataError(what, "Keep one of them.")
+
+
 @contextmanager
 def hardened(path: Path, allowed: str = "") -> Iterator[duckdb.DuckDBPyConnection]:
     """Open a database in memory for a block that reads one file.

@@ -28,6 +28,11 @@ class AcclError(Exception):
         return f"{self.what} {self.hint}".strip()
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what a library's error says; its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 class ConfigError(AcclError):
     """An unknown recipe, profile or key, or a value of the wrong type."""
 

@@ -71,13 +71,24 @@ def replace_file(path: Path, content: bytes, mode: int = 0o666) -> None:
         raise
 
 
-def untrusted_reason(state: os.stat_result, *, folder: bool = False) -> str | None:
-    """Return why the content of a file may be another user's, as the end of a sentence, or None.
+def untrusted_folder(folder: Path, *, follow: bool) -> str | None:
+    """Return why derived files in a folder are not believed, as the end of a sentence; None if there is no reason.
+
+    A folder that does not exist is fine: it is made with the first file.
 
     Args:
-        state: from `os.lstat` or `os.fstat`.
-        folder: whether it has to be a folder rather than a regular file.
+        follow: whether it may be a link; the folder behind it is judged.
     """
+    try:
+        return _untrusted(os.stat(folder, follow_symlinks=follow), folder=True)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+
+
+def _untrusted(state: os.stat_result, *, folder: bool = False) -> str | None:
+    """Return why the content of a file, or of a folder, may be another user's; None if there is no reason."""
     if stat.S_ISLNK(state.st_mode):
         return "is a symbolic link"
     if not (stat.S_ISDIR if folder else stat.S_ISREG)(state.st_mode):
@@ -88,7 +99,7 @@ def untrusted_reason(state: os.stat_result, *, folder: bool = False) -> str | No
 
 
 def read_trusted(path: Path) -> bytes:
-    """Read a file that passes `untrusted_reason`; the file that is checked is the one that is read.
+    """Read a file of which the rule holds; the file that is checked is the one that is read.
 
     Raises:
         OSError: it cannot be opened, as `open_regular`, or read.
@@ -96,7 +107,7 @@ def read_trusted(path: Path) -> bytes:
     """
     with open(open_regular(path), "rb") as file:
         state = os.fstat(file.fileno())
-        if reason := untrusted_reason(state):
+        if reason := _untrusted(state):
             raise ValueError(reason)
         if state.st_size > LIMIT:
             raise ValueError(f"has more than {LIMIT:,} bytes")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 
 # Everything that is not a visible character or an ordinary blank, by general category: controls (Cc), format characters
 # such as bidirectional marks, zero-width characters and tags (Cf), surrogates (Cs), line and paragraph separators (Zl,
@@ -49,6 +50,12 @@ def printable(text: str) -> str:
 def shortened(text: str) -> str:
     """Return the text cut to what anybody reads of a cell or a message: one of a run may have megabytes."""
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+
+def listed(words: Sequence[str], conjunction: str) -> str:
+    """Return the words with commas between them and a conjunction before the last: ``a, b or c``."""
+    *others, last = words or [""]
+    return f"{', '.join(others)} {conjunction} {last}" if others else last
 
 
 def printable_lines(text: str) -> str:

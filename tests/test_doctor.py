@@ -102,6 +102,7 @@ def test_a_missing_c_compiler_makes_training_on_the_cpu_slower_and_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("ACCL_NATIVE", raising=False)
+    monkeypatch.delenv("CC", raising=False)
     assert line(examine(["demo"], tmp_path, ()).checks, "C compiler").level is Level.OK
 
     monkeypatch.setenv("PATH", str(tmp_path))

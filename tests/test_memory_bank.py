@@ -156,7 +156,7 @@ def test_an_unfilled_slot_is_no_candidate(denominator: str) -> None:
     empty = MemoryBank(tasks=2, size=3, dim=6).candidates()
     without = contrastive_loss(z, task, text, torch.ones(4), temperature=0.07, denominator=denominator)
     with_it = contrastive_loss(z, task, text, torch.ones(4), temperature=0.07, denominator=denominator, bank=empty)
-    assert with_it.loss.item() == pytest.approx(without.loss.item(), rel=1e-12)
+    assert with_it.loss.item() == pytest.approx(without.loss.item(), rel=1e-6)  # fp32
 
 
 @pytest.mark.parametrize("negatives", ["all", "hardest(2)", "semi_hard(0.5)", "debiased(0.1)"])

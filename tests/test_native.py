@@ -240,6 +240,7 @@ def test_a_compiler_that_does_not_know_the_machine_is_asked_without(
 
 
 def test_a_missing_compiler_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert unavailable_reason(tmp_path) == "no C compiler (cc) was found"
     monkeypatch.setenv("CC", "my-cc -m64")

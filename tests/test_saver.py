@@ -199,6 +199,16 @@ def test_a_run_ends_when_nothing_could_be_saved_for_too_long(make: Callable[...,
     assert "accl resume" in raised.value.hint
 
 
+def test_a_limit_of_the_size_of_files_is_not_waited_for(make: Callable[..., Bench]) -> None:
+    bench = make()
+    bench.save(4, 4)
+    bench.disk.full = errno.EFBIG
+    with pytest.raises(RunError, match=r"File too large\): what was trained after step-00000004 is lost") as caught:
+        bench.save(8, 4)
+    assert "ulimit -f" in caught.value.hint
+    assert bench.saved() == {4: 4.0}
+
+
 def test_patience_of_zero_ends_at_once(make: Callable[..., Bench]) -> None:
     bench = make(patience_s=0)
     bench.disk.full = errno.ENOSPC

@@ -68,6 +68,7 @@ def test_an_encoder_that_c_does_not_know_is_run_by_the_reference(
 def test_without_a_c_compiler_the_reference_computes_and_says_so(
     context: TrainingContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", "/nowhere")
     backend, reason = select_backend(asking_for(context, "auto"), unexpected_progress)
     assert backend.name == "reference"

@@ -21,7 +21,6 @@ from accl.store.state import (
     RunState,
     State,
     claim,
-    last_exception_line,
     observe,
     read_state,
     silence,
@@ -144,9 +143,18 @@ def test_the_last_exception_is_the_reason_of_a_crash(dead: RunDir) -> None:
         console.write(f"{START_MARK} started again\n")
     assert "is gone" in observe(dead).reason  # the error was of an earlier life
     dead.console.unlink()
-    assert last_exception_line(dead) == ""
+    assert "is gone" in observe(dead).reason
     os.mkfifo(dead.console)
     assert "is gone" in observe(dead).reason
+
+
+def test_the_last_error_of_a_crash_without_an_exception_is_quoted(dead: RunDir) -> None:
+    write_state(dead, running())
+    early, late = "error: of an earlier life", "error: state.json cannot be written: No space left on device"
+    dead.console.write_text(f"{early}\n{START_MARK} started again\nerror: first\n{late}\nstep 1\n")
+    assert observe(dead).reason.endswith(f"and left no message (killed, or out of memory?); its last {late}")
+    dead.console.write_text(f"{early}\n{START_MARK} started again\nstep 1\n")
+    assert observe(dead).reason.endswith("(killed, or out of memory?)")
 
 
 def test_alive_without_progress_is_stalled_and_new_evidence_revives_it(living: RunDir) -> None:

@@ -81,6 +81,35 @@ def test_a_column_of_another_type_and_a_value_out_of_range_are_refused(
     assert says in text
 
 
+@WRITERS
+@pytest.mark.parametrize("column", ["question", "subject", "choices", "answer"])
+@pytest.mark.parametrize("again", [str.capitalize, str.upper])
+@pytest.mark.parametrize("place", [0, 4])
+def test_two_columns_that_read_as_one_are_refused_by_name(
+    tmp_path: Path, write: Callable[[Path, pa.Table], Path], column: str, again: Callable[[str], str], place: int
+) -> None:
+    table = pa.table(COLUMNS)
+    path = write(tmp_path, table.add_column(place, again(column), table[column]))
+    names = f"{column}, {again(column)}" if place else f"{again(column)}, {column}"
+    assert refusal(tmp_path) == f"{path} has 2 columns that read as {column}: {names}. Keep one of them."
+
+
+@WRITERS
+def test_a_column_that_comes_twice_is_refused_by_name(tmp_path: Path, write: Callable[[Path, pa.Table], Path]) -> None:
+    table = pa.table(COLUMNS)
+    path = write(tmp_path, table.append_column("answer", table["answer"]))
+    text = refusal(tmp_path)
+    assert text.startswith(str(path))
+    assert "answer" in text.removeprefix(str(path))
+
+
+@WRITERS
+def test_parts_of_a_column_are_no_columns(tmp_path: Path, write: Callable[[Path, pa.Table], Path]) -> None:
+    parts = pa.array([{"answer": 0, "more": [{"question": "", "answer": 1}]}] * 2)
+    write(tmp_path, pa.table({"parts": parts, **COLUMNS, "others": parts}))
+    assert len(questions(tmp_path)) == 2
+
+
 @pytest.mark.parametrize("layout", ["parquet", "save_to_disk"])
 def test_the_names_of_classes_are_used(tmp_path: Path, layout: str) -> None:
     from datasets import ClassLabel, Dataset, Features, List, Split, Value

@@ -17,6 +17,7 @@ from accl.store.deadline import within
 from accl.store.merge import merge_spool
 from accl.store.provenance import data_fingerprint, read_provenance
 from accl.store.reader import (
+    TASKS,
     Evaluation,
     Task,
     attached,
@@ -31,6 +32,7 @@ from accl.store.schema import COLUMNS, check_rows
 from accl.store.spool import spool_of
 from accl.store.state import RunState, State, observe
 from accl.store.summary import numbers, reading
+from accl.text import listed
 
 SPLIT = "test"
 DEADLINE_S = 60.0  # for the answers of one run, from a slow disk
@@ -55,7 +57,7 @@ class Setup:
         """Say in words in which terms the two differ, the other's value first; empty when in none."""
         pairs = ((key, other.terms[key], self.terms[key]) for key in self.terms)
         parts = [f"{key} ({left[:12] or '?'}, {right[:12] or '?'})" for key, left, right in pairs if left != right]
-        return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+        return listed(parts, "and")
 
     def train_command(self, recipe: str, than: Setup | None = None) -> str:
         """Return the command that trains ``recipe`` on the terms of this run, where ``than`` has other terms."""
@@ -149,7 +151,7 @@ def _read_results(run: RunDir) -> Results:
         raise AbsentError(f"Run {run.id} has no data fingerprint in its provenance.json.", retrain)
     with attached(run.database) as execute:
         meta = read_meta(execute)
-        tasks = execute("SELECT task, name, subcategory, category FROM run.tasks ORDER BY task")
+        tasks = execute(TASKS)
         answers = execute(
             f"SELECT {', '.join(COLUMNS['predictions'][:5])} FROM run.predictions WHERE split = ? ORDER BY question_id",
             SPLIT,

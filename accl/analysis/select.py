@@ -14,6 +14,7 @@ from accl.errors import CompareError
 from accl.store.deadline import DEADLINE_S, each_within, within
 from accl.store.rundir import RunDir, find_run, list_runs
 from accl.store.state import State, read_state
+from accl.text import listed
 
 _Terms = tuple[tuple[str, ...], int]  # profile, protocol and data; optimizer steps
 
@@ -213,7 +214,7 @@ def _setup_of_finished(run: RunDir) -> Setup | None:
 
 def _missing(recipes: list[str], root: Path, profile: str | None, other: str | None, unreadable: int) -> CompareError:
     where = f"{root} with profile {profile}" if profile else str(root)
-    names = " or ".join([", ".join(recipes[:-1]), recipes[-1]] if len(recipes) > 1 else recipes)
+    names = listed(recipes, "or")
     ignored = f" ({unreadable} unreadable run{'s' * (unreadable > 1)} ignored)" if unreadable else ""
     commands = " && ".join(f"accl train {name} --profile {profile or other or EXAMPLE_PROFILE}" for name in recipes)
     return CompareError(f"There is no finished run of {names} in {where}{ignored}.", f"Train first: {commands}")

@@ -126,8 +126,8 @@ def damages() -> list[Damage]:
 
 
 def _folders() -> Iterator[Damage]:
-    for kind in ("missing", "empty", "a folder without files", "a FIFO", "a socket", "a dangling link", "a link loop"):
-        yield Damage(f"run folder: {kind}", partial(_replace_by, kind=kind))
+    for kind, change in _REPLACED.items():
+        yield Damage(f"run folder: {kind}", change)
     yield Damage("run folder: no permission", partial(os.chmod, mode=0))
     yield Damage("run folder: a link to a folder elsewhere", _link_elsewhere)
 
@@ -164,21 +164,10 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _replace_by(path: Path, kind: str) -> None:
+def _replace_by(path: Path, make: Callable[[Path], object]) -> None:
     """Put something else at a path."""
     _remove(path)
-    if kind == "empty":
-        path.touch()
-    elif kind == "a folder without files":
-        path.mkdir()
-    elif kind == "a FIFO":
-        os.mkfifo(path)
-    elif kind == "a socket":
-        _bind(path)
-    elif kind == "a dangling link":
-        path.symlink_to(path.with_name("gone"))
-    elif kind == "a link loop":
-        path.symlink_to(path)
+    make(path)
 
 
 def _bind(path: Path) -> None:
@@ -225,24 +214,24 @@ def _link_to_moved(path: Path) -> None:
     path.symlink_to(moved)
 
 
-def _link_to_device(path: Path) -> None:
-    _remove(path)
-    path.symlink_to("/dev/zero")
-
-
 def _forbid(path: Path) -> None:
     _write(path, _content(path))
     path.chmod(0)
 
 
+_REPLACED: dict[str, Callable[[Path], None]] = {
+    "missing": _remove,
+    "empty": partial(_replace_by, make=Path.touch),
+    "a folder without files": partial(_replace_by, make=Path.mkdir),
+    "a FIFO": partial(_replace_by, make=os.mkfifo),
+    "a socket": partial(_replace_by, make=_bind),
+    "a dangling link": partial(_replace_by, make=lambda path: path.symlink_to(path.with_name("gone"))),
+    "a link loop": partial(_replace_by, make=lambda path: path.symlink_to(path)),
+}
 _CHANGES: dict[str, Callable[[Path], None]] = {
-    **{
-        kind: partial(_replace_by, kind=kind)
-        for kind in ("missing", "empty", "a folder without files", "a FIFO", "a socket", "a dangling link")
-    },
-    "a link loop": partial(_replace_by, kind="a link loop"),
+    **_REPLACED,
     "a link to a file": _link_to_moved,
-    "a link to an endless device": _link_to_device,
+    "a link to an endless device": partial(_replace_by, make=lambda path: path.symlink_to("/dev/zero")),
     "no permission": _forbid,
     "truncated to half": lambda path: _write(path, _content(path)[: len(_content(path)) // 2]),
     "truncated by a byte": lambda path: _write(path, _content(path)[:-1]),

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -18,9 +16,6 @@ from accl.config import configs_folder, dump, flat, load, resolve
 from accl.config.recipes import flatten
 from accl.config.values import FIELDS, type_in_words
 from accl.errors import AcclError
-from accl.store.deadline import each_within
-
-DEADLINE_S = 5.0  # for one input
 
 # Text that some reader somewhere takes for something else than it is.
 _LISTED = """
@@ -42,43 +37,35 @@ _FRAGMENTS = (
 )
 
 
-@dataclass
-class Fuzzed:
-    """Outcome of random inputs.
-
-    Attributes:
-        outcomes: numbers of inputs by kind, ``--set`` or ``yaml``, and by ``accepted`` or ``refused``.
-        problems: kind, input and what went wrong: a traceback, no answer in time, or another value than was typed.
-    """
-
-    outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
-    problems: list[tuple[str, str | bytes, str]] = field(default_factory=list)
+def make_input(rng: random.Random) -> tuple[str, str | bytes]:
+    """Return ``--set`` and a ``key=value`` item, or ``yaml`` and the bytes of a file."""
+    return ("--set", _item(rng)) if rng.random() < 0.5 else ("yaml", _file(rng))
 
 
-def fuzz_config(seed: int, count: int) -> Fuzzed:
-    """Try ``count`` random inputs, which depend on the seed and their number alone."""
-    found = Fuzzed()
-    inputs = [make_input(random.Random(f"{seed}/{number}")) for number in range(count)]
-    for (kind, content), outcome in each_within(DEADLINE_S, lambda case: _try(case[1]), inputs):
-        if isinstance(outcome, BaseException):
-            found.problems.append((kind, content, f"{type(outcome).__name__}: {outcome}"))
-        else:
-            found.outcomes[kind, outcome] += 1
-    return found
-
-
-def try_config(rng: random.Random) -> str:
-    """Make a random input and try it; return ``accepted`` or ``refused``.
+def try_input(content: str | bytes) -> str:
+    """Try what `make_input` made; return ``accepted`` or ``refused``.
 
     Raises:
         AssertionError: it was taken for something else than was typed.
     """
-    return _try(make_input(rng)[1])
-
-
-def make_input(rng: random.Random) -> tuple[str, str | bytes]:
-    """Return ``--set`` and a ``key=value`` item, or ``yaml`` and the bytes of a file."""
-    return ("--set", _item(rng)) if rng.random() < 0.5 else ("yaml", _file(rng))
+    with tempfile.TemporaryDirectory() as name:
+        file = Path(name) / "recipe.yaml"
+        try:
+            if isinstance(content, str):
+                config = resolve("full", "demo", [content]).config
+            else:
+                file.write_bytes(content)
+                config = resolve(str(file), "demo").config
+        except AcclError:
+            return "refused"
+        values = flat(config)
+        for key, typed in _typed(content).items():
+            if not _means(typed, values[key]):
+                raise AssertionError(f"{key}={typed!r} was read as {values[key]!r}")
+        file.write_text(dump(config), encoding="utf-8")
+        if load(file) != config:
+            raise AssertionError("the file of the run reads differently")
+    return "accepted"
 
 
 def _item(rng: random.Random) -> str:
@@ -127,27 +114,6 @@ def _mangled(rng: random.Random, text: str, pieces: tuple[str, ...]) -> str:
 @cache
 def _shipped() -> list[str]:
     return [path.read_text(encoding="utf-8") for path in sorted(configs_folder().rglob("*.yaml"))]
-
-
-def _try(content: str | bytes) -> str:
-    with tempfile.TemporaryDirectory() as name:
-        file = Path(name) / "recipe.yaml"
-        try:
-            if isinstance(content, str):
-                config = resolve("full", "demo", [content]).config
-            else:
-                file.write_bytes(content)
-                config = resolve(str(file), "demo").config
-        except AcclError:
-            return "refused"
-        values = flat(config)
-        for key, typed in _typed(content).items():
-            if not _means(typed, values[key]):
-                raise AssertionError(f"{key}={typed!r} was read as {values[key]!r}")
-        file.write_text(dump(config), encoding="utf-8")
-        if load(file) != config:
-            raise AssertionError("the file of the run reads differently")
-    return "accepted"
 
 
 def _typed(content: str | bytes) -> dict[str, str]:

@@ -25,7 +25,7 @@ from accl.launch.machine import cores
 
 Row = dict[str, Any]
 
-PACKAGES = ("accl", "torch", "transformers", "duckdb", "textual")
+PACKAGES = ("torch", "transformers", "duckdb", "textual")
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def _processor() -> str:
 
 def versions() -> dict[str, str]:
     """The value of `Report.versions`; a package that is not installed is left out."""
-    installed = {"python": platform.python_version()}
+    installed = {"python": platform.python_version(), "accl": accl.__version__}
     for name in PACKAGES:
         with suppress(PackageNotFoundError):
             installed[name] = version(name)

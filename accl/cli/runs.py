@@ -13,10 +13,10 @@ import typer
 from accl.cli.options import RUNS, RunArgument, RunsOption
 from accl.cli.output import Format, FormatOption, SafeConsole, emit, print_notes, say
 from accl.cli.table import MISSING, Column, Row, Table, duration, fields, moment, number, percent
-from accl.errors import AbsentError, BusyError
+from accl.errors import AbsentError, BusyError, RunError
 from accl.store.deadline import DEADLINE_S, within
-from accl.store.files import open_run_file
-from accl.store.rundir import RESTORE, find_run, run_folders
+from accl.store.files import RESTORE, open_run_file
+from accl.store.rundir import find_run, run_folders
 from accl.store.state import State, observe
 from accl.store.summary import Summary, SummaryReader, as_problem, numbers, read_summaries
 from accl.text import printable_lines, shortened
@@ -156,9 +156,13 @@ def logs(
             print_notes([f"only the last {LOG_BYTES // 2**20} MiB of {chosen.console}"])
         *printed, rest = file.read(LOG_BYTES).decode(errors="replace").split("\n")
         say(*map(printable_lines, printed if lines is None else printed[max(0, len(printed) + bool(rest) - lines) :]))
+        unknown: RunError | None = None  # why nothing tells whether the run goes on
         while follow:
             # Look first and read second, so that nothing printed before the end is missed.
-            active = observe(chosen).state.active
+            try:
+                active = observe(chosen).state.active
+            except RunError as error:
+                active, unknown = False, error
             *printed, rest = (rest + file.read(LOG_BYTES).decode(errors="replace")).split("\n")
             say(*map(printable_lines, printed))
             if not active:
@@ -166,6 +170,8 @@ def logs(
             time.sleep(FOLLOW_EVERY_S)
         if rest and lines != 0:
             say(printable_lines(rest))
+        if unknown is not None:
+            raise unknown
 
 
 def _row(summary: Summary) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from accl.choices import Choice, Registry, parse_number, parse_whole_number
 from accl.config.schema import Config
 from accl.errors import ConfigError
+from accl.text import listed
 from accl.yamlfile import CONTROL, Written, shown
 
 TEXT_LIMIT = 4096  # characters; as long as a path may be
@@ -109,9 +110,9 @@ def unknown_key(key: str, where: str, near: Sequence[str] = ()) -> ConfigError:
 def type_in_words(field: FieldInfo) -> str:
     """Say which values a key takes: ``whole number of at least 1, or null``."""
     if (registry := registry_of(field)) is not None:
-        return _either([choice.form for choice in choices_of(registry)])
+        return listed([choice.form for choice in choices_of(registry)], "or")
     if get_origin(field.annotation) is Literal:
-        return _either(get_args(field.annotation))
+        return listed(get_args(field.annotation), "or")
     kind, optional = _kind(field)
     bounds = [
         f"{words} {limit:,}" if isinstance(limit := getattr(entry, bound), int) else f"{words} {limit:,.15g}"
@@ -154,8 +155,3 @@ def _read_bool(text: str) -> bool:
 
 
 _READERS: dict[type, Callable[[str], Any]] = {bool: _read_bool, int: parse_whole_number, float: parse_number}
-
-
-def _either(values: Sequence[str]) -> str:
-    *others, last = values
-    return f"{', '.join(others)} or {last}" if others else last

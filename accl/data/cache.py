@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from accl.errors import AcclError
-from accl.files import read_trusted, replace_file, untrusted_reason
+from accl.files import read_trusted, replace_file, untrusted_folder
 
 Item = TypeVar("Item")
 
@@ -30,18 +30,10 @@ def cache_folder() -> Path | None:
 
 
 def refusal(folder: Path | None) -> str | None:
-    """Return why derived files are neither read from a folder nor kept there, or None.
-
-    A folder that does not exist is fine: it is made with the first file. A link to a folder is judged by the folder.
-    """
+    """Return why derived files are neither read from a folder nor kept there, or None."""
     if folder is None:
         return "no home folder is known, so nothing is cached: set ACCL_CACHE to a folder"
-    try:
-        reason = untrusted_reason(os.stat(folder), folder=True)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        reason = f"cannot be read ({error.strerror})"
+    reason = untrusted_folder(folder, follow=True)
     return reason and f"the cache folder {folder}, which {reason}, is not used: set ACCL_CACHE to another folder"
 
 

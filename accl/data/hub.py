@@ -16,7 +16,7 @@ from pathlib import Path
 
 from accl.data.hub_cache import Kind, endpoint_problem, sound_snapshot
 from accl.data.questions import PARTS
-from accl.errors import AcclError, ConfigError, HubError
+from accl.errors import AcclError, ConfigError, HubError, first_line
 from accl.text import without_credentials
 
 # Formats of weights, best first; only the first that a model has is fetched.
@@ -203,8 +203,7 @@ def _fetch(repo: str, kind: Kind, revision: str, choose: Callable[[Iterable[str]
         what = f"{endpoint()} does not answer as a Hub ({status}), and the {noun} {repo} is not in the local cache."
         raise HubError(what, _elsewhere(key)) from error
     except Exception as error:  # the transport's errors share no base with OSError
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise HubError(f"Fetching {repo} from {endpoint()} failed: {reason}", _elsewhere(key)) from error
+        raise HubError(f"Fetching {repo} from {endpoint()} failed: {first_line(error)}", _elsewhere(key)) from error
     return paths[0].parents[files[0].count("/")]
 
 

@@ -11,7 +11,7 @@ import duckdb
 from accl.data.builder import LAYOUTS, MOST_CHARACTERS, MOST_QUESTIONS, PART_OF, CorpusBuilder
 from accl.data.files import named, open_data
 from accl.data.questions import LETTERS, PARTS, Corpus
-from accl.data.typed_rows import COLUMNS, add_rows, class_names, hardened
+from accl.data.typed_rows import COLUMNS, add_rows, check_names, class_names, hardened
 from accl.errors import DataError
 
 # As a file declares, of the columns that are read.
@@ -61,6 +61,7 @@ def _add_file(path: Path, part: str, builder: CorpusBuilder) -> None:
         # DuckDB takes names for patterns and addresses; the name of an open file is neither.
         opened = f"/dev/fd/{descriptor}"
         with hardened(path, opened) as connection:
+            check_names(path, _column_names(connection, opened))
             declared = _check_size(connection, opened, path)
             noted = f"SELECT value FROM parquet_kv_metadata('{opened}') WHERE key = 'huggingface'::BLOB"
             notes = connection.execute(noted).fetchall()
@@ -68,6 +69,19 @@ def _add_file(path: Path, part: str, builder: CorpusBuilder) -> None:
             rows = add_rows(builder, connection, f"read_parquet('{opened}')", path, part, classes)
             if rows != declared:
                 raise DataError(f"{path} has {rows:,} rows where its end says {declared:,}.", "Fetch the file again.")
+
+
+def _column_names(connection: duckdb.DuckDBPyConnection, opened: str) -> list[str]:
+    """Return the names of the columns as they are written: a query would rename those that come twice."""
+    _, *elements = connection.execute(f"SELECT name, num_children FROM parquet_schema('{opened}')").fetchall()
+    names, inside = [], 0  # elements are listed depth first; so many of those that follow are parts of a column
+    for name, children in elements:
+        if inside:
+            inside -= 1
+        else:
+            names.append(name)
+        inside += children or 0
+    return names
 
 
 def _check_size(connection: duckdb.DuckDBPyConnection, opened: str, path: Path) -> int:

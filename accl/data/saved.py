@@ -10,8 +10,8 @@ from typing import Any
 from accl.data.builder import PART_OF, CorpusBuilder
 from accl.data.files import open_data, read_bytes
 from accl.data.questions import PARTS, Corpus
-from accl.data.typed_rows import COLUMNS, add_rows, class_names, hardened
-from accl.errors import DataError
+from accl.data.typed_rows import COLUMNS, add_rows, check_names, class_names, hardened
+from accl.errors import DataError, first_line
 
 _END = b"\xff\xff\xff\xff\0\0\0\0"  # of an Arrow stream
 DICTIONARY, STATE = "dataset_dict.json", "state.json"
@@ -57,10 +57,11 @@ def _add_file(path: Path, part: str, builder: CorpusBuilder) -> None:
             table = Dataset.from_file(f"/dev/fd/{descriptor}").data.table
             table.validate(full=True)
             classes = class_names((table.schema.metadata or {}).get(b"huggingface"))
-            table = table.select([name for name in table.column_names if name in COLUMNS])
         except Exception as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise DataError(f"{path} cannot be read as a save_to_disk folder: {reason}", "Save it again.") from error
+            what = f"{path} cannot be read as a save_to_disk folder: {first_line(error)}"
+            raise DataError(what, "Save it again.") from error
+        check_names(path, table.column_names)
+        table = table.select([name for name in table.column_names if name in COLUMNS])
         with hardened(path) as connection:
             connection.register("saved", table)
             add_rows(builder, connection, "saved", path, part, classes)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from accl.data.cache import Cache
-from accl.errors import ConfigError
+from accl.errors import ConfigError, first_line
 
 SPM = "spm.model"
 FAST = "tokenizer.json"
@@ -180,9 +180,8 @@ def _from_transformers(folder: Path) -> Tokenizer:
         slow = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
         text = slow.backend_tokenizer.to_str()
     except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         hint = f"Put {SPM} or {FAST} with {SETTINGS} beside config.json."
-        raise ConfigError(f"{folder} has no usable tokenizer: {reason}", hint) from error
+        raise ConfigError(f"{folder} has no usable tokenizer: {first_line(error)}", hint) from error
     names = {key: getattr(slow, key) for key in SPECIAL}
     missing = [key for key, name in names.items() if not name]
     if missing:

@@ -17,7 +17,7 @@ import duckdb
 
 from accl.data.builder import AUXILIARY, MOST_CHARACTERS, CorpusBuilder, Place
 from accl.data.questions import LETTERS
-from accl.errors import DataError
+from accl.errors import DataError, first_line
 
 COLUMNS = ("question", "subject", "choices", "answer")
 
@@ -49,6 +49,19 @@ def class_names(metadata: bytes | str | None) -> dict[str, list[str]]:
     return {name: names for name, names in noted.items() if isinstance(names, list) and all(map(str, names))}
 
 
+def check_names(path: Path, names: Sequence[str]) -> None:
+    """Refuse a file with two columns that read as one of `COLUMNS`, of which SQL would take either.
+
+    Raises:
+        DataError: as said; the columns are named.
+    """
+    for column in COLUMNS:
+        alike = [name for name in names if name.lower() == column]
+        if len(alike) > 1:
+            what = f"{path} has {len(alike)} columns that read as {column}: {', '.join(alike)}."
+            raise DataError(what, "Keep one of them.")
+
+
 @contextmanager
 def hardened(path: Path, allowed: str = "") -> Iterator[duckdb.DuckDBPyConnection]:
     """Open a database in memory for a block that reads one file.
@@ -74,7 +87,7 @@ def hardened(path: Path, allowed: str = "") -> Iterator[duckdb.DuckDBPyConnectio
         except duckdb.OutOfMemoryException as error:
             raise DataError(f"{path} takes more than {_MEMORY} of memory to read.", _AGAIN) from error
         except (duckdb.Error, RuntimeError, ValueError) as error:  # the latter for texts that are not UTF-8
-            reason = str(error).splitlines()[0].replace(allowed or str(path), path.name)
+            reason = first_line(error).replace(allowed or str(path), path.name)
             raise DataError(f"{path} cannot be read: {reason}", _AGAIN) from error
         finally:
             timer.cancel()
@@ -170,8 +183,7 @@ def _check_size(connection: duckdb.DuckDBPyConnection, table: str, path: Path) -
             sql = f"SELECT sum(strlen(CAST(text AS VARCHAR))) FROM (SELECT {each} AS text FROM {table})"
             ((length,),) = connection.execute(sql).fetchall()
         except duckdb.InvalidInputException as error:
-            reason = str(error).splitlines()[0]
-            raise DataError(f"{path}: column {column} cannot be read: {reason}", _AGAIN) from error
+            raise DataError(f"{path}: column {column} cannot be read: {first_line(error)}", _AGAIN) from error
         if (length or 0) > MOST_CHARACTERS:
             what = f"{path}: column {column} has {length:,} bytes of text, more than the {MOST_CHARACTERS:,} read."
             raise DataError(what, "Take fewer questions.")

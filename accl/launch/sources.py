@@ -8,6 +8,7 @@ from pathlib import Path
 
 from accl.config import Config
 from accl.data import hub
+from accl.data.architectures import RANDOM
 from accl.data.hub_cache import endpoint_problem
 from accl.data.sources import load_corpus
 from accl.errors import AcclError
@@ -25,7 +26,7 @@ def start_hub_probe() -> Callable[[], bool]:
 def from_hub(config: Config) -> bool:
     """Return whether model or data may have to be fetched from the Hub."""
     name = config.model.name
-    return config.data.source == "hub" or not (name.startswith("random:") or hub.is_local(name))
+    return config.data.source == "hub" or not (name.startswith(RANDOM) or hub.is_local(name))
 
 
 def check_hub(reachable: bool) -> Check:
@@ -46,7 +47,7 @@ def check_sources(configs: Mapping[str, Config], reachable: bool) -> Iterator[Ch
         models.setdefault((config.model.name, config.model.revision), []).append(profile)
         sets.setdefault((config.data.source, config.data.path, config.data.revision), []).append(profile)
     for (name, revision), users in models.items():
-        if name.startswith("random:"):
+        if name.startswith(RANDOM):
             yield assess("model", f"{name} comes with accl")
         elif hub.is_local(name):
             yield _local("model", name, partial(hub.local_model, name), users)

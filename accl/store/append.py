@@ -18,13 +18,12 @@ from accl.errors import DamagedError
 from accl.store.database import REPLAY_FAILED, SIDE_FILES, Session, database_at
 from accl.store.schema import (
     COLUMNS,
-    EVALS_1_COLUMNS,
     FOLLOWED,
     KEYS,
     SCHEMA_VERSION,
     STEPPED,
     create_statements,
-    long_evals,
+    old_evals,
 )
 from accl.store.spool import MERGED, RUN, ForeignSpoolError, Spooled, Values, append_spool, read_spool, spool_of
 
@@ -291,9 +290,9 @@ def _aside(path: Path) -> Path:
 
 
 def _migrate_evals(session: Session) -> None:
-    old = session(f"SELECT {', '.join(EVALS_1_COLUMNS)} FROM run.evals ORDER BY seq")
+    rows = old_evals(session, "run")
     session("DROP TABLE run.evals")
     for statement in create_statements("run"):
         session(statement)
-    session.append("evals", [row for wide in old for row in long_evals(wide)])
+    session.append("evals", rows)
     session("UPDATE run.meta SET value = ? WHERE key = 'schema_version'", str(SCHEMA_VERSION))

@@ -331,7 +331,8 @@ def _time_limit(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterat
     def interrupt() -> None:
         wait = seconds
         while not done.wait(wait):
-            connection.interrupt()
+            with suppress(duckdb.ConnectionException):  # closed by a caller that gave up
+                connection.interrupt()
             wait = 1.0
 
     thread = threading.Thread(target=interrupt, daemon=True)

@@ -14,7 +14,7 @@ from accl.files import open_regular
 
 LIMIT = 16 * 2**20  # bytes; the largest file that is read whole, a provenance of many resumes, is a thousandth of it
 
-_RESTORE = "Restore it from a backup or remove the run."
+RESTORE = "Restore it from a backup or remove the run."
 
 
 def open_run_file(path: Path) -> int:
@@ -30,7 +30,7 @@ def open_run_file(path: Path) -> int:
         raise
     except OSError as error:
         # Another user's run is not ours to remove.
-        hint = "Ask its owner for permission." if isinstance(error, PermissionError) else _RESTORE
+        hint = "Ask its owner for permission." if isinstance(error, PermissionError) else RESTORE
         raise DamagedError(f"{path} cannot be read ({error.strerror}).", hint) from error
 
 
@@ -45,13 +45,13 @@ def read_text(path: Path, limit: int = LIMIT) -> str:
         try:
             content = file.read(limit + 1)
         except OSError as error:
-            raise DamagedError(f"{path} cannot be read ({error.strerror}).", _RESTORE) from error
+            raise DamagedError(f"{path} cannot be read ({error.strerror}).", RESTORE) from error
     if len(content) > limit:
-        raise DamagedError(f"{path} has more than {limit:,} bytes.", _RESTORE)
+        raise DamagedError(f"{path} has more than {limit:,} bytes.", RESTORE)
     try:
         return content.decode()
     except UnicodeDecodeError as error:
-        raise DamagedError(f"{path} is not UTF-8 text.", _RESTORE) from error
+        raise DamagedError(f"{path} is not UTF-8 text.", RESTORE) from error
 
 
 def read_tail(path: Path, limit: int) -> bytes:
@@ -66,4 +66,4 @@ def read_tail(path: Path, limit: int) -> bytes:
             file.seek(max(0, size - limit))
             return file.read(limit)
         except OSError as error:
-            raise DamagedError(f"{path} cannot be read ({error.strerror}).", _RESTORE) from error
+            raise DamagedError(f"{path} cannot be read ({error.strerror}).", RESTORE) from error

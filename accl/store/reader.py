@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from accl.errors import AbsentError, BusyError, DamagedError
 from accl.store.database import DAMAGED_HINT, Row, Session, database_at
 from accl.store.rundir import RunDir
-from accl.store.schema import COLUMNS, EVALS_1_COLUMNS, EVALS_1_FACTOR, FOLLOWED, check_rows, long_evals
+from accl.store.schema import COLUMNS, FOLLOWED, check_rows, old_evals
 from accl.store.spool import MERGED, RUN, read_spool, spool_of
 from accl.store.united import unite
 
@@ -72,9 +72,7 @@ def read_meta(execute: Execute) -> dict[str, str]:
 def read_evals(execute: Execute, version: str, after: int = -1) -> list[Row]:
     """Return the rows of ``evals`` (seq, step, split, name, value) with ``seq > after``, of either schema."""
     if version == "1":
-        columns = ", ".join(EVALS_1_COLUMNS)
-        sql = f"SELECT {columns} FROM run.evals WHERE seq > ? ORDER BY seq"
-        return [row for wide in execute(sql, after // EVALS_1_FACTOR) for row in long_evals(wide)]
+        return old_evals(execute, "run", after)
     return execute("SELECT seq, step, split, name, value FROM run.evals WHERE seq > ? ORDER BY seq", after)
 
 
@@ -187,7 +185,7 @@ class Event:
 
 
 _FOLLOW = {table: ", ".join(COLUMNS[table]) for table in FOLLOWED if table != "evals"}
-_TASKS = "SELECT task, name, subcategory, category FROM run.tasks ORDER BY task"
+TASKS = "SELECT task, name, subcategory, category FROM run.tasks ORDER BY task"
 _TASK_EVALS = (
     "SELECT t.step, t.split, t.task, t.n, t.correct FROM run.task_evals t JOIN "
     "(SELECT split, max(step) AS step FROM run.task_evals GROUP BY split) m USING (split, step) "
@@ -263,7 +261,7 @@ class Follower:
                     for table, columns in _FOLLOW.items()
                 }
                 new["evals"] = read_evals(execute, meta["schema_version"], self._cursor["evals"])
-                tasks, task_evals = execute(_TASKS), execute(_TASK_EVALS)
+                tasks, task_evals = execute(TASKS), execute(_TASK_EVALS)
         except (BusyError, AbsentError) as error:
             self.problem = error
             return False

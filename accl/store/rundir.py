@@ -34,11 +34,11 @@ from accl.errors import AbsentError, BusyError, ConfigError, DamagedError, RunEr
 from accl.files import replace_file
 from accl.store import files
 from accl.store.deadline import DEADLINE_S, each_within, within
+from accl.store.files import RESTORE
 
 if TYPE_CHECKING:
     from accl.config import Config
 
-RESTORE = "Restore it from a backup or remove the run."
 # A made id: UTC time, recipe, seed, four random digits.
 _ID = re.compile(r"\d{8}-\d{6}-.+-s\d+-[0-9a-f]{4}", re.DOTALL)
 _OTHER_FOLDER = "Choose another with --runs DIR or the environment variable ACCL_RUNS."

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 SCHEMA_VERSION = 2
@@ -54,7 +54,7 @@ EVALS_1 = (
     "seq BIGINT, step INTEGER, split VARCHAR, "
     "n INTEGER, loss DOUBLE, accuracy DOUBLE, macro_accuracy DOUBLE, ece DOUBLE, brier DOUBLE"
 )
-EVALS_1_FACTOR = len(_EVALS_1_METRICS)
+_EVALS_1_FACTOR = len(_EVALS_1_METRICS)
 
 
 # Columns that may be NULL: a figure that is no number, a load that the machine does not measure.
@@ -112,16 +112,22 @@ def schema_problem(version: str | None) -> str:
     return f"has schema {version or '?'}, this accl reads up to {SCHEMA_VERSION}"
 
 
+def old_evals(execute: Callable[..., list[Any]], catalog: str, after: int = -1) -> list[tuple[Any, ...]]:
+    """Return the rows of ``evals`` with ``seq > after`` of a catalog of schema 1, as `long_evals` makes them."""
+    sql = f"SELECT {', '.join(EVALS_1_COLUMNS)} FROM {catalog}.evals WHERE seq > ? ORDER BY seq"
+    return [row for wide in execute(sql, after // _EVALS_1_FACTOR) for row in long_evals(wide)]
+
+
 def long_evals(row: Sequence[Any]) -> list[tuple[Any, ...]]:
     """Turn a row of ``evals`` in schema 1 into rows of schema 2; NULLs make no row.
 
-    Row ``seq`` becomes rows from ``EVALS_1_FACTOR * seq`` on. The numbering depends on the row alone: readers of
+    Row ``seq`` becomes rows from ``_EVALS_1_FACTOR * seq`` on. The numbering depends on the row alone: readers of
     schema 1, the migration and rows left in a spool agree, and a reader's cursor stays valid through a migration.
     """
     seq, step, split, *values = row
     named = zip(_EVALS_1_METRICS, values, strict=True)
     return [
-        (EVALS_1_FACTOR * seq + i, step, split, name, float(value))
+        (_EVALS_1_FACTOR * seq + i, step, split, name, float(value))
         for i, (name, value) in enumerate(named)
         if value is not None
     ]

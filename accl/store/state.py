@@ -11,6 +11,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import reprlib
 import socket
 import tempfile
@@ -19,12 +20,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import takewhile
 from typing import Any
 
 from accl.errors import AbsentError, BusyError, DamagedError
-from accl.store.files import read_tail
+from accl.store.files import RESTORE, read_tail
 from accl.store.lock import Holder, Proof, RunLock, probe
-from accl.store.rundir import RESTORE, RunDir
+from accl.store.rundir import RunDir
 
 
 class State(StrEnum):
@@ -61,6 +63,8 @@ STALLED_AFTER_S = 120.0
 # Begins the line of the console log where a process starts; lines above it are of earlier processes.
 START_MARK = "---"
 CONSOLE_TAIL_BYTES = 16384
+# Begins a line that names an exception, as the last one of a traceback does.
+_EXCEPTION = re.compile(r"[^\s:]*(?:Error|Exception|Interrupt|Exit)(?:\s*:|$)")
 
 
 @dataclass(frozen=True)
@@ -275,21 +279,18 @@ def silence(run: RunDir) -> float:
 
 
 def _crashed(state: RunState, run: RunDir, otherwise: str) -> RunState:
-    return state.changed(
-        state=State.CRASHED, reason=last_exception_line(run) or otherwise, ended=max(state.heartbeat, state.started)
-    )
+    lines = _newest_lines(run)
+    reason = next(filter(_EXCEPTION.match, lines), "")
+    if not reason:  # an error that is told may have ended the process, or not
+        told = next((line for line in lines if line.startswith("error: ")), "")
+        reason = f"{otherwise}; its last {told}" if told else otherwise
+    return state.changed(state=State.CRASHED, reason=reason, ended=max(state.heartbeat, state.started))
 
 
-def last_exception_line(run: RunDir) -> str:
-    """Return the last line of the newest process on the console that names an exception; empty when there is none."""
+def _newest_lines(run: RunDir) -> list[str]:
+    """Return the last lines that the newest process wrote on the console, newest first; none without a console."""
     try:
-        lines = read_tail(run.console, CONSOLE_TAIL_BYTES).decode(errors="replace").splitlines()
+        lines = read_tail(run.console, CONSOLE_TAIL_BYTES).decode(errors="replace").splitlines()[::-1]
     except (FileNotFoundError, DamagedError):
-        return ""
-    for line in reversed(lines):
-        if line.startswith(START_MARK):
-            break
-        head = line.split(":", 1)[0].strip()
-        if head and " " not in head and head.rsplit(".", 1)[-1].endswith(("Error", "Exception", "Interrupt", "Exit")):
-            return line.strip()
-    return ""
+        return []
+    return [line.strip() for line in takewhile(lambda line: not line.startswith(START_MARK), lines)]

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from accl.errors import AcclError, DamagedError, RunError
 from accl.store.deadline import DEADLINE_S, each_within
-from accl.store.rundir import RESTORE, RunDir, Setup
+from accl.store.files import RESTORE
+from accl.store.rundir import RunDir, Setup
 from accl.store.state import RunState, assess, read_state
 from accl.yamlfile import shown
 

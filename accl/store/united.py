@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from accl.store.database import Row, Session
-from accl.store.schema import COLUMNS, EVALS_1_COLUMNS, FOLLOWED, KEYS, SCHEMA_VERSION, TABLES, long_evals
+from accl.store.database import Session
+from accl.store.schema import COLUMNS, FOLLOWED, KEYS, SCHEMA_VERSION, TABLES, old_evals
 from accl.store.spool import Rows
 
 
@@ -20,10 +20,7 @@ def unite(session: Session, spooled: Rows) -> None:
         rows = list(facts.items()) if table == "meta" else spooled.get(table, [])
         if key := KEYS.get(table):
             rows = list({row[0]: row for row in rows}.values())
-        old: list[Row] = []
-        if table == "evals" and version == "1":
-            wide = session(f"SELECT {', '.join(EVALS_1_COLUMNS)} FROM file.evals ORDER BY seq")
-            old = [row for one in wide for row in long_evals(one)]
+        old = old_evals(session, "file") if table == "evals" and version == "1" else []
         kept = bool(version) and not old
         if table in FOLLOWED:
             last = session(f"SELECT max(seq) FROM file.{table}")[0][0] if kept else old[-1][0] if old else None

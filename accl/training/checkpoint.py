@@ -168,14 +168,23 @@ def load_progress(folder: Path) -> Progress:
     return progress
 
 
+def verify_model(folder: Path) -> None:
+    """Make sure that the weights of a checkpoint are what was written, as far as that can be known.
+
+    Raises:
+        DamagedError: they are not.
+    """
+    if not manifest.verify(folder, (MODEL, PROGRESS)):
+        load_progress(folder)
+
+
 def load_model(folder: Path, model: nn.Module) -> None:
     """Put the weights of a checkpoint into the model.
 
     Raises:
         DamagedError: they are damaged or of another model, and the model is as it was.
     """
-    if not manifest.verify(folder, (MODEL, PROGRESS)):
-        load_progress(folder)
+    verify_model(folder)
     tensors = _read(folder / MODEL)
     _check(folder / MODEL, tensors, model.state_dict())
     model.load_state_dict(tensors)

@@ -16,7 +16,7 @@ from torch import nn
 
 from accl.data import hub
 from accl.data.architectures import ARCHITECTURES, RANDOM, architecture
-from accl.errors import ConfigError
+from accl.errors import ConfigError, first_line
 
 
 @dataclass
@@ -125,8 +125,8 @@ def _without_pooler(config: type) -> dict[str, bool]:
 
 
 def _unreadable(folder: Path, error: Exception) -> ConfigError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return ConfigError(f"The model in {folder} cannot be loaded: {reason}", "Check its config.json and weights.")
+    what = f"The model in {folder} cannot be loaded: {first_line(error)}"
+    return ConfigError(what, "Check its config.json and weights.")
 
 
 def _described(module: nn.Module, name: str, pretrained: bool) -> Encoder:

@@ -12,13 +12,13 @@ from torch import Tensor
 from accl.errors import DamagedError, TrainingError
 from accl.store.rundir import RunDir
 from accl.store.state import State
-from accl.training import checkpoint, manifest
+from accl.training import checkpoint
 from accl.training.backends.backend import StepBackend
 from accl.training.checkpoint import Files, Progress, Target
 from accl.training.context import TrainingContext
 from accl.training.evaluate import Evaluated, evaluate
 from accl.training.interrupt import Interrupt, StoppedEarly
-from accl.training.manifest import MANIFEST, MODEL, PROGRESS, folder_name
+from accl.training.manifest import MANIFEST, folder_name
 from accl.training.optim import learning_rate
 from accl.training.recording import record_curriculum, record_evaluation, record_speed, record_test
 from accl.training.report import Reporter
@@ -123,10 +123,9 @@ class Trainer:
 
     def _warn_of_a_damaged_best(self) -> None:
         """Say now what would otherwise be said when the run is tested, perhaps after days."""
-        best = self.run.checkpoints / folder_name(self.best_step)
         try:
-            if self.best_step and not manifest.verify(best, (MODEL, PROGRESS)):
-                checkpoint.load_progress(best)
+            if self.best_step:
+                checkpoint.verify_model(self.run.checkpoints / folder_name(self.best_step))
         except DamagedError as error:
             found = f"the weights that validation chose so far are damaged, and cannot be tested: {error.what}"
             self.reporter.event("warning", "checkpoint", found)

@@ -27,7 +27,7 @@ class Saver:
     """Writes checkpoints and removes old ones.
 
     A disk that is full, or fails otherwise, does not end the run: saving is tried again at intervals while training
-    goes on, and the weights that validation chose meanwhile wait in memory.
+    goes on, and the weights that validation chose meanwhile wait in memory. A limit of the size of files ends it.
 
     Args:
         patience_s: seconds without success after which the run ends.
@@ -100,6 +100,9 @@ class Saver:
         now = time.monotonic()
         last = self.reporter.state.checkpoint_last or "the beginning"
         why = f"no checkpoint can be written ({error.strerror})"
+        if error.errno == errno.EFBIG:  # waiting makes no difference
+            hint = f"Raise the limit of the size of files (ulimit -f), then: accl resume {self.run.typed}"
+            raise RunError(f"{why[0].upper()}{why[1:]}: what was trained after {last} is lost.", hint)
         if self._failing_since is None:
             self._failing_since, self._give_up = now, now + self.patience_s
             self.reporter.event("warning", "disk", f"{why}: training goes on, and only {last} is saved")

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from accl.config import Config
+from accl.data.architectures import RANDOM
 from accl.data.cache import Cache, cache_folder
 from accl.data.fit import check_length, check_tasks
 from accl.data.prepared import PreparedData, prepare
@@ -130,10 +131,10 @@ def _baselines(splits: Splits) -> dict[str, float]:
 
 def _tokenizer(config: Config, train: list[Question], cache: Cache) -> Tokenizer:
     """Return the encoder's own tokenizer, or one trained on the training questions."""
-    if config.model.name.startswith("random:"):
+    if config.model.name.startswith(RANDOM):
         texts = [part for q in train for part in (q.text, *q.options)]
         # An unknown architecture is refused where the encoder is made, with the names that there are.
-        size = SCRATCH_VOCABULARY.get(config.model.name.removeprefix("random:"), min(SCRATCH_VOCABULARY.values()))
+        size = SCRATCH_VOCABULARY.get(config.model.name.removeprefix(RANDOM), min(SCRATCH_VOCABULARY.values()))
         return trained_tokenizer(texts, size, cache)
     # The tokenizers library would otherwise warn of forks, and use every core of a shared machine.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from accl.bench.fuzz import try_config
+from accl.bench.fuzz import make_input, try_input
 from accl.bench.runs import finished_run
 from accl.data.folders import read_folder
 from accl.errors import AcclError
@@ -108,7 +108,7 @@ def _mutated(generator: random.Random, content: bytes) -> bytes:
 
 
 def _config(generator: random.Random, _place: Path, _run: RunDir) -> str:
-    return try_config(generator)
+    return try_input(make_input(generator)[1])
 
 
 def _csv(generator: random.Random, place: Path, _run: RunDir) -> str:

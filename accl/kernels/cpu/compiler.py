@@ -18,7 +18,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from accl.files import read_trusted, untrusted_reason
+from accl.files import read_trusted, untrusted_folder
 
 SOURCES = Path(__file__).with_name("c")
 # Not -ffast-math: a library that gcc links with it turns denormal numbers off for the whole process.
@@ -92,15 +92,10 @@ def compiled_library(folder: Path, compiler: tuple[str, ...]) -> Path:
 
 def refusal(folder: Path) -> str | None:
     """Return why no library is loaded from a folder, or None; one that does not exist yet is fine."""
-    try:
-        reason = untrusted_reason(os.lstat(folder), folder=True)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        reason = f"cannot be read ({error.strerror})"
-    if reason is None:
-        return None
-    return f"compiled code is not loaded from {folder}, which {reason}: remove it, or set ACCL_CACHE to another folder"
+    if reason := untrusted_folder(folder, follow=False):
+        where = f"compiled code is not loaded from {folder}, which {reason}"
+        return f"{where}: remove it, or set ACCL_CACHE to another folder"
+    return None
 
 
 def read_library(library: Path) -> bytes:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from accl.errors import first_line
 from accl.training.backends.backend import UnavailableError
 from accl.training.backends.capture import preserve_state
 from accl.training.backends.reference import ReferenceBackend
@@ -62,8 +63,8 @@ class CudaGraphBackend(ReferenceBackend):
                 # A broken capture leaves gradients behind, and a generator that takes itself for captured.
                 context.model.zero_grad(set_to_none=True)
                 generator.graphsafe_set_state(untouched)
-                reason = str(error).splitlines()[0]
-                raise UnavailableError(f"the encoder cannot be captured in a CUDA graph ({reason})") from error
+                what = f"the encoder cannot be captured in a CUDA graph ({first_line(error)})"
+                raise UnavailableError(what) from error
         progress(len(lengths), len(lengths))
         torch.cuda.synchronize()
 

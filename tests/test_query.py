@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 import time
 from pathlib import Path
 
 import pytest
-from conftest import Accl
 from factory import finished_run
-from hostile import break_each, hostile_run
+from hostile import break_each, hostile_run, run_each
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tui_pilot import on_screen, open_app, runs_listed, runs_screen, until
 
+from accl.cli.runs import runs
 from accl.errors import QueryError
 from accl.store.query import DEPTH_LIMIT, EVERYTHING, LENGTH_LIMIT, parse
 from accl.store.run_subject import RunSubject
@@ -255,10 +257,10 @@ def test_labels_are_read_again_when_they_change_and_harm_nothing_when_broken(tmp
 
 
 def test_a_run_that_cannot_be_read_fits_no_comparison_and_every_negation(tmp_path: Path) -> None:
-    runs = [hostile_run(tmp_path / str(i)) for i in range(5)]
-    break_each(iter(runs))
+    broken = [hostile_run(tmp_path / str(i)) for i in range(5)]
+    break_each(iter(broken))
     texts = ["cfg.optim.lr>0", "cfg.optim.lr!=7", "cfg.model.head:a", "seed:42", "val>0", "tag:x", "age<1w", "full"]
-    for run in runs:
+    for run in broken:
         for text in texts:
             assert matches(run, text) != matches(run, f"NOT {text}")
     config = finished_run(tmp_path, curves=False)
@@ -266,19 +268,26 @@ def test_a_run_that_cannot_be_read_fits_no_comparison_and_every_negation(tmp_pat
     assert matches(config, "NOT cfg.optim.lr>0 NOT cfg.optim.lr<=0 NOT cfg.optim.lr!=7 finished")
 
 
-def test_a_list_of_runs_takes_a_query(tmp_path: Path, accl: Accl) -> None:
+def test_a_list_of_runs_takes_a_query(tmp_path: Path) -> None:
     fast = finished_run(tmp_path, "full", curves=False, overrides=["optim.lr=1e-2"])
     finished_run(tmp_path, "full", curves=False, overrides=["optim.lr=1e-5"])
-    done = accl("runs", "state:finished", "cfg.optim.lr>=1e-4", "--format", "json", "--runs", str(tmp_path))
-    assert [run["id"] for run in json.loads(done.stdout)] == [fast.id]
-    for format, printed in (("table", ""), ("json", "[]\n")):
-        done = accl("runs", "NOT", "full", "--format", format, "--runs", str(tmp_path))
-        assert (done.returncode, done.stdout) == (0, printed)
-        assert "NOT full" in done.stderr
-    done = accl("runs", "sttae:finished", "--runs", str(tmp_path))
-    assert done.returncode == QueryError.exit_code
-    assert "'state'" in done.stderr
-    assert done.stdout == ""
+    found, csv, table, no_match, bad = run_each(
+        [
+            ["runs", "state:finished", "cfg.optim.lr>=1e-4", "--format", "json"],
+            ["runs", "cfg.optim.lr", "<", "1e-4", "--format", "csv"],
+            ["runs", "NOT", "full"],
+            ["runs", "NOT", "full", "--format", "json"],
+            ["runs", "sttae:finished"],
+        ],
+        ACCL_RUNS=str(tmp_path),
+    )
+    assert [run["id"] for run in json.loads(found.stdout)] == [fast.id]
+    assert len(csv.stdout.splitlines()) == 2
+    assert (table.code, table.stdout, no_match.code, no_match.stdout) == (0, b"", 0, b"[]\n")
+    assert b"matches: NOT full" in table.stderr
+    assert b"matches: NOT full" in no_match.stderr
+    assert (bad.code, bad.stdout) == (QueryError.exit_code, b"")
+    assert b"Did you mean 'state'?" in bad.stderr
 
 
 def test_a_query_of_runs_imports_no_schema(tmp_path: Path) -> None:
@@ -311,9 +320,11 @@ async def test_a_bad_filter_keeps_the_rows_and_says_why(tmp_path: Path) -> None:
         assert runs_screen(pilot).wanted == EVERYTHING
 
 
-def test_the_readme_has_every_key() -> None:
+def test_the_documentation_has_every_key() -> None:
     lines = README.read_text(encoding="utf-8").splitlines()
     for key in (*RUNS.keys, *QUESTIONS.keys):
         names = f"`{key.name}`, `{key.also}`" if key.also else f"`{key.name}`"
         assert f"| {names} | {KINDS[key.kind]} | {key.help} |" in lines
+    for key in RUNS.keys:
+        assert re.search(rf"\b{key.name}\b", inspect.getdoc(runs) or "")
     assert any(line.startswith(f"| `{CONFIG}KEY` | {KINDS['value']} | ") for line in lines)

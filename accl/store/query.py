@@ -237,7 +237,7 @@ class _Parser:
         if (key := self.vocabulary.find(name)) is None:
             near = self.vocabulary.nearest(name)
             hint = f"Did you mean {near!r}? " if near else ""
-            raise self._error(f"There is no key {shown(name)}", hint=f'{hint}What is no key stands in quotes: "{name}"')
+            raise self._error(f"There is no key {shown(name)}", hint=f'{hint}Words with signs need quotes, as "a:b".')
         self.at = found.end()
         values: list[str] = []
         numbers: list[float | None] = []

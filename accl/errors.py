@@ -102,6 +102,20 @@ class AbsentError(RunError):
     kind = "absent"
 
 
+class QueryError(AcclError):
+    """A filter that cannot be understood.
+
+    Attributes:
+        position: index of the character that it is about.
+    """
+
+    exit_code = 14
+
+    def __init__(self, what: str, position: int, hint: str = "") -> None:
+        super().__init__(f"{what} (character {position + 1}).", hint)
+        self.position = position
+
+
 # Exit status of a run that a signal stopped without a person having asked for it: EX_TEMPFAIL of sysexits.h, which
 # schedulers can be told to requeue.
 INTERRUPTED = 75

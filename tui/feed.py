@@ -105,12 +105,6 @@ class RunSummary:
         """Training throughput; NaN when the run is not running."""
         return self.latest("questions_per_second") if self.state.state is State.RUNNING else math.nan
 
-    def matches(self, words: str) -> bool:
-        """Return whether every word is a part of the state, recipe, profile, seed or id."""
-        setup = self.setup
-        text = f"{self.state_label[0]} {setup.recipe} {setup.profile} s{setup.seed} {self.run.id}".lower()
-        return all(word in text for word in words.lower().split())
-
 
 class Speedometer:
     """Speed of a run over the steps that were observed lately."""

@@ -75,7 +75,7 @@ KEYS: dict[str, tuple[Key, ...]] = {
         Key(("enter",), "open", "open", "open the highlighted run"),
         Key(("space",), "select", "select", "select the highlighted run, or not any more"),
         Key(("c",), "compare", "compare", "compare the selected runs"),
-        Key(("f",), "filter", "filter", "show only runs that contain all the words you type"),
+        Key(("f",), "filter", "filter", "show only the runs that a query matches, such as: full val>30%"),
         Key(("t",), "stop", "stop", "stop the highlighted run; asks first"),
         Key(("escape",), "back", "", "forget the filter, then the selection"),
     ),

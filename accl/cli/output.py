@@ -155,11 +155,11 @@ def _json(value: Any, indent: int | None = None, ascii: bool = False) -> str:
 
 
 def _csv(table: Table) -> str:
-    buffer = io.StringIO()
+    buffer, keys = io.StringIO(), table.keys
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(map(_csv_cell, table.keys))
+    writer.writerow(map(_csv_cell, keys))
     for row in table.rows:
-        writer.writerow(_csv_cell(plain(row.get(key))) for key in table.keys)
+        writer.writerow(_csv_cell(plain(row.get(key))) for key in keys)
     return buffer.getvalue().removesuffix("\n")
 
 

@@ -16,6 +16,8 @@ from accl.cli.table import MISSING, Column, Row, Table, duration, fields, moment
 from accl.errors import AbsentError, BusyError, RunError
 from accl.store.deadline import DEADLINE_S, within
 from accl.store.files import RESTORE, open_run_file
+from accl.store.query import parse
+from accl.store.run_subject import RunSubject
 from accl.store.rundir import find_run, run_folders
 from accl.store.state import State, observe
 from accl.store.summary import Summary, SummaryReader, as_problem, numbers, read_summaries
@@ -49,22 +51,41 @@ CATEGORY_COLUMNS = [
     Column("n", "questions", justify="right"),
     Column("accuracy", "", "%", "right", percent),
 ]
+QueryArgument = Annotated[list[str] | None, typer.Argument(metavar="QUERY", help="Show only the runs that it matches.")]
 EVENT_COLUMNS = [Column("seconds", "at", "", "right", duration), Column("level"), Column("message", wrap=True)]
 
 
-def runs(format: FormatOption = Format.TABLE, runs: RunsOption = RUNS) -> None:
+def runs(query: QueryArgument = None, format: FormatOption = Format.TABLE, runs: RunsOption = RUNS) -> None:
     """List the runs and what each is doing.
 
     The newest run comes first. States come from a look at the process: one that was killed shows as crashed.
 
-    Example:
+    A QUERY shows only some: words that are a part of state, recipe,
+    profile, seed or id, and comparisons, joined by blanks (and), OR, NOT
+    and round brackets. Keys are state, recipe, profile, seed, id, tag,
+    note, step, progress, age, loss, val, test and cfg.KEY of the
+    configuration; a colon means contains. Quote what the shell would take.
+
+    Examples:
+
+      accl runs full s42
+
+      accl runs state:finished "cfg.optim.lr>=1e-4"
+
+      accl runs "(val>30% OR age<2d)" NOT recipe:baseline,contrastive
 
       accl runs --format json
     """
-    summaries = read_summaries([SummaryReader(run) for run in run_folders(runs)], time.time())
-    rows = [_row(summary) for summary in sorted(summaries, key=lambda summary: summary.age_key, reverse=True)]
+    text, now = " ".join(query or ()), time.time()
+    wanted = parse(text)
+    summaries = read_summaries([SummaryReader(run) for run in run_folders(runs)], now)
+    matching = [summary for summary in summaries if wanted.matches(RunSubject(summary, now))]
+    rows = [_row(summary) for summary in sorted(matching, key=lambda summary: summary.age_key, reverse=True)]
+    if summaries and not rows:
+        print_notes([f"no run of {len(summaries):,} in {runs} matches: {text}"])
     if not rows and format is Format.TABLE:
-        say(f"No runs in {runs} yet. Start one:  accl train full --profile demo")
+        if not summaries:
+            say(f"No runs in {runs} yet. Start one:  accl train full --profile demo")
         return
     narrow = format is Format.TABLE and SafeConsole().width < WIDE
     columns = [column for column in COLUMNS if not (narrow and column.key in WIDE_ONLY)]

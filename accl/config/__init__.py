@@ -1,8 +1,26 @@
-"""Recipes, profiles and overrides, resolved into one validated `Config`."""
+"""Recipes, profiles and overrides, resolved into one validated `Config`.
 
-from accl.config.recipes import DEFAULT_PROFILE, available, configs_folder
-from accl.config.resolution import Resolved, difference, dump, flat, load, parse, resolve
-from accl.config.schema import Config, Curriculum, Loss, Optim
+What is exported is imported when it is first used: the schema takes longer to import than a list of runs takes, and a
+list needs but the names of keys.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from accl.config.recipes import DEFAULT_PROFILE, available
+    from accl.config.resolution import Resolved, difference, dump, flat, load, parse, resolve
+    from accl.config.schema import Config, Curriculum, Loss, Optim
+    from accl.config.shipped import configs_folder
+
+_HOMES = {
+    "recipes": ("DEFAULT_PROFILE", "available"),
+    "resolution": ("Resolved", "difference", "dump", "flat", "load", "parse", "resolve"),
+    "schema": ("Config", "Curriculum", "Loss", "Optim"),
+    "shipped": ("configs_folder",),
+}
 
 __all__ = [
     "DEFAULT_PROFILE",
@@ -20,3 +38,10 @@ __all__ = [
     "parse",
     "resolve",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from accl.config.shipped import configs_folder
 from accl.config.values import read_value
 from accl.errors import ConfigError
 from accl.yamlfile import read_yaml, shown
@@ -20,19 +21,6 @@ Kind = Literal["recipes", "profiles"]
 
 # Names become parts of ids, which are folders, arguments of commands and cells of tables.
 _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{NAME_LIMIT - 1}}}")
-
-
-def configs_folder() -> Path:
-    """Return the folder of recipes and profiles: inside the installed package, or beside it in a checkout.
-
-    Raises:
-        ConfigError: it is not there.
-    """
-    package = Path(__file__).resolve().parents[1]
-    for folder in (package / "configs", package.parent / "configs"):
-        if (folder / "base.yaml").is_file():
-            return folder
-    raise ConfigError("accl's own configs/ folder is missing.", "Reinstall accl.")
 
 
 def available(kind: Kind) -> list[str]:

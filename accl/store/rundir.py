@@ -126,11 +126,26 @@ class RunDir:
         """
         return str(self.read_json(self.provenance).get("run", ""))
 
-    def setup(self) -> Setup:
+    def config_text(self) -> str:
+        """Read ``config.yaml`` as it is.
+
+        Raises:
+            AbsentError: there is no configuration.
+            DamagedError: it cannot be read.
+        """
+        try:
+            return files.read_text(self.config)
+        except FileNotFoundError as error:
+            raise AbsentError(f"{self.config} is missing.", RESTORE) from error
+
+    def setup(self, whole: str | None = None) -> Setup:
         """Read recipe, profile and seed from ``config.yaml`` without validating the rest of it.
 
         A table of runs needs this of every run, so only the entries that hold them are parsed: a tenth of the work
         of `accl.config.load`.
+
+        Args:
+            whole: text of the file; read when None.
 
         Raises:
             AbsentError: there is no configuration.
@@ -138,10 +153,7 @@ class RunDir:
         """
         from accl.yamlfile import parse_yaml  # here: most users of run directories never read a configuration
 
-        try:
-            whole = files.read_text(self.config)
-        except FileNotFoundError as error:
-            raise AbsentError(f"{self.config} is missing.", RESTORE) from error
+        whole = self.config_text() if whole is None else whole
         entries = list(_SETUP.finditer(whole))
         if len(entries) > 3 or sum(len(entry[0]) for entry in entries) > SETUP_LIMIT:
             what = f"{self.config} has a second recipe, profile or train, or too much of them."

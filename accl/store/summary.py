@@ -6,8 +6,9 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from accl.errors import AcclError, DamagedError, RunError
 from accl.store.deadline import DEADLINE_S, each_within
@@ -15,6 +16,8 @@ from accl.store.files import RESTORE
 from accl.store.rundir import RunDir, Setup
 from accl.store.state import RunState, assess, read_state
 from accl.yamlfile import shown
+
+CONFIG_LIMIT = 2**16  # characters; accl writes 3,000, and a list keeps those of all its runs
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,8 @@ class Summary:
     Attributes:
         state, setup: None where the file cannot be read.
         age_key: `RunDir.age_key`.
+        config: text of ``config.yaml``; empty where that cannot be read or is longer than any that accl writes.
+        labels: content of ``labels.json``; empty where that cannot be read.
         problem: why something about the run could not be read; None when it is whole.
     """
 
@@ -32,6 +37,8 @@ class Summary:
     setup: Setup | None = None
     age_key: tuple[float, bool, str] = (float("-inf"), False, "")
     problem: AcclError | None = None
+    config: str = ""
+    labels: Mapping[str, Any] = field(default_factory=dict)
 
 
 class SummaryReader:
@@ -41,13 +48,18 @@ class SummaryReader:
         self.last = Summary(run)
         self._version: tuple[int, int] | None = None  # modification time and inode of what was parsed
         self._parsed: RunState | RunError = RunState()
+        self._labels_version: tuple[int, int] | None = None
+        self._labels: Mapping[str, Any] = {}
 
     def read(self, now: float) -> Summary:
         """Read the summary; ``now`` is in seconds since the epoch."""
-        run, setup, state = self.last.run, self.last.setup, None
+        run, setup, config, state = self.last.run, self.last.setup, self.last.config, None
         problem: RunError | None = None
         try:
-            setup = setup or run.setup()
+            if setup is None:
+                config = run.config_text()
+                setup = run.setup(config)
+                config = config if len(config) <= CONFIG_LIMIT else ""
         except RunError as error:
             problem = error
         try:
@@ -55,8 +67,20 @@ class SummaryReader:
         except RunError as error:
             problem = error
         age_key = self.last.age_key if self.last.age_key[2] else run.age_key
-        self.last = Summary(run, state, setup, age_key, problem)
+        self.last = Summary(run, state, setup, age_key, problem, config if setup else "", self._read_labels())
         return self.last
+
+    def _read_labels(self) -> Mapping[str, Any]:
+        run = self.last.run
+        try:
+            status = os.lstat(run.labels)
+            version = status.st_mtime_ns, status.st_ino
+            if self._labels_version != version:
+                self._labels_version, self._labels = version, {}
+                self._labels = run.read_json(run.labels)
+        except (OSError, RunError):  # what only people write is no reason to call a run broken
+            self._labels = {}
+        return self._labels
 
     def _read_state(self) -> RunState:
         run = self.last.run

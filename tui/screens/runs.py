@@ -9,6 +9,9 @@ from pathlib import Path
 from textual import on
 from textual.app import ComposeResult
 
+from accl.errors import QueryError
+from accl.store.query import EVERYTHING, parse
+from accl.store.run_subject import RunSubject
 from tui import theme
 from tui.feed import RunsFeed, RunSummary
 from tui.keys import bindings
@@ -50,6 +53,8 @@ class RunsScreen(PollingScreen[list[RunSummary]]):
 
     BINDINGS = bindings("runs")
     filter_text = ""
+    wanted = EVERYTHING  # the newest filter that could be understood
+    filter_problem = ""
 
     def __init__(self, root: Path, interval: float) -> None:
         super().__init__(interval, RunsFeed(root).fetch)
@@ -60,7 +65,7 @@ class RunsScreen(PollingScreen[list[RunSummary]]):
     def compose(self) -> ComposeResult:
         yield Text(id="title")
         yield Table(COLUMNS, EMPTY, id="runs")
-        yield Filter("words: state, recipe, profile, seed or id", id="filter")
+        yield Filter("words, or: state:finished val>30% cfg.optim.lr>=1e-4 -tag:old", id="filter")
         yield Text(id="detail")
         yield KeyBar("runs")
 
@@ -82,12 +87,14 @@ class RunsScreen(PollingScreen[list[RunSummary]]):
 
     def show(self) -> None:
         table = self.query_one(Table)
-        table.empty = f"No run contains all of: {self.filter_text}" if self.summaries else EMPTY
-        rows = [self._row(summary) for summary in self.summaries if summary.matches(self.filter_text)]
+        table.empty = f"No run matches: {self.wanted.text}" if self.summaries else EMPTY
+        now = time.time()
+        matching = [each for each in self.summaries if self.wanted.matches(RunSubject(each.summary, now))]
+        rows = [self._row(summary) for summary in matching]
         table.show(rows)
         n = len(self.summaries)
         counts = ["1 run" if n == 1 else f"{n} runs", f"{sum(summary.active for summary in self.summaries)} active"]
-        if self.filter_text:
+        if self.wanted != EVERYTHING:
             counts.append(f"{len(rows)} shown")
         if self.selected:
             counts.append(f"{len(self.selected)} selected")
@@ -121,6 +128,9 @@ class RunsScreen(PollingScreen[list[RunSummary]]):
     @on(Listing.CursorMoved)
     def _show_detail(self) -> None:
         summary, detail = self.highlighted, self.query_one("#detail", Text)
+        if self.filter_problem:
+            detail.show([(self.filter_problem, theme.ERROR)])
+            return
         if summary is None:
             detail.show()
             return
@@ -166,6 +176,10 @@ class RunsScreen(PollingScreen[list[RunSummary]]):
 
     def on_input_changed(self, event: Filter.Changed) -> None:
         self.filter_text = event.value
+        try:
+            self.wanted, self.filter_problem = parse(event.value), ""
+        except QueryError as error:  # while it is being typed: the rows stay those of before
+            self.filter_problem = str(error)
         self.show()
 
     def on_filter_closed(self) -> None:

@@ -1,0 +1,63 @@
+"""Single values of configurations, for queries over many runs.
+
+They are read as they are written, without the schema: its import and a validated `accl.config.Config` would take a
+thousand runs seconds.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache, lru_cache
+from pathlib import Path
+
+from accl.choices import parse_number
+from accl.errors import ConfigError
+from accl.yamlfile import Written, parse_yaml, read_yaml
+
+SECTION_LIMIT = 8192  # characters; accl writes a few hundred
+
+
+@cache
+def default_values() -> dict[str, str | float]:
+    """Return the default of every key, by dotted key."""
+    from accl.config.shipped import configs_folder  # here and below: most lists of runs never ask
+
+    return {key: _value(written) for key, written in read_yaml(configs_folder() / "base.yaml").items()}
+
+
+def config_value(config: str, key: str) -> str | float | None:
+    """Return a value from the text of a ``config.yaml``, as a number or as text.
+
+    A key that was added since the file was written has its default, as in `accl.config.load`.
+
+    Returns:
+        None where the section of the key is missing or cannot be read.
+    """
+    section = key.partition(".")[0]
+    found = re.findall(rf"^{re.escape(section)}:.*(?:\n(?![^\s#]).*)*", config, re.MULTILINE)
+    if len(found) != 1 or len(found[0]) > SECTION_LIMIT:
+        return None
+    values = _section(found[0])
+    return values.get(key, default_values().get(key)) if values else None
+
+
+@lru_cache(maxsize=1024)
+def _section(text: str) -> dict[str, str | float]:
+    """Return the values of a section by dotted key, none if it cannot be read; most runs share most of theirs."""
+    from accl.config.renamed import translate
+
+    try:
+        written, _ = translate(parse_yaml(text, Path("config.yaml")))
+    except ConfigError:
+        return {}
+    return {key: _value(value) for key, value in written.items()}
+
+
+def _value(written: Written) -> str | float:
+    text = written.text.strip()
+    if written.style == "quoted":
+        return written.text
+    try:
+        return parse_number(text)
+    except ValueError:
+        return "null" if text in ("", "~") else text

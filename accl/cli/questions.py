@@ -95,4 +95,4 @@ def _options(row: Row) -> str:
 
 
 def _letter(index: int) -> str:
-    return LETTERS[index]
+    return LETTERS[index] if index < len(LETTERS) else str(index + 1)

@@ -55,17 +55,20 @@ def read_questions(run: RunDir, split: str = "test") -> list[Question]:
         AbsentError: none are recorded (yet), or an earlier version recorded the answers alone.
         BusyError, DamagedError, RunError: the database cannot be read.
     """
-    with attached(run.database) as execute, checking(run.database):
+    with attached(run.database) as execute:
         if execute.missing:
             raise _texts_absent(run, split)
         answers, asked = execute(_ANSWERS, split), execute(_ASKED, split)
         [[tasks]] = execute("SELECT count(*) FROM run.tasks")
     if not answers:
         raise _answers_absent(run, split)
-    if not asked:
-        raise _texts_absent(run, split)
     with checking(run.database):
-        return _joined(answers, asked, tasks)
+        check_rows("predictions", answers)
+        check_rows("questions", asked)
+        questions = _joined(answers, asked, tasks)
+    if not questions:
+        raise _texts_absent(run, split)
+    return questions
 
 
 def answers_by_id(runs: Sequence[RunDir], split: str = "test") -> dict[str, list[int | None]]:
@@ -94,8 +97,6 @@ def _joined(answers: Sequence[Row], asked: Sequence[Row], tasks: int) -> list[Qu
     Raises:
         ValueError: no run of so many tasks records such rows.
     """
-    check_rows("predictions", answers)
-    check_rows("questions", asked)
     by_id = {row[0]: row for row in asked}
     if len(by_id) < len(asked) or len({row[1] for row in answers}) < len(answers):
         raise ValueError("questions that come twice")

@@ -52,6 +52,7 @@ def hostile_run(root: Path, recipe: str = "full", seed: int = 42) -> RunDir:
     recorder.meta({EVIL: EVIL})
     for split in ("test", EVIL):
         recorder.predictions([(split, f"{EVIL}{i}", 0, 0, i, [0.3, 0.7, 0.0, 0.0]) for i in (0, 1)])
+    recorder.questions([(f"{EVIL}{i}", 0, EVIL, [EVIL] * 4, 0, [1, 2]) for i in (0, 1)])
     recorder.close()
     config = load(run.config).model_dump()
     config |= {"recipe": EVIL_VALUE, "profile": EVIL_VALUE}

@@ -158,7 +158,7 @@ def test_an_added_source_makes_a_corpus_and_an_added_metric_is_computed() -> Non
     with pytest.raises(DataError, match="did you mean 'zebra'"):
         load_corpus("zebrra", "")
     empty = np.zeros((1, 1))
-    answers = Evaluated(np.zeros(3), np.zeros(3, int), np.eye(3), np.arange(3), empty, empty, empty, empty)
+    answers = Evaluated(np.zeros(3), np.zeros(3, int), np.eye(3), np.arange(3), empty, empty, empty, empty, [])
     assert answers.metrics()["zebra"] == 3
     (explained,) = explain("metrics")
     assert (explained.choices[-1].name, explained.choices[-1].literals["UNIT"]) == ("zebra", "questions")
@@ -166,7 +166,7 @@ def test_an_added_source_makes_a_corpus_and_an_added_metric_is_computed() -> Non
 
 def test_every_metric_is_a_file() -> None:
     empty = np.zeros((1, 1))
-    found = Evaluated(np.zeros(2), np.array([0, 1]), np.eye(2), np.arange(2), empty, empty, empty, empty).metrics()
+    found = Evaluated(np.zeros(2), np.array([0, 1]), np.eye(2), np.arange(2), empty, empty, empty, empty, []).metrics()
     assert found == {"accuracy": 1, "brier": 0, "ece": 0, "loss": 0, "macro_accuracy": 1}
 
 

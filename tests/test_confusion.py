@@ -14,6 +14,7 @@ from accl.method.confusion import (
     PrototypeConfusion,
     TaskConfusion,
     mean_similarity,
+    nearest_tasks,
     pair_similarities,
     prototype_confusion,
     task_confusion,
@@ -255,6 +256,11 @@ def test_whole_split_prototypes_leave_the_question_itself_out(task: list[int], t
     seen = (sizes > 1)[:, None] & (sizes > 0)
     close(share_KK, torch.where(seen, nearest / sizes[:, None], math.nan))
     close(count_KK, torch.where(seen, sizes[:, None], 0))
+    for a, row in enumerate(nearest_tasks(e, torch.tensor(task, dtype=torch.long), tasks, 2)):
+        means = {s: sum(unit[b] for b in range(len(task)) if task[b] == s) for s in {*task} - {task[a], -1}}
+        cosines = [float(unit[a] @ torch.nn.functional.normalize(mean, dim=-1)) for mean in means.values()]
+        found = [float(unit[a] @ torch.nn.functional.normalize(means[s], dim=-1)) for s in row]
+        assert found == pytest.approx(sorted(cosines, reverse=True)[:2], abs=1e-5)
 
 
 def test_separate_tasks_are_told_apart_and_twins_are_taken_for_each_other() -> None:

@@ -33,6 +33,7 @@ def evaluated(probabilities: Any, gold: Sequence[int], task: Sequence[int] | Non
         pairs=empty.astype(np.int64),
         prototype=empty,
         assigned=empty.astype(np.int64),
+        neighbours=[],
     )
 
 

@@ -76,6 +76,7 @@ def commands(runs: Runs) -> list[list[str]]:
     return [
         ["runs"],
         ["show", runs.full],
+        ["show", runs.full, "--questions"],
         ["compare", str(runs.root / runs.baseline), str(runs.root / runs.full)],
         ["show", runs.crashed],
         ["compare", runs.baseline, runs.crashed],  # which did not finish: refused

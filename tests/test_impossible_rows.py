@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from accl.analysis.results import read_results
 from accl.cli.runs import show
 from accl.errors import DamagedError
+from accl.store.questions import read_questions
 from accl.store.reader import Follower
 from accl.store.rundir import RunDir
 from accl.text import LONGEST
@@ -43,6 +44,19 @@ ANSWERS = [
     "UPDATE predictions SET question_id = NULL",
     "UPDATE predictions SET probabilities = NULL",
     "UPDATE evals SET value = 'inf' WHERE name = 'n'",
+]
+QUESTIONS = [
+    *ANSWERS[:-1],
+    "UPDATE predictions SET question_id = 'test/00000'",
+    "UPDATE questions SET id = 'test/00000'",
+    "UPDATE questions SET text = NULL",
+    "UPDATE questions SET options = [NULL, 'a', 'b', 'c']",
+    "UPDATE questions SET options = ['a']",
+    "UPDATE questions SET answer = 4",
+    "UPDATE questions SET task = 5",
+    "UPDATE questions SET neighbours = [6]",
+    "UPDATE questions SET neighbours = NULL",
+    "UPDATE predictions SET probabilities = [1.0]",
 ]
 TASKS = [
     "UPDATE tasks SET task = task + 1",
@@ -81,6 +95,12 @@ def test_impossible_answers_are_damage(whole: RunDir, tmp_path: Path, sql: str) 
     with pytest.raises(DamagedError) as caught:
         read_results(changed(whole, tmp_path, sql))
     assert "cannot be understood" not in caught.value.what
+
+
+@pytest.mark.parametrize("sql", QUESTIONS)
+def test_impossible_questions_are_damage(whole: RunDir, tmp_path: Path, sql: str) -> None:
+    with pytest.raises(DamagedError, match="holds what no run records"):
+        read_questions(changed(whole, tmp_path, sql))
 
 
 @pytest.mark.parametrize("sql", FIGURES)

@@ -50,7 +50,7 @@ def kill(run: RunDir) -> bool:
 
 def recorded(run: RunDir) -> dict[str, Any]:
     marks = ",".join("?" * len(TIMED))
-    names = ("metrics", "curriculum", "confusion", "evals", "task_evals", "predictions")
+    names = ("metrics", "curriculum", "confusion", "evals", "task_evals", "predictions", "questions")
     rows = query(
         run.database,
         (f"SELECT step, epoch, name, value FROM run.metrics WHERE name NOT IN ({marks}) ORDER BY name, step", TIMED),
@@ -58,7 +58,8 @@ def recorded(run: RunDir) -> dict[str, Any]:
         ("SELECT step, kind, CAST(matrix AS VARCHAR), counts FROM run.confusion ORDER BY kind, step", ()),
         ("SELECT * EXCLUDE seq FROM run.evals ORDER BY split, step, name", ()),
         ("SELECT * FROM run.task_evals ORDER BY split, step, task", ()),
-        ("SELECT * FROM run.predictions ORDER BY question_id", ()),
+        ("SELECT * FROM run.predictions ORDER BY split, question_id", ()),
+        ("SELECT * FROM run.questions ORDER BY id", ()),
     )
     return dict(zip(names, rows, strict=True))
 

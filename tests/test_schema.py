@@ -188,7 +188,7 @@ def test_the_sql_of_the_readme_runs(tmp_path: Path) -> None:
     with duckdb.connect(str(run.database), read_only=True) as connection:
         results = [connection.execute(statement).fetchall() for statement in statements]
         columns = [row[0] for row in connection.execute(statements[1]).description or ()]
-    assert len(results) == 5
+    assert len(results) == 6
     assert all(results)
     assert {"n", "loss", "accuracy", "macro_accuracy", "ece", "brier"} <= set(columns)
 

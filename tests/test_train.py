@@ -17,6 +17,7 @@ from conftest import SHORT, Accl, run_accl, wait
 from safetensors.numpy import load_file
 
 from accl.config import load
+from accl.store.questions import read_questions
 from accl.store.reader import Follower, query
 from accl.store.rundir import RunDir, list_runs
 from accl.store.state import State, observe, read_state
@@ -95,6 +96,21 @@ def test_predictions_agree_with_the_reported_accuracy(full_run: RunDir) -> None:
     probabilities = np.array([row[4] for row in rows])
     assert probabilities.sum(1) == pytest.approx(1, abs=1e-4)
     assert (probabilities.argmax(1) == [row[3] for row in rows]).mean() > 0.99
+
+
+def test_questions_are_recorded_with_the_answers_of_the_test_and_of_the_best_validation(full_run: RunDir) -> None:
+    follower = Follower(full_run)
+    follower.refresh()
+    asked = {split: read_questions(full_run, split) for split in ("test", "validation")}
+    right = {split: sum(q.right for q in questions) / len(questions) for split, questions in asked.items()}
+    assert right["test"] == pytest.approx(follower.series["test/accuracy"].values[-1])
+    assert right["validation"] == pytest.approx(max(follower.series["validation/accuracy"].values))
+    assert follower.meta["validation_step"] == follower.meta["tested_step"]
+    k = len(follower.tasks)
+    for question in asked["test"] + asked["validation"]:
+        assert question.text
+        assert len(question.options) == len(set(question.options)) == 4
+        assert len(set(question.neighbours) - {question.task}) == min(5, k - 1)
 
 
 def test_arms_do_what_their_recipes_say(demo_runs: Path) -> None:

@@ -160,15 +160,27 @@ def record_test(
     measured: tuple[float, float, float] = MEASURED,
 ) -> None:
     """Record the final evaluation with every answer, as `record_evaluation`; question i has right option i mod 4."""
-    rows = []
-    for i, good in enumerate(right.tolist()):
-        gold = i % CHOICES
-        predicted = gold if good else (gold + 1) % CHOICES
-        probabilities = [0.7 if choice == predicted else 0.1 for choice in range(CHOICES)]
-        rows.append(("test", f"test/{i:05d}", i % k, gold, predicted, probabilities))
-    recorder.predictions(rows)
+    record_answers(recorder, "test", right, k)
     record_evaluation(recorder, step, "test", right, k, measured)
     recorder.confusion(step, "similarity/test", similarity_KK.ravel().tolist(), [9] * (k * k))
+
+
+def record_answers(recorder: Recorder, split: str, right: NDArray[np.bool_], k: int) -> None:
+    """Record questions of a split and the answers to them; question i is of task i mod K and has right option i mod 4.
+
+    Its neighbours are the (up to five) tasks that follow its own.
+    """
+    answers, asked = [], []
+    for i, good in enumerate(right.tolist()):
+        name, task, gold = f"{split}/{i:05d}", i % k, i % CHOICES
+        predicted = gold if good else (gold + 1) % CHOICES
+        probabilities = [0.7 if choice == predicted else 0.1 for choice in range(CHOICES)]
+        neighbours = [(task + j) % k for j in range(1, min(6, k))]
+        answers.append((split, name, task, gold, predicted, probabilities))
+        options = [f"Option {choice}" for choice in range(CHOICES)]
+        asked.append((name, task, f"What is asked in {name}?", options, gold, neighbours))
+    recorder.predictions(answers)
+    recorder.questions(asked)
 
 
 def write_finished(run: RunDir, steps: int, started: float, seconds: float, accuracies: Mapping[str, float]) -> None:

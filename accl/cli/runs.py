@@ -12,8 +12,9 @@ import typer
 
 from accl.cli.options import RUNS, RunArgument, RunsOption
 from accl.cli.output import Format, FormatOption, SafeConsole, emit, print_notes, say
+from accl.cli.questions import LimitOption, QuestionsOption, Split, SplitOption, show_questions
 from accl.cli.table import MISSING, Column, Row, Table, duration, fields, moment, number, percent
-from accl.errors import AbsentError, BusyError, RunError
+from accl.errors import AbsentError, BusyError, ConfigError, RunError
 from accl.store.deadline import DEADLINE_S, within
 from accl.store.files import RESTORE, open_run_file
 from accl.store.query import parse
@@ -96,21 +97,35 @@ def runs(query: QueryArgument = None, format: FormatOption = Format.TABLE, runs:
                 say(shortened(f"{row['id']}: {row['reason']}"), style="dim")
 
 
-def show(run: RunArgument, format: FormatOption = Format.TABLE, runs: RunsOption = RUNS) -> None:
+def show(
+    run: RunArgument,
+    questions: QuestionsOption = False,
+    split: SplitOption = None,
+    limit: LimitOption = None,
+    format: FormatOption = Format.TABLE,
+    runs: RunsOption = RUNS,
+) -> None:
     """Show one run: state, newest figures, accuracy by category, events.
 
+    With --questions it lists what was asked, and what the run answered.
     What cannot be read is said: with exit code 11 when it is busy, 12
     when it is damaged, and 13 when it is absent.
 
     Example:
 
       accl show last --format json
+      accl show last --questions --split validation
     """
     from accl.store.follow import follow
     from accl.store.merge import merge_spool
     from accl.store.reader import Follower
 
     chosen = find_run(runs, run)
+    if questions:
+        show_questions(chosen, split or Split.TEST, limit, format)
+        return
+    if split or limit is not None:
+        raise ConfigError("--split and --limit are for --questions.", f"accl show {chosen.typed} --questions")
     (summary,) = read_summaries([SummaryReader(chosen)], time.time())
     problems = [summary.problem] if summary.problem else []
 

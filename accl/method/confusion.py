@@ -156,19 +156,37 @@ def prototype_confusion(e_ND: Tensor, task_N: Tensor, tasks: int) -> tuple[Tenso
     of one question has no prototype for it and its row is NaN; so is the column of a task without questions.
     Otherwise as `PrototypeConfusion`, without decay. Questions without task (index below 0) do not count.
     """
-    e_ND = F.normalize(e_ND.float(), dim=-1)
     member_NK = task_N[:, None] == torch.arange(tasks, device=task_N.device)
     size_K = member_NK.sum(0)
-    sum_KD = member_NK.float().T @ e_ND
-    others_ND = F.normalize(sum_KD[task_N.clamp(min=0)] - e_ND, dim=-1)
-    own_N1 = (e_ND * others_ND).sum(-1, keepdim=True)
-    sim_NK = torch.where(member_NK, own_N1, e_ND @ F.normalize(sum_KD, dim=-1).T)
-    sim_NK = sim_NK.masked_fill(size_K == 0, -torch.inf)
+    sim_NK = _prototype_similarity(e_ND, task_N, member_NK)
     nearest_NK = sim_NK.argmax(-1, keepdim=True) == torch.arange(tasks, device=task_N.device)
     counted_K = torch.where(size_K > 1, size_K, 0)
     count_KK = (counted_K[:, None] * (size_K > 0)).float()
     nearest_KK = member_NK.float().T @ nearest_NK.float()
     return torch.where(count_KK > 0, nearest_KK / size_K[:, None], torch.nan), count_KK
+
+
+@torch.no_grad()
+def nearest_tasks(e_ND: Tensor, task_N: Tensor, tasks: int, most: int) -> list[list[int]]:
+    """Return the tasks, other than its own, whose prototypes are nearest to each question, nearest first.
+
+    N rows of at most ``most`` tasks; a task without questions has no prototype.
+    """
+    member_NK = task_N[:, None] == torch.arange(tasks, device=task_N.device)
+    sim_NK = _prototype_similarity(e_ND, task_N, member_NK).masked_fill(member_NK, -torch.inf)
+    value_NM, task_NM = sim_NK.topk(min(most, tasks), dim=-1)
+    exists_NM = value_NM > -torch.inf
+    return [row[:n] for row, n in zip(task_NM.tolist(), exists_NM.sum(-1).tolist(), strict=True)]
+
+
+def _prototype_similarity(e_ND: Tensor, task_N: Tensor, member_NK: Tensor) -> Tensor:
+    """Return the cosine of each embedding with each prototype, leave-one-out, N x K; -inf where there is none."""
+    e_ND = F.normalize(e_ND.float(), dim=-1)
+    sum_KD = member_NK.float().T @ e_ND
+    others_ND = F.normalize(sum_KD[task_N.clamp(min=0)] - e_ND, dim=-1)
+    own_N1 = (e_ND * others_ND).sum(-1, keepdim=True)
+    sim_NK = torch.where(member_NK, own_N1, e_ND @ F.normalize(sum_KD, dim=-1).T)
+    return sim_NK.masked_fill(member_NK.sum(0) == 0, -torch.inf)
 
 
 @torch.no_grad()

@@ -22,6 +22,9 @@ from accl.store.schema import (
     KEYS,
     SCHEMA_VERSION,
     STEPPED,
+    VALIDATION_STEP,
+    Key,
+    by_key,
     create_statements,
     old_evals,
 )
@@ -33,6 +36,12 @@ MERGE_LINES = 2000
 # The split that is evaluated when training has ended. A resumed run evaluates it again, whatever its checkpoint.
 AFTER_TRAINING = "test"
 
+# Answers of a validation that a resumed run repeats. Those that they replaced are gone.
+_DELETE_VALIDATED_AFTER = (
+    "DELETE FROM run.predictions WHERE split = 'validation' "
+    f"AND (SELECT TRY_CAST(value AS BIGINT) FROM run.meta WHERE key = '{VALIDATION_STEP}') > ?"
+)
+
 Say = Callable[[str, str, str], None]
 
 
@@ -40,7 +49,7 @@ class RunAppender:
     """Database and spool of one run, for the one process that writes to it; used by one thread at a time.
 
     A database that vanished, is damaged or was replaced is set aside under another name and begun anew, with the
-    tasks and the facts about the run that were recorded before.
+    rows of the tables of `KEYS` that were recorded before: tasks, facts about the run, questions and answers.
 
     Args:
         database: path of ``run.duckdb``; made when missing, and brought to the current schema.
@@ -63,7 +72,7 @@ class RunAppender:
         self._set_aside = False  # whether the database of the next transaction takes the place of a damaged one
         self._notes: list[str] = []  # to be said when the transaction is committed
         self._next_seq: dict[str, int] = {}
-        self._kept: dict[str, dict[object, Values]] = {table: {} for table in KEYS}
+        self._kept: dict[str, dict[Key, Values]] = {table: {} for table in KEYS}
         self._damaged_lines = 0
 
     def append(self, rows: Mapping[str, Sequence[Values]]) -> bool:
@@ -171,11 +180,11 @@ class RunAppender:
                 raise DamagedError(f"{self.path} is of another run: {made_as}.")
             if self._run:
                 self._set_meta(session, RUN, self._run)
+            if session.missing:
+                _create_tables(session)
             if meta["schema_version"] == "1":
                 _migrate_evals(session)
-            for table, kept in self._kept.items():
-                old = {row[0]: row for row in session(f"SELECT {', '.join(COLUMNS[table])} FROM run.{table}")}
-                self._kept[table] = old | kept
+            self._kept = {table: _keyed_rows(session, table) | kept for table, kept in self._kept.items()}
             return self._number
         writer, _, number = meta.get(WRITER, "").partition(":")
         if writer != self._writer:
@@ -186,8 +195,7 @@ class RunAppender:
         return int(number)
 
     def _create(self, session: Session) -> None:
-        for statement in create_statements("run"):
-            session(statement)
+        _create_tables(session)
         self._made, self._next_seq = self._number < 0 and not self._set_aside, {}
         # Followers of a database that vanished start over: the new one has a generation that none had before.
         self._generation = 0 if self._made else int(time.time())
@@ -211,12 +219,15 @@ class RunAppender:
             session("DELETE FROM run.task_evals WHERE step = ?", step)
             session("DELETE FROM run.metrics WHERE step = ? AND name LIKE 'validation/%'", step)
         session(f"DELETE FROM run.confusion WHERE kind LIKE '%/{AFTER_TRAINING}'")
+        session(_DELETE_VALIDATED_AFTER, step if validated else step - 1)
+        session("DELETE FROM run.questions WHERE id NOT IN (SELECT question_id FROM run.predictions)")
         if step >= 0 and self._made:
             self._notes.append(f"{self.path.name} was gone: what it held up to step {step} is missing")
         self._made = False
         if step < 0:
             session(f"DELETE FROM run.meta WHERE key NOT IN ('schema_version', 'generation', '{RUN}')")
             self._kept = {table: {} for table in KEYS}
+        self._kept |= {table: _keyed_rows(session, table) for table in ("predictions", "questions")}
         self._set_meta(session, "generation", str(self._generation + 1))
 
     def _insert(self, session: Session, rows: Mapping[str, Sequence[Values]]) -> None:
@@ -224,10 +235,13 @@ class RunAppender:
             if not new:
                 continue
             if key := KEYS.get(table):
-                by_key = {row[0]: row for row in new}
-                self._kept[table] |= by_key
-                session(f"DELETE FROM run.{table} WHERE list_contains(?, {key})", list(by_key))
-                new = list(by_key.values())
+                newest = by_key(table, new)
+                self._kept[table] |= newest
+                keys = ", ".join(f"unnest(?) AS {name}" for name in key)
+                equal = " AND ".join(f"old.{name} = new.{name}" for name in key)
+                delete = f"DELETE FROM run.{table} AS old USING (SELECT {keys}) AS new WHERE {equal}"
+                session(delete, *map(list, zip(*newest, strict=True)))
+                new = list(newest.values())
             if table in FOLLOWED:
                 if table not in self._next_seq:
                     [[last]] = session(f"SELECT coalesce(max(seq), -1) FROM run.{table}")
@@ -289,10 +303,19 @@ def _aside(path: Path) -> Path:
     return aside
 
 
+def _create_tables(session: Session) -> None:
+    for statement in create_statements("run"):
+        session(statement)
+
+
+def _keyed_rows(session: Session, table: str) -> dict[Key, Values]:
+    """Return the rows of a table of `KEYS`, by key."""
+    return by_key(table, session(f"SELECT {', '.join(COLUMNS[table])} FROM run.{table}"))
+
+
 def _migrate_evals(session: Session) -> None:
     rows = old_evals(session, "run")
     session("DROP TABLE run.evals")
-    for statement in create_statements("run"):
-        session(statement)
+    _create_tables(session)
     session.append("evals", rows)
     session("UPDATE run.meta SET value = ? WHERE key = 'schema_version'", str(SCHEMA_VERSION))

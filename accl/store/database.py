@@ -28,7 +28,7 @@ import duckdb
 
 from accl.errors import AbsentError, BusyError, DamagedError, RunError
 from accl.store.files import open_run_file
-from accl.store.schema import EVALS_1, TABLES, create_statements, schema_problem
+from accl.store.schema import ADDED, EVALS_1, TABLES, create_statements, schema_problem
 
 Row = tuple[Any, ...]
 
@@ -72,6 +72,7 @@ class Session:
 
     Attributes:
         meta: the ``meta`` table; empty in a database just made.
+        missing: tables that it lacks because an earlier version made it.
         left_out: names of files beside the database whose content is not, or not all, in what is read.
     """
 
@@ -79,6 +80,7 @@ class Session:
         self._database, self._connection = database, connection
         self._limit_s, self._deadline = limit_s, time.monotonic() + limit_s
         self.meta: dict[str, str] = {}
+        self.missing: set[str] = set()
         self.left_out: list[str] = []
 
     def __call__(self, sql: str, *parameters: Any) -> list[Row]:
@@ -269,7 +271,10 @@ class Database:
             raise DamagedError(f"{self.path} is damaged: `meta` names no schema.", DAMAGED_HINT)
         if problem := schema_problem(version):
             raise RunError(f"{self.path} {problem}.", OTHER_VERSION)
-        for table in TABLES:
+        if absent := ADDED - tables.keys():
+            views = session("SELECT view_name FROM duckdb_views() WHERE database_name = ?", catalog)
+            session.missing = absent - {name for (name,) in views}
+        for table in TABLES.keys() - session.missing:
             if tables.get(table) not in definitions[table]:
                 is_there = "has another form" if table in tables else "is missing or no table"
                 raise DamagedError(f"{self.path} is damaged: `{table}` {is_there}.", DAMAGED_HINT)

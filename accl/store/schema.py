@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 SCHEMA_VERSION = 2
+
+Key = tuple[Any, ...]
 
 # Halves of a pair of UTF-16, which are no text; names of files that are no UTF-8 have them.
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -27,10 +29,12 @@ TABLES: dict[str, str] = {
     # One row per metric of an evaluation, and one named n: the number of questions.
     "evals": "seq BIGINT, step INTEGER, split VARCHAR, name VARCHAR, value DOUBLE",
     "task_evals": "step INTEGER, split VARCHAR, task INTEGER, n INTEGER, correct INTEGER",
-    # The final evaluation only: paired tests need every answer.
+    # Every answer of the test, for paired tests, and of the best validation so far.
     "predictions": (
         "split VARCHAR, question_id VARCHAR, task INTEGER, gold INTEGER, predicted INTEGER, probabilities FLOAT[]"
     ),
+    # What these answer. neighbours: tasks whose prototypes are nearest to the question, its own left out.
+    "questions": ("id VARCHAR, task INTEGER, text VARCHAR, options VARCHAR[], answer INTEGER, neighbours INTEGER[]"),
     "system": "seq BIGINT, seconds DOUBLE, gpu_util DOUBLE, gpu_memory DOUBLE, power DOUBLE, cpu DOUBLE, rss DOUBLE",
     "events": "seq BIGINT, seconds DOUBLE, level VARCHAR, kind VARCHAR, message VARCHAR",
     "tasks": "task INTEGER, name VARCHAR, subcategory VARCHAR, category VARCHAR",
@@ -61,13 +65,30 @@ _EVALS_1_FACTOR = len(_EVALS_1_METRICS)
 _NULLABLE = {"value", *COLUMNS["system"][2:]}
 _BOUND = 1e12  # no step, index, count or time of a run comes near it
 
-# Tables where a new row takes the place of the one with the same key.
-KEYS = {"tasks": "task", "meta": "key"}
+# Tables where a new row takes the place of the one with the same key: its first columns.
+KEYS: dict[str, tuple[str, ...]] = {
+    "tasks": ("task",),
+    "meta": ("key",),
+    "questions": ("id",),
+    "predictions": ("split", "question_id"),
+}
+
+# Tables that databases of earlier versions lack; a resumed run gets them.
+ADDED = {"questions"}
+
+# Key in ``meta``: step of the validation whose answers ``predictions`` has.
+VALIDATION_STEP = "validation_step"
 
 
 def create_statements(catalog: str) -> list[str]:
     """Return the DDL that makes every missing table in an attached catalog."""
     return [f"CREATE TABLE IF NOT EXISTS {catalog}.{table} ({columns})" for table, columns in TABLES.items()]
+
+
+def by_key(table: str, rows: Iterable[Sequence[Any]]) -> dict[Key, Sequence[Any]]:
+    """Return the last row of each key of a table of `KEYS`, in the order of the first ones."""
+    size = len(KEYS[table])
+    return {tuple(row[:size]): row for row in rows}
 
 
 def check_rows(table: str, rows: Sequence[Sequence[Any]]) -> None:

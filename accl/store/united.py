@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from accl.store.database import Session
-from accl.store.schema import COLUMNS, FOLLOWED, KEYS, SCHEMA_VERSION, TABLES, old_evals
+from accl.store.schema import COLUMNS, FOLLOWED, KEYS, SCHEMA_VERSION, TABLES, by_key, old_evals
 from accl.store.spool import Rows
 
 
@@ -19,9 +19,9 @@ def unite(session: Session, spooled: Rows) -> None:
     for table, columns in TABLES.items():
         rows = list(facts.items()) if table == "meta" else spooled.get(table, [])
         if key := KEYS.get(table):
-            rows = list({row[0]: row for row in rows}.values())
+            rows = list(by_key(table, rows).values())
         old = old_evals(session, "file") if table == "evals" and version == "1" else []
-        kept = bool(version) and not old
+        kept = bool(version) and not old and table not in session.missing
         if table in FOLLOWED:
             last = session(f"SELECT max(seq) FROM file.{table}")[0][0] if kept else old[-1][0] if old else None
             first = 0 if last is None else last + 1
@@ -30,6 +30,7 @@ def unite(session: Session, spooled: Rows) -> None:
         session.append(f"spooled_{table}", [*old, *rows])
         union = ""
         if kept:
-            replaced = f" WHERE {key} NOT IN (SELECT {key} FROM run.spooled_{table})" if key else ""
+            replaced = f" ANTI JOIN run.spooled_{table} USING ({', '.join(key)})" if key else ""
             union = f"SELECT {', '.join(COLUMNS[table])} FROM file.{table}{replaced} UNION ALL "
         session(f"CREATE VIEW run.{table} AS {union}FROM run.spooled_{table}")
+    session.missing.clear()

@@ -14,6 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from accl.errors import BusyError, RunError
 from accl.store.append import RunAppender
@@ -115,8 +116,12 @@ class Recorder:
         self._put("task_evals", list(rows))
 
     def predictions(self, rows: Iterable[tuple[str, str, int, int, int, list[float]]]) -> None:
-        """Record rows of (split, question id, task, gold, predicted, probabilities)."""
+        """Record rows of (split, question id, task, gold, predicted, probabilities) in place of earlier answers."""
         self._put("predictions", list(rows))
+
+    def questions(self, rows: Iterable[tuple[str, int, str, list[str], int, list[int]]]) -> None:
+        """Record rows of (id, task, text, options, right option, neighbouring tasks), in place of earlier ones."""
+        self._put("questions", list(rows))
 
     def system(self, seconds: float, values: Sequence[float | None]) -> None:
         """Record GPU %, GPU bytes, watts, CPU %, resident bytes; None for what the machine lacks."""
@@ -321,8 +326,11 @@ class Recorder:
 
 
 def _plain(row: Values) -> Values:
-    """Replace what is no text in strings, such as bytes of a file name."""
-    return [
-        value.encode("utf-8", "replace").decode() if isinstance(value, str) and not value.isascii() else value
-        for value in row
-    ]
+    """Replace what is no text in strings and lists of strings, such as bytes of a file name."""
+    return [[_plain_text(one) for one in value] if isinstance(value, list) else _plain_text(value) for value in row]
+
+
+def _plain_text(value: Any) -> Any:
+    if isinstance(value, str) and not value.isascii():
+        return value.encode("utf-8", "replace").decode()
+    return value

@@ -14,12 +14,13 @@ from accl.choices import METRICS
 from accl.data.questions import LETTERS
 from accl.data.tokens import Assembler
 from accl.method.answers import Answers
-from accl.method.confusion import mean_similarity, prototype_confusion
+from accl.method.confusion import mean_similarity, nearest_tasks, prototype_confusion
 from accl.method.model import ModelOutput
 
 # Most tokens of a batch, padding included (one question is a batch whatever its length): the encoder's activations for
 # them have to fit beside the model.
 MOST_TOKENS = 2**16
+NEIGHBOURS = 5
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Evaluated(Answers):
         similarity, pairs: K x K mean positive cosine of encoder features, NaN without pairs; pairs per cell.
         prototype, assigned: K x K share of task i's questions nearest to the prototype of task j, leave-one-out
             (`prototype_confusion`), NaN without questions; questions per cell.
+        neighbours: the other tasks whose prototypes are nearest to each question, nearest first, N rows of up to
+            `NEIGHBOURS`.
     """
 
     questions: NDArray[np.int64]
@@ -38,6 +41,7 @@ class Evaluated(Answers):
     pairs: NDArray[np.int64]
     prototype: NDArray[np.float64]
     assigned: NDArray[np.int64]
+    neighbours: list[list[int]]
 
     def metric(self, name: str) -> float:
         """Compute one metric of `accl.method.metrics`.
@@ -107,6 +111,7 @@ def evaluate(
         pairs.long().cpu().numpy(),
         prototype.double().cpu().numpy(),
         assigned.long().cpu().numpy(),
+        nearest_tasks(features, task_N, tasks, NEIGHBOURS),
     )
 
 

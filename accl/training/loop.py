@@ -20,7 +20,13 @@ from accl.training.evaluate import Evaluated, evaluate
 from accl.training.interrupt import Interrupt, StoppedEarly
 from accl.training.manifest import MANIFEST, folder_name
 from accl.training.optim import learning_rate
-from accl.training.recording import record_curriculum, record_evaluation, record_speed, record_test
+from accl.training.recording import (
+    record_best_validation,
+    record_curriculum,
+    record_evaluation,
+    record_speed,
+    record_test,
+)
 from accl.training.report import Reporter
 from accl.training.saver import Saver
 
@@ -236,6 +242,7 @@ class Trainer:
         self._validated = True
         if (accuracy := result.metric("accuracy")) > self.best_score:
             self.best_score, self.best_step = accuracy, self.step
+            record_best_validation(self.context, self.recorder, self.step, result)
             self._checkpoint()
         self.reporter.phase(self._saver.doing)
         self._last_recorded = time.monotonic()

@@ -6,6 +6,7 @@ import math
 
 import torch
 
+from accl.store.schema import VALIDATION_STEP
 from accl.store.writer import Recorder
 from accl.training.context import TrainingContext
 from accl.training.evaluate import Evaluated
@@ -32,16 +33,31 @@ def record_evaluation(context: TrainingContext, reporter: Reporter, step: int, s
     say(line)
 
 
+def record_best_validation(context: TrainingContext, recorder: Recorder, step: int, result: Evaluated) -> None:
+    """Record the answers of the best validation so far, in place of those before."""
+    recorder.meta({VALIDATION_STEP: str(step)})
+    record_answers(context, recorder, "validation", result)
+
+
+def record_answers(context: TrainingContext, recorder: Recorder, split: str, result: Evaluated) -> None:
+    """Record every answer of an evaluated split, and the questions themselves."""
+    columns = (result.task, result.gold, result.predicted, result.probabilities.round(6))
+    answers, asked = [], []
+    for q, task, gold, predicted, probabilities, neighbours in zip(
+        result.questions, *(column.tolist() for column in columns), result.neighbours, strict=True
+    ):
+        question = context.questions[q]
+        answers.append((split, question.id, task, gold, predicted, probabilities))
+        asked.append((question.id, task, question.text, list(question.options), gold, neighbours))
+    recorder.predictions(answers)
+    recorder.questions(asked)
+
+
 def record_test(context: TrainingContext, reporter: Reporter, step: int, result: Evaluated) -> None:
     """Record the test: its metrics, every answer for paired tests, and the confusion of its embeddings."""
     record_evaluation(context, reporter, step, "test", result)
     recorder = reporter.recorder
-    recorder.predictions(
-        ("test", context.questions[q].id, int(task), int(gold), int(guess), [round(float(p), 6) for p in row])
-        for q, task, gold, guess, row in zip(
-            result.questions, result.task, result.gold, result.predicted, result.probabilities, strict=True
-        )
-    )
+    record_answers(context, recorder, "test", result)
     for kind, values_KK, counts_KK in (
         ("similarity/test", result.similarity, result.pairs),
         ("prototype/test", result.prototype, result.assigned),

@@ -17,7 +17,8 @@ _QUERIES = {
     "confusion": "SELECT step, kind, CAST(matrix AS VARCHAR), counts FROM run.confusion ORDER BY kind, step",
     "evals": "SELECT * EXCLUDE seq FROM run.evals ORDER BY split, step, name",
     "task_evals": "SELECT * FROM run.task_evals ORDER BY split, step, task",
-    "predictions": "SELECT * FROM run.predictions ORDER BY question_id",
+    "predictions": "SELECT * FROM run.predictions ORDER BY split, question_id",
+    "questions": "SELECT * FROM run.questions ORDER BY id",
     "tasks": "SELECT * FROM run.tasks ORDER BY task",
 }
 

@@ -116,7 +116,7 @@ async def _complete(app: AcclApp, pilot: Pilot[None], deadline: float) -> list[S
         before = lines
         if time.monotonic() > end:
             raise AcclError(
-                f"The screen was not complete within {deadline:g} s; it waits for: {waits_for or 'two looks that agree'}.",
+                f"The screen was not complete within {deadline:g} s; it waits for: {waits_for or 'rest'}.",
                 "Nothing was written. Is the machine, or the disk of the runs, very busy?",
             )
         await asyncio.sleep(LOOK_S)

@@ -118,7 +118,7 @@ def emit(
 
 
 def print_frame(lines: Iterable[Iterable[Segment]]) -> None:
-    """Print a screen of the app: with colours on a terminal that has them, else as plain text without ends of blanks."""
+    """Print the lines of a screen: with colours on a terminal that has them, else as plain text."""
     console = SafeConsole()
     if console.no_color or not console.is_terminal:
         say(*("".join(segment.text for segment in line).rstrip() for line in lines))

@@ -67,9 +67,10 @@ def tui(
     if snapshot:
         _snapshot(runs, opened, once, picture, press or [], _measure(size))
     elif web:
+        from accl.cli.output import say
         from tui.web import serve
 
-        serve(runs, opened, port)
+        serve(runs, opened, port, say)
     else:
         open_app(runs, opened)
 

@@ -22,7 +22,7 @@ from accl.store.rundir import RunDir
 from tui.app import AcclApp
 
 INTERVAL_S = 0.1  # between two reads of the run directories
-DEADLINE_S = 120.0  # for a screen to be complete
+DEADLINE_S = 300.0  # for a screen to be complete, also on a machine that is very busy
 LOOK_S = 0.01
 MODIFIERS = re.compile(r"((ctrl|alt|shift|super|hyper|meta)\+)*")
 NAMES = sorted(key.value for key in Keys if not key.value.startswith("<"))

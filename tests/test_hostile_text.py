@@ -38,7 +38,7 @@ from tui_pilot import on_screen, open_app, open_comparison, open_newest_run, unt
 from accl.cli.output import Format
 from accl.store.rundir import RunDir
 from accl.text import printable
-from tui.picture import take_picture
+from tui.snapshot import take_snapshot
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -343,7 +343,7 @@ SLOW = pytest.mark.slow
 )
 def test_a_picture_is_valid_xml_without_the_escapes(runs: Runs, tmp_path: Path, keys: list[str]) -> None:
     picture = tmp_path / "picture.svg"
-    take_picture(runs.root, picture, (160, 50), keys)
+    take_snapshot(runs.root, [], (160, 50), keys).save(picture)
     root = ET.fromstring(picture.read_text(encoding="utf-8"))
     assert not acting("".join(root.itertext()))
     assert "owned" in "".join(root.itertext()).replace("\xa0", " ")

@@ -354,8 +354,8 @@ def test_a_clone_that_is_not_installed_trains_with_its_own_code(tmp_path: Path) 
     clone = tmp_path / "clone"
     shutil.copytree(ROOT / "accl", clone / "accl", ignore=shutil.ignore_patterns("__pycache__"))
     code = (
-        "import subprocess, sys\nfrom accl.launch.process import _environment\n"
-        "subprocess.run([sys.executable, '-P', '-c', 'import accl; print(accl.__file__)'], env=_environment())"
+        "import subprocess, sys\nfrom accl.launch.process import environment\n"
+        "subprocess.run([sys.executable, '-P', '-c', 'import accl; print(accl.__file__)'], env=environment())"
     )
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     command = [sys.executable, "-c", code]
@@ -386,7 +386,7 @@ def test_a_trainer_that_cannot_begin_says_so_in_one_line_and_in_the_state(run: R
     assert probe(run).held is False
 
 
-def test_a_foreign_repository_in_the_environment_is_not_taken_for_ours(
+def test_a_foreign_repository_in_theenvironment_is_not_taken_for_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not (ROOT / ".git").exists():

@@ -14,9 +14,9 @@ from accl.errors import TerminalError
 
 def test_without_a_terminal_it_says_what_to_type_instead(tmp_path: Path) -> None:
     with pytest.raises(TerminalError) as caught:
-        tui(tmp_path)
+        tui(runs=tmp_path)
     assert "accl runs" in caught.value.hint
-    assert "accl show RUN" in caught.value.hint
+    assert "accl tui --once" in caught.value.hint
 
 
 def test_importing_the_command_does_not_import_textual() -> None:

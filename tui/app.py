@@ -6,6 +6,7 @@ app, in whatever way, never affects them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -13,6 +14,7 @@ from textual.app import App
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
+from accl.store.rundir import RunDir
 from accl.text import printable
 from tui.keys import bindings
 from tui.screens.help import HelpScreen
@@ -28,6 +30,7 @@ class AcclApp(App[None], inherit_bindings=False):
     Args:
         root: folder of the run directories.
         interval: seconds between two reads of the run directories.
+        opened: runs to open over the list: one by itself, several compared.
     """
 
     TITLE = "accl"
@@ -35,7 +38,7 @@ class AcclApp(App[None], inherit_bindings=False):
     ENABLE_COMMAND_PALETTE = False
     BINDINGS = bindings("everywhere")
 
-    def __init__(self, root: Path, interval: float = POLL_S) -> None:
+    def __init__(self, root: Path, interval: float = POLL_S, opened: Sequence[RunDir] = ()) -> None:
         super().__init__()
         # The traceback of a bug may quote a run: without colours it can pass a stream that lets no escape through.
         self.error_console = Console(stderr=True, markup=False, highlight=False, color_system=None)
@@ -44,9 +47,19 @@ class AcclApp(App[None], inherit_bindings=False):
         self.VERTICAL_BREAKPOINTS = [(0, "-tiny"), (10, "-short"), (18, "-tall")]
         self.root = root
         self.interval = interval
+        self.opened = opened
 
     def get_default_screen(self) -> Screen[None]:
         return RunsScreen(self.root, self.interval)
+
+    def on_mount(self) -> None:
+        from tui.screens.compare import CompareScreen
+        from tui.screens.run import RunScreen
+
+        if len(self.opened) == 1:
+            self.push_screen(RunScreen(self.opened[0], self.interval))
+        elif self.opened:
+            self.push_screen(CompareScreen(list(self.opened), self.interval))
 
     def on_load(self) -> None:
         self.register_theme(THEME)

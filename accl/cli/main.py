@@ -21,6 +21,7 @@ from accl.streams import guard_streams
 
 # name -> (module, function, first line of its help)
 COMMANDS: dict[str, tuple[str, str, str]] = {
+    "demo": ("accl.cli.demo", "demo", "Train three arms of the ablation side by side, and watch them: what accl is."),
     "train": ("accl.cli.train", "train", "Train a recipe in a process of its own, and show how it goes."),
     "tui": ("accl.cli.tui", "tui", "Watch, steer and compare runs in the terminal."),
     "compare": ("accl.cli.compare", "compare", "Compare finished runs on the test questions they all answered."),
@@ -71,7 +72,7 @@ app = typer.Typer(
     help="Adaptive Contrastive Curriculum Learning on MMLU: train, watch and compare from a terminal.",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: typer's rich one takes longer to import than everything else
-    epilog="Start with:  accl train full --profile demo   then, in another terminal:  accl tui",
+    epilog="Start with:  accl demo",
 )
 
 

@@ -21,7 +21,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
-from rich.segment import Segment
+from rich.segment import Segment, Segments
 from rich.text import Text
 
 from accl.cli.layout import print_table
@@ -115,6 +115,16 @@ def emit(
     console.file.flush()
     if format is Format.CSV:
         say(*notes, err=True)
+
+
+def print_frame(lines: Iterable[Iterable[Segment]]) -> None:
+    """Print the lines of a screen: with colours on a terminal that has them, else as plain text."""
+    console = SafeConsole()
+    if console.no_color or not console.is_terminal:
+        say(*("".join(segment.text for segment in line).rstrip() for line in lines))
+        return
+    for line in lines:
+        console.print(Segments(line), soft_wrap=True)
 
 
 def print_error(error: AcclError, console: Console | None = None) -> None:

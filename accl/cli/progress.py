@@ -51,7 +51,7 @@ def _follow(run: RunDir, foreground: Foreground, console: SafeConsole) -> None:
             if drawn:
                 live.update(_view(state, foreground.presses > 0))
             else:
-                printed = _print_progress(console, state, printed)
+                printed = print_progress(console, state, printed)
             if ended:
                 return
             if foreground.presses > answered:
@@ -97,13 +97,17 @@ def _figures(state: RunState) -> str:
     return "  ".join(filter(None, parts))
 
 
-def _print_progress(console: SafeConsole, state: RunState, printed: str) -> str:
-    """Print a line when the phase changes, and one for each tenth of the way; returns what was printed last."""
+def print_progress(console: SafeConsole, state: RunState, printed: str, label: str = "") -> str:
+    """Print a line when the phase changes, and one for each tenth of the way, each after a label.
+
+    Args:
+        printed: what the last call returned, or nothing.
+    """
     tenth = 10 * state.step // state.total_steps if state.total_steps else 0
     now = f"{state.phase} {tenth}" if state.phase == "training" else state.phase
     if now and now != printed and state.state.active:
         way = f" {state.step:,}/{state.total_steps:,} {_figures(state)}" if state.total_steps else ""
-        console.print(f"{state.phase}{way}", soft_wrap=True)
+        console.print(f"{label}{state.phase}{way}", soft_wrap=True)
     return now or printed
 
 

@@ -1,56 +1,148 @@
-"""`accl tui`: the terminal app."""
+"""`accl tui`: the terminal app, its screens as text and pictures, and the app in a browser."""
 
 from __future__ import annotations
 
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from accl.cli.options import RUNS, RunsOption
-from accl.errors import ConfigError, TerminalError
+from accl.cli.options import RUNS, RunsOption, run_name
+from accl.errors import AcclError, ConfigError, RunError, TerminalError
+from accl.store.rundir import RunDir
 
 CANNOT_DRAW = ("dumb", "unknown")  # terminals that do not move their cursor
+SIZE = (120, 36)  # columns and rows of a screen without a terminal
+SMALLEST, LARGEST = (20, 5), (500, 200)
 
 
 def tui(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            parser=run_name, metavar="[RUN]...", help="Open this run; several are compared.", show_default=False
+        ),
+    ] = None,
     runs: RunsOption = RUNS,
+    once: Annotated[bool, typer.Option("--once", help="Print a screen as text instead; needs no terminal.")] = False,
     picture: Annotated[
         Path | None,
         typer.Option("--picture", metavar="FILE.svg", help="Write a screen as SVG instead; needs no terminal."),
     ] = None,
     press: Annotated[
         list[str] | None,
-        typer.Option("--press", metavar="KEY", help="With --picture: a key to press before; may be repeated."),
+        typer.Option("--press", metavar="KEY", help="With --once, --picture: a key to press before; may be repeated."),
     ] = None,
-    size: Annotated[str, typer.Option("--size", help="With --picture: columns x rows.")] = "120x36",
+    size: Annotated[
+        str | None, typer.Option("--size", metavar="CxR", help="With --once, --picture: columns x rows.")
+    ] = None,
+    web: Annotated[bool, typer.Option("--web", help="Serve the app to browsers of this machine instead.")] = False,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="With --web: where it listens.")] = 8000,
 ) -> None:
     """Watch, steer and compare runs in the terminal.
 
-    Leaving the app never stops training.
+    Leaving the app never stops training. A RUN is an id, a part of it, a path, or `last`; where several
+    are named, also a recipe, which means the run that accl compare would take.
+
+    Screens printed or drawn are complete: they wait for what is read and computed, not for a time.
 
     Examples:
 
-      accl tui
+      accl tui baseline full
+
+      accl tui last --once --press 3
 
       accl tui --picture confusion.svg --press enter --press 3
     """
-    if picture is not None:
-        measure = re.fullmatch(r"(\d+)x(\d+)", size)
-        if not measure:
-            raise ConfigError(f"--size {size} is not columns x rows.", "For example: --size 120x36")
-        from tui.picture import take_picture
+    snapshot = once or picture is not None
+    if not snapshot and (press or size):
+        raise ConfigError("--press and --size are for screens without a terminal.", "Add --once, or --picture FILE.svg")
+    if snapshot and web:
+        raise ConfigError("--web shows the app itself, not one screen.", "Leave out --once and --picture.")
+    opened = named_runs(runs, names or [])
+    if snapshot:
+        _snapshot(runs, opened, once, picture, press or [], _measure(size))
+    elif web:
+        from accl.cli.output import say
+        from tui.web import serve
 
-        take_picture(runs, picture, (int(measure[1]), int(measure[2])), press or [])
-        return
-    hint = "Without one, type: accl runs, or accl show RUN"
+        serve(runs, opened, port, say)
+    else:
+        open_app(runs, opened)
+
+
+def open_app(root: Path, opened: Sequence[RunDir] = ()) -> None:
+    """Open the app in this terminal, over the list the runs that are ``opened``.
+
+    Raises:
+        TerminalError: there is no terminal that can draw it.
+    """
+    hint = "Without one, type: accl runs, or accl tui --once"
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise TerminalError("The app needs a terminal, and this is none.", hint)
     if (kind := os.environ.get("TERM", "")) in CANNOT_DRAW:
         raise TerminalError(f"This terminal cannot draw the app: TERM={kind}.", hint)
     from tui.app import AcclApp
 
-    AcclApp(runs).run()
+    AcclApp(root, opened=opened).run()
+
+
+def named_runs(root: Path, names: Sequence[str]) -> list[RunDir]:
+    """Return the runs that names mean, each once: those of `find_run`, or where that fails those of `select_runs`.
+
+    Raises:
+        RunError, CompareError: a name means no run, or several.
+    """
+    from accl.store.rundir import find_run
+
+    try:
+        return list(dict.fromkeys(find_run(root, name) for name in names))
+    except RunError:
+        if len(names) < 2:
+            raise
+        from accl.analysis.select import select_runs
+
+        return list(dict.fromkeys(select_runs(root, names).runs))
+
+
+def _snapshot(
+    root: Path,
+    opened: Sequence[RunDir],
+    once: bool,
+    picture: Path | None,
+    keys: Sequence[str],
+    size: tuple[int, int],
+) -> None:
+    if picture is not None and (picture.is_dir() or not picture.parent.is_dir()):
+        why = "it is a folder" if picture.is_dir() else "there is no such folder"
+        raise AcclError(f"{picture} cannot be written ({why}).", "Name a file in a folder that exists.")
+    from accl.cli.output import print_frame
+    from tui.snapshot import take_snapshot
+
+    snapshot = take_snapshot(root, opened, size, keys)
+    if picture is not None:
+        snapshot.save(picture)
+    if once:
+        print_frame(snapshot.lines)
+
+
+def _measure(size: str | None) -> tuple[int, int]:
+    """Read ``--size``; `SIZE` without it.
+
+    Raises:
+        ConfigError: it is not columns x rows, or the app cannot have that size.
+    """
+    if size is None:
+        return SIZE
+    measure = re.fullmatch(r"(\d{1,4})x(\d{1,4})", size)
+    if not measure:
+        raise ConfigError(f"--size {size} is not columns x rows.", "For example: --size 120x36")
+    columns, rows = int(measure[1]), int(measure[2])
+    if not (SMALLEST[0] <= columns <= LARGEST[0] and SMALLEST[1] <= rows <= LARGEST[1]):
+        least, most = ("x".join(map(str, limit)) for limit in (SMALLEST, LARGEST))
+        raise ConfigError(f"--size {size} is not from {least} to {most}.", "For example: --size 120x36")
+    return columns, rows

@@ -110,7 +110,7 @@ def _launch(run: RunDir, lock: RunLock, options: Sequence[str]) -> subprocess.Po
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
                     pass_fds=[lock.descriptor],
-                    env=_environment() | {LOCK_VARIABLE: str(lock.descriptor)},
+                    env=environment() | {LOCK_VARIABLE: str(lock.descriptor)},
                 )
             except OSError:
                 write_state(run, before)
@@ -135,8 +135,8 @@ def _open_console(run: RunDir) -> int:
         raise DamagedError(f"{run.console} cannot be written ({error.strerror}).", "Move it out of the way.") from error
 
 
-def _environment() -> dict[str, str]:
-    """Return the environment of a trainer: this one, with the package of this very process first."""
+def environment() -> dict[str, str]:
+    """Return the environment of a child process: this one, with the package of this very process first."""
     # GIT_DIR and its like would name another repository.
     kept = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     home = str(Path(__file__).resolve().parents[2])
@@ -242,7 +242,7 @@ def _git() -> dict[str, Any]:
 
     def git(*words: str) -> str:
         command = ["git", "-C", str(source), *words]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, env=_environment())
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, env=environment())
         return done.stdout.strip() if done.returncode == 0 else ""
 
     try:

@@ -61,6 +61,7 @@ class CompareScreen(CurveSettings, PollingScreen[list[RunView]]):
     comparison: Comparison | None = None
     compare_error = ""
     _compared_states: tuple[str, ...] = ()
+    _comparing = False
 
     def __init__(self, runs: list[RunDir], interval: float) -> None:
         feeds = [RunFeed(run) for run in runs]
@@ -91,6 +92,11 @@ class CompareScreen(CurveSettings, PollingScreen[list[RunView]]):
         super().on_mount()
         self.query_one("#arms", Table).focus()
 
+    @property
+    def pending(self) -> str:
+        held = any(view.stale and view.problem is None for view in self.views)
+        return super().pending or ("the comparison" if self._comparing else "a database, which is held" if held else "")
+
     def update_view(self, view: list[RunView]) -> None:
         changed = [run.version for run in view] != [run.version for run in self.views]
         self.views = view
@@ -98,7 +104,7 @@ class CompareScreen(CurveSettings, PollingScreen[list[RunView]]):
             self.show_curves()
         states = tuple(run.summary.state_label[0] for run in view)
         if states != self._compared_states:  # a run that has ended may have written its predictions
-            self._compared_states = states
+            self._compared_states, self._comparing = states, True
             self.run_worker(self._compare(), group="compare", exclusive=True)
         self._show_title()
 
@@ -111,6 +117,7 @@ class CompareScreen(CurveSettings, PollingScreen[list[RunView]]):
             self.comparison, self.compare_error = None, str(error)
         if self.is_open:
             self.show_comparison()
+        self._comparing = False
 
     @property
     def labels(self) -> list[str]:

@@ -24,11 +24,22 @@ class PollingScreen(Screen[None], Generic[View]):
     """
 
     _fetching = False
+    _arrived = False
 
     def __init__(self, interval: float, fetch: Callable[[], View]) -> None:
         super().__init__()
         self.interval = interval
         self.fetch = fetch
+
+    @property
+    def pending(self) -> str:
+        """Words for that which the screen waits for; empty once it shows all that there is."""
+        return "" if self._arrived else "its first look at the runs"
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is pending."""
+        return not self.pending
 
     def update_view(self, view: View) -> None:
         """Show what `fetch` returned."""
@@ -67,9 +78,11 @@ class PollingScreen(Screen[None], Generic[View]):
             view = await in_daemon_thread(self.fetch)
         except Exception as error:
             if self.is_open:
+                self._arrived = True
                 self.show_problem(as_problem(error, "What the screen shows"))
             return
         finally:
             self._fetching = False
         if self.is_open:
+            self._arrived = True
             self.update_view(view)

@@ -53,6 +53,11 @@ class RunScreen(PollingScreen[RunView]):
         self.query_one("#head", Text).show([(self.run.id, theme.BOLD)])
         self.action_pane("curves")
 
+    @property
+    def pending(self) -> str:
+        held = self.view is not None and self.view.stale and self.view.problem is None
+        return super().pending or ("its database, which is held" if held else "")
+
     def update_view(self, view: RunView) -> None:
         self.view = view
         self._show_head(view)

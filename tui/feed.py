@@ -157,7 +157,10 @@ class RunsView:
 
 
 class RunsFeed:
-    """Summaries of all runs in a folder; the newest view is kept as ``last``. Of runs that have ended, only every `RARELY`-th look takes notice."""
+    """Summaries of all runs in a folder; the newest view is kept as ``last``.
+
+    Of runs that have ended, only every `RARELY`-th look takes notice.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -44,7 +44,7 @@ class Watcher:
         self._folders: dict[Path, RunsFeed] = {}
         self._feeds: OrderedDict[RunDir, RunFeed] = OrderedDict()  # used last at the end
         self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
+        self._working = False  # whether there is a thread
 
     def watch(
         self, owner: Hashable, runs: Sequence[RunDir], needs: Collection[str], callback: Callable[[RunView], None]
@@ -95,9 +95,9 @@ class Watcher:
             watched = {task.run for task in self._tasks}
             for run in [run for run in self._feeds if run not in watched][:-KEPT_FEEDS]:
                 del self._feeds[run]
-            if tasks and self._thread is None:
-                self._thread = threading.Thread(target=self._work, daemon=True)
-                self._thread.start()
+            if tasks and not self._working:
+                self._working = True
+                threading.Thread(target=self._work, daemon=True).start()
             self._changed.notify()
 
     def _task(self, owner: Hashable, run: RunDir, needs: frozenset[str], callback: Callable[[RunView], None]) -> _Task:
@@ -116,19 +116,19 @@ class Watcher:
         return _Task(owner, look, run)
 
     def _work(self) -> None:
-        while True:
-            task = self._next()
+        while (task := self._next()) is not None:
             intervals = 1
             with suppress(RuntimeError):  # the app was left, and its loop is closed
                 intervals = task.look()
             task.due = time.monotonic() + intervals * self.interval
 
-    def _next(self) -> _Task:
-        """Wait for the next task that is due."""
+    def _next(self) -> _Task | None:
+        """Wait for the next task that is due; None, and the thread ends, once there is nothing to watch."""
         with self._changed:
-            while True:
+            while self._tasks:
                 now = time.monotonic()
                 if (task := next((task for task in self._tasks if task.due <= now), None)) is not None:
                     return task
-                soonest = min((task.due for task in self._tasks), default=None)
-                self._changed.wait(None if soonest is None else soonest - now)
+                self._changed.wait(min(task.due for task in self._tasks) - now)
+            self._working = False
+            return None

@@ -112,9 +112,8 @@ class CompareScreen(CurveSettings, PollingScreen):
         self._repaint = None
         self.show_curves()
         states = tuple(view.summary.state_label[0] for view in self.views)
-        if (
-            not self._missing and states != self._compared_states
-        ):  # a run that has ended may have written its predictions
+        # A run that has ended may have written its predictions.
+        if not self._missing and states != self._compared_states:
             self._compared_states = states
             self.run_worker(self._compare(), group="compare", exclusive=True)
         self._show_title()

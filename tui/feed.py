@@ -101,6 +101,14 @@ class RunSummary:
         return self.state.latest.get(metric, math.nan)
 
     @property
+    def validated(self) -> float:
+        """Validation accuracy of the best weights, which are those that are tested; NaN if unknown.
+
+        Runs of earlier versions only say that of the last ones.
+        """
+        return self.state.latest.get("validation/accuracy/best", self.latest("validation/accuracy"))
+
+    @property
     def questions_per_second(self) -> float:
         """Training throughput; NaN when the run is not running."""
         return self.latest("questions_per_second") if self.state.state is State.RUNNING else math.nan

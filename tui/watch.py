@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 from accl.errors import AcclError
@@ -22,7 +23,11 @@ KEPT_FEEDS = 8
 
 @dataclass(eq=False)
 class _Task:
-    """Something to look at again and again, which returns after how many intervals the next look is due."""
+    """Something to look at again and again.
+
+    Attributes:
+        look: returns after how many intervals the next one is due.
+    """
 
     owner: Hashable
     look: Callable[[], int]
@@ -34,7 +39,7 @@ class Watcher:
     """Looks at runs in a daemon thread, and calls back, in that thread, when there is something new.
 
     A run that does not answer in time is a view that says so, and harms no other. Runs that have ended are looked at
-    rarely. What was watched last is looked at first.
+    rarely. What was never looked at comes first, and of that what was watched last.
     """
 
     def __init__(self, interval: float) -> None:
@@ -126,9 +131,10 @@ class Watcher:
         """Wait for the next task that is due; None, and the thread ends, once there is nothing to watch."""
         with self._changed:
             while self._tasks:
-                now = time.monotonic()
-                if (task := next((task for task in self._tasks if task.due <= now), None)) is not None:
+                # The one that waits for the longest: no run starves where a round takes longer than an interval.
+                task = min(self._tasks, key=attrgetter("due"))
+                if (wait := task.due - time.monotonic()) <= 0:
                     return task
-                self._changed.wait(min(task.due for task in self._tasks) - now)
+                self._changed.wait(wait)
             self._working = False
             return None

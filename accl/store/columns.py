@@ -19,6 +19,7 @@ from accl.store.measurements import (
     Changes,
     Measurements,
     evaluated_curves,
+    of_tests,
     place_tests,
     read_confusion_at,
     read_task_accuracy,
@@ -201,7 +202,7 @@ class RunReader:
             position.drawn = position.metrics, evaluations
             if before.drawn is None or any(a is not b for a, b in zip(before.drawn, position.drawn, strict=True)):
                 curves, newest = evaluated_curves(evaluations, position.metrics.curves, self._batch_size)
-                changes["curves"] = curves | position.metrics.curves
+                changes["curves"] = curves | position.metrics.curves | of_tests(curves)
                 changes["newest"] = newest | position.metrics.newest
         return position, replace(last, **changes) if changes else last
 

@@ -50,7 +50,7 @@ class Measurements:
         meta: the ``meta`` table: trivial baselines and totals among others.
         tasks: K tasks, in index order.
         curves: by metric. One of evaluations is named ``{split}/{name}``, has one value in each bin, and is taken from
-            the ``metrics`` table where it was recorded there as well.
+            the ``metrics`` table where it was recorded there as well, but for the test.
         newest: the value recorded last, by metric; it may be NaN or infinite.
         evaluations, events: all of them, oldest first. The newest of the test has the step of the weights tested.
         task_accuracy: (step, n_K, correct_K) of the newest evaluation, by split.
@@ -204,6 +204,11 @@ def place_tests(evaluations: Sequence[Evaluation], tested_step: int | None) -> t
             placed[i] = replace(placed[i], step=tested_step)
             break
     return tuple(placed)
+
+
+def of_tests(curves: dict[str, Curve]) -> dict[str, Curve]:
+    """Return the curves of the test, which the ``metrics`` table has at the last step instead of the tested one."""
+    return {name: curve for name, curve in curves.items() if name.startswith("test/")}
 
 
 def evaluated_curves(

@@ -238,6 +238,7 @@ class Trainer:
         if (accuracy := result.metric("accuracy")) > self.best_score:
             self.best_score, self.best_step = accuracy, self.step
             self._checkpoint()
+        self.reporter.latest({"validation/accuracy/best": self.best_score})
         self.reporter.phase(self._saver.doing)
         self._last_recorded = time.monotonic()
 

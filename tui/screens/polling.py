@@ -27,6 +27,10 @@ class PollingScreen(Screen[None]):
         """Begin to watch what the screen shows, with the screen as the owner."""
         raise NotImplementedError
 
+    def unfollow(self) -> None:
+        """Watch nothing any more."""
+        self.watcher.unwatch(self)
+
     def show_problem(self, problem: AcclError) -> None:
         """Show why nothing can be read, above what was read before."""
         kind: Piece = (f"? {problem.kind}", theme.ERROR)
@@ -37,10 +41,10 @@ class PollingScreen(Screen[None]):
 
     def on_screen_suspend(self) -> None:
         # An update of a covered screen would make Textual repaint the whole screen on top.
-        self.watcher.unwatch(self)
+        self.unfollow()
 
     def on_unmount(self) -> None:
-        self.watcher.unwatch(self)
+        self.unfollow()
 
     @property
     def is_open(self) -> bool:

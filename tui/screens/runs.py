@@ -88,8 +88,8 @@ class RunsScreen(PollingScreen):
         self.watcher.watch_folder(self, self.root, self.delivered(self.update_view))
         self._follow_highlighted()
 
-    def on_screen_suspend(self) -> None:
-        super().on_screen_suspend()
+    def unfollow(self) -> None:
+        super().unfollow()
         self.watcher.unwatch(self._preview_owner)
 
     def update_view(self, view: RunsView | AcclError) -> None:
@@ -141,7 +141,7 @@ class RunsScreen(PollingScreen):
             (f"{state.step / total:.0%}" if total else "", plain),
             (duration(eta) if math.isfinite(eta) else "", plain),
             (_blank_if_unknown(short(summary.latest("train/loss"))), plain),
-            (_blank_if_unknown(percent(summary.latest("validation/accuracy"))), theme.PLAIN),
+            (_blank_if_unknown(percent(summary.validated)), theme.PLAIN),
             (_blank_if_unknown(percent(summary.latest("test/accuracy"))), theme.BOLD),
             (_blank_if_unknown(short(summary.questions_per_second)), theme.DIM),
             (age(time.time() - summary.created) if math.isfinite(summary.created) else "", theme.DIM),

@@ -24,8 +24,9 @@ def test_a_view_comes_when_something_is_new(tmp_path: Path) -> None:
     watcher = Watcher(0.01)
     watcher.watch("owner", [run], {"curves"}, views.put)
     assert views.get(timeout=WAIT_S).curves["train/loss"].last[-1] == 80
-    with Recorder(run.database) as recorder:
-        recorder.metrics(81, 1.0, 4.0, {"train/loss": 0.5})
+    recorder = Recorder(run.database)
+    recorder.metrics(81, 1.0, 4.0, {"train/loss": 0.5})
+    recorder.close()
     while (view := views.get(timeout=WAIT_S)).curves["train/loss"].last[-1] != 81:
         pass
     assert not view.confusion, "what nobody needs is not read"

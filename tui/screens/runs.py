@@ -111,11 +111,10 @@ class RunsScreen(PollingScreen):
 
     def show(self) -> None:
         table = self.query_one(Table)
-        table.empty = f"No run contains all of: {self.filter_text}" if self.summaries else EMPTY
         shown = [summary for summary in self.summaries if summary.matches(self.filter_text)]
         self._rows |= {summary.run: self._row(summary) for summary in shown if summary.run not in self._rows}
         rows = [self._rows[summary.run] for summary in shown]
-        table.show(rows)
+        table.show(rows, f"No run contains all of: {self.filter_text}" if self.summaries else EMPTY)
         n = len(self.summaries)
         counts = ["1 run" if n == 1 else f"{n} runs", f"{sum(summary.active for summary in self.summaries)} active"]
         if self.filter_text:

@@ -188,11 +188,13 @@ def read_system(session: Session, after: int, last: Measurements) -> tuple[int, 
         return after, {}
     if not (np.abs(_whole("system", seconds)) < BOUND).all():
         raise ValueError("system.seconds out of range")
-    system = {}
+    system: dict[str, tuple[Floats, Floats]] = {}
+    nothing = np.zeros(0)
     for name in SYSTEM_NAMES:
         known = ~np.ma.getmaskarray(columns[name])
-        parts = seconds[known], np.asarray(columns[name], float)[known]
-        system[name] = tuple(map(np.concatenate, zip(last.system.get(name, ((), ())), parts, strict=True)))
+        old_seconds, old_values = last.system.get(name, (nothing, nothing))
+        values = np.asarray(columns[name], np.float64)[known]
+        system[name] = np.concatenate([old_seconds, seconds[known]]), np.concatenate([old_values, values])
     return int(seq[-1]), {"system": system}
 
 
@@ -226,7 +228,7 @@ def evaluated_curves(
     evaluated = {}
     for name, pairs in points.items():
         step = np.array([step for step, _ in pairs], np.int64)
-        epoch, seconds = (np.interp(step, clock[0], clock[row]) for row in (1, 2))
+        epoch, seconds = (np.asarray(np.interp(step, clock[0], clock[row]), np.float64) for row in (1, 2))
         values = np.array([value for _, value in pairs], float)
         evaluated[name] = raw_curve(step, epoch, step * batch_size, seconds, values)
     return evaluated, {name: pairs[-1][1] for name, pairs in points.items()}

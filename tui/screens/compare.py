@@ -56,7 +56,7 @@ TASK_COLUMNS = (
     Column("lost", 5, right=True, rank=1),
     Column("delta", 7, right=True),
 )
-REPAINT_S = 0.1  # at most so often are the charts drawn while runs are read
+REPAINT_S = 0.5  # at most so often are the charts drawn while runs are read: a hundred lines take a while
 
 
 class CompareScreen(CurveSettings, PollingScreen):
@@ -102,11 +102,12 @@ class CompareScreen(CurveSettings, PollingScreen):
         self.watcher.watch(self, self.runs, {"curves"}, self.delivered(self.update_view))
 
     def update_view(self, view: RunView) -> None:
-        """Show a run, together with those that come within `REPAINT_S`."""
+        """Show a run: the first at once, the others together with those that come within `REPAINT_S`."""
+        first = len(self._missing) == len(self.runs)
         self.views[self.runs.index(view.summary.run)] = view
         self._missing.discard(view.summary.run)
         if self._repaint is None:
-            self._repaint = self.set_timer(REPAINT_S, self._show_views)
+            self._repaint = self.set_timer(0 if first else REPAINT_S, self._show_views)
 
     def _show_views(self) -> None:
         self._repaint = None

@@ -107,7 +107,7 @@ class CompareScreen(CurveSettings, PollingScreen):
         self.views[self.runs.index(view.summary.run)] = view
         self._missing.discard(view.summary.run)
         if self._repaint is None:
-            self._repaint = self.set_timer(0 if first else REPAINT_S, self._show_views)
+            self._repaint = self.set_timer(0.01 if first else REPAINT_S, self._show_views)
 
     def _show_views(self) -> None:
         self._repaint = None

@@ -228,9 +228,9 @@ def evaluated_curves(
     evaluated = {}
     for name, pairs in points.items():
         step = np.array([step for step, _ in pairs], np.int64)
-        epoch, seconds = (np.interp(step, clock[0], clock[row]).astype(np.float64) for row in (1, 2))
+        epoch, seconds = (np.interp(step, clock[0], clock[row]) for row in (1, 2))
         values = np.array([value for _, value in pairs], float)
-        evaluated[name] = raw_curve(step, epoch, step * batch_size, seconds, values)
+        evaluated[name] = raw_curve(step, epoch, step.astype(np.float64) * batch_size, seconds, values)
     return evaluated, {name: pairs[-1][1] for name, pairs in points.items()}
 
 

@@ -1,4 +1,4 @@
-"""What is measured of a run, as columns, and how each table of it is read on from where it was read before."""
+"""Measurements of a run as columns, and how each of its tables is read on from where it was read before."""
 
 from __future__ import annotations
 

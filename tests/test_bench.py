@@ -17,7 +17,7 @@ from accl.bench.runs import METRICS, K, finished_run
 from accl.cli.output import Format, emit
 from accl.cli.reports import origins, report_tables
 from accl.errors import ConfigError
-from accl.store.reader import Follower
+from accl.store.columns import RunReader
 
 SMALL = {
     "store": ["--steps=25"],
@@ -87,12 +87,12 @@ def test_commands_are_measured_against_their_targets(bench: tuple[Report, dict[s
 
 def test_synthetic_runs_hold_what_was_asked_for(tmp_path: Path) -> None:
     run = finished_run(tmp_path, "full", 7, steps=200, questions=2 * K)
-    follower = Follower(run)
-    assert follower.refresh()
-    assert set(METRICS) <= set(follower.series)
-    assert all(len(follower.series[name].values) == 200 for name in METRICS)
-    assert follower.confusion["similarity"].matrix.shape == (K, K)
-    assert follower.task_accuracy["test"][1].tolist() == [2] * K
+    reader = RunReader(run)
+    assert reader.refresh()
+    assert set(METRICS) <= set(reader.last.curves)
+    assert all(len(reader.last.curves[name]) == 200 for name in METRICS)
+    assert reader.last.confusion["similarity"].matrix.shape == (K, K)
+    assert reader.last.task_accuracy["test"][1].tolist() == [2] * K
     assert (run.setup().recipe, run.setup().seed) == ("full", 7)
 
 

@@ -196,7 +196,7 @@ async def test_the_app_lists_every_run_and_can_be_left(folder: Folder) -> None:
 async def test_the_app_opens_every_broken_run(folder: Folder, part: list[str], tmp_path: Path) -> None:
     async with open_app(tmp_path, (120, 40)) as pilot:
         for name in part:
-            screen = RunScreen(folder.damaged[name], 60.0)
+            screen = RunScreen(folder.damaged[name], pilot.app.watcher)
             await pilot.app.push_screen(screen)
             await until(pilot, lambda screen=screen: screen.view is not None)
             problem = screen.view.problem
@@ -209,7 +209,7 @@ async def test_the_app_opens_every_broken_run(folder: Folder, part: list[str], t
 async def test_the_app_compares_a_broken_run_with_a_healthy_one(folder: Folder, tmp_path: Path) -> None:
     healthy = finished_run(tmp_path, "baseline")
     async with open_app(tmp_path, (120, 40)) as pilot:
-        await pilot.app.push_screen(CompareScreen([healthy, folder.damaged["state.json: a FIFO"]], 60.0))
+        await pilot.app.push_screen(CompareScreen([healthy, folder.damaged["state.json: a FIFO"]], pilot.app.watcher))
         for words in ("not compared", "? damaged", "state.json cannot be read"):
             await until(pilot, lambda words=words: words in on_screen(pilot))
 
@@ -230,11 +230,11 @@ async def test_rubbish_that_is_left_out_is_said_beside_what_can_be_read(
     assert data["metrics"]
     assert data["problem"]["kind"] == "damaged"
     async with open_app(tmp_path, (120, 40)) as pilot:
-        screen = RunScreen(run, 0.2)
+        screen = RunScreen(run, pilot.app.watcher)
         await pilot.app.push_screen(screen)
         await until(pilot, lambda: name in on_screen(pilot))
         assert screen.view is not None
-        assert screen.view.series
+        assert screen.view.curves
 
 
 async def test_a_run_that_does_not_answer_is_a_busy_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,7 +247,7 @@ async def test_a_run_that_does_not_answer_is_a_busy_row(tmp_path: Path, monkeypa
     async with open_app(tmp_path, (120, 24)) as pilot:
         await runs_listed(pilot, 2)
         assert {summary.state_label[0] for summary in runs_screen(pilot).summaries} == {"? busy", "✓ finished"}
-        await pilot.app.push_screen(RunScreen(hanging, 0.05))
+        await pilot.app.push_screen(RunScreen(hanging, pilot.app.watcher))
         await until(pilot, lambda: "busy" in on_screen(pilot) and "no answer" in on_screen(pilot))
     printed, error = call(show, hanging.id, "--format", "json", root=tmp_path)
     assert isinstance(error, BusyError)
@@ -261,12 +261,12 @@ def test_the_app_is_left_while_a_fetch_never_returns(tmp_path: Path, key: str) -
         import asyncio, sys, threading
         from pathlib import Path
         from tui.app import AcclApp
-        from tui.screens.runs import RunsScreen
+        from tui.feed import RunsFeed
 
         async def leave(app):
             async with app.run_test() as pilot:
                 called, never = threading.Event(), threading.Event()
-                app.screen.fetch = lambda: (called.set(), never.wait())
+                RunsFeed.fetch = lambda feed: (called.set(), never.wait())
                 while not called.is_set():
                     await pilot.pause(0.01)
                 await pilot.press(sys.argv[2])

@@ -15,7 +15,7 @@ from conftest import SHORT, Accl
 
 from accl.data.cache import Cache, cache_folder, refusal
 from accl.files import replace_file
-from accl.store.reader import Follower
+from accl.store.columns import RunReader
 from accl.store.rundir import list_runs, write_atomically
 
 NAME, CONTENT = "words-0123", b"derived"
@@ -248,12 +248,12 @@ def test_a_run_is_the_same_with_a_whole_a_damaged_and_no_cache(tmp_path: Path, a
         done = accl("train", "full", "-p", "demo", "--runs", str(tmp_path / "runs"), *SHORT, ACCL_CACHE=str(cache),
                     ACCL_NATIVE="0")  # fmt: skip
         assert done.returncode == 0, done.stderr
-        follower = Follower(list_runs(tmp_path / "runs")[-1])
-        follower.refresh()
+        reader = RunReader(list_runs(tmp_path / "runs")[-1])
+        reader.refresh()
         # Whoever trains, the group can read all of a run.
-        assert all(path.stat().st_mode & stat.S_IRGRP for path in follower.run.path.rglob("*"))
-        said = [event.message for event in follower.events if event.kind == "cache"]
-        return list(follower.series["train/loss"].values), said
+        assert all(path.stat().st_mode & stat.S_IRGRP for path in reader.run.path.rglob("*"))
+        said = [event.message for event in reader.last.events if event.kind == "cache"]
+        return reader.last.curves["train/loss"].median.tolist(), said
 
     cache = tmp_path / "cache"
     before = os.umask(0o022)

@@ -15,8 +15,9 @@ from factory import finished_run
 
 from accl.errors import AbsentError, BusyError, DamagedError, RunError
 from accl.store import database
+from accl.store.columns import RunReader
 from accl.store.database import DiskFullError, Session, database_at
-from accl.store.reader import Follower, query
+from accl.store.reader import query
 from accl.store.rundir import RunDir
 
 HOLD = (
@@ -53,19 +54,19 @@ def count(run: RunDir, table: str = "metrics") -> int:
 def test_a_held_database_is_busy_and_the_process_is_named(run: RunDir, held: subprocess.Popen[str]) -> None:
     with pytest.raises(BusyError, match=f"process {held.pid} \\(python"):
         count(run)
-    follower = Follower(run)
-    assert not follower.refresh()
-    assert isinstance(follower.problem, BusyError)
-    assert follower.stale_seconds > 0
+    reader = RunReader(run)
+    assert not reader.refresh()
+    assert isinstance(reader.problem, BusyError)
+    assert reader.stale_seconds > 0
 
 
 def test_nothing_there_is_absent(run: RunDir) -> None:
     run.database.unlink()
     with pytest.raises(AbsentError, match="does not exist"):
         count(run)
-    follower = Follower(run)
-    assert not follower.refresh()
-    assert isinstance(follower.problem, AbsentError)
+    reader = RunReader(run)
+    assert not reader.refresh()
+    assert isinstance(reader.problem, AbsentError)
     duckdb.connect(str(run.database)).close()
     with pytest.raises(AbsentError, match="no table"):
         count(run)
@@ -75,7 +76,7 @@ def test_nothing_there_is_absent(run: RunDir) -> None:
 def test_a_truncated_database_is_damaged(run: RunDir, size: int) -> None:
     os.truncate(run.database, size)
     with pytest.raises(DamagedError, match=r"run\.duckdb") as caught:
-        Follower(run).refresh()
+        RunReader(run).refresh()
     assert "\n" not in str(caught.value)
 
 
@@ -84,7 +85,7 @@ def test_a_damaged_database_is_damaged_whatever_its_folder_is_called(run: RunDir
     folder = RunDir(run.path.rename(run.path.parent / name))
     folder.database.write_bytes(b"no database")
     with pytest.raises(DamagedError):
-        Follower(folder).refresh()
+        RunReader(folder).refresh()
 
 
 @pytest.mark.parametrize("suffix", ["", ".wal"])
@@ -236,7 +237,7 @@ def test_connections_are_closed_when_there_are_many(tmp_path: Path, monkeypatch:
 def test_rows_that_no_run_records_are_damage(run: RunDir) -> None:
     change(run, "INSERT INTO confusion VALUES (999, 1, 'similarity', [1.0, 2.0, 3.0], [1, 2, 3])")
     with pytest.raises(DamagedError, match="holds what no run records"):
-        Follower(run).refresh()
+        RunReader(run).refresh()
 
 
 @pytest.mark.parametrize("words", ["No space left on device", "Disk quota exceeded", "File too large"])
@@ -250,11 +251,11 @@ READ = """
 import sys
 from pathlib import Path
 from accl.errors import AcclError
-from accl.store.reader import Follower
+from accl.store.columns import RunReader
 from accl.store.rundir import RunDir
 for folder in Path(sys.argv[1]).iterdir():
     try:
-        Follower(RunDir(folder)).refresh()
+        RunReader(RunDir(folder)).refresh()
         print("read")
     except AcclError as error:
         assert "\\n" not in str(error), error

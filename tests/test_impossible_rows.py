@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from accl.analysis.results import read_results
 from accl.cli.runs import show
 from accl.errors import DamagedError
+from accl.store.columns import RunReader
 from accl.store.questions import read_questions
-from accl.store.reader import Follower
 from accl.store.rundir import RunDir
 from accl.text import LONGEST
 
@@ -83,11 +83,11 @@ def changed(whole: RunDir, root: Path, sql: str) -> RunDir:
 
 @pytest.mark.parametrize("sql", [*FOLLOWED, *TASKS])
 def test_impossible_measurements_are_damage_each_time_they_are_read(whole: RunDir, tmp_path: Path, sql: str) -> None:
-    follower = Follower(changed(whole, tmp_path, sql))
+    reader = RunReader(changed(whole, tmp_path, sql))
     for _ in range(2):
         with pytest.raises(DamagedError, match="holds what no run records"):
-            follower.refresh()
-        assert not follower.series
+            reader.refresh()
+        assert not reader.last.curves
 
 
 @pytest.mark.parametrize("sql", [*ANSWERS, *TASKS])

@@ -10,7 +10,7 @@ from hub_server import MODEL_REVISION, SUBJECTS, make_repos, serve
 
 from accl.data.cache import cache_folder
 from accl.kernels.cpu.native import unavailable_reason
-from accl.store.reader import Follower
+from accl.store.columns import RunReader
 from accl.store.rundir import list_runs
 
 
@@ -38,12 +38,11 @@ def test_the_paper_recipe_trains_from_the_hub_and_then_offline(tmp_path: Path, a
     assert second.returncode == 0, second.stderr
     runs = list_runs(tmp_path / "runs")
     assert len(runs) == 2
-    follower = Follower(runs[0])
-    follower.refresh()
-    assert [task.name for task in follower.tasks] == list(SUBJECTS)
+    reader = RunReader(runs[0])
+    reader.refresh()
+    assert [task.name for task in reader.last.tasks] == list(SUBJECTS)
     provenance = runs[0].read_json(runs[0].provenance)
     assert provenance["model"]["pretrained"] is True
     assert provenance["model"]["revision"] == MODEL_REVISION
-    other = Follower(runs[1])
-    other.refresh()
-    assert other.series["train/loss"].values == follower.series["train/loss"].values
+    other = RunReader(runs[1]).read()
+    assert other.curves["train/loss"].median.tolist() == reader.last.curves["train/loss"].median.tolist()

@@ -19,8 +19,9 @@ from accl.bench.runs import record_tasks
 from accl.cli import runs
 from accl.cli.questions import Split
 from accl.errors import AbsentError, ConfigError, DamagedError
+from accl.store.columns import RunReader
 from accl.store.questions import Question, answers_by_id, read_questions
-from accl.store.reader import Follower, query
+from accl.store.reader import query
 from accl.store.rundir import RunDir
 from accl.store.spool import append_spool, spool_of
 from accl.store.writer import Recorder
@@ -132,7 +133,7 @@ def test_what_is_no_text_is_replaced_in_options_as_well(run: RunDir) -> None:
 def test_a_run_of_an_earlier_version_is_read_and_gets_the_table_when_it_goes_on(tmp_path: Path) -> None:
     run = finished_run(tmp_path, questions=12)
     drop_questions(run)
-    assert Follower(run).refresh()
+    assert RunReader(run).refresh()
     assert len(read_results(run).question_ids) == 12
     with pytest.raises(AbsentError, match="an earlier version recorded its answers alone"):
         read_questions(run)
@@ -148,7 +149,7 @@ def test_a_run_of_an_earlier_version_is_read_and_gets_the_table_when_it_goes_on(
 def test_a_view_in_place_of_the_table_is_damage(tmp_path: Path) -> None:
     run = finished_run(tmp_path, questions=12)
     drop_questions(run, "CREATE VIEW questions AS SELECT 1 AS id")
-    for read in (Follower(run).refresh, lambda: read_questions(run)):
+    for read in (RunReader(run).refresh, lambda: read_questions(run)):
         with pytest.raises(DamagedError, match="`questions` is missing or no table"):
             read()
 

@@ -24,8 +24,9 @@ from factory import finished_run
 from accl.errors import BusyError, DamagedError, RunError
 from accl.store import append, spool, writer
 from accl.store.append import RunAppender
+from accl.store.columns import RunReader
 from accl.store.merge import merge_spool, pending_words
-from accl.store.reader import Follower, query
+from accl.store.reader import query
 from accl.store.rundir import RunDir
 from accl.store.spool import append_spool, read_spool, spool_of
 from accl.store.state import RunState, State, read_state, write_state
@@ -84,12 +85,12 @@ def put(recorder: Recorder, *at: int) -> None:
 
 
 def seen(run: RunDir) -> tuple[object, ...]:
-    follower = Follower(run)
-    follower.refresh()
+    reader = RunReader(run)
+    reader.refresh()
     tables = "SELECT * EXCLUDE seq FROM run.{} ORDER BY ALL"
     rows = query(run.database, *((tables.format(table), ()) for table in ("metrics", "evals", "events", "curriculum")))
-    meta = {key: value for key, value in follower.meta.items() if key not in ("writer", "merged_spool")}
-    return rows, follower.tasks, meta, follower.task_accuracy.keys()
+    meta = {key: value for key, value in reader.last.meta.items() if key not in ("writer", "merged_spool")}
+    return rows, reader.last.tasks, meta, reader.last.task_accuracy.keys()
 
 
 # Spool -----------------------------------------------------------------------------------------------
@@ -101,8 +102,8 @@ def test_the_same_figures_come_with_rows_in_the_spool_and_after_they_are_merged(
     recorder.meta({"protocol": "old"})
     put(recorder, 1, 2)
     recorder.flush()
-    follower = Follower(run)
-    follower.refresh()
+    reader = RunReader(run)
+    reader.refresh()
     with held(run):
         put(recorder, 3)
         recorder.evaluation(3, "test", {"n": 4, "accuracy": 0.5})
@@ -112,28 +113,28 @@ def test_the_same_figures_come_with_rows_in_the_spool_and_after_they_are_merged(
         recorder.meta({"protocol": "new", "more": "1"})
         recorder.event(1.0, "info", "k", "words")
         assert recorder.close() == 10
-        assert follower.refresh()
-        assert follower.series["x"].steps == [1, 2, 3]
-        assert follower.meta["protocol"] == "new"
+        assert reader.refresh()
+        assert reader.last.curves["x"].last.tolist() == [1, 2, 3]
+        assert reader.last.meta["protocol"] == "new"
         spooled = seen(run)
-    assert not follower.refresh()
+    assert not reader.refresh()
     write_state(run, read_state(run).changed(state=State.FINISHED, pending=10, reason="ends " + pending_words(10, "x")))
     assert merge_spool(run) == 10
     assert not spool_of(run.database).exists()
     assert (read_state(run).pending, read_state(run).reason) == (0, "ends")
     assert seen(run) == spooled
-    follower.refresh()
-    assert follower.series["x"].steps == [1, 2, 3]
-    assert [event.message for event in follower.events] == ["words"]
+    reader.refresh()
+    assert reader.last.curves["x"].last.tolist() == [1, 2, 3]
+    assert [event.message for event in reader.last.events] == ["words"]
     assert merge_spool(run) == 0
 
 
 def test_a_spool_alone_is_read(run: RunDir) -> None:
     append_spool(spool_of(run.database), {"metrics": [[1, 0.0, 0.0, "x", 2.0]], "meta": [["protocol", "p"]]})
-    follower = Follower(run)
-    assert follower.refresh()
-    assert follower.series["x"].values == [2.0]
-    assert follower.meta["protocol"] == "p"
+    reader = RunReader(run)
+    assert reader.refresh()
+    assert reader.last.curves["x"].median.tolist() == [2.0]
+    assert reader.last.meta["protocol"] == "p"
 
 
 def test_resuming_a_run_that_has_finished_merges_what_is_pending(tmp_path: Path) -> None:
@@ -347,15 +348,15 @@ def test_a_lost_database_is_begun_anew_and_said(run: RunDir, how: str) -> None:
     recorder.meta({"protocol": "pooled"})
     put(recorder, 1, 2)
     recorder.flush()
-    follower = Follower(run)
-    follower.refresh()
+    reader = RunReader(run)
+    reader.refresh()
     LOSSES[how](run.database)
     put(recorder, 3)
     recorder.close()
     assert steps(run) == [3]
-    follower.refresh()
-    assert follower.series["x"].steps == [3]
-    assert ([task.name for task in follower.tasks], follower.meta["protocol"]) == (["a"], "pooled")
+    reader.refresh()
+    assert reader.last.curves["x"].last.tolist() == [3]
+    assert ([task.name for task in reader.last.tasks], reader.last.meta["protocol"]) == (["a"], "pooled")
     [message] = events(run)
     assert "begun" in message
     kept = list(run.path.glob("run.duckdb.damaged-*"))
@@ -636,7 +637,7 @@ def test_a_small_disk_that_fills_and_empties(tmp_path: Path) -> None:
 def test_an_older_spool_is_merged(run: RunDir) -> None:
     lines = [["metrics", [0, 1, 0.0, 0.0, "x", 1.0]], ["task_evals", [1, "validation", 0, 4, 3]]]
     spool_of(run.database).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert Follower(run).refresh()
+    assert RunReader(run).refresh()
     recorder = Recorder(run.database, interval=NEVER_S)
     recorder.close()
     assert steps(run) == [1]

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import duckdb
@@ -19,7 +20,8 @@ from factory import finished_run
 from accl.analysis.results import read_results
 from accl.errors import RunError
 from accl.store import schema
-from accl.store.reader import Evaluation, Follower, query
+from accl.store.columns import RunReader
+from accl.store.reader import Evaluation, query
 from accl.store.rundir import RunDir
 from accl.store.writer import Recorder
 
@@ -65,21 +67,21 @@ def version(run: RunDir) -> str:
     return str(row[0])
 
 
-def followed(run: RunDir) -> Follower:
-    follower = Follower(run)
-    assert follower.refresh()
-    return follower
+def followed(run: RunDir) -> RunReader:
+    reader = RunReader(run)
+    assert reader.refresh()
+    return reader
 
 
-def same(found: list[Evaluation], expected: list[Evaluation]) -> bool:
-    return repr(found) == repr(expected)  # NaN equals itself here
+def same(found: Sequence[Evaluation], expected: list[Evaluation]) -> bool:
+    return repr([*found]) == repr(expected)  # NaN equals itself here
 
 
 def test_schema_1_is_read_as_it_was(old: RunDir) -> None:
-    follower = followed(old)
-    assert same(follower.evaluations, OLD)
-    assert follower.series["validation/accuracy"].values == [0.3, 0.5]
-    assert follower.series["test/ece"].steps == [20]
+    reader = followed(old)
+    assert same(reader.last.evaluations, OLD)
+    assert reader.last.curves["validation/accuracy"].median.tolist() == [0.3, 0.5]
+    assert reader.last.curves["test/ece"].last.tolist() == [20]
     assert version(old) == "1"
 
 
@@ -87,18 +89,18 @@ def test_a_run_of_schema_1_goes_on_in_schema_2(old: RunDir) -> None:
     before = followed(old)
     recorder = Recorder(old.database)
     assert version(old) == "2"
-    assert same(followed(old).evaluations, OLD)
+    assert same(followed(old).last.evaluations, OLD)
     recorder.evaluation(30, "validation", {"n": 40, "accuracy": 0.55, "f1": 0.5})
     recorder.close()
     new = Evaluation(30, "validation", 40, {"accuracy": 0.55, "f1": 0.5})
     # Whoever read the old rows before gets the new ones, once.
     assert before.refresh()
-    assert same(before.evaluations, [*OLD, new])
-    assert same(followed(old).evaluations, [*OLD, new])
+    assert same(before.last.evaluations, [*OLD, new])
+    assert same(followed(old).last.evaluations, [*OLD, new])
     [rows] = query(old.database, ("SELECT seq FROM run.evals", ()))
     assert rows == sorted(set(rows))
     Recorder(old.database).close()
-    assert same(followed(old).evaluations, [*OLD, new])
+    assert same(followed(old).last.evaluations, [*OLD, new])
 
 
 def test_rows_of_schema_1_left_in_a_spool_are_merged(old: RunDir) -> None:
@@ -109,7 +111,7 @@ def test_rows_of_schema_1_left_in_a_spool_are_merged(old: RunDir) -> None:
     recorder.close()
     assert not spool.exists()
     spooled = Evaluation(30, "validation", 40, {"loss": 0.7, "accuracy": 0.55, "ece": 0.1, "brier": 0.4})
-    assert same(followed(old).evaluations, [*OLD, spooled, Evaluation(40, "validation", 40, {"accuracy": 0.6})])
+    assert same(followed(old).last.evaluations, [*OLD, spooled, Evaluation(40, "validation", 40, {"accuracy": 0.6})])
 
 
 def test_a_kill_during_the_migration_leaves_schema_1_whole(old: RunDir) -> None:
@@ -122,17 +124,17 @@ def test_a_kill_during_the_migration_leaves_schema_1_whole(old: RunDir) -> None:
     done = subprocess.run([sys.executable, "-c", code, str(old.database)], env=dict(os.environ))
     assert done.returncode == -signal.SIGKILL
     assert version(old) == "1"
-    assert same(followed(old).evaluations, OLD)
+    assert same(followed(old).last.evaluations, OLD)
     Recorder(old.database).close()
     assert version(old) == "2"
-    assert same(followed(old).evaluations, OLD)
+    assert same(followed(old).last.evaluations, OLD)
 
 
 def test_a_schema_from_the_future_is_neither_read_nor_written(old: RunDir) -> None:
     with duckdb.connect(str(old.database)) as connection:
         connection.execute("UPDATE meta SET value = '3' WHERE key = 'schema_version'").fetchall()
         connection.execute("DROP TABLE evals").fetchall()
-    for use in (Follower(old).refresh, lambda: Recorder(old.database)):
+    for use in (RunReader(old).refresh, lambda: Recorder(old.database)):
         with pytest.raises(RunError, match="has schema 3, this accl reads up to 2") as caught:
             use()
         assert "\n" not in str(caught.value)
@@ -154,17 +156,18 @@ def test_a_comparison_reads_both_schemas(tmp_path: Path, old: RunDir) -> None:
     assert read_results(run).evaluation == OLD[2]
 
 
-def test_metrics_of_evaluations_are_series_and_none_comes_twice(old: RunDir) -> None:
+def test_metrics_of_evaluations_are_curves_and_none_comes_twice(old: RunDir) -> None:
     recorder = Recorder(old.database)
     recorder.evaluation(25, "validation", {"n": 40, "loss": 0.7, "f1": math.nan, "skipped": None})
     recorder.metrics(25, 1.25, 7.5, {"validation/loss": 0.7})
     recorder.close()
-    series = followed(old).series
-    assert series["validation/loss"].steps == [20, 25]  # as recorded in metrics
-    f1 = series["validation/f1"]
-    assert (f1.steps, f1.epochs, f1.seconds) == ([25], [1.25], [7.5])
-    assert math.isnan(f1.values[0])
-    assert not {"validation/n", "validation/skipped"} & set(series)
+    last = followed(old).last
+    assert last.curves["validation/loss"].last.tolist() == [20, 25]  # as recorded in metrics
+    f1 = last.curves["validation/f1"]
+    assert (f1.last.tolist(), f1.epoch.tolist(), f1.seconds.tolist()) == ([25], [1.25], [7.5])
+    assert f1.broken.tolist() == [1]
+    assert math.isnan(last.newest["validation/f1"])
+    assert not {"validation/n", "validation/skipped"} & set(last.curves)
 
 
 def test_a_new_metric_is_shown_without_being_named_anywhere(tmp_path: Path, accl: Accl) -> None:

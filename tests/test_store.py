@@ -16,7 +16,8 @@ import pytest
 from accl.config import available, dump, load, resolve
 from accl.errors import AbsentError, DamagedError, RunError
 from accl.store import writer
-from accl.store.reader import Evaluation, Follower, query
+from accl.store.columns import RunReader
+from accl.store.reader import Evaluation, query
 from accl.store.rundir import RunDir, create_run, find_run, list_runs, write_atomically
 from accl.store.schema import COLUMNS
 from accl.store.writer import Recorder
@@ -57,9 +58,9 @@ class Holder:
         self.process.join()
 
 
-def test_followers_get_what_was_recorded_and_only_what_is_new(run: RunDir) -> None:
+def test_readers_get_what_was_recorded_and_only_what_is_new(run: RunDir) -> None:
     recorder = Recorder(run.database)
-    follower = Follower(run)
+    reader = RunReader(run)
     recorder.tasks([(0, "a", "s", "c"), (1, "b", "s", "c")])
     recorder.metrics(1, 0.1, 2.0, {"train/loss": 3.0, "train/accuracy": 0.5})
     recorder.curriculum(1, "uniform", [0.5, 0.5], [3, 4])
@@ -70,26 +71,27 @@ def test_followers_get_what_was_recorded_and_only_what_is_new(run: RunDir) -> No
     recorder.event(0.5, "info", "kind", "words")
     recorder.meta({"floor/test/longest_option": "0.28"})
     recorder.flush()
-    assert follower.refresh()
-    assert follower.series["train/loss"].values == [3.0]
-    assert follower.series["train/loss"].array("epochs")[0].tolist() == [0.1]
-    assert follower.curriculum[0].drawn.tolist() == [3, 4]
-    assert follower.confusion["similarity"].matrix[0, 1] == 0.25
-    assert np.isnan(follower.confusion["similarity"].matrix[1, 1])
-    assert follower.evaluations == [Evaluation(1, "validation", 10, {"loss": 1.0, "accuracy": 0.3, "brier": 0.7})]
-    assert np.isnan(follower.evaluations[0].value("ece"))
-    assert follower.task_accuracy["validation"][2].tolist() == [2, 1]
-    assert follower.system["cpu"] == ([1.0], [99.0])
-    assert follower.system["power"] == ([], [])
-    assert follower.events[0].message == "words"
-    assert follower.meta["floor/test/longest_option"] == "0.28"
-    assert not follower.refresh()
+    assert reader.refresh()
+    assert reader.last.curves["train/loss"].median.tolist() == [3.0]
+    assert reader.last.curves["train/loss"].epoch.tolist() == [0.1]
+    assert reader.last.curriculum is not None
+    assert reader.last.curriculum.drawn_SK.tolist() == [[3, 4]]
+    assert reader.last.confusion["similarity"].matrix[0, 1] == 0.25
+    assert np.isnan(reader.last.confusion["similarity"].matrix[1, 1])
+    assert reader.last.evaluations == (Evaluation(1, "validation", 10, {"loss": 1.0, "accuracy": 0.3, "brier": 0.7}),)
+    assert np.isnan(reader.last.evaluations[0].value("ece"))
+    assert reader.last.task_accuracy["validation"][2].tolist() == [2, 1]
+    assert [values.tolist() for values in reader.last.system["cpu"]] == [[1.0], [99.0]]
+    assert [values.tolist() for values in reader.last.system["power"]] == [[], []]
+    assert reader.last.events[0].message == "words"
+    assert reader.last.meta["floor/test/longest_option"] == "0.28"
+    assert not reader.refresh()
 
     recorder.metrics(2, 0.2, 3.0, {"train/loss": 2.0})
     recorder.close()
-    assert follower.refresh()
-    assert follower.series["train/loss"].steps == [1, 2]
-    assert follower.series["train/accuracy"].steps == [1]
+    assert reader.refresh()
+    assert reader.last.curves["train/loss"].last.tolist() == [1, 2]
+    assert reader.last.curves["train/accuracy"].last.tolist() == [1]
 
 
 def test_the_background_thread_writes_without_being_asked(run: RunDir) -> None:
@@ -105,17 +107,17 @@ def test_a_locked_file_delays_rows_and_loses_none(run: RunDir, monkeypatch: pyte
     monkeypatch.setattr(writer, "TRIES", 1)
     recorder = Recorder(run.database, interval=3600)
     holder = Holder(run.database)
-    follower = Follower(run)
+    reader = RunReader(run)
     recorder.metrics(1, 0.0, 0.0, {"x": 1.0})
     recorder._round()
-    assert not follower.refresh()
-    assert follower.stale_seconds > 0
+    assert not reader.refresh()
+    assert reader.stale_seconds > 0
     holder.release_file()
     recorder.metrics(2, 0.0, 0.0, {"x": 2.0})
     recorder.close()
-    assert follower.refresh()
-    assert follower.stale_seconds == 0
-    assert follower.series["x"].values == [1.0, 2.0]
+    assert reader.refresh()
+    assert reader.stale_seconds == 0
+    assert reader.last.curves["x"].median.tolist() == [1.0, 2.0]
 
 
 def test_a_file_that_stays_locked_sends_rows_to_the_spool_and_they_come_back(
@@ -179,31 +181,31 @@ def test_rows_survive_a_kill_of_the_writing_process(run: RunDir) -> None:
     assert rows == [(0,), (1,)]
 
 
-def test_rewinding_forgets_later_steps_and_followers_start_over(run: RunDir) -> None:
+def test_rewinding_forgets_later_steps_and_readers_start_over(run: RunDir) -> None:
     recorder = Recorder(run.database)
     for step in range(1, 5):
         recorder.metrics(step, 0.0, 0.0, {"x": float(step)})
     recorder.predictions([("test", "q", 0, 1, 1, [0.5, 0.5])])
     recorder.flush()
-    follower = Follower(run)
-    follower.refresh()
+    reader = RunReader(run)
+    reader.refresh()
     recorder.rewind(2)
-    assert follower.refresh()
-    assert follower.series["x"].steps == [1, 2]
+    assert reader.refresh()
+    assert reader.last.curves["x"].last.tolist() == [1, 2]
     assert count(run, "predictions") == 0
     recorder.metrics(3, 0.0, 0.0, {"x": 30.0})
     recorder.close()
-    follower.refresh()
-    assert follower.series["x"].values == [1.0, 2.0, 30.0]
+    reader.refresh()
+    assert reader.last.curves["x"].median.tolist() == [1.0, 2.0, 30.0]
 
 
 def test_reading_what_is_not_there_or_damaged_is_told_apart(run: RunDir) -> None:
     with pytest.raises(AbsentError):
         query(run.database, ("SELECT 1", ()))
-    assert not Follower(run).refresh()
+    assert not RunReader(run).refresh()
     run.database.write_text("not a database, but long enough to be looked at as one")
     with pytest.raises(DamagedError, match="not a valid DuckDB"):
-        Follower(run).refresh()
+        RunReader(run).refresh()
 
 
 def test_another_schema_is_refused(run: RunDir) -> None:
@@ -212,7 +214,7 @@ def test_another_schema_is_refused(run: RunDir) -> None:
     connection.execute("UPDATE meta SET value = '999' WHERE key = 'schema_version'").fetchall()
     connection.close()
     with pytest.raises(RunError, match="999"):
-        Follower(run).refresh()
+        RunReader(run).refresh()
 
 
 def test_every_followed_table_numbers_its_rows(run: RunDir) -> None:

@@ -17,8 +17,9 @@ from conftest import SHORT, Accl, run_accl, wait
 from safetensors.numpy import load_file
 
 from accl.config import load
+from accl.store.columns import RunReader
 from accl.store.questions import read_questions
-from accl.store.reader import Follower, query
+from accl.store.reader import query
 from accl.store.rundir import RunDir, list_runs
 from accl.store.state import State, observe, read_state
 
@@ -43,38 +44,39 @@ def full_run(demo_runs: Path) -> RunDir:
 
 
 def test_a_finished_run_has_recorded_everything(full_run: RunDir) -> None:
-    follower = Follower(full_run)
-    follower.refresh()
+    reader = RunReader(full_run)
+    reader.refresh()
     state = observe(full_run)
     assert (state.state, state.step, state.total_steps, state.exit_code) == (State.FINISHED, 12, 12, 0)
     for name in ("loss", "classification", "contrastive", "accuracy", "anchor_share", "grad_norm", "lr"):
-        series = follower.series[f"train/{name}"]
-        assert series.steps == list(range(1, 13)), name
-        assert np.isfinite(series.values).all(), name
-    assert follower.series["validation/accuracy"].steps == [6, 12]
-    k = len(follower.tasks)
+        curve = reader.last.curves[f"train/{name}"]
+        assert curve.last.tolist() == list(range(1, 13)), name
+        assert not curve.broken.any(), name
+    assert reader.last.curves["validation/accuracy"].last.tolist() == [6, 12]
+    k = len(reader.last.tasks)
     assert k == 57
-    assert [w.step for w in follower.curriculum] == [0, 2, 4, 6, 8, 10, 12]
-    for weights in follower.curriculum:
-        assert weights.weights.sum() == pytest.approx(1, abs=1e-5)
-        assert weights.drawn.sum() == 16 * weights.step
-    assert follower.curriculum[0].weights == pytest.approx(1 / k)
-    assert follower.curriculum[-1].policy == "confusion"
-    assert follower.curriculum[-1].weights.std() > 0
-    assert follower.confusion["similarity"].matrix.shape == (k, k)
-    assert np.nanmax(follower.confusion["similarity/test"].matrix) <= 1 + 1e-5
-    assert follower.confusion["similarity/test"].counts.sum() > 0
-    assert {"floor/test/majority_letter", "floor/validation/longest_option"} <= set(follower.meta)
-    assert follower.system["rss"][1]
-    assert any("random weights" in event.message for event in follower.events)
-    (ready,) = (event.message for event in follower.events if event.kind == "ready")
+    curriculum = reader.last.curriculum
+    assert curriculum is not None
+    assert curriculum.steps_S.tolist() == [0, 2, 4, 6, 8, 10, 12]
+    assert curriculum.weights_SK.sum(axis=1) == pytest.approx(1, abs=1e-5)
+    assert curriculum.drawn_SK.sum(axis=1).tolist() == (16 * curriculum.steps_S).tolist()
+    assert curriculum.weights_SK[0] == pytest.approx(1 / k)
+    assert curriculum.policy == "confusion"
+    assert curriculum.weights_SK[-1].std() > 0
+    assert reader.last.confusion["similarity"].matrix.shape == (k, k)
+    assert np.nanmax(reader.last.confusion["similarity/test"].matrix) <= 1 + 1e-5
+    assert reader.last.confusion["similarity/test"].counts.sum() > 0
+    assert {"floor/test/majority_letter", "floor/validation/longest_option"} <= set(reader.last.meta)
+    assert len(reader.last.system["rss"][1])
+    assert any("random weights" in event.message for event in reader.last.events)
+    (ready,) = (event.message for event in reader.last.events if event.kind == "ready")
     assert 0 < float(ready.removeprefix("ready for the first step ").split()[0]) < 240
 
 
 def test_a_run_records_its_backend_and_why(full_run: RunDir) -> None:
-    follower = Follower(full_run)
-    follower.refresh()
-    (event,) = [event for event in follower.events if event.kind == "backend"]
+    reader = RunReader(full_run)
+    reader.refresh()
+    (event,) = [event for event in reader.last.events if event.kind == "backend"]
     assert event.level == "info"
     assert event.message == (
         "steps are computed by the cpu backend (not packed: it needs an NVIDIA GPU; "
@@ -99,14 +101,13 @@ def test_predictions_agree_with_the_reported_accuracy(full_run: RunDir) -> None:
 
 
 def test_questions_are_recorded_with_the_answers_of_the_test_and_of_the_best_validation(full_run: RunDir) -> None:
-    follower = Follower(full_run)
-    follower.refresh()
+    measured = RunReader(full_run).read()
     asked = {split: read_questions(full_run, split) for split in ("test", "validation")}
     right = {split: sum(q.right for q in questions) / len(questions) for split, questions in asked.items()}
-    assert right["test"] == pytest.approx(follower.series["test/accuracy"].values[-1])
-    assert right["validation"] == pytest.approx(max(follower.series["validation/accuracy"].values))
-    assert follower.meta["validation_step"] == follower.meta["tested_step"]
-    k = len(follower.tasks)
+    assert right["test"] == pytest.approx(measured.curves["test/accuracy"].newest)
+    assert right["validation"] == pytest.approx(measured.curves["validation/accuracy"].median.max())
+    assert measured.meta["validation_step"] == measured.meta["tested_step"]
+    k = len(measured.tasks)
     for question in asked["test"] + asked["validation"]:
         assert question.text
         assert len(question.options) == len(set(question.options)) == 4
@@ -114,26 +115,25 @@ def test_questions_are_recorded_with_the_answers_of_the_test_and_of_the_best_val
 
 
 def test_arms_do_what_their_recipes_say(demo_runs: Path) -> None:
-    followers = {load(run.config).recipe: Follower(run) for run in list_runs(demo_runs)}
-    for follower in followers.values():
-        follower.refresh()
-    assert "train/contrastive" not in followers["baseline"].series
-    assert "train/contrastive" in followers["contrastive"].series
+    read = {load(run.config).recipe: RunReader(run).read() for run in list_runs(demo_runs)}
+    assert "train/contrastive" not in read["baseline"].curves
+    assert "train/contrastive" in read["contrastive"].curves
     for arm in ("baseline", "contrastive"):
-        assert all(w.policy == "uniform" and w.weights.std() < 1e-6 for w in followers[arm].curriculum)
-    baseline = followers["baseline"].series
-    assert baseline["train/loss"].values == pytest.approx(baseline["train/classification"].values)
-    full = followers["full"].series
-    assert full["train/loss"].values == pytest.approx(
-        0.7 * np.array(full["train/classification"].values) + 0.3 * np.array(full["train/contrastive"].values), abs=1e-5
+        curriculum = read[arm].curriculum
+        assert curriculum is not None
+        assert curriculum.policy == "uniform"
+        assert curriculum.weights_SK.std() < 1e-6
+    baseline = read["baseline"].curves
+    assert baseline["train/loss"].median == pytest.approx(baseline["train/classification"].median)
+    full = read["full"].curves
+    assert full["train/loss"].median == pytest.approx(
+        0.7 * full["train/classification"].median + 0.3 * full["train/contrastive"].median, abs=1e-5
     )
 
 
 def test_equal_seeds_draw_equal_batches_in_both_contrastive_arms_while_weights_are_uniform(demo_runs: Path) -> None:
-    followers = {load(run.config).recipe: Follower(run) for run in list_runs(demo_runs)}
-    for follower in followers.values():
-        follower.refresh()
-    drawn = {name: follower.curriculum[1].drawn.tolist() for name, follower in followers.items()}
+    read = {load(run.config).recipe: RunReader(run).read() for run in list_runs(demo_runs)}
+    drawn = {name: last.curriculum and last.curriculum.drawn_SK[1].tolist() for name, last in read.items()}
     assert drawn["baseline"] == drawn["contrastive"] == drawn["full"]
 
 

@@ -20,6 +20,7 @@ from tui.keys import bindings
 from tui.screens.help import HelpScreen
 from tui.screens.runs import RunsScreen
 from tui.theme import THEME
+from tui.watch import Watcher
 
 POLL_S = 1.0
 
@@ -46,20 +47,20 @@ class AcclApp(App[None], inherit_bindings=False):
         self.HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]
         self.VERTICAL_BREAKPOINTS = [(0, "-tiny"), (10, "-short"), (18, "-tall")]
         self.root = root
-        self.interval = interval
+        self.watcher = Watcher(interval)
         self.opened = opened
 
     def get_default_screen(self) -> Screen[None]:
-        return RunsScreen(self.root, self.interval)
+        return RunsScreen(self.root, self.watcher)
 
     def on_mount(self) -> None:
         from tui.screens.compare import CompareScreen
         from tui.screens.run import RunScreen
 
         if len(self.opened) == 1:
-            self.push_screen(RunScreen(self.opened[0], self.interval))
+            self.push_screen(RunScreen(self.opened[0], self.watcher))
         elif self.opened:
-            self.push_screen(CompareScreen(list(self.opened), self.interval))
+            self.push_screen(CompareScreen(list(self.opened), self.watcher))
 
     def on_load(self) -> None:
         self.register_theme(THEME)

@@ -1,7 +1,7 @@
-"""Data of the screens, read off the UI thread: `RunsFeed` for the table of runs, `RunFeed` for one run.
+"""Data of the screens: `RunsFeed` for the table of runs, `RunFeed` for one run.
 
-A `fetch` may block on the disk; it is called in a thread, one call at a time. The values it returns
-never change afterwards, so the UI may draw them while the next fetch is under way.
+A `fetch` may block on the disk, and is called by `tui.watch.Watcher`. The values it returns never change afterwards, so
+the UI may draw them while the next fetch is under way.
 """
 
 from __future__ import annotations
@@ -10,30 +10,30 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from accl.errors import AcclError, BusyError, DamagedError
+from accl.store.columns import RunReader
 from accl.store.deadline import DEADLINE_S, each_within
 from accl.store.files import read_tail
 from accl.store.follow import follow
-from accl.store.reader import Confusion, Evaluation, Event, Follower, Task, Weights
+from accl.store.measurements import Measurements
 from accl.store.rundir import RunDir, Setup, run_folders
 from accl.store.state import RunState, State
 from accl.store.summary import Summary, SummaryReader, as_problem, numbers, read_summaries
 from accl.text import printable_lines
 from tui import theme
-from tui.scale import Curve
 from tui.text import Piece
 
 # The speed behind the ETA is averaged over the steps observed in this window.
 SPEED_WINDOW_S = 30.0
 MIN_SPEED_WINDOW_S = 3.0
 CONSOLE_BYTES = 16384
+RARELY = 10
+SETTLED_S = 5.0
 STALE_S = 1.0  # a trainer holds its database for milliseconds; longer is said
 
 
@@ -101,6 +101,14 @@ class RunSummary:
         return self.state.latest.get(metric, math.nan)
 
     @property
+    def validated(self) -> float:
+        """Validation accuracy of the best weights, which are those that are tested; NaN if unknown.
+
+        Runs of earlier versions only say that of the last ones.
+        """
+        return self.state.latest.get("validation/accuracy/best", self.latest("validation/accuracy"))
+
+    @property
     def questions_per_second(self) -> float:
         """Training throughput; NaN when the run is not running."""
         return self.latest("questions_per_second") if self.state.state is State.RUNNING else math.nan
@@ -137,47 +145,90 @@ def without_path(message: str, run: RunDir) -> str:
     return message.replace(f"{run.path}{os.sep}", "")
 
 
+@dataclass(frozen=True)
+class RunsView:
+    """All runs of a folder.
+
+    Attributes:
+        summaries: newest first.
+        changed: runs that are new, or whose summary is another than at the last look.
+    """
+
+    summaries: tuple[RunSummary, ...]
+    changed: frozenset[RunDir]
+
+
 class RunsFeed:
-    """Summaries of all runs in a folder, newest first."""
+    """Summaries of all runs in a folder; the newest view is kept as ``last``.
+
+    Of runs that have ended, only every `RARELY`-th look takes notice.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._readers: dict[RunDir, tuple[SummaryReader, Speedometer]] = {}
+        self._summaries: dict[RunDir, RunSummary] = {}
+        self.last = RunsView((), frozenset())
+        self._listed = -1  # time of the last change of the folder that was seen
+        self._looks = 0
 
-    def fetch(self) -> list[RunSummary]:
-        """Read all summaries.
+    def fetch(self) -> RunsView | None:
+        """Read the summaries; None if they are those of before.
 
         Raises:
             RunError: the folder cannot be read.
+            BusyError: it does not answer in time.
         """
-        now, known = time.time(), self._readers
-        self._readers = {run: known.get(run) or (SummaryReader(run), Speedometer()) for run in run_folders(self.root)}
-        summaries = read_summaries([reader for reader, _ in self._readers.values()], now)
-        summaries.sort(key=lambda summary: summary.age_key, reverse=True)
-        return [self._readers[summary.run][1].observe(summary, now) for summary in summaries]
+        now, rarely = time.time(), self._looks % RARELY == 0
+        self._looks += 1
+        known, summaries = self._readers, self._summaries
+        if self._folder_may_have_changed(now) or rarely:
+            runs = run_folders(self.root)
+            self._readers = {run: known.get(run) or (SummaryReader(run), Speedometer()) for run in runs}
+        due = [reader for run, (reader, _) in self._readers.items() if rarely or not _has_ended(summaries.get(run))]
+        read = {
+            summary.run: self._readers[summary.run][1].observe(summary, now) for summary in read_summaries(due, now)
+        }
+        # As text, since an unknown figure, NaN, is not even equal to itself.
+        changed = {run for run, summary in read.items() if repr(summary) != repr(summaries.get(run))}
+        if not changed and summaries.keys() == self._readers.keys():
+            return None
+        self._summaries = {run: read.get(run) or summaries[run] for run in self._readers}
+        newest_first = sorted(self._summaries.values(), key=lambda summary: summary.summary.age_key, reverse=True)
+        self.last = RunsView(tuple(newest_first), frozenset(changed))
+        return self.last
+
+    def _folder_may_have_changed(self, now: float) -> bool:
+        ((_, changed),) = each_within(DEADLINE_S, _changed_at, [self.root])
+        if isinstance(changed, BaseException):
+            raise changed
+        before, self._listed = self._listed, changed
+        # A folder that was just made is no run before its first file is there.
+        return changed != before or now - changed / 1e9 < SETTLED_S
 
 
-@dataclass(frozen=True)
-class RunView:
-    """All data of one run.
+def _changed_at(folder: Path) -> int:
+    """Return the time of the last change of a folder in nanoseconds; 0 if it cannot be told."""
+    with suppress(OSError):
+        return os.stat(folder).st_mtime_ns
+    return 0
+
+
+def _has_ended(summary: RunSummary | None) -> bool:
+    return summary is not None and summary.summary.problem is None and not summary.active
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RunView(Measurements):
+    """All data of one run that were asked for.
 
     Attributes:
-        version: number that grows with every change of the measurements.
         figures: trivial baselines, by their key in the table ``meta``.
-        task_accuracy: by split, the step, and the numbers of questions and of correct answers by task.
         stale: seconds for which the database could not be read.
         problem: why the database cannot be read now; the measurements are those read before.
     """
 
     summary: RunSummary
-    version: int = 0
-    tasks: tuple[Task, ...] = ()
-    series: dict[str, Curve] = field(default_factory=dict)
-    curriculum: tuple[Weights, ...] = ()
-    confusion: dict[str, Confusion] = field(default_factory=dict)
-    evaluations: tuple[Evaluation, ...] = ()
-    task_accuracy: dict[str, tuple[int, NDArray[np.int64], NDArray[np.int64]]] = field(default_factory=dict)
-    events: tuple[Event, ...] = ()
     console: tuple[str, ...] = ()
     figures: dict[str, float] = field(default_factory=dict)
     stale: float = 0.0
@@ -189,70 +240,55 @@ class RunView:
         floors = {key: value for key, value in self.figures.items() if key.startswith(prefix)}
         return {key.removeprefix(prefix).replace("_", " "): value for key, value in floors.items()}
 
+    def shows_the_same_as(self, other: RunView) -> bool:
+        """Return whether nobody could tell the two from each other."""
+        return self._key == other._key
+
+    @property
+    def _key(self) -> tuple[object, ...]:
+        return self.version, repr(self.summary), self.console, str(self.problem), int(self.stale), self.figures
+
 
 class RunFeed:
-    """All data of one run, followed while it grows; the newest view is kept as ``last``."""
+    """Data of one run, followed while it grows; the newest view is kept as ``last``."""
 
     def __init__(self, run: RunDir) -> None:
         self.run = run
-        self._reader = SummaryReader(run)
+        self.reader = RunReader(run)
+        self._summaries = SummaryReader(run)
         self._speedometer = Speedometer()
-        self._follower = Follower(run)
-        self.last = RunView(self._speedometer.observe(self._reader.last, time.time()))
+        self.last = RunView(summary=self._speedometer.observe(self._summaries.last, time.time()))
 
-    def fetch(self) -> RunView:
-        """Read what is new; measurements that cannot be read are those of before, and a problem."""
-        now, follower, view = time.time(), self._follower, self.last
-        summary = self._reader.read(now)
-        problem = summary.problem
+    def fetch(self, needs: Collection[str]) -> RunView:
+        """Read what is new of what is needed, the names of `NEEDS` and ``console``.
+
+        Measurements that cannot be read are those of before, and a problem.
+        """
+        now, reader = time.time(), self.reader
+        summary = self._summaries.read(now)
+        problem, figures = summary.problem, self.last.figures
         try:
-            if follow(follower, summary.state):
-                view = _measured(follower, view)
-            problem = problem or follower.left_out
+            follow(reader, summary.state, needs)
+            problem = problem or reader.left_out
+            figures = numbers(reader.last.meta, ("floor/",))
         except AcclError as error:
-            if not isinstance(error, BusyError) or follower.stale_seconds >= STALE_S:
+            if not isinstance(error, BusyError) or reader.stale_seconds >= STALE_S:
                 problem = error
-        self.last = replace(
-            view,
+        self.last = RunView(
+            **vars(reader.last),
             summary=self._speedometer.observe(summary, now),
-            console=_tail(self.run.console),
+            console=_tail(self.run.console) if "console" in needs else self.last.console,
+            figures=figures,
             problem=problem,
-            stale=follower.stale_seconds,
+            stale=reader.stale_seconds,
         )
         return self.last
 
     def failed(self, error: BaseException) -> RunView:
         """Return the data that were fetched last, with why `fetch` failed."""
         problem = as_problem(error, self.run.path)
-        summary = replace(self._reader.last, problem=problem)
+        summary = replace(self._summaries.last, problem=problem)
         return replace(self.last, summary=self._speedometer.observe(summary, time.time()), problem=problem)
-
-
-def _measured(follower: Follower, before: RunView) -> RunView:
-    series = {
-        name: Curve(*(np.asarray(v, float) for v in (s.steps, s.epochs, s.seconds, s.values)))
-        for name, s in follower.series.items()
-    }
-    return replace(
-        before,
-        version=before.version + 1,
-        tasks=tuple(follower.tasks),
-        series=series,
-        curriculum=tuple(follower.curriculum),
-        confusion=dict(follower.confusion),
-        evaluations=tuple(follower.evaluations),
-        task_accuracy=dict(follower.task_accuracy),
-        events=tuple(follower.events),
-        figures=numbers(follower.meta, ("floor/",)),
-    )
-
-
-def fetch_views(feeds: Sequence[RunFeed]) -> list[RunView]:
-    """Fetch all data of several runs; one that fails, or does not answer in time, keeps its data and gets a problem."""
-    return [
-        feed.failed(answer) if isinstance(answer, BaseException) else answer
-        for feed, answer in each_within(DEADLINE_S, RunFeed.fetch, feeds)
-    ]
 
 
 def _tail(path: Path) -> tuple[str, ...]:

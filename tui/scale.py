@@ -1,29 +1,14 @@
-"""Curves and their smoothing, axis ranges, round ticks, and numbers in few characters."""
+"""Smoothing of curves, axis ranges, round ticks, and numbers in few characters."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tui.raster import Floats, Range
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One metric over time, as parallel arrays; ``time`` is in seconds."""
-
-    step: Floats
-    epoch: Floats
-    time: Floats
-    values: Floats
-
-    def x(self, axis: str) -> Floats:
-        """Return the x coordinates for the axis step, epoch or time."""
-        return {"step": self.step, "epoch": self.epoch, "time": self.time}[axis]
 
 
 def finite_range(arrays: Iterable[Floats], positive: bool = False) -> Range | None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
@@ -122,6 +123,34 @@ def finished_run(root: Path, recipe: str, seed: int, *, steps: int, questions: i
     recorder.close()
     accuracies = {"validation/accuracy": 0.75, "test/accuracy": float(right.mean())}
     write_finished(run, steps, FIRST + 60 * seed, steps * 0.01, accuracies)
+    return run
+
+
+def long_run(root: Path, *, steps: int = 100_000, matrices: int = 6_200) -> RunDir:
+    """Make a run that ended well whose metrics and confusion matrices DuckDB makes up: two kinds, in turn."""
+    run = new_run(root)
+    recorder = Recorder(run.database)
+    record_tasks(recorder, TASKS, TRIVIAL_BASELINES)
+    recorder.close()
+    names = [*METRICS, "train/steps_per_second", "train/questions_per_second"]
+    with duckdb.connect(str(run.database), config={"threads": "1"}) as connection:
+        connection.execute(
+            "INSERT INTO metrics SELECT row_number() OVER () - 1, step, step / 1000, step * 0.01, name, "
+            "5 * exp(-step / 20000) + random() FROM range(1, ? + 1) AS steps(step), (SELECT unnest(?) AS name)",
+            [steps, names],
+        )
+        connection.execute(
+            "INSERT INTO confusion SELECT i, (i + 1) * ? // ?, "
+            "CASE i % 2 WHEN 0 THEN 'similarity' ELSE 'prototype' END, "
+            "[random() + 0 * i for cell in range(?)], [i for cell in range(?)] FROM range(?) AS matrices(i)",
+            [steps, matrices, K * K, K * K, matrices],
+        )
+        connection.execute(
+            "INSERT INTO curriculum SELECT i, i * ?, 'confusion', [1 / ? for task in range(?)], "
+            "[i * task for task in range(?)] FROM range(?) AS updates(i)",
+            [CURRICULUM_EVERY, K, K, K, steps // CURRICULUM_EVERY],
+        )
+    write_finished(run, steps, FIRST, steps * 0.01, {"train/loss": 0.5})
     return run
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from accl.bench.report import Row, row, timed
 from accl.bench.runs import Step, make_step, new_run, record
 from accl.errors import AbsentError, BusyError
-from accl.store.reader import Follower, query
+from accl.store.columns import RunReader
+from accl.store.reader import query
 from accl.store.rundir import RunDir
 from accl.store.writer import Recorder
 
@@ -55,9 +56,9 @@ def _flat_out(folder: Path, steps: list[Step]) -> tuple[RunDir, list[Row]]:
 
 def _following(run: RunDir, steps: int) -> list[Row]:
     """Time a watcher's refreshes: the first one, one after a second of training, one after nothing happened."""
-    followers = [Follower(run) for _ in range(REPEATS)]
-    first = [1000 * timed(follower.refresh) for follower in followers]
-    refresh = followers[-1].refresh
+    readers = [RunReader(run) for _ in range(REPEATS)]
+    first = [1000 * timed(reader.refresh) for reader in readers]
+    refresh = readers[-1].refresh
     later: list[float] = []
     idle: list[float] = []
     recorder = Recorder(run.database, interval=NEVER_S)
@@ -69,9 +70,9 @@ def _following(run: RunDir, steps: int) -> list[Row]:
         idle.append(1000 * timed(refresh))
     recorder.close()
     return [
-        row(f"follower's first refresh, {steps:,} steps", first, "ms"),
-        row(f"follower's refresh, {STEPS_PER_SECOND} new steps", later, "ms"),
-        row("follower's refresh, nothing new", idle, "ms"),
+        row(f"reader's first refresh, {steps:,} steps", first, "ms"),
+        row(f"reader's refresh, {STEPS_PER_SECOND} new steps", later, "ms"),
+        row("reader's refresh, nothing new", idle, "ms"),
     ]
 
 

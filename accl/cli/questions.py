@@ -69,11 +69,11 @@ def show_questions(run: RunDir, split: Split, limit: int | None, format: Format)
 def _read(run: RunDir, split: Split) -> tuple[list[Question], list[str]]:
     from accl.store.merge import merge_spool
     from accl.store.questions import read_questions
-    from accl.store.reader import query, read_tasks
+    from accl.store.reader import TASKS, query, read_tasks
 
     merge_spool(run)
     questions = read_questions(run, split)
-    [tasks] = query(run.database, ("SELECT task, name, subcategory, category FROM run.tasks ORDER BY task", ()))
+    [tasks] = query(run.database, (TASKS, ()))
     return questions, [task.name for task in read_tasks(tasks)]
 
 

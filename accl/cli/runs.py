@@ -25,7 +25,7 @@ from accl.store.summary import Summary, SummaryReader, as_problem, numbers, read
 from accl.text import printable_lines, shortened
 
 if TYPE_CHECKING:
-    from accl.store.reader import Follower
+    from accl.store.measurements import Measurements
 
 FOLLOW_EVERY_S = 0.3
 LOG_BYTES = 4 * 2**20  # at most, from the end of a console log
@@ -116,9 +116,9 @@ def show(
       accl show last --format json
       accl show last --questions --split validation
     """
+    from accl.store.columns import RunReader
     from accl.store.follow import follow
     from accl.store.merge import merge_spool
-    from accl.store.reader import Follower
 
     chosen = find_run(runs, run)
     if questions:
@@ -138,16 +138,17 @@ def show(
             problems.append(as_problem(error, chosen.path))
             return {}
 
-    follower = Follower(chosen)
+    reader = RunReader(chosen)
     attempt(lambda: merge_spool(chosen))
-    attempt(lambda: follow(follower, summary.state))
-    if follower.left_out:
-        problems.append(follower.left_out)
-    metrics = {name: series.values[-1] for name, series in sorted(follower.series.items()) if series.values}
-    categories = _categories(follower)
-    events = [fields(event, "seconds", "level", "kind", "message") for event in follower.events]
-    floors = attempt(lambda: numbers(follower.meta, ("floor/",)))
-    totals = attempt(lambda: numbers(follower.meta, TOTALS))
+    attempt(lambda: follow(reader, summary.state, ("curves", "tasks", "events")))
+    if reader.left_out:
+        problems.append(reader.left_out)
+    measured = reader.last
+    metrics = dict(sorted(measured.newest.items()))
+    categories = _categories(measured)
+    events = [fields(event, "seconds", "level", "kind", "message") for event in measured.events]
+    floors = attempt(lambda: numbers(measured.meta, ("floor/",)))
+    totals = attempt(lambda: numbers(measured.meta, TOTALS))
     config = attempt(lambda: chosen.load_config().model_dump())
     provenance = attempt(lambda: chosen.read_json(chosen.provenance))
     if not (provenance or problems):
@@ -266,14 +267,14 @@ def _overview(summary: dict[str, Any], totals: dict[str, float], floors: dict[st
     return overview
 
 
-def _categories(follower: Follower) -> list[dict[str, Any]]:
+def _categories(measured: Measurements) -> list[dict[str, Any]]:
     """Return the micro accuracy per category of the newest evaluation of each split."""
     categories: dict[str, list[int]] = {}
-    for task in sorted(follower.tasks, key=lambda task: task.category):
+    for task in sorted(measured.tasks, key=lambda task: task.category):
         categories.setdefault(task.category, []).append(task.index)
     return [
         {"split": split, "step": step, "category": category, "n": int(n), "accuracy": float(correct_K[tasks].sum() / n)}
-        for split, (step, n_K, correct_K) in sorted(follower.task_accuracy.items())
+        for split, (step, n_K, correct_K) in sorted(measured.task_accuracy.items())
         for category, tasks in categories.items()
         if (n := n_K[tasks].sum())
     ]

@@ -102,7 +102,7 @@ class RunAppender:
     def rewind(self, step: int, validated: bool = True) -> bool:
         """Delete what was recorded after ``step``, and all that is recorded once training has ended.
 
-        A step below 0 deletes everything. The ``generation`` in ``meta`` grows, so that followers start over.
+        A step below 0 deletes everything. The ``generation`` in ``meta`` grows, so that readers start over.
 
         Args:
             validated: whether the validation at ``step`` itself stands; it is deleted otherwise.
@@ -197,7 +197,7 @@ class RunAppender:
     def _create(self, session: Session) -> None:
         _create_tables(session)
         self._made, self._next_seq = self._number < 0 and not self._set_aside, {}
-        # Followers of a database that vanished start over: the new one has a generation that none had before.
+        # Readers of a database that vanished start over: the new one has a generation that none had before.
         self._generation = 0 if self._made else int(time.time())
         self._insert(session, {table: list(kept.values()) for table, kept in self._kept.items()})
         meta = {"schema_version": str(SCHEMA_VERSION), "generation": str(self._generation), RUN: self._run}

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+from numpy.typing import NDArray
 
 from accl.errors import AbsentError, BusyError, DamagedError, RunError
 from accl.store.files import open_run_file
@@ -101,6 +102,18 @@ class Session:
         except duckdb.Error as error:
             raise self._database.explain(error) from error
         return rows
+
+    def columns(self, sql: str, *parameters: Any) -> dict[str, NDArray[Any]]:
+        """Return the columns of a statement's rows by name; one with NULLs is a masked array.
+
+        Raises:
+            as a call.
+        """
+        try:
+            self._check_time()
+            return self._connection.execute(sql, parameters).fetchnumpy()
+        except duckdb.Error as error:
+            raise self._database.explain(error) from error
 
     def append(self, table: str, rows: Iterable[Sequence[Any]]) -> None:
         """Append rows to a table of the attached database: far faster than INSERT.

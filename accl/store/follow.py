@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from accl.errors import AbsentError
-from accl.store.reader import Follower
+from accl.store.columns import ALL, RunReader
 from accl.store.state import RunState
 from accl.store.summary import reading
 
 
-def follow(follower: Follower, state: RunState | None) -> bool:
+def follow(reader: RunReader, state: RunState | None, needs: Iterable[str] = ALL) -> bool:
     """Fetch what is new, and return whether there was anything.
 
     Args:
-        state: state of the run; before its first step it has no measurements, and that is no error.
+        state: of the run; before its first step it has no measurements, and that is no error.
+        needs: what is read.
 
     Raises:
-        BusyError, DamagedError, AbsentError: the measurements cannot be read; the follower keeps what it has.
+        BusyError, DamagedError, AbsentError: the measurements cannot be read; the reader keeps what it has.
     """
-    database = follower.run.database
-    with reading(database):
+    with reading(reader.run.database):
         try:
-            changed = follower.refresh()
-            if follower.problem is not None:
-                raise follower.problem
+            changed = reader.refresh(needs)
+            if reader.problem is not None:
+                raise reader.problem
             return changed
         except AbsentError:
             if state is None or state.step:

@@ -56,11 +56,12 @@ def write_atomically(path: Path, text: str) -> None:
 
 @dataclass(frozen=True)
 class Setup:
-    """The part of a configuration that a table of runs shows."""
+    """The part of a configuration that a table of runs and its curves show; ``batch_size`` is 0 if unknown."""
 
     recipe: str
     profile: str
     seed: int
+    batch_size: int = 0
 
 
 class _File:
@@ -165,13 +166,17 @@ class RunDir:
             written = parse_yaml(text, self.config)
             recipe, profile = written["recipe"].text, written["profile"].text
             seed = parse_whole_number(written["train.seed"].text)
+            size = written.get("train.batch_size")
+            batch_size = parse_whole_number(size.text) if size else 0
         except ConfigError as error:
             raise DamagedError(error.what, RESTORE) from error
         except (KeyError, ValueError) as error:
             raise DamagedError(f"{self.config} does not say recipe, profile and train.seed.", RESTORE) from error
         if not 0 <= seed < 2**64:
             raise DamagedError(f"{self.config} has the seed {seed}.", RESTORE)
-        return Setup(recipe, profile, seed)
+        if not 0 <= batch_size < 2**31:
+            raise DamagedError(f"{self.config} has the batch size {batch_size}.", RESTORE)
+        return Setup(recipe, profile, seed, batch_size)
 
     def load_config(self) -> Config:
         """Read the whole configuration.

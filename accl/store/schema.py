@@ -63,7 +63,7 @@ _EVALS_1_FACTOR = len(_EVALS_1_METRICS)
 
 # Columns that may be NULL: a figure that is no number, a load that the machine does not measure.
 _NULLABLE = {"value", *COLUMNS["system"][2:]}
-_BOUND = 1e12  # no step, index, count or time of a run comes near it
+BOUND = 1e12  # no step, index, count or time of a run comes near it
 
 # Tables where a new row takes the place of the one with the same key: its first columns.
 KEYS: dict[str, tuple[str, ...]] = {
@@ -102,7 +102,7 @@ def check_rows(table: str, rows: Sequence[Sequence[Any]]) -> None:
             continue
         if None in values or (sql_type.endswith("[]") and any(None in value for value in values)):
             raise ValueError(f"a NULL in {table}.{column}")
-        if sql_type in ("INTEGER", "DOUBLE") and not all(-_BOUND < value < _BOUND for value in values):
+        if sql_type in ("INTEGER", "DOUBLE") and not all(-BOUND < value < BOUND for value in values):
             raise ValueError(f"{table}.{column} out of range")
 
 

@@ -37,7 +37,7 @@ class Summary:
     setup: Setup | None = None
     age_key: tuple[float, bool, str] = (float("-inf"), False, "")
     problem: AcclError | None = None
-    config: str = ""
+    config: str = field(default="", repr=False)
     labels: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -10,7 +10,7 @@ from accl.store.spool import Rows
 def unite(session: Session, spooled: Rows) -> None:
     """Make a catalog ``run`` in memory, of the current schema, with the rows of ``file`` and spooled rows.
 
-    Spooled rows get the ``seq`` that they will have once they are merged, so that a follower's cursor stays valid.
+    Spooled rows get the ``seq`` that they will have once they are merged, so that a reader's cursor stays valid.
     """
     session("ATTACH ':memory:' AS run")
     version = session.meta.get("schema_version", "")

@@ -158,7 +158,7 @@ class Recorder:
     def rewind(self, step: int, validated: bool = True) -> None:
         """Delete what was recorded after ``step``, and the test: a run resumed from there records them again.
 
-        A step below 0 deletes everything. The ``generation`` in ``meta`` grows, so that followers start over.
+        A step below 0 deletes everything. The ``generation`` in ``meta`` grows, so that readers start over.
 
         Args:
             validated: whether the validation at ``step`` itself stands; it is deleted otherwise.

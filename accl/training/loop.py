@@ -244,6 +244,7 @@ class Trainer:
             self.best_score, self.best_step = accuracy, self.step
             record_best_validation(self.context, self.recorder, self.step, result)
             self._checkpoint()
+        self.reporter.latest({"validation/accuracy/best": self.best_score})
         self.reporter.phase(self._saver.doing)
         self._last_recorded = time.monotonic()
 

@@ -46,6 +46,7 @@ class ConfusionPane(Pane):
         ranking: pairs of task indices, most confused first.
     """
 
+    needs = frozenset({"confusion"})
     scope = "confusion pane"
     BINDINGS = bindings(scope)
     main_widget = Heatmap

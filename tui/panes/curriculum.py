@@ -22,6 +22,7 @@ TREND_UPDATES = 16
 class CurriculumPane(Pane):
     """Weights of the K tasks as bars."""
 
+    needs = frozenset({"curriculum"})
     scope = "curriculum"
     BINDINGS = bindings(scope)
     main_widget = Bars
@@ -37,22 +38,22 @@ class CurriculumPane(Pane):
         yield Bars(id="weights")
 
     def show_view(self, view: RunView) -> None:
-        if not view.tasks or not view.curriculum:
+        curriculum = view.curriculum
+        if not view.tasks or curriculum is None:
             self.query_one(Text).show([("task weights", theme.TITLE)])
             return
-        newest = view.curriculum[-1]
-        k, weights = len(view.tasks), newest.weights
-        trends = np.stack([update.weights for update in view.curriculum[-TREND_UPDATES:]], axis=1).tolist()
+        k, weights, drawn = len(view.tasks), curriculum.weights_SK[-1].astype(float), curriculum.drawn_SK[-1]
+        trends = curriculum.weights_SK[-TREND_UPDATES:].T.tolist()
         bars = [
-            Bar(task.name, task.category, float(weights[i]), int(newest.drawn[i]), tuple(trends[i]))
+            Bar(task.name, task.category, float(weights[i]), int(drawn[i]), tuple(trends[i]))
             for i, task in enumerate(view.tasks)
         ]
         self.query_one(Bars).show(sorted(bars, key=self.orders[self.order]), 1.0 / k)
-        policy = f"  policy {newest.policy} · since step {newest.step:,} · by {self.order}"
+        policy = f"  policy {curriculum.policy} · since step {curriculum.steps_S[-1]:,} · by {self.order}"
         statistics = (
             f"uniform 1/{k} = {percent(1 / k)} · largest ×{weights.max() * k:.2f} · "
             f"smallest ×{weights.min() * k:.2f} · as even as {effective_tasks(weights):.1f} tasks · "
-            f"{int(newest.drawn.sum()):,} questions drawn"
+            f"{int(drawn.sum()):,} questions drawn"
         )
         self.query_one(Text).show([("task weights", theme.TITLE), (policy, theme.PLAIN)], [(statistics, theme.DIM)])
 

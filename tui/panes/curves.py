@@ -50,6 +50,7 @@ SPECS = (
 class CurvesPane(CurveSettings, Pane):
     """Charts of the metrics in `SPECS`, followed by one of each other metric."""
 
+    needs = frozenset({"curves"})
     scope = "curves"
     BINDINGS = bindings(scope)
     main_widget = Charts
@@ -71,21 +72,21 @@ class CurvesPane(CurveSettings, Pane):
             return
         self._drawn = content
         charts = self.query_one(Charts)
-        for metric in sorted(set(view.series).difference(*(spec.lines for spec in self.specs.values()))):
+        for metric in sorted(set(view.curves).difference(*(spec.lines for spec in self.specs.values()))):
             self.specs[metric] = ChartSpec(metric, {metric: metric.rsplit("/", 1)[-1]})
             charts.add(metric, Chart(metric))
         text = self.filter_text.lower()
         matching = [s for s in self.specs.values() if any(text in name for name in (s.title, *s.lines))]
-        shown = [spec for spec in matching if spec.always or not view.series.keys().isdisjoint(spec.lines)]
+        shown = [spec for spec in matching if spec.always or not view.curves.keys().isdisjoint(spec.lines)]
         for spec in shown:
             self._draw_spec(charts.charts[spec.title], spec, view)
         charts.display_only([spec.title for spec in shown])
 
     def _draw_spec(self, chart: Chart, spec: ChartSpec, view: RunView) -> None:
         lines = [
-            self.line(name, metric, view.series[metric], theme.series_style(i))
+            self.line(name, metric, view.curves[metric], theme.series_style(i))
             for i, (metric, name) in enumerate(spec.lines.items())
-            if metric in view.series
+            if metric in view.curves
         ]
         floors = floor_lines(view.floors(spec.floors).items()) if spec.floors else []
         self.draw_chart(chart, next(iter(spec.lines)), lines, floors)

@@ -16,6 +16,7 @@ class Pane(Vertical):
     """A view of one run.
 
     Attributes:
+        needs: what of a run it shows, as in `RunFeed.fetch`.
         scope: scope of the key table that is in force in the pane.
         main_widget: type of the widget that gets the focus.
         orders: sort keys by the name of the order; `action_order` cycles among them.
@@ -23,6 +24,7 @@ class Pane(Vertical):
         view: data of the run, once they were fetched.
     """
 
+    needs: ClassVar[frozenset[str]]
     scope: ClassVar[str]
     main_widget: ClassVar[type[Widget]]
     orders: ClassVar[Mapping[str, Callable[[Any], Any]]] = {"": str}

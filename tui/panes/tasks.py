@@ -36,6 +36,7 @@ LEVEL_STYLES = {"warning": Style(color=theme.WARN), "error": theme.ERROR}
 class TasksPane(Pane):
     """A sortable table of the tasks beside the events and the console."""
 
+    needs = frozenset({"tasks", "events", "console"})
     scope = "tasks"
     BINDINGS = bindings(scope)
     main_widget = Table

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
+from textual.timer import Timer
 
 from accl.errors import AcclError
 from accl.store.rundir import RunDir
+from accl.store.state import RunState
+from accl.store.summary import Summary
 from tui import theme
-from tui.feed import RunFeed, RunView, fetch_views
+from tui.feed import RunSummary, RunView
 from tui.keys import bindings
 from tui.scale import percent, short
 from tui.screens.polling import PollingScreen
 from tui.text import Piece
 from tui.threads import in_daemon_thread
+from tui.watch import Watcher
 from tui.widgets.chart import Chart
 from tui.widgets.charts import Charts, CurveSettings, floor_lines
 from tui.widgets.keybar import KeyBar
@@ -51,9 +56,10 @@ TASK_COLUMNS = (
     Column("lost", 5, right=True, rank=1),
     Column("delta", 7, right=True),
 )
+REPAINT_S = 0.5  # at most so often are the charts drawn while runs are read: a hundred lines take a while
 
 
-class CompareScreen(CurveSettings, PollingScreen[list[RunView]]):
+class CompareScreen(CurveSettings, PollingScreen):
     """Runs compared with the first of them, the reference."""
 
     BINDINGS = bindings("compare")
@@ -63,11 +69,13 @@ class CompareScreen(CurveSettings, PollingScreen[list[RunView]]):
     _compared_states: tuple[str, ...] = ()
     _comparing = False
 
-    def __init__(self, runs: list[RunDir], interval: float) -> None:
-        feeds = [RunFeed(run) for run in runs]
-        super().__init__(interval, lambda: fetch_views(feeds))
+    def __init__(self, runs: list[RunDir], watcher: Watcher) -> None:
+        super().__init__(watcher)
         self.runs = runs
-        self.views: list[RunView] = []
+        unread = [RunSummary(Summary(run), RunState(), math.nan) for run in runs]
+        self.views = [RunView(summary=summary) for summary in unread]
+        self._missing = set(runs)  # those not read yet
+        self._repaint: Timer | None = None
 
     def compose(self) -> ComposeResult:
         yield Text(id="title")
@@ -89,21 +97,33 @@ class CompareScreen(CurveSettings, PollingScreen[list[RunView]]):
         yield KeyBar("compare")
 
     def on_mount(self) -> None:
-        super().on_mount()
         self.query_one("#arms", Table).focus()
 
     @property
     def pending(self) -> str:
+        if self._missing:
+            return f"{len(self._missing)} of {len(self.runs)} runs"
         held = any(view.stale and view.problem is None for view in self.views)
-        return super().pending or ("the comparison" if self._comparing else "a database, which is held" if held else "")
+        waits = self._repaint is not None or self._comparing
+        return super().pending or ("the comparison" if waits else "a database, which is held" if held else "")
 
-    def update_view(self, view: list[RunView]) -> None:
-        changed = [run.version for run in view] != [run.version for run in self.views]
-        self.views = view
-        if changed:
-            self.show_curves()
-        states = tuple(run.summary.state_label[0] for run in view)
-        if states != self._compared_states:  # a run that has ended may have written its predictions
+    def follow(self) -> None:
+        self.watcher.watch(self, self.runs, {"curves"}, self.delivered(self.update_view))
+
+    def update_view(self, view: RunView) -> None:
+        """Show a run: the first at once, the others together with those that come within `REPAINT_S`."""
+        first = len(self._missing) == len(self.runs)
+        self.views[self.runs.index(view.summary.run)] = view
+        self._missing.discard(view.summary.run)
+        if self._repaint is None:
+            self._repaint = self.set_timer(0.01 if first else REPAINT_S, self._show_views)
+
+    def _show_views(self) -> None:
+        self._repaint = None
+        self.show_curves()
+        states = tuple(view.summary.state_label[0] for view in self.views)
+        # A run that has ended may have written its predictions.
+        if not self._missing and states != self._compared_states:
             self._compared_states, self._comparing = states, True
             self.run_worker(self._compare(), group="compare", exclusive=True)
         self._show_title()
@@ -135,6 +155,7 @@ class CompareScreen(CurveSettings, PollingScreen[list[RunView]]):
     def _show_title(self) -> None:
         active = sum(view.summary.active for view in self.views)
         text = f"  {len(self.runs)} runs" + (f" · {active} still active" if active else "")
+        text += f" · reading {len(self._missing)} …" if self._missing else ""
         pieces: list[Piece] = [("compare", theme.TITLE), (text, theme.PLAIN)]
         if self.comparison is not None:
             text = f" · {self.comparison.n:,} test questions · profile {self.comparison.profile}"
@@ -144,9 +165,9 @@ class CompareScreen(CurveSettings, PollingScreen[list[RunView]]):
     def show_curves(self) -> None:
         for metric, chart in self.query_one(Charts).charts.items():
             lines = [
-                self.line(label, metric, view.series[metric], theme.series_style(i), raw=False)
+                self.line(label, metric, view.curves[metric], theme.series_style(i), raw=False)
                 for i, (label, view) in enumerate(zip(self.labels, self.views, strict=True))
-                if metric in view.series
+                if metric in view.curves
             ]
             floors = {floor for view in self.views for floor in view.floors("validation").items()}
             # Runs with the same questions have the same floors; those of others would crowd the chart.

@@ -1,35 +1,29 @@
-"""Base of the screens that read run directories periodically."""
+"""Base of the screens that follow run directories."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from textual.screen import Screen
 
 from accl.errors import AcclError
-from accl.store.summary import as_problem
 from tui import theme
 from tui.text import Piece
-from tui.threads import in_daemon_thread
+from tui.watch import Watcher
 from tui.widgets.text import Text
 
 View = TypeVar("View")
 
 
-class PollingScreen(Screen[None], Generic[View]):
-    """A screen that calls ``fetch`` in a thread, every ``interval`` seconds while it is on top.
+class PollingScreen(Screen[None]):
+    """A screen that is told by the watcher what is new, while it is on top; subclasses implement `follow`."""
 
-    There is one call at a time; subclasses implement `update_view`.
-    """
-
-    _fetching = False
     _arrived = False
 
-    def __init__(self, interval: float, fetch: Callable[[], View]) -> None:
+    def __init__(self, watcher: Watcher) -> None:
         super().__init__()
-        self.interval = interval
-        self.fetch = fetch
+        self.watcher = watcher
 
     @property
     def pending(self) -> str:
@@ -41,48 +35,43 @@ class PollingScreen(Screen[None], Generic[View]):
         """Whether nothing is pending."""
         return not self.pending
 
-    def update_view(self, view: View) -> None:
-        """Show what `fetch` returned."""
+    def follow(self) -> None:
+        """Begin to watch what the screen shows, with the screen as the owner."""
         raise NotImplementedError
 
+    def unfollow(self) -> None:
+        """Watch nothing any more."""
+        self.watcher.unwatch(self)
+
     def show_problem(self, problem: AcclError) -> None:
-        """Show why `fetch` failed, above what it returned before."""
+        """Show why nothing can be read, above what was read before."""
         kind: Piece = (f"? {problem.kind}", theme.ERROR)
         self.query_one(Text).show([kind, (f"  {problem}", theme.PLAIN)])
 
-    def on_mount(self) -> None:
-        self._timer = self.set_interval(self.interval, self.poll)
-        self.poll()
-
     def on_screen_resume(self) -> None:
-        self._timer.resume()
-        self.poll()
+        self.follow()
 
     def on_screen_suspend(self) -> None:
         # An update of a covered screen would make Textual repaint the whole screen on top.
-        self._timer.pause()
+        self.unfollow()
+
+    def on_unmount(self) -> None:
+        self.unfollow()
 
     @property
     def is_open(self) -> bool:
         """Whether the screen can be updated: it was not left, and the app is not closing."""
         return self.app.is_running and self in self.app.screen_stack
 
-    def poll(self) -> None:
-        """Fetch and update once, unless a fetch is under way or another screen is on top."""
-        if not self._fetching and self.app.screen is self:
-            self._fetching = True
-            self.run_worker(self._poll(), group="poll")
+    def delivered(self, receive: Callable[[View], None]) -> Callable[[View], None]:
+        """Return what the watcher may call with a view, in its thread, for the screen to receive it in its own."""
 
-    async def _poll(self) -> None:
-        try:
-            view = await in_daemon_thread(self.fetch)
-        except Exception as error:
+        def receive_if_open(view: View) -> None:
             if self.is_open:
                 self._arrived = True
-                self.show_problem(as_problem(error, "What the screen shows"))
-            return
-        finally:
-            self._fetching = False
-        if self.is_open:
-            self._arrived = True
-            self.update_view(view)
+                receive(view)
+
+        def deliver(view: View) -> None:
+            self.call_later(receive_if_open, view)
+
+        return deliver

@@ -10,7 +10,7 @@ from textual.widgets import ContentSwitcher
 
 from accl.store.rundir import RunDir
 from tui import theme
-from tui.feed import RunFeed, RunView, fetch_views, without_path
+from tui.feed import RunView, without_path
 from tui.keys import bindings
 from tui.panes.confusion import ConfusionPane
 from tui.panes.curriculum import CurriculumPane
@@ -21,6 +21,7 @@ from tui.scale import percent, short
 from tui.screens.confirm import stop_after_confirmation
 from tui.screens.polling import PollingScreen
 from tui.text import Piece, bar, duration
+from tui.watch import Watcher
 from tui.widgets.filter import Filter
 from tui.widgets.keybar import KeyBar
 from tui.widgets.text import Text
@@ -28,15 +29,14 @@ from tui.widgets.text import Text
 PANES = {"curves": CurvesPane, "curriculum": CurriculumPane, "confusion": ConfusionPane, "tasks": TasksPane}
 
 
-class RunScreen(PollingScreen[RunView]):
+class RunScreen(PollingScreen):
     """A run, followed while the screen is on top."""
 
     BINDINGS = bindings("run")
     view: RunView | None = None
 
-    def __init__(self, run: RunDir, interval: float) -> None:
-        feed = RunFeed(run)
-        super().__init__(interval, lambda: fetch_views([feed])[0])
+    def __init__(self, run: RunDir, watcher: Watcher) -> None:
+        super().__init__(watcher)
         self.run = run
 
     def compose(self) -> ComposeResult:
@@ -49,14 +49,16 @@ class RunScreen(PollingScreen[RunView]):
         yield KeyBar("curves", "run")
 
     def on_mount(self) -> None:
-        super().on_mount()
-        self.query_one("#head", Text).show([(self.run.id, theme.BOLD)])
+        self.query_one("#head", Text).show([(self.run.id, theme.BOLD), ("  reading …", theme.DIM)])
         self.action_pane("curves")
 
     @property
     def pending(self) -> str:
         held = self.view is not None and self.view.stale and self.view.problem is None
         return super().pending or ("its database, which is held" if held else "")
+
+    def follow(self) -> None:
+        self.watcher.watch(self, [self.run], self.pane.needs, self.delivered(self.update_view))
 
     def update_view(self, view: RunView) -> None:
         self.view = view
@@ -109,6 +111,7 @@ class RunScreen(PollingScreen[RunView]):
         self.query_one(KeyBar).show(self.pane.scope, "run")
         if self.view is not None:
             self.pane.update_view(self.view)
+        self.follow()
         self.pane.focus_main_widget()
 
     def action_stop(self) -> None:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from textual import on
 from textual.app import ComposeResult
+from textual.timer import Timer
 
-from accl.errors import QueryError
+from accl.errors import AcclError, QueryError
 from accl.store.query import EVERYTHING, parse
 from accl.store.run_subject import RunSubject
+from accl.store.rundir import RunDir
 from tui import theme
-from tui.feed import RunsFeed, RunSummary
+from tui.feed import RunSummary, RunsView, RunView
 from tui.keys import bindings
 from tui.scale import percent, short
 from tui.screens.confirm import stop_after_confirmation
 from tui.screens.polling import PollingScreen
 from tui.text import Piece, age, duration
+from tui.watch import Watcher
 from tui.widgets.filter import Filter
 from tui.widgets.keybar import KeyBar
 from tui.widgets.listing import Listing
@@ -41,6 +45,8 @@ COLUMNS = (
     Column("age", 5, right=True, rank=4),
     Column("id", 44, rank=6),
 )
+AGE_S = 60.0  # ages are shown anew so often
+REST_S = 0.15  # a cursor that moves on sooner only passes over a run
 EMPTY = """No runs yet.
 
 Start one in another terminal, it appears here at once:
@@ -48,34 +54,56 @@ Start one in another terminal, it appears here at once:
   accl train full --profile demo"""
 
 
-class RunsScreen(PollingScreen[list[RunSummary]]):
-    """All runs of a folder, newest first; `selected` has the ids of those to compare."""
+class RunsScreen(PollingScreen):
+    """All runs of a folder, newest first.
+
+    Attributes:
+        selected: ids of those to compare.
+        preview: data of the run at the cursor, once they are read.
+    """
 
     BINDINGS = bindings("runs")
     filter_text = ""
     wanted = EVERYTHING  # the newest filter that could be understood
     filter_problem = ""
 
-    def __init__(self, root: Path, interval: float) -> None:
-        super().__init__(interval, RunsFeed(root).fetch)
+    def __init__(self, root: Path, watcher: Watcher) -> None:
+        super().__init__(watcher)
         self.root = root
-        self.summaries: list[RunSummary] = []
+        self.summaries: Sequence[RunSummary] = ()
         self.selected: list[str] = []
+        self.preview: RunView | None = None
+        self._rows: dict[RunDir, Row] = {}
+        self._preview_owner = (self, "preview")
+        self._rest: Timer | None = None  # runs until the cursor has come to rest
 
     def compose(self) -> ComposeResult:
         yield Text(id="title")
-        yield Table(COLUMNS, EMPTY, id="runs")
+        yield Table(COLUMNS, "reading …", id="runs")
         yield Filter("words, or: state:finished val>30% cfg.optim.lr>=1e-4 -tag:old", id="filter")
         yield Text(id="detail")
         yield KeyBar("runs")
 
     def on_mount(self) -> None:
-        super().on_mount()
         self.query_one(Table).focus()
+        self.set_interval(AGE_S, self._show_ages)
 
-    def update_view(self, view: list[RunSummary]) -> None:
-        self.summaries = view
-        ids = {summary.run.id for summary in view}
+    def follow(self) -> None:
+        self.watcher.watch_folder(self, self.root, self.delivered(self.update_view))
+        self._follow_highlighted()
+
+    def unfollow(self) -> None:
+        super().unfollow()
+        self.watcher.unwatch(self._preview_owner)
+
+    def update_view(self, view: RunsView | AcclError) -> None:
+        if isinstance(view, AcclError):
+            self.show_problem(view)
+            return
+        self.summaries = view.summaries
+        for run in view.changed:
+            self._rows.pop(run, None)
+        ids = {summary.run.id for summary in view.summaries}
         self.selected = [run_id for run_id in self.selected if run_id in ids]
         self.show()
 
@@ -87,11 +115,11 @@ class RunsScreen(PollingScreen[list[RunSummary]]):
 
     def show(self) -> None:
         table = self.query_one(Table)
-        table.empty = f"No run matches: {self.wanted.text}" if self.summaries else EMPTY
         now = time.time()
-        matching = [each for each in self.summaries if self.wanted.matches(RunSubject(each.summary, now))]
-        rows = [self._row(summary) for summary in matching]
-        table.show(rows)
+        shown = [each for each in self.summaries if self.wanted.matches(RunSubject(each.summary, now))]
+        self._rows |= {summary.run: self._row(summary) for summary in shown if summary.run not in self._rows}
+        rows = [self._rows[summary.run] for summary in shown]
+        table.show(rows, f"No run matches: {self.wanted.text}" if self.summaries else EMPTY)
         n = len(self.summaries)
         counts = ["1 run" if n == 1 else f"{n} runs", f"{sum(summary.active for summary in self.summaries)} active"]
         if self.wanted != EVERYTHING:
@@ -117,7 +145,7 @@ class RunsScreen(PollingScreen[list[RunSummary]]):
             (f"{state.step / total:.0%}" if total else "", plain),
             (duration(eta) if math.isfinite(eta) else "", plain),
             (_blank_if_unknown(short(summary.latest("train/loss"))), plain),
-            (_blank_if_unknown(percent(summary.latest("validation/accuracy"))), theme.PLAIN),
+            (_blank_if_unknown(percent(summary.validated)), theme.PLAIN),
             (_blank_if_unknown(percent(summary.latest("test/accuracy"))), theme.BOLD),
             (_blank_if_unknown(short(summary.questions_per_second)), theme.DIM),
             (age(time.time() - summary.created) if math.isfinite(summary.created) else "", theme.DIM),
@@ -126,6 +154,13 @@ class RunsScreen(PollingScreen[list[RunSummary]]):
         return Row(run_id, cells)
 
     @on(Listing.CursorMoved)
+    def _cursor_moved(self) -> None:
+        self._show_detail()
+        if self.preview is None:
+            self._follow_highlighted()
+        elif self._rest is None:
+            self._rest = self.set_timer(REST_S, self._follow_highlighted)
+
     def _show_detail(self) -> None:
         summary, detail = self.highlighted, self.query_one("#detail", Text)
         if self.filter_problem:
@@ -138,16 +173,30 @@ class RunsScreen(PollingScreen[list[RunSummary]]):
         message = reason or (summary.state.phase if summary.active else "")
         detail.show([summary.state_label, ("  " + summary.run.id, theme.PLAIN)], [(message, style)])
 
+    def _follow_highlighted(self) -> None:
+        """Read the curves of the run at the cursor, and follow them."""
+        self._rest = None
+        if (summary := self.highlighted) is not None and self.app.screen is self:
+            self.watcher.watch(self._preview_owner, [summary.run], {"curves"}, self.delivered(self.update_preview))
+
+    def update_preview(self, view: RunView) -> None:
+        self.preview = view
+
+    def _show_ages(self) -> None:
+        self._rows.clear()
+        self.show()
+
     def action_open(self) -> None:
         from tui.screens.run import RunScreen  # other screens are imported when opened, for a fast start
 
         if (summary := self.highlighted) is not None:
-            self.app.push_screen(RunScreen(summary.run, self.interval))
+            self.app.push_screen(RunScreen(summary.run, self.watcher))
 
     def action_select(self) -> None:
         if (summary := self.highlighted) is not None:
             change = self.selected.remove if summary.run.id in self.selected else self.selected.append
             change(summary.run.id)
+            self._rows.pop(summary.run, None)
             self.show()
 
     def action_compare(self) -> None:
@@ -157,7 +206,7 @@ class RunsScreen(PollingScreen[list[RunSummary]]):
             self.notify("Select at least two runs with space, then press c.", title="Nothing to compare")
             return
         runs = {summary.run.id: summary.run for summary in self.summaries}
-        self.app.push_screen(CompareScreen([runs[run_id] for run_id in self.selected], self.interval))
+        self.app.push_screen(CompareScreen([runs[run_id] for run_id in self.selected], self.watcher))
 
     def action_stop(self) -> None:
         if (summary := self.highlighted) is not None:
@@ -172,6 +221,7 @@ class RunsScreen(PollingScreen[list[RunSummary]]):
             self.query_one(Filter).action_clear()
         else:
             self.selected = []
+            self._rows.clear()
             self.show()
 
     def on_input_changed(self, event: Filter.Changed) -> None:

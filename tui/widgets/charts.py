@@ -8,8 +8,9 @@ from rich.style import Style
 from textual.app import ComposeResult
 from textual.containers import Grid, VerticalScroll
 
+from accl.store.curve import Curve
 from tui.keys import bindings, next_choice
-from tui.scale import Curve, smooth
+from tui.scale import smooth
 from tui.widgets.chart import Chart, Line, ReferenceLine
 
 WIDE, VERY_WIDE = 110, 250
@@ -100,8 +101,8 @@ class CurveSettings:
         """Make the line of a metric, with the unsmoothed values behind it if ``raw``."""
         x = curve.x(self.axis)
         if not self.is_smoothed(metric):
-            return Line(name, x, curve.values, style)
-        return Line(name, x, smooth(curve.values, self.smoothing), style, curve.values if raw else None)
+            return Line(name, x, curve.median, style)
+        return Line(name, x, smooth(curve.median, self.smoothing), style, curve.median if raw else None)
 
     def draw_chart(self, chart: Chart, metric: str, lines: list[Line], references: list[ReferenceLine]) -> None:
         """Draw the lines; ``metric`` is the one that decides about smoothing."""

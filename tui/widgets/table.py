@@ -47,10 +47,12 @@ class Table(Listing):
         self.empty = empty
         self.rows: list[Row] = []
 
-    def show(self, rows: Sequence[Row]) -> None:
-        """Replace the rows; the cursor stays with its key."""
-        if list(rows) == self.rows:
+    def show(self, rows: Sequence[Row], empty: str | None = None) -> None:
+        """Replace the rows, and what is said if there are none; the cursor stays with its key."""
+        empty = self.empty if empty is None else empty
+        if (list(rows), empty) == (self.rows, self.empty):
             return
+        self.empty = empty
         key, keys = self.key, [row.key for row in rows]
         self.rows, self.count = list(rows), len(rows)
         self.cursor = keys.index(key) if key in keys else max(0, min(self.cursor, self.count - 1))

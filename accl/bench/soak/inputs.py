@@ -18,7 +18,7 @@ from accl.bench.fuzz import make_input, try_input
 from accl.bench.runs import finished_run
 from accl.data.folders import read_folder
 from accl.errors import AcclError
-from accl.store.reader import Follower
+from accl.store.columns import RunReader
 from accl.store.rundir import RunDir, find_run
 from accl.store.state import observe
 
@@ -154,7 +154,7 @@ def _database(generator: random.Random, place: Path, run: RunDir) -> str:
     path = copy.database if generator.random() < 0.8 else copy.database.with_name("run.spool.jsonl")
     content = path.read_bytes() if path.exists() else b'["metrics", [0, 1, 0.1, 0.1, "train/loss", 1.0]]\n'
     path.write_bytes(_mutated(generator, content))
-    Follower(copy).refresh()
+    RunReader(copy).refresh()
     return "accepted"
 
 

@@ -15,7 +15,8 @@ from accl.bench.soak.inject import environment
 from accl.config import available, resolve
 from accl.errors import AcclError
 from accl.launch import process
-from accl.store.reader import Follower, query
+from accl.store.columns import RunReader
+from accl.store.reader import query
 from accl.store.rundir import RunDir
 from accl.store.state import State, observe
 
@@ -100,10 +101,10 @@ def _follow(runs: list[RunDir], seed: int, end: float) -> int:
     """Follow runs as the app does, now and then another; returns the number of reads."""
     generator, reads = random.Random(seed), 0
     while time.monotonic() < end:
-        follower = Follower(generator.choice(runs))
+        reader = RunReader(generator.choice(runs))
         for _ in range(generator.randint(1, 20)):
             with suppress(AcclError):
-                reads += follower.refresh()
+                reads += reader.refresh()
             time.sleep(0.1)
     return reads
 

@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 from textual.containers import Vertical
 from textual.widget import Widget
 
+from tui.commands import next_choice
 from tui.feed import RunView
-from tui.keys import next_choice
+from tui.viewstate import Choices
 
 
 class Pane(Vertical):
@@ -18,6 +19,7 @@ class Pane(Vertical):
     Attributes:
         scope: scope of the key table that is in force in the pane.
         main_widget: type of the widget that gets the focus.
+        settings: see `tui.viewstate`.
         orders: sort keys by the name of the order; `action_order` cycles among them.
         order: current sort order.
         view: data of the run, once they were fetched.
@@ -25,6 +27,7 @@ class Pane(Vertical):
 
     scope: ClassVar[str]
     main_widget: ClassVar[type[Widget]]
+    settings: ClassVar[Mapping[str, Choices]] = {}
     orders: ClassVar[Mapping[str, Callable[[Any], Any]]] = {"": str}
     order = ""
     view: RunView | None = None

@@ -12,10 +12,11 @@ from textual.containers import Horizontal, Vertical
 from accl.errors import AcclError
 from accl.store.rundir import RunDir
 from tui import theme
+from tui.commands import bindings
 from tui.feed import RunFeed, RunView, fetch_views
-from tui.keys import bindings
 from tui.scale import percent, short
 from tui.screens.polling import PollingScreen
+from tui.services import Services
 from tui.text import Piece
 from tui.threads import in_daemon_thread
 from tui.widgets.chart import Chart
@@ -62,9 +63,9 @@ class CompareScreen(CurveSettings, PollingScreen[list[RunView]]):
     compare_error = ""
     _compared_states: tuple[str, ...] = ()
 
-    def __init__(self, runs: list[RunDir], interval: float) -> None:
+    def __init__(self, services: Services, runs: list[RunDir]) -> None:
         feeds = [RunFeed(run) for run in runs]
-        super().__init__(interval, lambda: fetch_views(feeds))
+        super().__init__(services, lambda: fetch_views(feeds))
         self.runs = runs
         self.views: list[RunView] = []
 
@@ -88,8 +89,12 @@ class CompareScreen(CurveSettings, PollingScreen[list[RunView]]):
         yield KeyBar("compare")
 
     def on_mount(self) -> None:
+        self.services.view.attach("compare", self)
         super().on_mount()
         self.query_one("#arms", Table).focus()
+
+    def on_unmount(self) -> None:
+        self.services.view.detach("compare")
 
     def update_view(self, view: list[RunView]) -> None:
         changed = [run.version for run in view] != [run.version for run in self.views]

@@ -10,6 +10,7 @@ from textual.screen import Screen
 from accl.errors import AcclError
 from accl.store.summary import as_problem
 from tui import theme
+from tui.services import Services
 from tui.text import Piece
 from tui.threads import in_daemon_thread
 from tui.widgets.text import Text
@@ -18,16 +19,16 @@ View = TypeVar("View")
 
 
 class PollingScreen(Screen[None], Generic[View]):
-    """A screen that calls ``fetch`` in a thread, every ``interval`` seconds while it is on top.
+    """A screen that calls ``fetch`` in a thread, once per interval while it is on top.
 
     There is one call at a time; subclasses implement `update_view`.
     """
 
     _fetching = False
 
-    def __init__(self, interval: float, fetch: Callable[[], View]) -> None:
+    def __init__(self, services: Services, fetch: Callable[[], View]) -> None:
         super().__init__()
-        self.interval = interval
+        self.services = services
         self.fetch = fetch
 
     def update_view(self, view: View) -> None:
@@ -40,7 +41,7 @@ class PollingScreen(Screen[None], Generic[View]):
         self.query_one(Text).show([kind, (f"  {problem}", theme.PLAIN)])
 
     def on_mount(self) -> None:
-        self._timer = self.set_interval(self.interval, self.poll)
+        self._timer = self.set_interval(self.services.interval, self.poll)
         self.poll()
 
     def on_screen_resume(self) -> None:

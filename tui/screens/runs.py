@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 import time
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 from textual import on
 from textual.app import ComposeResult
 
 from tui import theme
+from tui.actions import stop_after_confirmation
+from tui.commands import bindings, next_choice
 from tui.feed import RunsFeed, RunSummary
-from tui.keys import bindings
+from tui.messages import OpenCompare, OpenRun
 from tui.scale import percent, short
-from tui.screens.confirm import stop_after_confirmation
 from tui.screens.polling import PollingScreen
+from tui.services import Services
 from tui.text import Piece, age, duration
+from tui.viewstate import Choices
 from tui.widgets.filter import Filter
 from tui.widgets.keybar import KeyBar
 from tui.widgets.listing import Listing
@@ -38,6 +42,20 @@ COLUMNS = (
     Column("age", 5, right=True, rank=4),
     Column("id", 44, rank=6),
 )
+# What a column is sorted by; unknown values (NaN) come last.
+SORTS: dict[str, Callable[[RunSummary], Any]] = {
+    "state": lambda summary: summary.state_label[0][2:],
+    "recipe": lambda summary: summary.setup.recipe,
+    "profile": lambda summary: summary.setup.profile,
+    "seed": lambda summary: summary.setup.seed,
+    "step": lambda summary: summary.state.step,
+    "left": lambda summary: summary.eta_seconds,
+    "loss": lambda summary: summary.latest("train/loss"),
+    "val": lambda summary: summary.latest("validation/accuracy"),
+    "test": lambda summary: summary.latest("test/accuracy"),
+    "q/s": lambda summary: summary.questions_per_second,
+    "id": lambda summary: summary.run.id,
+}
 EMPTY = """No runs yet.
 
 Start one in another terminal, it appears here at once:
@@ -46,14 +64,18 @@ Start one in another terminal, it appears here at once:
 
 
 class RunsScreen(PollingScreen[list[RunSummary]]):
-    """All runs of a folder, newest first; `selected` has the ids of those to compare."""
+    """All runs of a folder, newest first or sorted; `selected` has the ids of those to compare."""
 
     BINDINGS = bindings("runs")
+    settings: ClassVar[Mapping[str, Choices]] = {
+        "filter_text": None,
+        "sort": ["", *(title + arrow for title in SORTS for arrow in "▼▲")],
+    }
     filter_text = ""
+    sort = ""
 
-    def __init__(self, root: Path, interval: float) -> None:
-        super().__init__(interval, RunsFeed(root).fetch)
-        self.root = root
+    def __init__(self, services: Services) -> None:
+        super().__init__(services, RunsFeed(services.root).fetch)
         self.summaries: list[RunSummary] = []
         self.selected: list[str] = []
 
@@ -65,6 +87,8 @@ class RunsScreen(PollingScreen[list[RunSummary]]):
         yield KeyBar("runs")
 
     def on_mount(self) -> None:
+        self.services.view.attach("runs", self)
+        self.query_one(Filter).restore(self.filter_text)
         super().on_mount()
         self.query_one(Table).focus()
 
@@ -83,7 +107,9 @@ class RunsScreen(PollingScreen[list[RunSummary]]):
     def show(self) -> None:
         table = self.query_one(Table)
         table.empty = f"No run contains all of: {self.filter_text}" if self.summaries else EMPTY
-        rows = [self._row(summary) for summary in self.summaries if summary.matches(self.filter_text)]
+        shown = self._sorted([summary for summary in self.summaries if summary.matches(self.filter_text)])
+        rows = [self._row(summary) for summary in shown]
+        table.sorted_by = self.sort
         table.show(rows)
         n = len(self.summaries)
         counts = ["1 run" if n == 1 else f"{n} runs", f"{sum(summary.active for summary in self.summaries)} active"]
@@ -92,9 +118,17 @@ class RunsScreen(PollingScreen[list[RunSummary]]):
         if self.selected:
             counts.append(f"{len(self.selected)} selected")
         self.query_one("#title", Text).show(
-            [("accl", theme.TITLE), ("  " + " · ".join(counts), theme.PLAIN), (f"  {self.root}", theme.DIM)]
+            [("accl", theme.TITLE), ("  " + " · ".join(counts), theme.PLAIN), (f"  {self.services.root}", theme.DIM)]
         )
         self._show_detail()
+
+    def _sorted(self, summaries: list[RunSummary]) -> list[RunSummary]:
+        if not self.sort:
+            return summaries
+        value = SORTS[self.sort[:-1]]
+        known = [summary for summary in summaries if value(summary) == value(summary)]
+        unknown = [summary for summary in summaries if value(summary) != value(summary)]
+        return sorted(known, key=value, reverse=self.sort[-1] == "▼") + unknown
 
     def _row(self, summary: RunSummary) -> Row:
         run_id, state, setup = summary.run.id, summary.state, summary.setup
@@ -128,11 +162,24 @@ class RunsScreen(PollingScreen[list[RunSummary]]):
         message = reason or (summary.state.phase if summary.active else "")
         detail.show([summary.state_label, ("  " + summary.run.id, theme.PLAIN)], [(message, style)])
 
-    def action_open(self) -> None:
-        from tui.screens.run import RunScreen  # other screens are imported when opened, for a fast start
+    @on(Listing.HeadClicked)
+    def _sort_by_head(self, event: Listing.HeadClicked) -> None:
+        """Sort by the column clicked: descending, ascending, not any more."""
+        column = self.query_one(Table).column_at(event.x)
+        if column is not None and column.title in SORTS:
+            self.sort = {f"{column.title}▼": f"{column.title}▲", f"{column.title}▲": ""}.get(
+                self.sort, f"{column.title}▼"
+            )
+            self.show()
 
+    def action_sort(self) -> None:
+        self.sort = next_choice(["", *(f"{title}▼" for title in SORTS)], self.sort.replace("▲", "▼"))
+        self.show()
+
+    @on(Listing.Chosen)
+    def action_open(self) -> None:
         if (summary := self.highlighted) is not None:
-            self.app.push_screen(RunScreen(summary.run, self.interval))
+            self.post_message(OpenRun(summary.run))
 
     def action_select(self) -> None:
         if (summary := self.highlighted) is not None:
@@ -140,18 +187,21 @@ class RunsScreen(PollingScreen[list[RunSummary]]):
             change(summary.run.id)
             self.show()
 
-    def action_compare(self) -> None:
-        from tui.screens.compare import CompareScreen
+    def action_select_all(self) -> None:
+        shown = [row.key for row in self.query_one(Table).rows]
+        self.selected = [] if self.selected == shown else shown
+        self.show()
 
+    def action_compare(self) -> None:
         if len(self.selected) < 2:
             self.notify("Select at least two runs with space, then press c.", title="Nothing to compare")
             return
         runs = {summary.run.id: summary.run for summary in self.summaries}
-        self.app.push_screen(CompareScreen([runs[run_id] for run_id in self.selected], self.interval))
+        self.post_message(OpenCompare([runs[run_id] for run_id in self.selected]))
 
     def action_stop(self) -> None:
         if (summary := self.highlighted) is not None:
-            stop_after_confirmation(self.app, summary.run, summary.state_label[0][2:], summary.active)
+            stop_after_confirmation(self, summary.run, summary.state_label[0][2:], summary.active)
 
     def action_filter(self) -> None:
         self.query_one(Filter).open()

@@ -18,7 +18,7 @@ from textual.message import Message
 from textual.strip import Strip
 
 from tui import theme
-from tui.keys import bindings, next_choice
+from tui.commands import bindings, next_choice
 from tui.raster import Floats, Range
 from tui.scale import finite_range, short
 from tui.text import Piece, cell_len, centred, cut, fit, strip
@@ -32,7 +32,7 @@ NO_DATA_RGB, DIAGONAL_RGB, CURSOR_RGB = (22, 27, 36), (56, 66, 79), (255, 255, 2
 class Heatmap(Navigable, StripWidget, can_focus=True):
     """A heatmap of a matrix; `cursor` and `top` (first visible cell) are (row, column) as drawn."""
 
-    BINDINGS = bindings("confusion")
+    BINDINGS = bindings("grid")
 
     class CursorMoved(Message):
         """The cursor is on another cell."""

@@ -1,0 +1,23 @@
+"""What every screen gets from the app."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tui.viewstate import ViewState
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the screens share.
+
+    Attributes:
+        root: folder of the run directories.
+        interval: seconds between two looks at them.
+        view: how the user left the screens.
+    """
+
+    root: Path
+    interval: float
+    view: ViewState = field(default_factory=ViewState)

@@ -1,4 +1,4 @@
-"""What is done to runs from more than one screen."""
+"""Actions on runs that more than one screen offers."""
 
 from __future__ import annotations
 

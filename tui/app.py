@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import ClassVar
 
 from rich.console import Console, RenderableType
-from textual._compositor import ChopsUpdate
 from textual.app import App
 from textual.notifications import SeverityLevel
 from textual.screen import ModalScreen, Screen
@@ -21,7 +20,7 @@ from tui import theme
 from tui.commands import COMMANDS, Command, bindings, present
 from tui.messages import Ask, OpenCompare, OpenHelp, OpenRun
 from tui.palettes import PALETTES
-from tui.repaint import ChangedCells
+from tui.repaint import shortened
 from tui.screens.runs import RunsScreen  # the other screens are imported when they are opened, for a fast start
 from tui.services import Services
 from tui.viewstate import Choices, ViewState
@@ -88,10 +87,8 @@ class AcclApp(App[None], inherit_bindings=False):
                 widget.redraw()
 
     def _display(self, screen: Screen[object], renderable: RenderableType | None) -> None:
-        """Write an update to the terminal; Textual has no public way to change what is written."""
-        if isinstance(renderable, ChopsUpdate):
-            renderable = ChangedCells(renderable.chops, renderable.spans, renderable.chop_ends)
-        super()._display(screen, renderable)
+        """Write an update to the terminal."""
+        super()._display(screen, shortened(renderable))
 
     def notify(
         self,

@@ -110,13 +110,11 @@ def _has_highlighted(runs_screen: Any) -> bool:
 
 COMMANDS: tuple[Command, ...] = (
     Command("runs.open", "open the highlighted run", ("enter",), "open", "open", _has_highlighted),
-    Command(
-        "runs.select", "select the highlighted run, or not any more", ("space",), "select", "select", _has_highlighted
-    ),
+    Command("runs.select", "select the highlighted run, or no more", ("space",), "select", "select", _has_highlighted),
     Command("runs.select_all", "select all runs shown, or none", ("ctrl+a",), "select_all"),
     Command("runs.compare", "compare the selected runs", ("c",), "compare", "compare"),
-    Command("runs.filter", "show only runs that contain all the words you type", ("f",), "filter", "filter"),
-    Command("runs.sort", "sort by the next column; a click on a head sorts too", ("o",), "sort", "sort"),
+    Command("runs.filter", "show only runs that contain all words you type", ("f",), "filter", "filter"),
+    Command("runs.sort", "sort by the next column, or click its head", ("o",), "sort", "sort"),
     Command("runs.stop", "stop the highlighted run; asks first", ("t",), "stop", "stop", _has_highlighted),
     Command("runs.back", "forget the filter, then the selection", ("escape",), "back"),
     Command("run.curves", "pane: curves", ("1",), "pane('curves')"),
@@ -126,9 +124,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("run.stop", "stop this run; asks first", ("t",), "stop", "stop"),
     Command("run.back", "back to the runs", ("escape",), "back", "back"),
     *_curves("curves"),
-    Command(
-        "curves.filter", "only charts whose title or metric contains what you type", ("slash",), "filter", "metrics"
-    ),
+    Command("curves.filter", "only charts whose title or metric contains this", ("slash",), "filter", "metrics"),
     Command("curriculum.order", "order: weight, category, name", ("o",), "order", "order"),
     Command("confusion.jump", "in the list: put the cursor on the highlighted pair", ("enter",), "jump", "go to pair"),
     Command("confusion.scale", "colour scale: linear or logarithmic", ("y",), "scale", "log"),
@@ -165,11 +161,8 @@ COMMANDS: tuple[Command, ...] = (
     Command("everywhere.help", "the keys and what they do", ("question_mark", "f1"), "help", "help"),
     Command("everywhere.palette", "find a command by typing", ("colon", "ctrl+p"), "palette", "commands"),
     Command("everywhere.side", "hide or show what stands at the side", ("right_square_bracket",), "side"),
-    *(
-        Command(f"everywhere.{name}", f"colours: {name.replace('-', ' ')}", (), f"colours('{name}')")
-        for name in PALETTES
-    ),
-    Command("everywhere.reset", "forget the saved view: panes, axes, orders, filters, colours", (), "reset_view"),
+    *(Command(f"everywhere.{name}", f"colours: {name}", (), f"colours('{name}')") for name in PALETTES),
+    Command("everywhere.reset", "forget how the screens were left", (), "reset_view"),
     Command("everywhere.quit", "leave; training goes on", ("q", "ctrl+q"), "quit", "quit"),
     Command("everywhere.leave", "leave, also while typing; training goes on", ("ctrl+c",), "quit", priority=True),
 )

@@ -1,4 +1,4 @@
-"""What screens ask of the app, which alone knows them all and opens them."""
+"""Messages by which screens ask for others: the app alone knows them all and opens them."""
 
 from __future__ import annotations
 

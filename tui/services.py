@@ -1,4 +1,4 @@
-"""What every screen gets from the app."""
+"""Services that the app gives to every screen."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tui.viewstate import ViewState
 
 @dataclass(frozen=True)
 class Services:
-    """What the screens share.
+    """Services that all screens share.
 
     Attributes:
         root: folder of the run directories.

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.color import Color, ColorType
 from rich.style import Style
-from textual.theme import Theme
+from textual.theme import BUILTIN_THEMES, Theme
 
 from accl.store.state import State
 from tui.palettes import PALETTES, Palette
@@ -86,19 +86,21 @@ def painted(style: Style) -> Style:
 
 @lru_cache(16384)
 def _painted(style: Style, palette_name: str) -> Style:
-    palette, named = PALETTES[palette_name], {}
-    for layer, colour in (("color", style.color), ("bgcolor", style.bgcolor)):
-        if colour is not None and colour.name.partition("*")[0] in palette.colours:
-            named[layer] = palette.colour(colour.name)
-    if not named:
-        return style
-    result = style + Style(**named)
+    palette = PALETTES[palette_name]
+    result = style + Style(color=_translated(style.color, palette), bgcolor=_translated(style.bgcolor, palette))
     # Where the terminal decides about colours, a background might hide the text: the cursor is told by attributes.
     if palette.ansi and style.bgcolor == CURSOR.bgcolor:
         return result + Style(reverse=True)
     if palette.ansi and style.bgcolor == CURSOR_UNFOCUSED.bgcolor:
         return result + Style(underline=True)
     return result
+
+
+def _translated(colour: Color | None, palette: Palette) -> Color | None:
+    """Return the palette's colour, or None for one that has no name in it."""
+    if colour is None or colour.name.partition("*")[0] not in palette.colours:
+        return None
+    return palette.colour(colour.name)
 
 
 def textual_theme(palette: Palette) -> Theme:
@@ -119,6 +121,7 @@ def textual_theme(palette: Palette) -> Theme:
         dark=palette.dark,
         ansi=palette.ansi,
         variables={
+            **(BUILTIN_THEMES["ansi-dark"].variables if palette.ansi else {}),
             "scrollbar": colours["rule"],
             "scrollbar-background": colours["background"],
             "scrollbar-hover": colours["dim"],

@@ -54,17 +54,18 @@ class ViewState:
 
     def attach(self, scope: str, owner: HasSettings) -> None:
         """Set the attributes of the owner as they were left in this scope."""
-        self.detach(scope)
+        if before := self._attached.get(scope):
+            self.detach(before)
         for name, choices in owner.settings.items():
             value = self._values.get(f"{scope}.{name}")
             if _is_choice(value, choices):
                 setattr(owner, name, value)
         self._attached[scope] = owner
 
-    def detach(self, scope: str) -> None:
-        """Keep the settings of the owner that has this scope, and forget the owner."""
-        if owner := self._attached.pop(scope, None):
-            self._collect(scope, owner)
+    def detach(self, owner: HasSettings) -> None:
+        """Keep the settings of the owner, and forget the owner."""
+        for scope in [scope for scope, attached in self._attached.items() if attached is owner]:
+            self._collect(scope, self._attached.pop(scope))
 
     def _collect(self, scope: str, owner: HasSettings) -> None:
         self._values |= {f"{scope}.{name}": getattr(owner, name) for name in owner.settings}

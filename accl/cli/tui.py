@@ -26,6 +26,9 @@ def tui(
         list[str] | None,
         typer.Option("--press", metavar="KEY", help="With --picture: a key to press before; may be repeated."),
     ] = None,
+    reset_view: Annotated[
+        bool, typer.Option("--reset-view", help="Forget how the screens were left: panes, orders, filters, colours.")
+    ] = False,
     size: Annotated[str, typer.Option("--size", help="With --picture: columns x rows.")] = "120x36",
 ) -> None:
     """Watch, steer and compare runs in the terminal.
@@ -52,5 +55,10 @@ def tui(
     if (kind := os.environ.get("TERM", "")) in CANNOT_DRAW:
         raise TerminalError(f"This terminal cannot draw the app: TERM={kind}.", hint)
     from tui.app import AcclApp
+    from tui.theme import forced_palette
+    from tui.viewstate import ViewState, view_file
 
-    AcclApp(runs).run()
+    view = ViewState(view_file(runs))
+    if reset_view:
+        view.reset()
+    AcclApp(runs, view=view, palette=forced_palette(os.environ)).run()

@@ -94,7 +94,7 @@ class CompareScreen(CurveSettings, PollingScreen[list[RunView]]):
         self.query_one("#arms", Table).focus()
 
     def on_unmount(self) -> None:
-        self.services.view.detach("compare")
+        self.services.view.detach(self)
 
     def update_view(self, view: list[RunView]) -> None:
         changed = [run.version for run in view] != [run.version for run in self.views]

@@ -17,7 +17,7 @@ from tui.widgets.keybar import KeyBar
 from tui.widgets.strip import Navigable, StripWidget
 
 STATES = "… queued  ◌ starting  ▶ running  ◍ stalled  ✓ finished  ✗ failed  ■ stopped  ☠ crashed"
-KEYS_WIDTH, COLUMN_WIDTH, MAX_COLUMNS = 16, 66, 3
+KEYS_WIDTH, COLUMN_WIDTH, MAX_COLUMNS = 13, 66, 3
 
 Block = list[tuple[str, str]]  # keys and description; the first line is the title
 

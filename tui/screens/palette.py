@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.style import Style
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
@@ -20,6 +21,13 @@ from tui.widgets.table import Column, Row, Table
 COLUMNS = (Column("command", 50, grow=True), Column("keys", 16), Column("where", 22, rank=1))
 
 
+class CommandTable(Table):
+    """A table whose cursor is the one to look at, although the input has the focus."""
+
+    def background(self) -> Style:
+        return theme.CURSOR
+
+
 class PaletteScreen(ModalScreen[Command | None]):
     """Commands to choose from; the result is the one chosen."""
 
@@ -32,7 +40,7 @@ class PaletteScreen(ModalScreen[Command | None]):
     def compose(self) -> ComposeResult:
         with Vertical(id="palette"):
             yield Input(placeholder="part of a command", compact=True)
-            yield Table(COLUMNS, "No command contains all of these words.", id="commands")
+            yield CommandTable(COLUMNS, "No command contains all of these words.", id="commands")
             yield KeyBar("palette")
 
     def on_mount(self) -> None:

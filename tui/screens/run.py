@@ -30,7 +30,12 @@ from tui.widgets.filter import Filter
 from tui.widgets.keybar import KeyBar
 from tui.widgets.text import Text
 
-PANES = {"curves": CurvesPane, "curriculum": CurriculumPane, "confusion": ConfusionPane, "tasks": TasksPane}
+PANES: dict[str, type[Pane]] = {
+    "curves": CurvesPane,
+    "curriculum": CurriculumPane,
+    "confusion": ConfusionPane,
+    "tasks": TasksPane,
+}
 
 
 class RunScreen(PollingScreen[RunView]):
@@ -65,8 +70,8 @@ class RunScreen(PollingScreen[RunView]):
         self.action_pane(self.pane_name)
 
     def on_unmount(self) -> None:
-        for scope in ("run", *(pane.scope for pane in PANES.values())):
-            self.services.view.detach(scope)
+        for owner in (self, *self.query(Pane)):
+            self.services.view.detach(owner)
 
     def update_view(self, view: RunView) -> None:
         self.view = view

@@ -27,6 +27,7 @@ from accl.store.rundir import RunDir
 from accl.store.summary import SummaryReader
 from tui.screens.compare import CompareScreen
 from tui.screens.run import RunScreen
+from tui.services import Services
 
 ALL = damages()
 
@@ -184,7 +185,7 @@ async def test_the_app_lists_every_run_and_can_be_left(folder: Folder) -> None:
 async def test_the_app_opens_every_broken_run(folder: Folder, part: list[str], tmp_path: Path) -> None:
     async with open_app(tmp_path, (120, 40)) as pilot:
         for name in part:
-            screen = RunScreen(folder.damaged[name], 60.0)
+            screen = RunScreen(Services(folder.root, 60.0), folder.damaged[name])
             await pilot.app.push_screen(screen)
             await until(pilot, lambda screen=screen: screen.view is not None)
             problem = screen.view.problem
@@ -197,7 +198,9 @@ async def test_the_app_opens_every_broken_run(folder: Folder, part: list[str], t
 async def test_the_app_compares_a_broken_run_with_a_healthy_one(folder: Folder, tmp_path: Path) -> None:
     healthy = finished_run(tmp_path, "baseline")
     async with open_app(tmp_path, (120, 40)) as pilot:
-        await pilot.app.push_screen(CompareScreen([healthy, folder.damaged["state.json: a FIFO"]], 60.0))
+        await pilot.app.push_screen(
+            CompareScreen(Services(folder.root, 60.0), [healthy, folder.damaged["state.json: a FIFO"]])
+        )
         await until(pilot, lambda: "not compared" in on_screen(pilot))
         assert "? damaged" in on_screen(pilot)
         assert "state.json cannot be read" in on_screen(pilot)
@@ -219,7 +222,7 @@ async def test_rubbish_that_is_left_out_is_said_beside_what_can_be_read(
     assert data["metrics"]
     assert data["problem"]["kind"] == "damaged"
     async with open_app(tmp_path, (120, 40)) as pilot:
-        screen = RunScreen(run, 0.2)
+        screen = RunScreen(Services(tmp_path, 0.2), run)
         await pilot.app.push_screen(screen)
         await until(pilot, lambda: name in on_screen(pilot))
         assert screen.view is not None
@@ -236,7 +239,7 @@ async def test_a_run_that_does_not_answer_is_a_busy_row(tmp_path: Path, monkeypa
     async with open_app(tmp_path, (120, 24)) as pilot:
         await runs_listed(pilot, 2)
         assert {summary.state_label[0] for summary in runs_screen(pilot).summaries} == {"? busy", "✓ finished"}
-        await pilot.app.push_screen(RunScreen(hanging, 0.05))
+        await pilot.app.push_screen(RunScreen(Services(tmp_path, 0.05), hanging))
         await until(pilot, lambda: "busy" in on_screen(pilot) and "no answer" in on_screen(pilot))
     printed, error = call(show, hanging.id, "--format", "json", root=tmp_path)
     assert isinstance(error, BusyError)

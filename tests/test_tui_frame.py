@@ -195,7 +195,10 @@ def test_limits_of_the_terminal_are_recognised(environment: dict[str, str], forc
     assert theme.forced_palette(environment) == forced
 
 
-@pytest.mark.parametrize("palette", list(PALETTES))
+@pytest.mark.parametrize(
+    "palette",
+    [pytest.param(name, marks=[] if name in ("light", "no-colours") else pytest.mark.slow) for name in PALETTES],
+)
 async def test_every_palette_draws_the_confusion_grid(tmp_path: Path, palette: str) -> None:
     finished_run(tmp_path)
     app = AcclApp(tmp_path, interval=TICK, palette=palette)

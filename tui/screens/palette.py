@@ -52,16 +52,17 @@ class PaletteScreen(ModalScreen[Command | None]):
         self.show(event.value)
 
     def show(self, typed: str) -> None:
-        """List the commands that contain all words."""
+        """List the commands that contain all words, those in which they begin words first."""
         words = printable(typed).lower().split()
-        rows = []
+        matching: list[tuple[bool, Row]] = []
         for command in self.commands.values():
             where = SCOPES[command.scope]
-            if all(word in f"{command.title} {where}".lower() for word in words):
+            text = f" {command.title} {where}".lower()
+            if all(word in text for word in words):
                 cells = ((command.title, theme.PLAIN), (command.keys_display, theme.TITLE), (where, theme.DIM))
-                rows.append(Row(command.id, cells))
+                matching.append((all(f" {word}" in text for word in words), Row(command.id, cells)))
         table = self.query_one(Table)
-        table.show(rows)
+        table.show([row for _, row in sorted(matching, key=lambda match: not match[0])])
         table.move_to(0)
 
     def action_move(self, lines: int) -> None:

@@ -88,7 +88,7 @@ def changed_regions(before: Sequence[Strip], now: Sequence[Strip]) -> list[Regio
 
 
 def _cells(line: Strip) -> list[tuple[str, Style | None]]:
-    """Return what each cell shows; a cell that continues a wide character has an empty text."""
+    """Return what each cell shows; the second cell of a wide character is told from its first."""
     cells: list[tuple[str, Style | None]] = []
     for text, style, _ in line:
         if text.isascii():
@@ -99,7 +99,7 @@ def _cells(line: Strip) -> list[tuple[str, Style | None]]:
                 # A character of no width belongs to the cell before it.
                 if width == 0 and cells:
                     cells[-1] = (cells[-1][0] + character, style)
-                cells += [(character if i == 0 else "", style) for i in range(width)]
+                cells += [(character * (i + 1), style) for i in range(width)]
     return cells
 
 

@@ -10,7 +10,7 @@ from tui.commands import Command, of_scope
 from tui.text import Piece, cell_len, strip
 from tui.widgets.strip import StripWidget
 
-NARROW = 40  # below it, the foot keeps help and quit alone
+NARROW = 100  # below it, help and quit are the only ones that are always shown
 
 
 class KeyBar(StripWidget):

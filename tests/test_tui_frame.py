@@ -6,7 +6,7 @@ import json
 import os
 from itertools import combinations
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import pytest
 from factory import ALL_TASKS, finished_run
@@ -327,7 +327,7 @@ async def test_a_key_repaints_what_it_changes(tmp_path: Path, monkeypatch: pytes
 
     def display(_: Screen[Any], update: Any) -> None:
         if update is not None:
-            written.append(len(cast("Any", shortened(update)).render_segments(app.console)))
+            written.append(len(shortened(update).render_segments(app.console)))
 
     async def key(name: str) -> int:
         await pilot.pause(0.1)

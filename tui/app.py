@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from rich.console import Console, RenderableType
+from rich.console import Console
 from textual.app import App
 from textual.notifications import SeverityLevel
 from textual.screen import ModalScreen, Screen
@@ -86,7 +86,7 @@ class AcclApp(App[None], inherit_bindings=False):
             for widget in screen.query(StripWidget):
                 widget.redraw()
 
-    def _display(self, screen: Screen[object], renderable: RenderableType | None) -> None:
+    def _display(self, screen: Screen[Any], renderable: Any) -> None:
         """Write an update to the terminal."""
         super()._display(screen, shortened(renderable))
 

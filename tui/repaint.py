@@ -6,8 +6,9 @@ for every piece even where neighbours look alike.
 
 from __future__ import annotations
 
-from rich.console import Console, RenderableType
-from rich.control import Control
+from typing import Any
+
+from rich.console import Console
 from textual._compositor import ChopsUpdate, LayoutUpdate
 from textual.strip import Strip
 
@@ -23,7 +24,7 @@ class ChangedCells(ChopsUpdate):
                 if line is not None and start < last and end > first:
                     left, right = max(start, first), min(end, last)
                     cells = line.crop(left - start, right - start).simplify()
-                    written += [Control.move_to(left, y).segment.text, cells.render(console)]
+                    written += [_move_to(left, y), cells.render(console)]
         return "".join(written)
 
 
@@ -33,12 +34,17 @@ class WholeLines(LayoutUpdate):
     def render_segments(self, console: Console) -> str:
         """Return the escape sequences and the text."""
         return "".join(
-            Control.move_to(self.region.x, y).segment.text + Strip.join(line).simplify().render(console)
+            _move_to(self.region.x, y) + Strip.join(line).simplify().render(console)
             for y, line in enumerate(self.strips, self.region.y)
         )
 
 
-def shortened(update: RenderableType | None) -> RenderableType | None:
+def _move_to(x: int, y: int) -> str:
+    """Return the sequence (CUP of ECMA-48) that puts the terminal's cursor on a cell, counted from 0."""
+    return f"\x1b[{y + 1};{x + 1}H"
+
+
+def shortened(update: Any) -> Any:
     """Return an update that shows what Textual's own does, in fewer bytes."""
     if isinstance(update, ChopsUpdate):
         return ChangedCells(update.chops, update.spans, update.chop_ends)

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.color import Color, ColorType
+from rich.color import Color
 from rich.style import Style
 from textual.theme import BUILTIN_THEMES, Theme
 
@@ -28,7 +28,7 @@ FULL_COLOUR_TERMS = ("256color", "direct", "kitty", "alacritty", "ghostty")
 
 def _named(name: str) -> Color:
     """Return a colour that `painted` translates by its name; untranslated, it is that of the dark palette."""
-    return Color(name, ColorType.TRUECOLOR, triplet=PALETTES[DEFAULT].colour(name).get_truecolor())
+    return PALETTES[DEFAULT].colour(name)._replace(name=name)
 
 
 BACKGROUND, SURFACE, PANEL = _named("background"), _named("surface"), _named("panel")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import zip_longest
 
-from rich.cells import get_character_cell_size
 from rich.style import Style
 from textual import events
 from textual.geometry import Region, Size
 from textual.strip import Strip
 from textual.widget import Widget
+
+from tui.text import cell_len
 
 WHEEL_LINES = 3
 UNBOUNDED = 1_000_000_000  # a move this far ends at the first or last line
@@ -95,7 +96,7 @@ def _cells(line: Strip) -> list[tuple[str, Style | None]]:
             cells += [(character, style) for character in text]
         else:
             for character in text:
-                width = get_character_cell_size(character)
+                width = cell_len(character)
                 # A character of no width belongs to the cell before it.
                 if width == 0 and cells:
                     cells[-1] = (cells[-1][0] + character, style)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from rich.style import Style
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
@@ -142,8 +143,8 @@ class CompareScreen(CurveSettings, PollingScreen[list[RunView]]):
     def show_curves(self) -> None:
         for metric, chart in self.query_one(Charts).charts.items():
             lines = [
-                self.line(label, metric, view.series[metric], theme.series_style(i), raw=False)
-                for i, (label, view) in enumerate(zip(self.labels, self.views, strict=True))
+                self.line(label, metric, view.series[metric], _style(view), raw=False)
+                for label, view in zip(self.labels, self.views, strict=True)
                 if metric in view.series
             ]
             floors = {floor for view in self.views for floor in view.floors("validation").items()}
@@ -174,7 +175,7 @@ class CompareScreen(CurveSettings, PollingScreen[list[RunView]]):
         summary = self.views[index].summary
         state = summary.state
         cells: list[Piece] = [
-            (f"━ {arm.label if arm else self.labels[index]}", theme.series_style(index)),
+            (f"━ {arm.label if arm else self.labels[index]}", _style(self.views[index])),
             summary.state_label,
             (summary.seed, theme.DIM),
             (f"{arm.steps if arm else state.step:,}", theme.DIM),
@@ -220,6 +221,10 @@ class CompareScreen(CurveSettings, PollingScreen[list[RunView]]):
             styles = (theme.PLAIN, theme.DIM, theme.PLAIN, theme.DIM, theme.DIM, theme.BOLD)
             rows.append(Row(name, tuple(zip((name, n, accuracy, *change), styles, strict=True))))
         changes.show(rows)
+
+
+def _style(view: RunView) -> Style:
+    return theme.arm_style(view.summary.setup.recipe, view.summary.setup.seed)
 
 
 def _points(fraction: float) -> str:

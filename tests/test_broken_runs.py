@@ -196,7 +196,7 @@ async def test_the_app_lists_every_run_and_can_be_left(folder: Folder) -> None:
 async def test_the_app_opens_every_broken_run(folder: Folder, part: list[str], tmp_path: Path) -> None:
     async with open_app(tmp_path, (120, 40)) as pilot:
         for name in part:
-            screen = RunScreen(folder.damaged[name], pilot.app.watcher)
+            screen = RunScreen(pilot.app.services, folder.damaged[name])
             await pilot.app.push_screen(screen)
             await until(pilot, lambda screen=screen: screen.view is not None)
             problem = screen.view.problem
@@ -209,7 +209,8 @@ async def test_the_app_opens_every_broken_run(folder: Folder, part: list[str], t
 async def test_the_app_compares_a_broken_run_with_a_healthy_one(folder: Folder, tmp_path: Path) -> None:
     healthy = finished_run(tmp_path, "baseline")
     async with open_app(tmp_path, (120, 40)) as pilot:
-        await pilot.app.push_screen(CompareScreen([healthy, folder.damaged["state.json: a FIFO"]], pilot.app.watcher))
+        damaged = folder.damaged["state.json: a FIFO"]
+        await pilot.app.push_screen(CompareScreen(pilot.app.services, [healthy, damaged]))
         for words in ("not compared", "? damaged", "state.json cannot be read"):
             await until(pilot, lambda words=words: words in on_screen(pilot))
 
@@ -230,7 +231,7 @@ async def test_rubbish_that_is_left_out_is_said_beside_what_can_be_read(
     assert data["metrics"]
     assert data["problem"]["kind"] == "damaged"
     async with open_app(tmp_path, (120, 40)) as pilot:
-        screen = RunScreen(run, pilot.app.watcher)
+        screen = RunScreen(pilot.app.services, run)
         await pilot.app.push_screen(screen)
         await until(pilot, lambda: name in on_screen(pilot))
         assert screen.view is not None
@@ -247,7 +248,7 @@ async def test_a_run_that_does_not_answer_is_a_busy_row(tmp_path: Path, monkeypa
     async with open_app(tmp_path, (120, 24)) as pilot:
         await runs_listed(pilot, 2)
         assert {summary.state_label[0] for summary in runs_screen(pilot).summaries} == {"? busy", "✓ finished"}
-        await pilot.app.push_screen(RunScreen(hanging, pilot.app.watcher))
+        await pilot.app.push_screen(RunScreen(pilot.app.services, hanging))
         await until(pilot, lambda: "busy" in on_screen(pilot) and "no answer" in on_screen(pilot))
     printed, error = call(show, hanging.id, "--format", "json", root=tmp_path)
     assert isinstance(error, BusyError)

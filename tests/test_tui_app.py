@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import pytest
 from factory import ALL_TASKS, crashed_run, finished_run, running_run
@@ -14,11 +15,13 @@ from accl.launch import process
 from accl.store.rundir import RunDir
 from accl.store.state import State, read_state, write_state
 from tui.app import AcclApp
+from tui.commands import COMMANDS
 from tui.feed import RunsFeed
-from tui.keys import KEYS
+from tui.messages import Ask
 from tui.screens.compare import CompareScreen
 from tui.screens.confirm import ConfirmScreen
 from tui.screens.help import HelpScreen, KeyPage
+from tui.screens.palette import PaletteScreen
 from tui.screens.run import PANES
 from tui.screens.runs import RunsScreen
 from tui.widgets.keybar import KeyBar
@@ -173,15 +176,13 @@ async def test_help_lists_every_key(tmp_path: Path) -> None:
     async with open_app(tmp_path) as pilot:
         await pilot.press("question_mark")
         await until(pilot, lambda: isinstance(pilot.app.screen, HelpScreen))
-        page = "\n".join("".join(text for text, _ in line) for line in pilot.app.screen.query_one(KeyPage).page())
-        for keys in KEYS.values():
-            for key in keys:
-                assert key.description in page
-                assert key.display in page
+        page = [line for block in pilot.app.screen.query_one(KeyPage).blocks() for line in block]
+        for command in COMMANDS:
+            assert (command.keys_display or ":", command.title) in page
         first = pilot.app.screen.query_one(KeyPage).text_lines
         await pilot.press("end")
         assert pilot.app.screen.query_one(KeyPage).text_lines != first
-        await pilot.press("question_mark")
+        await pilot.press("escape")
         await until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen))
 
 
@@ -212,12 +213,15 @@ async def test_no_key_is_dead(tmp_path: Path) -> None:
         await pilot.press("question_mark")
         await until(pilot, lambda: isinstance(app.screen, HelpScreen))
         check()
-        app.push_screen(ConfirmScreen("some-run"))
+        await pilot.press("escape", "colon")
+        await until(pilot, lambda: isinstance(app.screen, PaletteScreen))
+        check()
+        app.screen.dismiss()
+        app.push_screen(ConfirmScreen(Ask("Stop this run?", "some-run", (), AsyncMock())))
         await until(pilot, lambda: isinstance(app.screen, ConfirmScreen))
         check()
-    for keys in KEYS.values():
-        for entry in keys:
-            assert {(key, entry.action) for key in entry.keys} <= bound
+    for command in COMMANDS:
+        assert {(key, command.run) for key in command.keys} <= bound
 
 
 @pytest.mark.parametrize("size", SIZES)

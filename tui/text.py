@@ -14,6 +14,7 @@ from rich.style import Style
 from textual.strip import Strip
 
 from accl.text import printable
+from tui import theme
 
 Piece = tuple[str, Style]
 BLOCKS = " ▏▎▍▌▋▊▉█"
@@ -44,8 +45,8 @@ def fit(text: str, width: int, right: bool = False) -> str:
 
 def strip(pieces: list[Piece], width: int, background: Style | None = None) -> Strip:
     """Make a line of exactly ``width`` cells from styled pieces."""
-    line = Strip([Segment(printable(text), style) for text, style in pieces if text])
-    return line.adjust_cell_length(max(0, width), background)
+    line = Strip([Segment(printable(text), theme.painted(style)) for text, style in pieces if text])
+    return line.adjust_cell_length(max(0, width), background and theme.painted(background))
 
 
 def centred(message: str, width: int, height: int, style: Style) -> list[Strip]:

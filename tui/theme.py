@@ -1,41 +1,45 @@
-"""The dark theme, with colours that do not rely on telling red from green."""
+"""Styles of the app, whose colours have names that the palette in use translates when a line is made.
+
+Widgets draw with the styles of this module, whatever the palette is: `painted` translates them, in `tui.text.strip`
+alone. Another palette is therefore no more than a repaint, and what is drawn does not know of it.
+"""
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Mapping
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
+from rich.color import Color
 from rich.style import Style
-from textual.theme import Theme
+from textual.theme import BUILTIN_THEMES, Theme
 
 from accl.store.state import State
+from tui.palettes import PALETTES, Palette
 
-BACKGROUND, SURFACE, PANEL = "#0f1218", "#161b24", "#212936"
-TEXT, GREY, DARK_GREY, DARKEST_GREY = "#d5dbe5", "#8f9bad", "#5b6779", "#38424f"
-ACCENT, GOOD, WARN, BAD, INFO = "#5cb8e6", "#35bd94", "#ecc94b", "#f0795b", "#8aa7ff"
+DEFAULT = "dark"
+RAMP = " ░▒▓█"
+SERIES_COUNT = 8
+SHADES = ("", "*78", "*60")
+FULL_COLOUR_TERMS = ("256color", "direct", "kitty", "alacritty", "ghostty")
 
-THEME = Theme(
-    name="accl",
-    primary=ACCENT,
-    secondary=INFO,
-    accent=ACCENT,
-    warning=WARN,
-    error=BAD,
-    success=GOOD,
-    foreground=TEXT,
-    background=BACKGROUND,
-    surface=SURFACE,
-    panel=PANEL,
-    dark=True,
-    variables={"scrollbar": PANEL, "scrollbar-background": BACKGROUND, "scrollbar-hover": DARKEST_GREY},
-)
 
-# After Okabe and Ito: distinct for colour-blind readers as well; lightened for a dark background.
-SERIES = ("#5cb8e6", "#f2a93b", "#35bd94", "#dd8fbd", "#f2e863", "#f0795b", "#8aa7ff", "#c3c9d3")
+def _named(name: str) -> Color:
+    """Return a colour that `painted` translates by its name; untranslated, it is that of the dark palette."""
+    return PALETTES[DEFAULT].colour(name)._replace(name=name)
+
+
+BACKGROUND, SURFACE, PANEL = _named("background"), _named("surface"), _named("panel")
+TEXT, GREY, DARK_GREY, DARKEST_GREY = _named("text"), _named("grey"), _named("dim"), _named("rule")
+ACCENT, GOOD, WARN, BAD, INFO = _named("accent"), _named("good"), _named("warn"), _named("bad"), _named("info")
+SERIES = tuple(_named(f"s{i + 1}") for i in range(SERIES_COUNT))
 
 PLAIN, DIM, VERY_DIM, RULE = Style(color=TEXT), Style(color=GREY), Style(color=DARK_GREY), Style(color=DARKEST_GREY)
 BOLD = Style(color=TEXT, bold=True)
 TITLE = Style(color=ACCENT, bold=True)
-CURSOR, CURSOR_UNFOCUSED = Style(bgcolor="#234a63"), Style(bgcolor=PANEL)
+CURSOR, CURSOR_UNFOCUSED = Style(bgcolor=_named("cursor")), Style(bgcolor=_named("unfocused"))
 MARK = Style(color=WARN, bold=True)
 ERROR = Style(color=BAD, bold=True)
 
@@ -49,6 +53,80 @@ _STATE_COLOUR = {
     State.STOPPED: GREY,
     State.CRASHED: BAD,
 }
+_ARM_COLOUR = {"baseline": "baseline", "contrastive": "orange", "full": "blue"}
+
+_current = PALETTES[DEFAULT]
+
+
+def use(name: str) -> None:
+    """Use a palette from now on; what is on screen has to be drawn again."""
+    global _current
+    _current = PALETTES[name]
+
+
+def current() -> Palette:
+    """Return the palette in use."""
+    return _current
+
+
+def forced_palette(environment: Mapping[str, str]) -> str | None:
+    """Return the palette that a terminal's limits ask for: NO_COLOR, or 16 colours; None if it can show all."""
+    if environment.get("NO_COLOR"):
+        return "no-colours"
+    terminal = environment.get("TERM", "")
+    if environment.get("COLORTERM") in ("truecolor", "24bit") or any(part in terminal for part in FULL_COLOUR_TERMS):
+        return None
+    return "16-colours"
+
+
+def painted(style: Style) -> Style:
+    """Return the style in the colours of the palette in use."""
+    return _painted(style, _current.name)
+
+
+@lru_cache(16384)
+def _painted(style: Style, palette_name: str) -> Style:
+    palette = PALETTES[palette_name]
+    result = style + Style(color=_translated(style.color, palette), bgcolor=_translated(style.bgcolor, palette))
+    # Where the terminal decides about colours, a background might hide the text: the cursor is told by attributes.
+    if palette.ansi and style.bgcolor == CURSOR.bgcolor:
+        return result + Style(reverse=True)
+    if palette.ansi and style.bgcolor == CURSOR_UNFOCUSED.bgcolor:
+        return result + Style(underline=True)
+    return result
+
+
+def _translated(colour: Color | None, palette: Palette) -> Color | None:
+    """Return the palette's colour, or None for one that has no name in it."""
+    if colour is None or colour.name.partition("*")[0] not in palette.colours:
+        return None
+    return palette.colour(colour.name)
+
+
+def textual_theme(palette: Palette) -> Theme:
+    """Return the theme of Textual's style sheets that belongs to a palette."""
+    colours = {name: f"ansi_{colour}" if palette.ansi else colour for name, colour in palette.colours.items()}
+    return Theme(
+        name=f"accl-{palette.name}",
+        primary=colours["accent"],
+        secondary=colours["info"],
+        accent=colours["accent"],
+        warning=colours["warn"],
+        error=colours["bad"],
+        success=colours["good"],
+        foreground=colours["text"],
+        background=colours["background"],
+        surface=colours["surface"],
+        panel=colours["panel"],
+        dark=palette.dark,
+        ansi=palette.ansi,
+        variables={
+            **(BUILTIN_THEMES["ansi-dark"].variables if palette.ansi else {}),
+            "scrollbar": colours["rule"],
+            "scrollbar-background": colours["background"],
+            "scrollbar-hover": colours["dim"],
+        },
+    )
 
 
 def state_style(state: State) -> Style:
@@ -61,30 +139,35 @@ def series_style(index: int) -> Style:
     return Style(color=SERIES[index % len(SERIES)])
 
 
+def arm_style(recipe: str, seed: int | None = None) -> Style:
+    """Return the style of an arm, the same on every screen and in every run; a seed has a shade of it.
+
+    Baseline is grey, contrastive orange, full blue; any other has one of `SERIES` by a hash of its name.
+    """
+    name = _ARM_COLOUR.get(recipe) or f"s{zlib.crc32(recipe.encode(errors='replace')) % SERIES_COUNT + 1}"
+    return Style(color=_named(name + ("" if seed is None else SHADES[seed % len(SHADES)])))
+
+
 def faded(style: Style, share: float = 0.35) -> Style:
-    """Blend the colour into the background: for raw values behind a smoothed line."""
+    """Blend the colour into the background: for what stands behind a line."""
     if style.color is None:
         return style
-    foreground, background = style.color.get_truecolor(), [int(BACKGROUND[i : i + 2], 16) for i in (1, 3, 5)]
-    mixed = [round(a * share + b * (1 - share)) for a, b in zip(foreground, background, strict=True)]
-    return Style(color="#{:02x}{:02x}{:02x}".format(*mixed))
-
-
-# 16 of the 256 steps of viridis (Smith and van der Walt), which is close to linear between them.
-_VIRIDIS = np.array(
-    [
-        (68, 1, 84), (72, 26, 108), (71, 47, 125), (65, 68, 135), (57, 86, 140), (49, 104, 142), (42, 120, 142),
-        (35, 136, 142), (31, 152, 139), (34, 168, 132), (53, 183, 121), (84, 197, 104), (122, 209, 81),
-        (165, 219, 54), (210, 226, 27), (253, 231, 37),
-    ],
-    dtype=np.float64,
-)  # fmt: skip
+    name, _, before = style.color.name.partition("*")
+    if name not in _current.colours:
+        return style
+    return Style(color=_named(f"{name}*{round(share * (int(before) if before else 100))}"))
 
 
 def viridis(shares: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Map shares in [0, 1] to RGB colours, in a new last axis of 3."""
-    position = np.clip(shares, 0.0, 1.0) * (len(_VIRIDIS) - 1)
-    below = np.clip(np.floor(position).astype(np.int64), 0, len(_VIRIDIS) - 2)
+    """Map shares in [0, 1] to the RGB colours of the palette's heat maps, in a new last axis of 3."""
+    heat = _current.heat
+    position = np.clip(shares, 0.0, 1.0) * (len(heat) - 1)
+    below = np.clip(np.floor(position).astype(np.int64), 0, len(heat) - 2)
     part = (position - below)[..., None]
-    mixed: NDArray[np.uint8] = np.rint(_VIRIDIS[below] * (1 - part) + _VIRIDIS[below + 1] * part).astype(np.uint8)
+    mixed: NDArray[np.uint8] = np.rint(heat[below] * (1 - part) + heat[below + 1] * part).astype(np.uint8)
     return mixed
+
+
+def ramp(share: float) -> str:
+    """Map a share in [0, 1] to a character, for heat maps without colours of their own."""
+    return RAMP[round(min(max(share, 0.0), 1.0) * (len(RAMP) - 1))]

@@ -42,6 +42,9 @@ def tui(
     ] = None,
     web: Annotated[bool, typer.Option("--web", help="Serve the app to browsers of this machine instead.")] = False,
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="With --web: where it listens.")] = 8000,
+    reset_view: Annotated[
+        bool, typer.Option("--reset-view", help="Forget how the screens were left: panes, orders, filters, colours.")
+    ] = False,
 ) -> None:
     """Watch, steer and compare runs in the terminal.
 
@@ -72,11 +75,11 @@ def tui(
 
         serve(runs, opened, port, say)
     else:
-        open_app(runs, opened)
+        open_app(runs, opened, reset_view)
 
 
-def open_app(root: Path, opened: Sequence[RunDir] = ()) -> None:
-    """Open the app in this terminal, over the list the runs that are ``opened``.
+def open_app(root: Path, opened: Sequence[RunDir] = (), reset_view: bool = False) -> None:
+    """Open the app in this terminal, over the list the runs that are ``opened``; as it was left, or as the first time.
 
     Raises:
         TerminalError: there is no terminal that can draw it.
@@ -87,8 +90,13 @@ def open_app(root: Path, opened: Sequence[RunDir] = ()) -> None:
     if (kind := os.environ.get("TERM", "")) in CANNOT_DRAW:
         raise TerminalError(f"This terminal cannot draw the app: TERM={kind}.", hint)
     from tui.app import AcclApp
+    from tui.theme import forced_palette
+    from tui.viewstate import ViewState, view_file
 
-    AcclApp(root, opened=opened).run()
+    view = ViewState(view_file(root))
+    if reset_view:
+        view.reset()
+    AcclApp(root, opened=opened, view=view, palette=forced_palette(os.environ)).run()
 
 
 def named_runs(root: Path, names: Sequence[str]) -> list[RunDir]:

@@ -14,13 +14,14 @@ from textual.containers import Horizontal, Vertical
 
 from accl.store.reader import Confusion, Task
 from tui import theme
+from tui.commands import bindings, next_choice
 from tui.feed import RunView
-from tui.keys import bindings, next_choice
 from tui.panes.pane import Pane
 from tui.raster import Floats
 from tui.scale import short
 from tui.text import Piece
 from tui.widgets.heatmap import Heatmap, Legend
+from tui.widgets.listing import Listing
 from tui.widgets.table import Column, Row, Table
 from tui.widgets.text import Text
 
@@ -47,10 +48,11 @@ class ConfusionPane(Pane):
     """
 
     needs = frozenset({"confusion"})
-    scope = "confusion pane"
+    scope = "confusion"
     BINDINGS = bindings(scope)
     main_widget = Heatmap
     orders: ClassVar = {"category": attrgetter("category", "subcategory", "name"), "name": attrgetter("name")}
+    settings: ClassVar = {"order": list(orders), "kind": None, "log_scale": (False, True)}
     order = "category"
     kind = PREFERRED_KIND
     log_scale = False
@@ -136,6 +138,7 @@ class ConfusionPane(Pane):
         width = max(36, min(64, event.size.width - grid_width - 4))
         self.query_one(Table).styles.width = width if event.size.width >= 110 else "1fr"
 
+    @on(Listing.Chosen)
     def action_jump(self) -> None:
         table = self.query_one(Table)
         if table.has_focus and table.key is not None:

@@ -8,8 +8,8 @@ import numpy as np
 from textual.app import ComposeResult
 
 from tui import theme
+from tui.commands import bindings
 from tui.feed import RunView
-from tui.keys import bindings
 from tui.panes.pane import Pane
 from tui.raster import Floats
 from tui.scale import percent
@@ -31,6 +31,7 @@ class CurriculumPane(Pane):
         "category": lambda bar: (bar.group, -bar.value, bar.name),
         "name": lambda bar: bar.name,
     }
+    settings: ClassVar = {"order": list(orders)}
     order = "weight"
 
     def compose(self) -> ComposeResult:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from textual.app import ComposeResult
 
 from tui import theme
+from tui.commands import bindings
 from tui.feed import RunView
-from tui.keys import bindings
 from tui.panes.pane import Pane
 from tui.widgets.chart import Chart
 from tui.widgets.charts import Charts, CurveSettings, floor_lines

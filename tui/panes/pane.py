@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 from textual.containers import Vertical
 from textual.widget import Widget
 
+from tui.commands import next_choice
 from tui.feed import RunView
-from tui.keys import next_choice
+from tui.viewstate import Choices
 
 
 class Pane(Vertical):
@@ -19,6 +20,7 @@ class Pane(Vertical):
         needs: what of a run it shows, as in `RunFeed.fetch`.
         scope: scope of the key table that is in force in the pane.
         main_widget: type of the widget that gets the focus.
+        settings: see `tui.viewstate`.
         orders: sort keys by the name of the order; `action_order` cycles among them.
         order: current sort order.
         view: data of the run, once they were fetched.
@@ -27,6 +29,7 @@ class Pane(Vertical):
     needs: ClassVar[frozenset[str]]
     scope: ClassVar[str]
     main_widget: ClassVar[type[Widget]]
+    settings: ClassVar[Mapping[str, Choices]] = {}
     orders: ClassVar[Mapping[str, Callable[[Any], Any]]] = {"": str}
     order = ""
     view: RunView | None = None

@@ -8,15 +8,17 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from rich.style import Style
+from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 
 from tui import theme
+from tui.commands import bindings, next_choice
 from tui.feed import RunView
-from tui.keys import bindings, next_choice
 from tui.panes.pane import Pane
 from tui.scale import percent, short
 from tui.text import Piece, bar, duration
+from tui.widgets.listing import Listing
 from tui.widgets.table import Column, Row, Table
 from tui.widgets.text import Log, Text
 
@@ -47,6 +49,7 @@ class TasksPane(Pane):
         "name": lambda entry: entry[0].name,
         "category": lambda entry: (entry[0].category, -entry[2], entry[0].name),
     }
+    settings: ClassVar = {"order": list(orders), "chosen_split": None}
     order = "accuracy"
     chosen_split = ""
 
@@ -108,6 +111,19 @@ class TasksPane(Pane):
             text = f" · mean over tasks {percent(macro)} · loss {short(loss)} · calibration error {percent(ece)}"
             summary.append((text, theme.DIM))
         self.query_one(Text).show([title, (f"  {split} · step {step:,} · by {self.order}", theme.DIM)], summary)
+
+    @on(Listing.HeadClicked)
+    def _sort_by_head(self, event: Listing.HeadClicked) -> None:
+        column = self.query_one(Table).column_at(event.x)
+        orders = {
+            "task": ("name",),
+            "category": ("category",),
+            "of": ("questions",),
+            "accuracy": tuple(self.orders)[:2],
+        }
+        if column is not None and (choices := orders.get(column.title)):
+            self.order = next_choice(choices, self.order) if self.order in choices else choices[0]
+            self.show()
 
     def action_split(self) -> None:
         if self.view is not None and self.view.task_accuracy:

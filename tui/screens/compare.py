@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from rich.style import Style
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
@@ -16,13 +17,13 @@ from accl.store.rundir import RunDir
 from accl.store.state import RunState
 from accl.store.summary import Summary
 from tui import theme
+from tui.commands import bindings
 from tui.feed import RunSummary, RunView
-from tui.keys import bindings
 from tui.scale import percent, short
 from tui.screens.polling import PollingScreen
+from tui.services import Services
 from tui.text import Piece
 from tui.threads import in_daemon_thread
-from tui.watch import Watcher
 from tui.widgets.chart import Chart
 from tui.widgets.charts import Charts, CurveSettings, floor_lines
 from tui.widgets.keybar import KeyBar
@@ -69,8 +70,8 @@ class CompareScreen(CurveSettings, PollingScreen):
     _compared_states: tuple[str, ...] = ()
     _comparing = False
 
-    def __init__(self, runs: list[RunDir], watcher: Watcher) -> None:
-        super().__init__(watcher)
+    def __init__(self, services: Services, runs: list[RunDir]) -> None:
+        super().__init__(services)
         self.runs = runs
         unread = [RunSummary(Summary(run), RunState(), math.nan) for run in runs]
         self.views = [RunView(summary=summary) for summary in unread]
@@ -97,7 +98,12 @@ class CompareScreen(CurveSettings, PollingScreen):
         yield KeyBar("compare")
 
     def on_mount(self) -> None:
+        self.services.view.attach("compare", self)
         self.query_one("#arms", Table).focus()
+
+    def on_unmount(self) -> None:
+        super().on_unmount()
+        self.services.view.detach(self)
 
     @property
     def pending(self) -> str:
@@ -108,7 +114,7 @@ class CompareScreen(CurveSettings, PollingScreen):
         return super().pending or ("the comparison" if waits else "a database, which is held" if held else "")
 
     def follow(self) -> None:
-        self.watcher.watch(self, self.runs, {"curves"}, self.delivered(self.update_view))
+        self.services.watcher.watch(self, self.runs, {"curves"}, self.delivered(self.update_view))
 
     def update_view(self, view: RunView) -> None:
         """Show a run: the first at once, the others together with those that come within `REPAINT_S`."""
@@ -165,8 +171,8 @@ class CompareScreen(CurveSettings, PollingScreen):
     def show_curves(self) -> None:
         for metric, chart in self.query_one(Charts).charts.items():
             lines = [
-                self.line(label, metric, view.curves[metric], theme.series_style(i), raw=False)
-                for i, (label, view) in enumerate(zip(self.labels, self.views, strict=True))
+                self.line(label, metric, view.curves[metric], _style(view), raw=False)
+                for label, view in zip(self.labels, self.views, strict=True)
                 if metric in view.curves
             ]
             floors = {floor for view in self.views for floor in view.floors("validation").items()}
@@ -197,7 +203,7 @@ class CompareScreen(CurveSettings, PollingScreen):
         summary = self.views[index].summary
         state = summary.state
         cells: list[Piece] = [
-            (f"━ {arm.label if arm else self.labels[index]}", theme.series_style(index)),
+            (f"━ {arm.label if arm else self.labels[index]}", _style(self.views[index])),
             summary.state_label,
             (summary.seed, theme.DIM),
             (f"{arm.steps if arm else state.step:,}", theme.DIM),
@@ -243,6 +249,10 @@ class CompareScreen(CurveSettings, PollingScreen):
             styles = (theme.PLAIN, theme.DIM, theme.PLAIN, theme.DIM, theme.DIM, theme.BOLD)
             rows.append(Row(name, tuple(zip((name, n, accuracy, *change), styles, strict=True))))
         changes.show(rows)
+
+
+def _style(view: RunView) -> Style:
+    return theme.arm_style(view.summary.setup.recipe, view.summary.setup.seed)
 
 
 def _points(fraction: float) -> str:

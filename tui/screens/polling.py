@@ -9,8 +9,8 @@ from textual.screen import Screen
 
 from accl.errors import AcclError
 from tui import theme
+from tui.services import Services
 from tui.text import Piece
-from tui.watch import Watcher
 from tui.widgets.text import Text
 
 View = TypeVar("View")
@@ -21,9 +21,9 @@ class PollingScreen(Screen[None]):
 
     _arrived = False
 
-    def __init__(self, watcher: Watcher) -> None:
+    def __init__(self, services: Services) -> None:
         super().__init__()
-        self.watcher = watcher
+        self.services = services
 
     @property
     def pending(self) -> str:
@@ -41,7 +41,7 @@ class PollingScreen(Screen[None]):
 
     def unfollow(self) -> None:
         """Watch nothing any more."""
-        self.watcher.unwatch(self)
+        self.services.watcher.unwatch(self)
 
     def show_problem(self, problem: AcclError) -> None:
         """Show why nothing can be read, above what was read before."""

@@ -3,54 +3,74 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import ClassVar
 
 from rich.style import Style
+from textual import events, on
 from textual.app import ComposeResult
 from textual.widgets import ContentSwitcher
 
 from accl.store.rundir import RunDir
 from tui import theme
+from tui.actions import stop_after_confirmation
+from tui.commands import bindings
 from tui.feed import RunView, without_path
-from tui.keys import bindings
 from tui.panes.confusion import ConfusionPane
 from tui.panes.curriculum import CurriculumPane
 from tui.panes.curves import CurvesPane
 from tui.panes.pane import Pane
 from tui.panes.tasks import TasksPane
 from tui.scale import percent, short
-from tui.screens.confirm import stop_after_confirmation
 from tui.screens.polling import PollingScreen
-from tui.text import Piece, bar, duration
-from tui.watch import Watcher
+from tui.services import Services
+from tui.text import Piece, bar, cell_len, duration
+from tui.viewstate import Choices
 from tui.widgets.filter import Filter
 from tui.widgets.keybar import KeyBar
 from tui.widgets.text import Text
 
-PANES = {"curves": CurvesPane, "curriculum": CurriculumPane, "confusion": ConfusionPane, "tasks": TasksPane}
+PANES: dict[str, type[Pane]] = {
+    "curves": CurvesPane,
+    "curriculum": CurriculumPane,
+    "confusion": ConfusionPane,
+    "tasks": TasksPane,
+}
 
 
 class RunScreen(PollingScreen):
     """A run, followed while the screen is on top."""
 
     BINDINGS = bindings("run")
+    settings: ClassVar[Mapping[str, Choices]] = {"pane_name": list(PANES)}
     view: RunView | None = None
+    pane_name = "curves"
 
-    def __init__(self, run: RunDir, watcher: Watcher) -> None:
-        super().__init__(watcher)
+    def __init__(self, services: Services, run: RunDir, pane: str | None = None) -> None:
+        super().__init__(services)
         self.run = run
+        services.view.attach("run", self)
+        self.pane_name = pane or self.pane_name
 
     def compose(self) -> ComposeResult:
         yield Text(id="head")
         yield Text(id="reason")
         yield Text(id="tabs")
-        with ContentSwitcher(initial="curves", id="panes"):
+        with ContentSwitcher(initial=self.pane_name, id="panes"):
             for name, pane in PANES.items():
                 yield pane(id=name)
-        yield KeyBar("curves", "run")
+        yield KeyBar("run")
 
     def on_mount(self) -> None:
+        for pane in self.query(Pane):
+            self.services.view.attach(pane.scope, pane)
         self.query_one("#head", Text).show([(self.run.id, theme.BOLD), ("  reading …", theme.DIM)])
-        self.action_pane("curves")
+        self.action_pane(self.pane_name)
+
+    def on_unmount(self) -> None:
+        super().on_unmount()
+        for owner in (self, *self.query(Pane)):
+            self.services.view.detach(owner)
 
     @property
     def pending(self) -> str:
@@ -58,7 +78,7 @@ class RunScreen(PollingScreen):
         return super().pending or ("its database, which is held" if held else "")
 
     def follow(self) -> None:
-        self.watcher.watch(self, [self.run], self.pane.needs, self.delivered(self.update_view))
+        self.services.watcher.watch(self, [self.run], self.pane.needs, self.delivered(self.update_view))
 
     def update_view(self, view: RunView) -> None:
         self.view = view
@@ -102,7 +122,7 @@ class RunScreen(PollingScreen):
         reason.show([message])
 
     def action_pane(self, name: str) -> None:
-        self.query_one(ContentSwitcher).current = name
+        self.pane_name = self.query_one(ContentSwitcher).current = name
         tabs: list[Piece] = []
         for number, tab in enumerate(PANES, start=1):
             styles = (theme.TITLE, theme.BOLD + Style(underline=True)) if tab == name else (theme.VERY_DIM, theme.DIM)
@@ -114,10 +134,19 @@ class RunScreen(PollingScreen):
         self.follow()
         self.pane.focus_main_widget()
 
+    @on(events.Click, "#tabs")
+    def _open_clicked_pane(self, event: events.Click) -> None:
+        end = 0
+        for number, name in enumerate(PANES, start=1):
+            end += cell_len(f" {number} {name} ")
+            if event.x < end:
+                self.action_pane(name)
+                return
+
     def action_stop(self) -> None:
         if self.view is not None:
             summary = self.view.summary
-            stop_after_confirmation(self.app, self.run, summary.state_label[0][2:], summary.active)
+            stop_after_confirmation(self, self.run, summary.state_label[0][2:], summary.active)
 
     def action_back(self) -> None:
         # Escape first clears a filter that hides charts; only then it leaves the screen.

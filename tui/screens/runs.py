@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 from textual import on
 from textual.app import ComposeResult
@@ -16,13 +16,15 @@ from accl.store.query import EVERYTHING, parse
 from accl.store.run_subject import RunSubject
 from accl.store.rundir import RunDir
 from tui import theme
+from tui.actions import stop_after_confirmation
+from tui.commands import bindings, next_choice
 from tui.feed import RunSummary, RunsView, RunView
-from tui.keys import bindings
+from tui.messages import OpenCompare, OpenRun
 from tui.scale import percent, short
-from tui.screens.confirm import stop_after_confirmation
 from tui.screens.polling import PollingScreen
+from tui.services import Services
 from tui.text import Piece, age, duration
-from tui.watch import Watcher
+from tui.viewstate import Choices
 from tui.widgets.filter import Filter
 from tui.widgets.keybar import KeyBar
 from tui.widgets.listing import Listing
@@ -47,6 +49,20 @@ COLUMNS = (
 )
 AGE_S = 60.0  # ages are shown anew so often
 REST_S = 0.15  # a cursor that moves on sooner only passes over a run
+# What a column is sorted by; unknown values (NaN) come last.
+SORTS: dict[str, Callable[[RunSummary], Any]] = {
+    "state": lambda summary: summary.state_label[0][2:],
+    "recipe": lambda summary: summary.setup.recipe,
+    "profile": lambda summary: summary.setup.profile,
+    "seed": lambda summary: summary.setup.seed,
+    "step": lambda summary: summary.state.step,
+    "left": lambda summary: summary.eta_seconds,
+    "loss": lambda summary: summary.latest("train/loss"),
+    "val": lambda summary: summary.validated,
+    "test": lambda summary: summary.latest("test/accuracy"),
+    "q/s": lambda summary: summary.questions_per_second,
+    "id": lambda summary: summary.run.id,
+}
 EMPTY = """No runs yet.
 
 Start one in another terminal, it appears here at once:
@@ -55,7 +71,7 @@ Start one in another terminal, it appears here at once:
 
 
 class RunsScreen(PollingScreen):
-    """All runs of a folder, newest first.
+    """All runs of a folder, newest first or sorted.
 
     Attributes:
         selected: ids of those to compare.
@@ -63,13 +79,17 @@ class RunsScreen(PollingScreen):
     """
 
     BINDINGS = bindings("runs")
+    settings: ClassVar[Mapping[str, Choices]] = {
+        "filter_text": None,
+        "sort": ["", *(title + arrow for title in SORTS for arrow in "▼▲")],
+    }
     filter_text = ""
     wanted = EVERYTHING  # the newest filter that could be understood
     filter_problem = ""
+    sort = ""
 
-    def __init__(self, root: Path, watcher: Watcher) -> None:
-        super().__init__(watcher)
-        self.root = root
+    def __init__(self, services: Services) -> None:
+        super().__init__(services)
         self.summaries: Sequence[RunSummary] = ()
         self.selected: list[str] = []
         self.preview: RunView | None = None
@@ -85,16 +105,18 @@ class RunsScreen(PollingScreen):
         yield KeyBar("runs")
 
     def on_mount(self) -> None:
+        self.services.view.attach("runs", self)
+        self.query_one(Filter).restore(self.filter_text)
         self.query_one(Table).focus()
         self.set_interval(AGE_S, self._show_ages)
 
     def follow(self) -> None:
-        self.watcher.watch_folder(self, self.root, self.delivered(self.update_view))
+        self.services.watcher.watch_folder(self, self.services.root, self.delivered(self.update_view))
         self._follow_highlighted()
 
     def unfollow(self) -> None:
         super().unfollow()
-        self.watcher.unwatch(self._preview_owner)
+        self.services.watcher.unwatch(self._preview_owner)
 
     def update_view(self, view: RunsView | AcclError) -> None:
         if isinstance(view, AcclError):
@@ -116,9 +138,10 @@ class RunsScreen(PollingScreen):
     def show(self) -> None:
         table = self.query_one(Table)
         now = time.time()
-        shown = [each for each in self.summaries if self.wanted.matches(RunSubject(each.summary, now))]
+        shown = self._sorted([each for each in self.summaries if self.wanted.matches(RunSubject(each.summary, now))])
         self._rows |= {summary.run: self._row(summary) for summary in shown if summary.run not in self._rows}
         rows = [self._rows[summary.run] for summary in shown]
+        table.sorted_by = self.sort
         table.show(rows, f"No run matches: {self.wanted.text}" if self.summaries else EMPTY)
         n = len(self.summaries)
         counts = ["1 run" if n == 1 else f"{n} runs", f"{sum(summary.active for summary in self.summaries)} active"]
@@ -127,9 +150,17 @@ class RunsScreen(PollingScreen):
         if self.selected:
             counts.append(f"{len(self.selected)} selected")
         self.query_one("#title", Text).show(
-            [("accl", theme.TITLE), ("  " + " · ".join(counts), theme.PLAIN), (f"  {self.root}", theme.DIM)]
+            [("accl", theme.TITLE), ("  " + " · ".join(counts), theme.PLAIN), (f"  {self.services.root}", theme.DIM)]
         )
         self._show_detail()
+
+    def _sorted(self, summaries: list[RunSummary]) -> list[RunSummary]:
+        if not self.sort:
+            return summaries
+        value = SORTS[self.sort[:-1]]
+        known = [summary for summary in summaries if value(summary) == value(summary)]
+        unknown = [summary for summary in summaries if value(summary) != value(summary)]
+        return sorted(known, key=value, reverse=self.sort[-1] == "▼") + unknown
 
     def _row(self, summary: RunSummary) -> Row:
         run_id, state, setup = summary.run.id, summary.state, summary.setup
@@ -177,7 +208,8 @@ class RunsScreen(PollingScreen):
         """Read the curves of the run at the cursor, and follow them."""
         self._rest = None
         if (summary := self.highlighted) is not None and self.app.screen is self:
-            self.watcher.watch(self._preview_owner, [summary.run], {"curves"}, self.delivered(self.update_preview))
+            receive = self.delivered(self.update_preview)
+            self.services.watcher.watch(self._preview_owner, [summary.run], {"curves"}, receive)
 
     def update_preview(self, view: RunView) -> None:
         self.preview = view
@@ -186,11 +218,24 @@ class RunsScreen(PollingScreen):
         self._rows.clear()
         self.show()
 
-    def action_open(self) -> None:
-        from tui.screens.run import RunScreen  # other screens are imported when opened, for a fast start
+    @on(Listing.HeadClicked)
+    def _sort_by_head(self, event: Listing.HeadClicked) -> None:
+        """Sort by the column clicked: descending, ascending, not any more."""
+        column = self.query_one(Table).column_at(event.x)
+        if column is not None and column.title in SORTS:
+            self.sort = {f"{column.title}▼": f"{column.title}▲", f"{column.title}▲": ""}.get(
+                self.sort, f"{column.title}▼"
+            )
+            self.show()
 
+    def action_sort(self) -> None:
+        self.sort = next_choice(["", *(f"{title}▼" for title in SORTS)], self.sort.replace("▲", "▼"))
+        self.show()
+
+    @on(Listing.Chosen)
+    def action_open(self) -> None:
         if (summary := self.highlighted) is not None:
-            self.app.push_screen(RunScreen(summary.run, self.watcher))
+            self.post_message(OpenRun(summary.run))
 
     def action_select(self) -> None:
         if (summary := self.highlighted) is not None:
@@ -199,18 +244,21 @@ class RunsScreen(PollingScreen):
             self._rows.pop(summary.run, None)
             self.show()
 
-    def action_compare(self) -> None:
-        from tui.screens.compare import CompareScreen
+    def action_select_all(self) -> None:
+        shown = [row.key for row in self.query_one(Table).rows]
+        self.selected = [] if self.selected == shown else shown
+        self.show()
 
+    def action_compare(self) -> None:
         if len(self.selected) < 2:
             self.notify("Select at least two runs with space, then press c.", title="Nothing to compare")
             return
         runs = {summary.run.id: summary.run for summary in self.summaries}
-        self.app.push_screen(CompareScreen([runs[run_id] for run_id in self.selected], self.watcher))
+        self.post_message(OpenCompare([runs[run_id] for run_id in self.selected]))
 
     def action_stop(self) -> None:
         if (summary := self.highlighted) is not None:
-            stop_after_confirmation(self.app, summary.run, summary.state_label[0][2:], summary.active)
+            stop_after_confirmation(self, summary.run, summary.state_label[0][2:], summary.active)
 
     def action_filter(self) -> None:
         self.query_one(Filter).open()

@@ -13,7 +13,7 @@ from tui.scale import percent
 from tui.text import Piece, bar, cell_len, centred, fit, sparkline, strip
 from tui.widgets.listing import Listing
 
-GROUP_COLOURS = (theme.ACCENT, "#f2a93b", theme.GOOD, "#dd8fbd", theme.INFO, "#f2e863")
+GROUP_COLOURS = (theme.ACCENT, *theme.SERIES[:6])
 
 
 @dataclass(frozen=True)

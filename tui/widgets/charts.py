@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
+from typing import ClassVar
 
 from rich.style import Style
 from textual.app import ComposeResult
 from textual.containers import Grid, VerticalScroll
 
 from accl.store.curve import Curve
-from tui.keys import bindings, next_choice
+from tui import theme
+from tui.commands import bindings, next_choice
 from tui.scale import smooth
+from tui.viewstate import Choices
 from tui.widgets.chart import Chart, Line, ReferenceLine
 
 WIDE, VERY_WIDE = 110, 250
@@ -18,7 +21,7 @@ WIDE, VERY_WIDE = 110, 250
 MIN_CHART_LINES, MIN_CHART_LINES_TALL, TALL = 9, 15, 30
 AXES = ("step", "epoch", "time")
 SMOOTHING = (0.0, 0.6, 0.9)
-FLOOR_STYLES = (Style(color="#f0795b"), Style(color="#dd8fbd"))
+FLOOR_STYLES = (Style(color=theme.SERIES[3]), Style(color=theme.SERIES[1]))
 
 
 class Charts(VerticalScroll, can_focus=True, inherit_bindings=False):
@@ -85,6 +88,7 @@ def floor_lines(floors: Iterable[tuple[str, float]]) -> list[ReferenceLine]:
 class CurveSettings:
     """Mixin: the settings, the actions that change them, and charts drawn with them."""
 
+    settings: ClassVar[Mapping[str, Choices]] = {"axis": AXES, "smoothing": SMOOTHING, "log_scale": (False, True)}
     axis = "step"
     smoothing = 0.6
     log_scale = False

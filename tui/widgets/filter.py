@@ -6,7 +6,7 @@ from textual.message import Message
 from textual.widgets import Input
 
 from accl.text import printable
-from tui.keys import bindings
+from tui.commands import bindings
 
 
 class Filter(Input):
@@ -29,6 +29,10 @@ class Filter(Input):
         """Show the line and focus it."""
         self.display = True
         self.focus()
+
+    def restore(self, text: str) -> None:
+        """Show a filter that was kept from before, without the focus."""
+        self.value, self.display = text, bool(text)
 
     def action_accept(self) -> None:
         self.display = bool(self.value)

@@ -18,7 +18,7 @@ from textual.message import Message
 from textual.strip import Strip
 
 from tui import theme
-from tui.keys import bindings, next_choice
+from tui.commands import bindings, next_choice
 from tui.raster import Floats, Range
 from tui.scale import finite_range, short
 from tui.text import Piece, cell_len, centred, cut, fit, strip
@@ -32,7 +32,7 @@ NO_DATA_RGB, DIAGONAL_RGB, CURSOR_RGB = (22, 27, 36), (56, 66, 79), (255, 255, 2
 class Heatmap(Navigable, StripWidget, can_focus=True):
     """A heatmap of a matrix; `cursor` and `top` (first visible cell) are (row, column) as drawn."""
 
-    BINDINGS = bindings("confusion")
+    BINDINGS = bindings("grid")
 
     class CursorMoved(Message):
         """The cursor is on another cell."""
@@ -52,12 +52,16 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
         self.matrix, self.names, self.groups, self.log_scale = matrix, names, groups, log
         diagonal = np.eye(len(matrix), dtype=bool)
         self.bounds = finite_range([matrix[~diagonal]], positive=log)
-        self._rgb = theme.viridis(np.nan_to_num(self.normalized(matrix)))
-        self._rgb[~np.isfinite(matrix)] = NO_DATA_RGB
-        self._rgb[diagonal] = DIAGONAL_RGB
         last = max(0, len(matrix) - 1)
         self.cursor = (min(self.cursor[0], last), min(self.cursor[1], last))
         self.redraw()
+
+    def _colours(self) -> NDArray[np.uint8]:
+        """Return the colour of each cell in the palette in use."""
+        rgb = theme.viridis(np.nan_to_num(self.normalized(self.matrix)))
+        rgb[~np.isfinite(self.matrix)] = NO_DATA_RGB
+        rgb[np.eye(len(rgb), dtype=bool)] = DIAGONAL_RGB
+        return rgb
 
     def normalized(self, values: Floats) -> Floats:
         """Map values to positions on the colour scale, 0 to 1."""
@@ -92,7 +96,7 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
 
     def on_click(self, event: events.Click) -> None:
         size, gutter = self._cell_size(self.size.width, self.size.height)
-        rows_per_line = 2 if size == "small" else 1
+        rows_per_line = _rows_per_line(size)
         if event.y >= 1 and event.x >= gutter:
             column = self.top[1] + (event.x - gutter) // CELL_COLUMNS[size]
             self.move_to(self.top[0] + (event.y - 1) * rows_per_line, column)
@@ -113,7 +117,8 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
         if not k:
             return centred("no confusion measured yet", width, height, theme.VERY_DIM)
         size, gutter = self._cell_size(width, height)
-        cell_columns, rows_per_line = CELL_COLUMNS[size], 2 if size == "small" else 1
+        cell_columns, rows_per_line = CELL_COLUMNS[size], _rows_per_line(size)
+        self._rgb = self._colours()
         columns, rows = max(1, (width - gutter) // cell_columns), max(1, (height - 1) * rows_per_line)
         top, left = map(_scroll_to, self.top, self.cursor, (rows, columns), (k, k))
         if rows_per_line == 2 and top % 2:  # a line holds an even row and the odd one after it
@@ -150,6 +155,8 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
         return [(fit(text, width - 2, right=True) + " ", theme.BOLD if at_cursor else style), mark]
 
     def _cells(self, row: int, size: str, visible: range) -> list[Piece]:
+        if theme.current().ramp:
+            return [self._ramp_cell(row, column, size) for column in visible]
         if size == "small":  # this row is the upper half of the line, the next one the lower
             marked = self._rgb.copy()
             marked[self.cursor] = CURSOR_RGB
@@ -172,6 +179,16 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
             pieces.append((text, Style(color=_contrasting(rgb), bgcolor=_colour(rgb), bold=at_cursor)))
         return pieces
 
+    def _ramp_cell(self, row: int, column: int, size: str) -> Piece:
+        """Draw a cell without colours: a character that is the denser the higher the value."""
+        value = self.matrix[row, column]
+        share = float(self.normalized(np.array(value)))
+        symbol = "╲" if row == column else theme.ramp(share) if np.isfinite(value) else "·"
+        text = symbol * CELL_COLUMNS[size]
+        if size == "numbers":
+            text = f"{cut(short(float(value)), 5):^6}" if np.isfinite(value) else f"{'·':^6}"
+        return (text, theme.PLAIN + Style(reverse=True) if (row, column) == self.cursor else theme.PLAIN)
+
 
 class Legend(StripWidget):
     """The colour scale of a heatmap: lowest value, the colours, highest value."""
@@ -188,9 +205,16 @@ class Legend(StripWidget):
         available = width - len(low) - len(high) - 2
         if available - len(note) < 8:
             note = ""
-        colours = theme.viridis(np.linspace(0.0, 1.0, max(4, min(32, available - len(note)))))
-        scale: list[Piece] = [(" ", Style(bgcolor=_colour(rgb))) for rgb in colours]
+        shares = np.linspace(0.0, 1.0, max(4, min(32, available - len(note))))
+        scale: list[Piece] = [(" ", Style(bgcolor=_colour(rgb))) for rgb in theme.viridis(shares)]
+        if theme.current().ramp:
+            scale = [(theme.ramp(float(share)), theme.PLAIN) for share in shares]
         return [strip([(low + " ", theme.DIM), *scale, (" " + high, theme.DIM), (note, theme.VERY_DIM)], width)]
+
+
+def _rows_per_line(size: str) -> int:
+    """Return 2 where half blocks show two rows in a line, for which they need colours."""
+    return 2 if size == "small" and not theme.current().ramp else 1
 
 
 def _scroll_to(top: int, cursor: int, size: int, count: int) -> int:

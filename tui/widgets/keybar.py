@@ -6,13 +6,15 @@ from textual import events
 from textual.strip import Strip
 
 from tui import theme
-from tui.keys import KEYS, Key
+from tui.commands import Command, of_scope
 from tui.text import Piece, cell_len, strip
 from tui.widgets.strip import StripWidget
 
+NARROW = 100  # below it, help and quit are the only ones that are always shown
+
 
 class KeyBar(StripWidget):
-    """The keys of the given scopes, as many as fit; help and quit are always shown."""
+    """The keys of the given scopes, as many as fit; help and quit are shown on every screen but modal ones."""
 
     def __init__(self, *scopes: str) -> None:
         super().__init__()
@@ -26,21 +28,22 @@ class KeyBar(StripWidget):
             self.redraw()
 
     def draw(self, width: int, height: int) -> list[Strip]:
-        in_help = "help" in self.scopes
-        fixed = [key for key in KEYS["everywhere"] if key.label and not (in_help and key.action == "help")]
-        available = width - sum(_width(key) for key in fixed)
-        shown: list[Key] = []
-        for key in (key for scope in self.scopes for key in KEYS[scope] if key.label):
-            if _width(key) <= available:
-                shown.append(key)
-                available -= _width(key)
+        fixed = [] if self.screen.is_modal else [command for command in of_scope("everywhere") if command.label]
+        # The list of commands is the first of the fixed ones to make room.
+        fixed = [command for command in fixed if width >= NARROW or command.run != "palette"]
+        available = width - sum(_width(command) for command in fixed)
+        shown: list[Command] = []
+        for command in (command for scope in self.scopes for command in of_scope(scope) if command.label):
+            if _width(command) <= available:
+                shown.append(command)
+                available -= _width(command)
         pieces: list[Piece] = []
         self._click_targets = []
         start = 0
-        for key in [*shown, *fixed]:
-            pieces += [(" " + key.main_key, theme.TITLE), (" " + key.label + " ", theme.DIM)]
-            self._click_targets.append((range(start, start + _width(key)), key.keys[0]))
-            start += _width(key)
+        for command in [*shown, *fixed]:
+            pieces += [(" " + command.main_key, theme.TITLE), (" " + command.label + " ", theme.DIM)]
+            self._click_targets.append((range(start, start + _width(command)), command.keys[0]))
+            start += _width(command)
         return [strip(pieces, width)]
 
     def on_click(self, event: events.Click) -> None:
@@ -49,5 +52,5 @@ class KeyBar(StripWidget):
                 self.app.simulate_key(key)
 
 
-def _width(key: Key) -> int:
-    return cell_len(key.main_key) + cell_len(key.label) + 3
+def _width(command: Command) -> int:
+    return cell_len(command.main_key) + cell_len(command.label) + 3

@@ -10,7 +10,7 @@ from textual.message import Message
 from textual.strip import Strip
 
 from tui import theme
-from tui.keys import bindings
+from tui.commands import bindings
 from tui.text import Piece, strip
 from tui.widgets.strip import Navigable, StripWidget
 
@@ -25,6 +25,16 @@ class Listing(Navigable, StripWidget, can_focus=True):
 
     class CursorMoved(Message):
         """The cursor is on another entry."""
+
+    class Chosen(Message):
+        """The entry at the cursor was clicked twice."""
+
+    class HeadClicked(Message):
+        """The head was clicked, at this cell."""
+
+        def __init__(self, x: int) -> None:
+            super().__init__()
+            self.x = x
 
     header_height = 1
     cursor = 0
@@ -63,5 +73,9 @@ class Listing(Navigable, StripWidget, can_focus=True):
 
     def on_click(self, event: events.Click) -> None:
         entry = self.top + event.y - self.header_height
-        if event.y >= self.header_height and entry < self.count:
+        if event.y < self.header_height:
+            self.post_message(self.HeadClicked(event.x))
+        elif entry < self.count:
             self.move_to(entry)
+            if event.chain == 2:
+                self.post_message(self.Chosen())

@@ -3,41 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 
+from rich.style import Style
 from textual import events
-from textual.geometry import Size
+from textual.geometry import Region, Size
 from textual.strip import Strip
 from textual.widget import Widget
 
+from tui.text import cell_len
+
 WHEEL_LINES = 3
 UNBOUNDED = 1_000_000_000  # a move this far ends at the first or last line
+MOVE_CELLS = 8  # moving the terminal's cursor takes about as many bytes as so many cells
 
 
 class StripWidget(Widget):
-    """A widget made of strips. Subclasses implement `draw` and call `redraw` after a change."""
+    """A widget made of strips. Subclasses implement `draw` and call `redraw` after a change.
+
+    What is drawn anew is compared with what is shown, and only the cells that differ are written to the terminal.
+    """
 
     ALLOW_SELECT = False
 
     _strips: Sequence[Strip] = ()
     _drawn_size: Size | None = None
+    _is_stale = False
 
     def draw(self, width: int, height: int) -> list[Strip]:
         """Return the content: lines of ``width`` cells, of which the first ``height`` are shown."""
         raise NotImplementedError
 
     def redraw(self) -> None:
-        """Draw anew at the next refresh."""
-        self._drawn_size = None
-        self.refresh()
+        """Draw anew once the messages at hand are handled, however often it is called until then."""
+        if not self._is_stale:
+            self._is_stale = True
+            self.call_next(self._repaint)
+
+    def _repaint(self) -> None:
+        """Draw what is stale, and refresh the cells that differ."""
+        if not self._is_stale:
+            return
+        if self._drawn_size != self.size or not self.is_on_screen:
+            self._drawn_size = None  # nothing to compare with, or nobody to see it: drawn when it is painted
+            self.refresh()
+            return
+        before = self._strips
+        self._draw(self.size)
+        if regions := changed_regions(before, self._strips):
+            self.refresh(*regions)
+
+    def _draw(self, size: Size) -> None:
+        background = self.rich_style  # without it, the terminal's own colours would show through
+        lines = self.draw(size.width, size.height)[: size.height]
+        lines += [Strip.blank(size.width)] * (size.height - len(lines))
+        self._strips, self._drawn_size, self._is_stale = [line.apply_style(background) for line in lines], size, False
 
     def render_line(self, y: int) -> Strip:
-        size = self.size
-        if self._drawn_size != size:
-            background = self.rich_style  # without it, the terminal's own colours would show through
-            lines = self.draw(size.width, size.height)[: size.height]
-            lines += [Strip.blank(size.width)] * (size.height - len(lines))
-            self._strips, self._drawn_size = [line.apply_style(background) for line in lines], size
-        return self._strips[y] if y < len(self._strips) else Strip.blank(size.width, self.rich_style)
+        # Stale lines of the same size are still painted: they fit those around them, and `_repaint` comes.
+        if self._drawn_size != self.size:
+            self._draw(self.size)
+        return self._strips[y] if y < len(self._strips) else Strip.blank(self.size.width, self.rich_style)
 
     def on_focus(self) -> None:
         self.redraw()
@@ -48,7 +74,45 @@ class StripWidget(Widget):
     @property
     def text_lines(self) -> list[str]:
         """Lines on the screen, without their styles."""
+        self._repaint()
         return [self.render_line(y).text for y in range(self.size.height)]
+
+
+def changed_regions(before: Sequence[Strip], now: Sequence[Strip]) -> list[Region]:
+    """Return the spans of cells in which two pictures of the same size differ."""
+    return [
+        Region(start, y, end - start, 1)
+        for y, (old, new) in enumerate(zip(before, now, strict=True))
+        if old != new
+        for start, end in _changed_spans(_cells(old), _cells(new))
+    ]
+
+
+def _cells(line: Strip) -> list[tuple[str, Style | None]]:
+    """Return what each cell shows; the second cell of a wide character is told from its first."""
+    cells: list[tuple[str, Style | None]] = []
+    for text, style, _ in line:
+        if text.isascii():
+            cells += [(character, style) for character in text]
+        else:
+            for character in text:
+                width = cell_len(character)
+                # A character of no width belongs to the cell before it.
+                if width == 0 and cells:
+                    cells[-1] = (cells[-1][0] + character, style)
+                cells += [(character * (i + 1), style) for i in range(width)]
+    return cells
+
+
+def _changed_spans(old: list[tuple[str, Style | None]], new: list[tuple[str, Style | None]]) -> list[tuple[int, int]]:
+    """Return the (start, end) of the cells that differ; spans that moving the cursor would not save are joined."""
+    spans: list[tuple[int, int]] = []
+    for x in (x for x, (a, b) in enumerate(zip_longest(old, new)) if a != b):
+        if spans and x - spans[-1][1] <= MOVE_CELLS:
+            spans[-1] = (spans[-1][0], x + 1)
+        else:
+            spans.append((x, x + 1))
+    return spans
 
 
 class Navigable:

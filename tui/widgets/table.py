@@ -46,6 +46,7 @@ class Table(Listing):
         self.columns = list(columns)
         self.empty = empty
         self.rows: list[Row] = []
+        self.sorted_by = ""  # title of a column and an arrow, as its head shows it
 
     def show(self, rows: Sequence[Row], empty: str | None = None) -> None:
         """Replace the rows, and what is said if there are none; the cursor stays with its key."""
@@ -73,10 +74,10 @@ class Table(Listing):
     def layout_columns(self, width: int) -> list[tuple[int, int]]:
         """Return (column index, cells) of the columns that fit into ``width``."""
         wanted = [
-            max([cell_len(column.title), *(cell_len(row.cells[i][0]) for row in self.rows)])
+            max([cell_len(self._title(column)), *(cell_len(row.cells[i][0]) for row in self.rows)])
             for i, column in enumerate(self.columns)
         ]
-        widths = [min(w, max(c.max_width, cell_len(c.title))) for w, c in zip(wanted, self.columns, strict=True)]
+        widths = [min(w, max(c.max_width, cell_len(self._title(c)))) for w, c in zip(wanted, self.columns, strict=True)]
         kept = list(range(len(self.columns)))
         while sum(widths[i] + 1 for i in kept) > width + 1:
             worst = max(kept, key=lambda i: (self.columns[i].rank, i))
@@ -93,13 +94,29 @@ class Table(Listing):
             widths[max(able, key=lambda i: wanted[i] - widths[i] if left > 0 else widths[i])] += change
         return [(i, widths[i]) for i in kept]
 
-    def draw(self, width: int, height: int) -> list[Strip]:
+    def column_at(self, x: int) -> Column | None:
+        """Return the column that is drawn at a cell of a line."""
+        layout, gap = self._layout(self.size.width)
+        for i, cells in layout:
+            if x < cells + len(gap):
+                return self.columns[i]
+            x -= cells + len(gap)
+        return None
+
+    def _layout(self, width: int) -> tuple[list[tuple[int, int]], str]:
         layout = self.layout_columns(width)
         left = width - sum(cells + 1 for _, cells in layout) + 1
-        gap = " " * (1 + max(0, min(2, left // max(1, len(layout) - 1))))
+        return layout, " " * (1 + max(0, min(2, left // max(1, len(layout) - 1))))
+
+    def _title(self, column: Column) -> str:
+        """Return the title of a column, with an arrow if the rows are sorted by it."""
+        return self.sorted_by if column.title and self.sorted_by[:-1] == column.title else column.title
+
+    def draw(self, width: int, height: int) -> list[Strip]:
+        layout, gap = self._layout(width)
         if not self.rows:
             return [strip([("  " + line, theme.DIM)], width) for line in ["", *self.empty.splitlines()]]
-        titles = [fit(self.columns[i].title, cells, self.columns[i].right) + gap for i, cells in layout]
+        titles = [fit(self._title(self.columns[i]), cells, self.columns[i].right) + gap for i, cells in layout]
 
         def pieces(entry: int) -> list[Piece]:
             highlight = Style(bold=True) if entry == self.cursor and self.has_focus else Style()

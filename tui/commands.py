@@ -1,0 +1,198 @@
+"""The commands of the app, in one list from which bindings, foot, help and palette are made.
+
+The keys follow W&B LEET where it has the same command. Every binding carries the id of its command, by which Textual
+lets a keymap move it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from textual.binding import Binding, BindingType
+from textual.dom import DOMNode
+from textual.keys import format_key
+from textual.screen import Screen
+
+from tui.palettes import PALETTES
+
+Choice = TypeVar("Choice")
+
+# What has keys of its own, with its title in the help.
+SCOPES = {
+    "runs": "Runs",
+    "run": "One run",
+    "curves": "1 Curves",
+    "curriculum": "2 Curriculum",
+    "confusion": "3 Confusion",
+    "tasks": "4 Tasks",
+    "compare": "Compare",
+    "lists": "Lists and tables",
+    "charts": "Charts",
+    "grid": "The confusion grid",
+    "filter": "While typing a filter",
+    "palette": "The list of commands",
+    "confirm": "Before it is done",
+    "help": "Help",
+    "everywhere": "Everywhere",
+}
+
+
+def _always(_: Any) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Command:
+    """Something that the user can do.
+
+    Attributes:
+        id: its scope, which is a key of `SCOPES`, a dot, and a name.
+        title: text for help and palette.
+        keys: Textual key names, the main one first; a command without is in the palette alone.
+        run: Textual action of the node that has the scope.
+        label: one or two words for the foot; empty keeps the command out of it.
+        enabled: whether the node can do it now; the palette leaves out what cannot be done.
+        priority: whether the key also works while text is being typed.
+    """
+
+    id: str
+    title: str
+    keys: tuple[str, ...]
+    run: str
+    label: str = ""
+    enabled: Callable[[Any], bool] = _always
+    priority: bool = False
+
+    @property
+    def scope(self) -> str:
+        return self.id.partition(".")[0]
+
+    @property
+    def keys_display(self) -> str:
+        """All keys, as the help prints them."""
+        return " ".join(map(_display_name, self.keys))
+
+    @property
+    def main_key(self) -> str:
+        """First key, as the foot prints it."""
+        return _display_name(self.keys[0]) if self.keys else ""
+
+
+def _display_name(key: str) -> str:
+    return key if key == "enter" else format_key(key).replace("ctrl+", "^")
+
+
+def _navigation(scope: str, movement: str, *page_keys: str) -> tuple[Command, ...]:
+    down, up = page_keys[:1], page_keys[1:]
+    return (
+        Command(f"{scope}.up", f"{movement} up", ("up", "k"), "move(-1)"),
+        Command(f"{scope}.down", f"{movement} down", ("down", "j"), "move(1)"),
+        Command(f"{scope}.page_up", "a page up", ("pageup", "ctrl+b", *up), "page(-1)"),
+        Command(f"{scope}.page_down", "a page down", ("pagedown", "ctrl+f", *down), "page(1)"),
+        Command(f"{scope}.first", "to the first", ("home", "g"), "edge(-1)"),
+        Command(f"{scope}.last", "to the last", ("end", "G"), "edge(1)"),
+    )
+
+
+def _curves(scope: str) -> tuple[Command, ...]:
+    return (
+        Command(f"{scope}.axis", "x axis: step, epoch or time", ("x",), "axis", "x axis"),
+        Command(f"{scope}.smoothing", "exponential smoothing: off, 0.6, 0.9", ("s",), "smoothing", "smooth"),
+        Command(f"{scope}.scale", "y axis: linear or logarithmic", ("y",), "scale", "log y"),
+    )
+
+
+def _has_highlighted(runs_screen: Any) -> bool:
+    return runs_screen.highlighted is not None
+
+
+COMMANDS: tuple[Command, ...] = (
+    Command("runs.open", "open the highlighted run", ("enter",), "open", "open", _has_highlighted),
+    Command("runs.select", "select the highlighted run, or no more", ("space",), "select", "select", _has_highlighted),
+    Command("runs.select_all", "select all runs shown, or none", ("ctrl+a",), "select_all"),
+    Command("runs.compare", "compare the selected runs", ("c",), "compare", "compare"),
+    Command("runs.filter", "show only runs that contain all words you type", ("f",), "filter", "filter"),
+    Command("runs.sort", "sort by the next column, or click its head", ("o",), "sort", "sort"),
+    Command("runs.stop", "stop the highlighted run; asks first", ("t",), "stop", "stop", _has_highlighted),
+    Command("runs.back", "forget the filter, then the selection", ("escape",), "back"),
+    Command("run.curves", "pane: curves", ("1",), "pane('curves')"),
+    Command("run.curriculum", "pane: curriculum, the task weights", ("2",), "pane('curriculum')"),
+    Command("run.confusion", "pane: confusion between tasks", ("3",), "pane('confusion')"),
+    Command("run.tasks", "pane: accuracy of each task, events and console", ("4",), "pane('tasks')"),
+    Command("run.stop", "stop this run; asks first", ("t",), "stop", "stop"),
+    Command("run.back", "back to the runs", ("escape",), "back", "back"),
+    *_curves("curves"),
+    Command("curves.filter", "only charts whose title or metric contains this", ("slash",), "filter", "metrics"),
+    Command("curriculum.order", "order: weight, category, name", ("o",), "order", "order"),
+    Command("confusion.jump", "in the list: put the cursor on the highlighted pair", ("enter",), "jump", "go to pair"),
+    Command("confusion.scale", "colour scale: linear or logarithmic", ("y",), "scale", "log"),
+    Command("confusion.order", "order of the tasks: category or name", ("o",), "order", "order"),
+    Command("confusion.zoom", "size of a cell: fitting, small, medium, with numbers", ("z",), "zoom", "zoom"),
+    Command("confusion.next", "between the grid and the list of pairs", ("tab", "shift+tab"), "app.focus_next", "list"),
+    Command("confusion.kind", "which matrix: training stream, test questions", ("v",), "kind", "matrix"),
+    Command("tasks.order", "order: accuracy, its reverse, questions, name, category", ("o",), "order", "order"),
+    Command("tasks.next", "between the tasks and the log", ("tab", "shift+tab"), "app.focus_next", "log"),
+    Command("tasks.split", "which evaluation: validation, test", ("v",), "split", "split"),
+    *_curves("compare"),
+    Command("compare.next", "between the curves and the table", ("tab", "shift+tab"), "app.focus_next", "part"),
+    Command("compare.back", "back to the runs", ("escape",), "app.pop_screen", "back"),
+    *_navigation("lists", "one line"),
+    *_navigation("charts", "scroll one line", "n", "N"),
+    Command("grid.up", "cursor up", ("up", "k"), "move(-1, 0)"),
+    Command("grid.down", "cursor down", ("down", "j"), "move(1, 0)"),
+    Command("grid.left", "cursor left", ("left", "h"), "move(0, -1)"),
+    Command("grid.right", "cursor right", ("right", "l"), "move(0, 1)"),
+    Command("grid.page_up", "ten rows up", ("pageup", "ctrl+b"), "move(-10, 0)"),
+    Command("grid.page_down", "ten rows down", ("pagedown", "ctrl+f"), "move(10, 0)"),
+    Command("grid.first", "to the first column", ("home",), "edge(-1)"),
+    Command("grid.last", "to the last column", ("end",), "edge(1)"),
+    Command("filter.keep", "keep the filter and go on", ("enter",), "accept", "keep"),
+    Command("filter.drop", "drop the filter", ("escape",), "clear", "drop"),
+    Command("palette.run", "run the highlighted command", ("enter",), "accept", "run"),
+    Command("palette.up", "one command up", ("up",), "move(-1)"),
+    Command("palette.down", "one command down", ("down",), "move(1)"),
+    Command("palette.close", "close the list", ("escape",), "screen.dismiss", "close"),
+    Command("confirm.yes", "yes, do it", ("y",), "dismiss(True)", "yes"),
+    Command("confirm.no", "no, leave it", ("n", "escape"), "dismiss(False)", "no"),
+    *_navigation("help", "scroll"),
+    Command("help.close", "close this page", ("escape",), "screen.dismiss", "close"),
+    Command("everywhere.help", "the keys and what they do", ("question_mark", "f1"), "help", "help"),
+    Command("everywhere.palette", "find a command by typing", ("colon", "ctrl+p"), "palette", "commands"),
+    Command("everywhere.side", "hide or show what stands at the side", ("right_square_bracket",), "side"),
+    *(Command(f"everywhere.{name}", f"colours: {name}", (), f"colours('{name}')") for name in PALETTES),
+    Command("everywhere.reset", "forget how the screens were left", (), "reset_view"),
+    Command("everywhere.quit", "leave; training goes on", ("q", "ctrl+q"), "quit", "quit"),
+    Command("everywhere.leave", "leave, also while typing; training goes on", ("ctrl+c",), "quit", priority=True),
+)
+BY_ID = {command.id: command for command in COMMANDS}
+
+
+def of_scope(scope: str) -> list[Command]:
+    """Return the commands of a scope, in the order of the list."""
+    return [command for command in COMMANDS if command.scope == scope]
+
+
+def bindings(*scopes: str) -> list[BindingType]:
+    """Return the Textual bindings of the scopes."""
+    return [
+        Binding(
+            ",".join(command.keys), command.run, command.title, show=False, priority=command.priority, id=command.id
+        )
+        for scope in scopes
+        for command in of_scope(scope)
+        if command.keys
+    ]
+
+
+def present(screen: Screen[Any]) -> dict[str, DOMNode]:
+    """Return the scopes in force on a screen as it is focused now, each with the node that has it."""
+    actives = screen.active_bindings.values()
+    nodes = {BY_ID[active.binding.id].scope: active.node for active in actives if active.binding.id in BY_ID}
+    return {scope: nodes[scope] for scope in SCOPES if scope in nodes}
+
+
+def next_choice(choices: Sequence[Choice], current: Choice) -> Choice:
+    """Return the choice after the current one, cyclically: the effect of a key such as o or z."""
+    return choices[(choices.index(current) + 1) % len(choices)]

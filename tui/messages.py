@@ -1,0 +1,47 @@
+"""Messages by which screens ask for others: the app alone knows them all and opens them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from textual.message import Message
+
+from accl.store.rundir import RunDir
+
+
+@dataclass
+class OpenRun(Message):
+    """Open a run, in the pane of this name or in the one that was shown last."""
+
+    run: RunDir
+    pane: str | None = None
+
+
+@dataclass
+class OpenCompare(Message):
+    """Compare runs; the first is the reference."""
+
+    runs: list[RunDir]
+
+
+@dataclass
+class OpenHelp(Message):
+    """Show all keys, those of the screen on top first."""
+
+
+@dataclass
+class Ask(Message):
+    """Ask before something is done.
+
+    Attributes:
+        question: one line.
+        subject: to what it is done.
+        consequences: lines that say what follows.
+        then: what is done after a yes; the app runs it, also when the screen that asked is left meanwhile.
+    """
+
+    question: str
+    subject: str
+    consequences: tuple[str, ...]
+    then: Callable[[], Awaitable[None]]

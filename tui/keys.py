@@ -59,10 +59,30 @@ def _navigation(movement: str) -> tuple[Key, ...]:
     )
 
 
-_CURVES = (
-    Key(("x",), "axis", "x axis", "x axis: step, epoch or time"),
-    Key(("s",), "smoothing", "smooth", "exponential smoothing: off, 0.6, 0.9"),
-    Key(("y",), "scale", "log y", "y axis: linear or logarithmic"),
+_CHARTS = (
+    Key(("left",), "charts('move_cursor', -1)", "", "cursor left"),
+    Key(("right",), "charts('move_cursor', 1)", "cursor", "cursor right: the values there stand beside the curves"),
+    Key(("shift+left",), "charts('move_cursor', -10)", "", "cursor ten columns left"),
+    Key(("shift+right",), "charts('move_cursor', 10)", "", "cursor ten columns right"),
+    Key(("home",), "charts('edge', -1)", "", "cursor to the first visible step"),
+    Key(("end",), "charts('edge', 1)", "", "cursor to the last visible step"),
+    Key(("at",), "charts('open_jump')", "jump", "cursor to the step you type; +N and -N are relative"),
+    Key(("plus", "equals_sign"), "charts('zoom', 1)", "zoom", "zoom in, around the cursor"),
+    Key(("minus",), "charts('zoom', -1)", "", "zoom out"),
+    Key(("0",), "charts('zoom', 0)", "", "the whole x axis"),
+    Key(("less_than_sign",), "charts('pan', -0.5)", "", "pan left"),
+    Key(("greater_than_sign",), "charts('pan', 0.5)", "", "pan right"),
+    Key(("x",), "charts('next_axis')", "x axis", "x axis: step, epoch, questions or time"),
+    Key(("y",), "charts('toggle_log')", "log y", "y axis: linear or logarithmic"),
+    Key(("r",), "charts('toggle_raw')", "raw", "every value, or the median with a band from 10 to 90 %"),
+    Key(("slash", "m"), "charts('open_filter')", "metrics", "only charts whose title or metric match what you type"),
+    Key(("z",), "charts('toggle_full')", "full", "the focused chart alone, or all"),
+    Key(("up", "w"), "charts('focus_chart', 0, -1)", "", "focus the chart above"),
+    Key(("down", "s"), "charts('focus_chart', 0, 1)", "", "focus the chart below"),
+    Key(("a",), "charts('focus_chart', -1, 0)", "", "focus the chart to the left"),
+    Key(("d",), "charts('focus_chart', 1, 0)", "", "focus the chart to the right"),
+    Key(("pagedown", "n"), "charts('turn', 1)", "", "next page of charts"),
+    Key(("pageup", "N"), "charts('turn', -1)", "", "previous page of charts"),
 )
 
 KEYS: dict[str, tuple[Key, ...]] = {
@@ -88,11 +108,7 @@ KEYS: dict[str, tuple[Key, ...]] = {
         Key(("t",), "stop", "stop", "stop this run; asks first"),
         Key(("escape",), "back", "back", "back to the runs"),
     ),
-    "curves": (
-        *_CURVES,
-        Key(("slash",), "filter", "metrics", "show only charts whose title or metric contains what you type"),
-    ),
-    "charts": _navigation("scroll the charts one line"),
+    "curves": _CHARTS,
     "curriculum": (Key(("o",), "order", "order", "order: weight, category, name"),),
     "confusion": (
         Key(("up", "k"), "move(-1, 0)", "", "cursor up"),
@@ -118,9 +134,10 @@ KEYS: dict[str, tuple[Key, ...]] = {
         Key(("v",), "split", "split", "which evaluation: validation, test"),
     ),
     "compare": (
-        *_CURVES,
+        *_CHARTS,
+        Key(("l",), "seeds", "seeds", "the seeds of an arm: a median with a band, or a line each"),
         Key(("tab", "shift+tab"), "app.focus_next", "part", "between the curves and the table"),
-        Key(("escape",), "app.pop_screen", "back", "back to the runs"),
+        Key(("escape",), "back", "back", "back to all charts, then no cursor, then to the runs"),
     ),
     "confirm": (
         Key(("y",), "dismiss(True)", "yes", "yes, stop it"),

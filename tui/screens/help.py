@@ -19,7 +19,6 @@ TITLES = {
     "lists": "Lists and tables",
     "run": "One run",
     "curves": "1 Curves",
-    "charts": "Charts",
     "curriculum": "2 Curriculum",
     "confusion": "3 Confusion: the grid",
     "confusion pane": "3 Confusion: grid and list",

@@ -112,7 +112,9 @@ class RunScreen(PollingScreen[RunView]):
             stop_after_confirmation(self.app, self.run, summary.state_label[0][2:], summary.active)
 
     def action_back(self) -> None:
-        # Escape first clears a filter that hides charts; only then it leaves the screen.
+        # Escape first undoes what hides charts or stands over them; only then it leaves the screen.
+        if self.pane.peel():
+            return
         filters = [filter_line for filter_line in self.pane.query(Filter) if filter_line.value]
         for filter_line in filters:
             filter_line.action_clear()

@@ -1,49 +1,61 @@
-"""A line chart: braille lines, dashed reference lines, round ticks, and labels with the last values."""
+"""One chart: lines with bands, points, floors, ticks, marks, and the values of its lines."""
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
 
+from accl.store.curve import Curve
 from tui import theme
-from tui.raster import BRAILLE, Floats, Range, cell_row, dashed_line, raster
+from tui.plot import (
+    Canvas,
+    DotColumns,
+    Kind,
+    band_dots,
+    canvas,
+    dot_columns,
+    median_line,
+    put_grid,
+    put_points,
+    raw_line,
+    visible_range,
+)
+from tui.raster import Range, cell_row, dashed_line
 from tui.scale import finite_range, log_ticks, padded, percent, short, ticks
-from tui.text import Piece, cell_len, centred, cut, fit, strip
-from tui.widgets.strip import StripWidget
+from tui.text import Piece, cell_len, cut, fit, strip
 
-SIDE_LABELS_WIDTH = 64  # a chart at least this wide has its labels to the right of the lines
 TIME_UNITS = ((7200.0, 3600.0, " h"), (120.0, 60.0, " m"), (0.0, 1.0, " s"))
+HAIRLINE = ("⡇", "⢸")
+# Behind the lines, and along those that join points.
+BAND_SHARE, FAINT_SHARE = 0.22, 0.45
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # curves are compared by identity
 class Line:
     """One series.
 
     Attributes:
-        x, y: N coordinates each.
-        raw: unsmoothed values of y, drawn faded behind the line.
+        kind: ``points`` for values that were measured now and then, such as evaluations.
+        band: whether the spread is drawn behind the line.
     """
 
     name: str
-    x: Floats
-    y: Floats
+    curve: Curve
     style: Style
-    raw: Floats | None = None
-
-    @property
-    def last(self) -> float:
-        """Last finite value, or NaN."""
-        known = self.y[np.isfinite(self.y)]
-        return float(known[-1]) if len(known) else float("nan")
+    kind: Literal["line", "points"] = "line"
+    band: bool = True
 
 
 @dataclass(frozen=True)
-class ReferenceLine:
+class Floor:
     """A value to compare the lines with, drawn as a dashed horizontal line."""
 
     name: str
@@ -51,177 +63,375 @@ class ReferenceLine:
     style: Style
 
 
-class Label(NamedTuple):
-    """Name and last value of a line, with the symbol of its kind of line."""
+@dataclass(frozen=True)
+class Mark:
+    """A moment that is marked on the x axis, at a position on one of its units."""
 
-    text: str
-    style: Style
-    value: float
     symbol: str
+    style: Style
+    at: float
+    axis: str = "step"
 
 
-class Chart(StripWidget):
-    """Lines over a common x axis; ``shares`` formats the values as percentages."""
+@dataclass(frozen=True, eq=False)  # curves are compared by identity
+class Chart:
+    """What a chart shows; one that is shown again unchanged is not drawn again.
 
-    axis = "step"
-    note = ""
-    log_scale = False
+    Attributes:
+        shares: whether the values are formatted as percentages; they are then never drawn on a log axis.
+        metrics: names of the metrics, which a filter is also tried on.
+    """
 
-    def __init__(self, title: str, *, shares: bool = False) -> None:
-        super().__init__()
-        self.title = title
-        self.shares = shares
-        self.lines: list[Line] = []
-        self.references: list[ReferenceLine] = []
+    title: str
+    lines: tuple[Line, ...] = ()
+    floors: tuple[Floor, ...] = ()
+    shares: bool = False
+    metrics: tuple[str, ...] = ()
 
-    def show(self, lines: list[Line], references: list[ReferenceLine], axis: str, log: bool, note: str) -> None:
-        """Replace the content: lines over step, epoch or time in seconds, and a ``note`` beside the title."""
-        self.lines, self.references = lines, references
-        self.axis, self.log_scale, self.note = axis, log, note
-        self.redraw()
+    @property
+    def is_plotted(self) -> bool:
+        """Whether a line has two values or more; a single value is a text."""
+        return any(len(line.curve) > 1 for line in self.lines)
 
-    def ranges(self) -> tuple[Range, Range] | None:
-        """Return the ranges of the x and the y axis, or None when there is nothing to draw."""
-        x_range = finite_range(
-            line.x[np.isfinite(line.y) & ((line.y > 0) | (not self.log_scale))] for line in self.lines
-        )
-        values = [line.y for line in self.lines] + [line.raw for line in self.lines if line.raw is not None]
-        y_range = finite_range(values, positive=self.log_scale)
-        if x_range is None or y_range is None:
-            return None
-        references = np.array([reference.value for reference in self.references], dtype=np.float64)
-        y_range = finite_range([np.array(y_range), references], positive=self.log_scale) or y_range
-        if x_range[0] == x_range[1]:
-            x_range = (x_range[0] - 0.5, x_range[1] + 0.5)
-        return x_range, padded(y_range, self.log_scale)
-
-    def draw(self, width: int, height: int) -> list[Strip]:
-        labels = self._labels()
-        at_side = width >= SIDE_LABELS_WIDTH and 0 < len(labels) <= height - 4
-        side_width = min(30, max(cell_len(label.text) + 3 for label in labels)) if at_side else 0
-        lines = [strip(self._title(), width)]
-        if not at_side:
-            lines += self._legend(labels, width, max(0, min(3, height // 3, height - 3)))
-        ranges = self.ranges()
-        height_left = height - len(lines)
-        if ranges is None:
-            message = "nothing above 0 for a logarithmic axis" if self.log_scale and self.lines else "no values yet"
-            return lines + centred(cut(message, width), width, height_left, theme.VERY_DIM)
-        return lines + self._plot(width, height_left, side_width, labels, *ranges)
-
-    def _format(self, value: float, step: float | None = None) -> str:
+    def format(self, value: float, step: float | None = None) -> str:
+        if math.isnan(value):
+            return "NaN"
         return (percent if self.shares else short)(value, step)
 
-    def _title(self) -> list[Piece]:
-        note = " · ".join(part for part in ("log" if self.log_scale else "", self.note) if part)
-        return [(self.title, theme.TITLE), ("  " + note if note else "", theme.VERY_DIM)]
+    def as_text(self) -> list[Piece]:
+        """Return the title and the single values as text."""
+        pieces: list[Piece] = [(self.title, theme.DIM)]
+        for line in self.lines:
+            name = f" {line.name}" if len(self.lines) > 1 else ""
+            for value, step in zip(line.curve.median[-1:], line.curve.last[-1:], strict=True):
+                pieces.append((f"{name} {self.format(float(value))} @{step:,}", line.style))
+        return pieces if len(pieces) > 1 else [*pieces, (" no values yet", theme.VERY_DIM)]
 
-    def _labels(self) -> list[Label]:
-        lines = [Label(line.name, line.style, line.last, "━") for line in self.lines]
-        lines += [Label(line.name, line.style, line.value, "╌") for line in self.references]
-        return [label._replace(text=f"{label.text} {self._format(label.value)}") for label in lines]
 
-    def _legend(self, labels: list[Label], width: int, max_rows: int) -> list[Strip]:
-        rows: list[list[Piece]] = [[]]
-        used = 0
-        for label in labels:
-            size = cell_len(label.text) + 4
-            if used and used + size > width + 2:
-                rows.append([])
-                used = 0
-            rows[-1] += [(label.symbol + " ", label.style), (cut(label.text, max(1, width - 2)) + "  ", theme.DIM)]
-            used += size
-        return [strip(row, width) for row in rows[:max_rows] if row]
+@dataclass(frozen=True)
+class Frame:
+    """Where and how a chart is drawn: the same for all charts of a screen, but for the sizes.
 
-    def _plot(
-        self, width: int, height: int, side_width: int, labels: list[Label], x_range: Range, y_range: Range
-    ) -> list[Strip]:
-        axis_lines = 2 if height >= 5 else 1
-        rows = height - axis_lines
-        if rows < 1 or width < 16:
-            return []
-        values = (log_ticks if self.log_scale else ticks)(y_range, max(2, rows // 3))
-        step = values[1] - values[0] if len(values) > 1 and not self.log_scale else None
-        tick_at = {cell_row(v, rows, y_range, self.log_scale): self._format(v, step) for v in reversed(values)}
-        gutter = max([cell_len(text) for text in tick_at.values()] + [3])
-        columns = width - gutter - 2 - (side_width + 1 if side_width else 0)
-        if columns < 4:
-            return []
-        bits, owner, styles = self._rasterize(columns, rows, x_range, y_range)
-        label_at = self._place_labels(labels, rows, y_range) if side_width else {}
-        lines = []
-        for row in range(rows):
-            tick = tick_at.get(row)
-            pieces: list[Piece] = [
-                (fit(tick or "", gutter, right=True), theme.DIM),
-                (" ┤" if tick else " │", theme.RULE),
+    Attributes:
+        width, height: of the whole chart, in cells.
+        gutter: cells of the labels of the y axis.
+        side: cells of the values beside the plot; 0 puts them into the title.
+        labelled: whether the x axis has its labels.
+        patterned: whether lines differ by their dot patterns, where the terminal has no colours.
+    """
+
+    width: int
+    height: int
+    gutter: int
+    side: int
+    axis: str
+    x_range: Range
+    log: bool = False
+    raw: bool = False
+    labelled: bool = True
+    patterned: bool = False
+
+    @property
+    def cells(self) -> int:
+        """Cells of a row of the plot."""
+        return max(0, self.width - self.gutter - 2 - (self.side + 1 if self.side else 0))
+
+    @property
+    def left(self) -> int:
+        """Column of the first cell of the plot."""
+        return self.gutter + 2
+
+    @property
+    def rows(self) -> int:
+        """Rows of the plot, without the title, the rule of the x axis and its labels."""
+        return max(0, self.height - 2 - self.labelled)
+
+    def dot(self, x: float) -> int:
+        """Return the dot column of a position on the x axis, -1 outside the visible range."""
+        low, high = self.x_range
+        return round((x - low) / (high - low) * (self.cells * 2 - 1)) if low <= x <= high else -1
+
+    def x(self, cell: float) -> float:
+        """Return the position on the x axis of a cell of the plot."""
+        low, high = self.x_range
+        return low + (high - low) * min(max(cell / max(1, self.cells - 1), 0.0), 1.0)
+
+
+class Label(NamedTuple):
+    """A value and the name of its line."""
+
+    value: float
+    text: str
+    name: str
+    style: Style
+
+
+class Drawing:
+    """A chart drawn in a frame, all but what follows the cursor: the values and the hairline."""
+
+    def __init__(self, chart: Chart, frame: Frame, columns: Sequence[DotColumns], y_range: Range | None) -> None:
+        self.chart, self.frame = chart, frame
+        self.log = frame.log and not chart.shares
+        self.y_range = y_range
+        self._columns = columns
+        self.tick_values = y_ticks(y_range, frame.rows, self.log) if y_range else []
+        self.broken = [column.broken for column in columns]
+        self._styles: dict[tuple[int, int, int], Style] = {}
+        self.canvas = self._canvas() if y_range and frame.rows > 0 and frame.cells > 0 else None
+        self.plot = self._rows() if self.canvas else self._empty()
+
+    def _empty(self) -> list[Strip]:
+        message = "nothing above 0 for a logarithmic axis" if self.log and self.chart.is_plotted else "no values here"
+        text = strip(
+            [(" " * self.frame.left, theme.DIM), (cut(message, self.frame.cells), theme.VERY_DIM)], self._width
+        )
+        return [text, *[Strip.blank(self._width)] * self.frame.rows][: self.frame.rows]
+
+    @property
+    def _width(self) -> int:
+        return self.frame.left + self.frame.cells
+
+    def _canvas(self) -> Canvas:
+        frame, lines = self.frame, self.chart.lines
+        cells, rows, y_range, log = frame.cells, frame.rows, self.y_range, self.log
+        assert y_range is not None
+        layers, bands = [], []
+        for index, (line, columns) in enumerate(zip(lines, self._columns, strict=True)):
+            # More points than cells are a line.
+            points = line.kind == "points" and np.isfinite(columns.median).sum() <= cells
+            if frame.raw and not points:
+                bits = raw_line(line.curve, frame.axis, cells, rows, frame.x_range, y_range, log)
+            else:
+                bits = median_line(columns, cells, rows, y_range, log, index if frame.patterned else 0)
+            layers.append((bits, Kind.FAINT if points else Kind.LINE))
+            banded = line.band and line.style.color is not None and not points and not frame.raw
+            bands.append(band_dots(columns, cells, rows, y_range, log) if banded else np.zeros((rows, cells), np.int64))
+        floors = [dashed_line(floor.value, cells, rows, y_range, log) for floor in self.chart.floors]
+        drawn = canvas(layers, bands, floors, (rows, cells))
+        for index, (line, (_, kind)) in enumerate(zip(lines, layers, strict=True)):
+            if kind == Kind.FAINT:
+                put_points(drawn, line.curve, frame.axis, frame.x_range, y_range, log, index)
+        tick_rows = [row for value in self.tick_values if (row := cell_row(value, rows, y_range, log)) >= 0]
+        put_grid(drawn, tick_rows, [dot // 2 for value in x_ticks(frame) if (dot := frame.dot(value)) >= 0])
+        return drawn
+
+    def _rows(self) -> list[Strip]:
+        assert self.canvas is not None
+        assert self.y_range is not None
+        frame, drawn = self.frame, self.canvas
+        step = tick_step(self.tick_values, self.log)
+        at = {cell_row(v, frame.rows, self.y_range, self.log): self.chart.format(v, step) for v in self.tick_values}
+        looks = np.stack([drawn.kinds, drawn.owner, drawn.band])
+        result = []
+        for row in range(frame.rows):
+            segments = [
+                Segment(fit(at.get(row, ""), frame.gutter, right=True), theme.DIM),
+                Segment(" ┤" if row in at else " │", theme.RULE),
             ]
-            empty = "┈" if tick else " "
-            edges = np.flatnonzero(np.diff(owner[row])) + 1
-            for start, end in zip([0, *edges], [*edges, columns], strict=True):
-                index = owner[row, start]
-                if index < 0:
-                    pieces.append((empty * int(end - start), theme.RULE))
-                else:
-                    pieces.append(("".join(chr(BRAILLE + int(b)) for b in bits[row, start:end]), styles[index]))
-            if label := label_at.get(row):
-                pieces += [(f" {label.symbol} ", label.style), (cut(label.text, side_width - 2), label.style)]
-            lines.append(strip(pieces, width))
-        return lines + self._x_axis(width, gutter, columns, x_range)[-axis_lines:]
+            text = drawn.glyphs[row].tobytes().decode("utf-32-le")
+            edges = np.flatnonzero((looks[:, row, 1:] != looks[:, row, :-1]).any(axis=0)) + 1
+            for start, end in zip([0, *edges], [*edges, frame.cells], strict=True):
+                segments.append(Segment(text[start:end], self._style(*looks[:, row, start].tolist())))
+            result.append(Strip(segments, self._width))
+        return result
 
-    def _rasterize(
-        self, columns: int, rows: int, x_range: Range, y_range: Range
-    ) -> tuple[NDArray[np.uint8], NDArray[np.int64], list[Style]]:
-        """Return the braille bits, the index of the topmost line of each cell (-1: none), and styles by index."""
-        layers: list[tuple[NDArray[np.uint8], Style]] = [
-            (dashed_line(line.value, columns, rows, y_range, self.log_scale), line.style) for line in self.references
-        ]
-        # The first line is the main one, so it is drawn last, on top of the others.
-        ordered = [(line.x, line.raw, theme.faded(line.style)) for line in self.lines]
-        ordered += [(line.x, line.y, line.style) for line in reversed(self.lines)]
-        layers += [
-            (raster(x, y, columns, rows, x_range, y_range, self.log_scale), style)
-            for x, y, style in ordered
-            if y is not None
-        ]
-        bits = np.zeros((rows, columns), dtype=np.uint8)
-        owner = np.full((rows, columns), -1, dtype=np.int64)
-        for index, (layer, _) in enumerate(layers):
-            bits |= layer
-            owner[layer > 0] = index
-        return bits, owner, [style for _, style in layers]
+    def _style(self, kind: int, owner: int, band: int) -> Style:
+        look = (kind, owner, band)
+        if look not in self._styles:
+            style = theme.RULE
+            if kind == Kind.FLOOR:
+                style = theme.faded(self.chart.floors[owner].style, 0.7)
+            elif kind >= Kind.FAINT:
+                style = self.chart.lines[owner].style
+                style = theme.faded(style, FAINT_SHARE) if kind == Kind.FAINT else style
+            if band >= 0:
+                style += Style(bgcolor=theme.faded(self.chart.lines[band].style, BAND_SHARE).color)
+            self._styles[look] = style
+        return self._styles[look]
 
-    def _place_labels(self, labels: list[Label], rows: int, y_range: Range) -> dict[int, Label]:
-        """Assign each label the row of its value, or the nearest ones where labels would overlap."""
-        # The row -1, outside the range, becomes the last.
-        wanted = [(cell_row(label.value, rows, y_range, self.log_scale) % rows, label) for label in labels]
-        placed, row = {}, -1
-        for i, (wanted_row, label) in enumerate(sorted(wanted, key=lambda entry: entry[0])):
-            row = max(wanted_row, row + 1)
-            placed[min(row, rows - len(labels) + i)] = label
-        return placed
+    def with_hairline(self, cursor: float | None) -> list[Strip]:
+        """Return the rows of the plot with the cursor: dotted, in every other row, and under the lines.
 
-    def _x_axis(self, width: int, gutter: int, columns: int, x_range: Range) -> list[Strip]:
-        unit, suffix = 1.0, ""
-        if self.axis == "time":
-            unit, suffix = next((size, suffix) for minimum, size, suffix in TIME_UNITS if x_range[1] >= minimum)
-        low, high = x_range[0] / unit, x_range[1] / unit
-        values = ticks((low, high), max(1, columns // 12))
-        step = values[1] - values[0] if len(values) > 1 else None
-        rule, text = ["─"] * columns, [" "] * columns
-        end = -1
-        last_free = columns - len(self.axis) - 1
-        for value in values:
-            column = round((value - low) / (high - low) * (columns - 1))
-            label = short(value, step) + suffix
-            start = max(0, min(column - len(label) // 2, columns - len(label)))
-            if 0 <= column < columns and start > end and start + len(label) <= max(last_free, len(label)):
-                rule[column] = "┬"
-                text[start : start + len(label)] = label
+        Each row that the hairline leaves alone is one less that goes to the terminal when the cursor moves.
+        """
+        dot = -1 if cursor is None else self.frame.dot(cursor)
+        if dot < 0 or self.canvas is None:
+            return self.plot
+        cell, glyph = dot // 2, HAIRLINE[dot % 2]
+        rows, column = list(self.plot), self.frame.left + cell
+        for row in range(0, self.frame.rows, 2):
+            if self.canvas.kinds[row, cell] <= Kind.GRID:
+                style = self._style(Kind.EMPTY, -1, int(self.canvas.band[row, cell])) + theme.PLAIN
+                parts = rows[row].divide([column, column + 1, self._width])
+                rows[row] = Strip.join([parts[0], Strip([Segment(glyph, style)], 1), parts[2]])
+        return rows
+
+    def labels(self, cursor: float | None, reference: str) -> list[Label]:
+        """Return values and names by value, the largest first: at the cursor, or the newest ones."""
+        values = [self.value(line, cursor) for line in self.chart.lines]
+        known = {line.name: value for line, value in zip(self.chart.lines, values, strict=True)}
+        base = known.get(reference, math.nan)
+        labels = []
+        for line, value in zip(self.chart.lines, values, strict=True):
+            name = line.name
+            if math.isfinite(base) and math.isfinite(value) and name != reference:
+                points = (value - base) * 100 if self.chart.shares else value - base
+                name = (
+                    f"{points:+.1f} {name}"
+                    if self.chart.shares
+                    else f"{'+' if points >= 0 else ''}{short(points)} {name}"
+                )
+            if cursor is None and (since := broken_since(line.curve)) is not None:
+                name = f"since {since:,} {name}"
+            labels.append(Label(value, "–" if value == -math.inf else self.chart.format(value), name, line.style))
+        labels += [Label(f.value, self.chart.format(f.value), f"╌ {f.name}", f.style) for f in self.chart.floors]
+        return sorted(labels, key=lambda label: -label.value if math.isfinite(label.value) else math.inf)
+
+    def value(self, line: Line, cursor: float | None) -> float:
+        """Return the value of a line at the cursor, or its newest; -inf where it has none, NaN where it is broken."""
+        curve = line.curve
+        if not len(curve):
+            return -math.inf
+        if cursor is None:
+            return curve.newest
+        x = curve.x(self.frame.axis)
+        by_step = self.frame.axis == "step"
+        index = curve.at(cursor) if by_step else int(np.searchsorted(x, cursor, side="right")) - 1
+        low, high = self.frame.x_range
+        ended = line.kind == "line" and cursor > x[-1] + (high - low) / max(1, self.frame.cells)
+        return -math.inf if index < 0 or ended else float(curve.median[index])
+
+    def side(self, labels: Sequence[Label]) -> list[Strip]:
+        """Return a strip for each row of the plot: the labels in the rows of their values, or the nearest free ones."""
+        rows, width = self.frame.rows, self.frame.side
+        shown = labels[:rows]
+        size = max((cell_len(label.text) for label in shown), default=0)
+        strips = [Strip.blank(width + 1)] * rows
+        row = -1
+        for i, label in enumerate(shown):
+            wanted = cell_row(label.value, rows, self.y_range, self.log) if self.y_range else -1
+            row = min(max(wanted if wanted >= 0 else 0, row + 1), rows - len(shown) + i)
+            text = cut(f"{fit(label.text, size, right=True)} {label.name}", width)
+            strips[row] = strip([(" " + text, label.style)], width + 1)
+        return strips
+
+    def title(self, labels: Sequence[Label], focused: bool) -> Strip:
+        """Return the first line: the title, and the values unless they stand beside the plot."""
+        style = theme.TITLE + Style(underline=True) if focused else theme.TITLE
+        pieces: list[Piece] = [(self.chart.title, style), ("  log" if self.log else "", theme.VERY_DIM)]
+        if not self.frame.side:
+            pieces += [(f"  {label.text} {label.name}", label.style) for label in labels]
+        return strip([(cut(text, self.frame.width), look) for text, look in pieces], self.frame.width)
+
+    def x_axis(self, marks: Mapping[int, Mark], cursor: float | None) -> list[Strip]:
+        """Return the rule of the x axis with marks, by cell, and the labels below it."""
+        frame = self.frame
+        if not frame.cells:
+            return [Strip.blank(frame.width)] * (1 + frame.labelled)
+        tick_cells = {dot // 2 for value in x_ticks(frame) if (dot := frame.dot(value)) >= 0}
+        rule: list[Piece] = [("┴" if cell in tick_cells else "─", theme.RULE) for cell in range(frame.cells)]
+        for cell, mark in marks.items():
+            rule[cell] = (mark.symbol, mark.style)
+        for line, broken in zip(self.chart.lines, self.broken, strict=True):
+            for cell in set((np.flatnonzero(broken) // 2).tolist()):
+                rule[cell] = ("×", line.style)
+        at = -1 if cursor is None else frame.dot(cursor) // 2
+        if cursor is not None and at >= 0:
+            rule[at] = ("▲", theme.BOLD)
+        lines = [strip([(" " * (frame.gutter + 1) + "└", theme.RULE), *rule], frame.width)]
+        if frame.labelled:
+            text = x_labels(frame)
+            pieces: list[Piece] = [(fit(frame.axis, frame.gutter, right=True) + "  ", theme.VERY_DIM)]
+            if cursor is not None and at >= 0:
+                label = x_text(cursor, frame)
+                start = max(0, min(at - len(label) // 2, frame.cells - len(label)))
                 end = start + len(label)
-        if end < last_free:
-            text[columns - len(self.axis) :] = self.axis
-        return [
-            strip([(" " * (gutter + 1) + "└" + "".join(rule), theme.RULE)], width),
-            strip([(" " * (gutter + 2) + "".join(text)[:columns], theme.DIM)], width),
-        ]
+                # A number that the label covers in part would be read as another number.
+                hidden = [m for m in re.finditer(r"\S+", text) if start - 1 <= m.end() and m.start() <= end]
+                free = text
+                for m in hidden:
+                    free = free[: m.start()] + " " * len(m[0]) + free[m.end() :]
+                pieces += [(free[:start], theme.DIM), (label, theme.BOLD), (free[end:], theme.DIM)]
+            else:
+                pieces.append((text, theme.DIM))
+            lines.append(strip(pieces, frame.width))
+        return lines
+
+
+def broken_since(curve: Curve) -> int | None:
+    """Return the first step of the broken values at the end of a curve, None if its newest value is finite."""
+    finite = np.flatnonzero(np.isfinite(curve.median))
+    after = int(finite[-1]) + 1 if len(finite) else 0
+    return int(curve.first[after]) if after < len(curve) else None
+
+
+def y_bounds(chart: Chart, columns: Sequence[DotColumns], log: bool, raw: bool) -> Range | None:
+    """Return the range of the y axis for what is visible, with floors and a margin; None without values."""
+    found = visible_range(columns, raw, log)
+    if found is None:
+        return None
+    floors = np.array([floor.value for floor in chart.floors], np.float64)
+    return padded(finite_range([np.array(found), floors], positive=log) or found, log)
+
+
+def y_ticks(y_range: Range, rows: int, log: bool) -> list[float]:
+    """Return the values of the y axis that are labelled."""
+    return (log_ticks if log else ticks)(y_range, max(2, rows // 2 - 1))
+
+
+def tick_step(values: Sequence[float], log: bool) -> float | None:
+    """Return the distance of ticks, which sets their decimals."""
+    return values[1] - values[0] if len(values) > 1 and not log else None
+
+
+def gutter_width(chart: Chart, y_range: Range | None, rows: int, log: bool) -> int:
+    """Return the cells that the labels of the y axis take."""
+    values = y_ticks(y_range, rows, log) if y_range else []
+    return max([cell_len(chart.format(value, tick_step(values, log))) for value in values] + [4])
+
+
+def _unit(frame: Frame) -> tuple[float, str]:
+    if frame.axis != "time":
+        return 1.0, ""
+    return next((size, suffix) for minimum, size, suffix in TIME_UNITS if frame.x_range[1] >= minimum or not minimum)
+
+
+def x_ticks(frame: Frame) -> list[float]:
+    """Return the positions of the ticks: both ends of the axis, and round ones between."""
+    size, _ = _unit(frame)
+    low, high = frame.x_range
+    inner = [value * size for value in ticks((low / size, high / size), max(1, frame.cells // 14))]
+    return sorted({low, high, *(value for value in inner if low < value < high)})
+
+
+def x_text(x: float, frame: Frame) -> str:
+    """Format a position on the x axis."""
+    size, suffix = _unit(frame)
+    low, high = frame.x_range
+    resolution = 10.0 ** math.floor(math.log10((high - low) / size / 20)) if high > low else None
+    if abs(x) >= size * 1e4 and frame.axis == "step":
+        return f"{round(x):,}"
+    return short(x / size, resolution) + suffix
+
+
+def x_labels(frame: Frame) -> str:
+    """Return the line below the x axis: both ends are labelled, and of the other ticks those that have room."""
+    positions = x_ticks(frame)
+    text = [" "] * frame.cells
+    for x in [positions[0], positions[-1], *positions[1:-1]]:
+        label, cell = x_text(x, frame), frame.dot(x) // 2
+        start = max(0, min(cell - len(label) // 2, frame.cells - len(label)))
+        around = text[max(0, start - 2) : start + len(label) + 2]
+        if all(character == " " for character in around) and len(label) <= frame.cells:
+            text[start : start + len(label)] = label
+    return "".join(text)
+
+
+def draw(chart: Chart, frame: Frame, columns: Sequence[DotColumns]) -> Drawing:
+    """Draw a chart whose lines were gathered by dot column."""
+    return Drawing(chart, frame, columns, y_bounds(chart, columns, frame.log and not chart.shares, frame.raw))
+
+
+def gather(chart: Chart, axis: str, x_range: Range, cells: int) -> list[DotColumns]:
+    """Gather the lines of a chart by the dot columns of so many cells."""
+    return [dot_columns(line.curve, axis, x_range, cells * 2) for line in chart.lines]

@@ -1,0 +1,508 @@
+"""All charts of a screen in one widget: one gutter, one x range and one cursor through all of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from textual import events
+from textual.geometry import Region, Size
+from textual.message import Message
+from textual.strip import Strip
+
+from accl.store.curve import AXES, Curve
+from tui import theme
+from tui.keys import next_choice
+from tui.plot import DotColumns
+from tui.raster import Range
+from tui.text import Piece, cell_len, centred, cut, duration, strip
+from tui.widgets.chart import Chart, Drawing, Frame, Mark, draw, gather, gutter_width, y_bounds
+from tui.widgets.strip import StripWidget
+from tui.widgets.text import shorten
+from tui.xview import XView, convert
+
+WIDE, VERY_WIDE, BETWEEN = 110, 220, 2
+# Smallest legible height of a chart; on a tall screen charts grow instead of becoming more.
+MIN_LINES, MIN_LINES_TALL, TALL = 7, 12, 30
+SIDE_WIDTH = 64  # a chart at least this wide has its values beside it, on at most a quarter of its width
+ZOOM = 2.0
+DRAGGED = 2  # cells: a drag of fewer is a click
+
+
+@dataclass(frozen=True)
+class Place:
+    """The room of a chart."""
+
+    chart: Chart
+    region: Region
+    labelled: bool
+
+
+class ChartGrid(StripWidget, can_focus=True):
+    """Charts, as many as are legible on a page; `show` replaces them, and everything else stays as it was set.
+
+    Attributes:
+        view: the x axis.
+        reference: name of the line that the others are compared with, empty for none.
+        page, focus_index: page, and chart that `full` shows alone, among `matching`.
+    """
+
+    view = XView()
+    log = False
+    raw = False
+    full = False
+    page = 0
+    focus_index = 0
+    reference = ""
+    note = ""
+    pattern = ""
+    problem = ""
+
+    class CursorMoved(Message):
+        """The cursor stands at a step, or nowhere."""
+
+        def __init__(self, step: float | None) -> None:
+            super().__init__()
+            self.step = step
+
+    class Zoomed(Message):
+        """The visible range is another one, in steps: who has finer bins may show them."""
+
+        def __init__(self, low: float, high: float) -> None:
+            super().__init__()
+            self.low, self.high = low, high
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.charts: dict[str, Chart] = {}
+        self.marks: Sequence[Mark] = ()
+        self.matching: list[str] = []
+        self._gathered: dict[str, tuple[object, list[DotColumns]]] = {}
+        self._drawings: dict[str, tuple[object, Drawing]] = {}
+        self._places: list[Place] = []
+        self._blocks: dict[tuple[int, int], Strip] = {}
+        self._lines: list[Strip] = []
+        self._painted = Size(0, 0)
+        self._gutter = 4
+        self._drag: int | None = None
+
+    def show(self, charts: Sequence[Chart], marks: Sequence[Mark] = ()) -> None:
+        """Replace the charts, by title, and the marks on the x axis."""
+        self.charts, self.marks = {chart.title: chart for chart in charts}, marks
+        self._match()
+        self.redraw()
+
+    def filter(self, pattern: str) -> None:
+        """Keep the charts whose title or metrics match a regular expression; a bad one changes nothing but says so."""
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            self.problem = str(error)
+        else:
+            self.pattern, self.problem, self.page, self.focus_index = pattern, "", 0, 0
+            self._match()
+        self.redraw()
+
+    def _match(self) -> None:
+        search = re.compile(self.pattern, re.IGNORECASE).search
+        self.matching = [title for title, chart in self.charts.items() if any(map(search, (title, *chart.metrics)))]
+
+    # What is visible.
+
+    @property
+    def clock(self) -> Curve | None:
+        """The longest curve, which knows where its steps are on every axis."""
+        curves = [line.curve for chart in self.charts.values() for line in chart.lines if len(line.curve)]
+        return max(curves, key=lambda curve: int(curve.last[-1]), default=None)
+
+    @property
+    def extent(self) -> Range:
+        """The range of all data, from 0."""
+        ends = [_end(line.curve, self.view.axis) for chart in self.charts.values() for line in chart.lines]
+        return 0.0, max([end for end in ends if np.isfinite(end)], default=0.0) or 1.0
+
+    @property
+    def cursor_step(self) -> float | None:
+        """Step at the cursor, None without one."""
+        if self.view.cursor is None or (clock := self.clock) is None:
+            return None
+        return convert(self.view.cursor, self.view.axis, "step", clock)
+
+    @property
+    def plotted(self) -> list[Chart]:
+        """The charts that match the filter and have a line."""
+        return [chart for title in self.matching if (chart := self.charts[title]).is_plotted]
+
+    @property
+    def displayed(self) -> list[str]:
+        """Titles of the charts on the page."""
+        return [place.chart.title for place in self._places]
+
+    # Drawing.
+
+    def render_line(self, y: int) -> Strip:
+        if self._painted != self.size:
+            self._painted = self.size
+            self._lines = self.draw(*self.size)
+        return self._lines[y] if y < len(self._lines) else Strip.blank(self.size.width, self.rich_style)
+
+    def redraw(self) -> None:
+        """Draw what changed, and send the terminal no more than that."""
+        if self._painted != self.size:  # nothing has been drawn yet
+            self.refresh()
+            return
+        before = self._blocks
+        self._blocks = self._draw_blocks(*self.size)
+        if before.keys() != self._blocks.keys():
+            self._lines = self._join(range(self.size.height))
+            self.refresh()
+            return
+        dirty = []
+        for (x, y), block in self._blocks.items():
+            if (old := before[x, y]) is not block and (span := changed_cells(old, block)):
+                dirty.append(Region(x + span[0], y, span[1] - span[0], 1))
+        if dirty:
+            rows = sorted({region.y for region in dirty if region.y < len(self._lines)})
+            for row, line in zip(rows, self._join(rows), strict=True):
+                self._lines[row] = line
+            self.refresh(*dirty)
+
+    def draw(self, width: int, height: int) -> list[Strip]:
+        self._blocks = self._draw_blocks(width, height)
+        return self._join(range(height))
+
+    def _join(self, rows: Sequence[int]) -> list[Strip]:
+        """Join the blocks of rows to lines."""
+        lines: dict[int, list[tuple[int, Strip]]] = {row: [] for row in rows}
+        for (x, y), block in sorted(self._blocks.items(), key=lambda entry: entry[0]):
+            if y in lines:
+                lines[y].append((x, block))
+        background = self.rich_style  # without it, the terminal's own colours would show through
+        return [_joined(line, self.size.width).apply_style(background) for line in lines.values()]
+
+    def _draw_blocks(self, width: int, height: int) -> dict[tuple[int, int], Strip]:
+        head = [strip(shorten(line, width), width) for line in self._head(height)]
+        self._places = self._layout(width, height, len(head))
+        if not self._places:
+            message = "no metric matches" if self.charts and not self.matching else "no values yet"
+            lines = [*head, *centred(cut(message, width), width, height - len(head), theme.VERY_DIM)]
+            return {(0, y): line for y, line in enumerate(lines)}
+        blocks = {(0, y): line for y, line in enumerate(head)}
+        names = len(self._legend()) <= 1 or self.app.no_color
+        x_range = self.view.range(self.extent)
+        side = self._side_width(width, names)
+        frames = self._frames(side, x_range)
+        for place, frame in zip(self._places, frames, strict=True):
+            self._draw_chart(blocks, place, frame, names)
+        return blocks
+
+    def _frames(self, side: int, x_range: Range) -> list[Frame]:
+        """Make the frames, with a gutter for the widest label, which the bands of the dot columns decide."""
+        for _ in range(2):
+            frames, widest = [], 4
+            for place in self._places:
+                size = place.region.size
+                frame = Frame(
+                    size.width,
+                    size.height,
+                    self._gutter,
+                    side,
+                    self.view.axis,
+                    x_range,
+                    self.log,
+                    self.raw,
+                    place.labelled,
+                )
+                log = self.log and not place.chart.shares
+                bounds = y_bounds(place.chart, self._columns(place.chart, frame), log, self.raw)
+                widest = max(widest, gutter_width(place.chart, bounds, frame.rows, log))
+                frames.append(frame)
+            if widest <= self._gutter <= widest + 1:  # a gutter that is a cell too wide changes nothing
+                break
+            self._gutter = widest
+        return [replace(frame, gutter=self._gutter) for frame in frames]
+
+    def _columns(self, chart: Chart, frame: Frame) -> list[DotColumns]:
+        key = (chart, frame.axis, frame.x_range, frame.cells)
+        found = self._gathered.get(chart.title)
+        if found is None or found[0] != key:
+            found = key, gather(chart, frame.axis, frame.x_range, frame.cells)
+            self._gathered[chart.title] = found
+        return found[1]
+
+    def _draw_chart(self, blocks: dict[tuple[int, int], Strip], place: Place, frame: Frame, names: bool) -> None:
+        chart, (x, y, _, _) = place.chart, place.region
+        key, found = (chart, frame), self._drawings.get(chart.title)
+        if found is None or found[0] != key:
+            found = key, draw(chart, frame, self._columns(chart, frame))
+            self._drawings[chart.title] = found
+        drawing, cursor = found[1], self.view.cursor
+        labels = drawing.labels(cursor, self.reference)
+        if not names:
+            lines = {line.name for line in chart.lines}
+            labels = [label._replace(name=_without(label.name, lines)) for label in labels]
+        focused = self.has_focus and len(self.plotted) > 1 and chart is self.focused_chart
+        blocks[x, y] = drawing.title(labels, focused)
+        for row, line in enumerate(drawing.with_hairline(cursor)):
+            blocks[x, y + 1 + row] = line
+        if frame.side:
+            for row, line in enumerate(drawing.side(labels)):
+                blocks[x + frame.left + frame.cells, y + 1 + row] = line
+        for row, line in enumerate(drawing.x_axis(self._marked(frame), cursor)):
+            blocks[x, y + 1 + frame.rows + row] = line
+
+    def _marked(self, frame: Frame) -> dict[int, Mark]:
+        clock = self.clock
+        cells = {}
+        for mark in self.marks if clock is not None else ():
+            assert clock is not None
+            dot = frame.dot(convert(mark.at, mark.axis, frame.axis, clock))
+            if dot >= 0:
+                cells[dot // 2] = mark
+        return cells
+
+    def _side_width(self, width: int, names: bool) -> int:
+        narrowest = min(place.region.width for place in self._places)
+        if narrowest < SIDE_WIDTH:
+            return 0
+        lines = [line for place in self._places for line in place.chart.lines]
+        floors = [floor for place in self._places for floor in place.chart.floors]
+        longest = max(
+            [cell_len(line.name) for line in lines if names] + [cell_len(f.name) + 2 for f in floors], default=0
+        )
+        return min(longest + (14 if self.reference else 8), narrowest // 4)
+
+    def _head(self, height: int) -> list[list[Piece]]:
+        """Return the first lines: the legend, the cursor, the settings; then what is a text and not a chart."""
+        head: list[list[Piece]] = []
+        if height >= 10:
+            head.append([*self._legend(), *self._status()])
+        texts = [chart for title in self.matching if not (chart := self.charts[title]).is_plotted]
+        if texts and not self.full and height >= 14:
+            line: list[Piece] = []
+            for chart in texts:
+                line += [(" · " if line else "", theme.RULE), *chart.as_text()]
+            head.append(line)
+        return head
+
+    def _legend(self) -> list[Piece]:
+        """Return the names of the lines if all charts have the same ones, several."""
+        looks = {tuple((line.name, line.style) for line in chart.lines) for chart in self.plotted}
+        if len(looks) != 1 or len(lines := next(iter(looks))) < 2:
+            return []
+        return [(f"━ {name}  ", style) for name, style in lines]
+
+    def _status(self) -> list[Piece]:
+        pieces: list[Piece] = []
+        clock = self.clock
+        if clock is not None and self.view.cursor is not None:
+            at = {axis: convert(self.view.cursor, self.view.axis, axis, clock) for axis in AXES}
+            text = f"step {at['step']:,.0f} · epoch {at['epoch']:.2f} · {duration(at['time'])}  "
+            pieces.append((text, theme.BOLD))
+        if self.problem:
+            pieces.append((f"{self.problem}  ", theme.ERROR))
+        elif self.pattern:
+            pieces.append((f"/{self.pattern}/ {len(self.matching)} of {len(self.charts)}  ", theme.MARK))
+        if (pages := self.page_count) > 1 and not self.full:
+            pieces.append((f"page {self.page + 1}/{pages}  ", theme.DIM))
+        settings = [f"x {self.view.axis}", "raw" if self.raw else "median, band 10-90 %", self.note]
+        settings += ["log y"] * self.log + ["zoomed"] * (self.view.low is not None)
+        return [*pieces, (" · ".join(part for part in settings if part), theme.VERY_DIM)]
+
+    # The page.
+
+    def _grid(self, width: int, height: int, count: int) -> tuple[int, int]:
+        """Return the columns and rows of the charts of a page."""
+        columns = min(max(1, count), 1 if width < WIDE else 2 if width < VERY_WIDE else 3)
+        lines = MIN_LINES if height < TALL else MIN_LINES_TALL
+        return columns, max(1, min(-(-count // columns), height // lines))
+
+    def _layout(self, width: int, height: int, top: int) -> list[Place]:
+        charts = self.plotted
+        self.focus_index = max(0, min(self.focus_index, len(charts) - 1))
+        if self.full and charts:
+            return [Place(charts[self.focus_index], Region(0, top, width, height - top), True)]
+        columns, rows = self._grid(width, height - top, len(charts))
+        self.page = max(0, min(self.page, -(-len(charts) // (columns * rows)) - 1))
+        shown = charts[self.page * columns * rows :][: columns * rows]
+        # The charts at the bottom have the labels of the x axis, in a line that they get on top of their share.
+        each, left = divmod(max(rows, height - top - 1), rows)
+        ends = [top + each * i + min(i, left) for i in range(rows + 1)]
+        size = (width - BETWEEN * (columns - 1)) // columns
+        places = []
+        for i, chart in enumerate(shown):
+            row, column = divmod(i, columns)
+            labelled = i + columns >= len(shown)
+            lines = ends[row + 1] - ends[row] + (row == rows - 1)
+            places.append(Place(chart, Region(column * (size + BETWEEN), ends[row], size, lines), labelled))
+        return places
+
+    @property
+    def per_page(self) -> int:
+        columns, rows = self._grid(self.size.width, self.size.height - 2, len(self.plotted))
+        return columns * rows
+
+    @property
+    def page_count(self) -> int:
+        return max(1, -(-len(self.plotted) // self.per_page))
+
+    @property
+    def focused_chart(self) -> Chart | None:
+        """The chart that the keys act on."""
+        charts = self.plotted
+        return charts[min(self.focus_index, len(charts) - 1)] if charts else None
+
+    # What the keys do.
+
+    def next_axis(self) -> None:
+        clock = self.clock
+        if clock is None:
+            return
+        axes = [axis for axis in AXES if np.isfinite(_end(clock, axis)) and _end(clock, axis) > 0]
+        if self.view.axis in axes:
+            self.view = self.view.on_axis(next_choice(axes, self.view.axis), clock)
+        self.redraw()
+
+    def toggle_log(self) -> None:
+        self.log = not self.log
+        self.redraw()
+
+    def toggle_raw(self) -> None:
+        self.raw = not self.raw
+        self.redraw()
+
+    def toggle_full(self) -> None:
+        self.full = not self.full
+        self.redraw()
+
+    def move_cursor(self, columns: int) -> None:
+        """Move the cursor by dot columns."""
+        dots = self._drawings[self.displayed[0]][1].frame.cells * 2 if self.displayed else 1
+        self._see(lambda: self.view.moved(columns, dots, self.extent))
+
+    def edge(self, direction: int) -> None:
+        """Put the cursor at the first (-1) or the last (1) visible position."""
+        self._see(lambda: self.view.at(self.view.range(self.extent)[direction > 0], self.extent))
+
+    def jump(self, step: float) -> None:
+        """Put the cursor at a step."""
+        clock = self.clock
+        if clock is not None:
+            self._see(lambda: self.view.at(convert(step, "step", self.view.axis, clock), self.extent))
+
+    def zoom(self, direction: int) -> None:
+        """Zoom in (1), out (-1), or show everything (0)."""
+        self._see(lambda: self.view.zoomed(ZOOM**direction, self.extent) if direction else self.view.whole())
+
+    def pan(self, share: float) -> None:
+        self._see(lambda: self.view.panned(share, self.extent))
+
+    def _see(self, change: Callable[[], XView]) -> None:
+        before, clock = self.view, self.clock
+        if clock is None:
+            return
+        self.view = view = change()
+        if view.cursor != before.cursor:
+            self.post_message(self.CursorMoved(self.cursor_step))
+        if (view.low, view.high) != (before.low, before.high):
+            low, high = (convert(x, view.axis, "step", clock) for x in view.range(self.extent))
+            self.post_message(self.Zoomed(low, high))
+        self.redraw()
+
+    def turn(self, pages: int) -> None:
+        """Turn pages."""
+        self.page = max(0, min(self.page + pages, self.page_count - 1))
+        self.focus_index = self.page * self.per_page
+        self.redraw()
+
+    def focus_chart(self, across: int, down: int) -> None:
+        """Focus the chart beside or below the focused one."""
+        columns, _ = self._grid(self.size.width, self.size.height - 2, len(self.plotted))
+        index = self.focus_index + across + down * columns
+        if 0 <= index < len(self.plotted):
+            self.focus_index, self.page = index, index // self.per_page
+            self.redraw()
+
+    def peel(self) -> bool:
+        """Leave the full screen, or else the cursor; return whether there was one."""
+        if self.full:
+            self.toggle_full()
+        elif self.view.cursor is not None:
+            self._see(self.view.without_cursor)
+        else:
+            return False
+        return True
+
+    # The mouse.
+
+    def _place_at(self, x: int, y: int) -> Place | None:
+        return next((place for place in self._places if place.region.contains(x, y)), None)
+
+    def _x_at(self, x: int, y: int) -> float | None:
+        place = self._place_at(x, y)
+        if place is None:
+            return None
+        frame = self._drawings[place.chart.title][1].frame
+        return frame.x(x - place.region.x - frame.left)
+
+    def on_mouse_down(self, event: events.MouseDown) -> None:
+        self._drag = event.x if self._place_at(event.x, event.y) else None
+        self._drag_y = event.y
+
+    def on_mouse_up(self, event: events.MouseUp) -> None:
+        start, self._drag = self._drag, None
+        if start is None or (a := self._x_at(start, self._drag_y)) is None:
+            return
+        place = self._place_at(start, self._drag_y)
+        assert place is not None
+        self.focus_index = next(i for i, chart in enumerate(self.plotted) if chart.title == place.chart.title)
+        end = min(max(event.x, place.region.x), place.region.right - 1)
+        if abs(end - start) < DRAGGED:
+            self._see(lambda: self.view.at(a, self.extent))
+        elif (b := self._x_at(end, self._drag_y)) is not None:
+            self._see(lambda: self.view.between(a, b, self.extent))
+
+    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        self._scroll(event, -1)
+
+    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        self._scroll(event, 1)
+
+    def _scroll(self, event: events.MouseEvent, direction: int) -> None:
+        event.stop()
+        if event.shift:
+            self.zoom(direction)
+        else:
+            self.turn(-direction)
+
+
+def changed_cells(old: Strip, new: Strip) -> tuple[int, int] | None:
+    """Return the first and one past the last cell in which two lines differ, None if they are the same."""
+    a = [(character, segment.style) for segment in old for character in segment.text]
+    b = [(character, segment.style) for segment in new for character in segment.text]
+    if len(a) != len(b) or len(a) != new.cell_length:  # wide characters: the cells cannot be counted this way
+        return (0, max(old.cell_length, new.cell_length)) if a != b else None
+    different = [i for i, (one, other) in enumerate(zip(a, b, strict=True)) if one != other]
+    return (different[0], different[-1] + 1) if different else None
+
+
+def _joined(blocks: Sequence[tuple[int, Strip]], width: int) -> Strip:
+    parts, at = [], 0
+    for x, block in blocks:
+        if x > at:
+            parts.append(Strip.blank(x - at))
+        parts.append(block)
+        at = max(at, x) + block.cell_length
+    return Strip.join(parts).adjust_cell_length(width)
+
+
+def _without(text: str, names: set[str]) -> str:
+    """Remove the name of a line from a label: the legend has it."""
+    name = next((name for name in sorted(names, key=len, reverse=True) if text.endswith(name)), "")
+    return text.removesuffix(name).rstrip()
+
+
+def _end(curve: Curve, axis: str) -> float:
+    return float(curve.x(axis)[-1]) if len(curve) else float("nan")

@@ -14,6 +14,7 @@ from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
 from accl.text import printable
+from tui import narrow
 from tui.keys import bindings
 from tui.screens.help import HelpScreen
 from tui.screens.runs import RunsScreen
@@ -49,6 +50,7 @@ class AcclApp(App[None], inherit_bindings=False):
         return RunsScreen(self.root, self.interval)
 
     def on_load(self) -> None:
+        narrow.install()
         self.register_theme(THEME)
         self.theme = THEME.name
 

@@ -160,9 +160,7 @@ class CompareScreen(ChartKeys, PollingScreen[list[RunView]]):
         for name, run in zip(self.labels if self.seeds_as_lines else recipes, curves, strict=True):
             by_line.setdefault(name, []).extend([run[metric]] if metric in run else [])
         return tuple(
-            Line(
-                name, arm_curve(seeds), theme.series_style(i), "line" if len(seeds) > 1 else kind_of(metric), pattern=i
-            )
+            Line(name, arm_curve(seeds), theme.series_style(i), "line" if len(seeds) > 1 else kind_of(metric))
             for i, (name, seeds) in enumerate(by_line.items())
             if seeds
         )

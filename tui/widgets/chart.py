@@ -169,16 +169,15 @@ class Label(NamedTuple):
 class Drawing:
     """A chart drawn in a frame, all but what follows the cursor: the values and the hairline."""
 
-    def __init__(self, chart: Chart, frame: Frame, columns: Sequence[DotColumns], y_range: Range | None) -> None:
-        self.chart, self.frame = chart, frame
+    def __init__(self, chart: Chart, frame: Frame, columns: Sequence[DotColumns], background: Style) -> None:
+        self.chart, self.frame, self.background = chart, frame, background
         self.log = frame.log and not chart.shares
-        self.y_range = y_range
+        self.y_range = y_range = y_bounds(chart, columns, self.log, frame.raw)
         self._columns = columns
         self.tick_values = y_ticks(y_range, frame.rows, self.log) if y_range else []
-        self.broken = [column.broken for column in columns]
         self._styles: dict[tuple[int, int, int], Style] = {}
         self.canvas = self._canvas() if y_range and frame.rows > 0 and frame.cells > 0 else None
-        self.plot = self._rows() if self.canvas else self._empty()
+        self.plot = [row.apply_style(background) for row in (self._rows() if self.canvas else self._empty())]
 
     def _empty(self) -> list[Strip]:
         message = "nothing above 0 for a logarithmic axis" if self.log and self.chart.is_plotted else "no values here"
@@ -250,7 +249,7 @@ class Drawing:
         return self._styles[look]
 
     def with_hairline(self, cursor: float | None) -> list[Strip]:
-        """Return the rows of the plot with the cursor: dotted, in every other row, and under the lines.
+        """Return the rows of the plot with the cursor: dotted, in every third row, and under the lines.
 
         Each row that the hairline leaves alone is one less that goes to the terminal when the cursor moves.
         """
@@ -259,11 +258,10 @@ class Drawing:
             return self.plot
         cell, glyph = dot // 2, HAIRLINE[dot % 2]
         rows, column = list(self.plot), self.frame.left + cell
-        for row in range(0, self.frame.rows, 2):
+        for row in range(0, self.frame.rows, 3):
             if self.canvas.kinds[row, cell] <= Kind.GRID:
                 style = self._style(Kind.EMPTY, -1, int(self.canvas.band[row, cell])) + theme.PLAIN
-                parts = rows[row].divide([column, column + 1, self._width])
-                rows[row] = Strip.join([parts[0], Strip([Segment(glyph, style)], 1), parts[2]])
+                rows[row] = with_cell(rows[row], column, glyph, self.background + style)
         return rows
 
     def labels(self, cursor: float | None, reference: str) -> list[Label]:
@@ -313,7 +311,7 @@ class Drawing:
             row = min(max(wanted if wanted >= 0 else 0, row + 1), rows - len(shown) + i)
             text = cut(f"{fit(label.text, size, right=True)} {label.name}", width)
             strips[row] = strip([(" " + text, label.style)], width + 1)
-        return strips
+        return [line.apply_style(self.background) for line in strips]
 
     def title(self, labels: Sequence[Label], focused: bool) -> Strip:
         """Return the first line: the title, and the values unless they stand beside the plot."""
@@ -321,24 +319,29 @@ class Drawing:
         pieces: list[Piece] = [(self.chart.title, style), ("  log" if self.log else "", theme.VERY_DIM)]
         if not self.frame.side:
             pieces += [(f"  {label.text} {label.name}", label.style) for label in labels]
-        return strip([(cut(text, self.frame.width), look) for text, look in pieces], self.frame.width)
+        line = strip([(cut(text, self.frame.width), look) for text, look in pieces], self.frame.width)
+        return line.apply_style(self.background)
 
-    def x_axis(self, marks: Mapping[int, Mark], cursor: float | None) -> list[Strip]:
-        """Return the rule of the x axis with marks, by cell, and the labels below it."""
+    def rule(self, marks: Mapping[int, Mark]) -> Strip:
+        """Return the rule of the x axis with ticks, marks by cell, and a cross where a value is broken."""
         frame = self.frame
-        if not frame.cells:
-            return [Strip.blank(frame.width)] * (1 + frame.labelled)
-        tick_cells = {dot // 2 for value in x_ticks(frame) if (dot := frame.dot(value)) >= 0}
-        rule: list[Piece] = [("┴" if cell in tick_cells else "─", theme.RULE) for cell in range(frame.cells)]
-        for cell, mark in marks.items():
-            rule[cell] = (mark.symbol, mark.style)
-        for line, broken in zip(self.chart.lines, self.broken, strict=True):
-            for cell in set((np.flatnonzero(broken) // 2).tolist()):
-                rule[cell] = ("×", line.style)
+        signs: dict[int, Piece] = {dot // 2: ("┴", theme.RULE) for x in x_ticks(frame) if (dot := frame.dot(x)) >= 0}
+        signs |= {cell: (mark.symbol, mark.style) for cell, mark in marks.items()}
+        for line, columns in zip(self.chart.lines, self._columns, strict=True):
+            signs |= dict.fromkeys((np.flatnonzero(columns.broken) // 2).tolist(), ("×", line.style))
+        pieces: list[Piece] = [(" " * (frame.gutter + 1) + "└", theme.RULE)]
+        end = 0
+        for cell, sign in sorted(signs.items()):
+            pieces += [("─" * (cell - end), theme.RULE), sign]
+            end = cell + 1
+        pieces.append(("─" * (frame.cells - end), theme.RULE))
+        return strip(pieces, frame.width).apply_style(self.background)
+
+    def x_axis(self, rule: Strip, cursor: float | None) -> list[Strip]:
+        """Return the rule and the labels below it, with the cursor."""
+        frame = self.frame
         at = -1 if cursor is None else frame.dot(cursor) // 2
-        if cursor is not None and at >= 0:
-            rule[at] = ("▲", theme.BOLD)
-        lines = [strip([(" " * (frame.gutter + 1) + "└", theme.RULE), *rule], frame.width)]
+        lines = [rule if at < 0 else with_cell(rule, frame.left + at, "▲", self.background + theme.BOLD)]
         if frame.labelled:
             text = x_labels(frame)
             pieces: list[Piece] = [(fit(frame.axis, frame.gutter, right=True) + "  ", theme.VERY_DIM)]
@@ -354,8 +357,14 @@ class Drawing:
                 pieces += [(free[:start], theme.DIM), (label, theme.BOLD), (free[end:], theme.DIM)]
             else:
                 pieces.append((text, theme.DIM))
-            lines.append(strip(pieces, frame.width))
+            lines.append(strip(pieces, frame.width, self.background).apply_style(self.background))
         return lines
+
+
+def with_cell(line: Strip, column: int, glyph: str, style: Style) -> Strip:
+    """Return a line with another glyph in one cell."""
+    before, _, after = line.divide([column, column + 1, line.cell_length])
+    return Strip([*before, Segment(glyph, style), *after], line.cell_length)
 
 
 def broken_since(curve: Curve) -> int | None:
@@ -425,11 +434,6 @@ def x_labels(frame: Frame) -> str:
         if all(character == " " for character in around) and len(label) <= frame.cells:
             text[start : start + len(label)] = label
     return "".join(text)
-
-
-def draw(chart: Chart, frame: Frame, columns: Sequence[DotColumns]) -> Drawing:
-    """Draw a chart whose lines were gathered by dot column."""
-    return Drawing(chart, frame, columns, y_bounds(chart, columns, frame.log and not chart.shares, frame.raw))
 
 
 def gather(chart: Chart, axis: str, x_range: Range, cells: int) -> list[DotColumns]:

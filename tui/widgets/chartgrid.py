@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from rich.segment import Segment
+from rich.style import Style
 from textual import events
 from textual.geometry import Region, Size
 from textual.message import Message
@@ -18,7 +20,7 @@ from tui.keys import next_choice
 from tui.plot import DotColumns
 from tui.raster import Range
 from tui.text import Piece, cell_len, centred, cut, duration, strip
-from tui.widgets.chart import Chart, Drawing, Frame, Mark, draw, gather, gutter_width, y_bounds
+from tui.widgets.chart import Chart, Drawing, Frame, Mark, gather, gutter_width, y_bounds
 from tui.widgets.strip import StripWidget
 from tui.widgets.text import shorten
 from tui.xview import XView, convert
@@ -80,11 +82,12 @@ class ChartGrid(StripWidget, can_focus=True):
         self.marks: Sequence[Mark] = ()
         self.matching: list[str] = []
         self._gathered: dict[str, tuple[object, list[DotColumns]]] = {}
-        self._drawings: dict[str, tuple[object, Drawing]] = {}
+        self._drawings: dict[str, tuple[object, Drawing, Strip]] = {}
+        self._framed: tuple[object, list[Frame]] = None, []
         self._places: list[Place] = []
         self._blocks: dict[tuple[int, int], Strip] = {}
         self._lines: list[Strip] = []
-        self._painted = Size(0, 0)
+        self._painted, self._width = Size(0, 0), 0
         self._gutter = 4
         self._drag: int | None = None
 
@@ -170,7 +173,7 @@ class ChartGrid(StripWidget, can_focus=True):
             self.refresh(*dirty)
 
     def draw(self, width: int, height: int) -> list[Strip]:
-        self._blocks = self._draw_blocks(width, height)
+        self._blocks, self._width = self._draw_blocks(width, height), width
         return self._join(range(height))
 
     def _join(self, rows: Sequence[int]) -> list[Strip]:
@@ -179,15 +182,17 @@ class ChartGrid(StripWidget, can_focus=True):
         for (x, y), block in sorted(self._blocks.items(), key=lambda entry: entry[0]):
             if y in lines:
                 lines[y].append((x, block))
-        background = self.rich_style  # without it, the terminal's own colours would show through
-        return [_joined(line, self.size.width).apply_style(background) for line in lines.values()]
+        blank = self.rich_style
+        return [_joined(line, self._width, blank) for line in lines.values()]
 
     def _draw_blocks(self, width: int, height: int) -> dict[tuple[int, int], Strip]:
-        head = [strip(shorten(line, width), width) for line in self._head(height)]
+        background = self.rich_style  # without it, the terminal's own colours would show through
+        head = [strip(shorten(line, width), width).apply_style(background) for line in self._head(height)]
         self._places = self._layout(width, height, len(head))
         if not self._places:
             message = "no metric matches" if self.charts and not self.matching else "no values yet"
-            lines = [*head, *centred(cut(message, width), width, height - len(head), theme.VERY_DIM)]
+            empty = centred(cut(message, width), width, height - len(head), theme.VERY_DIM)
+            lines = [*head, *(line.apply_style(background) for line in empty)]
             return {(0, y): line for y, line in enumerate(lines)}
         blocks = {(0, y): line for y, line in enumerate(head)}
         names = len(self._legend()) <= 1 or self.app.no_color
@@ -200,6 +205,9 @@ class ChartGrid(StripWidget, can_focus=True):
 
     def _frames(self, side: int, x_range: Range) -> list[Frame]:
         """Make the frames, with a gutter for the widest label, which the bands of the dot columns decide."""
+        key = self._places, side, x_range, self.view.axis, self.log, self.raw
+        if key == self._framed[0]:
+            return self._framed[1]
         for _ in range(2):
             frames, widest = [], 4
             for place in self._places:
@@ -222,7 +230,8 @@ class ChartGrid(StripWidget, can_focus=True):
             if widest <= self._gutter <= widest + 1:  # a gutter that is a cell too wide changes nothing
                 break
             self._gutter = widest
-        return [replace(frame, gutter=self._gutter) for frame in frames]
+        self._framed = key, [replace(frame, gutter=self._gutter) for frame in frames]
+        return self._framed[1]
 
     def _columns(self, chart: Chart, frame: Frame) -> list[DotColumns]:
         key = (chart, frame.axis, frame.x_range, frame.cells)
@@ -234,11 +243,13 @@ class ChartGrid(StripWidget, can_focus=True):
 
     def _draw_chart(self, blocks: dict[tuple[int, int], Strip], place: Place, frame: Frame, names: bool) -> None:
         chart, (x, y, _, _) = place.chart, place.region
-        key, found = (chart, frame), self._drawings.get(chart.title)
+        key, found = (chart, frame, self.marks), self._drawings.get(chart.title)
         if found is None or found[0] != key:
-            found = key, draw(chart, frame, self._columns(chart, frame))
+            drawing = Drawing(chart, frame, self._columns(chart, frame), self.rich_style)
+            found = key, drawing, drawing.rule(self._marked(frame))
             self._drawings[chart.title] = found
-        drawing, cursor = found[1], self.view.cursor
+        _, drawing, rule = found
+        cursor = self.view.cursor
         labels = drawing.labels(cursor, self.reference)
         if not names:
             lines = {line.name for line in chart.lines}
@@ -250,7 +261,7 @@ class ChartGrid(StripWidget, can_focus=True):
         if frame.side:
             for row, line in enumerate(drawing.side(labels)):
                 blocks[x + frame.left + frame.cells, y + 1 + row] = line
-        for row, line in enumerate(drawing.x_axis(self._marked(frame), cursor)):
+        for row, line in enumerate(drawing.x_axis(rule, cursor)):
             blocks[x, y + 1 + frame.rows + row] = line
 
     def _marked(self, frame: Frame) -> dict[int, Mark]:
@@ -488,14 +499,15 @@ def changed_cells(old: Strip, new: Strip) -> tuple[int, int] | None:
     return (different[0], different[-1] + 1) if different else None
 
 
-def _joined(blocks: Sequence[tuple[int, Strip]], width: int) -> Strip:
-    parts, at = [], 0
+def _joined(blocks: Sequence[tuple[int, Strip]], width: int, blank: Style) -> Strip:
+    segments: list[Segment] = []
+    at = 0
     for x, block in blocks:
         if x > at:
-            parts.append(Strip.blank(x - at))
-        parts.append(block)
-        at = max(at, x) + block.cell_length
-    return Strip.join(parts).adjust_cell_length(width)
+            segments.append(Segment(" " * (x - at), blank))
+        segments += block
+        at = x + block.cell_length
+    return Strip(segments, at).adjust_cell_length(width, blank)
 
 
 def _without(text: str, names: set[str]) -> str:

@@ -77,7 +77,7 @@ def _quantiles(curve: Curve, known: NDArray[np.bool_], column: Cells, dots: int)
     values = np.concatenate([getattr(curve, name)[known] for name in _SHARES])
     weights = np.concatenate([share * weight for share in _SHARES.values()])
     columns = np.tile(column[known].astype(np.uint16), len(_SHARES))
-    order = np.argsort(values, kind="stable")
+    order = np.argsort(values)
     order = order[np.argsort(columns[order], kind="stable")]  # stable, by small integers: a radix sort
     values, below = values[order], np.r_[0.0, np.cumsum(weights[order])]
     count = np.bincount(columns, minlength=dots)

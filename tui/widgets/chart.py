@@ -177,14 +177,15 @@ class Drawing:
         self.tick_values = y_ticks(y_range, frame.rows, self.log) if y_range else []
         self._styles: dict[tuple[int, int, int], Style] = {}
         self.canvas = self._canvas() if y_range and frame.rows > 0 and frame.cells > 0 else None
-        self.plot = [row.apply_style(background) for row in (self._rows() if self.canvas else self._empty())]
+        self.plot = self._rows() if self.canvas else self._empty()
 
     def _empty(self) -> list[Strip]:
         message = "nothing above 0 for a logarithmic axis" if self.log and self.chart.is_plotted else "no values here"
         text = strip(
             [(" " * self.frame.left, theme.DIM), (cut(message, self.frame.cells), theme.VERY_DIM)], self._width
         )
-        return [text, *[Strip.blank(self._width)] * self.frame.rows][: self.frame.rows]
+        blank = Strip.blank(self._width, self.background)
+        return [text.apply_style(self.background), *[blank] * self.frame.rows][: self.frame.rows]
 
     @property
     def _width(self) -> int:
@@ -224,8 +225,8 @@ class Drawing:
         result = []
         for row in range(frame.rows):
             segments = [
-                Segment(fit(at.get(row, ""), frame.gutter, right=True), theme.DIM),
-                Segment(" ┤" if row in at else " │", theme.RULE),
+                Segment(fit(at.get(row, ""), frame.gutter, right=True), self.background + theme.DIM),
+                Segment(" ┤" if row in at else " │", self.background + theme.RULE),
             ]
             text = drawn.glyphs[row].tobytes().decode("utf-32-le")
             edges = np.flatnonzero((looks[:, row, 1:] != looks[:, row, :-1]).any(axis=0)) + 1
@@ -245,7 +246,7 @@ class Drawing:
                 style = theme.faded(style, FAINT_SHARE) if kind == Kind.FAINT else style
             if band >= 0:
                 style += Style(bgcolor=theme.faded(self.chart.lines[band].style, BAND_SHARE).color)
-            self._styles[look] = style
+            self._styles[look] = self.background + style
         return self._styles[look]
 
     def with_hairline(self, cursor: float | None) -> list[Strip]:
@@ -261,7 +262,7 @@ class Drawing:
         for row in range(0, self.frame.rows, 3):
             if self.canvas.kinds[row, cell] <= Kind.GRID:
                 style = self._style(Kind.EMPTY, -1, int(self.canvas.band[row, cell])) + theme.PLAIN
-                rows[row] = with_cell(rows[row], column, glyph, self.background + style)
+                rows[row] = with_cell(rows[row], column, glyph, style)
         return rows
 
     def labels(self, cursor: float | None, reference: str) -> list[Label]:

@@ -53,17 +53,22 @@ def loss(*lines: Line) -> Chart:
     return Chart("loss", lines or (Line("total", falling(), BLUE),), metrics=("train/loss",))
 
 
-def test_the_value_of_a_line_that_became_nan_is_nan_and_says_since_when() -> None:
-    grid = ChartGrid()
-    grid.show([loss(Line("total", curve([3.0, 2.0, np.nan, np.inf]), BLUE))])
-    text = text_of(grid, 100, 20)
-    assert "NaN since 3 total" in text
-    assert "×" in next(line for line in text.splitlines() if "└" in line)
+async def test_the_value_of_a_line_that_became_nan_is_nan_and_says_since_when() -> None:
+    async with grid_of([loss(Line("total", curve([3.0, 2.0, np.nan, np.inf]), BLUE))]) as (grid, _):
+        assert "NaN since 3 total" in "\n".join(grid.text_lines)
+        assert "×" in next(line for line in grid.text_lines if "└" in line)
 
 
-def text_of(grid: ChartGrid, width: int, height: int) -> str:
-    with Shown()._context():
-        return "\n".join(line.text for line in grid.draw(width, height))
+async def test_finer_bins_are_taken_where_they_cover_what_is_visible() -> None:
+    steps = np.arange(400, 601)
+    fine = raw_curve(steps, steps / 100, steps * 16.0, steps * 0.5, np.full(201, 7.0))
+    async with grid_of([loss(Line("total", falling(), BLUE, detail=fine))]) as (grid, _):
+        grid.jump(500)
+        assert "4.50 total" in "\n".join(grid.text_lines)
+        for _ in range(3):
+            grid.zoom(1)
+        assert "7.00 total" in "\n".join(grid.text_lines)
+        assert grid.extent == (0.0, 1000.0)
 
 
 async def test_both_ends_of_the_axis_are_labelled_and_a_step_stands_in_one_column_in_all_charts() -> None:

@@ -45,6 +45,7 @@ class Line:
     Attributes:
         kind: ``points`` for values that were measured now and then, such as evaluations.
         band: whether the spread is drawn behind the line.
+        detail: finer bins of a part of the curve, taken while no more than that part is visible.
     """
 
     name: str
@@ -52,6 +53,15 @@ class Line:
     style: Style
     kind: Literal["line", "points"] = "line"
     band: bool = True
+    detail: Curve | None = None
+
+    def within(self, axis: str, x_range: Range) -> Curve:
+        """Return the finest bins that there are of a range."""
+        if self.detail is None or not len(self.detail):
+            return self.curve
+        fine, all_x = self.detail.x(axis), self.curve.x(axis)
+        inside = fine[0] <= max(x_range[0], all_x[0]) and fine[-1] >= min(x_range[1], all_x[-1])
+        return self.detail if inside else self.curve
 
 
 @dataclass(frozen=True)
@@ -200,7 +210,9 @@ class Drawing:
             # More points than cells are a line.
             points = line.kind == "points" and np.isfinite(columns.median).sum() <= cells
             if frame.raw and not points:
-                bits = raw_line(line.curve, frame.axis, cells, rows, frame.x_range, y_range, log)
+                bits = raw_line(
+                    line.within(frame.axis, frame.x_range), frame.axis, cells, rows, frame.x_range, y_range, log
+                )
             else:
                 bits = median_line(columns, cells, rows, y_range, log, index if frame.patterned else 0)
             layers.append((bits, Kind.FAINT if points else Kind.LINE))
@@ -288,16 +300,18 @@ class Drawing:
 
     def value(self, line: Line, cursor: float | None) -> float:
         """Return the value of a line at the cursor, or its newest; -inf where it has none, NaN where it is broken."""
-        curve = line.curve
-        if not len(curve):
+        if not len(line.curve):
             return -math.inf
         if cursor is None:
-            return curve.newest
+            return line.curve.newest
+        curve = line.within(self.frame.axis, self.frame.x_range)
         x = curve.x(self.frame.axis)
         by_step = self.frame.axis == "step"
         index = curve.at(cursor) if by_step else int(np.searchsorted(x, cursor, side="right")) - 1
         low, high = self.frame.x_range
-        ended = line.kind == "line" and cursor > x[-1] + (high - low) / max(1, self.frame.cells)
+        ended = line.kind == "line" and cursor > line.curve.x(self.frame.axis)[-1] + (high - low) / max(
+            1, self.frame.cells
+        )
         return -math.inf if index < 0 or ended else float(curve.median[index])
 
     def side(self, labels: Sequence[Label]) -> list[Strip]:
@@ -439,4 +453,4 @@ def x_labels(frame: Frame) -> str:
 
 def gather(chart: Chart, axis: str, x_range: Range, cells: int) -> list[DotColumns]:
     """Gather the lines of a chart by the dot columns of so many cells."""
-    return [dot_columns(line.curve, axis, x_range, cells * 2) for line in chart.lines]
+    return [dot_columns(line.within(axis, x_range), axis, x_range, cells * 2) for line in chart.lines]

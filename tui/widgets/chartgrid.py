@@ -70,7 +70,7 @@ class ChartGrid(StripWidget, can_focus=True):
             self.step = step
 
     class Zoomed(Message):
-        """The visible range is another one, in steps: who has finer bins may show them."""
+        """The visible range is another one, in steps: who has finer bins may show the lines again with them."""
 
         def __init__(self, low: float, high: float) -> None:
             super().__init__()
@@ -153,7 +153,7 @@ class ChartGrid(StripWidget, can_focus=True):
 
     def redraw(self) -> None:
         """Draw what changed, and send the terminal no more than that."""
-        if self._painted != self.size:  # nothing has been drawn yet
+        if self._painted != self.size or not self.size:  # nothing has been drawn yet
             self.refresh()
             return
         before = self._blocks
@@ -266,13 +266,10 @@ class ChartGrid(StripWidget, can_focus=True):
 
     def _marked(self, frame: Frame) -> dict[int, Mark]:
         clock = self.clock
-        cells = {}
-        for mark in self.marks if clock is not None else ():
-            assert clock is not None
-            dot = frame.dot(convert(mark.at, mark.axis, frame.axis, clock))
-            if dot >= 0:
-                cells[dot // 2] = mark
-        return cells
+        if clock is None:
+            return {}
+        dots = [(frame.dot(convert(mark.at, mark.axis, frame.axis, clock)), mark) for mark in self.marks]
+        return {dot // 2: mark for dot, mark in dots if dot >= 0}
 
     def _side_width(self, width: int, names: bool) -> int:
         narrowest = min(place.region.width for place in self._places)

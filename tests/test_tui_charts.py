@@ -198,7 +198,7 @@ async def test_moving_the_cursor_rasterizes_nothing_and_repaints_few_cells(monke
     charts = [Chart(f"chart {i}", tuple(Line(f"{j}", falling(end=j), BLUE) for j in range(3))) for i in range(6)]
     async with grid_of(charts, (160, 45)) as (grid, _):
         grid.jump(500)
-        monkeypatch.setattr("tui.widgets.chart.median_line", None)
+        monkeypatch.setattr("tui.widgets.drawing.median_line", None)
         monkeypatch.setattr("tui.widgets.chartgrid.gather", None)
         areas: list[int] = []
         monkeypatch.setattr(grid, "refresh", lambda *regions: areas.append(sum(region.area for region in regions)))

@@ -104,7 +104,7 @@ def test_a_cell_belongs_to_the_line_with_most_dots_in_it() -> None:
     none = np.zeros((1, 10), np.int64)
     drawn = canvas([(dot, Kind.LINE), (flat, Kind.LINE)], [none, none], [], (1, 10))
     assert (drawn.owner == 1).all()
-    assert drawn.glyphs[0, 0] == 0x2800 + (dot[0, 0] | flat[0, 0]), "no dot is lost"
+    assert drawn.glyphs[0, 0] == 0x2800 + int(dot[0, 0] | flat[0, 0]), "no dot is lost"
 
 
 def test_evaluations_are_points_where_they_were_made() -> None:

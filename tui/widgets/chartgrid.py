@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
-from rich.segment import Segment
-from rich.style import Style
 from textual import events
-from textual.geometry import Region, Size
+from textual.geometry import Region
 from textual.message import Message
 from textual.strip import Strip
 
@@ -20,29 +18,19 @@ from tui.keys import next_choice
 from tui.plot import DotColumns
 from tui.raster import Range
 from tui.text import Piece, cell_len, centred, cut, duration, strip
-from tui.widgets.chart import Chart, Drawing, Frame, Mark, gather, gutter_width, y_bounds
-from tui.widgets.strip import StripWidget
+from tui.widgets.blocks import Blocks, BlockWidget
+from tui.widgets.chart import Chart, Frame, Mark
+from tui.widgets.drawing import Drawing, gather, gutter_width, y_bounds
+from tui.widgets.page import Place, arrange, shape
 from tui.widgets.text import shorten
 from tui.xview import XView, convert
 
-WIDE, VERY_WIDE, BETWEEN = 110, 220, 2
-# Smallest legible height of a chart; on a tall screen charts grow instead of becoming more.
-MIN_LINES, MIN_LINES_TALL, TALL = 7, 12, 30
 SIDE_WIDTH = 64  # a chart at least this wide has its values beside it, on at most a quarter of its width
 ZOOM = 2.0
 DRAGGED = 2  # cells: a drag of fewer is a click
 
 
-@dataclass(frozen=True)
-class Place:
-    """The room of a chart."""
-
-    chart: Chart
-    region: Region
-    labelled: bool
-
-
-class ChartGrid(StripWidget, can_focus=True):
+class ChartGrid(BlockWidget, can_focus=True):
     """Charts, as many as are legible on a page; `show` replaces them, and everything else stays as it was set.
 
     Attributes:
@@ -85,9 +73,6 @@ class ChartGrid(StripWidget, can_focus=True):
         self._drawings: dict[str, tuple[object, Drawing, Strip]] = {}
         self._framed: tuple[object, list[Frame]] = None, []
         self._places: list[Place] = []
-        self._blocks: dict[tuple[int, int], Strip] = {}
-        self._lines: list[Strip] = []
-        self._painted, self._width = Size(0, 0), 0
         self._gutter = 4
         self._drag: int | None = None
 
@@ -145,47 +130,7 @@ class ChartGrid(StripWidget, can_focus=True):
 
     # Drawing.
 
-    def render_line(self, y: int) -> Strip:
-        if self._painted != self.size:
-            self._painted = self.size
-            self._lines = self.draw(*self.size)
-        return self._lines[y] if y < len(self._lines) else Strip.blank(self.size.width, self.rich_style)
-
-    def redraw(self) -> None:
-        """Draw what changed, and send the terminal no more than that."""
-        if self._painted != self.size or not self.size:  # nothing has been drawn yet
-            self.refresh()
-            return
-        before = self._blocks
-        self._blocks = self._draw_blocks(*self.size)
-        if before.keys() != self._blocks.keys():
-            self._lines = self._join(range(self.size.height))
-            self.refresh()
-            return
-        dirty = []
-        for (x, y), block in self._blocks.items():
-            if (old := before[x, y]) is not block and (span := changed_cells(old, block)):
-                dirty.append(Region(x + span[0], y, span[1] - span[0], 1))
-        if dirty:
-            rows = sorted({region.y for region in dirty if region.y < len(self._lines)})
-            for row, line in zip(rows, self._join(rows), strict=True):
-                self._lines[row] = line
-            self.refresh(*dirty)
-
-    def draw(self, width: int, height: int) -> list[Strip]:
-        self._blocks, self._width = self._draw_blocks(width, height), width
-        return self._join(range(height))
-
-    def _join(self, rows: Sequence[int]) -> list[Strip]:
-        """Join the blocks of rows to lines."""
-        lines: dict[int, list[tuple[int, Strip]]] = {row: [] for row in rows}
-        for (x, y), block in sorted(self._blocks.items(), key=lambda entry: entry[0]):
-            if y in lines:
-                lines[y].append((x, block))
-        blank = self.rich_style
-        return [_joined(line, self._width, blank) for line in lines.values()]
-
-    def _draw_blocks(self, width: int, height: int) -> dict[tuple[int, int], Strip]:
+    def draw_blocks(self, width: int, height: int) -> Blocks:
         background = self.rich_style  # without it, the terminal's own colours would show through
         head = [strip(shorten(line, width), width).apply_style(background) for line in self._head(height)]
         self._places = self._layout(width, height, len(head))
@@ -241,7 +186,7 @@ class ChartGrid(StripWidget, can_focus=True):
             self._gathered[chart.title] = found
         return found[1]
 
-    def _draw_chart(self, blocks: dict[tuple[int, int], Strip], place: Place, frame: Frame, names: bool) -> None:
+    def _draw_chart(self, blocks: Blocks, place: Place, frame: Frame, names: bool) -> None:
         chart, (x, y, _, _) = place.chart, place.region
         key, found = (chart, frame, self.marks), self._drawings.get(chart.title)
         if found is None or found[0] != key:
@@ -321,35 +266,19 @@ class ChartGrid(StripWidget, can_focus=True):
 
     # The page.
 
-    def _grid(self, width: int, height: int, count: int) -> tuple[int, int]:
-        """Return the columns and rows of the charts of a page."""
-        columns = min(max(1, count), 1 if width < WIDE else 2 if width < VERY_WIDE else 3)
-        lines = MIN_LINES if height < TALL else MIN_LINES_TALL
-        return columns, max(1, min(-(-count // columns), height // lines))
-
     def _layout(self, width: int, height: int, top: int) -> list[Place]:
         charts = self.plotted
         self.focus_index = max(0, min(self.focus_index, len(charts) - 1))
         if self.full and charts:
             return [Place(charts[self.focus_index], Region(0, top, width, height - top), True)]
-        columns, rows = self._grid(width, height - top, len(charts))
+        columns, rows = shape(width, height - top, len(charts))
         self.page = max(0, min(self.page, -(-len(charts) // (columns * rows)) - 1))
         shown = charts[self.page * columns * rows :][: columns * rows]
-        # The charts at the bottom have the labels of the x axis, in a line that they get on top of their share.
-        each, left = divmod(max(rows, height - top - 1), rows)
-        ends = [top + each * i + min(i, left) for i in range(rows + 1)]
-        size = (width - BETWEEN * (columns - 1)) // columns
-        places = []
-        for i, chart in enumerate(shown):
-            row, column = divmod(i, columns)
-            labelled = i + columns >= len(shown)
-            lines = ends[row + 1] - ends[row] + (row == rows - 1)
-            places.append(Place(chart, Region(column * (size + BETWEEN), ends[row], size, lines), labelled))
-        return places
+        return arrange(shown, Region(0, top, width, height - top), columns, rows)
 
     @property
     def per_page(self) -> int:
-        columns, rows = self._grid(self.size.width, self.size.height - 2, len(self.plotted))
+        columns, rows = shape(self.size.width, self.size.height - 2, len(self.plotted))
         return columns * rows
 
     @property
@@ -427,7 +356,7 @@ class ChartGrid(StripWidget, can_focus=True):
 
     def focus_chart(self, across: int, down: int) -> None:
         """Focus the chart beside or below the focused one."""
-        columns, _ = self._grid(self.size.width, self.size.height - 2, len(self.plotted))
+        columns, _ = shape(self.size.width, self.size.height - 2, len(self.plotted))
         index = self.focus_index + across + down * columns
         if 0 <= index < len(self.plotted):
             self.focus_index, self.page = index, index // self.per_page
@@ -484,27 +413,6 @@ class ChartGrid(StripWidget, can_focus=True):
             self.zoom(direction)
         else:
             self.turn(-direction)
-
-
-def changed_cells(old: Strip, new: Strip) -> tuple[int, int] | None:
-    """Return the first and one past the last cell in which two lines differ, None if they are the same."""
-    a = [(character, segment.style) for segment in old for character in segment.text]
-    b = [(character, segment.style) for segment in new for character in segment.text]
-    if len(a) != len(b) or len(a) != new.cell_length:  # wide characters: the cells cannot be counted this way
-        return (0, max(old.cell_length, new.cell_length)) if a != b else None
-    different = [i for i, (one, other) in enumerate(zip(a, b, strict=True)) if one != other]
-    return (different[0], different[-1] + 1) if different else None
-
-
-def _joined(blocks: Sequence[tuple[int, Strip]], width: int, blank: Style) -> Strip:
-    segments: list[Segment] = []
-    at = 0
-    for x, block in blocks:
-        if x > at:
-            segments.append(Segment(" " * (x - at), blank))
-        segments += block
-        at = x + block.cell_length
-    return Strip(segments, at).adjust_cell_length(width, blank)
 
 
 def _without(text: str, names: set[str]) -> str:

@@ -67,7 +67,7 @@ async def test_finer_bins_are_taken_where_they_cover_what_is_visible() -> None:
         assert "4.50 total" in "\n".join(grid.text_lines)
         for _ in range(3):
             grid.zoom(1)
-        assert "7.00 total" in "\n".join(grid.text_lines)
+        assert "7 total" in "\n".join(grid.text_lines)
         assert grid.extent == (0.0, 1000.0)
 
 
@@ -96,11 +96,9 @@ async def test_values_at_the_cursor_are_sorted_and_compared_with_the_reference()
     async with grid_of([loss(*lines)]) as (grid, _):
         grid.reference = "baseline"
         grid.jump(100)
-        values = [line.split()[-2:] for line in grid.text_lines if any(sign in line for sign in ("3.00", " 1.00"))]
         assert "━ baseline" in grid.text_lines[0], "lines that all charts have are named once"
         text = "\n".join(grid.text_lines)
-        assert "3.00 +2" in text
-        assert values
+        assert "3 +2" in text
         grid.jump(900)
         assert "1.50 -0.500" in "\n".join(grid.text_lines)
 

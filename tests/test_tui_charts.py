@@ -132,7 +132,8 @@ async def test_floors_marks_and_evaluations_are_drawn() -> None:
 async def test_zoom_refits_the_y_axis_and_asks_for_finer_bins(monkeypatch: pytest.MonkeyPatch) -> None:
     async with grid_of([loss()]) as (grid, _):
         asked: list[Message] = []
-        monkeypatch.setattr(grid, "post_message", asked.append)
+        post_message = grid.post_message
+        monkeypatch.setattr(grid, "post_message", lambda message: asked.append(message) or post_message(message))
         before = grid._drawings["loss"][1].y_range
         grid.jump(750)
         grid.zoom(1)

@@ -19,13 +19,14 @@ from tui.plot import DotColumns
 from tui.raster import Range
 from tui.text import Piece, cell_len, centred, cut, duration, strip
 from tui.widgets.blocks import Blocks, BlockWidget
-from tui.widgets.chart import Chart, Frame, Mark
+from tui.widgets.chart import Chart, Frame, Mark, broken_since
 from tui.widgets.drawing import Drawing, gather, gutter_width, y_bounds
 from tui.widgets.page import Place, arrange, shape
 from tui.widgets.text import shorten
 from tui.xview import XView, convert
 
 SIDE_WIDTH = 64  # a chart at least this wide has its values beside it, on at most a quarter of its width
+BROKEN_NOTE = len("since 1,000 ")
 ZOOM = 2.0
 DRAGGED = 2  # cells: a drag of fewer is a click
 

@@ -223,9 +223,8 @@ class ChartGrid(BlockWidget, can_focus=True):
             return 0
         lines = [line for place in self._places for line in place.chart.lines]
         floors = [floor for place in self._places for floor in place.chart.floors]
-        longest = max(
-            [cell_len(line.name) for line in lines if names] + [cell_len(f.name) + 2 for f in floors], default=0
-        )
+        sizes = [cell_len(line.name) * names + BROKEN_NOTE * (broken_since(line.curve) is not None) for line in lines]
+        longest = max([*sizes, *(cell_len(floor.name) + 2 for floor in floors)], default=0)
         return min(longest + (14 if self.reference else 8), narrowest // 4)
 
     def _head(self, height: int) -> list[list[Piece]]:

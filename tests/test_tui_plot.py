@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from accl.store.curve import Curve, raw_curve
 from tui.plot import Kind, arm_curve, band_dots, canvas, dot_columns, median_line, put_points
-from tui.raster import Floats, raster
+from tui.raster import Floats, dot_rows, raster
 from tui.xview import XView, convert
 
 VALUES = st.floats(-1e6, 1e6)
@@ -76,9 +76,8 @@ def test_the_line_and_its_band_lie_where_the_values_are_and_nowhere_else(
     y_range = (min(values) - 1.0, max(values) + 1.0)
     bits = median_line(columns, cells, rows, y_range, False)
     band = band_dots(columns, cells, rows, y_range, False)
-    size = rows * 4 - 1
     known = np.flatnonzero(np.isfinite(columns.median))
-    rows_of = np.rint(size - (columns.median[known] - y_range[0]) / (y_range[1] - y_range[0]) * size).astype(int) // 4
+    rows_of = np.rint(dot_rows(columns.median[known], rows, y_range)).astype(int) // 4
     assert (bits[rows_of, known // 2] > 0).all(), "every median is in its cell"
     assert (band[rows_of, known // 2] > 0).all(), "the band holds the median"
     outside = np.setdiff1d(np.arange(cells), np.arange(known[0] // 2, known[-1] // 2 + 1))

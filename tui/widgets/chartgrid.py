@@ -41,7 +41,7 @@ class ChartGrid(BlockWidget, can_focus=True):
     """
 
     view = XView()
-    log = False
+    log_y = False
     raw = False
     full = False
     page = 0
@@ -151,7 +151,7 @@ class ChartGrid(BlockWidget, can_focus=True):
 
     def _frames(self, side: int, x_range: Range) -> list[Frame]:
         """Make the frames, with a gutter for the widest label, which the bands of the dot columns decide."""
-        key = self._places, side, x_range, self.view.axis, self.log, self.raw
+        key = self._places, side, x_range, self.view.axis, self.log_y, self.raw
         if key == self._framed[0]:
             return self._framed[1]
         for _ in range(2):
@@ -165,11 +165,11 @@ class ChartGrid(BlockWidget, can_focus=True):
                     side,
                     self.view.axis,
                     x_range,
-                    self.log,
+                    self.log_y,
                     self.raw,
                     place.labelled,
                 )
-                log = self.log and not place.chart.shares
+                log = self.log_y and not place.chart.shares
                 bounds = y_bounds(place.chart, self._columns(place.chart, frame), log, self.raw)
                 widest = max(widest, gutter_width(place.chart, bounds, frame.rows, log))
                 frames.append(frame)
@@ -261,7 +261,7 @@ class ChartGrid(BlockWidget, can_focus=True):
         if (pages := self.page_count) > 1 and not self.full:
             pieces.append((f"page {self.page + 1}/{pages}  ", theme.DIM))
         settings = [f"x {self.view.axis}", "raw" if self.raw else "median, band 10-90 %", self.note]
-        settings += ["log y"] * self.log + ["zoomed"] * (self.view.low is not None)
+        settings += ["log y"] * self.log_y + ["zoomed"] * (self.view.low is not None)
         return [*pieces, (" · ".join(part for part in settings if part), theme.VERY_DIM)]
 
     # The page.
@@ -303,7 +303,7 @@ class ChartGrid(BlockWidget, can_focus=True):
         self.redraw()
 
     def toggle_log(self) -> None:
-        self.log = not self.log
+        self.log_y = not self.log_y
         self.redraw()
 
     def toggle_raw(self) -> None:

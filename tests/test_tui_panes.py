@@ -57,7 +57,9 @@ async def test_keys_move_the_cursor_and_change_axis_scale_and_range(tmp_path: Pa
         await pilot.press("plus")
         assert grid.view.range(grid.extent) == (2.5, 7.5)
         await pilot.press("y", "r", "z")
-        assert (grid.log_y, grid.raw, len(grid.displayed)) == (True, True, 1)
+        assert (grid.log_y, grid.raw, grid.displayed) == (True, True, ["training loss"])
+        await pilot.press("down")
+        assert grid.displayed == ["validation accuracy"]
         await pilot.press("escape", "escape", "escape")
         assert isinstance(pilot.app.screen, RunsScreen), "full screen, then the cursor, then the screen"
 

@@ -7,7 +7,6 @@ column of cells costs as much as everything to the left of it, once for every sp
 from __future__ import annotations
 
 from rich.console import Console
-from rich.control import Control
 from textual._compositor import ChopsUpdate
 
 
@@ -18,7 +17,7 @@ def _render_segments(self: ChopsUpdate, console: Console) -> str:
         for end, (start, strip) in zip(self.chop_ends[y], self.chops[y].items(), strict=False):
             if strip is not None and start < last and end > first:
                 left = max(start, first)
-                parts.append(Control.move_to(left, y).segment.text)
+                parts.append(f"\x1b[{y + 1};{left + 1}H")
                 parts.append(strip.crop(left - start, min(end, last) - start).render(console))
     return "".join(parts)
 

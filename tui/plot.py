@@ -138,7 +138,7 @@ def band_dots(columns: DotColumns, cells: int, rows: int, y_range: Range, log: b
 
 
 class Kind(IntEnum):
-    """What a cell shows."""
+    """Kinds of cells, by what is in them."""
 
     EMPTY = 0
     GRID = 1

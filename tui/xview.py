@@ -14,7 +14,7 @@ SMALLEST_SHARE = 1e-6  # of the extent: no zoom goes further
 
 @dataclass(frozen=True)
 class XView:
-    """What is seen of the x axis. Every change makes a new view.
+    """The visible part of the x axis, and the cursor. Every change makes a new view.
 
     The extent, which the methods take, is the range of all data.
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.segment import Segment
-from rich.style import Style
 from textual.geometry import Region, Size
 from textual.strip import Strip
 
+from tui.text import joined
 from tui.widgets.strip import StripWidget
 
 Blocks = dict[tuple[int, int], Strip]
@@ -70,7 +69,7 @@ class BlockWidget(StripWidget):
             if y in lines:
                 lines[y].append((x, block))
         blank = self.rich_style
-        return [_joined(line, self._width, blank) for line in lines.values()]
+        return [joined(line, self._width, blank) for line in lines.values()]
 
 
 def changed_cells(old: Strip, new: Strip) -> tuple[int, int] | None:
@@ -81,14 +80,3 @@ def changed_cells(old: Strip, new: Strip) -> tuple[int, int] | None:
         return (0, max(old.cell_length, new.cell_length)) if a != b else None
     different = [i for i, (one, other) in enumerate(zip(a, b, strict=True)) if one != other]
     return (different[0], different[-1] + 1) if different else None
-
-
-def _joined(blocks: Sequence[tuple[int, Strip]], width: int, blank: Style) -> Strip:
-    segments: list[Segment] = []
-    at = 0
-    for x, block in blocks:
-        if x > at:
-            segments.append(Segment(" " * (x - at), blank))
-        segments += block
-        at = x + block.cell_length
-    return Strip(segments, at).adjust_cell_length(width, blank)

@@ -1,4 +1,4 @@
-"""What a chart shows, and the frame that it is drawn in."""
+"""The contents of a chart, and the frame that it is drawn in."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Mark:
 
 @dataclass(frozen=True, eq=False)  # curves are compared by identity
 class Chart:
-    """What a chart shows; one that is shown again unchanged is not drawn again.
+    """The contents of a chart; the same object is drawn once.
 
     Attributes:
         shares: whether the values are formatted as percentages; they are then never drawn on a log axis.

@@ -66,11 +66,11 @@ class Charts(Vertical):
 class ChartKeys:
     """Mixin: the action behind all keys of the charts, so that they work wherever the focus is on the screen."""
 
-    def action_charts(self, name: str, *arguments: float) -> None:
-        """Call a method of the charts."""
+    def action_charts(self, name: str, first: float | None = None, second: float | None = None) -> None:
+        """Call a method of the charts; Textual hands on only as many arguments as are declared one by one."""
         charts = self.query_one(Charts)  # type: ignore[attr-defined]
         method = getattr(charts, name, None) or getattr(charts.grid, name)
-        method(*arguments)
+        method(*(argument for argument in (first, second) if argument is not None))
 
 
 def floor_lines(floors: Iterable[tuple[str, float]]) -> tuple[Floor, ...]:

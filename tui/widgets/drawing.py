@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
 
@@ -28,7 +27,7 @@ from tui.plot import (
 )
 from tui.raster import Range, cell_row, dashed_line
 from tui.scale import finite_range, padded, short
-from tui.text import Piece, cell_len, cut, fit, strip
+from tui.text import Piece, cell_len, cut, fit, strip, with_cell
 from tui.widgets.chart import Chart, Frame, Line, Mark, broken_since, tick_step, x_labels, x_text, x_ticks, y_ticks
 
 HAIRLINE = ("⡇", "⢸")
@@ -105,15 +104,15 @@ class Drawing:
         looks = np.stack([drawn.kinds, drawn.owner, drawn.band])
         result = []
         for row in range(frame.rows):
-            segments = [
-                Segment(fit(at.get(row, ""), frame.gutter, right=True), self.background + theme.DIM),
-                Segment(" ┤" if row in at else " │", self.background + theme.RULE),
+            pieces: list[Piece] = [
+                (fit(at.get(row, ""), frame.gutter, right=True), self.background + theme.DIM),
+                (" ┤" if row in at else " │", self.background + theme.RULE),
             ]
             text = drawn.glyphs[row].tobytes().decode("utf-32-le")
             edges = np.flatnonzero((looks[:, row, 1:] != looks[:, row, :-1]).any(axis=0)) + 1
             for start, end in zip([0, *edges], [*edges, frame.cells], strict=True):
-                segments.append(Segment(text[start:end], self._style(*looks[:, row, start].tolist())))
-            result.append(Strip(segments, self._width))
+                pieces.append((text[start:end], self._style(*looks[:, row, start].tolist())))
+            result.append(strip(pieces, self._width))
         return result
 
     def _style(self, kind: int, owner: int, band: int) -> Style:
@@ -243,12 +242,6 @@ class Drawing:
                 pieces.append((text, theme.DIM))
             lines.append(strip(pieces, frame.width, self.background).apply_style(self.background))
         return lines
-
-
-def with_cell(line: Strip, column: int, glyph: str, style: Style) -> Strip:
-    """Return a line with another glyph in one cell."""
-    before, _, after = line.divide([column, column + 1, line.cell_length])
-    return Strip([*before, Segment(glyph, style), *after], line.cell_length)
 
 
 def y_bounds(chart: Chart, columns: Sequence[DotColumns], log: bool, raw: bool) -> Range | None:

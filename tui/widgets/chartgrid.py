@@ -228,10 +228,10 @@ class ChartGrid(BlockWidget, can_focus=True):
         return min(longest + (14 if self.reference else 8), narrowest // 4)
 
     def _head(self, height: int) -> list[list[Piece]]:
-        """Return the first lines: the legend, the cursor, the settings; then what is a text and not a chart."""
+        """Return the first lines: the cursor, the legend, the settings; then what is a text and not a chart."""
         head: list[list[Piece]] = []
         if height >= 10:
-            head.append([*self._legend(), *self._status()])
+            head.append(self._status())
         texts = [chart for title in self.matching if not (chart := self.charts[title]).is_plotted]
         if texts and not self.full and height >= 14:
             line: list[Piece] = []
@@ -262,7 +262,7 @@ class ChartGrid(BlockWidget, can_focus=True):
             pieces.append((f"page {self.page + 1}/{pages}  ", theme.DIM))
         settings = [f"x {self.view.axis}", "raw" if self.raw else "median, band 10-90 %", self.note]
         settings += ["log y"] * self.log_y + ["zoomed"] * (self.view.low is not None)
-        return [*pieces, (" · ".join(part for part in settings if part), theme.VERY_DIM)]
+        return [*pieces, *self._legend(), (" · ".join(part for part in settings if part), theme.VERY_DIM)]
 
     # The page.
 

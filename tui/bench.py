@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from textual.pilot import Pilot
@@ -101,7 +102,7 @@ async def _runs(root: Path, repeat: int) -> dict[str, Samples]:
 
 
 def _redraw(charts: ChartGrid) -> None:
-    charts.show(list(charts.charts.values()), charts.marks)
+    charts.show([replace(chart) for chart in charts.charts.values()], charts.marks)  # new ones: nothing is kept
     charts.draw(*charts.size)
 
 

@@ -15,7 +15,7 @@ from tui.panes.confusion import ConfusionPane
 from tui.screens.compare import CompareScreen
 from tui.screens.runs import RunsScreen
 from tui.widgets.bars import Bars
-from tui.widgets.charts import Charts
+from tui.widgets.chartgrid import ChartGrid
 from tui.widgets.heatmap import Heatmap
 from tui.widgets.table import Table
 from tui.widgets.text import Log, Text
@@ -25,63 +25,67 @@ async def test_curves_grow_while_a_recorder_writes(tmp_path: Path) -> None:
     run = running_run(tmp_path, step=60)
     async with open_app(tmp_path) as pilot:
         screen = await open_newest_run(pilot)
-        chart = screen.query_one(Charts).charts["training loss"]
-        await until(pilot, lambda: bool(chart.lines) and chart.lines[0].x[-1] == 60)
+        grid = screen.query_one(ChartGrid)
+        await until(pilot, lambda: grid.extent == (0.0, 60.0))
         recorder = Recorder(run.database, interval=TICK)
         recorder.metrics(61, 1.0, 4.0, {"train/loss": 0.125, "train/brand_new": 7.0})
         recorder.evaluation(61, "validation", {"n": 4, "new_score": 0.5})
-        await until(pilot, lambda: chart.lines[0].x[-1] == 61)
-        await until(pilot, lambda: "validation/new_score" in screen.query_one(Charts).displayed)
-        assert "train/brand_new" in screen.query_one(Charts).displayed
+        await until(pilot, lambda: grid.extent == (0.0, 61.0))
+        await until(pilot, lambda: "validation/new_score" in grid.charts)
+        assert "train/brand_new" in grid.charts
         recorder.event(4.0, "warning", "precision", "bf16 is not to be had here, so fp32 it is")
+        await until(pilot, lambda: "!" in on_screen(pilot))
         await pilot.press("4")
         await until(pilot, lambda: "bf16 is not to be had here" in on_screen(pilot))
         recorder.close()
 
 
-async def test_axis_smoothing_and_scale_change_what_is_drawn(tmp_path: Path) -> None:
+async def test_keys_move_the_cursor_and_change_axis_scale_and_range(tmp_path: Path) -> None:
     finished_run(tmp_path)
     async with open_app(tmp_path) as pilot:
         screen = await open_newest_run(pilot)
-        chart = screen.query_one(Charts).charts["training loss"]
-        await until(pilot, lambda: bool(chart.lines))
-        assert chart.lines[0].x[-1] == 200
-        smoothed = chart.lines[0].y.copy()
+        grid = screen.query_one(ChartGrid)
+        await until(pilot, lambda: bool(grid.displayed))
+        assert grid.extent == (0.0, 200.0)
+        await pilot.press("at", *"100", "enter")
+        assert "step 100 · epoch 1.50 · 5 s" in on_screen(pilot)
         await pilot.press("x")
-        assert chart.lines[0].x[-1] == pytest.approx(3.0)
+        assert (grid.view.axis, grid.extent, grid.view.cursor) == ("epoch", (0.0, 3.0), 1.5)
         await pilot.press("x")
-        assert chart.lines[0].x[-1] == pytest.approx(10.0)
-        assert all(tick in chart.text_lines[-1] for tick in ("2.5 s", "5.0 s", "7.5 s"))
-        await pilot.press("s", "s")
-        assert chart.lines[0].raw is None
-        assert np.abs(np.diff(chart.lines[0].y)).mean() > np.abs(np.diff(smoothed)).mean()
-        await pilot.press("y")
-        assert chart.log_scale
-        assert "log" in chart.text_lines[0]
+        assert (grid.view.axis, grid.extent, grid.view.cursor) == ("time", (0.0, 10.0), 5.0)
+        assert "10.0 s" in grid.text_lines[-1]
+        await pilot.press("plus")
+        assert grid.view.range(grid.extent) == (2.5, 7.5)
+        await pilot.press("y", "r", "z")
+        assert (grid.log_y, grid.raw, grid.displayed) == (True, True, ["training loss"])
+        await pilot.press("down")
+        assert grid.displayed == ["validation accuracy"]
+        await pilot.press("escape", "escape", "escape")
+        assert isinstance(pilot.app.screen, RunsScreen), "full screen, then the cursor, then the screen"
 
 
 async def test_validation_accuracy_is_shown_with_both_floors(tmp_path: Path) -> None:
     finished_run(tmp_path, trivial_baselines={"majority_letter": 0.278, "longest_option": 0.262})
     async with open_app(tmp_path) as pilot:
         screen = await open_newest_run(pilot)
-        chart = screen.query_one(Charts).charts["validation accuracy"]
-        await until(pilot, lambda: bool(chart.lines))
-        text = "\n".join(chart.text_lines)
-        assert "majority letter 27.8 %" in text
-        assert "longest option 26.2 %" in text
-        assert "accuracy 75.0 %" in text
+        grid = screen.query_one(ChartGrid)
+        await until(pilot, lambda: "validation accuracy" in grid.displayed)
+        text = "\n".join(grid.text_lines)
+        assert "27.8 % ╌ majority" in text
+        assert "26.2 % ╌ longest" in text
+        assert "75.0 % accuracy" in text
 
 
 async def test_the_metric_filter_narrows_the_charts_and_escape_drops_it_first(tmp_path: Path) -> None:
     finished_run(tmp_path)
     async with open_app(tmp_path) as pilot:
         screen = await open_newest_run(pilot)
-        charts = screen.query_one(Charts)
-        await until(pilot, lambda: bool(charts.charts["training loss"].lines))
-        await pilot.press("slash", *"rate", "enter")
-        await until(pilot, lambda: charts.displayed == ["learning rate"])
+        grid = screen.query_one(ChartGrid)
+        await until(pilot, lambda: bool(grid.displayed))
+        await pilot.press("slash", *"rate$", "enter")
+        await until(pilot, lambda: grid.displayed == ["learning rate"])
         await pilot.press("escape")
-        await until(pilot, lambda: len(charts.displayed) > 1)
+        await until(pilot, lambda: len(grid.matching) > 1)
         assert pilot.app.screen is screen
 
 
@@ -215,7 +219,7 @@ async def test_comparison_shows_deltas_and_overlaid_curves(tmp_path: Path) -> No
     async with open_app(tmp_path, (120, 40)) as pilot:
         await runs_listed(pilot, 2)
         screen = await open_comparison(pilot, "end", "space", "up", "space", "c")
-        chart = screen.query_one(Charts).charts["validation/accuracy"]
+        chart = screen.query_one(ChartGrid).charts["validation accuracy"]
         assert [line.name for line in chart.lines] == ["baseline", "full"]
         assert chart.lines[0].style != chart.lines[1].style
         arms = "\n".join(screen.query_one("#arms", Table).text_lines)
@@ -234,4 +238,16 @@ async def test_runs_that_cannot_be_compared_say_why_and_still_show_their_curves(
         await until(pilot, lambda: isinstance(pilot.app.screen, CompareScreen) and bool(pilot.app.screen.compare_error))
         await until(pilot, lambda: "not compared" in on_screen(pilot))
         assert isinstance(pilot.app.screen, CompareScreen)
-        assert len(pilot.app.screen.query_one(Charts).charts["train/loss"].lines) == 2
+        assert len(pilot.app.screen.query_one(ChartGrid).charts["training loss"].lines) == 2
+
+
+async def test_seeds_of_an_arm_are_a_band_or_lines(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        finished_run(tmp_path, "baseline", seed=seed, started=time.time() - seed)
+    async with open_app(tmp_path, (120, 40)) as pilot:
+        await runs_listed(pilot, 2)
+        screen = await open_comparison(pilot, "space", "down", "space", "c")
+        grid = screen.query_one(ChartGrid)
+        assert [line.name for line in grid.charts["training loss"].lines] == ["baseline"]
+        await pilot.press("l")
+        assert sorted(line.name for line in grid.charts["training loss"].lines) == ["baseline s1", "baseline s2"]

@@ -1,16 +1,15 @@
-"""Ticks, short numbers and smoothing."""
+"""Ticks, and short numbers."""
 
 from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from tui.scale import log_ticks, padded, percent, short, smooth, ticks
+from tui.scale import log_ticks, padded, percent, short, ticks
 from tui.text import bar, cut, duration, fit, sparkline
 
 FINITE = st.floats(-1e300, 1e300)
@@ -70,22 +69,6 @@ def test_shares_are_percentages() -> None:
     assert percent(0.3372) == "33.7 %"
     assert percent(0.35, 0.05) == "35 %"
     assert percent(math.nan) == "–"
-
-
-@given(st.lists(st.floats(-100, 100), min_size=1, max_size=200), st.sampled_from([0.6, 0.9]))
-def test_smoothing_is_the_unbiased_exponential_average(values: list[float], factor: float) -> None:
-    total = weight = 0.0
-    expected = []
-    for value in values:
-        total, weight = factor * total + value, factor * weight + 1.0
-        expected.append(total / weight)
-    assert smooth(np.array(values), factor) == pytest.approx(np.array(expected), abs=1e-5)
-
-
-def test_smoothing_leaves_gaps_and_does_not_spread_them() -> None:
-    smoothed = smooth(np.array([1.0, np.nan, 1.0, 1.0]), 0.9)
-    assert np.isnan(smoothed[1])
-    assert smoothed[[0, 2, 3]] == pytest.approx([1.0, 1.0, 1.0])
 
 
 @given(st.text(), st.integers(0, 30))

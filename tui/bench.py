@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from textual.pilot import Pilot
@@ -19,10 +20,9 @@ from textual.pilot import Pilot
 from tui.app import AcclApp
 from tui.feed import RunsFeed
 from tui.panes.confusion import ConfusionPane
-from tui.panes.curves import CurvesPane
 from tui.screens.run import RunScreen
 from tui.screens.runs import RunsScreen
-from tui.widgets.chart import Chart
+from tui.widgets.chartgrid import ChartGrid
 from tui.widgets.heatmap import Heatmap
 from tui.widgets.strip import StripWidget
 from tui.widgets.table import Table
@@ -67,19 +67,18 @@ async def _run(root: Path, repeat: int) -> dict[str, Samples]:
             await pilot.press("enter")
             await _until(pilot, lambda: isinstance(app.screen, RunScreen) and app.screen.view is not None)
             opening.append(_ms_since(start))
-        charts = [chart for chart in app.screen.query_one(CurvesPane).query(Chart) if chart.display]
-        chart = charts[0]  # the loss and its two terms: three lines
-        line_count, points = len(chart.lines), len(chart.lines[0].x)
-        one_chart = [_timed(lambda: chart.draw(WIDTH, HEIGHT)) for _ in range(repeat)]
-        all_charts = [_timed(lambda: _paint(*charts)) for _ in range(repeat)]
+        charts = app.screen.query_one(ChartGrid)
+        line_count, points = len(charts.plotted[0].lines), len(charts.plotted[0].lines[0].curve)
+        all_charts = [_timed(lambda: _redraw(charts)) for _ in range(repeat)]
+        cursor = [_timed(lambda: charts.move_cursor(-1)) for _ in range(repeat)]
         await pilot.press("3")
         grid = app.screen.query_one(ConfusionPane).query_one(Heatmap)
         await _until(pilot, lambda: len(grid.matrix) > 0)
         k = len(grid.matrix)
         return {
             f"opening a run of {points:,} steps": opening,
-            f"chart repaint, {line_count} lines x {points:,} points": one_chart,
-            f"curves pane repaint, {len(charts)} charts": all_charts,
+            f"curves pane repaint, {len(charts.displayed)} charts, {line_count} lines x {points:,} points": all_charts,
+            f"curves pane, {len(charts.displayed)} charts, cursor": cursor,
             f"confusion repaint, {k} x {k}": [_timed(lambda: _paint(grid)) for _ in range(repeat)],
         }
 
@@ -102,6 +101,11 @@ async def _runs(many: Path, repeat: int) -> dict[str, Samples]:
             f"first look at {len(view.summaries)} runs, reading": reading,
             f"first look at {len(view.summaries)} runs, showing": showing,
         }
+
+
+def _redraw(charts: ChartGrid) -> None:
+    charts.show([replace(chart) for chart in charts.charts.values()], charts.marks)  # new ones: nothing is kept
+    charts.draw(*charts.size)
 
 
 def _paint(*widgets: StripWidget) -> None:

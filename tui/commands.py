@@ -29,7 +29,6 @@ SCOPES = {
     "tasks": "4 Tasks",
     "compare": "Compare",
     "lists": "Lists and tables",
-    "charts": "Charts",
     "grid": "The confusion grid",
     "filter": "While typing a filter",
     "palette": "The list of commands",
@@ -96,11 +95,40 @@ def _navigation(scope: str, movement: str, *page_keys: str) -> tuple[Command, ..
     )
 
 
-def _curves(scope: str) -> tuple[Command, ...]:
+def _charts(scope: str) -> tuple[Command, ...]:
+    def command(name: str, title: str, keys: tuple[str, ...], call: str, label: str = "") -> Command:
+        return Command(f"{scope}.{name}", title, keys, f"charts({call})", label)
+
     return (
-        Command(f"{scope}.axis", "x axis: step, epoch or time", ("x",), "axis", "x axis"),
-        Command(f"{scope}.smoothing", "exponential smoothing: off, 0.6, 0.9", ("s",), "smoothing", "smooth"),
-        Command(f"{scope}.scale", "y axis: linear or logarithmic", ("y",), "scale", "log y"),
+        command("left", "cursor left", ("left",), "'move_cursor', -1"),
+        command("right", "cursor right: the values there beside the curves", ("right",), "'move_cursor', 1", "cursor"),
+        command("far_left", "cursor ten columns left", ("shift+left",), "'move_cursor', -10"),
+        command("far_right", "cursor ten columns right", ("shift+right",), "'move_cursor', 10"),
+        command("first", "cursor to the first visible step", ("home",), "'edge', -1"),
+        command("last", "cursor to the last visible step", ("end",), "'edge', 1"),
+        command("jump", "cursor to the step you type; +N and -N are relative", ("at",), "'open_jump'", "jump"),
+        command("zoom_in", "zoom in, around the cursor", ("plus", "equals_sign"), "'zoom', 1", "zoom"),
+        command("zoom_out", "zoom out", ("minus",), "'zoom', -1"),
+        command("zoom_all", "the whole x axis", ("0",), "'zoom', 0"),
+        command("pan_left", "pan left", ("less_than_sign",), "'pan', -0.5"),
+        command("pan_right", "pan right", ("greater_than_sign",), "'pan', 0.5"),
+        command("axis", "x axis: step, epoch, questions or time", ("x",), "'next_axis'", "x axis"),
+        command("log", "y axis: linear or logarithmic", ("y",), "'toggle_log'", "log y"),
+        command("raw", "every value, or the median with a band from 10 to 90 %", ("r",), "'toggle_raw'", "raw"),
+        command(
+            "filter",
+            "only charts whose title or metric match",
+            ("slash", "m"),
+            "'open_filter'",
+            "metrics",
+        ),
+        command("full", "the focused chart alone, or all", ("z",), "'toggle_full'", "full"),
+        command("above", "focus the chart above", ("up", "w"), "'focus_chart', 0, -1"),
+        command("below", "focus the chart below", ("down", "s"), "'focus_chart', 0, 1"),
+        command("beside_left", "focus the chart to the left", ("a",), "'focus_chart', -1, 0"),
+        command("beside_right", "focus the chart to the right", ("d",), "'focus_chart', 1, 0"),
+        command("next_page", "next page of charts", ("pagedown", "n"), "'turn', 1"),
+        command("previous_page", "previous page of charts", ("pageup", "N"), "'turn', -1"),
     )
 
 
@@ -123,8 +151,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("run.tasks", "pane: accuracy of each task, events and console", ("4",), "pane('tasks')"),
     Command("run.stop", "stop this run; asks first", ("t",), "stop", "stop"),
     Command("run.back", "back to the runs", ("escape",), "back", "back"),
-    *_curves("curves"),
-    Command("curves.filter", "only charts whose title or metric contains this", ("slash",), "filter", "metrics"),
+    *_charts("curves"),
     Command("curriculum.order", "order: weight, category, name", ("o",), "order", "order"),
     Command("confusion.jump", "in the list: put the cursor on the highlighted pair", ("enter",), "jump", "go to pair"),
     Command("confusion.scale", "colour scale: linear or logarithmic", ("y",), "scale", "log"),
@@ -135,11 +162,11 @@ COMMANDS: tuple[Command, ...] = (
     Command("tasks.order", "order: accuracy, its reverse, questions, name, category", ("o",), "order", "order"),
     Command("tasks.next", "between the tasks and the log", ("tab", "shift+tab"), "app.focus_next", "log"),
     Command("tasks.split", "which evaluation: validation, test", ("v",), "split", "split"),
-    *_curves("compare"),
+    *_charts("compare"),
     Command("compare.next", "between the curves and the table", ("tab", "shift+tab"), "app.focus_next", "part"),
-    Command("compare.back", "back to the runs", ("escape",), "app.pop_screen", "back"),
+    Command("compare.seeds", "the seeds of an arm: a median with a band, or a line each", ("l",), "seeds", "seeds"),
+    Command("compare.back", "back to all charts, then no cursor, then to the runs", ("escape",), "back", "back"),
     *_navigation("lists", "one line"),
-    *_navigation("charts", "scroll one line", "n", "N"),
     Command("grid.up", "cursor up", ("up", "k"), "move(-1, 0)"),
     Command("grid.down", "cursor down", ("down", "j"), "move(1, 0)"),
     Command("grid.left", "cursor left", ("left", "h"), "move(0, -1)"),

@@ -53,9 +53,14 @@ def cell_row(value: float, rows: int, y_range: Range, log: bool = False) -> int:
     return _dot_row(value, rows, y_range, log) // 4
 
 
+def dot_rows(values: Floats, rows: int, y_range: Range, log: bool = False) -> Floats:
+    """Return the positions of values in rows of dots, 0 at the top; NaN where nothing is drawn."""
+    return np.asarray(rows * 4 - 1 - _to_dots(values, y_range, rows * 4, log), np.float64)
+
+
 def _dot_row(value: float, rows: int, y_range: Range, log: bool) -> int:
-    position = _to_dots(np.array([value]), y_range, rows * 4, log)[0]
-    row = round(rows * 4 - 1 - position) if np.isfinite(position) else -1
+    position = dot_rows(np.array([value]), rows, y_range, log)[0]
+    row = round(position) if np.isfinite(position) else -1
     return row if 0 <= row < rows * 4 else -1
 
 

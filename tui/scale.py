@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tui.raster import Floats, Range
 
@@ -98,21 +97,3 @@ def percent(value: float, step: float | None = None) -> str:
 
 def _whole(value: float) -> bool:
     return abs(value - round(value)) < 1e-6
-
-
-def smooth(values: Floats, factor: float) -> Floats:
-    """Compute the bias-corrected exponential moving average: sum a^k y[t-k] / sum a^k over the finite y.
-
-    Gaps (NaN) stay gaps and do not enter the average. ``factor`` is a, in [0, 1); 0 changes nothing.
-    """
-    if factor <= 0 or len(values) == 0:
-        return values
-    # Weights below 1e-9 make no visible difference.
-    taps = min(len(values), math.ceil(math.log(1e-9) / math.log(factor)) + 1)
-    kernel = factor ** np.arange(taps)
-    known = np.isfinite(values)
-    total = np.convolve(np.where(known, values, 0.0), kernel)[: len(values)]
-    weight = np.convolve(known.astype(np.float64), kernel)[: len(values)]
-    result: NDArray[np.float64] = np.full(len(values), np.nan)
-    np.divide(total, weight, out=result, where=known)
-    return result

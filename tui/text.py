@@ -7,6 +7,7 @@ from runs is made printable, and nowhere else are lines made of text.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import rich.cells
 from rich.segment import Segment
@@ -47,6 +48,24 @@ def strip(pieces: list[Piece], width: int, background: Style | None = None) -> S
     """Make a line of exactly ``width`` cells from styled pieces."""
     line = Strip([Segment(printable(text), theme.painted(style)) for text, style in pieces if text])
     return line.adjust_cell_length(max(0, width), background and theme.painted(background))
+
+
+def with_cell(line: Strip, column: int, glyph: str, style: Style) -> Strip:
+    """Return a line with another glyph in one cell."""
+    before, _, after = line.divide([column, column + 1, line.cell_length])
+    return Strip([*before, Segment(printable(glyph), style), *after], line.cell_length)
+
+
+def joined(blocks: Sequence[tuple[int, Strip]], width: int, blank: Style) -> Strip:
+    """Join pieces of a line, by their first cell, to a line of ``width`` cells."""
+    segments: list[Segment] = []
+    at = 0
+    for x, block in blocks:
+        if x > at:
+            segments.append(Segment(" " * (x - at), blank))
+        segments += block
+        at = x + block.cell_length
+    return Strip(segments, at).adjust_cell_length(width, blank)
 
 
 def centred(message: str, width: int, height: int, style: Style) -> list[Strip]:

@@ -10,9 +10,9 @@ from tui import theme
 from tui.commands import bindings
 from tui.feed import RunView
 from tui.panes.pane import Pane
-from tui.widgets.chart import Chart
-from tui.widgets.charts import Charts, CurveSettings, floor_lines
-from tui.widgets.filter import Filter
+from tui.widgets.chart import Chart, Line
+from tui.widgets.chartgrid import ChartGrid
+from tui.widgets.charts import ChartKeys, Charts, floor_lines, kind_of, marks_of
 
 
 @dataclass(frozen=True)
@@ -47,58 +47,41 @@ SPECS = (
 )
 
 
-class CurvesPane(CurveSettings, Pane):
+class CurvesPane(ChartKeys, Pane):
     """Charts of the metrics in `SPECS`, followed by one of each other metric."""
 
     needs = frozenset({"curves"})
     scope = "curves"
     BINDINGS = bindings(scope)
-    main_widget = Charts
-    filter_text = ""
+    main_widget = ChartGrid
     _drawn: tuple[object, ...] = ()
 
-    def __init__(self, *, id: str | None = None) -> None:
-        super().__init__(id=id)
-        self.specs = {spec.title: spec for spec in SPECS}
-
     def compose(self) -> ComposeResult:
-        yield Charts({spec.title: Chart(spec.title, shares=spec.shares) for spec in SPECS}, id="charts")
-        yield Filter("part of a title or metric", id="metrics")
+        yield Charts(id="charts")
 
     def show_view(self, view: RunView) -> None:
-        figures = tuple(sorted(view.figures.items()))
-        content = (view.version, figures, self.axis, self.smoothing, self.log_scale, self.filter_text)
+        content = (view.version, tuple(sorted(view.figures.items())))
         if content == self._drawn:
             return
         self._drawn = content
-        charts = self.query_one(Charts)
-        for metric in sorted(set(view.curves).difference(*(spec.lines for spec in self.specs.values()))):
-            self.specs[metric] = ChartSpec(metric, {metric: metric.rsplit("/", 1)[-1]})
-            charts.add(metric, Chart(metric))
-        text = self.filter_text.lower()
-        matching = [s for s in self.specs.values() if any(text in name for name in (s.title, *s.lines))]
-        shown = [spec for spec in matching if spec.always or not view.curves.keys().isdisjoint(spec.lines)]
-        for spec in shown:
-            self._draw_spec(charts.charts[spec.title], spec, view)
-        charts.display_only([spec.title for spec in shown])
+        curves = view.curves
+        others = sorted(set(curves).difference(*(spec.lines for spec in SPECS)))
+        specs = [*SPECS, *map(_spec_of, others)]
+        charts = []
+        for spec in specs:
+            lines = tuple(
+                Line(name, curves[metric], theme.series_style(i), kind_of(metric))
+                for i, (metric, name) in enumerate(spec.lines.items())
+                if metric in curves
+            )
+            floors = floor_lines(view.floors(spec.floors).items()) if spec.floors else ()
+            if lines or spec.always:
+                charts.append(Chart(spec.title, lines, floors, spec.shares, tuple(spec.lines)))
+        self.query_one(Charts).grid.show(charts, marks_of(view))
 
-    def _draw_spec(self, chart: Chart, spec: ChartSpec, view: RunView) -> None:
-        lines = [
-            self.line(name, metric, view.curves[metric], theme.series_style(i))
-            for i, (metric, name) in enumerate(spec.lines.items())
-            if metric in view.curves
-        ]
-        floors = floor_lines(view.floors(spec.floors).items()) if spec.floors else []
-        self.draw_chart(chart, next(iter(spec.lines)), lines, floors)
+    def peel(self) -> bool:
+        return self.query_one(Charts).grid.peel()
 
-    show_curves = Pane.show
 
-    def action_filter(self) -> None:
-        self.query_one(Filter).open()
-
-    def on_input_changed(self, event: Filter.Changed) -> None:
-        self.filter_text = event.value
-        self.show()
-
-    def on_filter_closed(self) -> None:
-        self.focus_main_widget()
+def _spec_of(metric: str) -> ChartSpec:
+    return ChartSpec(metric, {metric: metric.rsplit("/", 1)[-1]}, shares=metric.endswith("accuracy"))

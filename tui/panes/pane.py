@@ -51,6 +51,10 @@ class Pane(Vertical):
     def focus_main_widget(self) -> None:
         self.query_one(self.main_widget).focus()
 
+    def peel(self) -> bool:
+        """Undo one thing that escape undoes in the pane; return whether there was one."""
+        return False
+
     def action_order(self) -> None:
         self.order = next_choice(list(self.orders), self.order)
         self.show()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.style import Style
 from textual import on
@@ -13,19 +14,24 @@ from textual.containers import Horizontal, Vertical
 from textual.timer import Timer
 
 from accl.errors import AcclError
+from accl.store.curve import Curve
 from accl.store.rundir import RunDir
 from accl.store.state import RunState
 from accl.store.summary import Summary
 from tui import theme
 from tui.commands import bindings
 from tui.feed import RunSummary, RunView
+from tui.plot import arm_curve
 from tui.scale import percent, short
 from tui.screens.polling import PollingScreen
 from tui.services import Services
 from tui.text import Piece
 from tui.threads import in_daemon_thread
-from tui.widgets.chart import Chart
-from tui.widgets.charts import Charts, CurveSettings, floor_lines
+from tui.viewstate import Choices
+from tui.widgets.chart import Chart, Line
+from tui.widgets.chartgrid import ChartGrid
+from tui.widgets.charts import ChartKeys, Charts, floor_lines, kind_of
+from tui.widgets.filter import Filter
 from tui.widgets.keybar import KeyBar
 from tui.widgets.listing import Listing
 from tui.widgets.table import Column, Row, Table
@@ -49,6 +55,12 @@ ARM_COLUMNS = (
     Column("p (Holm)", 8, right=True),
     Column("q/s", 7, right=True, rank=5),
 )
+# Metrics whose charts come before those of all others, with the titles of these charts.
+FIRST_METRICS = {
+    "validation/accuracy": "validation accuracy",
+    "train/loss": "training loss",
+    "curriculum/effective_tasks": "effective tasks",
+}
 TASK_COLUMNS = (
     Column("task", 30, grow=True),
     Column("n", 5, right=True, rank=1),
@@ -60,11 +72,12 @@ TASK_COLUMNS = (
 REPAINT_S = 0.5  # at most so often are the charts drawn while runs are read: a hundred lines take a while
 
 
-class CompareScreen(CurveSettings, PollingScreen):
+class CompareScreen(ChartKeys, PollingScreen):
     """Runs compared with the first of them, the reference."""
 
     BINDINGS = bindings("compare")
-    smoothing = 0.9
+    settings: ClassVar[Mapping[str, Choices]] = {"seeds_as_lines": (False, True)}
+    seeds_as_lines = False
     comparison: Comparison | None = None
     compare_error = ""
     _compared_states: tuple[str, ...] = ()
@@ -80,14 +93,7 @@ class CompareScreen(CurveSettings, PollingScreen):
 
     def compose(self) -> ComposeResult:
         yield Text(id="title")
-        yield Charts(
-            {
-                "validation/accuracy": Chart("validation accuracy", shares=True),
-                "train/loss": Chart("training loss"),
-                "curriculum/effective_tasks": Chart("effective tasks"),
-            },
-            id="overlaid",
-        )
+        yield Charts(id="overlaid")
         with Horizontal(id="compare-body"):
             with Vertical(id="arms-side"):
                 yield Table(ARM_COLUMNS, "comparing …", id="arms")
@@ -99,11 +105,13 @@ class CompareScreen(CurveSettings, PollingScreen):
 
     def on_mount(self) -> None:
         self.services.view.attach("compare", self)
+        self.services.view.attach("compare charts", self.query_one(ChartGrid))
         self.query_one("#arms", Table).focus()
 
     def on_unmount(self) -> None:
         super().on_unmount()
-        self.services.view.detach(self)
+        for owner in (self, self.query_one(ChartGrid)):
+            self.services.view.detach(owner)
 
     @property
     def pending(self) -> str:
@@ -169,16 +177,48 @@ class CompareScreen(CurveSettings, PollingScreen):
         self.query_one("#title", Text).show(pieces)
 
     def show_curves(self) -> None:
-        for metric, chart in self.query_one(Charts).charts.items():
-            lines = [
-                self.line(label, metric, view.curves[metric], _style(view), raw=False)
-                for label, view in zip(self.labels, self.views, strict=True)
-                if metric in view.curves
-            ]
-            floors = {floor for view in self.views for floor in view.floors("validation").items()}
+        curves = [view.curves for view in self.views]
+        floors = {floor for view in self.views for floor in view.floors("validation").items()}
+        metrics = dict.fromkeys(metric for metric in FIRST_METRICS if any(metric in run for run in curves))
+        metrics |= dict.fromkeys(sorted({metric for run in curves for metric in run}))
+        charts = []
+        for metric in metrics:
+            lines = self._lines(metric, curves)
             # Runs with the same questions have the same floors; those of others would crowd the chart.
-            show_floors = metric == "validation/accuracy" and len(floors) <= 2
-            self.draw_chart(chart, metric, lines, floor_lines(floors) if show_floors else [])
+            floored = metric == "validation/accuracy" and len(floors) <= 2
+            title, shares = FIRST_METRICS.get(metric, metric), metric.endswith("accuracy")
+            charts.append(Chart(title, lines, floor_lines(floors) if floored else (), shares, (metric,)))
+        grid = self.query_one(Charts).grid
+        grid.reference = charts[0].lines[0].name if charts else ""
+        grid.show(charts)
+
+    def _lines(self, metric: str, curves: Sequence[Mapping[str, Curve]]) -> tuple[Line, ...]:
+        """Make a line of each run that has a metric, or one of each arm from all of its seeds."""
+        by_line: dict[str, list[Curve]] = {}
+        styles = (
+            dict(zip(self.labels, map(_style, self.views), strict=True))
+            if self.seeds_as_lines
+            else {view.summary.setup.recipe: theme.arm_style(view.summary.setup.recipe) for view in self.views}
+        )
+        recipes = [view.summary.setup.recipe for view in self.views]
+        for name, run in zip(self.labels if self.seeds_as_lines else recipes, curves, strict=True):
+            by_line.setdefault(name, []).extend([run[metric]] if metric in run else [])
+        return tuple(
+            Line(name, arm_curve(seeds), styles[name], "line" if len(seeds) > 1 else kind_of(metric))
+            for name, seeds in by_line.items()
+            if seeds
+        )
+
+    def action_seeds(self) -> None:
+        self.seeds_as_lines = not self.seeds_as_lines
+        self.show_curves()
+
+    def action_back(self) -> None:
+        filters = [line for line in self.query(Filter) if line.value]
+        for line in filters:
+            line.action_clear()
+        if not filters and not self.query_one(Charts).grid.peel():
+            self.app.pop_screen()
 
     def show_comparison(self) -> None:
         arms, notes = self.query_one("#arms", Table), self.query_one("#notes", Log)

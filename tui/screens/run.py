@@ -26,6 +26,7 @@ from tui.screens.polling import PollingScreen
 from tui.services import Services
 from tui.text import Piece, bar, cell_len, duration
 from tui.viewstate import Choices
+from tui.widgets.chartgrid import ChartGrid
 from tui.widgets.filter import Filter
 from tui.widgets.keybar import KeyBar
 from tui.widgets.text import Text
@@ -64,12 +65,13 @@ class RunScreen(PollingScreen):
     def on_mount(self) -> None:
         for pane in self.query(Pane):
             self.services.view.attach(pane.scope, pane)
+        self.services.view.attach("curves charts", self.query_one(ChartGrid))
         self.query_one("#head", Text).show([(self.run.id, theme.BOLD), ("  reading …", theme.DIM)])
         self.action_pane(self.pane_name)
 
     def on_unmount(self) -> None:
         super().on_unmount()
-        for owner in (self, *self.query(Pane)):
+        for owner in (self, *self.query(Pane), self.query_one(ChartGrid)):
             self.services.view.detach(owner)
 
     @property
@@ -149,7 +151,9 @@ class RunScreen(PollingScreen):
             stop_after_confirmation(self, self.run, summary.state_label[0][2:], summary.active)
 
     def action_back(self) -> None:
-        # Escape first clears a filter that hides charts; only then it leaves the screen.
+        # Escape first undoes what hides charts or stands over them; only then it leaves the screen.
+        if self.pane.peel():
+            return
         filters = [filter_line for filter_line in self.pane.query(Filter) if filter_line.value]
         for filter_line in filters:
             filter_line.action_clear()

@@ -221,7 +221,7 @@ async def test_the_view_is_as_it_was_left(tmp_path: Path) -> None:
     finished_run(tmp_path / "runs")
     file = tmp_path / "state" / "view.json"
     try:
-        async with AcclApp(tmp_path / "runs", TICK, ViewState(file)).run_test(size=(80, 24)) as pilot:
+        async with AcclApp(tmp_path / "runs", TICK, view=ViewState(file)).run_test(size=(80, 24)) as pilot:
             await runs_listed(pilot)
             await pilot.press("f", *"baseline", "enter", "o", "enter")
             await until(pilot, lambda: isinstance(pilot.app.screen, RunScreen))
@@ -230,7 +230,7 @@ async def test_the_view_is_as_it_was_left(tmp_path: Path) -> None:
             await pilot.press("o", "y", "colon", *"light", "enter")
             await until(pilot, lambda: theme.current().name == "light")
         theme.use(theme.DEFAULT)
-        async with AcclApp(tmp_path / "runs", TICK, ViewState(file)).run_test(size=(80, 24)) as pilot:
+        async with AcclApp(tmp_path / "runs", TICK, view=ViewState(file)).run_test(size=(80, 24)) as pilot:
             await runs_listed(pilot)
             assert pilot.app.theme == "accl-light"
             runs = runs_screen(pilot)

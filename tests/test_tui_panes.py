@@ -52,6 +52,8 @@ async def test_keys_move_the_cursor_and_change_axis_scale_and_range(tmp_path: Pa
         await pilot.press("x")
         assert (grid.view.axis, grid.extent, grid.view.cursor) == ("epoch", (0.0, 3.0), 1.5)
         await pilot.press("x")
+        assert grid.view.axis == "questions"
+        await pilot.press("x")
         assert (grid.view.axis, grid.extent, grid.view.cursor) == ("time", (0.0, 10.0), 5.0)
         assert "10.0 s" in grid.text_lines[-1]
         await pilot.press("plus")

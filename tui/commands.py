@@ -6,7 +6,7 @@ lets a keymap move it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -95,11 +95,14 @@ def _navigation(scope: str, movement: str, *page_keys: str) -> tuple[Command, ..
     )
 
 
-def _charts(scope: str) -> tuple[Command, ...]:
-    def command(name: str, title: str, keys: tuple[str, ...], call: str, label: str = "") -> Command:
-        return Command(f"{scope}.{name}", title, keys, f"charts({call})", label)
+def _charts(scope: str, taken: Collection[str] = ()) -> tuple[Command, ...]:
+    """Make the commands of charts, without the keys that are ``taken`` by lists beside them."""
 
-    return (
+    def command(name: str, title: str, keys: tuple[str, ...], call: str, label: str = "") -> Command:
+        free = tuple(key for key in keys if key not in taken)
+        return Command(f"{scope}.{name}", title, free, f"charts({call})", label)
+
+    commands = (
         command("left", "cursor left", ("left",), "'move_cursor', -1"),
         command("right", "cursor right: the values there beside the curves", ("right",), "'move_cursor', 1", "cursor"),
         command("far_left", "cursor ten columns left", ("shift+left",), "'move_cursor', -10"),
@@ -130,6 +133,7 @@ def _charts(scope: str) -> tuple[Command, ...]:
         command("next_page", "next page of charts", ("pagedown", "n"), "'turn', 1"),
         command("previous_page", "previous page of charts", ("pageup", "N"), "'turn', -1"),
     )
+    return tuple(command for command in commands if command.keys)
 
 
 def _has_highlighted(runs_screen: Any) -> bool:
@@ -162,7 +166,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("tasks.order", "order: accuracy, its reverse, questions, name, category", ("o",), "order", "order"),
     Command("tasks.next", "between the tasks and the log", ("tab", "shift+tab"), "app.focus_next", "log"),
     Command("tasks.split", "which evaluation: validation, test", ("v",), "split", "split"),
-    *_charts("compare"),
+    *_charts("compare", taken=("up", "down", "home", "end", "pageup", "pagedown")),
     Command("compare.next", "between the curves and the table", ("tab", "shift+tab"), "app.focus_next", "part"),
     Command("compare.seeds", "the seeds of an arm: a median with a band, or a line each", ("l",), "seeds", "seeds"),
     Command("compare.back", "back to all charts, then no cursor, then to the runs", ("escape",), "back", "back"),

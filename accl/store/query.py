@@ -324,7 +324,8 @@ def _bare_end(text: str, start: int, stops: str) -> int:
 def _written(text: str, stops: str = "") -> str:
     """Write a word, or a value with ``stops``, with quotes where it would not be read back without."""
     not_bare = text.startswith(("-", "(", *_SIGNS)) or text in _FLAGS or _KEYWORD.match(text) or _COMPARISON.match(text)
-    if text and _bare_end(text, 0, stops) == len(text) and (stops or not not_bare):
+    # A bracket that stays open here would take the next one that closes.
+    if text and "(" not in text and _bare_end(text, 0, stops) == len(text) and (stops or not not_bare):
         return text
     return '"' + text.replace('"', '""') + '"'
 

@@ -32,7 +32,7 @@ Value = str | float | tuple[str, ...] | None
 
 
 class Subject(Protocol):
-    """What a query is matched with, such as a dictionary: values by the names of the vocabulary's keys, and `WORDS`."""
+    """Values by the names of a vocabulary's keys, and `WORDS`: a dictionary, or what reads a run only when asked."""
 
     def get(self, key: str, /) -> Value: ...
 

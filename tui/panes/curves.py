@@ -50,7 +50,7 @@ SPECS = (
 class CurvesPane(ChartKeys, Pane):
     """Charts of the metrics in `SPECS`, followed by one of each other metric."""
 
-    needs = frozenset({"curves"})
+    needs = frozenset({"curves", "events"})
     scope = "curves"
     BINDINGS = bindings(scope)
     main_widget = ChartGrid

@@ -27,7 +27,7 @@ from tui.screens.polling import PollingScreen
 from tui.services import Services
 from tui.text import Piece
 from tui.threads import in_daemon_thread
-from tui.viewstate import Choices
+from tui.viewstate import Choices, HasSettings
 from tui.widgets.chart import Chart, Line
 from tui.widgets.chartgrid import ChartGrid
 from tui.widgets.charts import ChartKeys, Charts, floor_lines, kind_of
@@ -85,6 +85,7 @@ class CompareScreen(ChartKeys, PollingScreen):
 
     def __init__(self, services: Services, runs: list[RunDir]) -> None:
         super().__init__(services)
+        self._kept: dict[str, HasSettings] = {}
         self.runs = runs
         unread = [RunSummary(Summary(run), RunState(), math.nan) for run in runs]
         self.views = [RunView(summary=summary) for summary in unread]
@@ -104,13 +105,14 @@ class CompareScreen(ChartKeys, PollingScreen):
         yield KeyBar("compare")
 
     def on_mount(self) -> None:
-        self.services.view.attach("compare", self)
-        self.services.view.attach("compare charts", self.query_one(ChartGrid))
+        self._kept = {"compare": self, "compare charts": self.query_one(ChartGrid)}
+        for scope, owner in self._kept.items():
+            self.services.view.attach(scope, owner)
         self.query_one("#arms", Table).focus()
 
     def on_unmount(self) -> None:
         super().on_unmount()
-        for owner in (self, self.query_one(ChartGrid)):
+        for owner in self._kept.values():  # which are gone from the screen by now
             self.services.view.detach(owner)
 
     @property

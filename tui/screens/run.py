@@ -25,7 +25,7 @@ from tui.scale import percent, short
 from tui.screens.polling import PollingScreen
 from tui.services import Services
 from tui.text import Piece, bar, cell_len, duration
-from tui.viewstate import Choices
+from tui.viewstate import Choices, HasSettings
 from tui.widgets.chartgrid import ChartGrid
 from tui.widgets.filter import Filter
 from tui.widgets.keybar import KeyBar
@@ -49,6 +49,7 @@ class RunScreen(PollingScreen):
 
     def __init__(self, services: Services, run: RunDir, pane: str | None = None) -> None:
         super().__init__(services)
+        self._kept: dict[str, HasSettings] = {}
         self.run = run
         services.view.attach("run", self)
         self.pane_name = pane or self.pane_name
@@ -63,15 +64,15 @@ class RunScreen(PollingScreen):
         yield KeyBar("run")
 
     def on_mount(self) -> None:
-        for pane in self.query(Pane):
-            self.services.view.attach(pane.scope, pane)
-        self.services.view.attach("curves charts", self.query_one(ChartGrid))
+        self._kept = {pane.scope: pane for pane in self.query(Pane)} | {"curves charts": self.query_one(ChartGrid)}
+        for scope, owner in self._kept.items():
+            self.services.view.attach(scope, owner)
         self.query_one("#head", Text).show([(self.run.id, theme.BOLD), ("  reading …", theme.DIM)])
         self.action_pane(self.pane_name)
 
     def on_unmount(self) -> None:
         super().on_unmount()
-        for owner in (self, *self.query(Pane), self.query_one(ChartGrid)):
+        for owner in (self, *self._kept.values()):  # which are gone from the screen by now
             self.services.view.detach(owner)
 
     @property

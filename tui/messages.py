@@ -12,10 +12,18 @@ from accl.store.rundir import RunDir
 
 @dataclass
 class OpenRun(Message):
-    """Open a run, in the pane of this name or in the one that was shown last."""
+    """Open a run, in the pane of this name or in the one that was shown last; there with the questions of a query."""
 
     run: RunDir
     pane: str | None = None
+    questions: str = ""
+
+
+@dataclass
+class ShowQuestions(Message):
+    """Show the questions of the run on the screen that a query finds."""
+
+    query: str
 
 
 @dataclass

@@ -100,7 +100,7 @@ def kill_at(point: str, call: int, seed: int, log: str) -> None:
 def time_waits(log: str) -> None:
     """Write, at the end of this process, the longest time in seconds for which recording blocked the training thread.
 
-    The time that the thread computed, or waited for a core, does not count.
+    The time that the thread computed does not count, nor what it, or the thread that writes for it, waited for a core.
 
     Args:
         log: path of a file that is rewritten whenever there is a longer one.
@@ -111,11 +111,11 @@ def time_waits(log: str) -> None:
     def timed(original: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             nonlocal longest
-            began, used = time.perf_counter(), _scheduled()
+            began, used = time.perf_counter(), _scheduled(args[0])
             try:
                 return original(*args, **kwargs)
             finally:
-                waited = time.perf_counter() - began - (_scheduled() - used)
+                waited = time.perf_counter() - began - (_scheduled(args[0]) - used)
                 if threading.current_thread() is threading.main_thread() and waited > longest:
                     longest = waited
                     Path(log).write_text(f"{waited:.6f} {original.__name__}", encoding="utf-8")
@@ -126,10 +126,15 @@ def time_waits(log: str) -> None:
         setattr(recorder, name, timed(getattr(recorder, name)))
 
 
-def _scheduled() -> float:
-    """Return seconds that this thread computed or waited for a core so far."""
-    running, waiting, _ = Path("/proc/thread-self/schedstat").read_text().split()
-    return (int(running) + int(waiting)) / 1e9
+def _scheduled(recorder: Any) -> float:
+    """Return seconds that this thread computed, and that it or the thread of `flush` waited for a core, so far."""
+    spent = sum(_schedstat("thread-self")[:2])
+    return spent + sum(_schedstat(f"self/task/{thread.native_id}")[1] for thread in recorder._flusher._threads)
+
+
+def _schedstat(thread: str) -> list[float]:
+    """Return seconds for which a thread computed, and for which it waited for a core."""
+    return [int(nanoseconds) / 1e9 for nanoseconds in Path("/proc", thread, "schedstat").read_text().split()[:2]]
 
 
 def _find(module: str, attribute: str) -> tuple[Any, str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from accl.errors import DamagedError
 from accl.store.files import RESTORE, open_run_file
-from accl.text import printable_lines, shortened
+from accl.text import LONGEST, printable_lines, shortened
 
 BLOCK = 2**16
 AROUND = 1  # blocks that are read on either side of the one that is asked for
@@ -188,8 +188,13 @@ def _lines(descriptor: int, first: int, end: int, size: int) -> Iterator[Line]:
     ordered = sorted(start for start in starts if start < len(data))
     for start, after in zip(ordered, [*ordered[1:], len(data)], strict=True):
         if first * BLOCK <= low + start < end * BLOCK:
-            text = printable_lines(data[start:after].decode(errors="replace").removesuffix("\n"))
-            yield Line(low + start, low + after, shortened(text.rstrip()))
+            yield Line(low + start, low + after, _shown(data[start:after]))
+
+
+def _shown(line: bytes) -> str:
+    """Return a line as it is shown; it is cut first, for a line may be all controls."""
+    last_version = line.rstrip(b"\r\n").rsplit(b"\r", 1)[-1]
+    return shortened(printable_lines(last_version[: LONGEST + 1].decode(errors="replace")).rstrip())
 
 
 def _visible_hits(data: bytes, needle: bytes) -> Iterator[int]:

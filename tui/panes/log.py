@@ -46,7 +46,7 @@ class LogPane(Pane):
     settings: ClassVar = {"wrap": (False, True)}
     wrap = False
     search: Search | None = None
-    pending = "its log"
+    _waits = True
     _file: LogFile | None = None
     _problem = ""
     _marked_step: float | None = None
@@ -54,9 +54,13 @@ class LogPane(Pane):
     def compose(self) -> ComposeResult:
         yield Text(id="log-head")
         with Horizontal(id="log-body"):
-            yield LogView(id="console")
-            yield Log("events", "nothing happened yet", wrap=True, id="events")
+            yield LogView(id="log-lines")
+            yield Log("events", "nothing happened yet", wrap=True, id="log-events")
         yield Filter("text to find: n next, N previous", id="find")
+
+    @property
+    def pending(self) -> str:
+        return "its log" if self._waits or (self.search is not None and self.search.more) else ""
 
     @property
     def log(self) -> LogView:
@@ -84,7 +88,7 @@ class LogPane(Pane):
             label: Piece = (f"{'▸' if i == current else ' '}{duration(event.seconds):>9} {step:>7} ", theme.VERY_DIM)
             level = [(f"{event.level}: ", LEVEL_STYLES[event.level])] if event.level in LEVEL_STYLES else []
             entries.append([label, *level, (event.message, theme.BOLD if i == current else theme.PLAIN)])
-        self.query_one("#events", Log).show(entries)
+        self.query_one("#log-events", Log).show(entries)
 
     # Reading, in threads: the disk may not answer.
 
@@ -115,7 +119,7 @@ class LogPane(Pane):
     async def _read(self, offset: int | None) -> None:
         log, before = self.log, self.log.part
         part = await self._ask(lambda file: file.around(offset))
-        self.pending = ""
+        self._waits = False
         if part is not None and (log.follows or part.generation != before.generation or part.covers(log.offset)):
             log.show(part, "nothing was printed yet")
         elif self._problem:

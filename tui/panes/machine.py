@@ -44,7 +44,7 @@ class MachinePane(ChartKeys, Pane):
     main_widget = Table
     settings: ClassVar = {"different": (False, True)}
     different = False
-    pending = "the other runs of its folder"
+    _waits = True
     part = "configuration"
     _runs: Sequence[RunSummary] = ()
     _candidates: Sequence[RunSummary] = ()
@@ -68,6 +68,10 @@ class MachinePane(ChartKeys, Pane):
                 yield Log("provenance", "nothing is recorded", wrap=True, id="provenance")
         yield Filter("part of a key", id="config-filter")
 
+    @property
+    def pending(self) -> str:
+        return "the other runs of its folder" if self._waits else ""
+
     def on_mount(self) -> None:
         self._show_part()
 
@@ -85,7 +89,7 @@ class MachinePane(ChartKeys, Pane):
         services_of(self).watcher.unwatch(self)
 
     def _take_references(self, runs: RunsView | AcclError) -> None:
-        self.pending = ""
+        self._waits = False
         if isinstance(runs, RunsView):
             self._runs = runs.summaries
         self.show()
@@ -105,7 +109,7 @@ class MachinePane(ChartKeys, Pane):
         is_first = not log.entries
         log.show(
             [
-                [(fit(key, min(label, 28)) + " ", theme.DIM), (text, theme.PLAIN)]
+                [(fit(key, min(label, 22)) + " ", theme.DIM), (text, theme.PLAIN)]
                 for key, text in facts.provenance
                 if pattern in key.lower() or pattern in text.lower()
             ]
@@ -233,4 +237,4 @@ def _values(reference: RunSummary | None) -> Mapping[str, str | float]:
 def _shown(value: str | float | None) -> str:
     if value is None:
         return ABSENT
-    return f"{value:,.15g}" if isinstance(value, float) else value
+    return f"{value:.15g}" if isinstance(value, float) else value or "''"

@@ -36,7 +36,10 @@ class Pane(Vertical):
     order = ""
     view: RunView | None = None
     cursor_step: float | None = None
-    pending = ""
+
+    @property
+    def pending(self) -> str:
+        return ""
 
     def update_view(self, view: RunView) -> None:
         """Show new data; called about once a second while the pane is visible."""

@@ -35,7 +35,8 @@ from tui.widgets.keybar import KeyBar
 from tui.widgets.text import Text
 from tui.xview import XView
 
-WIDE = 100  # columns from which on there is room for a bar
+WIDE = 100  # columns from which on there is room for a bar and for words
+MAX_DIGITS = 12
 PANES: dict[str, type[Pane]] = {
     "curves": CurvesPane,
     "curriculum": CurriculumPane,
@@ -106,18 +107,21 @@ class RunScreen(PollingScreen):
         first: list[Piece] = [summary.state_label, ("  " + self.run.id, theme.BOLD)]
         if state.phase:
             first.append(("  " + state.phase, theme.DIM))
+        is_wide = self.size.width >= WIDE
         second: list[Piece] = []
         if view.problem is not None and summary.summary.state is not None:
             since = f" for {view.stale:.0f} s" if view.stale >= 1 else ""
             second.append((f"{view.problem.kind}{since}  ", theme.MARK))
         if state.total_steps:
             share = state.step / state.total_steps
-            if self.size.width >= WIDE:
+            if is_wide:
                 second.append((bar(share, 16) + " ", Style(color=theme.ACCENT, bgcolor=theme.PANEL)))
-            second.append((f"{share:.0%}  step {state.step:,}/{state.total_steps:,}", theme.PLAIN))
+                second.append((f"{share:.0%}  step {state.step:,}/{state.total_steps:,}", theme.PLAIN))
+            else:
+                second.append((f"{share:.0%}  {state.step:,}/{state.total_steps:,}", theme.PLAIN))
         if math.isfinite(summary.eta_seconds):
             second.append((f" · {duration(summary.eta_seconds)} left", theme.PLAIN))
-        second += _accuracies(view)
+        second += _accuracies(view, is_wide)
         if math.isfinite(summary.questions_per_second):
             second.append((f" · {short(summary.questions_per_second)} questions/s", theme.DIM))
         self.query_one("#head", Text).show(first, second)
@@ -127,6 +131,10 @@ class RunScreen(PollingScreen):
         reason = self.query_one("#reason", Text)
         reason.display = bool(message[0])
         reason.show([message])
+
+    def on_resize(self) -> None:
+        if self.view is not None:
+            self._show_head(self.view)
 
     def action_pane(self, name: str) -> None:
         self._take_x_view()
@@ -190,18 +198,19 @@ class RunScreen(PollingScreen):
             self.app.pop_screen()
 
 
-def _accuracies(view: RunView) -> list[Piece]:
+def _accuracies(view: RunView, is_wide: bool) -> list[Piece]:
     """Return the validation accuracy of the best weights and the accuracy of the test, each beside its best floor."""
     best = view.summary.state.checkpoint_best.removeprefix("step-")
-    steps = {"validation": int(best) if best.isdecimal() else None, "test": view.tested_step}
-    values = {"validation": view.summary.validated, "test": view.summary.latest("test/accuracy")}
+    validated = int(best) if is_wide and best.isdecimal() and len(best) < MAX_DIGITS else None
+    tested = view.summary.latest("test/accuracy"), view.tested_step
     pieces: list[Piece] = []
-    for split, value in values.items():
+    for split, (value, step) in {"validation": (view.summary.validated, validated), "test": tested}.items():
         if math.isfinite(value):
-            step = f" (step {steps[split]:,})" if steps[split] is not None else ""
-            pieces += [(f" · {split} {percent(value)}", theme.BOLD), (step, theme.DIM)]
+            name = split if is_wide else split.removesuffix("idation")
+            pieces.append((f" · {name} {percent(value)}", theme.BOLD))
+            pieces.append((f" (step {step:,})" if step is not None else "", theme.DIM))
             if floors := view.floors(split):
-                pieces.append((f" ╌ floor {percent(max(floors.values()))}", theme.DIM))
+                pieces.append((f" ╌ {'floor ' * is_wide}{percent(max(floors.values()))}", theme.DIM))
     return pieces
 
 

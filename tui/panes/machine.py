@@ -58,7 +58,7 @@ class MachinePane(ChartKeys, Pane):
             with Vertical(id="configuration-side"):
                 columns = (
                     Column("key", 34),
-                    Column("value", 20, grow=True),
+                    Column("value", 14, grow=True),
                     Column("reference", 20, grow=True, rank=1),
                     Column("from", 20, rank=2),
                 )

@@ -35,7 +35,7 @@ from tui.widgets.keybar import KeyBar
 from tui.widgets.text import Text
 from tui.xview import XView
 
-WIDE = 100  # columns from which on there is room for a bar and for words
+WIDE, VERY_WIDE = 100, 140  # columns from which on there is room for a bar, and for words
 MAX_DIGITS = 12
 PANES: dict[str, type[Pane]] = {
     "curves": CurvesPane,
@@ -107,18 +107,17 @@ class RunScreen(PollingScreen):
         first: list[Piece] = [summary.state_label, ("  " + self.run.id, theme.BOLD)]
         if state.phase:
             first.append(("  " + state.phase, theme.DIM))
-        is_wide = self.size.width >= WIDE
+        is_wide = self.size.width >= VERY_WIDE
         second: list[Piece] = []
         if view.problem is not None and summary.summary.state is not None:
             since = f" for {view.stale:.0f} s" if view.stale >= 1 else ""
             second.append((f"{view.problem.kind}{since}  ", theme.MARK))
         if state.total_steps:
             share = state.step / state.total_steps
-            if is_wide:
+            if self.size.width >= WIDE:
                 second.append((bar(share, 16) + " ", Style(color=theme.ACCENT, bgcolor=theme.PANEL)))
-                second.append((f"{share:.0%}  step {state.step:,}/{state.total_steps:,}", theme.PLAIN))
-            else:
-                second.append((f"{share:.0%}  {state.step:,}/{state.total_steps:,}", theme.PLAIN))
+            step = f"{share:.0%}  {'step ' * is_wide}{state.step:,}/{state.total_steps:,}"
+            second.append((step, theme.PLAIN))
         if math.isfinite(summary.eta_seconds):
             second.append((f" · {duration(summary.eta_seconds)} left", theme.PLAIN))
         second += _accuracies(view, is_wide)

@@ -14,6 +14,7 @@ from accl.store.facts import UNKNOWN, read_facts
 from accl.store.writer import Recorder
 from tui.panes.log import LogPane
 from tui.panes.machine import MachinePane
+from tui.snapshot import _lines
 from tui.widgets.chartgrid import ChartGrid
 from tui.widgets.logview import LogView
 from tui.widgets.table import Table
@@ -37,7 +38,7 @@ async def test_the_whole_log_is_scrolled_searched_and_followed(tmp_path: Path) -
         await pilot.press("slash", *"NEEDLE")
         await until(pilot, lambda: log.text_at_cursor == "error: needle")
         assert "1 of 1 lines" in on_screen(pilot)
-        await pilot.press("enter", "slash", *"\b" * 0, "ctrl+u", *"line 4999", "enter")
+        await pilot.press("enter", "slash", "ctrl+u", *"line 4999", "enter")
         await until(pilot, lambda: "11 lines" in on_screen(pilot))
         await pilot.press("home")
         await until(pilot, lambda: log.text_at_cursor == "line 0")
@@ -76,7 +77,9 @@ async def test_log_and_charts_share_one_cursor(tmp_path: Path) -> None:
         screen = await open_newest_run(pilot)
         grid = screen.query_one(ChartGrid)
         await until(pilot, lambda: bool(grid.displayed))
-        await pilot.press("at", *"120", "enter", "6")
+        await pilot.press("at", *"120", "enter")
+        await until(pilot, lambda: grid.cursor_step == 120)
+        await pilot.press("6")
         log = screen.query_one(LogView)
         await until(pilot, lambda: log.text_at_cursor == "step 100: loss")
         assert "▸ step 100: loss" in "\n".join(log.text_lines)
@@ -124,7 +127,7 @@ async def test_differences_to_the_reference_come_first_and_every_value_has_its_o
         await pilot.press("b")
         assert "from contrastive s42" in on_screen(pilot)
         await pilot.press("d", "slash", *"seed", "enter")
-        assert [row.key for row in table.rows] == ["train.seed", "data.split_seed"] or len(table.rows) == 2
+        assert [row.key for row in table.rows] == ["data.split_seed", "train.seed"]
         await pilot.press("escape")
         assert len(table.rows) > 40
 
@@ -132,8 +135,8 @@ async def test_differences_to_the_reference_come_first_and_every_value_has_its_o
 async def test_load_is_drawn_over_the_time_of_the_run_with_means_and_peaks(tmp_path: Path) -> None:
     run = running_run(tmp_path, step=100)
     recorder = Recorder(run.database)
-    recorder.system(4.0, (90.0, 40 * 2**30, 400.0, 95.0, 2**31))
-    recorder.system(5.0, (50.0, 20 * 2**30, None, 55.0, 2**30))
+    recorder.system(4.0, (90.0, 40.0 * 2**30, 400.0, 95.0, 2.0**31))
+    recorder.system(5.0, (50.0, 20.0 * 2**30, None, 55.0, 2.0**30))
     recorder.close()
     async with open_app(tmp_path, (160, 45)) as pilot:
         screen = await open_newest_run(pilot)
@@ -152,7 +155,7 @@ async def test_a_broken_provenance_and_configuration_are_lines_that_say_so(tmp_p
     run.provenance.write_text('{"starts": 3}')
     run.config.write_text("recipe: baseline\nprofile: demo\ntrain:\n  seed: 1\nother: [1\n")
     facts = read_facts(run)
-    assert [problem.kind for problem in facts.problems] == ["damaged", "error"] or len(facts.problems) == 2
+    assert [problem.kind for problem in facts.problems] == ["damaged", "unreadable"]
     async with open_app(tmp_path) as pilot:
         await open_newest_run(pilot)
         await pilot.press("7")
@@ -206,4 +209,4 @@ async def test_log_and_machine_look_as_they_are_kept(tmp_path: Path, monkeypatch
                 await pilot.resize_terminal(*size)
                 await until(pilot, lambda: screen.is_complete)
                 await pilot.pause()
-                assert_snapshot(f"{pane}-{size[0]}x{size[1]}", on_screen(pilot).split("\n"))
+                assert_snapshot(f"{pane}-{size[0]}x{size[1]}", _lines(pilot.app))

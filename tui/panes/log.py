@@ -39,7 +39,7 @@ class LogPane(Pane):
     What the cursor of the charts stands at is marked in both; `enter` puts that cursor where the log is.
     """
 
-    needs = frozenset({"curves", "events"})
+    needs = frozenset({"curves", "events", "console"})  # the last, to be told that it grew
     scope = "log"
     BINDINGS = bindings(scope)
     main_widget = LogView
@@ -123,7 +123,7 @@ class LogPane(Pane):
         if part is not None and (log.follows or part.generation != before.generation or part.covers(log.offset)):
             log.show(part, "nothing was printed yet")
         elif self._problem:
-            log.empty = "the log cannot be read"
+            log.empty = self._problem
             log.redraw()
         if part is not None and self.search is not None and part.size != before.size:
             self.search = self.search if part.generation == before.generation else Search(self.search.text)

@@ -151,18 +151,18 @@ class RunScreen(PollingScreen):
         self.pane.focus_main_widget()
 
     def _take_x_view(self) -> None:
-        """Remember range and cursor of the charts that are visible, for those of the other panes."""
+        """Remember range and cursor of the charts that are visible, for the other panes."""
         for grid in self.pane.query(ChartGrid):
             self._x_view = grid.view
+            self._tell_panes(grid.cursor_step)
+
+    def _tell_panes(self, step: float | None) -> None:
+        for pane in self.query(Pane):
+            pane.cursor_step = step
 
     def _share_x_view(self) -> None:
         for grid in self.pane.query(ChartGrid):
             grid.view = self._x_view or grid.view
-
-    @on(ChartGrid.CursorMoved)
-    def _tell_panes(self, event: ChartGrid.CursorMoved) -> None:
-        for pane in self.query(Pane):
-            pane.cursor_step = event.step
 
     def on_show_step(self, message: ShowStep) -> None:
         for grid in self.query(ChartGrid).results(ChartGrid):
@@ -170,6 +170,7 @@ class RunScreen(PollingScreen):
                 grid.view = self._x_view or grid.view
                 grid.jump(message.step)
                 self._x_view = grid.view
+                self._tell_panes(grid.cursor_step)
                 return
 
     @on(events.Click, "#tabs")

@@ -122,7 +122,7 @@ def config_origins(values: Values, content: Mapping[str, Any]) -> dict[str, str]
     layers = [
         (f"{kind[:-1]} {name}", layer_values(configs_folder() / kind / f"{name}.yaml"))
         for kind in ("recipes", "profiles")
-        if (name := values.get(kind[:-1])) in available(kind)  # type: ignore[arg-type]
+        if (name := values.get(kind[:-1])) in available(kind)
     ]
     layers.append(("base", default_values()))
 

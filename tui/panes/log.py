@@ -63,14 +63,14 @@ class LogPane(Pane):
         return "its log" if self._waits or (self.search is not None and self.search.more) else ""
 
     @property
-    def log(self) -> LogView:
+    def console(self) -> LogView:
         return self.query_one(LogView)
 
     def show_view(self, view: RunView) -> None:
-        self.log.wrap = self.wrap
+        self.console.wrap = self.wrap
         self._file = self._file or LogFile(view.summary.run.console)
         self._show_events(view)
-        self._read(None if self.log.follows else self.log.offset)
+        self._read(None if self.console.follows else self.console.place)
         if self.cursor_step != self._marked_step:
             self._mark(self.cursor_step)
 
@@ -117,10 +117,10 @@ class LogPane(Pane):
 
     @work(exclusive=True, group="log-part")
     async def _read(self, offset: int | None) -> None:
-        log, before = self.log, self.log.part
+        log, before = self.console, self.console.part
         part = await self._ask(lambda file: file.around(offset))
         self._waits = False
-        if part is not None and (log.follows or part.generation != before.generation or part.covers(log.offset)):
+        if part is not None and (log.follows or part.generation != before.generation or part.covers(log.place)):
             log.show(part, "nothing was printed yet")
         elif self._problem:
             log.empty = self._problem
@@ -139,20 +139,14 @@ class LogPane(Pane):
         """Mark the line of a step, and go there."""
         self._marked_step = step
         offset = None if step is None else await self._ask(lambda file: file.at_step(step))
-        self.log.marked = offset
-        if offset is not None:
-            await self._load(offset)
-        self.log.redraw()
-
-    async def _load(self, offset: int) -> None:
-        """Put the cursor on the line at an offset."""
-        part = await self._ask(lambda file: file.around(offset))
-        if part is not None and part.lines:
-            log = self.log
+        log = self.console
+        log.marked = None
+        if offset is not None and (part := await self._ask(lambda file: file.around(offset))) and part.lines:
             log.show(part, log.empty)
             log.go(offset)
-            if log.marked is not None:
-                log.marked = part.lines[log.index(log.marked)].start
+            log.marked = log.place
+        log.redraw()
+        self._show_head()
 
     # Searching.
 
@@ -160,11 +154,11 @@ class LogPane(Pane):
     def _search_anew(self, event: Filter.Changed) -> None:
         event.stop()
         self.search = Search(event.value) if event.value else None
-        self.log.found = event.value
-        self.log.redraw()
+        self.console.found = event.value
+        self.console.redraw()
         self._show_head()
         if self.search is not None:
-            self._find(at=self.log.offset)
+            self._find(at=self.console.place)
 
     @work(exclusive=True, group="log-search")
     async def _find(self, at: int | None = None) -> None:
@@ -177,7 +171,7 @@ class LogPane(Pane):
             if self._problem:
                 return
             if at is not None and search.hits and (search.hits[-1] >= at or not search.more):
-                self.log.go(search.hits[min(bisect_left(search.hits, at), len(search.hits) - 1)])
+                self.console.go(search.hits[min(bisect_left(search.hits, at), len(search.hits) - 1)])
                 at = None
             self._show_head()
 
@@ -190,41 +184,41 @@ class LogPane(Pane):
 
     def action_next(self, direction: int) -> None:
         """Go to the next (1) or previous (-1) line found, cyclically."""
-        log = self.log
+        log = self.console
         if self.search is None or not self.search.hits or not log.part.lines:
             return
-        hits, line = self.search.hits, log.part.lines[log.index(log.offset)]
+        hits, line = self.search.hits, log.part.lines[log.index(log.place)]
         index = bisect_left(hits, line.end) if direction > 0 else bisect_left(hits, line.start) - 1
         log.go(hits[index % len(hits)])
 
     # What else the keys do.
 
     def action_wrap(self) -> None:
-        self.log.toggle_wrap()
-        self.wrap = self.log.wrap
+        self.console.toggle_wrap()
+        self.wrap = self.console.wrap
         self._show_head()
 
     def action_sideways(self, direction: int) -> None:
-        self.log.sideways(direction)
+        self.console.sideways(direction)
 
     def action_step(self) -> None:
         """Put the cursor of the charts at the step that the line names."""
-        step = step_of(self.log.text_at_cursor)
+        step = step_of(self.console.text_at_cursor)
         if step is not None:
-            self._marked_step, self.log.marked = step, self.log.offset
-            self.log.redraw()
+            self._marked_step, self.console.marked = step, self.console.place
+            self.console.redraw()
             self.post_message(ShowStep(step))
 
     @on(LogView.Moved)
     def _show_head(self) -> None:
-        log, search = self.log, self.search
+        log, search = self.console, self.search
         size = log.part.size
-        place = "follows the end" if log.follows else f"{log.offset / max(1, size):.0%}"
+        place = "follows the end" if log.follows else f"{log.place / max(1, size):.0%}"
         pieces: list[Piece] = [("console.log", theme.TITLE), (f"  {_bytes(size)} · {place}", theme.DIM)]
         if self._problem:
             pieces.append((f"  {self._problem}", theme.ERROR))
         if search is not None and log.part.lines:
-            count, line = len(search.hits), log.part.lines[log.index(log.offset)]
+            count, line = len(search.hits), log.part.lines[log.index(log.place)]
             here = bisect_left(search.hits, line.end)
             on_hit = here > 0 and search.hits[here - 1] >= line.start
             text = f"{here:,} of {count:,}" if on_hit else f"{count:,}"

@@ -121,7 +121,8 @@ class MachinePane(ChartKeys, Pane):
     def _show_configuration(self, facts: Facts, pattern: str) -> None:
         """Show the keys that match, first those whose value is another than that of the reference."""
         others = _values(self.reference)
-        differing, same = [], []
+        differing: list[Row] = []
+        same: list[Row] = []
         for key in dict.fromkeys([*facts.config, *others]):
             value, other = facts.config.get(key), others.get(key)
             differs = bool(others) and value != other

@@ -29,7 +29,7 @@ class LogView(Navigable, StripWidget, can_focus=True):
     """Lines with a cursor, which stays at the end, `follows`, unless it was moved back.
 
     Attributes:
-        offset: start of the line at the cursor.
+        place: start of the line at the cursor.
         found: text that is highlighted.
         marked: start of the line that belongs to the cursor of the charts.
     """
@@ -37,7 +37,7 @@ class LogView(Navigable, StripWidget, can_focus=True):
     BINDINGS = bindings("lists")
     follows = True
     wrap = False
-    offset = 0
+    place = 0
     found = ""
     marked: int | None = None
     part = Part()
@@ -61,7 +61,7 @@ class LogView(Navigable, StripWidget, can_focus=True):
             self.follows, self.marked = True, None
         self.part, self.empty = part, empty
         if self.follows and part.lines:
-            self.offset = part.lines[-1].start
+            self.place = part.lines[-1].start
         self.redraw()
 
     def index(self, offset: int) -> int:
@@ -71,7 +71,7 @@ class LogView(Navigable, StripWidget, can_focus=True):
 
     @property
     def text_at_cursor(self) -> str:
-        return self.part.lines[self.index(self.offset)].text if self.part.lines else ""
+        return self.part.lines[self.index(self.place)].text if self.part.lines else ""
 
     def go(self, offset: int) -> None:
         """Put the cursor on the line at an offset, wherever in the file that is."""
@@ -79,7 +79,7 @@ class LogView(Navigable, StripWidget, can_focus=True):
         if self.part.covers(offset):
             self._move_to(self.index(offset))
         else:
-            self.offset = offset
+            self.place = offset
             self.post_message(self.Wanted(offset))
 
     def toggle_wrap(self) -> None:
@@ -97,7 +97,7 @@ class LogView(Navigable, StripWidget, can_focus=True):
         return max(1, self.size.height - 1)
 
     def action_move(self, lines: int) -> None:
-        self._move_to(self.index(self.offset) + lines)
+        self._move_to(self.index(self.place) + lines)
 
     def action_edge(self, direction: int) -> None:
         if direction < 0:
@@ -113,11 +113,11 @@ class LogView(Navigable, StripWidget, can_focus=True):
         if not part.lines:
             return
         index = max(0, min(index, len(part.lines) - 1))
-        self.offset = part.lines[index].start
+        self.place = part.lines[index].start
         self.follows = part.is_last and index == len(part.lines) - 1
         beyond = (index < MARGIN and not part.is_first) or (index >= len(part.lines) - MARGIN and not part.is_last)
         if beyond:
-            self.post_message(self.Wanted(self.offset))
+            self.post_message(self.Wanted(self.place))
         self.redraw()
         self.post_message(self.Moved())
 
@@ -125,7 +125,7 @@ class LogView(Navigable, StripWidget, can_focus=True):
         lines = self.part.lines
         if not lines:
             return centred(cut(self.empty, width), width, height, theme.VERY_DIM)
-        cursor, room = self.index(self.offset), max(1, width - GUTTER)
+        cursor, room = self.index(self.place), max(1, width - GUTTER)
         lowest, left = cursor, height - len(self._rows(cursor, room))
         while lowest > 0 and (left := left - len(self._rows(lowest - 1, room))) >= 0:
             lowest -= 1

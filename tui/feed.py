@@ -14,6 +14,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from accl.errors import AcclError, BusyError, DamagedError
 from accl.store.columns import RunReader
@@ -27,6 +28,9 @@ from accl.store.summary import Summary, SummaryReader, as_problem, numbers, read
 from accl.text import printable_lines
 from tui import theme
 from tui.text import Piece
+
+if TYPE_CHECKING:
+    from accl.store.facts import Facts, FactsReader
 
 # The speed behind the ETA is averaged over the steps observed in this window.
 SPEED_WINDOW_S = 30.0
@@ -224,6 +228,7 @@ class RunView(Measurements):
 
     Attributes:
         figures: trivial baselines, by their key in the table ``meta``.
+        facts: configuration and provenance; None until they were asked for.
         stale: seconds for which the database could not be read.
         problem: why the database cannot be read now; the measurements are those read before.
     """
@@ -231,6 +236,7 @@ class RunView(Measurements):
     summary: RunSummary
     console: tuple[str, ...] = ()
     figures: dict[str, float] = field(default_factory=dict)
+    facts: Facts | None = None
     stale: float = 0.0
     problem: AcclError | None = None
 
@@ -246,7 +252,15 @@ class RunView(Measurements):
 
     @property
     def _key(self) -> tuple[object, ...]:
-        return self.version, repr(self.summary), self.console, str(self.problem), int(self.stale), self.figures
+        return (
+            self.version,
+            repr(self.summary),
+            self.console,
+            str(self.problem),
+            int(self.stale),
+            self.figures,
+            self.facts,
+        )
 
 
 class RunFeed:
@@ -257,10 +271,11 @@ class RunFeed:
         self.reader = RunReader(run)
         self._summaries = SummaryReader(run)
         self._speedometer = Speedometer()
+        self._facts: FactsReader | None = None
         self.last = RunView(summary=self._speedometer.observe(self._summaries.last, time.time()))
 
     def fetch(self, needs: Collection[str]) -> RunView:
-        """Read what is new of what is needed, the names of `NEEDS` and ``console``.
+        """Read what is new of what is needed, the names of `NEEDS`, ``console`` and ``config``.
 
         Measurements that cannot be read are those of before, and a problem.
         """
@@ -279,10 +294,17 @@ class RunFeed:
             summary=self._speedometer.observe(summary, now),
             console=_tail(self.run.console) if "console" in needs else self.last.console,
             figures=figures,
+            facts=self._read_facts() if "config" in needs else self.last.facts,
             problem=problem,
             stale=reader.stale_seconds,
         )
         return self.last
+
+    def _read_facts(self) -> Facts:
+        from accl.store.facts import FactsReader  # here: it imports the schema, and most screens never ask
+
+        self._facts = self._facts or FactsReader(self.run)
+        return self._facts.read()
 
     def failed(self, error: BaseException) -> RunView:
         """Return the data that were fetched last, with why `fetch` failed."""

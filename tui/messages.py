@@ -27,6 +27,13 @@ class ShowQuestions(Message):
 
 
 @dataclass
+class ShowStep(Message):
+    """Put the cursor of the charts of the screen at a step."""
+
+    step: float
+
+
+@dataclass
 class OpenCompare(Message):
     """Compare runs; the first is the reference."""
 

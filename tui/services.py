@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from textual.widget import Widget
+
 from tui.viewstate import ViewState
 from tui.watch import Watcher
 
@@ -22,3 +24,9 @@ class Services:
     root: Path
     watcher: Watcher
     view: ViewState = field(default_factory=ViewState)
+
+
+def services_of(widget: Widget) -> Services:
+    """Return the services of the app that a widget belongs to."""
+    services: Services = widget.app.services  # type: ignore[attr-defined]
+    return services

@@ -22,7 +22,29 @@ def default_values() -> dict[str, str | float]:
     """Return the default of every key, by dotted key."""
     from accl.config.shipped import configs_folder  # here and below: most lists of runs never ask
 
-    return {key: _value(written) for key, written in read_yaml(configs_folder() / "base.yaml").items()}
+    return layer_values(configs_folder() / "base.yaml")
+
+
+@cache
+def layer_values(path: Path) -> dict[str, str | float]:
+    """Return the values that a file which comes with accl gives, by dotted key."""
+    return {key: _value(written) for key, written in read_yaml(path).items()}
+
+
+def config_values(config: str, path: Path) -> dict[str, str | float]:
+    """Return all values in the text of a ``config.yaml`` by dotted key, in its order; ``path`` is for messages.
+
+    Keys that were added since the file was written follow, with their defaults.
+
+    Raises:
+        ConfigError: it is no YAML, or too long.
+    """
+    from accl.config.renamed import translate
+
+    written, _ = translate(parse_yaml(config, path))
+    return {key: _value(value) for key, value in written.items()} | {
+        key: value for key, value in default_values().items() if key not in written
+    }
 
 
 def config_value(config: str, key: str) -> str | float | None:

@@ -1,4 +1,4 @@
-"""One run: a head with its state, and four panes."""
+"""One run: a head with its state, and its panes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from textual.widgets import ContentSwitcher
 from accl.store.rundir import RunDir
 from tui import theme
 from tui.actions import stop_after_confirmation
-from tui.commands import bindings
+from tui.commands import BY_ID, bindings
 from tui.feed import RunView, without_path
+from tui.messages import ShowStep
 from tui.panes.confusion import ConfusionPane
 from tui.panes.curriculum import CurriculumPane
 from tui.panes.curves import CurvesPane
+from tui.panes.log import LogPane
+from tui.panes.machine import MachinePane
 from tui.panes.pane import Pane
 from tui.panes.tasks import TasksPane
 from tui.scale import percent, short
@@ -30,12 +33,17 @@ from tui.widgets.chartgrid import ChartGrid
 from tui.widgets.filter import Filter
 from tui.widgets.keybar import KeyBar
 from tui.widgets.text import Text
+from tui.xview import XView
 
+WIDE, VERY_WIDE = 100, 140  # columns from which on there is room for a bar, and for words
+MAX_DIGITS = 12
 PANES: dict[str, type[Pane]] = {
     "curves": CurvesPane,
     "curriculum": CurriculumPane,
     "confusion": ConfusionPane,
     "tasks": TasksPane,
+    "log": LogPane,
+    "machine": MachinePane,
 }
 
 
@@ -50,6 +58,7 @@ class RunScreen(PollingScreen):
     def __init__(self, services: Services, run: RunDir, pane: str | None = None) -> None:
         super().__init__(services)
         self._kept: dict[str, HasSettings] = {}
+        self._x_view: XView | None = None
         self.run = run
         services.view.attach("run", self)
         self.pane_name = pane or self.pane_name
@@ -78,7 +87,7 @@ class RunScreen(PollingScreen):
     @property
     def pending(self) -> str:
         held = self.view is not None and self.view.stale and self.view.problem is None
-        return super().pending or ("its database, which is held" if held else "")
+        return super().pending or ("its database, which is held" if held else self.pane.pending)
 
     def follow(self) -> None:
         self.services.watcher.watch(self, [self.run], self.pane.needs, self.delivered(self.update_view))
@@ -98,24 +107,22 @@ class RunScreen(PollingScreen):
         first: list[Piece] = [summary.state_label, ("  " + self.run.id, theme.BOLD)]
         if state.phase:
             first.append(("  " + state.phase, theme.DIM))
+        is_wide = self.size.width >= VERY_WIDE
         second: list[Piece] = []
         if view.problem is not None and summary.summary.state is not None:
             since = f" for {view.stale:.0f} s" if view.stale >= 1 else ""
             second.append((f"{view.problem.kind}{since}  ", theme.MARK))
         if state.total_steps:
             share = state.step / state.total_steps
-            second += [
-                (bar(share, 16), Style(color=theme.ACCENT, bgcolor=theme.PANEL)),
-                (f" {share:.0%}  step {state.step:,}/{state.total_steps:,}", theme.PLAIN),
-            ]
+            if self.size.width >= WIDE:
+                second.append((bar(share, 16) + " ", Style(color=theme.ACCENT, bgcolor=theme.PANEL)))
+            step = f"{share:.0%}  {'step ' * is_wide}{state.step:,}/{state.total_steps:,}"
+            second.append((step, theme.PLAIN))
         if math.isfinite(summary.eta_seconds):
             second.append((f" · {duration(summary.eta_seconds)} left", theme.PLAIN))
+        second += _accuracies(view, is_wide)
         if math.isfinite(summary.questions_per_second):
             second.append((f" · {short(summary.questions_per_second)} questions/s", theme.DIM))
-        for split in ("validation", "test"):
-            accuracy = summary.latest(f"{split}/accuracy")
-            if math.isfinite(accuracy):
-                second.append((f" · {split} {percent(accuracy)}", theme.BOLD))
         self.query_one("#head", Text).show(first, second)
         message = summary.reason
         if view.problem is not None:
@@ -124,10 +131,16 @@ class RunScreen(PollingScreen):
         reason.display = bool(message[0])
         reason.show([message])
 
+    def on_resize(self) -> None:
+        if self.view is not None:
+            self._show_head(self.view)
+
     def action_pane(self, name: str) -> None:
+        self._take_x_view()
         self.pane_name = self.query_one(ContentSwitcher).current = name
+        self._share_x_view()
         tabs: list[Piece] = []
-        for number, tab in enumerate(PANES, start=1):
+        for number, tab in _tabs():
             styles = (theme.TITLE, theme.BOLD + Style(underline=True)) if tab == name else (theme.VERY_DIM, theme.DIM)
             tabs += [(f" {number} ", styles[0]), (f"{tab} ", styles[1])]
         self.query_one("#tabs", Text).show(tabs)
@@ -137,10 +150,33 @@ class RunScreen(PollingScreen):
         self.follow()
         self.pane.focus_main_widget()
 
+    def _take_x_view(self) -> None:
+        """Remember range and cursor of the charts that are visible, for the other panes."""
+        for grid in self.pane.query(ChartGrid):
+            self._x_view = grid.view
+            self._tell_panes(grid.cursor_step)
+
+    def _tell_panes(self, step: float | None) -> None:
+        for pane in self.query(Pane):
+            pane.cursor_step = step
+
+    def _share_x_view(self) -> None:
+        for grid in self.pane.query(ChartGrid):
+            grid.view = self._x_view or grid.view
+
+    def on_show_step(self, message: ShowStep) -> None:
+        for grid in self.query(ChartGrid).results(ChartGrid):
+            if grid.clock is not None:
+                grid.view = self._x_view or grid.view
+                grid.jump(message.step)
+                self._x_view = grid.view
+                self._tell_panes(grid.cursor_step)
+                return
+
     @on(events.Click, "#tabs")
     def _open_clicked_pane(self, event: events.Click) -> None:
         end = 0
-        for number, name in enumerate(PANES, start=1):
+        for number, name in _tabs():
             end += cell_len(f" {number} {name} ")
             if event.x < end:
                 self.action_pane(name)
@@ -160,3 +196,24 @@ class RunScreen(PollingScreen):
             filter_line.action_clear()
         if not filters:
             self.app.pop_screen()
+
+
+def _accuracies(view: RunView, is_wide: bool) -> list[Piece]:
+    """Return the validation accuracy of the best weights and the accuracy of the test, each beside its best floor."""
+    best = view.summary.state.checkpoint_best.removeprefix("step-")
+    validated = int(best) if is_wide and best.isdecimal() and len(best) < MAX_DIGITS else None
+    tested = view.summary.latest("test/accuracy"), view.tested_step
+    pieces: list[Piece] = []
+    for split, (value, step) in {"validation": (view.summary.validated, validated), "test": tested}.items():
+        if math.isfinite(value):
+            name = split if is_wide else split.removesuffix("idation")
+            pieces.append((f" · {name} {percent(value)}", theme.BOLD))
+            pieces.append((f" (step {step:,})" if step is not None else "", theme.DIM))
+            if floors := view.floors(split):
+                pieces.append((f" ╌ {'floor ' * is_wide}{percent(max(floors.values()))}", theme.DIM))
+    return pieces
+
+
+def _tabs() -> list[tuple[str, str]]:
+    """Return key and name of each pane."""
+    return [(BY_ID[f"run.{name}"].main_key, name) for name in PANES]

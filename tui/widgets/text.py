@@ -67,7 +67,8 @@ def _wrapped(entry: Sequence[Piece], width: int) -> list[list[Piece]]:
     """Wrap an entry, its first piece being a label beside which the rest is indented."""
     (label, label_style), *rest = entry
     indent = " " * cell_len(label)
-    lines = textwrap.wrap(printable("".join(text for text, _ in rest)), max(8, width - len(indent)))
+    text = printable("".join(text for text, _ in rest))
+    lines = textwrap.wrap(text, max(8, width - len(indent)), break_on_hyphens=False)
     style = rest[0][1] if rest else label_style
     return [[(indent if i else label, label_style), (line, style)] for i, line in enumerate(lines)] or [list(entry)]
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
+import shutil
 import socket
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -152,6 +155,20 @@ def long_run(root: Path, *, steps: int = 100_000, matrices: int = 6_200) -> RunD
         )
     write_finished(run, steps, FIRST, steps * 0.01, {"train/loss": 0.5})
     return run
+
+
+def copies(root: Path, runs: Sequence[RunDir], number: int) -> None:
+    """Copy finished runs in turn, as runs under ``root`` with ids and seeds of their own, each a second older."""
+    for index in range(number):
+        original = runs[index % len(runs)]
+        started = datetime.fromtimestamp(FIRST - 1 - index, UTC)
+        copy = create_run(root, original.setup().recipe, index, started)
+        for name in ("config.yaml", "state.json", "console.log", original.database.name):
+            shutil.copy(original.path / name, copy.path)
+        config = copy.config.read_text(encoding="utf-8")
+        copy.config.write_text(re.sub(r"(?m)^( *seed: ).*$", rf"\g<1>{index}", config), encoding="utf-8")
+        provenance = json.loads(original.provenance.read_text(encoding="utf-8"))
+        copy.write_json(copy.provenance, provenance | {"created": started.isoformat()})
 
 
 def record_tasks(recorder: Recorder, tasks: Sequence[TaskRow], trivial_baselines: Mapping[str, float]) -> None:

@@ -94,10 +94,14 @@ def test_an_address_of_the_hub_with_a_password_is_shown_without_it(tmp_path: Pat
 
 
 def test_what_was_typed_is_neither_printed_nor_stored_with_its_credentials(tmp_path: Path) -> None:
-    for words in (["show", f"{ADDRESS}/x"], ["runs", TOKEN], ["train", f"{ADDRESS}/x"], [f"{ADDRESS}/x"]):
+    for words in (["show", f"{ADDRESS}/x"], ["train", f"{ADDRESS}/x"], [f"{ADDRESS}/x"], ["runs", f"{ADDRESS}>1"]):
         done = run_accl(*words)
         assert done.returncode
         assert "eheim" not in done.stdout + done.stderr
+    prepare(tmp_path, resolve("full", "demo").config, [])
+    done = run_accl("runs", TOKEN, "--runs", str(tmp_path))
+    assert "matches: hf_***" in done.stderr
+    assert "eheim" not in done.stdout + done.stderr
     run = prepare(tmp_path, resolve("full", "demo").config, ["accl", "train", "--runs", f"{ADDRESS}/x", TOKEN])
     stored = "".join(path.read_text(encoding="utf-8") for path in run.path.iterdir())
     assert "eheim" not in stored

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -108,3 +110,25 @@ def test_an_exception_of_one_call_is_its_result() -> None:
     with pytest.raises(ZeroDivisionError):
         within(5, lambda: 1 // 0)
     assert within(5, lambda: 3) == 3
+
+
+def test_a_process_ends_with_its_code_while_a_query_runs_in_a_thread_left_behind() -> None:
+    code = """
+import sys, threading, duckdb
+from accl.store.deadline import ending
+
+begun = threading.Event()
+
+def query():
+    connection = duckdb.connect()
+    begun.set()
+    connection.execute("SELECT count(*) FROM range(100000000) WHERE hash(range) = 1").fetchall()
+
+with ending():
+    threading.Thread(target=query, daemon=True).start()
+    begun.wait()
+    print("shown")
+    sys.exit(3)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "shown\n", "")

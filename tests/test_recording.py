@@ -222,6 +222,20 @@ def test_a_spool_too_long_for_one_transaction_is_merged_in_order(run: RunDir, mo
     assert steps(run) == list(range(1, 10))
 
 
+def test_a_checkpoint_does_not_wait_for_rows_that_come_back_from_the_spool(run: RunDir) -> None:
+    recorder = Recorder(run.database, interval=NEVER_S)
+    with held(run):
+        put(recorder, 1)
+        recorder.flush()
+    put(recorder, 2)
+    recorder.begin_flush()
+    recorder.end_flush()
+    waiting = [row[0] for row in read_spool(spool_of(run.database)).rows["metrics"]]
+    assert waiting == [1, 2], "on disk, in the order in which they were recorded"
+    recorder.close()
+    assert steps(run) == [1, 2]
+
+
 def test_a_spool_that_cannot_be_deleted_is_not_merged_twice(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     append_spool(spool_of(run.database), {"metrics": [[1, 0.0, 0.0, "x", 0.0]]})
     monkeypatch.setattr(Path, "unlink", lambda *_args, **_more: (_ for _ in ()).throw(PermissionError()))

@@ -32,6 +32,7 @@ class Reports:
         self.recorder = self
         self.stuck_seconds = 0.0
         self.events: list[tuple[str, str, str]] = []
+        self.flushed = 0
 
     def update(self, **values: Any) -> None:
         self.state = self.state.changed(**values)
@@ -39,8 +40,11 @@ class Reports:
     def save(self) -> None:
         """Write nothing: the state is looked at here."""
 
-    def flush(self) -> None:
+    def begin_flush(self) -> None:
         """Write nothing here either."""
+
+    def end_flush(self) -> None:
+        self.flushed += 1
 
     def event(self, *words: str) -> None:
         self.events.append(words)  # type: ignore[arg-type]

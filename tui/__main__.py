@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+from accl.store.deadline import ending
 from accl.store.rundir import RunDir
 from tui.app import AcclApp
 
@@ -23,4 +24,6 @@ class PageApp(AcclApp):
 
 if __name__ == "__main__":
     root, *runs = map(Path, sys.argv[1:])
-    PageApp(root, opened=[RunDir(run) for run in runs]).run()
+    with ending():
+        PageApp(root, opened=[RunDir(run) for run in runs]).run()
+        sys.exit()

@@ -17,6 +17,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from accl import __version__
 from accl.errors import AcclError
+from accl.store.deadline import ending
 from accl.streams import guard_streams
 
 # name -> (module, function, first line of its help)
@@ -118,5 +119,11 @@ def run() -> None:
         sys.exit(1)
 
 
+def main() -> None:
+    """Be the process of one command."""
+    with ending():
+        run()
+
+
 if __name__ == "__main__":
-    run()
+    main()

@@ -28,7 +28,7 @@ from accl.cli.layout import print_table
 from accl.cli.table import Table
 from accl.errors import AcclError
 from accl.streams import styled
-from accl.text import printable, printable_json, printable_lines, shortened
+from accl.text import printable, printable_json, printable_lines, shortened, without_credentials
 
 LEAST_WIDTH = 10  # columns; lines are wrapped no narrower
 
@@ -137,8 +137,8 @@ def print_error(error: AcclError, console: Console | None = None) -> None:
 
 
 def print_notes(notes: Sequence[str]) -> None:
-    """Print sentences on what was typed, such as an old name that was translated, on stderr."""
-    say(*(f"note: {note}" for note in notes), err=True)
+    """Print sentences on what was typed, such as an old name that was translated, on stderr, without credentials."""
+    say(*(f"note: {without_credentials(note)}" for note in notes), err=True)
 
 
 def plain(value: Any) -> Any:

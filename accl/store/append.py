@@ -32,7 +32,7 @@ from accl.store.spool import MERGED, RUN, ForeignSpoolError, Spooled, Values, ap
 
 WRITER = "writer"
 # Lines of the spool merged in one transaction: few, so that nobody waits long for the file.
-MERGE_LINES = 2000
+MERGE_LINES = 500
 # The split that is evaluated when training has ended. A resumed run evaluates it again, whatever its checkpoint.
 AFTER_TRAINING = "test"
 

@@ -1,14 +1,17 @@
 """Deadlines for calls that may never return, such as reading from a network mount whose server is gone.
 
 Python cannot interrupt a thread that waits in the kernel. Such a thread is left behind; it is a daemon, so that it
-keeps no process from ending.
+keeps no process from ending, which `ending` does without it.
 """
 
 from __future__ import annotations
 
+import os
 import queue
+import sys
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from accl.errors import BusyError
@@ -94,3 +97,23 @@ def _work(
 
 def _late(seconds: float) -> BusyError:
     return BusyError(f"There was no answer within {seconds:g} s.", "Is its disk or network mount alive?")
+
+
+@contextmanager
+def ending() -> Iterator[None]:
+    """End the process with the block, at once if a thread was left behind.
+
+    The interpreter ends a daemon thread where it is, and within DuckDB that aborts the process.
+    """
+    try:
+        yield
+    except SystemExit as end:
+        others = [thread for thread in threading.enumerate() if thread is not threading.current_thread()]
+        for thread in others:
+            if not thread.daemon:
+                thread.join()
+        if not any(thread.is_alive() for thread in others):
+            raise
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(end.code if isinstance(end.code, int) else int(end.code is not None))

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ INTERVAL_S = 1.0
 # Readers hold the file for a few milliseconds, so a few short tries nearly always suffice.
 TRIES = 20
 TRY_AGAIN_S = 0.02
-# Tries when a checkpoint waits: the training thread is never held for long.
+# Tries when a checkpoint waits: it is not held for long.
 FLUSH_TRIES = 2
 # Failed appends in a row (about half a minute) after which rows go to the spool.
 SPOOL_AFTER_ROUNDS = 30
@@ -44,8 +45,8 @@ MAX_QUEUED = 2_000_000
 class Recorder:
     """Writer of the measurements of one run.
 
-    Methods may be called from any thread and return at once, except `flush`, which takes some hundredths of a second
-    at most, and `rewind` and `close`, which wait for whoever holds the database.
+    Methods may be called from any thread and return at once, except `flush` and `end_flush`, which write what is
+    queued, and `rewind` and `close`, which wait for whoever holds the database.
 
     Args:
         database: path of ``run.duckdb``; made when missing, and brought to the current schema.
@@ -81,6 +82,8 @@ class Recorder:
         self._queue_lock = threading.Lock()
         self._batch: Rows = defaultdict(list)  # taken from the queue, and not written yet
         self._file_lock = threading.Lock()
+        self._flusher = ThreadPoolExecutor(1)
+        self._flushing: Future[None] = Future()
         self._failed_rounds = 0
         self._failing_since = 0.0
         self._stuck_since: float | None = None
@@ -146,14 +149,23 @@ class Recorder:
         return 0.0 if since is None else time.monotonic() - since
 
     def flush(self) -> None:
-        """Bring all queued rows to disk: to the database or, when that is held, to the spool."""
+        """Bring all queued rows to disk: to the database or, if it is held or rows wait in the spool, to the spool."""
         with self._file_lock:
-            for _ in range(FLUSH_TRIES):
+            # Bringing rows back from the spool takes a while, and is the work of the thread.
+            for _ in range(0 if os.path.lexists(self._appender.spool_path) else FLUSH_TRIES):
                 if self._write():
                     self._recovered()
                     return
                 time.sleep(TRY_AGAIN_S)
             self._write_spool()
+
+    def begin_flush(self) -> None:
+        """Begin to `flush`, while the caller goes on; at most once before `end_flush`."""
+        self._flushing = self._flusher.submit(self.flush)
+
+    def end_flush(self) -> None:
+        """Wait until the flush that was begun is done."""
+        self._flushing.result()
 
     def rewind(self, step: int, validated: bool = True) -> None:
         """Delete what was recorded after ``step``, and the test: a run resumed from there records them again.

@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
@@ -97,10 +97,13 @@ def files_of(model: nn.Module, optimizer_state: Mapping[str, Tensor], buffers: M
     return {MODEL: model.state_dict(), OPTIMIZER: {**_named(buffers), **optimizer_state}}
 
 
-def save(root: Path, progress: Progress, files: Files) -> str:
+def save(root: Path, progress: Progress, files: Files, before_rename: Callable[[], None] = lambda: None) -> str:
     """Write the checkpoint of ``progress.step`` under a temporary name, sync it to disk and rename it.
 
     A kill at any moment leaves the checkpoints of other steps as they were.
+
+    Args:
+        before_rename: what must be done before the checkpoint can be found.
 
     Returns:
         the name of its folder.
@@ -115,6 +118,7 @@ def save(root: Path, progress: Progress, files: Files) -> str:
     partial.mkdir()
     try:
         _write(partial, progress, files)
+        before_rename()
         manifest.set_aside(root / name)
         os.replace(partial, root / name)
     except BaseException:

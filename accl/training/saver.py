@@ -80,17 +80,24 @@ class Saver:
 
     def _write(self, progress: Progress, files: Callable[[], Files]) -> None:
         root, name = self.run.checkpoints, folder_name(progress.step)
-        # Measurements first: a resumed run must find those of the steps before its checkpoint.
-        self.reporter.recorder.flush()
-        if self.reporter.recorder.stuck_seconds > 0:
-            raise OSError(errno.ENOSPC, "no room for measurements")
+        recorder = self.reporter.recorder
+
+        def finish_measurements() -> None:
+            recorder.end_flush()
+            if recorder.stuck_seconds > 0:
+                raise OSError(errno.ENOSPC, "no room for measurements")
+
+        # A resumed run must find the measurements of the steps before its checkpoint; they are written beside it.
+        recorder.begin_flush()
         if self._best is not None and self._best[0].step == progress.best_step != progress.step:
-            checkpoint.save(root, *self._best)
+            checkpoint.save(root, *self._best, finish_measurements)
         # But for its clocks, the same checkpoint may have been written already.
         last = self.saved and replace(self.saved, seconds=progress.seconds, training_seconds=progress.training_seconds)
         if last != progress or not (root / name).exists():
-            checkpoint.save(root, progress, files())
+            checkpoint.save(root, progress, files(), finish_measurements)
             self.saved = progress
+        else:
+            finish_measurements()
         self._best = None
         best = folder_name(progress.best_step) if progress.best_step else ""
         self.reporter.update(checkpoint_last=name, checkpoint_best=best)

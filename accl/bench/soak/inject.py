@@ -34,7 +34,7 @@ STARTUP_S = 3.0  # about how long a process takes to its first step
 # Calls of the training thread that must not wait for the disk or for a reader.
 RECORDING = (
     *("metrics", "curriculum", "confusion", "evaluation", "task_evaluations", "predictions", "event", "meta", "tasks"),
-    *("flush",),
+    *("begin_flush", "end_flush"),
 )
 
 

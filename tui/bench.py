@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from accl.store.deadline import ending
 from tui.app import AcclApp
 from tui.commands import of_scope
 
@@ -254,15 +255,24 @@ def _peak_mib() -> float:
 
 
 def main(part: str, root: Path, scale: float) -> None:
-    """Measure, and print the figures, each with the names of its fields."""
+    """Measure, print the figures, each with the names of its fields, and end the process: with 1 if that failed."""
     streams = [os.dup(stream) for stream in range(3)]
     try:
         figures = asyncio.run(Session(root, scale).measure(PARTS[part]))
-    finally:
-        for stream, kept in enumerate(streams):
-            os.dup2(kept, stream)
+    except TimeoutError as error:
+        _restore(streams)
+        print(error, file=sys.stderr)  # noqa: T201
+        sys.exit(1)
+    _restore(streams)
     print(json.dumps([figure._asdict() for figure in figures]))  # noqa: T201
+    sys.exit()
+
+
+def _restore(streams: list[int]) -> None:
+    for stream, kept in enumerate(streams):
+        os.dup2(kept, stream)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), float(sys.argv[3]))
+    with ending():
+        main(sys.argv[1], Path(sys.argv[2]), float(sys.argv[3]))

@@ -257,20 +257,19 @@ def _peak_mib() -> float:
 def main(part: str, root: Path, scale: float) -> None:
     """Measure, print the figures, each with the names of its fields, and end the process: with 1 if that failed."""
     streams = [os.dup(stream) for stream in range(3)]
+    problem = ""
     try:
         figures = asyncio.run(Session(root, scale).measure(PARTS[part]))
     except TimeoutError as error:
-        _restore(streams)
-        print(error, file=sys.stderr)  # noqa: T201
+        problem = str(error)
+    finally:
+        for stream, kept in enumerate(streams):
+            os.dup2(kept, stream)
+    if problem:
+        print(problem, file=sys.stderr)  # noqa: T201
         sys.exit(1)
-    _restore(streams)
     print(json.dumps([figure._asdict() for figure in figures]))  # noqa: T201
     sys.exit()
-
-
-def _restore(streams: list[int]) -> None:
-    for stream, kept in enumerate(streams):
-        os.dup2(kept, stream)
 
 
 if __name__ == "__main__":

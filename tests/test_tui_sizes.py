@@ -26,7 +26,7 @@ LEAVING = {"q", "ctrl+q", "ctrl+c", "escape", "enter", "c", "t", "f", "slash", "
 KEYS = sorted({key for command in COMMANDS for key in command.keys if not key.isdigit()} - LEAVING)
 PANES = [command.keys[0] for command in of_scope("run") if command.keys and command.keys[0].isdigit()]
 # Keys from the list to each screen, by its name.
-SCREENS = {
+SCREENS: dict[str, list[list[str]]] = {
     "list": [[]],
     "run": [["enter", pane] for pane in PANES],
     "compare": [["ctrl+a", "c"]],

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -54,13 +54,11 @@ class LiveRun:
 
 def main(root: Path) -> None:
     """Write runs until stdin is closed."""
-    closed = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), closed.set()), daemon=True).start()
     runs = [LiveRun(root, seed) for seed in range(RUNS)]
     for run in runs:
         run.train(5 * STEPS_PER_S)
     print("training", flush=True)  # noqa: T201
-    while not closed.wait(1.0):
+    while not select.select([sys.stdin], [], [], 1.0)[0]:
         for run in runs:
             run.train(STEPS_PER_S)
 

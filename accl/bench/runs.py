@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import shutil
 import socket
@@ -158,15 +159,16 @@ def long_run(root: Path, *, steps: int = 100_000, matrices: int = 6_200) -> RunD
 
 
 def copies(root: Path, runs: Sequence[RunDir], number: int) -> None:
-    """Copy finished runs in turn, as runs under ``root`` with ids and seeds of their own, each a second older."""
+    """Copy finished runs of seed 0 in turn, as runs under ``root`` with seeds from 1, each a second older."""
     for index in range(number):
-        original = runs[index % len(runs)]
+        original, seed = runs[index % len(runs)], 1 + index // len(runs)
         started = datetime.fromtimestamp(FIRST - 1 - index, UTC)
-        copy = create_run(root, original.setup().recipe, index, started)
-        for name in ("config.yaml", "state.json", "console.log", original.database.name):
-            shutil.copy(original.path / name, copy.path)
-        config = copy.config.read_text(encoding="utf-8")
-        copy.config.write_text(re.sub(r"(?m)^( *seed: ).*$", rf"\g<1>{index}", config), encoding="utf-8")
+        copy = create_run(root, original.setup().recipe, seed, started)
+        for file in (original.state, original.console):
+            shutil.copy(file, copy.path)
+        os.link(original.database, copy.database)  # a thousand copies of it would fill a disk
+        config = original.config.read_text(encoding="utf-8")
+        copy.config.write_text(re.sub(r"(?m)^( *seed: ).*$", rf"\g<1>{seed}", config), encoding="utf-8")
         provenance = json.loads(original.provenance.read_text(encoding="utf-8"))
         copy.write_json(copy.provenance, provenance | {"created": started.isoformat()})
 

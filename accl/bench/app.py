@@ -90,4 +90,3 @@ def _trainers(root: Path, env: dict[str, str]) -> Iterator[None]:
         assert writer.stdout is not None
         writer.stdout.readline()  # the runs are there
         yield
-        writer.communicate()

@@ -12,7 +12,7 @@ import pytest
 from conftest import Accl
 from rich.console import Console
 
-from accl.bench.report import Report, commit, row
+from accl.bench.report import Report, commit, missed, row
 from accl.bench.runs import METRICS, K, finished_run
 from accl.cli.output import Format, emit
 from accl.cli.reports import origins, report_tables
@@ -21,7 +21,7 @@ from accl.store.columns import RunReader
 
 SMALL = {
     "store": ["--steps=25"],
-    "tui": ["--steps=25", "--runs=4", "--repeat=2"],
+    "tui": ["--steps=25", "--runs=4", "--repeat=1", "--only=compare"],
     "cli": ["--runs=3", "--repeat=1"],
 }
 
@@ -83,6 +83,22 @@ def test_commands_are_measured_against_their_targets(bench: tuple[Report, dict[s
         "accl show last": None,
         "accl compare baseline contrastive full, of 3 runs": None,
     }
+
+
+def test_figures_above_their_target_are_missed() -> None:
+    rows = [row("within", [1], "s", 1), row("above", [1.1], "s", 1), row("without", [9], "s")]
+    assert [found["what"] for found in missed(rows)] == ["above"]
+
+
+@pytest.mark.slow
+def test_every_part_of_the_bench_of_the_app_measures() -> None:
+    from conftest import run_accl
+
+    done = run_accl("bench", "tui", "--steps=25", "--runs=20", "--repeat=2", "--format=json")
+    assert done.returncode == 0, done.stderr
+    found = " ".join(row["what"] for row in json.loads(done.stdout)["rows"])
+    for part in ("list of runs", "finished runs", "live runs", "long run", "confusion", "comparing runs", "load"):
+        assert part in found
 
 
 def test_synthetic_runs_hold_what_was_asked_for(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 import typer
 from conftest import Accl, printed_by_compare
@@ -236,6 +237,35 @@ async def test_rubbish_that_is_left_out_is_said_beside_what_can_be_read(
         await until(pilot, lambda: name in on_screen(pilot))
         assert screen.view is not None
         assert screen.view.curves
+
+
+async def test_every_kind_of_store_that_cannot_be_read_is_said_and_the_others_are_shown(tmp_path: Path) -> None:
+    healthy = finished_run(tmp_path, "baseline")
+    held, damaged, absent, newer, waiting = (finished_run(tmp_path, seed=seed, predictions=False) for seed in range(5))
+    damaged.database.write_bytes(b"no database")
+    absent.database.unlink()
+    with duckdb.connect(str(newer.database)) as connection:
+        connection.execute("UPDATE meta SET value = '99' WHERE key = 'schema_version'")
+    waiting.state.unlink()
+    os.mkfifo(waiting.state)  # which nobody ever writes, as on a file system that does not answer
+    code = f"import duckdb, sys; c = duckdb.connect({str(held.database)!r}); print(flush=True); sys.stdin.read()"
+    expected = {held: "busy", damaged: "damaged", absent: "absent", newer: "schema 99", waiting: "damaged"}
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        async with open_app(tmp_path, (160, 45)) as pilot:
+            await runs_listed(pilot, 1 + len(expected))
+            labels = {summary.run: summary.state_label[0] for summary in runs_screen(pilot).summaries}
+            assert labels[waiting] == "? damaged"
+            assert labels[healthy] == "✓ finished"
+            for run, words in expected.items():
+                await pilot.app.push_screen(RunScreen(pilot.app.services, run))
+                await until(pilot, lambda words=words: words in on_screen(pilot))
+                pilot.app.pop_screen()
+            screen = RunScreen(pilot.app.services, healthy)
+            await pilot.app.push_screen(screen)
+            await until(pilot, lambda: screen.view is not None and bool(screen.view.curves))
+        holder.communicate()
 
 
 async def test_a_run_that_does_not_answer_is_a_busy_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 from unittest.mock import AsyncMock
 
 import pytest
-from factory import ALL_TASKS, crashed_run, finished_run, running_run
-from tui_pilot import TICK, on_screen, open_app, open_comparison, open_newest_run, runs_listed, until
+from factory import crashed_run, finished_run, running_run
+from tui_pilot import TICK, on_screen, open_app, open_newest_run, runs_listed, until
 
 from accl.errors import RunError
 from accl.launch import process
@@ -22,34 +22,12 @@ from tui.screens.compare import CompareScreen
 from tui.screens.confirm import ConfirmScreen
 from tui.screens.help import HelpScreen, KeyPage
 from tui.screens.palette import PaletteScreen
-from tui.screens.run import PANES
 from tui.screens.runs import RunsScreen
 from tui.widgets.keybar import KeyBar
 from tui.widgets.table import Table
 from tui.widgets.text import Text
 
 SIZES = [(20, 5), (80, 24), (200, 60)]
-
-
-@pytest.mark.parametrize("size", SIZES)
-async def test_every_screen_and_pane_opens_at_every_size(tmp_path: Path, size: tuple[int, int]) -> None:
-    finished_run(tmp_path, "baseline", tasks=ALL_TASKS, steps=60)
-    finished_run(tmp_path, "full", tasks=ALL_TASKS, steps=60, correct=0.7)
-    async with open_app(tmp_path, size) as pilot:
-        screen = await open_newest_run(pilot)
-        for number, name in enumerate(PANES, start=1):
-            await pilot.press(str(number))
-            await pilot.pause()
-            assert screen.pane.id == name
-            await pilot.press("down", "o", "y", "pagedown", "up", "s")
-        await pilot.press("escape")
-        await until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen))
-        await open_comparison(pilot, "space", "down", "space", "c")
-        await pilot.press("question_mark")
-        await until(pilot, lambda: isinstance(pilot.app.screen, HelpScreen))
-        await pilot.press("escape", "escape")
-        await until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen))
-        assert pilot.app.is_running
 
 
 async def test_an_empty_folder_says_what_to_type(tmp_path: Path) -> None:

@@ -1,11 +1,7 @@
-"""`accl bench cli` and `accl bench tui`: commands and the app in processes of their own, as a user waits for them.
-
-The app measures itself (`tui.bench`): nothing in this package knows Textual.
-"""
+"""`accl bench cli`: commands in processes of their own, as a user waits for them."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -31,30 +27,12 @@ def measure_commands(folder: Path, runs: int, repeat: int) -> list[Row]:
         ("accl show last", ["show", "last"], None),
         (f"accl compare {' '.join(RECIPES)}, of {runs} runs", ["compare", *RECIPES], None),
     ]
-    env = _environment(folder) | {"ACCL_RUNS": str(root), "COLUMNS": "120"}
+    env = environment(folder) | {"ACCL_RUNS": str(root), "COLUMNS": "120"}
     rows = []
     for what, arguments, target in commands:
         samples = _seconds(["-m", "accl.cli.main", *arguments], env, repeat)
         rows.append(row(what, samples, "s", target, fastest=min(samples)))
     return rows
-
-
-def measure_app(folder: Path, steps: int, runs: int, repeat: int) -> list[Row]:
-    """Time how fast the app draws, ``repeat`` times each; returns the rows of the report.
-
-    Args:
-        steps: length of each of three runs on screen.
-        runs: length of the list of runs.
-    """
-    few = _make_runs(folder / "few", len(RECIPES), steps=steps, questions=1140)  # twenty of each task
-    many = _make_runs(folder / "many", runs, steps=1, questions=4)
-    env = _environment(folder)
-    imports = [1000 * seconds for seconds in _seconds(["-c", "import tui.app"], env, repeat)]
-    figures = json.loads(_python(["-m", "tui.bench", str(few), str(many), str(repeat)], env))
-    return [
-        row("starting Python and importing the app", imports, "ms"),
-        *(row(what, samples, "ms") for what, samples in figures.items()),
-    ]
 
 
 def _make_runs(root: Path, number: int, *, steps: int, questions: int) -> Path:
@@ -63,7 +41,7 @@ def _make_runs(root: Path, number: int, *, steps: int, questions: int) -> Path:
     return root
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def environment(folder: Path) -> dict[str, str]:
     """This process's environment, with bytecode kept under ``folder``, which the first call of a command compiles.
 
     An installed accl has its bytecode, but this process may be one that must not write any.
@@ -72,7 +50,7 @@ def _environment(folder: Path) -> dict[str, str]:
     return {**kept, "PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
 
 
-def _python(arguments: list[str], env: dict[str, str]) -> str:
+def run_python(arguments: list[str], env: dict[str, str]) -> str:
     """Run Python and return its standard output.
 
     Raises:
@@ -88,4 +66,4 @@ def _python(arguments: list[str], env: dict[str, str]) -> str:
 
 def _seconds(arguments: list[str], env: dict[str, str], repeat: int) -> list[float]:
     """Seconds from start to exit, ``repeat`` times after a first one that is not counted."""
-    return [timed(lambda: _python(arguments, env)) for _ in range(repeat + 1)][1:]
+    return [timed(lambda: run_python(arguments, env)) for _ in range(repeat + 1)][1:]

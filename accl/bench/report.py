@@ -94,6 +94,11 @@ def row(what: str, samples: Sequence[float], unit: str, target: float | None = N
     return {"what": what, "value": value, "unit": unit, "spread": spread, "target": target, **more}
 
 
+def missed(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows whose value is above their target, for figures that a target limits."""
+    return [row for row in rows if row["target"] is not None and row["value"] > row["target"]]
+
+
 def timed(work: Callable[[], object]) -> float:
     """Seconds that a call takes."""
     began = time.perf_counter()

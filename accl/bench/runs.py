@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import re
+import shutil
 import socket
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -152,6 +156,21 @@ def long_run(root: Path, *, steps: int = 100_000, matrices: int = 6_200) -> RunD
         )
     write_finished(run, steps, FIRST, steps * 0.01, {"train/loss": 0.5})
     return run
+
+
+def copies(root: Path, runs: Sequence[RunDir], number: int) -> None:
+    """Copy finished runs of seed 0 in turn, as runs under ``root`` with seeds from 1, each a second older."""
+    for index in range(number):
+        original, seed = runs[index % len(runs)], 1 + index // len(runs)
+        started = datetime.fromtimestamp(FIRST - 1 - index, UTC)
+        copy = create_run(root, original.setup().recipe, seed, started)
+        for file in (original.state, original.console):
+            shutil.copy(file, copy.path)
+        os.link(original.database, copy.database)  # a thousand copies of it would fill a disk
+        config = original.config.read_text(encoding="utf-8")
+        copy.config.write_text(re.sub(r"(?m)^( *seed: ).*$", rf"\g<1>{seed}", config), encoding="utf-8")
+        provenance = json.loads(original.provenance.read_text(encoding="utf-8"))
+        copy.write_json(copy.provenance, provenance | {"created": started.isoformat()})
 
 
 def record_tasks(recorder: Recorder, tasks: Sequence[TaskRow], trivial_baselines: Mapping[str, float]) -> None:

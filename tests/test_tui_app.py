@@ -15,7 +15,7 @@ from accl.launch import process
 from accl.store.rundir import RunDir
 from accl.store.state import State, read_state, write_state
 from tui.app import AcclApp
-from tui.commands import COMMANDS
+from tui.commands import BY_ID, COMMANDS
 from tui.feed import RunsFeed
 from tui.messages import Ask
 from tui.screens.compare import CompareScreen
@@ -37,8 +37,8 @@ async def test_every_screen_and_pane_opens_at_every_size(tmp_path: Path, size: t
     finished_run(tmp_path, "full", tasks=ALL_TASKS, steps=60, correct=0.7)
     async with open_app(tmp_path, size) as pilot:
         screen = await open_newest_run(pilot)
-        for number, name in enumerate(PANES, start=1):
-            await pilot.press(str(number))
+        for name in PANES:
+            await pilot.press(BY_ID[f"run.{name}"].keys[0])
             await pilot.pause()
             assert screen.pane.id == name
             await pilot.press("down", "o", "y", "pagedown", "up", "s")

@@ -142,14 +142,22 @@ class LogFile:
     def at_step(self, step: float) -> int | None:
         """Return the offset of the last line that names a step up to ``step``.
 
+        Only a part whose first and last step are on both sides of it is searched line by line: steps mostly rise.
+
         Raises:
             FileNotFoundError, DamagedError: as `search`.
         """
         found = None
         for start, data, _ in self._chunks(0):
+            first, last = _STEP.search(data), _STEP.match(data, max(0, data.rfind(b"step ")))
+            if first is None or (last and min(_number(first), _number(last)) > step):
+                continue
+            if last and _number(last) <= step:
+                found = start + last.start()
+                continue
             for hit in _visible_hits(data, b"step "):
                 named = _STEP.match(data, hit)
-                if named and int(named[1].replace(b",", b"")) <= step:
+                if named and _number(named) <= step:
                     found = start + hit
         return found
 
@@ -175,7 +183,11 @@ class LogFile:
 def step_of(text: str) -> int | None:
     """Return the step that a line names, None if it names none."""
     named = _STEP.search(text.encode(errors="replace"))
-    return int(named[1].replace(b",", b"")) if named else None
+    return _number(named) if named else None
+
+
+def _number(named: re.Match[bytes]) -> int:
+    return int(named[1].replace(b",", b""))
 
 
 def _lines(descriptor: int, first: int, end: int, size: int) -> Iterator[Line]:

@@ -37,6 +37,11 @@ def cut(text: str, width: int) -> str:
     return rich.cells.set_cell_size(text, width - 1) + "…" if width > 1 else "…"
 
 
+def chopped(text: str, width: int) -> list[str]:
+    """Return the text in pieces of at most ``width`` cells; one piece, if it is empty."""
+    return rich.cells.chop_cells(printable(text), max(2, width)) or [""]
+
+
 def fit(text: str, width: int, right: bool = False) -> str:
     """Truncate or pad the text to exactly ``width`` cells."""
     text = cut(text, width)

@@ -1,4 +1,4 @@
-"""What a run is: every value of its configuration with where it came from, and its provenance, as text.
+"""Facts about a run: every value of its configuration with where it came from, and its provenance, as text.
 
 Files of a run may hold anything: what cannot be read is a problem among the facts, and harms nothing else.
 """
@@ -44,7 +44,7 @@ Values = Mapping[str, str | float]
 
 @dataclass(frozen=True)
 class Facts:
-    """What a run is.
+    """Configuration and provenance of a run.
 
     Attributes:
         config: values by dotted key, in the order of the file.

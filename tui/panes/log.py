@@ -85,7 +85,7 @@ class LogPane(Pane):
             step = ""
             if clock is not None and event.seconds >= clock.seconds[0]:
                 step = f"{np.interp(event.seconds, clock.seconds, clock.last):,.0f}"
-            label: Piece = (f"{'▸' if i == current else ' '}{duration(event.seconds):>9} {step:>7} ", theme.VERY_DIM)
+            label: Piece = (f"{'▸' if i == current else ' '}{duration(event.seconds):>9} {step:>6} ", theme.VERY_DIM)
             level = [(f"{event.level}: ", LEVEL_STYLES[event.level])] if event.level in LEVEL_STYLES else []
             entries.append([label, *level, (event.message, theme.BOLD if i == current else theme.PLAIN)])
         self.query_one("#log-events", Log).show(entries)

@@ -6,7 +6,6 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator
 
-from rich.cells import chop_cells
 from rich.style import Style
 from textual import events
 from textual.message import Message
@@ -15,7 +14,7 @@ from textual.strip import Strip
 from tui import theme
 from tui.commands import bindings
 from tui.logfile import Part
-from tui.text import Piece, centred, cut, strip
+from tui.text import Piece, centred, chopped, cut, strip
 from tui.widgets.strip import Navigable, StripWidget
 
 GUTTER = 2
@@ -150,7 +149,7 @@ class LogView(Navigable, StripWidget, can_focus=True):
         """Return the rows that a line takes."""
         text = self.part.lines[index].text
         if self.wrap:
-            return chop_cells(text, width) or [""]
+            return chopped(text, width)
         return [cut(text[self._left :], width)]
 
     def _pieces(self, row: str, line: str) -> Iterator[Piece]:

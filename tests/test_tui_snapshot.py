@@ -14,7 +14,7 @@ import pytest
 from conftest import Accl
 from factory import finished_run, running_run
 
-import accl.analysis.compare
+import accl.analysis.arms
 import tui.snapshot
 from accl.cli.tui import tui as command
 from accl.errors import AcclError, ConfigError
@@ -87,7 +87,7 @@ def test_a_screen_waits_for_what_is_read_slowly(tmp_path: Path, keys: list[str],
     expected = text(take_snapshot(tmp_path, [], SIZE, keys))
     slow_reading(SummaryReader, "read")
     if "c" in keys:
-        slow_reading(accl.analysis.compare, "compare")
+        slow_reading(accl.analysis.arms, "compare_arms")
     assert text(take_snapshot(tmp_path, [], SIZE, keys)) == expected
 
 

@@ -230,4 +230,6 @@ def _warnings(arms: Sequence[Arm], scores: Mapping[str, Scores], results: Mappin
             "Over several seeds: interval and p cover the choice of seeds and of questions (Student's t with "
             "Satterthwaite's degrees of freedom, on the variance over seeds plus that over questions)."
         )
-    return [*notes, "p is Holm-adjusted over the arms; ± is the standard deviation over seeds."] if pairs else notes
+    if pairs:
+        notes.append("p is Holm-adjusted over the arms; ± is the standard deviation over seeds.")
+    return [*notes, "Bars by task: 95 % Wilson interval of the mean accuracy over seeds, of n questions."]

@@ -39,7 +39,7 @@ CHANGE_COLUMNS = (
     Column("before", 6, right=True, rank=2),
     Column("now", 6, right=True, rank=1),
     Column("Δ", 6, right=True),
-    Column("0      95 %      100", BAR_CELLS, rank=3),
+    Column("0  ○ before ● now 100", BAR_CELLS, rank=3),
     Column("gained", 6, right=True, rank=4),
     Column("lost", 5, right=True, rank=4),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
@@ -60,7 +61,8 @@ PARTS = {
     "power": "seeds needed",
 }
 BOTH_SIDES = 120  # columns from which on charts and tables stand side by side
-REPAINT_S = 0.5  # at most so often are the charts drawn while runs are read: a hundred lines take a while
+REPAINT_S = 0.5  # at most so often is everything drawn while runs are read,
+REPAINT_SHARE = 0.1  # and for at most this share of the time: a hundred runs take a while
 
 
 class CompareScreen(ChartKeys, PollingScreen):
@@ -81,6 +83,8 @@ class CompareScreen(ChartKeys, PollingScreen):
     comparison: ArmsComparison | None = None
     _compared: object = None
     _comparing = False
+    _drawing_s = 0.0
+    _changes_of: object = None
     _chosen = ""  # label of the reference that the user chose
 
     def __init__(self, services: Services, runs: list[RunDir]) -> None:
@@ -140,14 +144,20 @@ class CompareScreen(ChartKeys, PollingScreen):
         self.views[self.runs.index(view.summary.run)] = view
         self._missing.discard(view.summary.run)
         if self._repaint is None:
-            self._repaint = self.set_timer(0.01 if first else REPAINT_S, self._show_views)
+            wait = max(REPAINT_S, self._drawing_s / REPAINT_SHARE) if self._missing else REPAINT_S
+            self._repaint = self.set_timer(0.01 if first else wait, self._show_views)
+        elif not self._missing:  # whatever the wait, nothing more is to come
+            self._repaint.stop()
+            self._repaint = self.set_timer(0.01, self._show_views)
 
     def _show_views(self) -> None:
+        begun = time.process_time()
         self._repaint = None
         self._group()
         self.show_curves()
         self._compare_if_due()
         self.show_tables()
+        self._drawing_s = time.process_time() - begun
 
     # The arms and their comparison.
 
@@ -216,7 +226,7 @@ class CompareScreen(ChartKeys, PollingScreen):
         self.problems = self._find_problems()
         rows = content.arm_rows(self.arms, self.views, self.comparison, self.problems)
         self.query_one("#arms", Table).show(rows)
-        notes = [f"! {self._name(i)} is not compared: {why}" for i, why in self.problems.items()]
+        notes = [f"! {self._run_label(i)} is not compared: {why}" for i, why in self.problems.items()]
         self.query_one("#notes", Log).show(
             content.note_lines([*notes, *(self.comparison.notes if self.comparison else ())])
         )
@@ -234,7 +244,7 @@ class CompareScreen(ChartKeys, PollingScreen):
         self._show_arm()
         self._show_title()
 
-    def _name(self, index: int) -> str:
+    def _run_label(self, index: int) -> str:
         arm = next(arm for arm in self.arms if index in arm.members)
         return content.run_label(arm, self.views[index], self.views)
 
@@ -256,6 +266,9 @@ class CompareScreen(ChartKeys, PollingScreen):
             rows = content.change_rows(score.categories if self.by_category else score.tasks, is_reference)
         nothing = "computing …" if self._comparing or self._missing else "no test results"
         changes.show(rows, nothing)
+        if (content_of := (arm and arm.label, self.by_category)) != self._changes_of:
+            self._changes_of = content_of
+            changes.move_to(0)
         waits = nothing if self._comparing or self._missing else "no two arms have a finished run each"
         effects = content.effects(self.arms, self.views, self.comparison)
         holm = f" · p Holm over {len(effects)}" if len(effects) > 1 else " · p"
@@ -323,7 +336,7 @@ class CompareScreen(ChartKeys, PollingScreen):
             if self.seeds_as_lines:
                 lines += [
                     Line(
-                        self._name(i),
+                        self._run_label(i),
                         self.views[i].curves[metric],
                         content.seed_style(arm, self.views[i]),
                         kind_of(metric),

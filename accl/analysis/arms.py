@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,7 +147,10 @@ def _scores(members: Sequence[int], pairs: Sequence[tuple[int, int]], results: M
     accuracies = {i: float(results[i].right.mean()) for i in members}
     values = list(accuracies.values())
     floors = [results[i].number(f"floor/test/{name}") for name in TRIVIAL_BASELINES for i in members]
-    difference, needed, deltas, flips = None, None, (), ()
+    difference: PairedDifference | SeedDifference | None = None
+    needed: int | None = None
+    deltas: tuple[float, ...] = ()
+    flips: tuple[Flips, ...] = ()
     before = after = np.stack([results[i].right for i in members])
     if pairs:
         before, after = (np.stack([results[i].right for i in side]) for side in zip(*pairs, strict=True))
@@ -180,7 +184,7 @@ def _changes(
     names = list(dict.fromkeys(map(name_of, range(len(result.tasks)))))
     group = np.array([names.index(name_of(i)) for i in range(len(result.tasks))], np.int64)[result.task]
 
-    def counted(answers: NDArray[np.bool_]) -> NDArray[np.float64]:
+    def counted(answers: NDArray[np.bool_]) -> NDArray[Any]:
         return np.bincount(group, answers.sum(axis=0), len(names))
 
     n = np.bincount(group, minlength=len(names))

@@ -32,14 +32,14 @@ ARM_COLUMNS = (
     Column("n", 6, right=True, rank=5),
     Column("floor", 6, right=True, rank=2),
 )
-BAR_CELLS = 21
+BAR_CELLS = 17
 CHANGE_COLUMNS = (
-    Column("", 30, grow=True),
+    Column("", 20, grow=True),
     Column("n", 6, right=True, rank=1),
-    Column("before", 6, right=True, rank=2),
-    Column("now", 6, right=True, rank=1),
+    Column("was", 6, right=True, rank=3),
+    Column("now", 6, right=True, rank=2),
     Column("Δ", 6, right=True),
-    Column("0  ○ before ● now 100", BAR_CELLS, rank=3),
+    Column("0 ○ was ● now 100", BAR_CELLS, rank=1),
     Column("gained", 6, right=True, rank=4),
     Column("lost", 5, right=True, rank=4),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
@@ -51,6 +52,7 @@ FIRST_METRICS = {
     "train/loss": "training loss",
     "curriculum/effective_tasks": "effective tasks",
 }
+LETTERS = re.compile(r"^test/(gold|predicted)_")  # one share for each letter, once: nothing to compare runs by
 PARTS = {
     "arms": "arms",
     "charts": "charts",
@@ -58,7 +60,7 @@ PARTS = {
     "flips": "flips",
     "config": "config",
     "notes": "notes",
-    "power": "seeds needed",
+    "power": "seeds",
 }
 BOTH_SIDES = 120  # columns from which on charts and tables stand side by side
 REPAINT_S = 0.5  # at most so often is everything drawn while runs are read,
@@ -306,7 +308,7 @@ class CompareScreen(ChartKeys, PollingScreen):
             focused, open_ = part == self.part, part == current and self.part != "charts"
             style = theme.TITLE if focused else theme.BOLD if open_ else theme.DIM
             title = "categories" if part == "changes" and self.by_category else PARTS[part]
-            pieces.append((f"[{title}] " if focused or open_ else f" {title}  ", style))
+            pieces.append((f"[{title}]" if focused or open_ else f" {title} ", style))
         if self.arm is not None and "changes" in (self.part, current):
             pieces.append((f" {self.arm.label}", theme.arm_style(self.arm.label)))
         self.query_one("#compare-tabs", Text).show(pieces)
@@ -316,7 +318,7 @@ class CompareScreen(ChartKeys, PollingScreen):
         curves = [view.curves for view in self.views]
         floors = {floor for view in self.views for floor in view.floors("validation").items()}
         metrics = dict.fromkeys(metric for metric in FIRST_METRICS if any(metric in run for run in curves))
-        metrics |= dict.fromkeys(sorted({metric for run in curves for metric in run}))
+        metrics |= dict.fromkeys(sorted({metric for run in curves for metric in run if not LETTERS.search(metric)}))
         charts = []
         for metric in metrics:
             # Runs with the same questions have the same floors; those of others would crowd the chart.
@@ -406,10 +408,10 @@ class CompareScreen(ChartKeys, PollingScreen):
     def action_open(self) -> None:
         """Open the questions of the flips at the cursor, or else a run of the arm."""
         if self.part == "flips":
-            if key := self.query_one("#flips", Table).key:
-                index, word = key.split()
+            if flip := self.query_one("#flips", Table).key:
+                member, word = flip.split()
                 query = f"{Comparison('flip', ':', (self.arms[0].recipe,), (None,))} {word}"
-                self.post_message(OpenRun(self.runs[int(index)], "questions", query))
+                self.post_message(OpenRun(self.runs[int(member)], "questions", query))
         elif self.arm is not None:
             key = self.query_one("#arms", Table).key or ""
             index = int(key[4:]) if key.startswith("run ") else self.arm.members[0]

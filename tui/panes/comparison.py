@@ -1,4 +1,4 @@
-"""What the compare screen lists, as rows of its tables: arms, tasks, flips, differing keys, notes, seeds needed."""
+"""Rows of the tables of the compare screen: arms, tasks, flips, differing keys, notes, seeds needed."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
@@ -26,15 +25,14 @@ from tui.commands import bindings
 from tui.feed import RunSummary, RunView
 from tui.messages import OpenRun
 from tui.panes import comparison as content
-from tui.plot import arm_curve
+from tui.panes.overlay import Overlay
 from tui.screens.polling import PollingScreen
 from tui.services import Services
 from tui.text import Piece
 from tui.threads import in_daemon_thread
 from tui.viewstate import Choices, HasSettings
-from tui.widgets.chart import Chart, Line
 from tui.widgets.chartgrid import ChartGrid
-from tui.widgets.charts import ChartKeys, Charts, floor_lines, kind_of
+from tui.widgets.charts import ChartKeys, Charts
 from tui.widgets.filter import Filter
 from tui.widgets.forest import Forest
 from tui.widgets.keybar import KeyBar
@@ -46,13 +44,6 @@ if TYPE_CHECKING:
     from accl.analysis.arms import ArmsComparison
     from accl.analysis.results import Results
 
-# Metrics whose charts come before those of all others, with the titles of these charts.
-FIRST_METRICS = {
-    "validation/accuracy": "validation accuracy",
-    "train/loss": "training loss",
-    "curriculum/effective_tasks": "effective tasks",
-}
-LETTERS = re.compile(r"^test/(gold|predicted)_")  # one share for each letter, once: nothing to compare runs by
 PARTS = {
     "arms": "arms",
     "charts": "charts",
@@ -98,6 +89,7 @@ class CompareScreen(ChartKeys, PollingScreen):
         self.arms: list[Arm] = []
         self.problems: dict[int, str] = {}
         self._answers: dict[int, Results | AcclError] = {}
+        self._overlay = Overlay()
         self._missing = set(runs)  # those not read yet
         self._repaint: Timer | None = None
 
@@ -314,42 +306,10 @@ class CompareScreen(ChartKeys, PollingScreen):
         self.query_one("#compare-tabs", Text).show(pieces)
 
     def show_curves(self) -> None:
-        """Show all metrics, those of `FIRST_METRICS` first."""
-        curves = [view.curves for view in self.views]
-        floors = {floor for view in self.views for floor in view.floors("validation").items()}
-        metrics = dict.fromkeys(metric for metric in FIRST_METRICS if any(metric in run for run in curves))
-        metrics |= dict.fromkeys(sorted({metric for run in curves for metric in run if not LETTERS.search(metric)}))
-        charts = []
-        for metric in metrics:
-            # Runs with the same questions have the same floors; those of others would crowd the chart.
-            floored = metric == "validation/accuracy" and len(floors) <= 2
-            title, shares = FIRST_METRICS.get(metric, metric), metric.endswith("accuracy")
-            lines = floor_lines(floors) if floored else ()
-            charts.append(Chart(title, self._lines(metric), lines, shares, (metric,)))
+        """Show all metrics."""
         grid = self.query_one(Charts).grid
         grid.reference = "" if self.seeds_as_lines else self.reference
-        grid.show(charts)
-
-    def _lines(self, metric: str) -> tuple[Line, ...]:
-        """Make a line of each arm from all of its seeds, or one of each run."""
-        lines = []
-        for arm in self.arms:
-            having = [i for i in arm.members if metric in self.views[i].curves]
-            if self.seeds_as_lines:
-                lines += [
-                    Line(
-                        self._run_label(i),
-                        self.views[i].curves[metric],
-                        content.seed_style(arm, self.views[i]),
-                        kind_of(metric),
-                    )
-                    for i in having
-                ]
-            elif having:
-                curve = arm_curve([self.views[i].curves[metric] for i in having])
-                kind = "line" if len(having) > 1 else kind_of(metric)
-                lines.append(Line(arm.label, curve, theme.arm_style(arm.label), kind))
-        return tuple(lines)
+        grid.show(self._overlay.charts(self.arms, self.views, self.seeds_as_lines))
 
     # What the keys do.
 

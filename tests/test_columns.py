@@ -59,6 +59,18 @@ def test_bins_that_grew_equal_bins_made_at_once(
         assert (curve.n.sum(), curve.broken.sum()) == (len(values), (~np.isfinite(values)).sum())
 
 
+def test_few_rows_read_at_once_are_the_bins_of_the_same_rows(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder(run.database)
+    for step in (3, 1, 2, 7):
+        recorder.metrics(step, step / 4, step * 2.0, {"x": float(step), "y": math.nan if step == 7 else math.inf})
+    recorder.close()
+    few = RunReader(run).read({"curves"})
+    monkeypatch.setattr(bins, "FEW_ROWS", 0)
+    binned = RunReader(run).read({"curves"})
+    same(few.curves, binned.curves)
+    assert repr(sorted(few.newest.items())) == repr(sorted(binned.newest.items()))
+
+
 def test_a_bin_has_the_quantiles_and_extremes_of_its_finite_values(
     run: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ from accl.launch import process
 from accl.store.rundir import RunDir
 from accl.store.state import State, read_state, write_state
 from tui.app import AcclApp
-from tui.commands import BY_ID, COMMANDS
+from tui.commands import COMMANDS
 from tui.feed import RunsFeed
 from tui.messages import Ask
 from tui.screens.compare import CompareScreen

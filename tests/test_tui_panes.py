@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from factory import ALL_TASKS, finished_run, running_run
-from tui_pilot import TICK, on_screen, open_app, open_comparison, open_newest_run, runs_listed, until
+from tui_pilot import TICK, on_screen, open_app, open_newest_run, until
 
 from accl.store.writer import Recorder
 from tui.panes.confusion import ConfusionPane
-from tui.screens.compare import CompareScreen
 from tui.screens.runs import RunsScreen
 from tui.widgets.bars import Bars
 from tui.widgets.chartgrid import ChartGrid
@@ -213,43 +211,3 @@ async def test_tasks_can_be_sorted_and_the_split_changed(tmp_path: Path) -> None
         await pilot.press("v")
         assert "validation · step 200" in on_screen(pilot)
         assert "1,000 parameters, all trained" in "\n".join(screen.query_one("#events", Log).text_lines)
-
-
-async def test_comparison_shows_deltas_and_overlaid_curves(tmp_path: Path) -> None:
-    finished_run(tmp_path, "baseline", correct=[i % 2 == 0 for i in range(120)])
-    finished_run(tmp_path, "full", correct=[i % 4 != 3 for i in range(120)], started=time.time() - 50)
-    async with open_app(tmp_path, (120, 40)) as pilot:
-        await runs_listed(pilot, 2)
-        screen = await open_comparison(pilot, "end", "space", "up", "space", "c")
-        chart = screen.query_one(ChartGrid).charts["validation accuracy"]
-        assert [line.name for line in chart.lines] == ["baseline", "full"]
-        assert chart.lines[0].style != chart.lines[1].style
-        arms = "\n".join(screen.query_one("#arms", Table).text_lines)
-        assert "+25.0" in arms
-        assert "full against baseline" in on_screen(pilot)
-
-
-async def test_runs_that_cannot_be_compared_say_why_and_still_show_their_curves(tmp_path: Path) -> None:
-    running_run(tmp_path, "baseline", seed=1)
-    running_run(tmp_path, "full", seed=2)
-    async with open_app(tmp_path) as pilot:
-        await runs_listed(pilot, 2)
-        await pilot.press("c")
-        assert isinstance(pilot.app.screen, RunsScreen), "nothing is selected yet"
-        await pilot.press("space", "down", "space", "c")
-        await until(pilot, lambda: isinstance(pilot.app.screen, CompareScreen) and bool(pilot.app.screen.compare_error))
-        await until(pilot, lambda: "not compared" in on_screen(pilot))
-        assert isinstance(pilot.app.screen, CompareScreen)
-        assert len(pilot.app.screen.query_one(ChartGrid).charts["training loss"].lines) == 2
-
-
-async def test_seeds_of_an_arm_are_a_band_or_lines(tmp_path: Path) -> None:
-    for seed in (1, 2):
-        finished_run(tmp_path, "baseline", seed=seed, started=time.time() - seed)
-    async with open_app(tmp_path, (120, 40)) as pilot:
-        await runs_listed(pilot, 2)
-        screen = await open_comparison(pilot, "space", "down", "space", "c")
-        grid = screen.query_one(ChartGrid)
-        assert [line.name for line in grid.charts["training loss"].lines] == ["baseline"]
-        await pilot.press("l")
-        assert sorted(line.name for line in grid.charts["training loss"].lines) == ["baseline s1", "baseline s2"]

@@ -14,7 +14,7 @@ import pytest
 from conftest import Accl
 from factory import finished_run, running_run
 
-import accl.analysis.compare
+import accl.analysis.arms
 import tui.snapshot
 from accl.cli.tui import tui as command
 from accl.errors import AcclError, ConfigError
@@ -75,7 +75,7 @@ def test_a_screen_is_printed_as_plain_text_and_drawn_at_once(tmp_path: Path, acc
 def test_one_run_opens_by_itself_and_several_compared_and_escape_leads_to_the_list(tmp_path: Path) -> None:
     runs = [finished_run(tmp_path, recipe) for recipe in ("baseline", "full")]
     assert "1 curves" in text(take_snapshot(tmp_path, runs[:1], SIZE))
-    assert "Holm" in text(take_snapshot(tmp_path, runs, SIZE))
+    assert "Δ test to baseline" in text(take_snapshot(tmp_path, runs, SIZE))
     for opened in (runs[:1], runs):
         assert "2 runs" in text(take_snapshot(tmp_path, opened, SIZE, ["escape"]))
 
@@ -87,7 +87,7 @@ def test_a_screen_waits_for_what_is_read_slowly(tmp_path: Path, keys: list[str],
     expected = text(take_snapshot(tmp_path, [], SIZE, keys))
     slow_reading(SummaryReader, "read")
     if "c" in keys:
-        slow_reading(accl.analysis.compare, "compare")
+        slow_reading(accl.analysis.arms, "compare_arms")
     assert text(take_snapshot(tmp_path, [], SIZE, keys)) == expected
 
 

@@ -63,6 +63,14 @@ def config_value(config: str, key: str) -> str | float | None:
     return values.get(key, default_values().get(key)) if values else None
 
 
+@lru_cache(maxsize=256)
+def all_values(config: str) -> dict[str, str | float]:
+    """Return every value from the text of a ``config.yaml`` by dotted key, with the defaults of those it lacks."""
+    found = re.findall(r"^\w+:.*(?:\n(?![^\s#]).*)*", config, re.MULTILINE)
+    written = {key: value for text in found if len(text) <= SECTION_LIMIT for key, value in _section(text).items()}
+    return default_values() | written if written else {}
+
+
 @lru_cache(maxsize=1024)
 def _section(text: str) -> dict[str, str | float]:
     """Return the values of a section by dotted key, none if it cannot be read; most runs share most of theirs."""

@@ -1,87 +1,84 @@
-"""Several runs side by side: their curves in common charts, and the comparison that `accl compare` prints."""
+"""Arms side by side: their curves in common charts, and their tests against those of a reference."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from rich.style import Style
-from textual import on
+from textual import events, on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.timer import Timer
+from textual.widget import Widget
+from textual.widgets import ContentSwitcher
 
+from accl.analysis.grouping import Arm, first_reference, group_runs
 from accl.errors import AcclError
-from accl.store.curve import Curve
+from accl.store.query import Comparison
 from accl.store.rundir import RunDir
 from accl.store.state import RunState
 from accl.store.summary import Summary
 from tui import theme
 from tui.commands import bindings
 from tui.feed import RunSummary, RunView
-from tui.plot import arm_curve
-from tui.scale import percent, short
+from tui.messages import OpenRun
+from tui.panes import comparison as content
+from tui.panes.overlay import Overlay
 from tui.screens.polling import PollingScreen
 from tui.services import Services
 from tui.text import Piece
 from tui.threads import in_daemon_thread
 from tui.viewstate import Choices, HasSettings
-from tui.widgets.chart import Chart, Line
 from tui.widgets.chartgrid import ChartGrid
-from tui.widgets.charts import ChartKeys, Charts, floor_lines, kind_of
+from tui.widgets.charts import ChartKeys, Charts
 from tui.widgets.filter import Filter
+from tui.widgets.forest import Forest
 from tui.widgets.keybar import KeyBar
 from tui.widgets.listing import Listing
-from tui.widgets.table import Column, Row, Table
+from tui.widgets.table import Table
 from tui.widgets.text import Log, Text
 
 if TYPE_CHECKING:
-    from accl.analysis.compare import Arm, Comparison
+    from accl.analysis.arms import ArmsComparison
+    from accl.analysis.results import Results
 
-ARM_COLUMNS = (
-    Column("arm", 18, grow=True),
-    Column("state", 11, rank=2),
-    Column("seed", 6, right=True, rank=4),
-    Column("steps", 7, right=True, rank=3),
-    Column("test", 7, right=True),
-    Column("±", 4, right=True, rank=1),
-    Column("by task", 7, right=True, rank=2),
-    Column("floor", 7, right=True, rank=1),
-    Column("", 9, rank=1),
-    Column("delta", 7, right=True),
-    Column("95 %", 14, rank=1),
-    Column("p (Holm)", 8, right=True),
-    Column("q/s", 7, right=True, rank=5),
-)
-# Metrics whose charts come before those of all others, with the titles of these charts.
-FIRST_METRICS = {
-    "validation/accuracy": "validation accuracy",
-    "train/loss": "training loss",
-    "curriculum/effective_tasks": "effective tasks",
+PARTS = {
+    "arms": "arms",
+    "charts": "charts",
+    "changes": "tasks",
+    "flips": "flips",
+    "config": "config",
+    "notes": "notes",
+    "power": "seeds",
 }
-TASK_COLUMNS = (
-    Column("task", 30, grow=True),
-    Column("n", 5, right=True, rank=1),
-    Column("accuracy", 8, right=True),
-    Column("gained", 6, right=True, rank=1),
-    Column("lost", 5, right=True, rank=1),
-    Column("delta", 7, right=True),
-)
-REPAINT_S = 0.5  # at most so often are the charts drawn while runs are read: a hundred lines take a while
+BOTH_SIDES = 120  # columns from which on charts and tables stand side by side
+REPAINT_S = 0.5  # at most so often is everything drawn while runs are read,
+REPAINT_SHARE = 0.1  # and for at most this share of the time: a hundred runs take a while
 
 
 class CompareScreen(ChartKeys, PollingScreen):
-    """Runs compared with the first of them, the reference."""
+    """Arms compared with one of them.
+
+    Attributes:
+        arms: groups of the runs, the reference first.
+        part: what has the focus, of `PARTS`.
+        comparison: None until it has been computed.
+        problems: why a run takes no part in it, by index.
+    """
 
     BINDINGS = bindings("compare")
-    settings: ClassVar[Mapping[str, Choices]] = {"seeds_as_lines": (False, True)}
+    settings: ClassVar[Mapping[str, Choices]] = {"seeds_as_lines": (False, True), "by_category": (False, True)}
     seeds_as_lines = False
-    comparison: Comparison | None = None
-    compare_error = ""
-    _compared_states: tuple[str, ...] = ()
+    by_category = False
+    part = "arms"
+    comparison: ArmsComparison | None = None
+    _compared: object = None
     _comparing = False
+    _drawing_s = 0.0
+    _changes_of: object = None
+    _chosen = ""  # label of the reference that the user chose
 
     def __init__(self, services: Services, runs: list[RunDir]) -> None:
         super().__init__(services)
@@ -89,26 +86,35 @@ class CompareScreen(ChartKeys, PollingScreen):
         self.runs = runs
         unread = [RunSummary(Summary(run), RunState(), math.nan) for run in runs]
         self.views = [RunView(summary=summary) for summary in unread]
+        self.arms: list[Arm] = []
+        self.problems: dict[int, str] = {}
+        self._answers: dict[int, Results | AcclError] = {}
+        self._overlay = Overlay()
         self._missing = set(runs)  # those not read yet
         self._repaint: Timer | None = None
 
     def compose(self) -> ComposeResult:
         yield Text(id="title")
-        yield Charts(id="overlaid")
         with Horizontal(id="compare-body"):
-            with Vertical(id="arms-side"):
-                yield Table(ARM_COLUMNS, "comparing …", id="arms")
-                yield Log("what to know beside the numbers", "", wrap=True, id="notes")
-            with Vertical(id="changes-side"):
-                yield Text(id="changes-title")
-                yield Table(TASK_COLUMNS, "", id="changes")
+            yield Charts(id="overlaid")
+            with Vertical(id="compare-side"):
+                yield Forest(id="forest")
+                yield Table(content.ARM_COLUMNS, "reading …", id="arms")
+                yield Text(id="arm-detail")
+                yield Text(id="compare-tabs")
+                with ContentSwitcher(initial="changes", id="compare-parts"):
+                    yield Table(content.CHANGE_COLUMNS, "computing …", id="changes")
+                    yield Table(content.FLIP_COLUMNS, "computing …", id="flips")
+                    yield Table((), "no key differs but the seed", id="config")
+                    yield Log("what to know beside the numbers", "", wrap=True, id="notes")
+                    yield Log("seeds needed for ±1 point", "nothing to tell it from yet", wrap=True, id="power")
         yield KeyBar("compare")
 
     def on_mount(self) -> None:
         self._kept = {"compare": self, "compare charts": self.query_one(ChartGrid)}
         for scope, owner in self._kept.items():
             self.services.view.attach(scope, owner)
-        self.query_one("#arms", Table).focus()
+        self.action_part("arms")
 
     def on_unmount(self) -> None:
         super().on_unmount()
@@ -132,88 +138,248 @@ class CompareScreen(ChartKeys, PollingScreen):
         self.views[self.runs.index(view.summary.run)] = view
         self._missing.discard(view.summary.run)
         if self._repaint is None:
-            self._repaint = self.set_timer(0.01 if first else REPAINT_S, self._show_views)
+            wait = max(REPAINT_S, self._drawing_s / REPAINT_SHARE) if self._missing else REPAINT_S
+            self._repaint = self.set_timer(0.01 if first else wait, self._show_views)
+        elif not self._missing:  # whatever the wait, nothing more is to come
+            self._repaint.stop()
+            self._repaint = self.set_timer(0.01, self._show_views)
 
     def _show_views(self) -> None:
+        begun = time.process_time()
         self._repaint = None
+        self._group()
         self.show_curves()
-        states = tuple(view.summary.state_label[0] for view in self.views)
-        # A run that has ended may have written its predictions.
-        if not self._missing and states != self._compared_states:
-            self._compared_states, self._comparing = states, True
-            self.run_worker(self._compare(), group="compare", exclusive=True)
-        self._show_title()
+        self._compare_if_due()
+        self.show_tables()
+        self._drawing_s = time.process_time() - begun
 
-    async def _compare(self) -> None:
-        from accl.analysis.compare import compare  # imported late: the curves need not wait for it
-
-        try:
-            self.comparison, self.compare_error = await in_daemon_thread(lambda: compare(self.runs)), ""
-        except AcclError as error:
-            self.comparison, self.compare_error = None, str(error)
-        if self.is_open:
-            self.show_comparison()
-        self._comparing = False
+    # The arms and their comparison.
 
     @property
-    def labels(self) -> list[str]:
-        """Recipes, with the seed and the end of the id where these are needed to distinguish runs."""
-        setups = [view.summary.setup for view in self.views]
-        by_recipe = Counter(setup.recipe for setup in setups)
-        by_seed = Counter((setup.recipe, setup.seed) for setup in setups)
-        return [
-            setup.recipe
-            + (f" s{setup.seed}" if by_recipe[setup.recipe] > 1 else "")
-            + (f" {run.id.rsplit('-', 1)[-1]}" if by_seed[setup.recipe, setup.seed] > 1 else "")
-            for setup, run in zip(setups, self.runs, strict=True)
-        ]
+    def reference(self) -> str:
+        """Label of the arm that the others are compared with."""
+        return self.arms[0].label if self.arms else ""
+
+    def _group(self) -> None:
+        """Group the runs that have been read, the reference first."""
+        known = [i for i, run in enumerate(self.runs) if run not in self._missing]
+        summaries = [self.views[i].summary for i in known]
+        arms = group_runs([(s.setup.recipe, s.setup.seed, s.summary.config) for s in summaries])
+        reference = self._chosen if self._chosen in [a.label for a in arms] else ""
+        reference = reference or first_reference(arms, [s.created for s in summaries])
+        arms = [Arm(a.label, a.recipe, tuple(known[i] for i in a.members), a.values) for a in arms]
+        self.arms = sorted(arms, key=lambda arm: arm.label != reference)
+
+    def _compare_if_due(self) -> None:
+        """Compute the comparison once all runs were read, and again when one has ended or the reference is another."""
+        ready = {i: content.why_not(view) for i, view in enumerate(self.views)}
+        key = ready, tuple((arm.label, arm.members) for arm in self.arms)
+        if not self._missing and key != self._compared:
+            self._compared, self._comparing = key, True
+            self.run_worker(self._compare({i for i, why in ready.items() if not why}), group="compare", exclusive=True)
+
+    async def _compare(self, finished: set[int]) -> None:
+        arms, reference, known = list(self.arms), self.reference, self._answers
+
+        def compute() -> tuple[dict[int, Results | AcclError], ArmsComparison]:
+            from accl.analysis.arms import compare_arms  # imported late: the curves need not wait for it
+            from accl.analysis.results import read_results
+
+            answers: dict[int, Results | AcclError] = {}
+            for i in sorted(finished):
+                found = known.get(i)
+                try:
+                    answers[i] = found if found and not isinstance(found, AcclError) else read_results(self.runs[i])
+                except AcclError as error:
+                    answers[i] = error
+            results = {i: answer for i, answer in answers.items() if not isinstance(answer, AcclError)}
+            return answers, compare_arms(arms, reference, results)
+
+        self._answers, self.comparison = await in_daemon_thread(compute)
+        self._comparing = False
+        if self.is_open:
+            self.show_tables()
+            if self.arm is not None and self.arm.label == self.reference:
+                self.action_other_arm(1)  # which has changes to show
+
+    # What is shown.
+
+    def _find_problems(self) -> dict[int, str]:
+        """Say of every run that takes no part why."""
+        refused = self.comparison.problems if self.comparison else {}
+        problems = {}
+        for i, view in enumerate(self.views):
+            answer = self._answers.get(i)
+            error = answer if isinstance(answer, AcclError) else refused.get(i)
+            if self.runs[i] not in self._missing and (why := content.why_not(view) or str(error or "")):
+                problems[i] = why
+        return problems
+
+    def show_tables(self) -> None:
+        """Show everything but the curves."""
+        self.problems = self._find_problems()
+        rows = content.arm_rows(self.arms, self.views, self.comparison, self.problems)
+        self.query_one("#arms", Table).show(rows)
+        notes = [f"! {self._run_label(i)} is not compared: {why}" for i, why in self.problems.items()]
+        self.query_one("#notes", Log).show(
+            content.note_lines([*notes, *(self.comparison.notes if self.comparison else ())])
+        )
+        self.query_one("#notes", Log).move_to(0)
+        columns, keys = content.config_table(self.arms)
+        config = self.query_one("#config", Table)
+        config.columns = columns
+        config.show(keys)
+        compared = "no pairs of runs" if self.comparison else "computing …"
+        self.query_one("#flips", Table).show(content.flip_rows(self.arms, self.views, self.comparison), compared)
+        if self.comparison is not None:
+            from accl.analysis.power import ASSUMPTIONS
+
+            self.query_one("#power", Log).show(content.power_lines(self.arms, self.comparison, ASSUMPTIONS))
+        self._show_arm()
+        self._show_title()
+
+    def _run_label(self, index: int) -> str:
+        arm = next(arm for arm in self.arms if index in arm.members)
+        return content.run_label(arm, self.views[index], self.views)
+
+    @property
+    def arm(self) -> Arm | None:
+        """The arm at the cursor."""
+        key = self.query_one("#arms", Table).key or ""
+        index = int(key.removeprefix("run ")) if key.startswith("run ") else -1
+        return next((arm for arm in self.arms if arm.label == key or index in arm.members), None)
+
+    @on(Listing.CursorMoved)
+    def _show_arm(self) -> None:
+        """Show the arm at the cursor: in the forest plot, by task, and what is to be said of it."""
+        arm, changes, key = self.arm, self.query_one("#changes", Table), self.query_one("#arms", Table).key or ""
+        score = self.comparison.scores.get(arm.label) if self.comparison and arm else None
+        is_reference = arm is not None and arm.label == self.reference
+        rows = []
+        if score is not None:
+            rows = content.change_rows(score.categories if self.by_category else score.tasks, is_reference)
+        nothing = "computing …" if self._comparing or self._missing else "no test results"
+        changes.show(rows, nothing)
+        if (content_of := (arm and arm.label, self.by_category)) != self._changes_of:
+            self._changes_of = content_of
+            changes.move_to(0)
+        waits = nothing if self._comparing or self._missing else "no two arms have a finished run each"
+        effects = content.effects(self.arms, self.views, self.comparison)
+        holm = f" · p Holm over {len(effects)}" if len(effects) > 1 else " · p"
+        title = f"Δ test to {self.reference} in points, 95 %{holm}"
+        self.query_one("#forest", Forest).show(title, effects, waits, arm.label if arm else "")
+        detail: list[Piece] = []
+        if key.startswith("run "):
+            detail = [("not compared: ", theme.MARK), (self.problems.get(int(key[4:]), ""), theme.PLAIN)]
+        elif arm is not None and (out := [i for i in arm.members if i in self.problems]):
+            words = f"{len(out)} not compared: " if len(arm.members) > 1 else "not compared: "
+            detail = [(words, theme.MARK), (self.problems[out[0]], theme.PLAIN)]
+        self.query_one("#arm-detail", Text).show(detail)
+        self._show_tabs()
 
     def _show_title(self) -> None:
         active = sum(view.summary.active for view in self.views)
-        text = f"  {len(self.runs)} runs" + (f" · {active} still active" if active else "")
+        seeds = {len(arm.members) for arm in self.arms}
+        runs = f"{len(self.runs)} runs" if len(seeds) > 1 else f"{max(seeds, default=0)} seed{'s' * (seeds != {1})}"
+        text = f"  {len(self.arms)} arm{'s' * (len(self.arms) != 1)} x {runs}" if len(seeds) == 1 else f"  {runs}"
+        text += f" · {active} still active" if active else ""
         text += f" · reading {len(self._missing)} …" if self._missing else ""
+        text += " · computing …" if self._comparing else ""
         pieces: list[Piece] = [("compare", theme.TITLE), (text, theme.PLAIN)]
-        if self.comparison is not None:
-            text = f" · {self.comparison.n:,} test questions · profile {self.comparison.profile}"
-            pieces.append((text, theme.DIM))
+        if self.comparison is not None and self.comparison.n:
+            pieces.append((f" · {self.comparison.n:,} test questions, paired", theme.DIM))
+        if out := len(self.problems):
+            pieces.append((f" · {out} not compared", theme.MARK))
         self.query_one("#title", Text).show(pieces)
 
-    def show_curves(self) -> None:
-        curves = [view.curves for view in self.views]
-        floors = {floor for view in self.views for floor in view.floors("validation").items()}
-        metrics = dict.fromkeys(metric for metric in FIRST_METRICS if any(metric in run for run in curves))
-        metrics |= dict.fromkeys(sorted({metric for run in curves for metric in run}))
-        charts = []
-        for metric in metrics:
-            lines = self._lines(metric, curves)
-            # Runs with the same questions have the same floors; those of others would crowd the chart.
-            floored = metric == "validation/accuracy" and len(floors) <= 2
-            title, shares = FIRST_METRICS.get(metric, metric), metric.endswith("accuracy")
-            charts.append(Chart(title, lines, floor_lines(floors) if floored else (), shares, (metric,)))
-        grid = self.query_one(Charts).grid
-        grid.reference = charts[0].lines[0].name if charts else ""
-        grid.show(charts)
+    def _show_tabs(self) -> None:
+        shown = [part for part in PARTS if self._is_narrow or part != "charts"]
+        current = self.query_one("#compare-parts", ContentSwitcher).current
+        pieces: list[Piece] = []
+        for part in shown:
+            focused, open_ = part == self.part, part == current and self.part != "charts"
+            style = theme.TITLE if focused else theme.BOLD if open_ else theme.DIM
+            title = "categories" if part == "changes" and self.by_category else PARTS[part]
+            pieces.append((f"[{title}]" if focused or open_ else f" {title} ", style))
+        if self.arm is not None and "changes" in (self.part, current):
+            pieces.append((f" {self.arm.label}", theme.arm_style(self.arm.label)))
+        self.query_one("#compare-tabs", Text).show(pieces)
 
-    def _lines(self, metric: str, curves: Sequence[Mapping[str, Curve]]) -> tuple[Line, ...]:
-        """Make a line of each run that has a metric, or one of each arm from all of its seeds."""
-        by_line: dict[str, list[Curve]] = {}
-        styles = (
-            dict(zip(self.labels, map(_style, self.views), strict=True))
-            if self.seeds_as_lines
-            else {view.summary.setup.recipe: theme.arm_style(view.summary.setup.recipe) for view in self.views}
-        )
-        recipes = [view.summary.setup.recipe for view in self.views]
-        for name, run in zip(self.labels if self.seeds_as_lines else recipes, curves, strict=True):
-            by_line.setdefault(name, []).extend([run[metric]] if metric in run else [])
-        return tuple(
-            Line(name, arm_curve(seeds), styles[name], "line" if len(seeds) > 1 else kind_of(metric))
-            for name, seeds in by_line.items()
-            if seeds
-        )
+    def show_curves(self) -> None:
+        """Show all metrics."""
+        grid = self.query_one(Charts).grid
+        grid.reference = "" if self.seeds_as_lines else self.reference
+        grid.show(self._overlay.charts(self.arms, self.views, self.seeds_as_lines))
+
+    # What the keys do.
+
+    @property
+    def _is_narrow(self) -> bool:
+        return self.size.width < BOTH_SIDES
+
+    def on_resize(self, event: events.Resize) -> None:
+        self.action_part("arms" if self.part == "charts" and not self._is_narrow else self.part)
+
+    def action_part(self, part: str) -> None:
+        """Focus a part, and show it."""
+        self.part = part
+        if part not in ("arms", "charts"):
+            self.query_one("#compare-parts", ContentSwitcher).current = part
+        hidden = {
+            "#overlaid": self._is_narrow and part != "charts",
+            "#forest, #arms, #arm-detail": self._is_narrow and part != "arms",
+            "#compare-parts": self._is_narrow and part == "charts",
+        }
+        for selector, hide in hidden.items():
+            for widget in self.query(selector):
+                widget.display = not hide
+        self.set_class(not self._is_narrow, "-two-sides")
+        self.query_one("#compare-side").set_class(part == "charts", "-tabs-alone")
+        focus: Widget = self.query_one(ChartGrid) if part == "charts" else self.query_one(f"#{part}")
+        focus.focus()
+        self._show_tabs()
+
+    def action_next_part(self, step: int) -> None:
+        parts = [part for part in PARTS if self._is_narrow or part != "charts"]
+        self.action_part(parts[(parts.index(self.part) + step) % len(parts)])
+
+    def action_other_arm(self, step: int) -> None:
+        """Move to the next arm, wherever the focus is."""
+        table, labels = self.query_one("#arms", Table), [arm.label for arm in self.arms]
+        if self.arm is not None:
+            label = labels[(labels.index(self.arm.label) + step) % len(labels)]
+            table.move_to(next(i for i, row in enumerate(table.rows) if row.key == label))
+
+    def action_reference(self) -> None:
+        """Compare with the arm at the cursor, or if that is the reference with the next one."""
+        if len(self.arms) > 1 and self.arm is not None:
+            self._chosen = self.arm.label if self.arm.label != self.reference else self.arms[1].label
+            self.comparison = None
+            self._show_views()
+
+    def action_categories(self) -> None:
+        self.by_category = not self.by_category
+        self._show_arm()
 
     def action_seeds(self) -> None:
         self.seeds_as_lines = not self.seeds_as_lines
         self.show_curves()
+
+    def action_open(self) -> None:
+        """Open the questions of the flips at the cursor, or else a run of the arm."""
+        if self.part == "flips":
+            if flip := self.query_one("#flips", Table).key:
+                member, word = flip.split()
+                query = f"{Comparison('flip', ':', (self.arms[0].recipe,), (None,))} {word}"
+                self.post_message(OpenRun(self.runs[int(member)], "questions", query))
+        elif self.arm is not None:
+            key = self.query_one("#arms", Table).key or ""
+            index = int(key[4:]) if key.startswith("run ") else self.arm.members[0]
+            self.post_message(OpenRun(self.runs[index]))
+
+    @on(Listing.Chosen)
+    def _open(self) -> None:
+        self.action_open()
 
     def action_back(self) -> None:
         filters = [line for line in self.query(Filter) if line.value]
@@ -221,82 +387,3 @@ class CompareScreen(ChartKeys, PollingScreen):
             line.action_clear()
         if not filters and not self.query_one(Charts).grid.peel():
             self.app.pop_screen()
-
-    def show_comparison(self) -> None:
-        arms, notes = self.query_one("#arms", Table), self.query_one("#notes", Log)
-        if self.comparison is None:
-            arms.show([self._row(i, None) for i in range(len(self.views))])
-            notes.show([[("not compared: ", theme.MARK), (self.compare_error, theme.PLAIN)]])
-        else:
-            first_time = not arms.rows
-            arms.show([self._row(i, arm) for i, arm in enumerate(self.comparison.arms)])
-            notes.show(
-                [[("! ", theme.MARK), (text, theme.PLAIN)] for text in self.comparison.warnings]
-                + [[("· ", theme.VERY_DIM), (text, theme.DIM)] for text in self.comparison.notes]
-            )
-            notes.move_to(0)
-            if first_time:
-                arms.move_to(1)  # the reference has no changes to show
-        self._show_changes()
-        self._show_title()
-
-    def _row(self, index: int, arm: Arm | None) -> Row:
-        """Make the row of a run, from the run alone if it has not been compared."""
-        summary = self.views[index].summary
-        state = summary.state
-        cells: list[Piece] = [
-            (f"━ {arm.label if arm else self.labels[index]}", _style(self.views[index])),
-            summary.state_label,
-            (summary.seed, theme.DIM),
-            (f"{arm.steps if arm else state.step:,}", theme.DIM),
-        ]
-        if arm is None:
-            cells += [(percent(summary.latest("test/accuracy")), theme.PLAIN), *[("", theme.PLAIN)] * 8]
-            return Row(str(index), tuple(cells))
-        above_floor = {True: "▲ above", False: "▼ below", None: ""}[arm.above_trivial]
-        delta, interval, style = "ref", "", theme.DIM
-        if (paired := arm.paired) is not None:
-            delta, interval = _points(paired.delta), f"{_points(paired.low)} … {_points(paired.high)}"
-            style = theme.BOLD if paired.low > 0 or paired.high < 0 else theme.DIM
-        cells += [
-            (percent(arm.accuracy), theme.BOLD),
-            (f"{arm.standard_error * 100:.1f}", theme.DIM),
-            (percent(arm.macro_accuracy), theme.PLAIN),
-            (percent(max(arm.trivial_baselines.values(), default=float("nan"))), theme.DIM),
-            (above_floor, theme.DIM if arm.above_trivial else theme.MARK),
-            (delta, style),
-            (interval, theme.DIM),
-            (f"{arm.p_holm:.3g}" if arm.p_holm is not None else "", style),
-            (short(arm.questions_per_second) if arm.questions_per_second else "", theme.DIM),
-        ]
-        return Row(str(index), tuple(cells))
-
-    @on(Listing.CursorMoved)
-    def _show_changes(self) -> None:
-        """Show gains and losses by task of the arm at the cursor against the reference."""
-        changes, title = self.query_one("#changes", Table), self.query_one("#changes-title", Text)
-        key = self.query_one("#arms", Table).key
-        if self.comparison is None or key is None:
-            changes.show([])
-            title.show()
-            return
-        arm, reference = self.comparison.arms[int(key)], self.comparison.arms[0]
-        compared = arm is not reference
-        title.show([(arm.label + (f" against {reference.label}" if compared else "") + ", by task", theme.TITLE)])
-        scores = arm.tasks_by_delta if compared else sorted(arm.tasks, key=lambda score: -score.accuracy)
-        rows = []
-        for score in scores:
-            change = (f"+{score.gains}", f"-{score.losses}", _points(score.delta)) if compared else ("", "", "")
-            name, n, accuracy = score.task.name, str(score.n), percent(score.accuracy)
-            styles = (theme.PLAIN, theme.DIM, theme.PLAIN, theme.DIM, theme.DIM, theme.BOLD)
-            rows.append(Row(name, tuple(zip((name, n, accuracy, *change), styles, strict=True))))
-        changes.show(rows)
-
-
-def _style(view: RunView) -> Style:
-    return theme.arm_style(view.summary.setup.recipe, view.summary.setup.seed)
-
-
-def _points(fraction: float) -> str:
-    """Format a difference of accuracies in percentage points."""
-    return f"{fraction * 100:+.1f}"

@@ -1,0 +1,71 @@
+"""Runs grouped into arms by their configurations, before anything is known of their results."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from accl.store.config_values import all_values
+
+Values = Mapping[str, str | float]
+
+SEED = re.compile(r"^  seed: .*\n?", re.MULTILINE)
+SHOWN_KEYS = 2  # in the label of an arm
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Runs that differ in nothing but their seed.
+
+    Attributes:
+        label: the recipe, with the keys that differ where a recipe has several configurations.
+        members: indices of the runs, by seed.
+        values: the configuration by dotted key, without the seed.
+    """
+
+    label: str
+    recipe: str
+    members: tuple[int, ...]
+    values: Values
+
+
+def group_runs(runs: Sequence[tuple[str, int, str]]) -> list[Arm]:
+    """Group runs, each given as recipe, seed and text of its ``config.yaml``, in the order of their first ones."""
+    texts: dict[tuple[str, str], list[int]] = {}
+    for index, (recipe, _, config) in enumerate(runs):
+        texts.setdefault((recipe, SEED.sub("", config)), []).append(index)
+    # The same values may be written in several ways; a text without any is a configuration of its own.
+    merged: dict[object, tuple[str, Values, list[int]]] = {}
+    for (recipe, config), indices in texts.items():
+        values = {key: value for key, value in all_values(config).items() if key != "recipe"}
+        _, _, members = merged.setdefault((recipe, frozenset(values.items()) or config), (recipe, values, []))
+        members += indices
+    arms = [
+        Arm(recipe, recipe, tuple(sorted(members, key=lambda i: runs[i][1])), values)
+        for recipe, values, members in merged.values()
+    ]
+    for shorten in (True, False):  # the last part of a key, or where that does not tell them apart, all of it
+        counts = Counter(arm.label for arm in arms)
+        arms = [replace(arm, label=_label(arm, arms, shorten)) if counts[arm.label] > 1 else arm for arm in arms]
+    counts = Counter(arm.label for arm in arms)
+    return [replace(a, label=f"{a.label} #{i + 1}") if counts[a.label] > 1 else a for i, a in enumerate(arms)]
+
+
+def _label(arm: Arm, arms: Sequence[Arm], shorten: bool) -> str:
+    keys = differing_keys([other for other in arms if other.recipe == arm.recipe])
+    shown = [f"{key.rpartition('.')[2] if shorten else key}={arm.values.get(key, '?')}" for key in keys]
+    return " ".join([arm.recipe, *(shown[:SHOWN_KEYS] if shorten else shown)])
+
+
+def differing_keys(arms: Sequence[Arm]) -> list[str]:
+    """Return the keys whose values are not the same in all arms."""
+    keys = dict.fromkeys(key for arm in arms for key in arm.values)
+    return [key for key in keys if len({arm.values.get(key) for arm in arms}) > 1]
+
+
+def first_reference(arms: Sequence[Arm], created: Sequence[float]) -> str:
+    """Return the label of the arm to compare with: ``baseline``, or else the one with the oldest run."""
+    labels = [arm.label for arm in arms]
+    return "baseline" if "baseline" in labels else min(arms, key=lambda a: min(created[i] for i in a.members)).label

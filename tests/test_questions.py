@@ -203,5 +203,5 @@ def test_programs_get_every_question_in_raw_values(shown: RunDir) -> None:
 def test_a_split_without_answers_and_options_without_questions_are_said(shown: RunDir) -> None:
     with pytest.raises(AbsentError, match="has no answers to the validation questions"):
         runs.show(shown.id, questions=True, split=Split.VALIDATION, runs=shown.path.parent)
-    with pytest.raises(ConfigError, match="--split and --limit are for --questions"):
+    with pytest.raises(ConfigError, match="query, --split and --limit are for --questions"):
         runs.show(shown.id, split=Split.TEST, runs=shown.path.parent)

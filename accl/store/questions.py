@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from accl.data.questions import LETTERS
 from accl.errors import AbsentError
 from accl.store.database import Row
 from accl.store.reader import attached, checking
@@ -45,6 +47,29 @@ class Question:
         """Whether the right option was chosen."""
         return self.predicted == self.answer
 
+    @property
+    def confidence(self) -> float:
+        """Probability of the chosen option."""
+        return self.probabilities[self.predicted]
+
+    @property
+    def by_mistake(self) -> tuple[bool, float]:
+        """Sort key: wrong answers first, those given with most confidence on top; then right ones, least sure first."""
+        return self.right, self.confidence if self.right else -self.confidence
+
+
+class Answer(NamedTuple):
+    """An answer without its question: indices of the right and the chosen option, probabilities of the C options."""
+
+    gold: int
+    predicted: int
+    probabilities: list[float]
+
+    @property
+    def right(self) -> bool:
+        """Whether the right option was chosen."""
+        return self.predicted == self.gold
+
 
 def read_questions(run: RunDir, split: str = "test") -> list[Question]:
     """Return the questions of a split of `SPLITS` and the answers to them, in the order of tasks and ids.
@@ -69,6 +94,28 @@ def read_questions(run: RunDir, split: str = "test") -> list[Question]:
     if not questions:
         raise _texts_absent(run, split)
     return questions
+
+
+def read_answers(run: RunDir, split: str = "test") -> dict[str, Answer]:
+    """Return the answers of a run to a split of `SPLITS` by the question's id; also of one without the texts.
+
+    Raises:
+        AbsentError: none are recorded (yet).
+        BusyError, DamagedError, RunError: the database cannot be read.
+    """
+    with checking(run.database), attached(run.database) as execute:
+        rows = execute(_ANSWERS, split)
+        check_rows("predictions", rows)
+        if not all(0 <= option < len(row[5]) for row in rows for option in row[3:5]):
+            raise ValueError("answers that are no options")
+    if not rows:
+        raise _answers_absent(run, split)
+    return {name: Answer(*answer) for _, name, _, *answer in rows}
+
+
+def letter(option: int) -> str:
+    """Return the letter of an option; its number where the alphabet does not reach."""
+    return LETTERS[option] if option < len(LETTERS) else str(option + 1)
 
 
 def answers_by_id(runs: Sequence[RunDir], split: str = "test") -> dict[str, list[int | None]]:

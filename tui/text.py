@@ -7,6 +7,7 @@ from runs is made printable, and nowhere else are lines made of text.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 
 import rich.cells
@@ -42,6 +43,12 @@ def fit(text: str, width: int, right: bool = False) -> str:
     text = cut(text, width)
     blank = " " * (width - cell_len(text))
     return blank + text if right else text + blank
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Break the text into lines of at most ``width`` cells, at blanks where there are any."""
+    lines = textwrap.wrap(printable(text), max(1, width)) or [""]
+    return [part for line in lines for part in (rich.cells.chop_cells(line, max(2, width)) if line else [line])]
 
 
 def strip(pieces: list[Piece], width: int, background: Style | None = None) -> Strip:

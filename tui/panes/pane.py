@@ -34,6 +34,11 @@ class Pane(Vertical):
     order = ""
     view: RunView | None = None
 
+    @property
+    def pending(self) -> str:
+        """Words for that which the pane waits for, beside the view of the run; see `PollingScreen.pending`."""
+        return ""
+
     def update_view(self, view: RunView) -> None:
         """Show new data; called about once a second while the pane is visible."""
         self.view = view

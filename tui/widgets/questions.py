@@ -13,7 +13,7 @@ from accl.store.questions import Question, letter
 from accl.text import printable_lines, shortened
 from tui import theme
 from tui.commands import bindings
-from tui.text import Piece, bar, cut, fit, strip, wrapped
+from tui.text import Piece, bar, cell_len, cut, fit, strip, wrapped
 from tui.widgets.listing import Listing
 from tui.widgets.strip import Navigable, StripWidget
 

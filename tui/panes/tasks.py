@@ -93,6 +93,7 @@ class TasksPane(Pane):
         head: list[Piece] = [("accuracy by task", theme.TITLE), (by, theme.DIM)]
         self.query_one("#evaluation", Text).show(head, *(_summary(view, split) for split in splits))
         if not splits:
+            self.query_one(Table).show([], "" if view.problem else None)
             return
         counts = {split: list(zip(*map(list, view.task_accuracy[split][1:]), strict=True)) for split in splits}
         entries = [

@@ -18,7 +18,7 @@ from tui.widgets.listing import Listing
 from tui.widgets.strip import Navigable, StripWidget
 
 RIGHT, WRONG = Style(color=theme.GOOD), Style(color=theme.BAD)
-FIXED = 17  # cells of a row before its task
+FIXED = 20  # cells of a row before its task
 MIN_BAR, MAX_BAR = 6, 24
 VALUE_CELLS = 7  # a probability in percent with the mark of the chosen option
 
@@ -55,7 +55,7 @@ class QuestionList(Listing):
             question = self.questions[entry]
             mark = ("✓ ", RIGHT) if question.right else ("✗ ", WRONG)
             said, right = letter(question.predicted), letter(question.answer)
-            text = cut(question.text[:width], max(0, width - FIXED - task_cells - 3))
+            text = cut(question.text[:width], max(0, width - FIXED - task_cells - 1))
             return [
                 mark,
                 (f"{100 * question.confidence:5.1f}", theme.BOLD),

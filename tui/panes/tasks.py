@@ -184,7 +184,7 @@ def _summary(view: RunView, split: str) -> list[Piece]:
     pieces: list[Piece] = [
         (f"{split:<11}", theme.PLAIN),
         (percent(score.accuracy), theme.BOLD),
-        (f" [{_interval(score)}] of {score.n:,} questions", theme.PLAIN),
+        (f" [{_interval(score)}] n {score.n:,}", theme.PLAIN),
         (f" · {'recorded at' if unknown_weights else 'weights of'} step {step:,}", theme.PLAIN),
     ]
     if floors := view.floors(split):

@@ -44,9 +44,9 @@ async def complete(pilot: Pilot[None]) -> None:
 
 
 def test_a_bar_has_the_interval_as_whiskers_and_the_floor() -> None:
-    assert whiskers(Score(12, 12), 0.25, 20) == "█████╎█████████▒▒▒▒▒"
-    assert whiskers(Score(12, 6), 0.25, 20) == "█████╎▒▒▒▒────┤     "
-    assert whiskers(Score(12, 0), float("nan"), 20).rstrip() == "────┤"
+    assert whiskers(Score(12, 12), 0.25, 20) == "━━━━━╎━━━━━━━━━────●"
+    assert whiskers(Score(12, 6), 0.25, 20) == "━━━━━╎───●────┤     "
+    assert whiskers(Score(12, 0), float("nan"), 20).rstrip() == "●───┤"
     assert whiskers(Score(), 0.25, 20) == ""
 
 

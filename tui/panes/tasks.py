@@ -147,7 +147,7 @@ class TasksPane(Pane):
 
     def on_resize(self, event: events.Resize) -> None:
         """Give the bars the room that the other columns leave."""
-        self.bar_width = max(12, min(40, (event.size.width - 100) // 2))
+        self.bar_width = max(12, min(40, (event.size.width - 114) // 2))
         self.show()
 
     @on(Listing.HeadClicked)
@@ -208,15 +208,15 @@ def _interval(score: Score) -> str:
 def whiskers(score: Score, floor: float, width: int) -> str:
     """Draw an accuracy on a scale from 0 to 100 % of ``width`` cells, with the floor as ``╎``.
 
-    The bar is solid up to the lower end of the 95 % interval and shaded up to the accuracy; a line goes to the upper
-    end.
+    The bar goes up to the lower end of the 95 % interval, a thin line from there to the upper end, and ``●`` is where
+    the accuracy itself is.
     """
     if not score.n:
         return ""
     low, here, high = (round(share * width) for share in (score.interval[0], score.accuracy, score.interval[1]))
-    cells = list(("█" * low + "▒" * (here - low) + "─" * (high - here)).ljust(width))
-    if high > here:
-        cells[high - 1] = "┤"
+    cells = list(("━" * low + "─" * (high - low)).ljust(width))
+    cells[max(0, high - 1)] = "┤"
     if 0 <= floor <= 1:
         cells[min(width - 1, int(floor * width))] = "╎"
+    cells[max(0, here - 1)] = "●"
     return "".join(cells)

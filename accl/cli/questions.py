@@ -10,9 +10,9 @@ import typer
 
 from accl.cli.output import Format, emit
 from accl.cli.table import Column, Row, Table, number
+from accl.data.questions import letter
 from accl.store.deadline import within
 from accl.store.query import parse
-from accl.store.questions import letter
 from accl.store.rundir import RunDir
 from accl.store.summary import reading
 from accl.store.vocabulary import QUESTIONS

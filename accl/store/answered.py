@@ -6,10 +6,11 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
+from accl.data.questions import letter
 from accl.errors import AbsentError
 from accl.store.deadline import within
 from accl.store.query import Query
-from accl.store.questions import Answer, Question, letter, read_answers, read_questions
+from accl.store.questions import Answer, Question, read_answers, read_questions
 from accl.store.reader import TASKS, Task, query, read_tasks
 from accl.store.rundir import RunDir, run_folders
 from accl.store.state import State

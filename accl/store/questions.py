@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from accl.data.questions import LETTERS
 from accl.errors import AbsentError
 from accl.store.database import Row
 from accl.store.reader import attached, checking
@@ -113,11 +112,6 @@ def read_answers(run: RunDir, split: str = "test") -> dict[str, Answer]:
     if not rows:
         raise _answers_absent(run, split)
     return {name: Answer(*answer) for _, name, _, *answer in rows}
-
-
-def letter(option: int) -> str:
-    """Return the letter of an option; its number where the alphabet does not reach."""
-    return LETTERS[option] if option < len(LETTERS) else str(option + 1)
 
 
 def answers_by_id(runs: Sequence[RunDir], split: str = "test") -> dict[str, list[int | None]]:

@@ -9,7 +9,8 @@ from typing import ClassVar
 from rich.style import Style
 from textual.strip import Strip
 
-from accl.store.questions import Question, letter
+from accl.data.questions import letter
+from accl.store.questions import Question
 from accl.text import printable_lines, shortened
 from tui import theme
 from tui.commands import bindings

@@ -7,7 +7,6 @@ from runs is made printable, and nowhere else are lines made of text.
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Sequence
 
 import rich.cells
@@ -46,9 +45,18 @@ def fit(text: str, width: int, right: bool = False) -> str:
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """Break the text into lines of at most ``width`` cells, at blanks where there are any."""
-    lines = textwrap.wrap(printable(text), max(1, width)) or [""]
-    return [part for line in lines for part in (rich.cells.chop_cells(line, max(2, width)) if line else [line])]
+    """Break the text into lines of at most ``width`` cells (two at least), at blanks where there are any."""
+    width, lines, free = max(2, width), [""], max(2, width)
+    for word in printable(text).split():
+        for part in rich.cells.chop_cells(word, width):
+            cells = rich.cells.cell_len(part)
+            if lines[-1] and cells < free:
+                lines[-1] += f" {part}"
+                free -= cells + 1
+            else:
+                lines[len(lines) - (not lines[-1]) :] = [part]
+                free = width - cells
+    return lines
 
 
 def strip(pieces: list[Piece], width: int, background: Style | None = None) -> Strip:

@@ -35,7 +35,7 @@ NONE = "nobody"  # in place of an arm
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the pane shall show.
+    """The questions that the pane shall show.
 
     Attributes:
         split, stamp: the evaluation; the stamp changes when its answers do.
@@ -51,7 +51,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Found:
-    """What was found for it.
+    """The questions found, and the answers beside them.
 
     Attributes:
         questions: in the order that was wanted.

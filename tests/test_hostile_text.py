@@ -279,7 +279,7 @@ async def _screens(root: Path) -> list[str]:
         shown.append(on_screen(pilot))
         await pilot.press("escape", "down")
         await open_newest_run(pilot)
-        for pane in "1234":
+        for pane in "12345":
             await pilot.press(pane)
             await pilot.pause()
             shown.append(on_screen(pilot))

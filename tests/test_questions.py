@@ -18,7 +18,8 @@ from accl.analysis.results import read_results
 from accl.bench.runs import record_tasks
 from accl.cli import runs
 from accl.cli.questions import Split
-from accl.errors import AbsentError, ConfigError, DamagedError
+from accl.errors import AbsentError, ConfigError, DamagedError, QueryError
+from accl.store.answered import Answered, arms_beside
 from accl.store.columns import RunReader
 from accl.store.questions import Question, answers_by_id, read_questions
 from accl.store.reader import query
@@ -203,5 +204,36 @@ def test_programs_get_every_question_in_raw_values(shown: RunDir) -> None:
 def test_a_split_without_answers_and_options_without_questions_are_said(shown: RunDir) -> None:
     with pytest.raises(AbsentError, match="has no answers to the validation questions"):
         runs.show(shown.id, questions=True, split=Split.VALIDATION, runs=shown.path.parent)
-    with pytest.raises(ConfigError, match="--split and --limit are for --questions"):
+    with pytest.raises(ConfigError, match="query, --split and --limit are for --questions"):
         runs.show(shown.id, split=Split.TEST, runs=shown.path.parent)
+
+
+def test_a_query_finds_questions_and_what_another_arm_answers_otherwise(tmp_path: Path) -> None:
+    finished_run(tmp_path, "baseline", seed=1, correct=[True] * 12)
+    finished_run(tmp_path, "baseline", seed=2, correct=[False] * 12)
+    finished_run(tmp_path, "full", seed=2, correct=[True] * 12)
+    run = finished_run(tmp_path, "full", seed=1, correct=[i % 2 == 0 for i in range(12)])
+    assert list(arms_beside(run)) == ["baseline", "s2"], "the seed of the run itself stands for another recipe"
+
+    def found(*words: str) -> list[str]:
+        return sorted(row["id"][-2:] for row in json.loads(show(run, *words, "--format", "json").stdout))
+
+    odd = ["01", "03", "05", "07", "09", "11"]
+    assert found("wrong") == found("flip:baseline") == found("flip:s2") == odd
+    assert found("wrong", f"task={SIX_TASKS[1][0]}") == ["01", "07"]
+    assert found(f'pair:"{SIX_TASKS[2][0]}","{SIX_TASKS[1][0]}"') == ["01", "07"], "its own task and the nearest other"
+    assert found("(gold:B", "predicted:C)", "p>.5", '"in test/00009"') == ["09"]
+    assert "1 of 6 found of 12 questions, 6 of which" in show(run, "wrong", "--limit", "1").stdout
+    with pytest.raises(QueryError, match="There is no key 'flop'"):
+        runs.show(run.id, ["flop:x"], questions=True, runs=tmp_path)
+    with pytest.raises(AbsentError, match="There is: baseline and s2"):
+        runs.show(run.id, ["flip:nobody"], questions=True, runs=tmp_path)
+
+
+def test_answers_to_other_questions_are_not_put_beside(tmp_path: Path) -> None:
+    other = finished_run(tmp_path, "baseline", correct=[True] * 12)
+    run = finished_run(tmp_path, "full", correct=[True] * 12)
+    with duckdb.connect(str(other.database)) as connection:
+        connection.execute("UPDATE predictions SET gold = 3 - gold").fetchall()
+    with pytest.raises(AbsentError, match="was asked other test questions"):
+        Answered(run, "test").answers_of("baseline")

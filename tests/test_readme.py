@@ -147,6 +147,6 @@ def test_what_no_command_takes_would_be_found() -> None:
         ["show", "RUN"],
         ["runs"],
     ]
-    for words in (["train", "full", "--sed", "1"], ["retrain"], ["config", "tell"], ["show", "one", "two"]):
+    for words in (["train", "full", "--sed", "1"], ["retrain"], ["config", "tell"], ["logs", "one", "two"]):
         with pytest.raises(BaseException, match=r"sed|accl|two"):
             parse(words)

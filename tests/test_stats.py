@@ -18,6 +18,7 @@ from accl.analysis.stats import (
     paired_difference,
     paired_interval,
     standard_error,
+    wilson,
 )
 
 counts = st.integers(0, 400)
@@ -227,3 +228,16 @@ def test_a_single_seed_has_no_spread() -> None:
         difference_over_seeds(np.ones((1, 4), bool), np.ones((1, 4), bool))
     with pytest.raises(ValueError, match="over seeds"):
         difference_over_seeds(np.ones((2, 4), bool), np.ones((2, 5), bool))
+
+
+@given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_interval_of_a_share_is_that_of_wilson(counted: tuple[int, int]) -> None:
+    expected = reference.binomtest(*counted).proportion_ci(0.95, "wilson")
+    assert wilson(*counted) == pytest.approx((expected.low, expected.high), rel=1e-9, abs=1e-12)
+
+
+def test_a_share_of_all_questions_has_an_interval_and_one_of_none_is_refused() -> None:
+    assert wilson(12, 12) == pytest.approx((0.758, 1.0), abs=5e-4)
+    for impossible in ((0, 0), (3, 2), (-1, 2)):
+        with pytest.raises(ValueError, match="no interval"):
+            wilson(*impossible)

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from accl.text import printable
 from tui.scale import log_ticks, padded, percent, short, ticks
-from tui.text import bar, cut, duration, fit, sparkline
+from tui.text import bar, cut, duration, fit, sparkline, wrapped
 
 FINITE = st.floats(-1e300, 1e300)
 
@@ -95,3 +96,10 @@ def test_durations_name_their_units() -> None:
 def test_a_spark_line_spans_its_values() -> None:
     assert sparkline([0.0, 1.0, 2.0], 3) == "▁▅█"
     assert sparkline([], 3) == ""
+
+
+@given(st.text("ab 漢\x1b", max_size=60), st.integers(1, 12))
+def test_wrapped_lines_fit_and_lose_nothing_but_blanks(text: str, width: int) -> None:
+    lines = wrapped(text, width)
+    assert all(cell_len(line) <= max(2, width) for line in lines)
+    assert "".join(lines).replace(" ", "") == printable(text).replace(" ", "")

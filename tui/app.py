@@ -118,7 +118,7 @@ class AcclApp(App[None], inherit_bindings=False):
     def on_open_run(self, message: OpenRun) -> None:
         from tui.screens.run import RunScreen
 
-        self.push_screen(RunScreen(self.services, message.run, message.pane))
+        self.push_screen(RunScreen(self.services, message.run, message.pane, message.questions))
 
     def on_open_compare(self, message: OpenCompare) -> None:
         from tui.screens.compare import CompareScreen

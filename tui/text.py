@@ -49,6 +49,21 @@ def fit(text: str, width: int, right: bool = False) -> str:
     return blank + text if right else text + blank
 
 
+def wrapped(text: str, width: int) -> list[str]:
+    """Break the text into lines of at most ``width`` cells (two at least), at blanks where there are any."""
+    width, lines, free = max(2, width), [""], max(2, width)
+    for word in printable(text).split():
+        for part in rich.cells.chop_cells(word, width):
+            cells = rich.cells.cell_len(part)
+            if lines[-1] and cells < free:
+                lines[-1] += f" {part}"
+                free -= cells + 1
+            else:
+                lines[len(lines) - (not lines[-1]) :] = [part]
+                free = width - cells
+    return lines
+
+
 def strip(pieces: list[Piece], width: int, background: Style | None = None) -> Strip:
     """Make a line of exactly ``width`` cells from styled pieces."""
     line = Strip([Segment(printable(text), theme.painted(style)) for text, style in pieces if text])

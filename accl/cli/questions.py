@@ -10,15 +10,17 @@ import typer
 
 from accl.cli.output import Format, emit
 from accl.cli.table import Column, Row, Table, number
-from accl.data.questions import LETTERS
+from accl.data.questions import letter
 from accl.store.deadline import within
+from accl.store.query import parse
 from accl.store.rundir import RunDir
 from accl.store.summary import reading
+from accl.store.vocabulary import QUESTIONS
 
 if TYPE_CHECKING:
     from accl.store.questions import Question
 
-DEADLINE_S = 15.0
+READ_S = 15.0
 SHOWN = 20  # questions in the formats for people
 
 
@@ -43,38 +45,35 @@ COLUMNS = [
     Column("task", wrap=True),
     Column("text", "question", wrap=True),
     Column("options", wrap=True, cell=lambda row: _options(row)),
-    Column("answer", "right", cell=lambda row: _letter(row["answer"])),
-    Column("predicted", "answered", cell=lambda row: _letter(row["predicted"])),
+    Column("answer", "right", cell=lambda row: letter(row["answer"])),
+    Column("predicted", "answered", cell=lambda row: letter(row["predicted"])),
     Column("p", "", "", "right", cell=lambda row: number(".2f")(row["probabilities"][row["predicted"]])),
 ]
 
 
-def show_questions(run: RunDir, split: Split, limit: int | None, format: Format) -> None:
-    """Print the questions of a split and the answers of a run, wrong ones first.
+def show_questions(run: RunDir, split: Split, text: str, limit: int | None, format: Format) -> None:
+    """Print the questions of a split that a query finds and the answers of a run, the most confident mistakes first.
 
     Raises:
+        QueryError: the query is none.
         AbsentError, BusyError, DamagedError, RunError: they cannot be read.
     """
+    from accl.store.answered import Answered
+    from accl.store.merge import merge_spool
+
+    wanted = parse(text, QUESTIONS)
     with reading(run.database):
-        questions, names = within(DEADLINE_S, lambda: _read(run, split))
-    wrong_first = sorted(questions, key=lambda question: question.right)
+        within(READ_S, lambda: merge_spool(run))
+    answered = Answered(run, split)
+    found = sorted(answered.find(wanted), key=lambda question: question.by_mistake)
     if limit is None and format not in (Format.JSON, Format.CSV):
         limit = SHOWN
-    rows = [_row(question, names) for question in wrong_first[:limit]]
-    wrong = sum(not question.right for question in questions)
-    notes = [f"{len(rows):,} of {len(questions):,} questions, {wrong:,} of which were answered wrong."]
+    names = [task.name for task in answered.tasks]
+    rows = [_row(question, names) for question in found[:limit]]
+    wrong = sum(not question.right for question in found)
+    of = f"{len(found):,} found of " if text else ""
+    notes = [f"{len(rows):,} of {of}{len(answered.questions):,} questions, {wrong:,} of which were answered wrong."]
     emit(Table(f"{run.id}: {split}", COLUMNS, rows, name="questions"), format, notes=notes)
-
-
-def _read(run: RunDir, split: Split) -> tuple[list[Question], list[str]]:
-    from accl.store.merge import merge_spool
-    from accl.store.questions import read_questions
-    from accl.store.reader import TASKS, query, read_tasks
-
-    merge_spool(run)
-    questions = read_questions(run, split)
-    [tasks] = query(run.database, (TASKS, ()))
-    return questions, [task.name for task in read_tasks(tasks)]
 
 
 def _row(question: Question, names: Sequence[str]) -> dict[str, Any]:
@@ -91,8 +90,4 @@ def _row(question: Question, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _options(row: Row) -> str:
-    return "  ".join(f"{_letter(index)} {option}" for index, option in enumerate(row["options"]))
-
-
-def _letter(index: int) -> str:
-    return LETTERS[index] if index < len(LETTERS) else str(index + 1)
+    return "  ".join(f"{letter(index)} {option}" for index, option in enumerate(row["options"]))

@@ -53,6 +53,9 @@ CATEGORY_COLUMNS = [
     Column("accuracy", "", "%", "right", percent),
 ]
 QueryArgument = Annotated[list[str] | None, typer.Argument(metavar="QUERY", help="Show only the runs that it matches.")]
+QuestionQueryArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="QUERY", help="With --questions: show only those that it finds.")
+]
 EVENT_COLUMNS = [Column("seconds", "at", "", "right", duration), Column("level"), Column("message", wrap=True)]
 
 
@@ -99,6 +102,7 @@ def runs(query: QueryArgument = None, format: FormatOption = Format.TABLE, runs:
 
 def show(
     run: RunArgument,
+    query: QuestionQueryArgument = None,
     questions: QuestionsOption = False,
     split: SplitOption = None,
     limit: LimitOption = None,
@@ -107,14 +111,21 @@ def show(
 ) -> None:
     """Show one run: state, newest figures, accuracy by category, events.
 
-    With --questions it lists what was asked, and what the run answered.
+    With --questions it lists what was asked, and what the run answered:
+    those that a QUERY finds, the most confident mistakes first. Keys are
+    wrong, right, task, category, id, p, gold, predicted, flip:ARM and
+    pair:TASK,TASK; other words are a part of the text.
+
     What cannot be read is said: with exit code 11 when it is busy, 12
     when it is damaged, and 13 when it is absent.
 
     Example:
 
       accl show last --format json
+
       accl show last --questions --split validation
+
+      accl show last --questions wrong task:logic "p>.8" flip:baseline
     """
     from accl.store.columns import RunReader
     from accl.store.follow import follow
@@ -122,10 +133,11 @@ def show(
 
     chosen = find_run(runs, run)
     if questions:
-        show_questions(chosen, split or Split.TEST, limit, format)
+        show_questions(chosen, split or Split.TEST, " ".join(query or ()), limit, format)
         return
-    if split or limit is not None:
-        raise ConfigError("--split and --limit are for --questions.", f"accl show {chosen.typed} --questions")
+    if split or limit is not None or query:
+        what = "A query, --split and --limit are for --questions."
+        raise ConfigError(what, f"accl show {chosen.typed} --questions")
     (summary,) = read_summaries([SummaryReader(chosen)], time.time())
     problems = [summary.problem] if summary.problem else []
 

@@ -16,6 +16,11 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 PARTS = ("dev", "validation", "test", "auxiliary_train")
 
 
+def letter(option: int) -> str:
+    """Return the letter of an option; its number where the alphabet does not reach."""
+    return LETTERS[option] if option < len(LETTERS) else str(option + 1)
+
+
 @dataclass(frozen=True)
 class Question:
     """One multiple-choice question.

@@ -165,8 +165,23 @@ class Query:
         """Return whether the query holds for a subject."""
         return self.node.holds(subject)
 
+    def values_of(self, key: str) -> list[str]:
+        """Return the values that a key is compared with, anywhere in the query."""
+        return _values_of(self.node, key)
+
 
 EVERYTHING = Query(AllOf(()))
+
+
+def _values_of(node: Node, key: str) -> list[str]:
+    match node:
+        case Comparison():
+            return list(node.values) if node.key == key else []
+        case Not():
+            return _values_of(node.node, key)
+        case AllOf() | AnyOf():
+            return [value for part in node.nodes for value in _values_of(part, key)]
+    return []
 
 
 def parse(text: str, vocabulary: Vocabulary = RUNS) -> Query:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from accl.errors import AbsentError
 from accl.store.database import Row
@@ -45,6 +48,29 @@ class Question:
         """Whether the right option was chosen."""
         return self.predicted == self.answer
 
+    @property
+    def confidence(self) -> float:
+        """Probability of the chosen option."""
+        return self.probabilities[self.predicted]
+
+    @property
+    def by_mistake(self) -> tuple[bool, float]:
+        """Sort key: wrong answers first, those given with most confidence on top; then right ones, least sure first."""
+        return self.right, self.confidence if self.right else -self.confidence
+
+
+class Answer(NamedTuple):
+    """An answer without its question: indices of the right and the chosen option, probabilities of the C options."""
+
+    gold: int
+    predicted: int
+    probabilities: list[float]
+
+    @property
+    def right(self) -> bool:
+        """Whether the right option was chosen."""
+        return self.predicted == self.gold
+
 
 def read_questions(run: RunDir, split: str = "test") -> list[Question]:
     """Return the questions of a split of `SPLITS` and the answers to them, in the order of tasks and ids.
@@ -55,20 +81,37 @@ def read_questions(run: RunDir, split: str = "test") -> list[Question]:
         AbsentError: none are recorded (yet), or an earlier version recorded the answers alone.
         BusyError, DamagedError, RunError: the database cannot be read.
     """
-    with attached(run.database) as execute:
+    with _uncollected(), attached(run.database) as execute:
         if execute.missing:
             raise _texts_absent(run, split)
         answers, asked = execute(_ANSWERS, split), execute(_ASKED, split)
         [[tasks]] = execute("SELECT count(*) FROM run.tasks")
     if not answers:
         raise _answers_absent(run, split)
-    with checking(run.database):
+    with _uncollected(), checking(run.database):
         check_rows("predictions", answers)
         check_rows("questions", asked)
         questions = _joined(answers, asked, tasks)
     if not questions:
         raise _texts_absent(run, split)
     return questions
+
+
+def read_answers(run: RunDir, split: str = "test") -> dict[str, Answer]:
+    """Return the answers of a run to a split of `SPLITS` by the question's id; also of one without the texts.
+
+    Raises:
+        AbsentError: none are recorded (yet).
+        BusyError, DamagedError, RunError: the database cannot be read.
+    """
+    with _uncollected(), checking(run.database), attached(run.database) as execute:
+        rows = execute(_ANSWERS, split)
+        check_rows("predictions", rows)
+        if not all(0 <= option < len(row[5]) for row in rows for option in row[3:5]):
+            raise ValueError("answers that are no options")
+    if not rows:
+        raise _answers_absent(run, split)
+    return {name: Answer(*answer) for _, name, _, *answer in rows}
 
 
 def answers_by_id(runs: Sequence[RunDir], split: str = "test") -> dict[str, list[int | None]]:
@@ -89,6 +132,18 @@ def answers_by_id(runs: Sequence[RunDir], split: str = "test") -> dict[str, list
         for name, predicted in rows:
             chosen.setdefault(name, [None] * len(runs))[i] = predicted
     return chosen
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Collect no garbage in a block that makes many objects and drops none: looking for it would take half the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _joined(answers: Sequence[Row], asked: Sequence[Row], tasks: int) -> list[Question]:

@@ -39,6 +39,7 @@ class Pane(Vertical):
 
     @property
     def pending(self) -> str:
+        """Words for that which the pane waits for, beside the view of the run; see `PollingScreen.pending`."""
         return ""
 
     def update_view(self, view: RunView) -> None:

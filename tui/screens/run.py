@@ -16,13 +16,14 @@ from tui import theme
 from tui.actions import stop_after_confirmation
 from tui.commands import BY_ID, bindings
 from tui.feed import RunView, without_path
-from tui.messages import ShowStep
+from tui.messages import ShowQuestions, ShowStep
 from tui.panes.confusion import ConfusionPane
 from tui.panes.curriculum import CurriculumPane
 from tui.panes.curves import CurvesPane
 from tui.panes.log import LogPane
 from tui.panes.machine import MachinePane
 from tui.panes.pane import Pane
+from tui.panes.questions import QuestionsPane
 from tui.panes.tasks import TasksPane
 from tui.scale import percent, short
 from tui.screens.polling import PollingScreen
@@ -42,6 +43,7 @@ PANES: dict[str, type[Pane]] = {
     "curriculum": CurriculumPane,
     "confusion": ConfusionPane,
     "tasks": TasksPane,
+    "questions": QuestionsPane,
     "log": LogPane,
     "machine": MachinePane,
 }
@@ -54,14 +56,16 @@ class RunScreen(PollingScreen):
     settings: ClassVar[Mapping[str, Choices]] = {"pane_name": list(PANES)}
     view: RunView | None = None
     pane_name = "curves"
+    _came_from: str | None = None  # pane from which questions were asked for; empty for another screen
 
-    def __init__(self, services: Services, run: RunDir, pane: str | None = None) -> None:
+    def __init__(self, services: Services, run: RunDir, pane: str | None = None, questions: str = "") -> None:
         super().__init__(services)
         self._kept: dict[str, HasSettings] = {}
         self._x_view: XView | None = None
         self.run = run
         services.view.attach("run", self)
-        self.pane_name = pane or self.pane_name
+        self.pane_name = pane or ("questions" if questions else self.pane_name)
+        self._questions = questions
 
     def compose(self) -> ComposeResult:
         yield Text(id="head")
@@ -78,6 +82,9 @@ class RunScreen(PollingScreen):
             self.services.view.attach(scope, owner)
         self.query_one("#head", Text).show([(self.run.id, theme.BOLD), ("  reading …", theme.DIM)])
         self.action_pane(self.pane_name)
+        if self._questions:
+            self.query_one(QuestionsPane).seek(self._questions)
+            self._came_from = ""
 
     def on_unmount(self) -> None:
         super().on_unmount()
@@ -87,7 +94,7 @@ class RunScreen(PollingScreen):
     @property
     def pending(self) -> str:
         held = self.view is not None and self.view.stale and self.view.problem is None
-        return super().pending or ("its database, which is held" if held else self.pane.pending)
+        return super().pending or ("its database, which is held" if held else "") or self.pane.pending
 
     def follow(self) -> None:
         self.services.watcher.watch(self, [self.run], self.pane.needs, self.delivered(self.update_view))
@@ -137,6 +144,7 @@ class RunScreen(PollingScreen):
 
     def action_pane(self, name: str) -> None:
         self._take_x_view()
+        self._came_from = None
         self.pane_name = self.query_one(ContentSwitcher).current = name
         self._share_x_view()
         tabs: list[Piece] = []
@@ -182,6 +190,12 @@ class RunScreen(PollingScreen):
                 self.action_pane(name)
                 return
 
+    def on_show_questions(self, message: ShowQuestions) -> None:
+        came_from = self.pane_name
+        self.query_one(QuestionsPane).seek(message.query)
+        self.action_pane("questions")
+        self._came_from = came_from
+
     def action_stop(self) -> None:
         if self.view is not None:
             summary = self.view.summary
@@ -191,7 +205,10 @@ class RunScreen(PollingScreen):
         # Escape first undoes what hides charts or stands over them; only then it leaves the screen.
         if self.pane.peel():
             return
-        filters = [filter_line for filter_line in self.pane.query(Filter) if filter_line.value]
+        if self._came_from:
+            self.action_pane(self._came_from)
+            return
+        filters = [line for line in self.pane.query(Filter) if line.value and self._came_from is None]
         for filter_line in filters:
             filter_line.action_clear()
         if not filters:

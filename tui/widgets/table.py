@@ -21,6 +21,7 @@ class Column:
     Attributes:
         max_width: cells at most, before growing.
         rank: order of dropping: 0 is never dropped, the largest goes first.
+        sparse: whether it is left out while all its cells are empty.
     """
 
     title: str
@@ -28,6 +29,7 @@ class Column:
     right: bool = False
     rank: int = 0
     grow: bool = False
+    sparse: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class Table(Listing):
         self.empty = empty
         self.rows: list[Row] = []
         self.sorted_by = ""  # title of a column and an arrow, as its head shows it
+        self._version = 0  # of the rows
+        self._laid_out: tuple[object, list[tuple[int, int]]] = None, []
 
     def show(self, rows: Sequence[Row], empty: str | None = None) -> None:
         """Replace the rows, and what is said if there are none; the cursor stays with its key."""
@@ -56,6 +60,7 @@ class Table(Listing):
         self.empty = empty
         key, keys = self.key, [row.key for row in rows]
         self.rows, self.count = list(rows), len(rows)
+        self._version += 1
         self.cursor = keys.index(key) if key in keys else max(0, min(self.cursor, self.count - 1))
         self.redraw()
         if self.styles.auto_dimensions:
@@ -78,7 +83,7 @@ class Table(Listing):
             for i, column in enumerate(self.columns)
         ]
         widths = [min(w, max(c.max_width, cell_len(self._title(c)))) for w, c in zip(wanted, self.columns, strict=True)]
-        kept = list(range(len(self.columns)))
+        kept = [i for i, c in enumerate(self.columns) if not c.sparse or any(row.cells[i][0] for row in self.rows)]
         while sum(widths[i] + 1 for i in kept) > width + 1:
             worst = max(kept, key=lambda i: (self.columns[i].rank, i))
             if self.columns[worst].rank == 0:
@@ -104,7 +109,10 @@ class Table(Listing):
         return None
 
     def _layout(self, width: int) -> tuple[list[tuple[int, int]], str]:
-        layout = self.layout_columns(width)
+        key = (width, self.sorted_by, tuple(self.columns), self._version)
+        if self._laid_out[0] != key:
+            self._laid_out = key, self.layout_columns(width)
+        layout = self._laid_out[1]
         left = width - sum(cells + 1 for _, cells in layout) + 1
         return layout, " " * (1 + max(0, min(2, left // max(1, len(layout) - 1))))
 

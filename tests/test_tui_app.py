@@ -77,9 +77,9 @@ async def test_the_essentials_of_a_run_fit_into_eighty_columns(tmp_path: Path) -
     async with open_app(tmp_path) as pilot:
         await runs_listed(pilot)
         head, row = pilot.app.screen.query_one(Table).text_lines[:2]
-        for word in ("state", "recipe", "seed", "step", "loss", "val", "test"):
+        for word in ("arm/run", "state", "step", "loss, all steps", "val", "test"):
             assert word in head
-        for word in ("✓ finished", "contrastive", "42", "12,000/12,000", "%"):
+        for word in ("✓ finished", "contrastive s42", "12,000", "%"):
             assert word in row
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 
 from accl.store.config_values import config_difference
+from accl.store.glance import Glance
 from accl.store.run_subject import RunSubject
 from tui import theme
 from tui.arms import Group, counterpart
-from tui.feed import RunSummary
+from tui.feed import RunSummary, without_path
 from tui.runrows import Context
 from tui.scale import percent
 from tui.text import Piece
@@ -20,12 +21,22 @@ def detail_lines(entry: RunSummary | Group, context: Context) -> list[list[Piece
     """Return two lines about a run or a group."""
     if isinstance(entry, Group):
         return [_group_line(entry, context), _differences(entry.runs[0], context) if entry.is_arm else []]
-    reason, style = entry.reason
-    message = reason or (entry.state.phase if entry.active else "")
+    phase = f"  {entry.state.phase}" if entry.active and entry.state.phase else ""
     return [
-        [entry.state_label, (f"  {entry.run.id}", theme.PLAIN), (f"  {message}" if message else "", style)],
-        [*_differences(entry, context), *_labels(entry)],
+        [entry.state_label, (f"  {entry.run.id}", theme.PLAIN), (phase, theme.DIM), *_labels(entry)],
+        [*_reason(entry, context), *_differences(entry, context)],
     ]
+
+
+def _reason(summary: RunSummary, context: Context) -> list[Piece]:
+    """Return why the run is in its state or cannot be read, or since when its loss is not finite."""
+    reason, style = summary.reason
+    found = context.glances.get(summary.run)
+    if not reason and isinstance(found, BaseException):
+        reason, style = without_path(str(found), summary.run), theme.ERROR
+    elif not reason and isinstance(found, Glance) and found.broken_since is not None:
+        reason, style = f"The loss is NaN or infinite since step {found.broken_since:,}.", theme.ERROR
+    return [(f"{reason}  ", style)] if reason else []
 
 
 def _group_line(group: Group, context: Context) -> list[Piece]:

@@ -6,7 +6,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rich.style import Style
@@ -28,24 +28,26 @@ DELTA = "Δ [95 %]"
 FOREST = "seeds"
 FOREST_CELLS = 15
 BAR_CELLS = 6
+TYPED_CELLS = 14
 COLUMNS = (
     Column("", 1),
     Column("arm/run", 30, grow=True),
     Column("state", 11),
-    Column("profile", 8, rank=6),
+    Column("profile", 8, rank=7),
     Column("step", 15, right=True, rank=3),
-    Column("done", BAR_CELLS, rank=5, sparse=True),
+    Column("done", BAR_CELLS, rank=6, sparse=True),
     Column("left", 16, right=True, rank=1, sparse=True),
     Column("loss, all steps", BINS),
-    Column("loss", 15, right=True, rank=2, sparse=True),
+    Column("loss", 8, right=True, rank=4, sparse=True),
     Column("val", 7, right=True),
     Column("test", 14, right=True),
     Column(FOREST, FOREST_CELLS, rank=2, sparse=True),
     Column(DELTA, 20, right=True, rank=1, sparse=True),
-    Column("q/s", 7, right=True, rank=7, sparse=True),
-    Column("age", 5, right=True, rank=4),
-    Column("id", 44, rank=8),
+    Column("q/s", 7, right=True, rank=8, sparse=True),
+    Column("age", 5, right=True, rank=5),
+    Column("id", 44, rank=9),
 )
+FOREST_AT = next(i for i, column in enumerate(COLUMNS) if column.title == FOREST)
 # What a column is sorted by; unknown values (NaN) come last.
 SORTS: dict[str, Callable[[RunSummary], Any]] = {
     "arm/run": lambda summary: (summary.setup.recipe, summary.setup.profile, summary.setup.seed),
@@ -114,7 +116,7 @@ def run_row(summary: RunSummary, context: Context, *, selected: bool, indented: 
         (bar(state.step / total, BAR_CELLS) if total and state.state is not State.FINISHED else "", arm),
         (_eta(eta, spread), plain),
         _spark(glance, context.glances.get(run), arm),
-        _loss(summary, glance),
+        _loss(summary),
         (_known(percent(summary.validated)), theme.PLAIN),
         (_known(percent(test)), theme.BOLD),
         (forest(own, context.scale, context.floor(own)), arm),
@@ -155,6 +157,14 @@ def group_row(group: Group, context: Context, *, selected: int, folded: bool) ->
         *([("", theme.DIM)] if context.typed else ()),
     )
     return Row(group.key, cells)
+
+
+def columns(scale: Range | None, typed: str) -> list[Column]:
+    """Return the columns, with the ends of the forest's scale at its head, and that of a typed key if there is one."""
+    found = list(COLUMNS)
+    if scale:
+        found[FOREST_AT] = replace(found[FOREST_AT], title=f"{FOREST}, {scale[0] * 100:.0f}–{scale[1] * 100:.0f} %")
+    return [*found, Column(typed, TYPED_CELLS, right=True, rank=1)] if typed else found
 
 
 def scale_of(accuracies: Collection[float]) -> Range | None:
@@ -206,13 +216,14 @@ def _spark(glance: Glance, found: object, style: Any) -> Piece:
     if isinstance(found, BaseException):
         kind = found.kind if isinstance(found, AcclError) else "damaged"
         return f"? {kind}", theme.ERROR
-    return spark(glance.losses), style
+    if glance.broken_since is None:
+        return spark(glance.losses), style
+    note = f" NaN @{glance.broken_since:,}"
+    return spark(glance.losses)[: BINS - len(note)] + note, theme.ERROR
 
 
-def _loss(summary: RunSummary, glance: Glance) -> Piece:
+def _loss(summary: RunSummary) -> Piece:
     loss = summary.state.latest.get("train/loss")
-    if glance.broken_since is not None:
-        return f"NaN since {glance.broken_since:,}", theme.ERROR
     if loss is None:
         return "", theme.DIM
     return (short(loss), theme.PLAIN) if math.isfinite(loss) else ("NaN", theme.ERROR)

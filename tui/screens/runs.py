@@ -26,7 +26,7 @@ from tui.feed import RunSummary, RunsView, RunView
 from tui.messages import OpenCompare, OpenRun
 from tui.rundetail import detail_lines
 from tui.runorder import ordered, problem_of, value_of
-from tui.runrows import COLUMNS, SORTS, Context, group_row, run_row, scale_of
+from tui.runrows import COLUMNS, SORTS, Context, columns, group_row, run_row, scale_of
 from tui.screens.polling import PollingScreen
 from tui.services import Services
 from tui.viewstate import Choices
@@ -35,14 +35,13 @@ from tui.widgets.keybar import KeyBar
 from tui.widgets.listing import Listing
 from tui.widgets.preview import Preview
 from tui.widgets.runtable import RunTable
-from tui.widgets.table import Column, Row
+from tui.widgets.table import Row
 from tui.widgets.text import Text
 
 AGE_S = 60.0  # ages are shown anew so often
 REST_S = 0.15  # a cursor that moves on sooner only passes over a run
 LATE_S = 0.1  # figures that arrive one by one are shown together
 PREVIEWED = 8  # runs of an arm whose curves are shown
-TYPED_CELLS = 14
 EMPTY = """No runs yet.
 
 Start one in another terminal, it appears here at once:
@@ -78,6 +77,8 @@ class RunsScreen(PollingScreen):
         self.folded: set[str] = set()
         self.preview: RunView | None = None
         self.context = Context()
+        self._listed = False
+        self._shown = 0  # runs that match the filter
         self._background = Background(services.watcher, self.context)
         self._entries: dict[str, RunSummary | Group] = {}  # by the keys of the rows, in their order
         self._rows: dict[RunDir, Row] = {}
@@ -94,7 +95,7 @@ class RunsScreen(PollingScreen):
         yield Filter("words, or: state:finished val>30% cfg.optim.lr>=1e-4 -tag:old", id="filter")
         yield Filter("config key or metric to sort by: optim.lr, age, validation/accuracy", id="order")
         yield Text(id="detail")
-        yield KeyBar("runs")
+        yield KeyBar("runs", "groups")
 
     def on_mount(self) -> None:
         self.services.view.attach("runs", self)
@@ -108,11 +109,13 @@ class RunsScreen(PollingScreen):
 
     @property
     def pending(self) -> str:
+        if not self._listed:
+            return "its first look at the runs"
         if self._background.waits:
             return "the databases of the runs"
         if None in self._previewed.values():
             return "the curves of the highlighted runs"
-        return super().pending
+        return ""
 
     def follow(self) -> None:
         self._background.follow_load(self.delivered(self._load_arrived))
@@ -126,10 +129,10 @@ class RunsScreen(PollingScreen):
         self.services.watcher.unwatch((self, "preview"))
 
     def update_view(self, view: RunsView | AcclError) -> None:
+        first, self._listed = not self._entries, True
         if isinstance(view, AcclError):
             self.show_problem(view)
             return
-        first = not self._entries
         self.summaries = view.summaries
         self.context.references = references(grouped(view.summaries, "arm"))
         for run in view.changed:
@@ -173,7 +176,8 @@ class RunsScreen(PollingScreen):
         table.sorted_by = self.sort
         rows = [self._row(entry) for entry in self._entries.values()]
         table.show(rows, f"No run matches: {self.wanted.text}" if self.summaries else EMPTY)
-        self._show_title(len(shown))
+        self._shown = len(shown)
+        self._show_title()
         self._show_detail()
 
     def _prepare(self) -> None:
@@ -189,7 +193,7 @@ class RunsScreen(PollingScreen):
         if made_for != self._made_for:
             self._made_for = made_for
             self._rows.clear()
-            self.table.columns = [*COLUMNS, *([Column(typed, TYPED_CELLS, right=True, rank=1)] if typed else ())]
+            self.table.columns = columns(context.scale, typed)
 
     def _arranged(self, shown: Sequence[RunSummary]) -> dict[str, RunSummary | Group]:
         """Return runs and groups by the keys of their rows; an arm of one run is no group."""
@@ -214,11 +218,11 @@ class RunsScreen(PollingScreen):
             self._rows[entry.run] = run_row(entry, self.context, selected=selected, indented=indented)
         return self._rows[entry.run]
 
-    def _show_title(self, shown: int) -> None:
+    def _show_title(self) -> None:
         n = len(self.summaries)
         counts = ["1 run" if n == 1 else f"{n:,} runs", f"{sum(each.active for each in self.summaries)} active"]
         if self.wanted != EVERYTHING:
-            counts.append(f"{shown:,} shown")
+            counts.append(f"{self._shown:,} shown")
         if self.selected:
             counts.append(f"{len(self.selected)} selected")
         settings = [("filter", self.filter_text), ("group", self.grouping), ("sort", self.sort)]
@@ -293,7 +297,8 @@ class RunsScreen(PollingScreen):
 
     def _load_arrived(self, found: tuple[str, tuple[str, ...] | BaseException]) -> None:
         self.machine = () if isinstance(found[1], BaseException) else found[1]
-        self.show()
+        if self.summaries:
+            self._show_title()
 
     def _show_ages(self) -> None:
         self._rows.clear()
@@ -402,5 +407,5 @@ class RunsScreen(PollingScreen):
             order.value = ""
         order.display = False
         self.table.focus()
-        self.query_one(KeyBar).show("runs")
+        self.query_one(KeyBar).show("runs", "groups")
         self.show()

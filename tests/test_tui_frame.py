@@ -234,7 +234,7 @@ async def test_the_view_is_as_it_was_left(tmp_path: Path) -> None:
             await runs_listed(pilot)
             assert pilot.app.theme == "accl-light"
             runs = runs_screen(pilot)
-            assert (runs.filter_text, runs.sort, runs.query_one(Filter).value) == ("baseline", "state▼", "baseline")
+            assert (runs.filter_text, runs.sort, runs.query_one(Filter).value) == ("baseline", "arm/run▼", "baseline")
             screen = await open_newest_run(pilot)
             pane = screen.pane
             assert isinstance(pane, ConfusionPane)

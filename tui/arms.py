@@ -38,7 +38,7 @@ class Group:
         """Key of its row; the id of a run never holds such a sign."""
         return "\n".join(("group", *self.name))
 
-    @property
+    @cached_property
     def is_arm(self) -> bool:
         """Whether its runs differ by nothing but the seed, as far as their setups tell."""
         return len({arm_of(summary) for summary in self.runs}) == 1
@@ -65,24 +65,37 @@ class Group:
 
 
 def grouped(summaries: Sequence[RunSummary], grouping: str) -> list[Group]:
-    """Put runs together by a key of `GROUPINGS`; a group stands where its first run stood."""
+    """Put runs together by a key of `GROUPINGS`, or all of them; a group stands where its first run stood."""
+    name_of = GROUPINGS.get(grouping, lambda _: ())
     found: dict[tuple[str, ...], list[RunSummary]] = {}
     for summary in summaries:
-        found.setdefault(GROUPINGS[grouping](summary), []).append(summary)
+        found.setdefault(name_of(summary), []).append(summary)
     return [Group(name, tuple(runs)) for name, runs in found.items()]
 
 
-def references(arms: Sequence[Group]) -> dict[str, Group]:
-    """Return the arm of each profile that the others are compared with: the baseline, or else the oldest."""
-    by_profile: dict[str, Group] = {}
+@dataclass(frozen=True)
+class Reference:
+    """The arm that the others of its profile are compared with."""
+
+    arm: Group
+
+    @cached_property
+    def by_seed(self) -> dict[int, RunSummary]:
+        """Runs by seed, of several with one seed the newest; the newest of all comes last."""
+        runs = sorted(self.arm.runs, key=lambda each: each.summary.age_key)
+        return {each.setup.seed: each for each in runs}
+
+    def counterpart(self, summary: RunSummary) -> RunSummary:
+        """Return the run with the same seed; the newest seed's where there is none."""
+        by_seed = self.by_seed
+        return by_seed.get(summary.setup.seed) or next(reversed(by_seed.values()))
+
+
+def references(arms: Sequence[Group]) -> dict[str, Reference]:
+    """Return the reference of each profile: the baseline, or else the oldest arm."""
+    found: dict[str, Group] = {}
     for arm in sorted(arms, key=lambda arm: min(each.summary.age_key for each in arm.runs)):
-        profile = arm.name[1]
-        if profile not in by_profile or arm.name[0] == BASELINE:
-            by_profile[profile] = arm
-    return by_profile
-
-
-def counterpart(summary: RunSummary, reference: Group) -> RunSummary:
-    """Return the run of the reference with the same seed, of several the newest; any where there is none."""
-    runs = sorted(reference.runs, key=lambda each: (each.setup.seed == summary.setup.seed, each.summary.age_key))
-    return runs[-1]
+        recipe, profile = arm.name
+        if profile not in found or recipe == BASELINE:
+            found[profile] = arm
+    return {profile: Reference(arm) for profile, arm in found.items()}

@@ -141,9 +141,13 @@ def _has_highlighted(runs_screen: Any) -> bool:
     return runs_screen.highlighted is not None
 
 
+def _has_entry(runs_screen: Any) -> bool:
+    return runs_screen.entry is not None
+
+
 COMMANDS: tuple[Command, ...] = (
-    Command("runs.open", "open the highlighted run, or fold its group", ("enter",), "open", "open"),
-    Command("runs.select", "select the run, or all of the group, and step on", ("space",), "select", "select"),
+    Command("runs.open", "open the highlighted run, or fold its group", ("enter",), "open", "open", _has_entry),
+    Command("runs.select", "select the run or group, and step on", ("space",), "select", "select", _has_entry),
     Command("runs.select_all", "select all runs shown, or none", ("ctrl+a",), "select_all"),
     Command("runs.compare", "compare the selected runs", ("c",), "compare", "compare"),
     Command("runs.filter", "show only runs that contain all words you type", ("f",), "filter", "filter"),

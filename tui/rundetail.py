@@ -8,7 +8,7 @@ from accl.store.config_values import config_difference
 from accl.store.glance import Glance
 from accl.store.run_subject import RunSubject
 from tui import theme
-from tui.arms import Group, counterpart
+from tui.arms import Group
 from tui.feed import RunSummary, without_path
 from tui.runrows import Context
 from tui.scale import percent
@@ -59,7 +59,7 @@ def _group_line(group: Group, context: Context) -> list[Piece]:
 
 def _differences(summary: RunSummary, context: Context) -> list[Piece]:
     reference = context.references.get(summary.setup.profile)
-    other = counterpart(summary, reference) if reference else summary
+    other = reference.counterpart(summary) if reference else summary
     changed = config_difference(summary.summary.config, other.summary.config)
     told = [f"{key} {before} → {now}" for key, (before, now) in changed.items() if key not in UNTOLD]
     if not told:

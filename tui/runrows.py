@@ -16,7 +16,7 @@ from accl.store.glance import BINS, Glance
 from accl.store.rundir import RunDir
 from accl.store.state import State
 from tui import theme
-from tui.arms import Group, counterpart
+from tui.arms import Group, Reference, arm_of
 from tui.deltas import Delta, Pairing, pairing
 from tui.feed import RunSummary
 from tui.raster import Range
@@ -28,6 +28,7 @@ DELTA = "Δ [95 %]"
 FOREST = "seeds"
 FOREST_CELLS = 15
 BAR_CELLS = 6
+GLANCED = 8  # runs of an arm whose losses make up that of the arm
 TYPED_CELLS = 14
 COLUMNS = (
     Column("", 1),
@@ -75,7 +76,7 @@ class Context:
         typed: key that the user sorts by, with the value of each run; empty without one.
     """
 
-    references: Mapping[str, Group] = field(default_factory=dict)
+    references: Mapping[str, Reference] = field(default_factory=dict)
     glances: dict[RunDir, Glance | BaseException] = field(default_factory=dict)
     deltas: dict[Pairing, Delta | BaseException] = field(default_factory=dict)
     scale: Range | None = None
@@ -88,7 +89,7 @@ class Context:
     def pairing(self, arm: Group) -> Pairing | None:
         """Return the runs by which an arm is compared with the reference of its profile."""
         reference = self.references.get(arm.runs[0].setup.profile)
-        return pairing(reference, arm) if reference else None
+        return pairing(reference.arm, arm) if reference else None
 
     def floor(self, group: Group) -> float:
         """Return the floor of the first run of a group whose floor is known, NaN without one."""
@@ -145,7 +146,10 @@ def group_row(group: Group, context: Context, *, selected: int, folded: bool) ->
         ("", theme.DIM),
         ("", theme.DIM),
         (_known(duration(max((eta for each in runs if (eta := each.eta_seconds) > 0), default=math.nan))), theme.PLAIN),
-        (spark(_mean_losses([context.glance(each.run).losses for each in runs])) if group.is_arm else "", arm),
+        (
+            spark(_mean_losses([context.glance(each.run).losses for each in runs[:GLANCED]])) if group.is_arm else "",
+            arm,
+        ),
         ("", theme.DIM),
         (_known(percent(group.validated)), theme.PLAIN),
         (f"{group.mean * 100:.1f}{spread} %" if group.is_arm and group.tests else "", theme.BOLD),
@@ -238,20 +242,17 @@ def _eta(seconds: float, spread: float) -> str:
 def _difference(summary: RunSummary, context: Context) -> Piece:
     """Return the difference to the run of the reference with the same seed, whose interval its arm has."""
     reference = context.references.get(summary.setup.profile)
-    if reference is None:
+    if reference is None or arm_of(summary) == reference.arm.name:
         return "", theme.DIM
-    other = counterpart(summary, reference)
-    delta = summary.latest("test/accuracy") - other.latest("test/accuracy")
-    same_seed = other.setup.seed == summary.setup.seed
-    if other is summary or not same_seed or not math.isfinite(delta):
-        return "", theme.DIM
-    return f"{delta * 100:+.1f}", theme.DIM
+    other = reference.by_seed.get(summary.setup.seed)
+    delta = summary.latest("test/accuracy") - other.latest("test/accuracy") if other else math.nan
+    return f"{delta * 100:+.1f}" if math.isfinite(delta) else "", theme.DIM
 
 
 def _group_difference(group: Group, context: Context) -> Piece:
     setup = group.runs[0].setup
     reference = context.references.get(setup.profile)
-    if reference is not None and reference.name == (setup.recipe, setup.profile):
+    if reference is not None and reference.arm.name == arm_of(group.runs[0]):
         return "reference", theme.DIM
     pairing = context.pairing(group)
     delta = context.deltas.get(pairing) if pairing else None

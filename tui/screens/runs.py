@@ -19,14 +19,14 @@ from accl.store.run_subject import RunSubject
 from accl.store.rundir import RunDir
 from tui import theme
 from tui.actions import stop_after_confirmation
-from tui.arms import GROUPINGS, Group, arm_of, grouped, references
+from tui.arms import GROUPINGS, Group, grouped, references
 from tui.background import Background
 from tui.commands import bindings, next_choice
 from tui.feed import RunSummary, RunsView, RunView
 from tui.messages import OpenCompare, OpenRun
 from tui.rundetail import detail_lines
 from tui.runorder import ordered, problem_of, value_of
-from tui.runrows import COLUMNS, SORTS, Context, columns, group_row, run_row, scale_of
+from tui.runrows import COLUMNS, GLANCED, SORTS, Context, columns, group_row, run_row, scale_of
 from tui.screens.polling import PollingScreen
 from tui.services import Services
 from tui.viewstate import Choices
@@ -81,7 +81,9 @@ class RunsScreen(PollingScreen):
         self._shown = 0  # runs that match the filter
         self._background = Background(services.watcher, self.context)
         self._entries: dict[str, RunSummary | Group] = {}  # by the keys of the rows, in their order
-        self._rows: dict[RunDir, Row] = {}
+        self._arranged_for: tuple[object, ...] = ()  # what the entries depend on
+        self._groups: dict[RunDir, str] = {}  # key of the group of each run
+        self._rows: dict[str, Row] = {}  # by their keys
         self._made_for: object = None  # what all rows depend on
         self._previewed: dict[RunDir, RunView | None] = {}
         self._rest: Timer | None = None  # runs until the cursor has come to rest
@@ -136,7 +138,7 @@ class RunsScreen(PollingScreen):
         self.summaries = view.summaries
         self.context.references = references(grouped(view.summaries, "arm"))
         for run in view.changed:
-            self._rows.pop(run, None)
+            self._forget_row(run)
         ids = {summary.run.id for summary in view.summaries}
         self.selected = [run_id for run_id in self.selected if run_id in ids]
         self.show()
@@ -167,16 +169,12 @@ class RunsScreen(PollingScreen):
     # What is shown.
 
     def show(self) -> None:
-        now = time.time()
-        shown = [each for each in self.summaries if self.wanted.matches(RunSubject(each.summary, now))]
-        shown = ordered(shown, self.sort)
         self._prepare()
-        self._entries = self._arranged(shown)
+        self._arrange()
         table = self.table
         table.sorted_by = self.sort
-        rows = [self._row(entry) for entry in self._entries.values()]
+        rows = [self._rows.get(key) or self._row(key, entry) for key, entry in self._entries.items()]
         table.show(rows, f"No run matches: {self.wanted.text}" if self.summaries else EMPTY)
-        self._shown = len(shown)
         self._show_title()
         self._show_detail()
 
@@ -186,37 +184,50 @@ class RunsScreen(PollingScreen):
         typed = key if key and key not in SORTS else ""
         context.typed = value_of(typed) if typed else None
         floors = [glance.floor for glance in context.glances.values() if isinstance(glance, Glance)]
-        tests = [test for each in self.summaries for test in (each.latest("test/accuracy"),)]
+        tests = [each.latest("test/accuracy") for each in self.summaries]
         context.scale = scale_of([value for value in (*floors, *tests) if math.isfinite(value)])
-        reference_tests = [repr(arm.tests) for arm in context.references.values()]
+        reference_tests = [repr(reference.arm.tests) for reference in context.references.values()]
         made_for = (context.scale, reference_tests, self.grouping, typed)
         if made_for != self._made_for:
             self._made_for = made_for
             self._rows.clear()
             self.table.columns = columns(context.scale, typed)
 
-    def _arranged(self, shown: Sequence[RunSummary]) -> dict[str, RunSummary | Group]:
-        """Return runs and groups by the keys of their rows; an arm of one run is no group."""
-        entries: dict[str, RunSummary | Group] = {}
-        for group in grouped(shown, self.grouping) if self.grouping else [Group((), tuple(shown))]:
-            if self._has_row(group):
-                entries[group.key] = group
-            if group.key not in self.folded:
-                entries |= {each.run.id: each for each in group.runs}
-        return entries
+    def _arrange(self) -> None:
+        """Set the entries: runs and groups by the keys of their rows. An arm of one run is no group."""
+        arranged_for = (self.summaries, self.wanted, self.sort, self.grouping, frozenset(self.folded))
+        before = self._arranged_for
+        if before and arranged_for[0] is before[0] and arranged_for[1:] == before[1:]:
+            return
+        self._arranged_for = arranged_for
+        now, shown = time.time(), self.summaries
+        if self.wanted != EVERYTHING:
+            shown = [each for each in shown if self.wanted.matches(RunSubject(each.summary, now))]
+        self._shown = len(shown)
+        self._entries, self._groups = {}, {}
+        for group in grouped(ordered(shown, self.sort), self.grouping):
+            key = group.key
+            if self.grouping and (len(group.runs) > 1 or self.grouping != "arm"):
+                self._entries[key] = group
+                self._groups |= {each.run: key for each in group.runs}
+            if key not in self.folded:
+                self._entries |= {each.run.id: each for each in group.runs}
 
-    def _has_row(self, group: Group) -> bool:
-        return bool(self.grouping) and (len(group.runs) > 1 or self.grouping != "arm")
-
-    def _row(self, entry: RunSummary | Group) -> Row:
+    def _row(self, key: str, entry: RunSummary | Group) -> Row:
+        """Make a row, and keep it."""
         if isinstance(entry, Group):
             count = sum(each.run.id in self.selected for each in entry.runs)
-            return group_row(entry, self.context, selected=count, folded=entry.key in self.folded)
-        if entry.run not in self._rows:
-            indented = self.grouping == "arm" and "\n".join(("group", *arm_of(entry))) in self._entries
-            selected = entry.run.id in self.selected
-            self._rows[entry.run] = run_row(entry, self.context, selected=selected, indented=indented)
-        return self._rows[entry.run]
+            row = group_row(entry, self.context, selected=count, folded=key in self.folded)
+        else:
+            indented = self.grouping == "arm" and entry.run in self._groups
+            row = run_row(entry, self.context, selected=key in self.selected, indented=indented)
+        self._rows[key] = row
+        return row
+
+    def _forget_row(self, run: RunDir) -> None:
+        """Let the row of a run, and that of its group, be made anew."""
+        self._rows.pop(run.id, None)
+        self._rows.pop(self._groups.get(run, ""), None)
 
     def _show_title(self) -> None:
         n = len(self.summaries)
@@ -276,9 +287,10 @@ class RunsScreen(PollingScreen):
         """Watch the runs and arms whose rows are in sight, or a page away."""
         table = self.table
         height = max(1, table.size.height)
-        entries = list(self._entries.values())[max(0, table.cursor - height) : table.cursor + height]
+        page = table.cursor // height
+        entries = list(self._entries.values())[max(0, page - 1) * height : (page + 2) * height]
         arms = [entry for entry in entries if isinstance(entry, Group) and entry.is_arm]
-        runs = {each.run: each for arm in arms for each in arm.runs[:PREVIEWED]}
+        runs = {each.run: each for arm in arms for each in arm.runs[:GLANCED]}
         runs |= {entry.run: entry for entry in entries if isinstance(entry, RunSummary)}
         self._background.follow(list(runs.values()), arms, self.delivered(self._arrived_behind))
 
@@ -286,7 +298,7 @@ class RunsScreen(PollingScreen):
         item, what = found
         kept: dict[Any, Any] = self.context.glances if isinstance(item, RunDir) else self.context.deltas
         kept[item] = what
-        self._rows.pop(item, None)
+        self._forget_row(item if isinstance(item, RunDir) else item.second[0])
         if self._late is None:
             self._late = self.set_timer(LATE_S, self._show_late)
 
@@ -302,6 +314,7 @@ class RunsScreen(PollingScreen):
 
     def _show_ages(self) -> None:
         self._rows.clear()
+        self._arranged_for = ()  # a filter or an order may be by age
         self.show()
 
     # What the keys do.
@@ -335,6 +348,7 @@ class RunsScreen(PollingScreen):
         entry, table = self.entry, self.table
         if isinstance(entry, Group):
             (self.folded.add if fold else self.folded.discard)(entry.key)
+            self._rows.pop(entry.key, None)
             self.show()
         elif fold and entry is not None:
             above = list(self._entries.values())[: table.cursor]
@@ -356,7 +370,7 @@ class RunsScreen(PollingScreen):
         rest = [run_id for run_id in self.selected if run_id not in ids]
         self.selected = rest if set(ids) <= set(self.selected) else [*rest, *ids]
         for each in runs:
-            self._rows.pop(each.run, None)
+            self._forget_row(each.run)
         self.show()
         self.table.action_move(1)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rich.style import Style
@@ -50,6 +50,8 @@ class Table(Listing):
         self.rows: list[Row] = []
         self.sorted_by = ""  # title of a column and an arrow, as its head shows it
         self._version = 0  # of the rows
+        self._drawn_for: object = None  # what the rows that were drawn depend on
+        self._drawn: dict[str, tuple[Row, Strip]] = {}  # by their keys
         self._laid_out: tuple[object, list[tuple[int, int]]] = None, []
 
     def show(self, rows: Sequence[Row], empty: str | None = None) -> None:
@@ -124,11 +126,24 @@ class Table(Listing):
         layout, gap = self._layout(width)
         if not self.rows:
             return [strip([("  " + line, theme.DIM)], width) for line in ["", *self.empty.splitlines()]]
+        drawn_for = (width, layout, gap, theme.current())
+        if drawn_for != self._drawn_for:
+            self._drawn_for, self._drawn = drawn_for, {}
         titles = [fit(self._title(self.columns[i]), cells, self.columns[i].right) + gap for i, cells in layout]
 
         def pieces(entry: int) -> list[Piece]:
-            highlight = Style(bold=True) if entry == self.cursor and self.has_focus else Style()
             row = [(i, cells, *self.rows[entry].cells[i]) for i, cells in layout]
-            return [(fit(text, w, self.columns[i].right) + gap, style + highlight) for i, w, text, style in row]
+            line = [(fit(text, w, self.columns[i].right) + gap, style) for i, w, text, style in row]
+            if entry == self.cursor and self.has_focus:
+                return [(text, style + Style(bold=True)) for text, style in line]
+            return line
 
         return [strip([("".join(titles), theme.VERY_DIM)], width), *self.draw_entries(width, height, pieces)]
+
+    def draw_entry(self, entry: int, width: int, pieces: Callable[[int], list[Piece]]) -> Strip:
+        """Draw a row without the cursor, once: a move of the cursor changes two rows."""
+        row = self.rows[entry]
+        found = self._drawn.get(row.key)
+        if found is None or found[0] is not row:
+            found = self._drawn[row.key] = row, super().draw_entry(entry, width, pieces)
+        return found[1]

@@ -14,7 +14,6 @@ from accl.store.rundir import RunDir
 from tui.arms import Group
 from tui.deltas import Pairing, difference
 from tui.feed import RunSummary
-from tui.load import MachineLoad
 from tui.runrows import Context
 from tui.watch import Watcher
 
@@ -33,7 +32,6 @@ class Background:
         self._totals: dict[RunDir, int] = {}
         self._runs: set[RunDir] = set()
         self._pairings: set[Pairing] = set()
-        self._load = MachineLoad()
 
     @property
     def waits(self) -> bool:
@@ -42,9 +40,13 @@ class Background:
 
     def follow_load(self, receive: Receive) -> None:
         """Watch the load of the machine, which is received as that of ``load``."""
-        self._watcher.watch_each(
-            (self, "load"), ["load"], lambda _: self._load.read(), lambda *found: receive(found), every=LOAD_EVERY
-        )
+
+        def look(_: str) -> tuple[str, ...]:
+            from tui.load import machine_load  # in the background, for a fast start
+
+            return machine_load()
+
+        self._watcher.watch_each((self, "load"), ["load"], look, lambda *found: receive(found), every=LOAD_EVERY)
 
     def follow(self, summaries: Sequence[RunSummary], arms: Sequence[Group], receive: Receive) -> None:
         """Look into the databases of runs, and compare arms with the references of their profiles."""

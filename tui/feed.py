@@ -146,9 +146,9 @@ class Speedometer:
 
     def _spread(self) -> float:
         """Return the standard deviation of the speeds between the last observations, as a share of their mean."""
-        times, steps = np.array(self._progress, dtype=float).reshape(-1, 2).T
-        if len(times) < MIN_SPEEDS + 1:
+        if len(self._progress) <= MIN_SPEEDS:
             return math.nan
+        times, steps = np.array(self._progress, dtype=float).T
         speeds = np.diff(steps) / np.maximum(np.diff(times), 1e-9)
         return float(speeds.std(ddof=1) / speeds.mean())
 

@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import psutil
 
-from accl.launch.gpus import Gpu, gpus, load
+from accl.launch.gpus import gpus, load
 
 GB = 1e9
 
 
-class MachineLoad:
-    """Reader of the load; that of the processor is since the last reading, and so the first has none."""
+_last: tuple[float, float] | None = None  # of `_busy_and_all`
 
-    def __init__(self) -> None:
-        self._gpus: list[Gpu] | None = None
-        self._times: tuple[float, float] | None = None
+_gpus = cache(gpus)
 
-    def read(self) -> tuple[str, ...]:
-        """Return a text for each GPU, and one for the processor; what the machine does not tell is left out."""
-        if self._gpus is None:
-            self._gpus = gpus()
-        parts = []
-        for gpu in self._gpus:
-            now = load(gpu)
-            memory = "" if now.memory is None else f" {now.memory / GB:.0f}/{(gpu.memory_total or 0) / GB:.0f}GB"
-            used = "" if now.used is None else f" {now.used:.0f}%"
-            watts = "" if now.watts is None else f" {now.watts:.0f}W"
-            parts.append(f"GPU{gpu.index}{used}{watts}{memory}")
-        before, self._times = self._times, _busy_and_all()
-        if before and self._times[1] > before[1]:
-            share = (self._times[0] - before[0]) / (self._times[1] - before[1])
-            parts.append(f"CPU {min(max(share, 0.0), 1.0):.0%}")
-        return tuple(parts)
+
+def machine_load() -> tuple[str, ...]:
+    """Return a text for each GPU, and one for the processors since the last call; what is not told is left out."""
+    global _last
+    parts = []
+    for gpu in _gpus():
+        now = load(gpu)
+        memory = "" if now.memory is None else f" {now.memory / GB:.0f}/{(gpu.memory_total or 0) / GB:.0f}GB"
+        used = "" if now.used is None else f" {now.used:.0f}%"
+        watts = "" if now.watts is None else f" {now.watts:.0f}W"
+        parts.append(f"GPU{gpu.index}{used}{watts}{memory}")
+    before, _last = _last, _busy_and_all()
+    if before and _last[1] > before[1]:
+        share = (_last[0] - before[0]) / (_last[1] - before[1])
+        parts.append(f"CPU {min(max(share, 0.0), 1.0):.0%}")
+    return tuple(parts)
 
 
 def _busy_and_all() -> tuple[float, float]:

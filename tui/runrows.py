@@ -136,6 +136,8 @@ def group_row(group: Group, context: Context, *, selected: int, folded: bool) ->
     setup = runs[0].setup
     arm = theme.arm_style(setup.recipe) if group.is_arm else theme.PLAIN
     title = setup.recipe if group.is_arm else group.name[0]
+    losses = [context.glance(each.run).losses for each in runs[:GLANCED]] if group.is_arm else []
+    left = [eta for each in runs if math.isfinite(eta := each.eta_seconds)]
     icons = Counter(each.state_label[0][0] for each in runs)
     spread = "" if math.isnan(group.sd) else f" ±{group.sd * 100:.1f}"
     cells: tuple[Piece, ...] = (
@@ -145,11 +147,8 @@ def group_row(group: Group, context: Context, *, selected: int, folded: bool) ->
         (setup.profile if group.is_arm else "", theme.DIM),
         ("", theme.DIM),
         ("", theme.DIM),
-        (_known(duration(max((eta for each in runs if (eta := each.eta_seconds) > 0), default=math.nan))), theme.PLAIN),
-        (
-            spark(_mean_losses([context.glance(each.run).losses for each in runs[:GLANCED]])) if group.is_arm else "",
-            arm,
-        ),
+        (duration(max(left)) if left else "", theme.PLAIN),
+        (spark(_mean_losses(losses)), arm),
         ("", theme.DIM),
         (_known(percent(group.validated)), theme.PLAIN),
         (f"{group.mean * 100:.1f}{spread} %" if group.is_arm and group.tests else "", theme.BOLD),

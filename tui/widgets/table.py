@@ -86,11 +86,17 @@ class Table(Listing):
         ]
         widths = [min(w, max(c.max_width, cell_len(self._title(c)))) for w, c in zip(wanted, self.columns, strict=True)]
         kept = [i for i, c in enumerate(self.columns) if not c.sparse or any(row.cells[i][0] for row in self.rows)]
+        dropped: list[int] = []
         while sum(widths[i] + 1 for i in kept) > width + 1:
             worst = max(kept, key=lambda i: (self.columns[i].rank, i))
             if self.columns[worst].rank == 0:
                 break
             kept.remove(worst)
+            dropped.append(worst)
+        # A narrow one may fit where a wide one that was more important did not.
+        for i in reversed(dropped):
+            if sum(widths[j] + 1 for j in (i, *kept)) <= width + 1:
+                kept = sorted((i, *kept))
         growing = [i for i in kept if self.columns[i].grow]
         left = width - sum(widths[i] + 1 for i in kept) + 1
         change = 1 if left > 0 else -1

@@ -67,8 +67,7 @@ async def test_the_newest_run_is_on_top_and_a_new_one_appears_by_itself(tmp_path
         await runs_listed(pilot, 2)
         table = pilot.app.screen.query_one(Table)
         assert table.rows[0].key == newest.id
-        assert "▶ running" in table.text_lines[1]
-        assert "80/200" in table.text_lines[1]
+        await until(pilot, lambda: "▶ running" in table.text_lines[1] and "80/200" in table.text_lines[1])
         assert table.key != newest.id, "the cursor stays on its run"
 
 

@@ -149,7 +149,7 @@ async def test_the_curves_of_an_arm_are_those_of_its_seeds(three_arms: Path) -> 
         assert {line.name for line in grid.charts["training loss"].lines} == {"full s1", "full s2", "full s3"}
 
 
-def test_the_spread_of_the_speed_is_that_of_its_last_windows(three_arms: Path) -> None:
+def test_the_spread_of_the_speed_is_that_of_its_last_windows(tmp_path: Path) -> None:
     from accl.store.summary import Summary
 
     run = running_run(tmp_path)

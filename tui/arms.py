@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -66,18 +67,19 @@ class Group:
 
 def grouped(summaries: Sequence[RunSummary], grouping: str) -> list[Group]:
     """Put runs together by a key of `GROUPINGS`, or all of them; a group stands where its first run stood."""
-    name_of = GROUPINGS.get(grouping, lambda _: ())
+    name_of = GROUPINGS.get(grouping)
     found: dict[tuple[str, ...], list[RunSummary]] = {}
     for summary in summaries:
-        found.setdefault(name_of(summary), []).append(summary)
+        found.setdefault(name_of(summary) if name_of else (), []).append(summary)
     return [Group(name, tuple(runs)) for name, runs in found.items()]
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The arm that the others of its profile are compared with."""
+    """The arm that the others of its profile are compared with; ``alone`` if there is no other."""
 
     arm: Group
+    alone: bool
 
     @cached_property
     def by_seed(self) -> dict[int, RunSummary]:
@@ -98,4 +100,5 @@ def references(arms: Sequence[Group]) -> dict[str, Reference]:
         recipe, profile = arm.name
         if profile not in found or recipe == BASELINE:
             found[profile] = arm
-    return {profile: Reference(arm) for profile, arm in found.items()}
+    counts = Counter(profile for _, profile in (arm.name for arm in arms))
+    return {profile: Reference(arm, counts[profile] == 1) for profile, arm in found.items()}

@@ -235,7 +235,7 @@ def _loss(summary: RunSummary) -> Piece:
 def _eta(seconds: float, spread: float) -> str:
     if not math.isfinite(seconds):
         return ""
-    return duration(seconds) + (f" ±{duration(spread)}" if spread >= 0.5 else "")
+    return duration(seconds) + (f" ±{age(spread)}" if spread >= 0.5 else "")
 
 
 def _difference(summary: RunSummary, context: Context) -> Piece:
@@ -252,7 +252,7 @@ def _group_difference(group: Group, context: Context) -> Piece:
     setup = group.runs[0].setup
     reference = context.references.get(setup.profile)
     if reference is not None and reference.arm.name == arm_of(group.runs[0]):
-        return "reference", theme.DIM
+        return "" if reference.alone else "reference", theme.DIM
     pairing = context.pairing(group)
     delta = context.deltas.get(pairing) if pairing else None
     if delta is None:

@@ -60,8 +60,8 @@ class RunsScreen(PollingScreen):
     """
 
     BINDINGS = bindings("runs")
-    HORIZONTAL_BREAKPOINTS: ClassVar = [(0, "-narrow"), (140, "-beside")]
-    VERTICAL_BREAKPOINTS: ClassVar = [(0, "-tiny"), (10, "-short"), (18, "-medium"), (34, "-tall")]
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (140, "-beside")]
+    VERTICAL_BREAKPOINTS = [(0, "-tiny"), (10, "-short"), (18, "-medium"), (34, "-tall")]
     settings: ClassVar[Mapping[str, Choices]] = {"filter_text": None, "sort": None, "grouping": [*GROUPINGS, ""]}
     filter_text = ""
     wanted = EVERYTHING  # the newest filter that could be understood

@@ -61,7 +61,7 @@ async def test_an_empty_folder_says_what_to_type(tmp_path: Path) -> None:
 
 async def test_the_newest_run_is_on_top_and_a_new_one_appears_by_itself(tmp_path: Path) -> None:
     finished_run(tmp_path, "baseline", started=time.time() - 900)
-    async with open_app(tmp_path) as pilot:
+    async with open_app(tmp_path, (120, 24)) as pilot:
         await runs_listed(pilot)
         newest = running_run(tmp_path, "full")
         await runs_listed(pilot, 2)

@@ -60,8 +60,6 @@ class RunsScreen(PollingScreen):
     """
 
     BINDINGS = bindings("runs")
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (140, "-beside")]
-    VERTICAL_BREAKPOINTS = [(0, "-tiny"), (10, "-short"), (18, "-medium"), (34, "-tall")]
     settings: ClassVar[Mapping[str, Choices]] = {"filter_text": None, "sort": None, "grouping": [*GROUPINGS, ""]}
     filter_text = ""
     wanted = EVERYTHING  # the newest filter that could be understood
@@ -72,6 +70,8 @@ class RunsScreen(PollingScreen):
 
     def __init__(self, services: Services) -> None:
         super().__init__(services)
+        self.HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (140, "-beside")]
+        self.VERTICAL_BREAKPOINTS = [(0, "-tiny"), (10, "-short"), (18, "-medium"), (34, "-tall")]
         self.summaries: Sequence[RunSummary] = ()
         self.selected: list[str] = []
         self.folded: set[str] = set()

@@ -22,6 +22,7 @@ Choice = TypeVar("Choice")
 # What has keys of its own, with its title in the help.
 SCOPES = {
     "runs": "Runs",
+    "groups": "Runs, in groups",
     "run": "One run",
     "curves": "1 Curves",
     "curriculum": "2 Curriculum",
@@ -143,15 +144,23 @@ def _has_highlighted(runs_screen: Any) -> bool:
     return runs_screen.highlighted is not None
 
 
+def _has_entry(runs_screen: Any) -> bool:
+    return runs_screen.entry is not None
+
+
 COMMANDS: tuple[Command, ...] = (
-    Command("runs.open", "open the highlighted run", ("enter",), "open", "open", _has_highlighted),
-    Command("runs.select", "select the highlighted run, or no more", ("space",), "select", "select", _has_highlighted),
+    Command("runs.open", "open the highlighted run, or fold its group", ("enter",), "open", "open", _has_entry),
+    Command("runs.select", "select the run or group, and step on", ("space",), "select", "select", _has_entry),
     Command("runs.select_all", "select all runs shown, or none", ("ctrl+a",), "select_all"),
     Command("runs.compare", "compare the selected runs", ("c",), "compare", "compare"),
     Command("runs.filter", "show only runs that contain all words you type", ("f",), "filter", "filter"),
     Command("runs.sort", "sort by the next column, or click its head", ("o",), "sort", "sort"),
+    Command("runs.order", "sort by a config key or metric that you type", ("O",), "order"),
     Command("runs.stop", "stop the highlighted run; asks first", ("t",), "stop", "stop", _has_highlighted),
     Command("runs.back", "forget the filter, then the selection", ("escape",), "back"),
+    Command("groups.group", "group by arm, profile, state or nothing", ("g",), "screen.group", "group"),
+    Command("groups.fold", "fold the group", ("left", "h"), "screen.fold(True)"),
+    Command("groups.unfold", "unfold the group", ("right", "l"), "screen.fold(False)"),
     Command("run.curves", "pane: curves", ("1",), "pane('curves')"),
     Command("run.curriculum", "pane: curriculum, the task weights", ("2",), "pane('curriculum')"),
     Command("run.confusion", "pane: confusion between tasks", ("3",), "pane('confusion')"),

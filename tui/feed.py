@@ -16,6 +16,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from accl.errors import AcclError, BusyError, DamagedError
 from accl.store.columns import RunReader
 from accl.store.deadline import DEADLINE_S, each_within
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 # The speed behind the ETA is averaged over the steps observed in this window.
 SPEED_WINDOW_S = 30.0
 MIN_SPEED_WINDOW_S = 3.0
+MIN_SPEEDS = 3  # fewer say nothing about their spread
 CONSOLE_BYTES = 16384
 RARELY = 10
 SETTLED_S = 5.0
@@ -47,11 +50,13 @@ class RunSummary:
 
     Attributes:
         state: the defaults while `summary` has none.
+        speed_spread: standard deviation of the speed, as a share of it; NaN if unknown.
     """
 
     summary: Summary
     state: RunState
     steps_per_second: float
+    speed_spread: float = math.nan
 
     @property
     def run(self) -> RunDir:
@@ -127,7 +132,7 @@ class Speedometer:
     def observe(self, summary: Summary, now: float) -> RunSummary:
         """Add the speed to a summary; ``now`` is in seconds since the epoch."""
         state = summary.state or RunState()
-        return RunSummary(summary, state, self._speed(state, now))
+        return RunSummary(summary, state, self._speed(state, now), self._spread())
 
     def _speed(self, state: RunState, now: float) -> float:
         progress = self._progress
@@ -142,6 +147,14 @@ class Speedometer:
             return (last_step - first_step) / (last_time - first_time)
         spent = state.elapsed + (state.heartbeat - state.started)
         return state.step / spent if state.step and spent > 0 else math.nan
+
+    def _spread(self) -> float:
+        """Return the standard deviation of the speeds between the last observations, as a share of their mean."""
+        if len(self._progress) <= MIN_SPEEDS:
+            return math.nan
+        times, steps = np.array(self._progress, dtype=float).T
+        speeds = np.diff(steps) / np.maximum(np.diff(times), 1e-9)
+        return float(speeds.std(ddof=1) / speeds.mean())
 
 
 def without_path(message: str, run: RunDir) -> str:

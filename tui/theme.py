@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,6 +129,7 @@ def textual_theme(palette: Palette) -> Theme:
     )
 
 
+@cache
 def state_style(state: State) -> Style:
     """Return the style of a state; colour only repeats what the icon and the word say."""
     return Style(color=_STATE_COLOUR[state], bold=state.active or state in (State.CRASHED, State.FAILED))

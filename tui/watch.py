@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
+from typing import TypeVar
 
 from accl.errors import AcclError
 from accl.store.deadline import DEADLINE_S, each_within
@@ -19,6 +20,9 @@ from tui.feed import RARELY, RunFeed, RunsFeed, RunsView, RunView
 
 # Runs whose data are kept although nobody watches them, so that going back to them is instant.
 KEPT_FEEDS = 8
+
+Item = TypeVar("Item", bound=Hashable)
+Result = TypeVar("Result")
 
 
 @dataclass(eq=False)
@@ -82,6 +86,38 @@ class Watcher:
             return 1
 
         self._replace(owner, [_Task(owner, look)])
+
+    def watch_each(
+        self,
+        owner: Hashable,
+        items: Sequence[Item],
+        look: Callable[[Item], Result],
+        callback: Callable[[Item, Result | BaseException], None],
+        *,
+        every: int = RARELY,
+        deadline: float = DEADLINE_S,
+    ) -> None:
+        """Look at items every so many intervals, in place of what the owner watched before.
+
+        The callback gets what a look returned or raised, unless it is equal to that of the look before.
+
+        Args:
+            deadline: seconds after which a look counts as failed.
+        """
+
+        def task(item: Item) -> _Task:
+            shown: list[str] = []
+
+            def look_again() -> int:
+                ((_, answer),) = each_within(deadline, look, [item])
+                if shown != [repr(answer)]:  # as text, since an unknown figure, NaN, is not even equal to itself
+                    shown[:] = [repr(answer)]
+                    callback(item, answer)
+                return every
+
+            return _Task(owner, look_again)
+
+        self._replace(owner, [task(item) for item in items])
 
     def unwatch(self, owner: Hashable) -> None:
         """Look at nothing for this owner any more. A look that is under way may still call back."""

@@ -36,6 +36,29 @@ def gpus() -> list[Gpu]:
     return visible(installed(), os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 
+@dataclass(frozen=True)
+class GpuLoad:
+    """How busy a GPU is: its use in per cent, watts, and bytes in use; None where the driver does not tell."""
+
+    gpu: Gpu
+    used: float | None
+    watts: float | None
+    memory: int | None
+
+
+def load(gpu: Gpu) -> GpuLoad:
+    """Return how busy a GPU of `gpus` is."""
+    handle = told("nvmlDeviceGetHandleByIndex", gpu.index)
+    used, power = told("nvmlDeviceGetUtilizationRates", handle), told("nvmlDeviceGetPowerUsage", handle)
+    memory = told("nvmlDeviceGetMemoryInfo", handle)
+    return GpuLoad(
+        gpu,
+        None if used is None else float(used.gpu),
+        None if power is None else power / 1000,
+        None if memory is None else int(memory.used),
+    )
+
+
 def installed() -> list[Gpu]:
     """Return all GPUs of this machine in CUDA's order, whether hidden or not; empty without a driver.
 

@@ -115,7 +115,7 @@ class RunReader:
             RunError: the file has a later schema.
         """
         wanted = {table for need in needs for table in NEEDS.get(need, ())}
-        signature = _signature(self.run.database)
+        signature = signature_of(self.run.database)
         if self.problem is None and all(self._position.signatures.get(table) == signature for table in wanted):
             return False
         try:
@@ -218,7 +218,7 @@ class RunReader:
         return {} if repr(evaluations) == repr(last.evaluations) else {"evaluations": evaluations}
 
 
-def _signature(database: Path) -> tuple[int, ...]:
+def signature_of(database: Path) -> tuple[int, ...]:
     """Return times and sizes of the file, its write-ahead log and the spool, which change with every append."""
     marks: list[int] = []
     for path in (str(database), f"{database}.wal", str(spool_of(database))):

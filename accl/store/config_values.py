@@ -71,6 +71,18 @@ def all_values(config: str) -> dict[str, str | float]:
     return default_values() | written if written else {}
 
 
+def config_difference(config: str, other: str) -> dict[str, tuple[str | float, str | float]]:
+    """Return by dotted key, in order, the values that differ in two texts of a ``config.yaml``, the other's first.
+
+    Nothing differs from a text that cannot be read.
+    """
+    first, second = (_section(text) for text in (other, config))
+    if not first or not second:
+        return {}
+    first, second = default_values() | first, default_values() | second
+    return {key: (first[key], value) for key, value in second.items() if key in first and value != first[key]}
+
+
 @lru_cache(maxsize=1024)
 def _section(text: str) -> dict[str, str | float]:
     """Return the values of a section by dotted key, none if it cannot be read; most runs share most of theirs."""

@@ -31,7 +31,7 @@ class RunSubject:
             case "recipe" | "profile" | "seed":
                 return getattr(setup, key, None)
             case "tag":
-                return _texts(summary.labels.get("tags", []))
+                return texts(summary.labels.get("tags", []))
             case "note":
                 note = summary.labels.get("note", "")
                 return note if isinstance(note, str) else None
@@ -55,6 +55,6 @@ class RunSubject:
 _METRICS = {"loss": "train/loss", "val": "validation/accuracy", "test": "test/accuracy"}
 
 
-def _texts(found: Any) -> tuple[str, ...] | None:
+def texts(found: Any) -> tuple[str, ...] | None:
     """Return the texts in what people wrote, None if they wrote no list."""
     return tuple(text for text in found if isinstance(text, str)) if isinstance(found, list) else None

@@ -48,9 +48,16 @@ class Listing(Navigable, StripWidget, can_focus=True):
         self.top = max(0, min(self.top, self.cursor, self.count - rows), self.cursor - rows + 1)
         lines = []
         for entry in range(self.top, min(self.count, self.top + rows)):
-            background = self.background() if entry == self.cursor else Style()
-            lines.append(strip([(text, style + background) for text, style in pieces(entry)], width, background))
+            if entry == self.cursor:
+                background = self.background()
+                lines.append(strip([(text, style + background) for text, style in pieces(entry)], width, background))
+            else:
+                lines.append(self.draw_entry(entry, width, pieces))
         return lines
+
+    def draw_entry(self, entry: int, width: int, pieces: Callable[[int], list[Piece]]) -> Strip:
+        """Draw an entry without the cursor."""
+        return strip(pieces(entry), width)
 
     def background(self) -> Style:
         """Return the background at the cursor."""

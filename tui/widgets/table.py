@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rich.style import Style
@@ -21,6 +21,7 @@ class Column:
     Attributes:
         max_width: cells at most, before growing.
         rank: order of dropping: 0 is never dropped, the largest goes first.
+        sparse: whether it is left out while all its cells are empty.
     """
 
     title: str
@@ -28,6 +29,7 @@ class Column:
     right: bool = False
     rank: int = 0
     grow: bool = False
+    sparse: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,10 @@ class Table(Listing):
         self.empty = empty
         self.rows: list[Row] = []
         self.sorted_by = ""  # title of a column and an arrow, as its head shows it
+        self._version = 0  # of the rows
+        self._drawn_for: object = None  # what the rows that were drawn depend on
+        self._drawn: dict[str, tuple[Row, Strip]] = {}  # by their keys
+        self._laid_out: tuple[object, list[tuple[int, int]]] = None, []
 
     def show(self, rows: Sequence[Row], empty: str | None = None) -> None:
         """Replace the rows, and what is said if there are none; the cursor stays with its key."""
@@ -56,6 +62,7 @@ class Table(Listing):
         self.empty = empty
         key, keys = self.key, [row.key for row in rows]
         self.rows, self.count = list(rows), len(rows)
+        self._version += 1
         self.cursor = keys.index(key) if key in keys else max(0, min(self.cursor, self.count - 1))
         self.redraw()
         if self.styles.auto_dimensions:
@@ -78,12 +85,18 @@ class Table(Listing):
             for i, column in enumerate(self.columns)
         ]
         widths = [min(w, max(c.max_width, cell_len(self._title(c)))) for w, c in zip(wanted, self.columns, strict=True)]
-        kept = list(range(len(self.columns)))
+        kept = [i for i, c in enumerate(self.columns) if not c.sparse or any(row.cells[i][0] for row in self.rows)]
+        dropped: list[int] = []
         while sum(widths[i] + 1 for i in kept) > width + 1:
             worst = max(kept, key=lambda i: (self.columns[i].rank, i))
             if self.columns[worst].rank == 0:
                 break
             kept.remove(worst)
+            dropped.append(worst)
+        # A narrow one may fit where a wide one that was more important did not.
+        for i in reversed(dropped):
+            if sum(widths[j] + 1 for j in (i, *kept)) <= width + 1:
+                kept = sorted((i, *kept))
         growing = [i for i in kept if self.columns[i].grow]
         left = width - sum(widths[i] + 1 for i in kept) + 1
         change = 1 if left > 0 else -1
@@ -104,7 +117,10 @@ class Table(Listing):
         return None
 
     def _layout(self, width: int) -> tuple[list[tuple[int, int]], str]:
-        layout = self.layout_columns(width)
+        key = (width, self.sorted_by, tuple(self.columns), self._version)
+        if self._laid_out[0] != key:
+            self._laid_out = key, self.layout_columns(width)
+        layout = self._laid_out[1]
         left = width - sum(cells + 1 for _, cells in layout) + 1
         return layout, " " * (1 + max(0, min(2, left // max(1, len(layout) - 1))))
 
@@ -116,11 +132,24 @@ class Table(Listing):
         layout, gap = self._layout(width)
         if not self.rows:
             return [strip([("  " + line, theme.DIM)], width) for line in ["", *self.empty.splitlines()]]
+        drawn_for = (width, layout, gap, theme.current())
+        if drawn_for != self._drawn_for:
+            self._drawn_for, self._drawn = drawn_for, {}
         titles = [fit(self._title(self.columns[i]), cells, self.columns[i].right) + gap for i, cells in layout]
 
         def pieces(entry: int) -> list[Piece]:
-            highlight = Style(bold=True) if entry == self.cursor and self.has_focus else Style()
             row = [(i, cells, *self.rows[entry].cells[i]) for i, cells in layout]
-            return [(fit(text, w, self.columns[i].right) + gap, style + highlight) for i, w, text, style in row]
+            line = [(fit(text, w, self.columns[i].right) + gap, style) for i, w, text, style in row]
+            if entry == self.cursor and self.has_focus:
+                return [(text, style + Style(bold=True)) for text, style in line]
+            return line
 
         return [strip([("".join(titles), theme.VERY_DIM)], width), *self.draw_entries(width, height, pieces)]
+
+    def draw_entry(self, entry: int, width: int, pieces: Callable[[int], list[Piece]]) -> Strip:
+        """Draw a row without the cursor, once: a move of the cursor changes two rows."""
+        row = self.rows[entry]
+        found = self._drawn.get(row.key)
+        if found is None or found[0] is not row:
+            found = self._drawn[row.key] = row, super().draw_entry(entry, width, pieces)
+        return found[1]

@@ -1,0 +1,161 @@
+"""The list of runs: groups, figures over seeds, what it reads in the background, order, and its pictures."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from factory import STARTED, crashed_run, finished_run, running_run
+from snapshots import SIZES, assert_snapshot, freeze
+from textual.pilot import Pilot
+from textual.strip import Strip
+from tui_pilot import on_screen, open_app, runs_listed, runs_screen, until
+
+from accl.store.rundir import RunDir
+from accl.store.state import read_state, write_state
+from accl.store.writer import Recorder
+from tui.feed import Speedometer
+from tui.snapshot import _lines as lines_of
+from tui.text import SPARKS
+from tui.widgets.chartgrid import ChartGrid
+from tui.widgets.table import Table
+
+
+@pytest.fixture(autouse=True)
+def _idle_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tui.load.machine_load", lambda: ("GPU0 94% 412W 38/80GB", "CPU 12%"))
+
+
+@pytest.fixture(scope="module")
+def three_arms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A baseline, a contrastive and a full arm of three seeds each, the full one being the newest."""
+    root = tmp_path_factory.mktemp("arms")
+    with pytest.MonkeyPatch.context() as patch:
+        freeze(patch)
+        _make_arms(root)
+    return root
+
+
+def _make_arms(root: Path) -> None:
+    for i, (recipe, correct) in enumerate((("baseline", 0.3), ("contrastive", 0.45), ("full", 0.6))):
+        for seed in (1, 2, 3):
+            share = [question < (correct + seed / 50) * 120 for question in range(120)]
+            finished_run(root, recipe, seed=seed, correct=share, steps=60, started=STARTED + 600 * i + seed)
+
+
+async def complete(pilot: Pilot[None]) -> list[str]:
+    """Wait until the list shows all that there is, and return the rows with their head."""
+    await until(pilot, lambda: runs_screen(pilot).is_complete and runs_screen(pilot)._late is None)
+    return pilot.app.screen.query_one(Table).text_lines
+
+
+def broken(root: Path) -> RunDir:
+    """Make a run whose loss is NaN from step 81 on."""
+    run = running_run(root, "full", seed=4)
+    recorder = Recorder(run.database)
+    for step in range(81, 100):
+        recorder.metrics(step, step / 60, step * 0.05, {"train/loss": math.nan})
+    recorder.close()
+    write_state(run, read_state(run).changed(step=99, latest={"train/loss": math.nan}))
+    return run
+
+
+async def test_pictures_of_the_list(three_arms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    freeze(monkeypatch)
+    async with open_app(three_arms, SIZES[0]) as pilot:
+        for width, height in SIZES:
+            await pilot.resize_terminal(width, height)
+            await complete(pilot)
+            await pilot.pause()
+            lines: list[Strip] = lines_of(pilot.app)
+            assert_snapshot(f"runs-{width}x{height}", lines)
+
+
+async def test_an_arm_shows_its_seeds_and_differs_from_the_baseline_by_an_interval(three_arms: Path) -> None:
+    async with open_app(three_arms, (160, 45)) as pilot:
+        head, full, *_ = await complete(pilot)
+        assert "Δ [95 %]" in head
+        assert "▾ full" in full
+        assert "64.4 ±2.1 %" in full, "mean and standard deviation over seeds"
+        assert "+30.0 [" in full
+        assert "••" in full, "a dot for each seed"
+        assert "┼" in full, "the floor"
+        assert any(mark in full for mark in SPARKS)
+        assert "reference" in "\n".join(pilot.app.screen.query_one(Table).text_lines)
+        assert "GPU0 94%" in on_screen(pilot)
+        assert "differs from baseline s3 in" in on_screen(pilot)
+        assert "loss.contrastive_weight 0.0 → 0.3" in on_screen(pilot)
+
+
+async def test_groups_fold_select_all_of_them_and_change_their_kind(three_arms: Path) -> None:
+    async with open_app(three_arms, (120, 36)) as pilot:
+        await runs_listed(pilot, 9)
+        table, screen = pilot.app.screen.query_one(Table), runs_screen(pilot)
+        await until(pilot, lambda: len(table.rows) == 12)
+        assert screen.highlighted is not None, "the cursor begins on the newest run"
+        await pilot.press("left")
+        assert screen.highlighted is None
+        await pilot.press("space")
+        assert len(screen.selected) == 3
+        assert table.cursor == 1, "and stepped on"
+        await pilot.press("up", "left")
+        await until(pilot, lambda: len(table.rows) == 9)
+        await pilot.press("enter")
+        await until(pilot, lambda: len(table.rows) == 12)
+        for grouping, count in (("profile", 10), ("state", 10), ("", 9), ("arm", 12)):
+            await pilot.press("g")
+            await until(pilot, lambda count=count: len(table.rows) == count)
+            assert screen.grouping == grouping
+
+
+async def test_runs_are_sorted_by_a_configuration_key_that_is_typed(tmp_path: Path) -> None:
+    for seed, rate in ((1, "1e-3"), (2, "5e-3"), (3, "2e-3")):
+        finished_run(tmp_path, seed=seed, overrides=[f"optim.lr={rate}"], curves=False)
+    async with open_app(tmp_path, (160, 30)) as pilot:
+        await runs_listed(pilot, 3)
+        await pilot.press("O", *"optim.lr", "enter")
+        table = pilot.app.screen.query_one(Table)
+        await until(pilot, lambda: "optim.lr▼" in table.text_lines[0])
+        assert [row.cells[-1][0] for row in table.rows[1:]] == ["0.005", "0.002", "0.001"]
+        await pilot.press("O", *"optim.lrr", "enter")
+        await until(pilot, lambda: "No run has 'optim.lrr'" in on_screen(pilot))
+        assert "Did you mean" in on_screen(pilot)
+
+
+async def test_a_loss_that_is_not_a_number_and_a_damaged_database_say_so_in_their_rows(tmp_path: Path) -> None:
+    finished_run(tmp_path, "full", seed=5).database.write_bytes(b"no database" * 500)
+    crashed_run(tmp_path, "full", seed=6)
+    run = broken(tmp_path)
+    run.labels.write_text(json.dumps({"tags": ["odd"], "note": "broke late"}), encoding="utf-8")
+    async with open_app(tmp_path) as pilot:
+        await runs_listed(pilot, 3)
+        await complete(pilot)
+        assert "NaN @81" in on_screen(pilot)
+        assert "? damaged" in on_screen(pilot)
+        table, keys = pilot.app.screen.query_one(Table), [row.key for row in pilot.app.screen.query_one(Table).rows]
+        table.move_to(keys.index(run.id))
+        await until(pilot, lambda: "since step 81" in on_screen(pilot))
+        assert "#odd  broke late" in on_screen(pilot)
+
+
+async def test_the_curves_of_an_arm_are_those_of_its_seeds(three_arms: Path) -> None:
+    async with open_app(three_arms, (160, 45)) as pilot:
+        await complete(pilot)
+        await pilot.press("left")
+        grid = pilot.app.screen.query_one(ChartGrid)
+        await until(pilot, lambda: len(grid.charts["training loss"].lines) == 3)
+        assert {line.name for line in grid.charts["training loss"].lines} == {"full s1", "full s2", "full s3"}
+
+
+def test_the_spread_of_the_speed_is_that_of_its_last_windows(tmp_path: Path) -> None:
+    from accl.store.summary import Summary
+
+    run = running_run(tmp_path)
+    speedometer, found = Speedometer(), []
+    for seconds, step in ((0, 0), (10, 10), (20, 30), (30, 40)):
+        summary = Summary(run, read_state(run).changed(step=step))
+        found.append(speedometer.observe(summary, 1000.0 + seconds).speed_spread)
+    assert math.isnan(found[2])
+    assert found[3] == pytest.approx(0.433, abs=0.001)

@@ -1,0 +1,74 @@
+"""The lines below the list of runs: what the run or group at the cursor is, and how it differs from the reference."""
+
+from __future__ import annotations
+
+import math
+
+from accl.store.config_values import config_difference
+from accl.store.glance import Glance
+from accl.store.run_subject import RunSubject
+from tui import theme
+from tui.arms import Group
+from tui.feed import RunSummary, without_path
+from tui.runrows import Context
+from tui.scale import percent
+from tui.text import Piece
+
+UNTOLD = ("recipe", "profile", "train.seed")  # the row says these
+
+
+def detail_lines(entry: RunSummary | Group, context: Context) -> list[list[Piece]]:
+    """Return two lines about a run or a group."""
+    if isinstance(entry, Group):
+        return [_group_line(entry, context), _differences(entry.runs[0], context) if entry.is_arm else []]
+    phase = f"  {entry.state.phase}" if entry.active and entry.state.phase else ""
+    return [
+        [entry.state_label, (f"  {entry.run.id}", theme.PLAIN), (phase, theme.DIM), *_labels(entry)],
+        [*_reason(entry, context), *_differences(entry, context)],
+    ]
+
+
+def _reason(summary: RunSummary, context: Context) -> list[Piece]:
+    """Return why the run is in its state or cannot be read, or since when its loss is not finite."""
+    reason, style = summary.reason
+    found = context.glances.get(summary.run)
+    if not reason and isinstance(found, BaseException):
+        reason, style = without_path(str(found), summary.run), theme.ERROR
+    elif not reason and isinstance(found, Glance) and found.broken_since is not None:
+        reason, style = f"The loss is NaN or infinite since step {found.broken_since:,}.", theme.ERROR
+    return [(f"{reason}  ", style)] if reason else []
+
+
+def _group_line(group: Group, context: Context) -> list[Piece]:
+    runs = "1 run" if len(group.runs) == 1 else f"{len(group.runs):,} runs"
+    parts = [f"  {runs}"]
+    if group.is_arm:
+        if group.tests:
+            sd = "" if math.isnan(group.sd) else f" ± {group.sd * 100:.1f} (sd)"
+            parts.append(f"test {group.mean * 100:.1f}{sd} %, mean of {len(group.tests)}")
+        if math.isfinite(floor := context.floor(group)):
+            parts.append(f"┼ floor {percent(floor)}")
+        pairing = context.pairing(group)
+        found = context.deltas.get(pairing) if pairing else None
+        if isinstance(found, BaseException):
+            parts.append(str(found))
+        elif found:
+            parts.append(f"Δ paired by question, {found.seeds} {'seed' if found.seeds == 1 else 'seeds'}")
+    return [(" · ".join(group.name), theme.BOLD), (" · ".join(parts), theme.PLAIN)]
+
+
+def _differences(summary: RunSummary, context: Context) -> list[Piece]:
+    reference = context.references.get(summary.setup.profile)
+    other = reference.counterpart(summary) if reference else summary
+    changed = config_difference(summary.summary.config, other.summary.config)
+    told = [f"{key} {before} → {now}" for key, (before, now) in changed.items() if key not in UNTOLD]
+    if not told:
+        return []
+    return [(f"differs from {other.setup.recipe} s{other.seed} in {', '.join(told)}", theme.DIM)]
+
+
+def _labels(summary: RunSummary) -> list[Piece]:
+    subject = RunSubject(summary.summary, 0.0)
+    tags, note = subject.get("tag"), subject.get("note")
+    words = [f"#{tag}" for tag in tags] if isinstance(tags, tuple) else []
+    return [(f"  {' '.join(words)}" if words else "", theme.MARK), (f"  {note}" if note else "", theme.PLAIN)]

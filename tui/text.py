@@ -20,6 +20,7 @@ from tui import theme
 Piece = tuple[str, Style]
 BLOCKS = " ▏▎▍▌▋▊▉█"
 SPARKS = "▁▂▃▄▅▆▇█"
+BLANK_AND_SPARKS = " " + SPARKS
 
 
 def cell_len(text: str) -> int:
@@ -53,7 +54,7 @@ def strip(pieces: list[Piece], width: int, background: Style | None = None) -> S
 def with_cell(line: Strip, column: int, glyph: str, style: Style) -> Strip:
     """Return a line with another glyph in one cell."""
     before, _, after = line.divide([column, column + 1, line.cell_length])
-    return Strip([*before, Segment(printable(glyph), style), *after], line.cell_length)
+    return Strip([*before, Segment(printable(glyph), theme.painted(style)), *after], line.cell_length)
 
 
 def joined(blocks: Sequence[tuple[int, Strip]], width: int, blank: Style) -> Strip:

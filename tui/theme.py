@@ -158,6 +158,15 @@ def faded(style: Style, share: float = 0.35) -> Style:
     return Style(color=_named(f"{name}*{round(share * (int(before) if before else 100))}"))
 
 
+def leaning(share: float | None) -> Style:
+    """Return the style of a share from -1 to 1: blue below, orange above, grey at 0, the background for None."""
+    if share is None:
+        return Style(color=BACKGROUND)
+    if not share:
+        return Style(color=PANEL)
+    return Style(color=_named(f"{'orange' if share > 0 else 'blue'}*{round(100 * abs(share))}"))
+
+
 def viridis(shares: NDArray[np.float64]) -> NDArray[np.uint8]:
     """Map shares in [0, 1] to the RGB colours of the palette's heat maps, in a new last axis of 3."""
     heat = _current.heat

@@ -1,4 +1,4 @@
-"""One run: a head with its state, and four panes."""
+"""One run: a head with its state, and its panes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tui.commands import bindings
 from tui.feed import RunView, without_path
 from tui.panes.confusion import ConfusionPane
 from tui.panes.curriculum import CurriculumPane
-from tui.panes.curves import CurvesPane
+from tui.panes.health import HealthPane
 from tui.panes.pane import Pane
 from tui.panes.tasks import TasksPane
 from tui.scale import percent, short
@@ -30,9 +30,10 @@ from tui.widgets.chartgrid import ChartGrid
 from tui.widgets.filter import Filter
 from tui.widgets.keybar import KeyBar
 from tui.widgets.text import Text
+from tui.xview import XView
 
 PANES: dict[str, type[Pane]] = {
-    "curves": CurvesPane,
+    "health": HealthPane,
     "curriculum": CurriculumPane,
     "confusion": ConfusionPane,
     "tasks": TasksPane,
@@ -45,11 +46,12 @@ class RunScreen(PollingScreen):
     BINDINGS = bindings("run")
     settings: ClassVar[Mapping[str, Choices]] = {"pane_name": list(PANES)}
     view: RunView | None = None
-    pane_name = "curves"
+    pane_name = "health"
 
     def __init__(self, services: Services, run: RunDir, pane: str | None = None) -> None:
         super().__init__(services)
         self._kept: dict[str, HasSettings] = {}
+        self._x_view: XView | None = None
         self.run = run
         services.view.attach("run", self)
         self.pane_name = pane or self.pane_name
@@ -59,12 +61,14 @@ class RunScreen(PollingScreen):
         yield Text(id="reason")
         yield Text(id="tabs")
         with ContentSwitcher(initial=self.pane_name, id="panes"):
-            for name, pane in PANES.items():
-                yield pane(id=name)
+            for name, make in PANES.items():
+                pane = make(id=name)
+                pane.reader = self.services.watcher.feed(self.run).reader
+                yield pane
         yield KeyBar("run")
 
     def on_mount(self) -> None:
-        self._kept = {pane.scope: pane for pane in self.query(Pane)} | {"curves charts": self.query_one(ChartGrid)}
+        self._kept = {pane.scope: pane for pane in self.query(Pane)} | {"health charts": self.query_one(ChartGrid)}
         for scope, owner in self._kept.items():
             self.services.view.attach(scope, owner)
         self.query_one("#head", Text).show([(self.run.id, theme.BOLD), ("  reading …", theme.DIM)])
@@ -78,7 +82,7 @@ class RunScreen(PollingScreen):
     @property
     def pending(self) -> str:
         held = self.view is not None and self.view.stale and self.view.problem is None
-        return super().pending or ("its database, which is held" if held else "")
+        return super().pending or ("its database, which is held" if held else self.pane.pending)
 
     def follow(self) -> None:
         self.services.watcher.watch(self, [self.run], self.pane.needs, self.delivered(self.update_view))
@@ -125,7 +129,9 @@ class RunScreen(PollingScreen):
         reason.show([message])
 
     def action_pane(self, name: str) -> None:
+        self._take_x_view()
         self.pane_name = self.query_one(ContentSwitcher).current = name
+        self._share_x_view()
         tabs: list[Piece] = []
         for number, tab in enumerate(PANES, start=1):
             styles = (theme.TITLE, theme.BOLD + Style(underline=True)) if tab == name else (theme.VERY_DIM, theme.DIM)
@@ -136,6 +142,20 @@ class RunScreen(PollingScreen):
             self.pane.update_view(self.view)
         self.follow()
         self.pane.focus_main_widget()
+
+    def _take_x_view(self) -> None:
+        """Remember range and cursor of the charts that are visible, for those of the other panes."""
+        for grid in self.pane.query(ChartGrid):
+            self._x_view = grid.view
+
+    def _share_x_view(self) -> None:
+        for grid in self.pane.query(ChartGrid):
+            grid.view = self._x_view or grid.view
+
+    @on(ChartGrid.CursorMoved)
+    def _tell_panes(self, event: ChartGrid.CursorMoved) -> None:
+        for pane in self.query(Pane):
+            pane.cursor_step = event.step
 
     @on(events.Click, "#tabs")
     def _open_clicked_pane(self, event: events.Click) -> None:

@@ -199,7 +199,7 @@ def canvas(
 
 
 def put_points(
-    canvas: Canvas, curve: Curve, axis: str, x_range: Range, y_range: Range, log: bool, index: int, symbol: str
+    canvas: Canvas, curve: Curve, axis: str, x_range: Range, y_range: Range, log: bool, index: int, symbol: str = "•"
 ) -> None:
     """Mark every finite value of a curve in its cell."""
     rows, cells = canvas.kinds.shape

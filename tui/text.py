@@ -105,10 +105,11 @@ def bar(share: float, width: int) -> str:
     return ("█" * full + (BLOCKS[rest] if rest else "")).ljust(width)[:width]
 
 
-def sparkline(values: list[float], width: int) -> str:
-    """Draw the newest ``width`` values as a sparkline."""
+def sparkline(values: list[float], width: int, bounds: tuple[float, float] | None = None) -> str:
+    """Draw the newest ``width`` values as a sparkline, between bounds or else between the extremes of what is drawn."""
     known = [v for v in values[-width:] if math.isfinite(v)] if width > 0 else []
     if not known:
         return ""
-    low, span = min(known), max(known) - min(known)
-    return "".join(SPARKS[round((v - low) / span * 7) if span > 0 else 3] for v in known)
+    low, high = bounds or (min(known), max(known))
+    span = high - low
+    return "".join(SPARKS[round(min(max((v - low) / span, 0.0), 1.0) * 7) if span > 0 else 3] for v in known)

@@ -74,7 +74,7 @@ def _title(text: str, note: str) -> list[Piece]:
 
 def live_kind(view: RunView) -> str:
     """Return the kind of matrix that training measures, of which there are most; empty without any."""
-    return max(view.confusion_steps, key=lambda kind: (len(view.confusion_steps[kind]), kind), default="")
+    return max(view.confusion_steps, key=lambda kind: (len(view.confusion_steps[kind]), kind == "similarity"), default="")
 
 
 def nearest_step(steps: Sequence[int], step: float | None) -> int | None:

@@ -27,6 +27,7 @@ from tui.xview import XView, convert
 
 SIDE_WIDTH = 64  # a chart at least this wide has its values beside it, on at most a quarter of its width
 BROKEN_NOTE = len("since 1,000 ")
+ROOMY = 24
 SAMPLE = len(" ━━")
 
 
@@ -147,7 +148,9 @@ class ChartView(BlockWidget, can_focus=True):
         background = self.rich_style  # without it, the terminal's own colours would show through
         texts = self._texts(height)
         self._paginate(width, height - (height >= 10) - bool(texts))
-        lines = [self._status()] * (height >= 10) + [texts] * bool(texts)
+        # Where the charts of the first page need every line, the texts are on the others.
+        crowded = bool(self._pages) and self._pages[self.page].stacked and height < ROOMY
+        lines = [self._status()] * (height >= 10) + [texts] * (bool(texts) and not crowded)
         head = [strip(shorten(line, width), width).apply_style(background) for line in lines]
         self._places = self._arranged(Region(0, len(head), width, height - len(head)))
         if not self._places:

@@ -124,17 +124,16 @@ class RowsDrawing(Drawing):
     # A heat map: as many series as there are rows, or halves of rows, share the room; of more, some share a row.
 
     def _heat(self, ratios: Floats) -> list[Strip]:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            powers = np.log2(ratios)
-        known = np.abs(powers[np.isfinite(powers)])
-        self._limit = float(np.clip(known.max() if len(known) else 0.0, NARROWEST, WIDEST))
         halves = 1 if theme.current().ramp else 2
-        rows, count = self.frame.rows * halves, len(powers)
+        rows, count = self.frame.rows * halves, len(ratios)
         starts = np.arange(rows) * count // max(1, rows)
         ends = np.maximum(starts + 1, (np.arange(rows) + 1) * count // max(1, rows))
         shown = np.stack([ratios[a:b].mean(axis=0) for a, b in zip(starts, ends, strict=True)])
         with np.errstate(divide="ignore", invalid="ignore"):
-            share = np.log2(shown) / self._limit
+            powers = np.log2(shown)
+        known = np.abs(powers[np.isfinite(powers)])
+        self._limit = float(np.clip(known.max() if len(known) else 0.0, NARROWEST, WIDEST))
+        share = powers / self._limit
         levels = np.where(np.isnan(share), np.nan, np.rint(np.clip(share, -1.0, 1.0) * LEVELS))
         self._lines = [np.arange(starts[row], ends[row + halves - 1]) for row in range(0, rows, halves)]
         lines, before = [], ""
@@ -220,7 +219,7 @@ class RowsDrawing(Drawing):
         if not self.chart.heat:
             return []
         scale = [level / LEVELS for level in range(-LEVELS, LEVELS + 1, 2)]
-        ends = [f"×{short(2.0**power)}" for power in (-self._limit, self._limit)]
+        ends = [f"×{2.0**power:.2g}" for power in (-self._limit, self._limit)]
         ramp = theme.current().ramp
         cells: list[Piece] = [(_ramp(share) if ramp else "█", theme.leaning(share)) for share in scale]
         return [(f"  {ends[0]} ", theme.VERY_DIM), *cells, (f" {ends[1]}", theme.VERY_DIM)]

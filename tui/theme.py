@@ -26,6 +26,7 @@ SHADES = ("", "*78", "*60")
 FULL_COLOUR_TERMS = ("256color", "direct", "kitty", "alacritty", "ghostty")
 
 
+@lru_cache(1024)
 def _named(name: str) -> Color:
     """Return a colour that `painted` translates by its name; untranslated, it is that of the dark palette."""
     return PALETTES[DEFAULT].colour(name)._replace(name=name)

@@ -15,7 +15,7 @@ from tui.text import Piece, cell_len, cut, duration, fit, strip
 from tui.widgets.strip import StripWidget
 
 LOOKBACK = 0.1  # share of the updates of the weights over which tasks rise and sink
-ENTRIES = 8  # of a part at most
+ENTRIES = 5  # of a part at most
 Lines = list[list[Piece]]
 
 
@@ -74,7 +74,9 @@ def _title(text: str, note: str) -> list[Piece]:
 
 def live_kind(view: RunView) -> str:
     """Return the kind of matrix that training measures, of which there are most; empty without any."""
-    return max(view.confusion_steps, key=lambda kind: (len(view.confusion_steps[kind]), kind == "similarity"), default="")
+    return max(
+        view.confusion_steps, key=lambda kind: (len(view.confusion_steps[kind]), kind == "similarity"), default=""
+    )
 
 
 def nearest_step(steps: Sequence[int], step: float | None) -> int | None:
@@ -98,7 +100,7 @@ def _pairs(view: RunView, confusion: Confusion | None) -> Lines:
             a, b = b, a
         names = f"{view.tasks[a].name} × {view.tasks[b].name}"
         value, n = short(float(either[a, b])), f" n{confusion.counts[a, b]:,}"
-        lines.append([(f"{value:>6}", theme.PLAIN), (f"{n:<6} ", theme.VERY_DIM), (names, theme.DIM)])
+        lines.append([(f"{value:>6}{n:<6} {names}", theme.DIM)])  # in one style: fewer bytes as the cursor moves
     return lines
 
 
@@ -119,9 +121,8 @@ def _moved(view: RunView, step: float | None) -> tuple[Lines, Lines, int | None]
     def lines(indices: Sequence[int]) -> Lines:
         return [
             [
-                (f"{ratios[1, i]:>5.2f}×", theme.PLAIN),
-                (f"{change[i]:>+6.2f} ", theme.leaning(1.0 if change[i] > 0 else -1.0)),
-                (view.tasks[i].name, theme.DIM),
+                (f"{change[i]:>+6.2f}", theme.leaning(1.0 if change[i] > 0 else -1.0)),
+                (f" to ×{ratios[1, i]:.2f} {view.tasks[i].name}", theme.DIM),
             ]
             for i in indices[:ENTRIES]
         ]

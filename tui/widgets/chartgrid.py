@@ -93,11 +93,15 @@ class ChartGrid(ChartView):
             return
         self.view = view = change()
         if view.cursor != before.cursor:
-            self.post_message(self.CursorMoved(self.cursor_step))
+            self._tell(self.CursorMoved(self.cursor_step))
         if (view.low, view.high) != (before.low, before.high):
             low, high = (convert(x, view.axis, "step", clock) for x in view.range(self.extent))
-            self.post_message(self.Zoomed(low, high))
+            self._tell(self.Zoomed(low, high))
         self.redraw()
+
+    def _tell(self, message: Message) -> None:
+        # Textual lets a message rise no higher than its sender, which is whoever handed the key on to these charts.
+        self.post_message(message.set_sender(self))
 
     def turn(self, pages: int) -> None:
         """Turn pages."""

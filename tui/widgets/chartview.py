@@ -38,7 +38,9 @@ class ChartView(BlockWidget, can_focus=True):
         view: the x axis.
         future: whether the x axis goes on to the last of `total_steps`, which a run has still to make.
         reference: name of the line that the others are compared with, empty for none.
-        page, focus_index: page, and chart that `full` shows alone, among `matching`.
+        matching: titles of the charts that match the filter.
+        plotted: those of them that have a line.
+        page, focus_index: page, and chart that `full` shows alone, among `plotted`.
     """
 
     settings: ClassVar[Mapping[str, Choices]] = {
@@ -65,6 +67,7 @@ class ChartView(BlockWidget, can_focus=True):
         self.charts: dict[str, Chart] = {}
         self.marks: Sequence[Mark] = ()
         self.matching: list[str] = []
+        self.plotted: list[Chart] = []
         self._exact: tuple[int | None, Mapping[str, float]] = None, NOTHING
         self._gathered: dict[str, tuple[object, list[DotColumns]]] = {}
         self._drawings: dict[str, tuple[object, Drawing, Strip]] = {}
@@ -98,6 +101,7 @@ class ChartView(BlockWidget, can_focus=True):
     def _match(self) -> None:
         search = re.compile(self.pattern, re.IGNORECASE).search
         self.matching = [title for title, chart in self.charts.items() if any(map(search, (title, *chart.metrics)))]
+        self.plotted = [chart for title in self.matching if (chart := self.charts[title]).is_plotted]
 
     @property
     def axis(self) -> str:
@@ -131,11 +135,6 @@ class ChartView(BlockWidget, can_focus=True):
         if self.view.cursor is None or (clock := self.clock) is None:
             return None
         return convert(self.view.cursor, self.view.axis, "step", clock)
-
-    @property
-    def plotted(self) -> list[Chart]:
-        """The charts that match the filter and have a line."""
-        return [chart for title in self.matching if (chart := self.charts[title]).is_plotted]
 
     @property
     def displayed(self) -> list[str]:
@@ -185,14 +184,13 @@ class ChartView(BlockWidget, can_focus=True):
                     side,
                     self.view.axis,
                     x_range,
-                    self.log_y,
-                    self.raw,
+                    self.log_y and not place.chart.shares and not isinstance(place.chart, RowsChart),
+                    self.raw and not isinstance(place.chart, RowsChart),
                     place.labelled,
                     patterned,
                 )
-                log = self.log_y and not place.chart.shares
-                bounds = y_bounds(place.chart, self._columns(place.chart, frame), log, self.raw)
-                widest = max(widest, gutter_width(place.chart, bounds, frame.rows, log))
+                bounds = y_bounds(place.chart, self._columns(place.chart, frame), frame.log, frame.raw)
+                widest = max(widest, gutter_width(place.chart, bounds, frame.rows, frame.log))
                 frames.append(frame)
             if widest <= self._gutter <= widest + 1:  # a gutter that is a cell too wide changes nothing
                 break

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import groupby
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.style import Style
 from textual.strip import Strip
 
@@ -66,7 +68,7 @@ class RowsChart(Chart):
     otherwise: str = ""
     _positions: dict[tuple[int, str], Floats] = field(default_factory=dict, repr=False)
 
-    @property
+    @cached_property
     def is_plotted(self) -> bool:
         values = [series.values for series in self.series if len(series.values)]
         known = self.clock is not None and bool(values)
@@ -90,10 +92,13 @@ class RowsChart(Chart):
         edges = frame.cell_edges()
         after = edges[:-1] > (self.clock.x(frame.axis)[-1] if len(self.clock) else math.inf)
         result = np.full((len(self.series), frame.cells), np.nan)
+        indices: dict[int, NDArray[np.int64]] = {}  # many series have the same positions
         for row, series in zip(result, self.series, strict=True):
             if not len(series.values):
                 continue
-            index = np.searchsorted(self.x(series, frame.axis), edges, side="right")
+            index = indices.get(id(series.at))
+            if index is None:
+                index = indices[id(series.at)] = np.searchsorted(self.x(series, frame.axis), edges, side="right")
             finite = np.isfinite(series.values)
             total = np.r_[0.0, np.cumsum(np.where(finite, series.values, 0.0))]
             count = np.diff(np.r_[0, np.cumsum(finite)][index])
@@ -186,23 +191,23 @@ class RowsDrawing(Drawing):
         return rows
 
     def labels(self, cursor: float | None, reference: str, exact: Mapping[str, float] = NOTHING) -> list[Label]:
-        """Return for each row its series, or of several the one farthest from 1; the value of a label is its row."""
+        """Return for each row its series, or of several the one farthest from 1 in the end; a label's value is its row.
+
+        The names stay where they are while the cursor moves.
+        """
         labels = []
         for row, members in enumerate(self._lines):
-            values = [(self._value(self.chart.series[i], cursor), self.chart.series[i]) for i in members]
-            known = [(value, series) for value, series in values if math.isfinite(value)]
-            if known:
-                value, series = max(known, key=lambda pair: abs(math.log(max(pair[0], 1e-9))))
-                labels.append(Label(row, series.format(value), series.name, self._style_at(value, series)))
+            if len(members):
+                series = max((self.chart.series[i] for i in members), key=_strength)
+                value = series.value(self.chart.x(series, self.frame.axis), cursor)
+                text = series.format(value) if math.isfinite(value) else "–"
+                labels.append(Label(row, text, series.name, self._style_at(value, series)))
         return labels
-
-    def _value(self, series: Series, cursor: float | None) -> float:
-        return series.value(self.chart.x(series, self.frame.axis), cursor)
 
     def _style_at(self, value: float, series: Series) -> Style:
         if not self.chart.heat:
             return series.style
-        return theme.PLAIN if value >= 1 else theme.DIM
+        return theme.DIM if value < 1 else theme.PLAIN
 
     def side(self, labels: Sequence[Label]) -> list[Strip]:
         width = self.frame.side
@@ -223,6 +228,12 @@ class RowsDrawing(Drawing):
         ramp = theme.current().ramp
         cells: list[Piece] = [(_ramp(share) if ramp else "█", theme.leaning(share)) for share in scale]
         return [(f"  {ends[0]} ", theme.VERY_DIM), *cells, (f" {ends[1]}", theme.VERY_DIM)]
+
+
+def _strength(series: Series) -> float:
+    """Return how far the newest value is from 1, as a ratio."""
+    newest = float(series.values[-1]) if len(series.values) else math.nan
+    return abs(math.log(newest)) if 0 < newest < math.inf else -1.0
 
 
 def _ramp(share: float | None) -> str:

@@ -149,8 +149,8 @@ class ChartView(BlockWidget, can_focus=True):
         self._paginate(width, height - (height >= 10) - bool(texts))
         # Where the charts of the first page need every line, the texts are on the others.
         crowded = bool(self._pages) and self._pages[self.page].stacked and height < ROOMY
-        lines = [self._status()] * (height >= 10) + [texts] * (bool(texts) and not crowded)
-        head = [strip(shorten(line, width), width).apply_style(background) for line in lines]
+        written = [self._status()] * (height >= 10) + [texts] * (bool(texts) and not crowded)
+        head = [strip(shorten(line, width), width).apply_style(background) for line in written]
         self._places = self._arranged(Region(0, len(head), width, height - len(head)))
         if not self._places:
             message = "no metric matches" if self.charts and not self.matching else "no values yet"
@@ -210,8 +210,11 @@ class ChartView(BlockWidget, can_focus=True):
         chart, (x, y, _, _) = place.chart, place.region
         key, found = (chart, frame, self.marks, theme.current()), self._drawings.get(chart.title)
         if found is None or found[0] != key:
-            make = RowsDrawing if isinstance(chart, RowsChart) else Drawing
-            drawing = make(chart, frame, self._columns(chart, frame), self.rich_style)
+            columns = self._columns(chart, frame)
+            if isinstance(chart, RowsChart):
+                drawing: Drawing = RowsDrawing(chart, frame, columns, self.rich_style)
+            else:
+                drawing = Drawing(chart, frame, columns, self.rich_style)
             found = key, drawing, drawing.rule(self._marked(frame))
             self._drawings[chart.title] = found
         _, drawing, rule = found

@@ -11,8 +11,9 @@ from accl.store.reader import Confusion
 from tui import theme
 from tui.feed import RunView
 from tui.scale import short
-from tui.text import Piece, cell_len, cut, duration, fit, strip
+from tui.text import Piece, cell_len, duration, fit, strip
 from tui.widgets.strip import StripWidget
+from tui.widgets.text import shorten
 
 LOOKBACK = 0.1  # share of the updates of the weights over which tasks rise and sink
 ENTRIES = 5  # of a part at most
@@ -45,7 +46,7 @@ class Moment(StripWidget):
         lines: Lines = []
         for (title, entries), count in zip(parts, shown, strict=True):
             lines += [*([[]] if lines else []), title, *entries[:count]]
-        return [strip([(cut(text, width), style) for text, style in line], width) for line in lines]
+        return [strip(shorten(line, width), width) for line in lines]
 
 
 def moment_of(
@@ -137,6 +138,7 @@ def _events(view: RunView, seconds: float) -> Lines:
     lines: Lines = []
     for event in near:
         style = theme.DIM if event.level == "info" else theme.MARK
-        when = fit(duration(event.seconds), max(6, cell_len(duration(event.seconds))), right=True)
+        when = duration(event.seconds)
+        when = fit(when, max(6, cell_len(when)), right=True)
         lines.append([(f"{when} ", theme.VERY_DIM), (f"{event.kind}: {event.message}", style)])
     return lines

@@ -168,8 +168,7 @@ class ChartView(BlockWidget, can_focus=True):
 
     def _frames(self, side: int, x_range: Range) -> list[Frame]:
         """Make the frames, with a gutter for the widest label, which the bands of the dot columns decide."""
-        # Where colours are few or missing, patterns tell lines apart.
-        patterned = theme.current().ansi or self.app.no_color
+        patterned = self._patterned
         key = self._places, side, x_range, self.view.axis, self.log_y, self.raw, patterned
         if key == self._framed[0]:
             return self._framed[1]
@@ -197,6 +196,11 @@ class ChartView(BlockWidget, can_focus=True):
             self._gutter = widest
         self._framed = key, [replace(frame, gutter=self._gutter) for frame in frames]
         return self._framed[1]
+
+    @property
+    def _patterned(self) -> bool:
+        """Whether patterns tell lines apart, because colours are few or missing."""
+        return theme.current().ansi or self.app.no_color
 
     def _columns(self, chart: Chart, frame: Frame) -> list[DotColumns]:
         key = (chart, frame.axis, frame.x_range, frame.cells)
@@ -254,7 +258,7 @@ class ChartView(BlockWidget, can_focus=True):
         sizes = [cell_len(line.name) * names + BROKEN_NOTE * (broken_since(line.curve) is not None) for line in lines]
         sizes += [cell_len(floor.name) + 2 for floor in floors]
         sizes += [cell_len(series.name) for place in self._places for series in _series(place.chart)]
-        longest = max(sizes, default=0) + SAMPLE * theme.current().ansi
+        longest = max(sizes, default=0) + SAMPLE * self._patterned
         return min(longest + (14 if self.reference else 8), narrowest // 4)
 
     def _texts(self, height: int) -> list[Piece]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -144,8 +145,10 @@ def test_a_heat_map_without_colours_is_a_ramp() -> None:
     assert "·" in text[-1]
 
 
-def test_odd_weights_are_drawn() -> None:
+def test_odd_weights_and_no_room_are_drawn() -> None:
     chart = weights(np.nan, np.inf, 0.0, -1.0)
+    for height, width in ((2, 60), (8, 20)):
+        assert RowsDrawing(chart, replace(FRAME, height=height, width=width), [], theme.PLAIN).labels(None, "") == []
     drawing = RowsDrawing(chart, FRAME, [], theme.PLAIN)
     assert len(drawing.side(drawing.labels(70.0, ""))) == FRAME.rows
     assert len(drawing.with_hairline(70.0)) == FRAME.rows

@@ -51,6 +51,11 @@ def strip(pieces: list[Piece], width: int, background: Style | None = None) -> S
     return line.adjust_cell_length(max(0, width), background and theme.painted(background))
 
 
+def glyph_strip(pieces: list[Piece], width: int) -> Strip:
+    """Make a line of glyphs of one cell each, none from a run, that are ``width`` cells together: in less time."""
+    return Strip([Segment(text, theme.painted(style)) for text, style in pieces], width)
+
+
 def with_cell(line: Strip, column: int, glyph: str, style: Style) -> Strip:
     """Return a line with another glyph in one cell."""
     before, _, after = line.divide([column, column + 1, line.cell_length])

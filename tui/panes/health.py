@@ -105,11 +105,13 @@ class HealthPane(ChartKeys, Pane):
         view, step = self.view, self.grid.cursor_step
         if view is None:
             return
-        wanted = self._wanted(view, step)
         if step is None:
             self.grid.show_exact(None, view.newest)
-        self._show_moment(view, step, wanted)
-        if wanted != self._found.wanted and not self._reading:
+        self._show_moment(view, step)
+        self._read_soon(view)
+
+    def _read_soon(self, view: RunView) -> None:
+        if not self._reading and self._wanted(view, self.grid.cursor_step) != self._found.wanted:
             self._reading = True
             self.run_worker(self._read())
 
@@ -118,7 +120,8 @@ class HealthPane(ChartKeys, Pane):
         margin = MARGIN * (event.high - event.low)
         whole = self.grid.view.low is None
         self._zoom = None if whole else (max(0, int(event.low - margin)), int(event.high + margin) + 1)
-        self._follow_cursor()
+        if self.view is not None:
+            self._read_soon(self.view)
 
     def _wanted(self, view: RunView, step: float | None) -> _Wanted:
         binned = any(not curve.raw for curve in view.curves.values())
@@ -131,8 +134,9 @@ class HealthPane(ChartKeys, Pane):
             zoom=self._zoom if binned else None,
         )
 
-    def _show_moment(self, view: RunView, step: float | None, wanted: _Wanted) -> None:
-        confusion = self._found.confusion if wanted.confusion else view.confusion.get(live_kind(view))
+    def _show_moment(self, view: RunView, step: float | None) -> None:
+        is_newest = self._wanted(view, step).confusion is None
+        confusion = view.confusion.get(live_kind(view)) if is_newest else self._found.confusion
         clock = self.grid.clock
         at = clock.seconds[-1] if clock is not None else 0.0
         seconds = at if step is None or clock is None else convert(step, "step", "time", clock)

@@ -47,7 +47,7 @@ class ChartGrid(ChartView):
         axes = [axis for axis in AXES if np.isfinite(end_of(clock, axis)) and end_of(clock, axis) > 0]
         if self.view.axis in axes:
             self.view = self.view.on_axis(next_choice(axes, self.view.axis), clock)
-        self.redraw()
+        self.redraw(whole=True)
 
     def toggle_log(self) -> None:
         self.log_y = not self.log_y
@@ -94,10 +94,11 @@ class ChartGrid(ChartView):
         self.view = view = change()
         if view.cursor != before.cursor:
             self._tell(self.CursorMoved(self.cursor_step))
-        if (view.low, view.high) != (before.low, before.high):
+        moved = (view.low, view.high) != (before.low, before.high)
+        if moved:
             low, high = (convert(x, view.axis, "step", clock) for x in view.range(self.extent))
             self._tell(self.Zoomed(low, high))
-        self.redraw()
+        self.redraw(whole=moved)
 
     def _tell(self, message: Message) -> None:
         # Textual lets a message rise no higher than its sender, which is whoever handed the key on to these charts.

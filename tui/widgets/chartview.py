@@ -84,8 +84,9 @@ class ChartView(BlockWidget, can_focus=True):
 
     def show_exact(self, step: int | None, values: Mapping[str, float]) -> None:
         """Show the very values of a step, by metric, while the cursor is there; those without a step are the newest."""
-        self._exact = step, values
-        self.redraw()
+        if (step, values) != self._exact:
+            self._exact = step, values
+            self.redraw()
 
     def filter(self, pattern: str) -> None:
         """Keep the charts whose title or metrics match a regular expression; a bad one changes nothing but says so."""

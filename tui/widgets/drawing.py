@@ -27,7 +27,7 @@ from tui.plot import (
 )
 from tui.raster import Range, cell_row, dashed_line
 from tui.scale import finite_range, padded, short
-from tui.text import Piece, cell_len, cut, fit, strip, with_cell
+from tui.text import Piece, cell_len, cut, fit, glyph_strip, strip, with_cell
 from tui.widgets.chart import Chart, Frame, Line, Mark, broken_since, tick_step, x_labels, x_text, x_ticks, y_ticks
 
 HAIRLINE = ("⡇", "⢸")
@@ -114,7 +114,7 @@ class Drawing:
             edges = np.flatnonzero((looks[:, row, 1:] != looks[:, row, :-1]).any(axis=0)) + 1
             for start, end in zip([0, *edges], [*edges, frame.cells], strict=True):
                 pieces.append((text[start:end], self._style(*looks[:, row, start].tolist())))
-            result.append(strip(pieces, self._width))
+            result.append(glyph_strip(pieces, self._width))
         return result
 
     def _style(self, kind: int, owner: int, band: int) -> Style:

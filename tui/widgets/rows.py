@@ -116,10 +116,13 @@ class RowsDrawing(Drawing):
     def __init__(self, chart: RowsChart, frame: Frame, columns: Sequence[DotColumns], background: Style) -> None:
         self.chart, self.frame, self.background = chart, frame, background
         self.log, self.y_range, self.canvas, self._columns = False, None, None, columns
-        self._lines = np.array_split(np.arange(len(chart.series)), max(1, min(len(chart.series), frame.rows)))
         self._limit = WIDEST
-        cells = chart.by_cell(frame)
-        self.plot = (self._heat(cells) if chart.heat else self._curves(cells))[: frame.rows]
+        self._lines: list[NDArray[np.int64]] = []  # indices of the series by row
+        self.plot: list[Strip] = []
+        if frame.rows > 0 and frame.cells > 0 and chart.series:
+            cells = chart.by_cell(frame)
+            self.plot = (self._heat(cells) if chart.heat else self._curves(cells))[: frame.rows]
+            self._lines = self._lines[: frame.rows]
         self.plot += [Strip.blank(self._width, background)] * (frame.rows - len(self.plot))
 
     def _line(self, head: str, pieces: Sequence[Piece]) -> Strip:

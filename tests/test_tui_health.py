@@ -149,6 +149,8 @@ def test_odd_weights_and_no_room_are_drawn() -> None:
     chart = weights(np.nan, np.inf, 0.0, -1.0)
     for height, width in ((2, 60), (8, 20)):
         assert RowsDrawing(chart, replace(FRAME, height=height, width=width), [], theme.PLAIN).labels(None, "") == []
-    drawing = RowsDrawing(chart, FRAME, [], theme.PLAIN)
-    assert len(drawing.side(drawing.labels(70.0, ""))) == FRAME.rows
-    assert len(drawing.with_hairline(70.0)) == FRAME.rows
+    odd = Series("odd", np.arange(4.0), np.array([1e308, 1e308, np.inf, np.nan]), top=1e308)
+    for shown in (chart, replace(chart, series=[odd, Series("none", np.zeros(0), np.zeros(0))], heat=False)):
+        drawing = RowsDrawing(shown, FRAME, [], theme.PLAIN)
+        assert len(drawing.side(drawing.labels(70.0, ""))) == FRAME.rows
+        assert len(drawing.with_hairline(70.0)) == FRAME.rows

@@ -12,7 +12,6 @@ from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal
 
-from accl.errors import AcclError
 from accl.store.curve import Curve
 from accl.store.deadline import DEADLINE_S, each_within
 from accl.store.reader import Confusion
@@ -60,7 +59,6 @@ class HealthPane(ChartKeys, Pane):
     _drawn: tuple[object, ...] = ()
     _found = _Found()
     _zoom: tuple[int, int] | None = None
-    _reading = False
 
     def compose(self) -> ComposeResult:
         with Horizontal():
@@ -73,11 +71,12 @@ class HealthPane(ChartKeys, Pane):
 
     def show_view(self, view: RunView) -> None:
         content = (view.version, tuple(sorted(view.figures.items())), view.summary.state.total_steps, self.order)
-        if content == self._drawn:
-            return
-        self._drawn = content
-        self.grid.total_steps = view.summary.state.total_steps
-        self._show_charts(view)
+        if content != self._drawn:
+            self._drawn = content
+            self.grid.total_steps = view.summary.state.total_steps
+            self._show_charts(view)
+        else:
+            self.grid.redraw()  # charts of another pane may have moved the cursor
         self._follow_cursor()
 
     def _show_charts(self, view: RunView) -> None:
@@ -111,8 +110,8 @@ class HealthPane(ChartKeys, Pane):
         self._read_soon(view)
 
     def _read_soon(self, view: RunView) -> None:
-        if not self._reading and self._wanted(view, self.grid.cursor_step) != self._found.wanted:
-            self._reading = True
+        if not self.pending and self._wanted(view, self.grid.cursor_step) != self._found.wanted:
+            self.pending = "the values at the cursor"
             self.run_worker(self._read())
 
     @on(ChartGrid.Zoomed)
@@ -142,10 +141,6 @@ class HealthPane(ChartKeys, Pane):
         seconds = at if step is None or clock is None else convert(step, "step", "time", clock)
         self.query_one(Moment).show(moment_of(view, step, confusion, float(seconds)))
 
-    @property
-    def pending(self) -> str:
-        return "the values at the cursor" if self._reading else ""
-
     async def _read(self) -> None:
         """Read what is wanted, until nothing else is."""
         try:
@@ -157,10 +152,10 @@ class HealthPane(ChartKeys, Pane):
                 if wanted == self._wanted(view, self.grid.cursor_step):
                     self._arrived(await in_daemon_thread(partial(self._look, view, wanted)))
         finally:
-            self._reading = False
+            self.pending = ""
 
     def _look(self, view: RunView, wanted: _Wanted) -> _Found:
-        """Read what is wanted; what cannot be read in time is left out."""
+        """Read what is wanted; what is damaged, or does not come in time, is left out."""
         before, reader = self._found, self.reader
 
         def look(_: object) -> _Found:
@@ -174,11 +169,7 @@ class HealthPane(ChartKeys, Pane):
             return _Found(wanted, values, confusion, details)
 
         ((_, answer),) = each_within(DEADLINE_S, look, [reader.run])
-        if isinstance(answer, AcclError):
-            return _Found(wanted)
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer
+        return answer if isinstance(answer, _Found) else _Found(wanted)
 
     def _arrived(self, found: _Found) -> None:
         details = self._found.details

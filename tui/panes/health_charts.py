@@ -11,7 +11,7 @@ from rich.style import Style
 from accl.store.curve import Curve
 from tui import theme
 from tui.feed import RunView
-from tui.scale import short
+from tui.scale import finite_range, short
 from tui.widgets.chart import Chart, Line
 from tui.widgets.charts import floor_lines, kind_of
 from tui.widgets.rows import RowsChart, Series
@@ -128,7 +128,8 @@ def _machine(view: RunView, clock: Curve | None) -> RowsChart:
     for i, (name, label, unit, size, least) in enumerate(GPU if "gpu_util" in measured else CPU):
         if name in measured:
             seconds, values = measured[name]
-            top = max(least, float(values.max()) / size)
+            _, highest = finite_range([values]) or (0.0, 0.0)
+            top = max(least, highest / size)
             style = Style(color=theme.SERIES[i])
             series.append(
                 Series(label, seconds, values / size, style=style, format=partial(_amount, unit=unit), top=top)

@@ -39,10 +39,7 @@ class Pane(Vertical):
     view: RunView | None = None
     reader: RunReader
     cursor_step: float | None = None
-
-    @property
-    def pending(self) -> str:
-        return ""
+    pending = ""
 
     def update_view(self, view: RunView) -> None:
         """Show new data; called about once a second while the pane is visible."""

@@ -100,10 +100,11 @@ class RowsChart(Chart):
             if index is None:
                 index = indices[id(series.at)] = np.searchsorted(self.x(series, frame.axis), edges, side="right")
             finite = np.isfinite(series.values)
-            total = np.r_[0.0, np.cumsum(np.where(finite, series.values, 0.0))]
             count = np.diff(np.r_[0, np.cumsum(finite)][index])
             held = np.where(index[1:] > 0, series.values[index[1:] - 1], np.nan)
-            row[:] = np.where(count > 0, np.diff(total[index]) / np.maximum(count, 1), held)
+            with np.errstate(over="ignore", invalid="ignore"):
+                total = np.r_[0.0, np.cumsum(np.where(finite, series.values, 0.0))]
+                row[:] = np.where(count > 0, np.diff(total[index]) / np.maximum(count, 1), held)
             row[after] = np.nan
         return result
 

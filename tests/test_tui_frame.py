@@ -51,7 +51,7 @@ def test_every_command_has_an_id_of_its_own_a_title_and_a_scope() -> None:
     [
         ("runs", "lists"),
         *(("run", pane, widget) for pane in ("curriculum", "confusion", "tasks") for widget in ("lists", "grid")),
-        ("run", "curves", "charts"),
+        ("run", "health", "charts"),
         ("compare", "charts"),
         ("compare", "lists"),
         ("palette",),
@@ -133,7 +133,7 @@ async def test_double_click_opens_a_head_sorts_and_tabs_are_clicked(tmp_path: Pa
         screen = pilot.app.screen
         assert isinstance(screen, RunScreen)
         assert screen.run.id == table.rows[1].key
-        await pilot.click("#tabs", offset=(3 * len(" 1 curves "), 0))
+        await pilot.click("#tabs", offset=(3 * len(" 1 health "), 0))
         await until(pilot, lambda: screen.pane_name == "confusion")
 
 

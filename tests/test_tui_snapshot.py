@@ -74,7 +74,7 @@ def test_a_screen_is_printed_as_plain_text_and_drawn_at_once(tmp_path: Path, acc
 
 def test_one_run_opens_by_itself_and_several_compared_and_escape_leads_to_the_list(tmp_path: Path) -> None:
     runs = [finished_run(tmp_path, recipe) for recipe in ("baseline", "full")]
-    assert "1 curves" in text(take_snapshot(tmp_path, runs[:1], SIZE))
+    assert "1 health" in text(take_snapshot(tmp_path, runs[:1], SIZE))
     assert "Δ test to baseline" in text(take_snapshot(tmp_path, runs, SIZE))
     for opened in (runs[:1], runs):
         assert "2 runs" in text(take_snapshot(tmp_path, opened, SIZE, ["escape"]))

@@ -165,7 +165,7 @@ class Canvas:
     band: Cells
 
 
-GRID_GLYPH, POINT_GLYPH = ord("·"), ord("•")
+GRID_GLYPH = ord("·")
 
 
 def canvas(
@@ -198,7 +198,9 @@ def canvas(
     return Canvas(glyphs, kinds, owner, band)
 
 
-def put_points(canvas: Canvas, curve: Curve, axis: str, x_range: Range, y_range: Range, log: bool, index: int) -> None:
+def put_points(
+    canvas: Canvas, curve: Curve, axis: str, x_range: Range, y_range: Range, log: bool, index: int, symbol: str = "•"
+) -> None:
     """Mark every finite value of a curve in its cell."""
     rows, cells = canvas.kinds.shape
     x = np.rint((curve.x(axis) - x_range[0]) / (x_range[1] - x_range[0]) * (cells * 2 - 1))
@@ -206,7 +208,7 @@ def put_points(canvas: Canvas, curve: Curve, axis: str, x_range: Range, y_range:
     with np.errstate(invalid="ignore"):
         inside = (x >= 0) & (x < cells * 2) & (y >= 0) & (y < rows * 4)
     at = (y[inside] // 4).astype(np.int64), (x[inside] // 2).astype(np.int64)
-    canvas.glyphs[at], canvas.kinds[at], canvas.owner[at] = POINT_GLYPH, Kind.POINT, index
+    canvas.glyphs[at], canvas.kinds[at], canvas.owner[at] = ord(symbol), Kind.POINT, index
 
 
 def put_grid(canvas: Canvas, rows: Sequence[int], cells: Sequence[int]) -> None:

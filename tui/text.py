@@ -20,6 +20,7 @@ from tui import theme
 Piece = tuple[str, Style]
 BLOCKS = " ▏▎▍▌▋▊▉█"
 SPARKS = "▁▂▃▄▅▆▇█"
+BLANK_AND_SPARKS = " " + SPARKS
 
 
 def cell_len(text: str) -> int:
@@ -70,10 +71,15 @@ def strip(pieces: list[Piece], width: int, background: Style | None = None) -> S
     return line.adjust_cell_length(max(0, width), background and theme.painted(background))
 
 
+def glyph_strip(pieces: list[Piece], width: int) -> Strip:
+    """Make a line of glyphs of one cell each, none from a run, that are ``width`` cells together: in less time."""
+    return Strip([Segment(text, theme.painted(style)) for text, style in pieces], width)
+
+
 def with_cell(line: Strip, column: int, glyph: str, style: Style) -> Strip:
     """Return a line with another glyph in one cell."""
     before, _, after = line.divide([column, column + 1, line.cell_length])
-    return Strip([*before, Segment(printable(glyph), style), *after], line.cell_length)
+    return Strip([*before, Segment(printable(glyph), theme.painted(style)), *after], line.cell_length)
 
 
 def joined(blocks: Sequence[tuple[int, Strip]], width: int, blank: Style) -> Strip:
@@ -124,10 +130,11 @@ def bar(share: float, width: int) -> str:
     return ("█" * full + (BLOCKS[rest] if rest else "")).ljust(width)[:width]
 
 
-def sparkline(values: list[float], width: int) -> str:
-    """Draw the newest ``width`` values as a sparkline."""
+def sparkline(values: list[float], width: int, bounds: tuple[float, float] | None = None) -> str:
+    """Draw the newest ``width`` values as a sparkline, between bounds or else between the extremes of what is drawn."""
     known = [v for v in values[-width:] if math.isfinite(v)] if width > 0 else []
     if not known:
         return ""
-    low, span = min(known), max(known) - min(known)
-    return "".join(SPARKS[round((v - low) / span * 7) if span > 0 else 3] for v in known)
+    low, high = bounds or (min(known), max(known))
+    span = high - low
+    return "".join(SPARKS[round(min(max((v - low) / span, 0.0), 1.0) * 7) if span > 0 else 3] for v in known)

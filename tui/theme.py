@@ -26,6 +26,7 @@ SHADES = ("", "*78", "*60")
 FULL_COLOUR_TERMS = ("256color", "direct", "kitty", "alacritty", "ghostty")
 
 
+@lru_cache(1024)
 def _named(name: str) -> Color:
     """Return a colour that `painted` translates by its name; untranslated, it is that of the dark palette."""
     return PALETTES[DEFAULT].colour(name)._replace(name=name)
@@ -157,6 +158,15 @@ def faded(style: Style, share: float = 0.35) -> Style:
     if name not in _current.colours:
         return style
     return Style(color=_named(f"{name}*{round(share * (int(before) if before else 100))}"))
+
+
+def leaning(share: float | None) -> Style:
+    """Return the style of a share from -1 to 1: blue below, orange above, grey at 0, the background for None."""
+    if share is None:
+        return Style(color=BACKGROUND)
+    if not share:
+        return Style(color=PANEL)
+    return Style(color=_named(f"{'orange' if share > 0 else 'blue'}*{round(100 * abs(share))}"))
 
 
 def viridis(shares: NDArray[np.float64]) -> NDArray[np.uint8]:

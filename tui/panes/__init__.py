@@ -1,1 +1,1 @@
-"""The four panes of the run screen."""
+"""The panes of the run screen."""

@@ -1,4 +1,4 @@
-"""Pane 2: the task distribution from which the curriculum samples."""
+"""Pane 2: the task distribution from which the curriculum samples, now or at the cursor of the charts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tui.scale import percent
 from tui.widgets.bars import Bar, Bars
 from tui.widgets.text import Text
 
-TREND_UPDATES = 16
+TREND_CELLS = 16
 
 
 class CurriculumPane(Pane):
@@ -43,14 +43,20 @@ class CurriculumPane(Pane):
         if not view.tasks or curriculum is None:
             self.query_one(Text).show([("task weights", theme.TITLE)])
             return
-        k, weights, drawn = len(view.tasks), curriculum.weights_SK[-1].astype(float), curriculum.drawn_SK[-1]
-        trends = curriculum.weights_SK[-TREND_UPDATES:].T.tolist()
+        k, steps = len(view.tasks), curriculum.steps_S
+        at = len(steps) - 1
+        if self.cursor_step is not None:
+            at = max(0, int(np.searchsorted(steps, self.cursor_step, side="right")) - 1)
+        weights, drawn = curriculum.weights_SK[at].astype(float), curriculum.drawn_SK[at]
+        # Of all updates up to then, as many as the sparks have cells.
+        trends = curriculum.weights_SK[np.unique(np.linspace(0, at, TREND_CELLS).round().astype(int))].T.tolist()
         bars = [
             Bar(task.name, task.category, float(weights[i]), int(drawn[i]), tuple(trends[i]))
             for i, task in enumerate(view.tasks)
         ]
         self.query_one(Bars).show(sorted(bars, key=self.orders[self.order]), 1.0 / k)
-        policy = f"  policy {curriculum.policy} · since step {curriculum.steps_S[-1]:,} · by {self.order}"
+        when = "" if self.cursor_step is None else f" · at the cursor, step {self.cursor_step:,.0f}"
+        policy = f"  policy {curriculum.policy} · since step {steps[at]:,}{when} · by {self.order}"
         statistics = (
             f"uniform 1/{k} = {percent(1 / k)} · largest ×{weights.max() * k:.2f} · "
             f"smallest ×{weights.min() * k:.2f} · as even as {effective_tasks(weights):.1f} tasks · "

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from textual.containers import Vertical
 from textual.widget import Widget
 
+from accl.store.columns import RunReader
 from tui.commands import next_choice
 from tui.feed import RunView
 from tui.viewstate import Choices
@@ -24,6 +25,7 @@ class Pane(Vertical):
         orders: sort keys by the name of the order; `action_order` cycles among them.
         order: current sort order.
         view: data of the run, once they were fetched.
+        reader: reads on demand what no view holds.
         cursor_step: step at the cursor that all charts of the screen share, None without one.
         pending: words for that which the pane still waits for once it has its view.
     """
@@ -35,6 +37,7 @@ class Pane(Vertical):
     orders: ClassVar[Mapping[str, Callable[[Any], Any]]] = {"": str}
     order = ""
     view: RunView | None = None
+    reader: RunReader
     cursor_step: float | None = None
 
     @property

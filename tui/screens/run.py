@@ -19,7 +19,7 @@ from tui.feed import RunView, without_path
 from tui.messages import ShowQuestions, ShowStep
 from tui.panes.confusion import ConfusionPane
 from tui.panes.curriculum import CurriculumPane
-from tui.panes.curves import CurvesPane
+from tui.panes.health import HealthPane
 from tui.panes.log import LogPane
 from tui.panes.machine import MachinePane
 from tui.panes.pane import Pane
@@ -39,7 +39,7 @@ from tui.xview import XView
 WIDE, VERY_WIDE = 100, 140  # columns from which on there is room for a bar, and for words
 MAX_DIGITS = 12
 PANES: dict[str, type[Pane]] = {
-    "curves": CurvesPane,
+    "health": HealthPane,
     "curriculum": CurriculumPane,
     "confusion": ConfusionPane,
     "tasks": TasksPane,
@@ -55,7 +55,7 @@ class RunScreen(PollingScreen):
     BINDINGS = bindings("run")
     settings: ClassVar[Mapping[str, Choices]] = {"pane_name": list(PANES)}
     view: RunView | None = None
-    pane_name = "curves"
+    pane_name = "health"
     _came_from: str | None = None  # pane from which questions were asked for; empty for another screen
 
     def __init__(self, services: Services, run: RunDir, pane: str | None = None, questions: str = "") -> None:
@@ -72,12 +72,14 @@ class RunScreen(PollingScreen):
         yield Text(id="reason")
         yield Text(id="tabs")
         with ContentSwitcher(initial=self.pane_name, id="panes"):
-            for name, pane in PANES.items():
-                yield pane(id=name)
+            for name, make in PANES.items():
+                pane = make(id=name)
+                pane.reader = self.services.watcher.feed(self.run).reader
+                yield pane
         yield KeyBar("run")
 
     def on_mount(self) -> None:
-        self._kept = {pane.scope: pane for pane in self.query(Pane)} | {"curves charts": self.query_one(ChartGrid)}
+        self._kept = {pane.scope: pane for pane in self.query(Pane)} | {"health charts": self.query_one(ChartGrid)}
         for scope, owner in self._kept.items():
             self.services.view.attach(scope, owner)
         self.query_one("#head", Text).show([(self.run.id, theme.BOLD), ("  reading …", theme.DIM)])

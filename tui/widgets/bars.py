@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -46,6 +47,8 @@ class Bars(Listing):
         names = min(max(cell_len(b.name) for b in self.bars), max(6, width // 3), 36)
         counts = max(5, max(len(f"{b.drawn:,}") for b in self.bars)) + 1
         trend = 16 if width >= 110 and any(len(b.trend) > 1 for b in self.bars) else 0
+        # One scale for all sparks, so that tasks can be compared.
+        highest = max((value for b in self.bars for value in b.trend if math.isfinite(value)), default=0.0)
         groups = max(cell_len(b.group) for b in self.bars) if width >= 130 else 0
         cells = max(0, width - names - counts - 17 - (trend + 1 if trend else 0) - (groups + 1 if groups else 0))
         largest = max(max(b.value for b in self.bars), self.uniform) or 1.0
@@ -56,7 +59,9 @@ class Bars(Listing):
         if cells:
             head.append((fit(" " * max(0, mark - 1) + (" " if mark >= 1 else "") + "▾ uniform", cells), theme.MARK))
         numbers = fit("weight", 8, right=True) + fit("ratio", 7, right=True) + fit("drawn", counts, right=True)
-        head.append((numbers + (" " + fit("trend", trend) if trend else ""), theme.VERY_DIM))
+        head.append(
+            (numbers + (" " + fit(f"trend, to {percent(highest, 0.01)}", trend) if trend else ""), theme.VERY_DIM)
+        )
         group_order = sorted({b.group for b in self.bars})
 
         def pieces(entry: int) -> list[Piece]:
@@ -69,7 +74,7 @@ class Bars(Listing):
                 *_with_mark(bar(item.value / largest, cells), mark, colour),
                 (fit(percent(item.value), 8, right=True), theme.PLAIN),
                 (fit(ratio, 7, right=True) + fit(f"{item.drawn:,}", counts, right=True), theme.DIM),
-                (" " + fit(sparkline(list(item.trend), trend), trend) if trend else "", colour),
+                (" " + fit(sparkline(list(item.trend), trend, (0.0, highest)), trend) if trend else "", colour),
             ]
 
         return [strip(head, width), *self.draw_entries(width, height, pieces)]

@@ -37,14 +37,14 @@ class BlockWidget(StripWidget):
             self._lines = self.draw(*self.size)
         return self._lines[y] if y < len(self._lines) else Strip.blank(self.size.width, self.rich_style)
 
-    def redraw(self) -> None:
-        """Draw what changed, and send the terminal no more than that."""
+    def redraw(self, whole: bool = False) -> None:
+        """Draw what changed, and send the terminal no more than that; where it is the whole picture, all of it."""
         if self._painted != self.size or not self.size:  # nothing has been drawn yet
             self.refresh()
             return
         before = self._blocks
         self._blocks = self.draw_blocks(*self.size)
-        if before.keys() != self._blocks.keys():
+        if whole or before.keys() != self._blocks.keys():
             self._lines = self._join(range(self.size.height))
             self.refresh()
             return

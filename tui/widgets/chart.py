@@ -12,7 +12,7 @@ from rich.style import Style
 
 from accl.store.curve import Curve
 from tui import theme
-from tui.raster import Range
+from tui.raster import Floats, Range
 from tui.scale import log_ticks, percent, short, ticks
 from tui.text import Piece
 
@@ -27,6 +27,8 @@ class Line:
         kind: ``points`` for values that were measured now and then, such as evaluations.
         band: whether the spread is drawn behind the line.
         detail: finer bins of a part of the curve, taken while no more than that part is visible.
+        metric: of which the values are known one by one; the median of several is then marked as such.
+        symbol: what marks a point.
     """
 
     name: str
@@ -35,6 +37,8 @@ class Line:
     kind: Literal["line", "points"] = "line"
     band: bool = True
     detail: Curve | None = None
+    metric: str = ""
+    symbol: str = "•"
 
     def within(self, axis: str, x_range: Range) -> Curve:
         """Return the finest bins that there are of a range."""
@@ -71,6 +75,8 @@ class Chart:
     Attributes:
         shares: whether the values are formatted as percentages; they are then never drawn on a log axis.
         metrics: names of the metrics, which a filter is also tried on.
+        first: whether the chart belongs to the first page, where charts stand below each other.
+        fixed_rows: rows that the plot takes on the first page; 0 takes a share of what is left.
     """
 
     title: str
@@ -78,6 +84,8 @@ class Chart:
     floors: tuple[Floor, ...] = ()
     shares: bool = False
     metrics: tuple[str, ...] = ()
+    first: bool = False
+    fixed_rows: int = 0
 
     @property
     def is_plotted(self) -> bool:
@@ -141,6 +149,11 @@ class Frame:
         """Return the dot column of a position on the x axis, -1 outside the visible range."""
         low, high = self.x_range
         return round((x - low) / (high - low) * (self.cells * 2 - 1)) if low <= x <= high else -1
+
+    def cell_edges(self) -> Floats:
+        """Return the positions between which the cells of the plot lie, one more than there are cells."""
+        low, high = self.x_range
+        return low + (high - low) * (np.arange(self.cells + 1) * 2 - 0.5) / max(1, self.cells * 2 - 1)
 
     def x(self, cell: float) -> float:
         """Return the position on the x axis of a cell of the plot."""

@@ -27,12 +27,14 @@ from tui.plot import (
 )
 from tui.raster import Range, cell_row, dashed_line
 from tui.scale import finite_range, padded, short
-from tui.text import Piece, cell_len, cut, fit, strip, with_cell
+from tui.text import Piece, cell_len, cut, fit, glyph_strip, strip, with_cell
 from tui.widgets.chart import Chart, Frame, Line, Mark, broken_since, tick_step, x_labels, x_text, x_ticks, y_ticks
 
 HAIRLINE = ("⡇", "⢸")
 # Behind the lines, and along those that join points.
 BAND_SHARE, FAINT_SHARE = 0.22, 0.45
+SAMPLES = ("━━", "━╸", "╺╺", "━·")  # of `tui.plot.PATTERNS`
+NOTHING: Mapping[str, float] = {}
 
 
 class Label(NamedTuple):
@@ -90,7 +92,7 @@ class Drawing:
         drawn = canvas(layers, bands, floors, (rows, cells))
         for index, (line, (_, kind)) in enumerate(zip(lines, layers, strict=True)):
             if kind == Kind.FAINT:
-                put_points(drawn, line.curve, frame.axis, frame.x_range, y_range, log, index)
+                put_points(drawn, line.curve, frame.axis, frame.x_range, y_range, log, index, line.symbol)
         tick_rows = [row for value in self.tick_values if (row := cell_row(value, rows, y_range, log)) >= 0]
         put_grid(drawn, tick_rows, [dot // 2 for value in x_ticks(frame) if (dot := frame.dot(value)) >= 0])
         return drawn
@@ -112,7 +114,7 @@ class Drawing:
             edges = np.flatnonzero((looks[:, row, 1:] != looks[:, row, :-1]).any(axis=0)) + 1
             for start, end in zip([0, *edges], [*edges, frame.cells], strict=True):
                 pieces.append((text[start:end], self._style(*looks[:, row, start].tolist())))
-            result.append(strip(pieces, self._width))
+            result.append(glyph_strip(pieces, self._width))
         return result
 
     def _style(self, kind: int, owner: int, band: int) -> Style:
@@ -145,15 +147,19 @@ class Drawing:
                 rows[row] = with_cell(rows[row], column, glyph, style)
         return rows
 
-    def labels(self, cursor: float | None, reference: str) -> list[Label]:
-        """Return values and names by value, the largest first: at the cursor, or the newest ones."""
-        values = [self.value(line, cursor) for line in self.chart.lines]
+    def labels(self, cursor: float | None, reference: str, exact: Mapping[str, float] = NOTHING) -> list[Label]:
+        """Return values and names by value, the largest first: at the cursor, or the newest ones.
+
+        The values of ``exact``, by metric, are taken for the medians of bins, which are marked by ``~``.
+        """
+        read = [self.value(line, cursor, exact) for line in self.chart.lines]
+        values = [value for value, _ in read]
         known = {line.name: value for line, value in zip(self.chart.lines, values, strict=True)}
         base = known.get(reference, math.nan)
         labels = []
-        for line, value in zip(self.chart.lines, values, strict=True):
+        for index, (line, (value, is_median)) in enumerate(zip(self.chart.lines, read, strict=True)):
             name = line.name
-            if math.isfinite(base) and math.isfinite(value) and name != reference:
+            if math.isfinite(base) and math.isfinite(value) and line.name != reference:
                 points = (value - base) * 100 if self.chart.shares else value - base
                 name = (
                     f"{points:+.1f} {name}"
@@ -162,16 +168,25 @@ class Drawing:
                 )
             if cursor is None and (since := broken_since(line.curve)) is not None:
                 name = f"since {since:,} {name}"
-            labels.append(Label(value, "–" if value == -math.inf else self.chart.format(value), name, line.style))
+            if self.frame.patterned and len(values) > 1:
+                name += f" {SAMPLES[index % len(SAMPLES)]}"
+            text = "–" if value == -math.inf else "~" * is_median + self.chart.format(value)
+            labels.append(Label(value, text, name, line.style))
         labels += [Label(f.value, self.chart.format(f.value), f"╌ {f.name}", f.style) for f in self.chart.floors]
         return sorted(labels, key=lambda label: -label.value if math.isfinite(label.value) else math.inf)
 
-    def value(self, line: Line, cursor: float | None) -> float:
-        """Return the value of a line at the cursor, or its newest; -inf where it has none, NaN where it is broken."""
+    def value(self, line: Line, cursor: float | None, exact: Mapping[str, float]) -> tuple[float, bool]:
+        """Return the value of a line at the cursor, or its newest, and whether it is the median of several.
+
+        It is -inf where there is none, and NaN where it is broken.
+        """
         if not len(line.curve):
-            return -math.inf
+            return -math.inf, False
+        if line.metric in exact:
+            value = exact[line.metric]
+            return (value if math.isfinite(value) else math.nan), False
         if cursor is None:
-            return line.curve.newest
+            return line.curve.newest, bool(line.metric and line.curve.n[-1] > 1)
         curve = line.within(self.frame.axis, self.frame.x_range)
         x = curve.x(self.frame.axis)
         by_step = self.frame.axis == "step"
@@ -180,7 +195,9 @@ class Drawing:
         ended = line.kind == "line" and cursor > line.curve.x(self.frame.axis)[-1] + (high - low) / max(
             1, self.frame.cells
         )
-        return -math.inf if index < 0 or ended else float(curve.median[index])
+        if index < 0 or ended:
+            return -math.inf, False
+        return float(curve.median[index]), bool(line.metric and curve.n[index] > 1)
 
     def side(self, labels: Sequence[Label]) -> list[Strip]:
         """Return a strip for each row of the plot: the labels in the rows of their values, or the nearest free ones."""
@@ -199,11 +216,15 @@ class Drawing:
     def title(self, labels: Sequence[Label], focused: bool) -> Strip:
         """Return the first line: the title, and the values unless they stand beside the plot."""
         style = theme.TITLE + Style(underline=True) if focused else theme.TITLE
-        pieces: list[Piece] = [(self.chart.title, style), ("  log" if self.log else "", theme.VERY_DIM)]
+        pieces: list[Piece] = [(self.chart.title, style), *self.note()]
         if not self.frame.side:
             pieces += [(f"  {label.text} {label.name}", label.style) for label in labels]
         line = strip([(cut(text, self.frame.width), look) for text, look in pieces], self.frame.width)
         return line.apply_style(self.background)
+
+    def note(self) -> list[Piece]:
+        """Return what stands behind the title."""
+        return [("  log", theme.VERY_DIM)] if self.log else []
 
     def rule(self, marks: Mapping[int, Mark]) -> Strip:
         """Return the rule of the x axis with ticks, marks by cell, and a cross where a value is broken."""

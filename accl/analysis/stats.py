@@ -44,6 +44,25 @@ def standard_error(accuracy: float, n: int) -> float:
     return math.sqrt(accuracy * (1.0 - accuracy) / n)
 
 
+def wilson(correct: int, n: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share of k of n independent questions, as fractions: Wilson's score interval.
+
+    With a = k / n: ``(a + z^2 / 2n ± z sqrt(a (1 - a) / n + z^2 / 4n^2)) / (1 + z^2 / n)``. It stays within 0
+    and 1, and does not shrink to a point where all answers are right or all are wrong.
+    Source: Wilson, J. of the American Statistical Association 22 (1927).
+
+    Raises:
+        ValueError: n < 1, or k is outside 0..n.
+    """
+    if not 0 <= correct <= n or n < 1:
+        raise ValueError(f"no interval for {correct} right of {n} questions")
+    a, z2 = correct / n, Z_95**2
+    centre, half = a + z2 / (2 * n), Z_95 * math.sqrt(a * (1 - a) / n + z2 / (4 * n * n))
+    # Rounding must not leave a hair's breadth outside of what is possible.
+    low = 0.0 if correct == 0 else (centre - half) / (1 + z2 / n)
+    return low, 1.0 if correct == n else (centre + half) / (1 + z2 / n)
+
+
 def mcnemar_exact(gains: int, losses: int) -> float:
     """Return the two-sided exact McNemar p.
 

@@ -51,6 +51,11 @@ class Pane(Vertical):
     def focus_main_widget(self) -> None:
         self.query_one(self.main_widget).focus()
 
+    @property
+    def pending(self) -> str:
+        """Words for that which the pane waits for; empty once it shows all that there is."""
+        return ""
+
     def peel(self) -> bool:
         """Undo one thing that escape undoes in the pane; return whether there was one."""
         return False

@@ -78,7 +78,7 @@ class RunScreen(PollingScreen):
     @property
     def pending(self) -> str:
         held = self.view is not None and self.view.stale and self.view.problem is None
-        return super().pending or ("its database, which is held" if held else "")
+        return super().pending or ("its database, which is held" if held else self.pane.pending)
 
     def follow(self) -> None:
         self.services.watcher.watch(self, [self.run], self.pane.needs, self.delivered(self.update_view))

@@ -31,6 +31,8 @@ ZOOMS = ("fitting", *SIZES)
 GAP = -1  # in place of an index, where a group ends
 NO_DATA, DIAGONAL, CURSOR = 0x161B24, 0x38424F, 0xFFFFFF
 LEGEND_SHARES = 24
+# A half block costs a terminal forty bytes, twice in each line that the cursor leaves or enters: dots cost a third.
+DOTS = 3
 
 
 class Heatmap(Navigable, StripWidget, can_focus=True):
@@ -215,18 +217,21 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
 
     def _halves(self, down: Sequence[int], across: Sequence[int]) -> list[Segment]:
         """Draw two rows in one line."""
-        upper, lower = (self._row_colours(i, across) for i in down)
+        upper, lower = (self._row_colours(i, across, DOTS) for i in down)
         return [_half(above, below) for above, below in zip(upper, lower, strict=True)]
 
-    def _row_colours(self, row: int, across: Sequence[int]) -> list[int]:
-        """Return the colours of a row's visible cells, a gap's being -1."""
+    def _row_colours(self, row: int, across: Sequence[int], every: int) -> list[int]:
+        """Return the colours of a row's visible cells, a gap's being -1; the crosshair tints each so many cells."""
         if row == GAP:
             return [GAP] * len(across)
         cursor_row, cursor_column = self.cursor
-        colours: list[int] = np.append((self._tinted if row == cursor_row else self._rgb)[row], GAP)[across].tolist()
-        if cursor_column in across:
-            cell = CURSOR if row == cursor_row else int(self._tinted[row, cursor_column])
-            colours[across.index(cursor_column)] = cell
+        colours_K = self._rgb[row].copy()
+        if row == cursor_row:
+            colours_K[::every] = self._tinted[row, ::every]
+            colours_K[cursor_column] = CURSOR
+        elif row % every == 0:
+            colours_K[cursor_column] = self._tinted[row, cursor_column]
+        colours: list[int] = np.append(colours_K, GAP)[across].tolist()
         return colours
 
     def _cells(self, row: int, across: Sequence[int], size: str) -> list[Segment]:
@@ -236,7 +241,7 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
             return [_blank(width)] * len(across)
         plain, cursor_row, cursor_column = theme.current().ramp, *self.cursor
         cells = []
-        for column, rgb in zip(across, self._row_colours(row, across), strict=True):
+        for column, rgb in zip(across, self._row_colours(row, across, 1), strict=True):
             if column == GAP:
                 cells.append(_blank(width))
                 continue

@@ -89,7 +89,8 @@ def is_symmetric(matrix: Floats) -> bool:
 def rows_to_one(matrix: Floats) -> Floats:
     """Divide each row by its sum; a row without one is NaN."""
     total = np.nansum(matrix, axis=1, keepdims=True)
-    return np.divide(matrix, total, out=np.full_like(matrix, np.nan), where=total != 0)
+    shares: Floats = np.divide(matrix, total, out=np.full_like(matrix, np.nan), where=total != 0)
+    return shares
 
 
 def ranked_pairs(matrix: Floats) -> list[tuple[int, int]]:

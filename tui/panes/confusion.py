@@ -144,7 +144,8 @@ class ConfusionPane(Pane):
             self.confusion, self._names = confusion, [task.name for task in view.tasks]
             self._base = matrices.base(view, confusion, self.difference, self.reference, self.base_step)
             self._history = matrices.history(view, kind)
-            content = (id(confusion), self._base, self.order, self.scale, self.by_rows)
+            base = (self.reference, self._base and self._base.label)
+            content = (id(confusion), base, self.order, self.scale, self.by_rows)
             if content != self._drawn:
                 self._drawn = content
                 self._draw(view, confusion)

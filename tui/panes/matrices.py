@@ -30,7 +30,7 @@ KIND_NAMES = {
 Taken = dict[frozenset[int], list[Question]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class History:
     """Matrices over time: S steps, ascending, and a K x K matrix of each, NaN where nothing was measured."""
 
@@ -38,7 +38,7 @@ class History:
     matrix_SKK: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reference:
     """The matrix that another is compared with, NaN where nothing was measured, and what it is of."""
 

@@ -7,7 +7,8 @@ from runs is made printable, and nowhere else are lines made of text.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import rich.cells
 from rich.segment import Segment
@@ -48,6 +49,17 @@ def strip(pieces: list[Piece], width: int, background: Style | None = None) -> S
     """Make a line of exactly ``width`` cells from styled pieces."""
     line = Strip([Segment(printable(text), theme.painted(style)) for text, style in pieces if text])
     return line.adjust_cell_length(max(0, width), background and theme.painted(background))
+
+
+@lru_cache(65536)
+def block(text: str, style: Style) -> Segment:
+    """Make a piece of a line that comes again and again; its colours have no names, so no palette changes them."""
+    return Segment(printable(text), style)
+
+
+def beside(line: Strip, blocks: Iterable[Segment], width: int) -> Strip:
+    """Return a line of ``width`` cells that goes on with blocks."""
+    return Strip([*line, *blocks]).adjust_cell_length(width)
 
 
 def with_cell(line: Strip, column: int, glyph: str, style: Style) -> Strip:

@@ -46,7 +46,7 @@ MAX_PAIRS = 100
 MAX_QUESTIONS = 4
 FRAMES = 60  # of a play through time, at most
 FRAME_S = 0.2
-DETAIL_WIDTH = 36
+DIFFERENCES = ("run", "moment", "none")
 COLUMNS = (
     Column("#", 3, right=True),
     Column("value", 7, right=True),
@@ -83,14 +83,14 @@ class ConfusionPane(Pane):
         "order": list(orders),
         "kind": None,
         "scale": SCALES,
-        "difference": ("run", "moment", "none"),
+        "difference": DIFFERENCES,
         "reference": None,
         "by_rows": (False, True),
     }
     order = "category"
     kind = ""
     scale = SCALES[0]
-    difference = "run"
+    difference = DIFFERENCES[0]
     reference = ""
     by_rows = False
     step: int | None = None
@@ -351,7 +351,7 @@ class ConfusionPane(Pane):
             self.show()
 
     def action_difference(self) -> None:
-        self.difference = next_choice(self.settings["difference"], self.difference)
+        self.difference = next_choice(DIFFERENCES, self.difference)
         self.show()
 
     def action_base(self) -> None:

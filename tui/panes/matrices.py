@@ -76,9 +76,9 @@ def read_reference(run: RunDir, label: str, kind: str, step: int) -> Reference |
         return None
     at = max((s for s in steps if s <= step or kind.endswith("/test")), default=steps[0])
     found = last.confusion[kind] if at == steps[-1] else reader.confusion_at(kind, at)
-    return found and Reference(
-        label if at == step else f"{label} at {at:,}", [task.name for task in last.tasks], known(found)
-    )
+    if found is None:
+        return None
+    return Reference(label if at == step else f"{label} at {at:,}", [task.name for task in last.tasks], known(found))
 
 
 def read_references(run: RunDir, setup: Setup) -> list[tuple[RunDir, str]]:
@@ -182,7 +182,7 @@ class Matrices:
         steps = view.confusion_steps[confusion.kind]
         at = step if step in steps else steps[0]
         base = self.at(view, confusion.kind, at) if at != confusion.step else None
-        return base and Reference(f"step {at:,}", [task.name for task in view.tasks], known(base))
+        return None if base is None else Reference(f"step {at:,}", [task.name for task in view.tasks], known(base))
 
     def taken(self, view: RunView) -> Taken:
         """Return the test questions by the pair that they stand between, once there are any."""

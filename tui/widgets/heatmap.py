@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.color import Color
-from rich.segment import Segment
 from rich.style import Style
 from textual import events
 from textual.message import Message
@@ -23,8 +23,11 @@ from tui import theme
 from tui.commands import bindings, next_choice
 from tui.matrix import Scale, compact, off_diagonal
 from tui.raster import Floats
-from tui.text import Piece, cell_len, centred, cut, fit, strip
+from tui.text import Piece, beside, block, cell_len, centred, cut, fit, strip
 from tui.widgets.strip import Navigable, StripWidget
+
+if TYPE_CHECKING:
+    from rich.segment import Segment
 
 SIZES = ("small", "medium", "numbers")
 ZOOMS = ("fitting", *SIZES)
@@ -181,7 +184,7 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
             down = [*self.slots[first : first + rows_per_line], GAP][:rows_per_line]
             cells = self._halves(down, across) if rows_per_line == 2 else self._cells(down[0], across, size)
             names = strip(self._gutter(down, gutter), gutter)
-            lines.append(Strip([*names, *cells], gutter + len(across) * cell_columns).adjust_cell_length(width))
+            lines.append(beside(names, cells, width))
         return lines
 
     def _head(self, width: int, gutter: int, cell_columns: int, across: Sequence[int]) -> Strip:
@@ -238,19 +241,20 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
         """Draw a row in a line of its own."""
         width = self._cell_columns(size)
         if row == GAP:
-            return [_blank(width)] * len(across)
+            return [block(" " * width, Style())] * len(across)
         plain, cursor_row, cursor_column = theme.current().ramp, *self.cursor
         cells = []
         for column, rgb in zip(across, self._row_colours(row, across, 1), strict=True):
             if column == GAP:
-                cells.append(_blank(width))
+                cells.append(block(" " * width, Style()))
                 continue
             at_cursor = (row, column) == self.cursor
             text = self._symbols[row][column] * width if plain else "[]" if at_cursor else " " * width
             if size == "numbers":
                 text = fit(compact(float(self.values[row, column])), width, right=True)
             if plain:
-                cells.append(_marked(text, at_cursor, row == cursor_row or column == cursor_column))
+                crossed = not at_cursor and (row == cursor_row or column == cursor_column)
+                cells.append(block(text, Style(reverse=at_cursor, underline=crossed)))
             else:
                 cells.append(_filled(text, rgb))
         return cells
@@ -318,23 +322,12 @@ def _colour(rgb: int) -> Color:
 def _half(above: int, below: int) -> Segment:
     """Draw two colours in one cell; where there is a gap the background shows."""
     if above == GAP:
-        return Segment("▄" if below != GAP else " ", Style(color=_colour(below)) if below != GAP else None)
-    return Segment("▀", Style(color=_colour(above), bgcolor=_colour(below) if below != GAP else None))
+        return block(" ", Style()) if below == GAP else block("▄", Style(color=_colour(below)))
+    return block("▀", Style(color=_colour(above), bgcolor=_colour(below) if below != GAP else None))
 
 
 @lru_cache(65536)
 def _filled(text: str, rgb: int) -> Segment:
     """Draw a text in black or white on a colour."""
     dark = np.array([rgb >> 16, rgb >> 8 & 255, rgb & 255]) @ LUMA <= 130
-    return Segment(text, Style(color=_colour(0xFFFFFF if dark else 0), bgcolor=_colour(rgb)))
-
-
-@lru_cache(64)
-def _blank(width: int) -> Segment:
-    return Segment(" " * width)
-
-
-@lru_cache(1024)
-def _marked(text: str, at_cursor: bool, in_crosshair: bool) -> Segment:
-    """Draw a cell without colours: the cursor is told by attributes."""
-    return Segment(text, Style(reverse=at_cursor, underline=in_crosshair and not at_cursor))
+    return block(text, Style(color=_colour(0xFFFFFF if dark else 0), bgcolor=_colour(rgb)))

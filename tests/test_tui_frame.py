@@ -238,7 +238,7 @@ async def test_the_view_is_as_it_was_left(tmp_path: Path) -> None:
             screen = await open_newest_run(pilot)
             pane = screen.pane
             assert isinstance(pane, ConfusionPane)
-            assert (pane.order, pane.log_scale) == ("name", True)
+            assert (pane.order, pane.scale) == ("name", "linear")
     finally:
         theme.use(theme.DEFAULT)
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from factory import ALL_TASKS, finished_run, running_run
+from factory import ALL_TASKS, SIX_TASKS, STARTED, finished_run, running_run
 from tui_pilot import TICK, on_screen, open_app, open_newest_run, until
 
 from accl.store.writer import Recorder
+from tui.matrix import Scale, cluster_order, compact
 from tui.panes.confusion import ConfusionPane
 from tui.screens.runs import RunsScreen
 from tui.widgets.bars import Bars
@@ -138,7 +139,7 @@ async def test_the_cursor_names_its_pair_and_value(tmp_path: Path, size: tuple[i
         assert f"{matrix[a, b]:#.3g}" in text
         assert "11 pairs" in text
         row = [matrix[a, c] for c in range(57) if c != a]
-        assert f"rank {sum(value > matrix[a, b] for value in row) + 1} in its row" in text
+        assert f"{sum(value > matrix[a, b] for value in row) + 1} in its row" in text
         # The order changes, the pair does not.
         await pilot.press("o")
         assert pane.pair == (a, b)
@@ -164,7 +165,7 @@ async def test_the_list_of_pairs_moves_the_cursor(tmp_path: Path) -> None:
         assert pane.ranking[:2] == [(7, 30), (2, 3)], "a symmetric pair stands once"
         await pilot.press("tab", "enter")
         await until(pilot, lambda: pane.pair == (7, 30))
-        assert "1 of 1,596" in "\n".join(screen.query_one("#pair", Text).text_lines)
+        assert "rank 1 of 1,596" in "\n".join(screen.query_one("#pair", Text).text_lines)
         assert screen.query_one(Heatmap).has_focus
 
 
@@ -184,11 +185,65 @@ async def test_the_scale_leaves_the_diagonal_out(tmp_path: Path) -> None:
         screen = await open_newest_run(pilot)
         await pilot.press("3")
         grid = screen.query_one(Heatmap)
-        await until(pilot, lambda: grid.bounds is not None)
+        await until(pilot, lambda: len(grid.matrix) == 6)
         off = grid.matrix[~np.eye(6, dtype=bool)]
-        assert grid.bounds == (pytest.approx(off.min()), pytest.approx(off.max()))
+        assert (grid.scale.at(0.0), grid.scale.at(1.0)) == (pytest.approx(off.min()), pytest.approx(off.max()))
         for zoom in ("small", "medium", "numbers"):
             await pilot.press("z")
             assert grid.zoom == zoom
             assert len(grid.text_lines) == grid.size.height
-        assert f"{off.max():#.3g}"[:4] in "\n".join(grid.text_lines)
+        assert compact(off.max()) in "\n".join(grid.text_lines)
+
+
+async def test_the_lower_triangle_is_the_difference_to_a_run_or_a_moment(tmp_path: Path) -> None:
+    matrix = np.full((6, 6), 0.25)
+    finished_run(tmp_path, "baseline", similarity=matrix, started=STARTED - 60)
+    finished_run(tmp_path, "full", similarity=matrix + 0.5)
+    async with open_app(tmp_path, (120, 36)) as pilot:
+        screen = await open_newest_run(pilot)
+        await pilot.press("3")
+        pane, grid = screen.query_one(ConfusionPane), screen.query_one(Heatmap)
+        await until(pilot, lambda: grid.lower is not None and "minus baseline s42" in on_screen(pilot))
+        assert grid.values[3, 1] == pytest.approx(0.5)
+        assert grid.values[1, 3] == pytest.approx(0.75)
+        assert "baseline s42 .25 (+.50)" in on_screen(pilot)
+        await pilot.press("d", "v")
+        await until(pilot, lambda: "training stream" in on_screen(pilot) and "minus step 50" in on_screen(pilot))
+        await pilot.press("comma")
+        await until(pilot, lambda: "◂ 150 ▸" in on_screen(pilot) and screen.is_complete)
+        await pilot.press("b", "full_stop")
+        await until(pilot, lambda: "minus step 150" in on_screen(pilot))
+        await pilot.press("d", "slash", *"econ phil", "enter")
+        await until(pilot, lambda: grid.lower is None and grid.has_focus)
+        assert [SIX_TASKS[i][0] for i in pane.pair] == ["econometrics", "philosophy"]
+        await pilot.press("n", "o", "o", "R", "p")
+        await until(pilot, lambda: pane.order == "cluster" and pane.by_rows and "playing" in on_screen(pilot))
+        await pilot.press("escape")
+        await until(pilot, lambda: "playing" not in on_screen(pilot) and pane.step is None)
+
+
+def test_one_outlier_does_not_take_all_colours() -> None:
+    values = np.array([0.1, 0.2, 0.3, 0.4, 1000.0])
+    assert Scale.of(values, "quantiles").shares(values).tolist() == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert Scale.of(values, "linear").shares(values)[3] < 0.001
+    change = Scale.of(np.array([-2.0, 0.0, 1.0, np.nan]), "linear", diverging=True)
+    assert change.shares(np.array([-2.0, 0.0, 1.0])).tolist() == [0.0, 0.5, 0.75]
+    assert np.isnan(change.shares(np.array([np.nan]))[0])
+    assert (change.at(0.0), change.at(0.5), change.at(1.0)) == (-2.0, 0.0, 2.0)
+
+
+def test_similar_tasks_are_neighbours_in_the_order_of_clusters() -> None:
+    matrix = np.full((6, 6), 0.1)
+    for cluster in ((0, 3, 5), (1, 2, 4)):
+        matrix[np.ix_(cluster, cluster)] = 0.8
+    order = cluster_order(matrix)
+    assert {frozenset(order[:3]), frozenset(order[3:])} == {frozenset((0, 3, 5)), frozenset((1, 2, 4))}
+    assert cluster_order(np.full((3, 3), np.nan)) != []
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.344, ".34"), (-0.12, "-.12"), (-0.001, ".00"), (1.34, "1.3"), (78.04, "78"), (123456.0, "1e5"), (np.nan, "·")],
+)
+def test_numbers_of_cells_are_short(value: float, text: str) -> None:
+    assert compact(value) == text

@@ -7,7 +7,8 @@ from runs is made printable, and nowhere else are lines made of text.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import rich.cells
 from rich.segment import Segment
@@ -74,6 +75,17 @@ def strip(pieces: list[Piece], width: int, background: Style | None = None) -> S
 def glyph_strip(pieces: list[Piece], width: int) -> Strip:
     """Make a line of glyphs of one cell each, none from a run, that are ``width`` cells together: in less time."""
     return Strip([Segment(text, theme.painted(style)) for text, style in pieces], width)
+
+
+@lru_cache(65536)
+def block(text: str, style: Style) -> Segment:
+    """Make a piece of a line that comes again and again; its colours have no names, so no palette changes them."""
+    return Segment(printable(text), style)
+
+
+def beside(line: Strip, blocks: Iterable[Segment], width: int) -> Strip:
+    """Return a line of ``width`` cells that goes on with blocks."""
+    return Strip([*line, *blocks]).adjust_cell_length(width)
 
 
 def with_cell(line: Strip, column: int, glyph: str, style: Style) -> Strip:

@@ -21,6 +21,12 @@ from tui.palettes import PALETTES, Palette
 
 DEFAULT = "dark"
 RAMP = " ░▒▓█"
+DIVERGING_RAMP = "=- +#"
+# Blue for less, red for more: the ends of RdBu (Brewer), which colour-blind eyes tell apart.
+DIVERGING = np.array([[67, 147, 195], [33, 77, 112], [29, 33, 42], [122, 52, 40], [239, 108, 77]], np.float64)
+DIVERGING_LIGHT = np.array(
+    [[33, 102, 172], [146, 197, 222], [242, 242, 242], [244, 165, 130], [178, 24, 43]], np.float64
+)
 SERIES_COUNT = 8
 SHADES = ("", "*78", "*60")
 FULL_COLOUR_TERMS = ("256color", "direct", "kitty", "alacritty", "ghostty")
@@ -171,7 +177,16 @@ def leaning(share: float | None) -> Style:
 
 def viridis(shares: NDArray[np.float64]) -> NDArray[np.uint8]:
     """Map shares in [0, 1] to the RGB colours of the palette's heat maps, in a new last axis of 3."""
-    heat = _current.heat
+    return _mixed(_current.heat, shares)
+
+
+def diverging(shares: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Map shares in [0, 1] to RGB as `viridis` does: from the colour for less over neutral at 0.5 to that for more."""
+    return _mixed(DIVERGING if _current.dark else DIVERGING_LIGHT, shares)
+
+
+def _mixed(heat: NDArray[np.float64], shares: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Interpolate between N colours that are as far from each other on [0, 1]."""
     position = np.clip(shares, 0.0, 1.0) * (len(heat) - 1)
     below = np.clip(np.floor(position).astype(np.int64), 0, len(heat) - 2)
     part = (position - below)[..., None]
@@ -182,3 +197,8 @@ def viridis(shares: NDArray[np.float64]) -> NDArray[np.uint8]:
 def ramp(share: float) -> str:
     """Map a share in [0, 1] to a character, for heat maps without colours of their own."""
     return RAMP[round(min(max(share, 0.0), 1.0) * (len(RAMP) - 1))]
+
+
+def diverging_ramp(share: float) -> str:
+    """Map a share in [0, 1] to a character as `ramp` does: of less, of nothing at 0.5, or of more."""
+    return DIVERGING_RAMP[round(min(max(share, 0.0), 1.0) * (len(DIVERGING_RAMP) - 1))]

@@ -21,7 +21,7 @@ from accl.store.measurements import (
     evaluated_curves,
     of_tests,
     place_tests,
-    read_confusion_at,
+    read_confusions,
     read_task_accuracy,
 )
 from accl.store.reader import (
@@ -141,8 +141,16 @@ class RunReader:
         Raises:
             RunError: as `attached`.
         """
+        return next(iter(self.confusions(kind, [step])), None)
+
+    def confusions(self, kind: str, steps: Sequence[int]) -> list[Confusion]:
+        """Read the matrices of a kind at steps, ascending; those that are no longer there are left out.
+
+        Raises:
+            RunError: as `attached`.
+        """
         with checking(self.run.database), attached(self.run.database) as session:
-            return read_confusion_at(session, kind, step, len(self.last.tasks))
+            return read_confusions(session, kind, steps, len(self.last.tasks))
 
     def zoomed(self, names: Sequence[str], low: int, high: int) -> dict[str, Curve]:
         """Read the curves of metrics between two steps, both included, in bins as small as fit; evaluations have none.

@@ -134,10 +134,12 @@ def read_confusion(session: Session, after: int, last: Measurements) -> tuple[in
     return rows[-1][0], {"confusion": last.confusion | matrices, "confusion_steps": confusion_steps}
 
 
-def read_confusion_at(session: Session, kind: str, step: int, k: int) -> Confusion | None:
-    """Read the matrix of K tasks, of a kind and at a step; None if there is none."""
-    rows = session(f"{_CONFUSION} WHERE kind = ? AND step = ? ORDER BY seq DESC LIMIT 1", kind, step)
-    return next((as_confusion(row, k) for row in rows), None)
+def read_confusions(session: Session, kind: str, steps: Sequence[int], k: int) -> list[Confusion]:
+    """Read the matrices of K tasks, of a kind and at steps, by step; a step without one is left out."""
+    places = ", ".join("?" * len(steps))
+    rows = session(f"{_CONFUSION} WHERE kind = ? AND step IN ({places}) ORDER BY seq", kind, *steps) if steps else []
+    newest = {row[1]: row for row in rows}
+    return [as_confusion(newest[step], k) for step in sorted(newest)]
 
 
 def as_confusion(row: Row, k: int) -> Confusion:

@@ -1,13 +1,15 @@
-"""A K x K matrix as a grid of coloured cells with a cursor.
+"""A K x K matrix as a grid of coloured cells, with a crosshair and with gaps between groups.
 
-There are three cell sizes: half a line (two rows share a line as upper and lower half block), two
-columns, and wide enough for the number. The colour scale excludes the diagonal, which is the
-largest value of each row by definition.
+There are three cell sizes: half a line (two rows share a line as upper and lower half block), two columns, and wide
+enough for the number. The lower triangle may show another matrix, in diverging colours. The colour scales leave out the
+diagonal, which is the largest value of each row by definition.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,18 +21,25 @@ from textual.strip import Strip
 
 from tui import theme
 from tui.commands import bindings, next_choice
-from tui.raster import Floats, Range
-from tui.scale import finite_range, short
-from tui.text import Piece, cell_len, centred, cut, fit, strip
+from tui.matrix import Scale, compact, off_diagonal
+from tui.raster import Floats
+from tui.text import Piece, beside, block, cell_len, centred, cut, fit, strip
 from tui.widgets.strip import Navigable, StripWidget
 
-CELL_COLUMNS = {"small": 1, "medium": 2, "numbers": 6}
-ZOOMS = ("fitting", *CELL_COLUMNS)
-NO_DATA_RGB, DIAGONAL_RGB, CURSOR_RGB = (22, 27, 36), (56, 66, 79), (255, 255, 255)
+if TYPE_CHECKING:
+    from rich.segment import Segment
+
+SIZES = ("small", "medium", "numbers")
+ZOOMS = ("fitting", *SIZES)
+GAP = -1  # in place of an index, where a group ends
+NO_DATA, DIAGONAL, CURSOR = 0x161B24, 0x38424F, 0xFFFFFF
+LEGEND_SHARES = 24
+# A half block costs a terminal forty bytes, twice in each line that the cursor leaves or enters: dots cost a third.
+DOTS = 3
 
 
 class Heatmap(Navigable, StripWidget, can_focus=True):
-    """A heatmap of a matrix; `cursor` and `top` (first visible cell) are (row, column) as drawn."""
+    """A heatmap of a matrix; `cursor` is (row, column), `top` the first visible cell or gap of both axes."""
 
     BINDINGS = bindings("grid")
 
@@ -40,39 +49,74 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
     cursor = (0, 1)
     top = (0, 0)
     matrix: Floats = np.zeros((0, 0))
+    lower: Floats | None = None
     names: Sequence[str] = ()
     groups: Sequence[str] = ()
-    log_scale = False
+    slots: Sequence[int] = ()
     zoom = "fitting"
-    bounds: Range | None = None
-    _rgb: NDArray[np.uint8] = np.zeros((0, 0, 3), np.uint8)
+    scale = lower_scale = Scale("linear", False, np.zeros(0))
+    _painted: tuple[object, ...] = ()
+    _rgb: NDArray[np.int64] = np.zeros((0, 0), np.int64)
+    _tinted: NDArray[np.int64] = np.zeros((0, 0), np.int64)
+    _symbols: list[list[str]]
 
-    def show(self, matrix: Floats, names: Sequence[str], groups: Sequence[str], log: bool) -> None:
-        """Replace the content: K x K values, NaN where nothing was measured, and K names of rows and their groups."""
-        self.matrix, self.names, self.groups, self.log_scale = matrix, names, groups, log
-        diagonal = np.eye(len(matrix), dtype=bool)
-        self.bounds = finite_range([matrix[~diagonal]], positive=log)
+    def show(
+        self, matrix: Floats, names: Sequence[str], groups: Sequence[str], scale: str, lower: Floats | None = None
+    ) -> None:
+        """Replace the content.
+
+        Args:
+            matrix: K x K values, NaN where nothing was measured.
+            names: of the K rows and columns.
+            groups: of the names, where they stand in the order of their groups; else empty.
+            scale: kind of the colour scale, one of `SCALES`.
+            lower: K x K differences to show below the diagonal.
+        """
+        self.matrix, self.names, self.groups, self.lower = matrix, names, groups, lower
+        self.scale = Scale.of(off_diagonal(matrix), scale)
+        if lower is not None:
+            self.lower_scale = Scale.of(off_diagonal(lower), scale, diverging=True)
+        self.slots = []
+        for i in range(len(matrix)):
+            if i and groups and groups[i] != groups[i - 1]:
+                self.slots.append(GAP)
+            self.slots.append(i)
         last = max(0, len(matrix) - 1)
         self.cursor = (min(self.cursor[0], last), min(self.cursor[1], last))
+        self._painted = ()
         self.redraw()
 
-    def _colours(self) -> NDArray[np.uint8]:
-        """Return the colour of each cell in the palette in use."""
-        rgb = theme.viridis(np.nan_to_num(self.normalized(self.matrix)))
-        rgb[~np.isfinite(self.matrix)] = NO_DATA_RGB
-        rgb[np.eye(len(rgb), dtype=bool)] = DIAGONAL_RGB
-        return rgb
+    @property
+    def values(self) -> Floats:
+        """Values as the cells show them: differences below the diagonal where there are any."""
+        return self.matrix if self.lower is None else np.where(np.tri(len(self.matrix), k=-1), self.lower, self.matrix)
 
-    def normalized(self, values: Floats) -> Floats:
-        """Map values to positions on the colour scale, 0 to 1."""
-        if self.bounds is None:
-            return np.zeros_like(values)
-        low, high = self.bounds
-        with np.errstate(all="ignore"):
-            if self.log_scale:
-                values, low, high = np.log(np.maximum(values, low)), float(np.log(low)), float(np.log(high))
-            result: Floats = (values - low) / (high - low) if high > low else np.full_like(values, 0.5)
-        return np.clip(result, 0.0, 1.0)
+    def _paint(self) -> None:
+        """Give each cell its colours, or its character where there are none, in the palette in use."""
+        palette = theme.current()
+        if self._painted == (palette.name,):
+            return
+        self._painted = (palette.name,)
+        k = len(self.matrix)
+        below = np.tri(k, k=-1, dtype=bool) & (self.lower is not None)
+        shares, diagonal = self.scale.shares(self.matrix), np.eye(k, dtype=bool)
+        rgb = theme.viridis(np.nan_to_num(shares)).astype(np.int64)
+        if self.lower is not None:
+            shares = np.where(below, self.lower_scale.shares(self.lower), shares)
+            rgb[below] = theme.diverging(np.nan_to_num(shares[below], nan=0.5))
+        tinted = np.where((rgb @ LUMA)[..., None] > 128, rgb * 0.55, rgb * 0.55 + 115).astype(np.int64)
+        self._rgb, self._tinted = rgb @ BYTES, tinted @ BYTES
+        self._rgb[np.isnan(shares)] = NO_DATA
+        self._rgb[diagonal] = DIAGONAL
+        self._tinted[np.isnan(shares) | diagonal] = 0x5A6575
+        ramps = (theme.ramp, theme.diverging_ramp)
+        self._symbols = [
+            [
+                "╲" if a == b else "·" if np.isnan(share) else ramps[bool(below[a, b])](float(share))
+                for b, share in enumerate(row)
+            ]
+            for a, row in enumerate(shares)
+        ]
 
     def move_to(self, row: int, column: int) -> None:
         """Put the cursor on a cell, or on the nearest one there is."""
@@ -94,122 +138,170 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
         self.zoom = next_choice(ZOOMS, self.zoom)
         self.redraw()
 
+    def toggle_numbers(self) -> None:
+        self.zoom = ZOOMS[0] if self.zoom == SIZES[-1] else SIZES[-1]
+        self.redraw()
+
     def on_click(self, event: events.Click) -> None:
         size, gutter = self._cell_size(self.size.width, self.size.height)
-        rows_per_line = _rows_per_line(size)
-        if event.y >= 1 and event.x >= gutter:
-            column = self.top[1] + (event.x - gutter) // CELL_COLUMNS[size]
-            self.move_to(self.top[0] + (event.y - 1) * rows_per_line, column)
+        row = self.top[0] + (event.y - 1) * _rows_per_line(size)
+        column = self.top[1] + (event.x - gutter) // self._cell_columns(size)
+        if event.y >= 1 and event.x >= gutter and max(row, column) < len(self.slots):
+            at = self.slots[row], self.slots[column]
+            self.move_to(*(i if i != GAP else before for i, before in zip(at, self.cursor, strict=True)))
+
+    def _cell_columns(self, size: str) -> int:
+        if size == "numbers":
+            return 1 + max(len(compact(value)) for value in self.values.flat)
+        return 2 if size == "medium" else 1
 
     def _cell_size(self, width: int, height: int) -> tuple[str, int]:
         """Return the cell size and the width of the names on the left."""
-        k = len(self.matrix)
+        count = len(self.slots)
         size = self.zoom
         if size == "fitting":
-            size = "medium" if k * 2 + 10 <= width and k * 3 <= (height - 1) * 4 else "small"
+            size = "medium" if count * 2 + 10 <= width and count <= height - 1 else "small"
         longest = max([cell_len(name) for name in self.names] + [1])
         # Names get the width that the cells leave, or a quarter beside number cells, which never all fit.
-        available = max(width - k * CELL_COLUMNS[size], width // 4 if size == "numbers" else 0)
-        return size, 2 if available < 10 else min(longest + 2, available, 40)
+        available = max(width - count * self._cell_columns(size), width // 4 if size == "numbers" else 0)
+        return size, 2 if available < 8 else min(longest + 2, available, 40)
 
     def draw(self, width: int, height: int) -> list[Strip]:
-        k = len(self.matrix)
-        if not k:
+        if not len(self.matrix):
             return centred("no confusion measured yet", width, height, theme.VERY_DIM)
+        self._paint()
         size, gutter = self._cell_size(width, height)
-        cell_columns, rows_per_line = CELL_COLUMNS[size], _rows_per_line(size)
-        self._rgb = self._colours()
+        cell_columns, rows_per_line = self._cell_columns(size), _rows_per_line(size)
         columns, rows = max(1, (width - gutter) // cell_columns), max(1, (height - 1) * rows_per_line)
-        top, left = map(_scroll_to, self.top, self.cursor, (rows, columns), (k, k))
-        if rows_per_line == 2 and top % 2:  # a line holds an even row and the odd one after it
-            top += 1 if self.cursor[0] > top else -1
+        at = (self.slots.index(self.cursor[0]), self.slots.index(self.cursor[1]))
+        top, left = map(_scroll_to, self.top, at, (rows, columns), (len(self.slots),) * 2)
+        if rows_per_line == 2 and top % 2:  # a line holds an even slot and the odd one after it
+            top += 1 if at[0] > top else -1
         self.top = (top, left)
-        visible = range(left, min(k, left + columns))
-        return [
-            self._head(width, gutter, cell_columns, visible),
-            *(
-                strip(self._gutter(row, rows_per_line, gutter) + self._cells(row, size, visible), width)
-                for row in range(top, min(k, top + rows), rows_per_line)
-            ),
-        ]
+        across = self.slots[left : left + columns]
+        lines = [self._head(width, gutter, cell_columns, across)]
+        for first in range(top, min(len(self.slots), top + rows), rows_per_line):
+            down = [*self.slots[first : first + rows_per_line], GAP][:rows_per_line]
+            cells = self._halves(down, across) if rows_per_line == 2 else self._cells(down[0], across, size)
+            names = strip(self._gutter(down, gutter), gutter)
+            lines.append(beside(names, cells, width))
+        return lines
 
-    def _head(self, width: int, gutter: int, cell_columns: int, visible: range) -> Strip:
-        """Draw a mark above the cursor's column, with the name of the column beside it."""
-        x = gutter + (self.cursor[1] - visible.start) * cell_columns + (cell_columns - 1) // 2
+    def _head(self, width: int, gutter: int, cell_columns: int, across: Sequence[int]) -> Strip:
+        """Draw the groups above their columns, and a mark above the cursor's; without groups, the column's name."""
+        at = across.index(self.cursor[1])
+        x = gutter + at * cell_columns + (cell_columns - 1) // 2
+        if self.groups:
+            text, start = " " * gutter, 0
+            for end in [*(i for i, slot in enumerate(across) if slot == GAP), len(across)]:
+                columns = (end - start) * cell_columns
+                text += fit(self.groups[across[start]] if end > start else "", columns)
+                text += " " * cell_columns * (end < len(across))
+                start = end + 1
+            return strip([(text[:x], theme.VERY_DIM), ("▾", theme.MARK), (text[x + 1 :], theme.VERY_DIM)], width)
         name = self.names[self.cursor[1]]
         left_width, right_width = x - 1, width - x - 2
         if cell_len(name) <= right_width or right_width >= left_width:
             return strip([(" " * x + "▾ ", theme.MARK), (cut(name, max(1, right_width)), theme.BOLD)], width)
         return strip([(fit(name, left_width, right=True), theme.BOLD), (" ▾", theme.MARK)], width)
 
-    def _gutter(self, row: int, rows_per_line: int, width: int) -> list[Piece]:
-        at_cursor = row <= self.cursor[0] < row + rows_per_line
+    def _gutter(self, down: Sequence[int], width: int) -> list[Piece]:
+        at_cursor = self.cursor[0] in down
         mark: Piece = ("▸" if at_cursor else " ", theme.MARK)
         if width <= 2:
             return [mark, (" ", theme.PLAIN)]
-        text, style = self.names[row], theme.DIM
-        if rows_per_line == 2:  # one name for two rows: the cursor's, or the group that begins in them
-            pair = range(row, min(row + 2, len(self.groups)))
-            begins = (self.groups[r] for r in pair if r == 0 or self.groups[r] != self.groups[r - 1])
-            text, style = self.names[self.cursor[0]] if at_cursor else next(begins, ""), theme.VERY_DIM
-        return [(fit(text, width - 2, right=True) + " ", theme.BOLD if at_cursor else style), mark]
+        text, style = self.names[down[0]] if down[0] != GAP else "", theme.DIM
+        if len(down) == 2:  # one name for two rows: the cursor's, or the group that begins in them
+            starts = [i for i in down if i != GAP and self.groups and (i == 0 or self.groups[i] != self.groups[i - 1])]
+            text, style = self.groups[starts[0]] if starts else "", theme.VERY_DIM
+        if at_cursor:
+            text, style = self.names[self.cursor[0]], theme.BOLD
+        return [(fit(text, width - 2, right=True) + " ", style), mark]
 
-    def _cells(self, row: int, size: str, visible: range) -> list[Piece]:
-        if theme.current().ramp:
-            return [self._ramp_cell(row, column, size) for column in visible]
-        if size == "small":  # this row is the upper half of the line, the next one the lower
-            marked = self._rgb.copy()
-            marked[self.cursor] = CURSOR_RGB
-            halves = marked[row : row + 2, visible.start : visible.stop].tolist()
-            upper, lower = halves if len(halves) == 2 else (halves[0], [None] * len(visible))
-            return [
-                ("▀", Style(color=_colour(above), bgcolor=_colour(below) if below else None))
-                for above, below in zip(upper, lower, strict=True)
-            ]
-        pieces: list[Piece] = []
-        for column in visible:
-            rgb = self._rgb[row, column]
+    def _halves(self, down: Sequence[int], across: Sequence[int]) -> list[Segment]:
+        """Draw two rows in one line."""
+        upper, lower = (self._row_colours(i, across, DOTS) for i in down)
+        return [_half(above, below) for above, below in zip(upper, lower, strict=True)]
+
+    def _row_colours(self, row: int, across: Sequence[int], every: int) -> list[int]:
+        """Return the colours of a row's visible cells, a gap's being -1; the crosshair tints each so many cells."""
+        if row == GAP:
+            return [GAP] * len(across)
+        cursor_row, cursor_column = self.cursor
+        colours_K = self._rgb[row].copy()
+        if row == cursor_row:
+            colours_K[::every] = self._tinted[row, ::every]
+            colours_K[cursor_column] = CURSOR
+        elif row % every == 0:
+            colours_K[cursor_column] = self._tinted[row, cursor_column]
+        colours: list[int] = np.append(colours_K, GAP)[across].tolist()
+        return colours
+
+    def _cells(self, row: int, across: Sequence[int], size: str) -> list[Segment]:
+        """Draw a row in a line of its own."""
+        width = self._cell_columns(size)
+        if row == GAP:
+            return [block(" " * width, Style())] * len(across)
+        plain, cursor_row, cursor_column = theme.current().ramp, *self.cursor
+        cells = []
+        for column, rgb in zip(across, self._row_colours(row, across, 1), strict=True):
+            if column == GAP:
+                cells.append(block(" " * width, Style()))
+                continue
             at_cursor = (row, column) == self.cursor
-            if size == "medium":
-                text = "[]" if at_cursor else "  "
+            text = self._symbols[row][column] * width if plain else "[]" if at_cursor else " " * width
+            if size == "numbers":
+                text = fit(compact(float(self.values[row, column])), width, right=True)
+            if plain:
+                crossed = not at_cursor and (row == cursor_row or column == cursor_column)
+                cells.append(block(text, Style(reverse=at_cursor, underline=crossed)))
             else:
-                value = self.matrix[row, column]
-                number = short(float(value)) if np.isfinite(value) else "·"
-                text = f"[{cut(number, 4):^4}]" if at_cursor else f"{cut(number, 5):^6}"
-            pieces.append((text, Style(color=_contrasting(rgb), bgcolor=_colour(rgb), bold=at_cursor)))
-        return pieces
-
-    def _ramp_cell(self, row: int, column: int, size: str) -> Piece:
-        """Draw a cell without colours: a character that is the denser the higher the value."""
-        value = self.matrix[row, column]
-        share = float(self.normalized(np.array(value)))
-        symbol = "╲" if row == column else theme.ramp(share) if np.isfinite(value) else "·"
-        text = symbol * CELL_COLUMNS[size]
-        if size == "numbers":
-            text = f"{cut(short(float(value)), 5):^6}" if np.isfinite(value) else f"{'·':^6}"
-        return (text, theme.PLAIN + Style(reverse=True) if (row, column) == self.cursor else theme.PLAIN)
+                cells.append(_filled(text, rgb))
+        return cells
 
 
 class Legend(StripWidget):
-    """The colour scale of a heatmap: lowest value, the colours, highest value."""
+    """The colour scales of a heatmap, with values at some of the colours."""
 
     def __init__(self, heatmap: Heatmap, *, id: str | None = None) -> None:
         super().__init__(id=id)
         self.heatmap = heatmap
+        self.titles = ("", "")
 
     def draw(self, width: int, height: int) -> list[Strip]:
-        if self.heatmap.bounds is None:
+        grid = self.heatmap
+        if not len(grid.matrix):
             return []
-        low, high = (short(bound) for bound in self.heatmap.bounds)
-        note = f"  {'log' if self.heatmap.log_scale else 'linear'}, diagonal left out"
-        available = width - len(low) - len(high) - 2
-        if available - len(note) < 8:
-            note = ""
-        shares = np.linspace(0.0, 1.0, max(4, min(32, available - len(note))))
-        scale: list[Piece] = [(" ", Style(bgcolor=_colour(rgb))) for rgb in theme.viridis(shares)]
+        both = grid.lower is not None
+        cells = max(6, min(LEGEND_SHARES, (width - 24) // (6 if both else 3)))
+        pieces = self._scale(self.titles[0], grid.scale, cells)
+        if both:
+            pieces += [("  ", theme.PLAIN), *self._scale(self.titles[1], grid.lower_scale, cells)]
+        return [strip([*pieces, (f"  {grid.scale.kind}", theme.VERY_DIM)], width)]
+
+    def _scale(self, title: str, scale: Scale, cells: int) -> list[Piece]:
+        """Draw the lower, the middle and the upper end of a scale with their values, and the colours between them."""
+        shares = np.linspace(0.0, 1.0, cells)
+        colours = theme.diverging(shares) if scale.diverging else theme.viridis(shares)
+        ramp = theme.diverging_ramp if scale.diverging else theme.ramp
         if theme.current().ramp:
-            scale = [(theme.ramp(float(share)), theme.PLAIN) for share in shares]
-        return [strip([(low + " ", theme.DIM), *scale, (" " + high, theme.DIM), (note, theme.VERY_DIM)], width)]
+            blocks: list[Piece] = [(ramp(float(share)), theme.PLAIN) for share in shares]
+        else:
+            blocks = [(" ", Style(bgcolor=_colour(int(rgb)))) for rgb in colours.astype(np.int64) @ BYTES]
+        low, middle, high = (compact(scale.at(share)) for share in (0.0, 0.5, 1.0))
+        half = cells // 2
+        return [
+            (f"{title} " if title else "", theme.DIM),
+            (f"{low} ", theme.DIM),
+            *blocks[:half],
+            (f" {middle} ", theme.DIM),
+            *blocks[half:],
+            (f" {high}", theme.DIM),
+        ]
+
+
+LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+BYTES = np.array([1 << 16, 1 << 8, 1])
 
 
 def _rows_per_line(size: str) -> int:
@@ -222,11 +314,20 @@ def _scroll_to(top: int, cursor: int, size: int, count: int) -> int:
     return max(0, min(max(top, cursor - size + 1), cursor, max(0, count - size)))
 
 
-def _colour(rgb: NDArray[np.uint8] | tuple[int, ...]) -> Color:
-    return Color.from_rgb(int(rgb[0]), int(rgb[1]), int(rgb[2]))
+def _colour(rgb: int) -> Color:
+    return Color.from_rgb(rgb >> 16, rgb >> 8 & 255, rgb & 255)
 
 
-def _contrasting(rgb: NDArray[np.uint8]) -> Color:
-    """Return black or white, by the luma (ITU-R BT.601) of the colour."""
-    luma = 0.299 * float(rgb[0]) + 0.587 * float(rgb[1]) + 0.114 * float(rgb[2])
-    return Color.from_rgb(0, 0, 0) if luma > 130 else Color.from_rgb(255, 255, 255)
+@lru_cache(65536)
+def _half(above: int, below: int) -> Segment:
+    """Draw two colours in one cell; where there is a gap the background shows."""
+    if above == GAP:
+        return block(" ", Style()) if below == GAP else block("▄", Style(color=_colour(below)))
+    return block("▀", Style(color=_colour(above), bgcolor=_colour(below) if below != GAP else None))
+
+
+@lru_cache(65536)
+def _filled(text: str, rgb: int) -> Segment:
+    """Draw a text in black or white on a colour."""
+    dark = np.array([rgb >> 16, rgb >> 8 & 255, rgb & 255]) @ LUMA <= 130
+    return block(text, Style(color=_colour(0xFFFFFF if dark else 0), bgcolor=_colour(rgb)))

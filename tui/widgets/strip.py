@@ -108,11 +108,16 @@ def _changed_spans(old: list[tuple[str, Style | None]], new: list[tuple[str, Sty
     """Return the (start, end) of the cells that differ; spans that moving the cursor would not save are joined."""
     spans: list[tuple[int, int]] = []
     for x in (x for x, (a, b) in enumerate(zip_longest(old, new)) if a != b):
-        if spans and x - spans[-1][1] <= MOVE_CELLS:
+        if spans and x - spans[-1][1] <= MOVE_CELLS and not _is_motley(new[spans[-1][1] : x]):
             spans[-1] = (spans[-1][0], x + 1)
         else:
             spans.append((x, x + 1))
     return spans
+
+
+def _is_motley(cells: list[tuple[str, Style | None]]) -> bool:
+    """Return whether cells differ in style, which takes more bytes than moving the cursor over them."""
+    return any(style != cells[0][1] for _, style in cells)
 
 
 class Navigable:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import ClassVar
 
 from textual import on
@@ -70,9 +70,14 @@ class HealthPane(ChartKeys, Pane):
             yield Charts(id="charts")
             yield Moment(id="moment")
 
-    @property
+    # Kept, since messages of the charts may still arrive while the screen is taken apart.
+    @cached_property
     def grid(self) -> ChartGrid:
         return self.query_one(ChartGrid)
+
+    @cached_property
+    def moment(self) -> Moment:
+        return self.query_one(Moment)
 
     def show_view(self, view: RunView) -> None:
         content = (view.version, tuple(sorted(view.figures.items())), view.summary.state.total_steps, self.order)
@@ -107,6 +112,7 @@ class HealthPane(ChartKeys, Pane):
     @on(ChartGrid.CursorMoved)
     def _follow_cursor(self) -> None:
         view, step = self.view, self.grid.cursor_step
+        self.cursor_step = step
         if view is None:
             return
         if step is None:
@@ -115,7 +121,7 @@ class HealthPane(ChartKeys, Pane):
         self._read_soon(view)
 
     def _read_soon(self, view: RunView) -> None:
-        if not self._waits_for and self._wanted(view, self.grid.cursor_step) != self._found.wanted:
+        if not self._waits_for and self._wanted(view, self.cursor_step) != self._found.wanted:
             self._waits_for = "the values at the cursor"
             self.run_worker(self._read())
 
@@ -144,17 +150,17 @@ class HealthPane(ChartKeys, Pane):
         clock = self.grid.clock
         at = clock.seconds[-1] if clock is not None else 0.0
         seconds = at if step is None or clock is None else convert(step, "step", "time", clock)
-        self.query_one(Moment).show(moment_of(view, step, confusion, float(seconds)))
+        self.moment.show(moment_of(view, step, confusion, float(seconds)))
 
     async def _read(self) -> None:
         """Read what is wanted, until nothing else is."""
         try:
             while (view := self.view) is not None:
-                wanted = self._wanted(view, self.grid.cursor_step)
+                wanted = self._wanted(view, self.cursor_step)
                 if wanted == self._found.wanted:
                     break
                 await asyncio.sleep(SETTLE_S)
-                if wanted == self._wanted(view, self.grid.cursor_step):
+                if wanted == self._wanted(view, self.cursor_step):
                     self._arrived(await in_daemon_thread(partial(self._look, view, wanted)))
         finally:
             self._waits_for = ""
@@ -179,7 +185,7 @@ class HealthPane(ChartKeys, Pane):
     def _arrived(self, found: _Found) -> None:
         details = self._found.details
         self._found = found
-        if self.view is None:
+        if self.view is None or not self.query(ChartGrid):  # the screen was left meanwhile
             return
         if found.details is not details:
             self._show_charts(self.view)

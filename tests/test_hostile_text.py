@@ -291,7 +291,7 @@ async def _screens(root: Path) -> list[str]:
         shown.append("\n".join("".join(segment.text for segment in line) for line in _lines(pilot.app)))
         await pilot.press("escape")
         await pilot.press("escape")
-        await open_comparison(pilot, "home", "space", "end", "space", "c")
+        await open_comparison(pilot, *"ggg", "home", "space", "end", "space", "c")
         await pilot.pause()
         shown.append(on_screen(pilot))
     return shown

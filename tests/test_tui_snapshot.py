@@ -81,7 +81,10 @@ def test_one_run_opens_by_itself_and_several_compared_and_escape_leads_to_the_li
 
 
 @pytest.mark.parametrize("keys", [[], ["enter"], ["space", "down", "space", "c"]], ids=["list", "run", "compare"])
-def test_a_screen_waits_for_what_is_read_slowly(tmp_path: Path, keys: list[str], slow_reading: Any) -> None:
+def test_a_screen_waits_for_what_is_read_slowly(
+    tmp_path: Path, keys: list[str], slow_reading: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tui.load.machine_load", lambda: ())
     for recipe in ("baseline", "full"):
         finished_run(tmp_path, recipe)
     expected = text(take_snapshot(tmp_path, [], SIZE, keys))

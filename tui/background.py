@@ -1,4 +1,4 @@
-"""What the list of runs learns after its first frame: glances into databases, differences of arms, the machine's load.
+"""Reading behind the list of runs: glances into databases, differences of arms, the load of the machine.
 
 The rows in sight are watched. What is known of a run that has ended is not looked at again.
 """

@@ -67,7 +67,7 @@ SORTS: dict[str, Callable[[RunSummary], Any]] = {
 
 @dataclass
 class Context:
-    """What rows show of other runs, and of databases as far as these were read.
+    """Figures that rows show of other runs, and of databases as far as these were read.
 
     Attributes:
         references: arm that the others of a profile are compared with.

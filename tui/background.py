@@ -1,4 +1,4 @@
-"""Reading behind the list of runs: glances into databases, differences of arms, the load of the machine.
+"""Readers behind the list of runs: glances into databases, differences of arms, the load of the machine.
 
 The rows in sight are watched. What is known of a run that has ended is not looked at again.
 """

@@ -55,6 +55,7 @@ COLUMNS = (
     Column("confused with", 26, grow=True),
     Column("pairs", 9, right=True, rank=1),
 )
+LEAST_WIDTH = 72
 
 
 class ConfusionPane(Pane):
@@ -246,7 +247,8 @@ class ConfusionPane(Pane):
     def on_resize(self, event: events.Resize) -> None:
         """Give the grid the width of its cells and of names beside them, and the rest to what stands at the side."""
         slots, height = len(self.query_one(Heatmap).slots) or 60, event.size.height
-        grid_width = slots * (2 if slots < height - 4 else 1) + 30
+        # However few tasks there are, the lines above the grid have to be read.
+        grid_width = max(LEAST_WIDTH, slots * (2 if slots < height - 4 else 1) + 30)
         width = max(36, min(72, event.size.width - grid_width - 2))
         self.query_one("#confusion-side").styles.width = width if event.size.width >= 106 else "1fr"
 

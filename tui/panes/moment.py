@@ -1,4 +1,4 @@
-"""What was going on in a run at one moment: pairs that are hard, tasks that rise and sink, events near it."""
+"""The list of one moment of a run: pairs that are hard, tasks that rise and sink, events near it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of a pair of tasks, as text."""
+"""Facts about a pair of tasks, as text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What no view holds, read in the background the first time that it is asked for, and kept."""
+"""Values that no view holds, read in the background the first time that they are asked for, and kept."""
 
 from __future__ import annotations
 

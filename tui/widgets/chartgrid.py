@@ -1,4 +1,4 @@
-"""What the keys and the mouse do with the charts of a screen."""
+"""Keys and mouse of the charts of a screen."""
 
 from __future__ import annotations
 

@@ -26,7 +26,11 @@ SMALL = {
 }
 
 
-@pytest.fixture(scope="module", params=SMALL, name="bench")
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.slow if name == "tui" else ()) for name in SMALL],
+    name="bench",
+)
 def _bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, dict[str, Any]]:
     """The report of each bench as written, and as printed."""
     from conftest import run_accl

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from select import select
 
 import pytest
 from conftest import SHORT, wait
@@ -51,6 +52,7 @@ class Terminal:
             env=env,
         )
         os.close(theirs)
+        self._closing, self._close = os.pipe()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         assert self._drawn.wait(120), "the app did not come"
@@ -58,7 +60,8 @@ class Terminal:
     def _read(self) -> None:
         drawn = b""
         with suppress(OSError):
-            while data := os.read(self.ours, 1 << 16):
+            while self._closing not in select([self.ours, self._closing], [], [])[0]:
+                data = os.read(self.ours, 1 << 16)
                 drawn = drawn[-100:] + data
                 if FOOT.search(drawn):
                     self._drawn.set()
@@ -77,8 +80,12 @@ class Terminal:
 
     def close(self) -> None:
         """Close the terminal's end, as a window that is closed or an ssh that breaks off does."""
-        with suppress(OSError):
-            os.close(self.ours)
+        if self.ours >= 0:
+            os.write(self._close, b"x")
+            self._reader.join()  # a terminal that somebody reads from stays open
+            for descriptor in (self.ours, self._closing, self._close):
+                os.close(descriptor)
+            self.ours = -1
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from textual.pilot import Pilot
 
+from accl.store.deadline import ending
 from tui.app import AcclApp
 from tui.screens.run import PANES, RunScreen
 from tui.screens.runs import RunsScreen
@@ -48,4 +49,6 @@ async def _until(pilot: Pilot[None], condition: Callable[[], bool]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(visit(Path(sys.argv[1]), set(sys.argv[2:])))
+    with ending():
+        asyncio.run(visit(Path(sys.argv[1]), set(sys.argv[2:])))
+        sys.exit()

@@ -334,7 +334,7 @@ def _keep(database: Database) -> None:
 @atexit.register
 def _disconnect_all() -> None:
     """Close the connections that nobody uses, before Python ends and takes their module away."""
-    for database in _recent.values():
+    for database in list(_recent.values()):
         database.disconnect()
 
 

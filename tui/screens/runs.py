@@ -40,6 +40,7 @@ from tui.widgets.text import Text
 
 AGE_S = 60.0  # ages are shown anew so often
 REST_S = 0.15  # a cursor that moves on sooner only passes over a run
+PREVIEW_S = 3.0
 LATE_S = 0.1  # figures that arrive one by one are shown together
 PREVIEWED = 8  # runs of an arm whose curves are shown
 EMPTY = """No runs yet.
@@ -86,6 +87,7 @@ class RunsScreen(PollingScreen):
         self._rows: dict[str, Row] = {}  # by their keys
         self._made_for: object = None  # what all rows depend on
         self._previewed: dict[RunDir, RunView | None] = {}
+        self._redraw: Timer | None = None  # runs until the curves are drawn again
         self._rest: Timer | None = None  # runs until the cursor has come to rest
         self._late: Timer | None = None  # runs until what has arrived is shown
 
@@ -279,16 +281,25 @@ class RunsScreen(PollingScreen):
             self.services.watcher.watch((self, "preview"), runs, {"curves"}, receive)
 
     def update_preview(self, view: RunView) -> None:
-        if view.summary.run in self._previewed:
-            self.preview = self._previewed[view.summary.run] = view
-            self.query_one(Preview).show_views([each for each in self._previewed.values() if each])
+        """Show the curves of a run, those of one that trains every `PREVIEW_S`: drawing costs more than reading."""
+        if view.summary.run not in self._previewed:
+            return
+        first = self._previewed[view.summary.run] is None
+        self.preview = self._previewed[view.summary.run] = view
+        if first:
+            self._show_preview()
+        elif self._redraw is None:
+            self._redraw = self.set_timer(PREVIEW_S, self._show_preview)
+
+    def _show_preview(self) -> None:
+        self._redraw = None
+        self.query_one(Preview).show_views([each for each in self._previewed.values() if each])
 
     def _follow_rows(self) -> None:
-        """Watch the runs and arms whose rows are in sight, or a page away."""
+        """Watch the runs and arms whose rows are in sight."""
         table = self.table
         height = max(1, table.size.height)
-        page = table.cursor // height
-        entries = list(self._entries.values())[max(0, page - 1) * height : (page + 2) * height]
+        entries = list(self._entries.values())[table.top : table.top + height]
         arms = [entry for entry in entries if isinstance(entry, Group) and entry.is_arm]
         runs = {each.run: each for arm in arms for each in arm.runs[:GLANCED]}
         runs |= {entry.run: entry for entry in entries if isinstance(entry, RunSummary)}

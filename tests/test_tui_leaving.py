@@ -24,8 +24,9 @@ from accl.store.state import State, observe
 
 # A shell's part: a session of its own, whose controlling terminal this is.
 SHELL = """
-import fcntl, os, subprocess, sys, termios
+import fcntl, os, signal, subprocess, sys, termios
 os.setsid()
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may ignore it, and the app would too
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 accl, root = [sys.executable, "-m", "accl.cli.main"], sys.argv[1]
 if sys.argv[2:]:

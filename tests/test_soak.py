@@ -12,6 +12,7 @@ from accl.bench.soak.inputs import examples, feed
 from accl.bench.soak.kills import PLAN, kill_runs
 from accl.bench.soak.races import race
 from accl.store.writer import Recorder
+from tui.soak import visit
 
 
 def test_broken_inputs_are_accepted_or_refused_in_words(tmp_path: Path) -> None:
@@ -27,6 +28,11 @@ def test_a_row_that_stands_twice_is_a_difference(tmp_path: Path) -> None:
     recorder.metrics(5, 0.005, 0.05, {"train/lr": 1.0})
     recorder.close()
     assert {name for name, rows in measurements(run).items() if rows != measurements(other)[name]} == {"metrics"}
+
+
+async def test_the_visit_of_the_app_opens_the_runs_of_a_group(tmp_path: Path) -> None:
+    ids = {finished_run(tmp_path, "full", seed, steps=5, questions=4).id for seed in (1, 2)}
+    assert await visit(tmp_path, at_least=2) == ids
 
 
 @pytest.mark.slow

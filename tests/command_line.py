@@ -83,3 +83,11 @@ def _server(environment: frozenset[tuple[str, str]]) -> subprocess.Popen[bytes]:
     others = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     command = [sys.executable, "-c", _SERVER]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=others | dict(environment))
+
+
+def modules_after(*words: str) -> tuple[set[str], str]:
+    """Return what a command has imported at its end, and what it printed on stdout."""
+    code = "import sys; from accl.cli.main import app\ntry: app()\nfinally: print('\\n', *sys.modules, flush=True)"
+    done = subprocess.run([sys.executable, "-c", code, *words], stdout=subprocess.PIPE, text=True, check=True)
+    *printed, modules = done.stdout.splitlines()
+    return set(modules.split()), "\n".join(printed)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from conftest import run_accl, wait
+from spoil import flip
 
 from accl.store.reader import query
 from accl.store.rundir import RunDir, find_run
@@ -96,12 +97,6 @@ def measured(run: RunDir) -> Any:
 def checkpoints(run: RunDir) -> list[Path]:
     """Return the whole ones, newest first."""
     return sorted((path.parent for path in run.checkpoints.glob("step-*/optimizer.safetensors")), reverse=True)
-
-
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 4
-    path.write_bytes(data)
 
 
 def test_a_changed_configuration_is_refused_with_both_values_and_goes_on_when_accepted(work: Path) -> None:

@@ -514,7 +514,7 @@ def kill_while_saving(root: Path, saved: int, lines: int, pause: float) -> int:
     return max([saved, *map(int, rest.split())])
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [3, pytest.param(100, marks=pytest.mark.slow)])
 def test_a_kill_at_any_moment_leaves_the_last_checkpoint_said_and_the_one_before(tmp_path: Path, kills: int) -> None:
     write(tmp_path, 2, 2)
     write(tmp_path, saved := 4, 4)

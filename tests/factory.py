@@ -157,15 +157,11 @@ def crashed_run(
     recipe: str = "full",
     *,
     console: str = "torch.OutOfMemoryError: CUDA out of memory",
-    profile: str = "demo",
     seed: int = 42,
-    step: int = 80,
-    steps: int = 200,
-    tasks: Sequence[TaskRow] = SIX_TASKS,
 ) -> RunDir:
     """Make a run whose state says ``running`` and whose process is gone; ``console`` ends its log."""
-    run = running_run(root, recipe, profile=profile, seed=seed, step=step, steps=steps, tasks=tasks, alive=False)
-    run.console.write_text(f"step {step}\n{console}\n", encoding="utf-8")
+    run = running_run(root, recipe, seed=seed, alive=False)
+    run.console.write_text(f"step 80\n{console}\n", encoding="utf-8")
     return run
 
 

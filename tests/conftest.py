@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 import typer
+from command_line import run_command
 from typer.testing import CliRunner
 
 from accl.store.rundir import RunDir
@@ -50,15 +50,8 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 def run_accl(*arguments: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
     """Run the real command in a process of its own, without a terminal."""
-    return subprocess.run(
-        [sys.executable, "-m", "accl.cli.main", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        stdin=subprocess.DEVNULL,
-        cwd=cwd,
-        env={**os.environ, "COLUMNS": "200", **env},
-    )
+    done = run_command(*arguments, cwd=cwd, **env)
+    return subprocess.CompletedProcess(["accl", *arguments], done.code, done.stdout.decode(), done.stderr.decode())
 
 
 def wait(run: RunDir, step: int | None = None) -> State:

@@ -1,11 +1,16 @@
-"""Run directories for tests, written by the code that a training process uses."""
+"""Run directories for tests, written by the code that a training process uses.
+
+Databases with equal contents are recorded once, and copied from then on.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
 import socket
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -81,22 +86,25 @@ def finished_run(
     """
     run = new_run(root, recipe, seed, profile=profile, started=started, fingerprint=fingerprint, overrides=overrides)
     right = _right(correct, questions, seed)
-    recorder = Recorder(run.database)
-    record_tasks(recorder, tasks, trivial_baselines)
-    if curves:
-        _record_curves(recorder, len(tasks), steps, upto=steps)
-    if predictions:
-        similarity_KK = _similarity(len(tasks)) if similarity is None else similarity
-        record_test(recorder, steps, right, len(tasks), similarity_KK, measured)
-    if training_seconds is not None:
-        recorder.meta(
-            {
-                "training_seconds": f"{training_seconds:.3f}",
-                "questions_per_second": f"{steps * 16 / training_seconds:.3f}",
-                "tested_step": str(steps),
-            }
-        )
-    recorder.close()
+    similarity_KK = _similarity(len(tasks)) if similarity is None else similarity
+
+    def record(recorder: Recorder) -> None:
+        record_tasks(recorder, tasks, trivial_baselines)
+        if curves:
+            _record_curves(recorder, len(tasks), steps, upto=steps)
+        if predictions:
+            record_test(recorder, steps, right, len(tasks), similarity_KK, measured)
+        if training_seconds is not None:
+            recorder.meta(
+                {
+                    "training_seconds": f"{training_seconds:.3f}",
+                    "questions_per_second": f"{steps * 16 / training_seconds:.3f}",
+                    "tested_step": str(steps),
+                }
+            )
+
+    answers = right.tobytes(), similarity_KK.tobytes(), measured
+    _write_database(run, record, tasks, steps, trivial_baselines, answers, training_seconds, curves, predictions)
     accuracy = float(right.mean())
     write_finished(run, steps, started, 60.0, {"validation/accuracy": accuracy, "test/accuracy": accuracy})
     return run
@@ -117,10 +125,12 @@ def running_run(
     """Make a run in the middle of its steps, which this process trains as far as anybody can tell, if ``alive``."""
     now = time.time()
     run = new_run(root, recipe, seed, profile=profile, started=now, fingerprint=FINGERPRINT, overrides=overrides)
-    recorder = Recorder(run.database)
-    record_tasks(recorder, tasks, TRIVIAL_BASELINES)
-    _record_curves(recorder, len(tasks), steps, upto=step)
-    recorder.close()
+
+    def record(recorder: Recorder) -> None:
+        record_tasks(recorder, tasks, TRIVIAL_BASELINES)
+        _record_curves(recorder, len(tasks), steps, upto=step)
+
+    _write_database(run, record, tasks, steps, step)
     write_state(
         run,
         RunState(
@@ -147,16 +157,28 @@ def crashed_run(
     recipe: str = "full",
     *,
     console: str = "torch.OutOfMemoryError: CUDA out of memory",
-    profile: str = "demo",
     seed: int = 42,
-    step: int = 80,
-    steps: int = 200,
-    tasks: Sequence[TaskRow] = SIX_TASKS,
 ) -> RunDir:
     """Make a run whose state says ``running`` and whose process is gone; ``console`` ends its log."""
-    run = running_run(root, recipe, profile=profile, seed=seed, step=step, steps=steps, tasks=tasks, alive=False)
-    run.console.write_text(f"step {step}\n{console}\n", encoding="utf-8")
+    run = running_run(root, recipe, seed=seed, alive=False)
+    run.console.write_text(f"step 80\n{console}\n", encoding="utf-8")
     return run
+
+
+_folder = tempfile.TemporaryDirectory(prefix="accl-factory-")
+_recorded: dict[str, Path] = {}
+
+
+def _write_database(run: RunDir, record: Callable[[Recorder], None], *contents: object) -> None:
+    """Write the database of a run; ``record`` is called unless equal contents were recorded before."""
+    key = repr(contents)
+    if key not in _recorded:
+        path = Path(_folder.name, f"{len(_recorded)}.duckdb")
+        recorder = Recorder(path)
+        record(recorder)
+        assert recorder.close() == 0
+        _recorded[key] = path
+    shutil.copyfile(_recorded[key], run.database)
 
 
 def _right(correct: float | Sequence[bool] | NDArray[np.bool_], questions: int, seed: int) -> NDArray[np.bool_]:

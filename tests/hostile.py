@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
+from command_line import Printed, run_command
 from factory import finished_run
 
 from accl.config import dump, load
@@ -115,51 +113,6 @@ def acting(text: str, colours: bool = False) -> set[str]:
     return {c for c in text if c != "\n" and (unicodedata.category(c) in INVISIBLE or c == "\ufffe")}
 
 
-# Runs the real command line once for each command, in a fork of a process that has imported it: most of the time of a
-# command is its imports.
-_MANY = """
-import json, os, sys, tempfile
-from accl.cli import compare, config, control, progress, runs, train
-from accl.cli.main import run
-for words in json.load(sys.stdin):
-    outputs = [tempfile.TemporaryFile() for _ in range(2)]
-    if (child := os.fork()) == 0:
-        os.dup2(outputs[0].fileno(), 1), os.dup2(outputs[1].fileno(), 2)
-        sys.argv, code = ["accl", *words], 0
-        try:
-            run()
-        except SystemExit as left:
-            code = left.code or 0
-        sys.stdout.flush()
-        os._exit(code)  # the end of the interpreter would touch, and so copy, every page of memory
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    for output in outputs:
-        output.seek(0)
-    os.write(1, json.dumps([code, *(output.read().decode("latin-1") for output in outputs)]).encode() + b"\\n")
-"""
-
-
-class Printed(NamedTuple):
-    """Exit code of a command, and the bytes that it printed."""
-
-    code: int
-    stdout: bytes
-    stderr: bytes
-
-    @property
-    def text(self) -> str:
-        return (self.stdout + self.stderr).decode()
-
-
 def run_each(commands: Sequence[Sequence[str]], **env: str) -> list[Printed]:
     """Run several commands, each in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-c", _MANY],
-        input=json.dumps(commands).encode(),
-        stdout=subprocess.PIPE,
-        env={**os.environ, "COLUMNS": "200", **env},
-        timeout=240,
-        check=True,
-    )
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
-    return [Printed(code, *(part.encode("latin-1") for part in parts)) for code, *parts in lines]
+    return [run_command(*words, **env) for words in commands]

@@ -216,8 +216,17 @@ async def test_the_app_compares_a_broken_run_with_a_healthy_one(folder: Folder, 
             await until(pilot, lambda words=words: words in on_screen(pilot))
 
 
-@pytest.mark.parametrize("name", ["run.duckdb.wal", "run.spool.jsonl"])
-@pytest.mark.parametrize("content", [b"rubbish", bytes(5000), b"\xff" * 999])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("run.duckdb.wal", b"rubbish"),
+        ("run.spool.jsonl", b"\xff" * 999),
+        pytest.param("run.duckdb.wal", bytes(5000), marks=pytest.mark.slow),
+        pytest.param("run.duckdb.wal", b"\xff" * 999, marks=pytest.mark.slow),
+        pytest.param("run.spool.jsonl", b"rubbish", marks=pytest.mark.slow),
+        pytest.param("run.spool.jsonl", bytes(5000), marks=pytest.mark.slow),
+    ],
+)
 async def test_rubbish_that_is_left_out_is_said_beside_what_can_be_read(
     tmp_path: Path, name: str, content: bytes
 ) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import SHORT, Accl
+from spoil import flip, put_a_folder, put_a_link, put_a_pipe
 
 from accl.data.cache import Cache, cache_folder, refusal
 from accl.files import replace_file
@@ -53,31 +54,9 @@ def empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
-def flip_a_bit(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-
-
 def plant_another_items_file(path: Path) -> None:
     Cache(path.parent).load_or_make("other", lambda: b"planted", bytes, bytes)
     (path.parent / "other").replace(path)
-
-
-def put_a_folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-    (path / "note").write_text("mine")
-
-
-def put_a_pipe(path: Path) -> None:
-    path.unlink()
-    os.mkfifo(path)
-
-
-def put_a_link(path: Path) -> None:
-    path.rename(path.with_name("elsewhere"))
-    path.symlink_to("elsewhere")
 
 
 def put_a_circle(path: Path) -> None:
@@ -96,7 +75,7 @@ def make_huge(path: Path) -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        *(truncate, empty, flip_a_bit, plant_another_items_file, put_a_folder, put_a_pipe, put_a_link, put_a_circle),
+        *(truncate, empty, flip, plant_another_items_file, put_a_folder, put_a_pipe, put_a_link, put_a_circle),
         *(let_others_write, make_huge),
     ],
 )
@@ -263,7 +242,7 @@ def test_a_run_is_the_same_with_a_whole_a_damaged_and_no_cache(tmp_path: Path, a
         files = sorted(cache.iterdir())
         assert [path.name.partition("-")[0] for path in files] == ["tokenizer", "tokens"]
         for path in files:
-            flip_a_bit(path)
+            flip(path)
         again, said = train(cache)
         assert (again, len(said)) == (losses, 2)
         without, said = train(files[0])

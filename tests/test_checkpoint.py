@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from spoil import flip, put_a_folder, put_a_link, put_a_pipe
 from torch import Tensor, nn
 
 from accl.errors import DamagedError
@@ -108,27 +109,6 @@ def test_tensor_files_are_what_safetensors_reads_whatever_the_type(tmp_path: Pat
     assert entry.size == (tmp_path / "x.safetensors").stat().st_size
 
 
-def flip(path: Path, where: float = 0.7) -> None:
-    content = bytearray(path.read_bytes())
-    content[int(where * len(content))] ^= 1
-    path.write_bytes(content)
-
-
-def other_type(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def pipe(path: Path) -> None:
-    path.unlink()
-    os.mkfifo(path)
-
-
-def link(path: Path) -> None:
-    path.rename(path.with_name("elsewhere"))
-    path.symlink_to("elsewhere")
-
-
 DAMAGES: dict[str, Callable[[Path], Any]] = {
     "flipped": flip,
     "first byte flipped": lambda path: flip(path, 0),
@@ -138,9 +118,9 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
     "longer": lambda path: path.write_bytes(path.read_bytes() + b" "),
     "missing": Path.unlink,
     "garbage": lambda path: path.write_bytes(os.urandom(path.stat().st_size)),
-    "folder": other_type,
-    "pipe": pipe,
-    "link": link,
+    "folder": put_a_folder,
+    "pipe": put_a_pipe,
+    "link": put_a_link,
 }
 
 
@@ -534,7 +514,7 @@ def kill_while_saving(root: Path, saved: int, lines: int, pause: float) -> int:
     return max([saved, *map(int, rest.split())])
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [3, pytest.param(100, marks=pytest.mark.slow)])
 def test_a_kill_at_any_moment_leaves_the_last_checkpoint_said_and_the_one_before(tmp_path: Path, kills: int) -> None:
     write(tmp_path, 2, 2)
     write(tmp_path, saved := 4, 4)

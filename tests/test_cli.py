@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from command_line import modules_after
 from conftest import Accl, run_accl
 from factory import finished_run
 from typer.testing import CliRunner
@@ -139,32 +140,15 @@ def test_every_command_has_an_example(name: str, words: str) -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    import subprocess
-    import sys
-
-    code = (
-        "import sys\nfrom accl.cli.main import app\n"
-        "try: app(['--help'])\nexcept SystemExit: pass\n"
-        "print([m for m in ('torch', 'transformers', 'duckdb', 'numpy', 'textual', 'pydantic') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.splitlines()[-1] == "[]"
+    modules, _ = modules_after("--help")
+    assert not modules & {"torch", "transformers", "duckdb", "numpy", "textual", "pydantic"}
 
 
 def test_a_list_of_runs_imports_no_database_and_no_configuration(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
     finished_run(tmp_path, curves=False)
-    code = (
-        "import sys\nfrom accl.cli.main import app\n"
-        "try: app(['runs', '--runs', sys.argv[1]])\nexcept SystemExit: pass\n"
-        "heavy = ('torch', 'duckdb', 'numpy', 'textual', 'psutil', 'accl.config', 'rich.table')\n"
-        "print([m for m in heavy if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
-    assert "finished" in done.stdout
-    assert done.stdout.splitlines()[-1] == "[]"
+    modules, printed = modules_after("runs", "--runs", str(tmp_path))
+    assert "finished" in printed
+    assert not modules & {"torch", "duckdb", "numpy", "textual", "psutil", "accl.config", "rich.table"}
 
 
 def test_a_run_whose_configuration_is_damaged_is_listed_with_the_reason(tmp_path: Path, accl: Accl) -> None:

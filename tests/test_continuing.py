@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from conftest import run_accl, wait
+from spoil import flip
 
 from accl.store.reader import query
 from accl.store.rundir import RunDir, find_run
@@ -96,12 +97,6 @@ def measured(run: RunDir) -> Any:
 def checkpoints(run: RunDir) -> list[Path]:
     """Return the whole ones, newest first."""
     return sorted((path.parent for path in run.checkpoints.glob("step-*/optimizer.safetensors")), reverse=True)
-
-
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 4
-    path.write_bytes(data)
 
 
 def test_a_changed_configuration_is_refused_with_both_values_and_goes_on_when_accepted(work: Path) -> None:
@@ -331,15 +326,27 @@ def test_another_machine_is_said_and_not_refused(work: Path) -> None:
     assert content(run)["starts"][-1]["versions"]["torch"] != "1.0"
 
 
-@pytest.mark.parametrize("text", ['{"run": "x"}', pytest.param("", marks=pytest.mark.slow)])
-def test_a_run_whose_beginning_is_not_known_goes_on_only_when_that_is_accepted(work: Path, text: str) -> None:
-    run = run_in(work)
-    run.provenance.unlink()
-    if text:
-        run.provenance.write_text(text)
+@pytest.mark.parametrize("text", ['{"run": "x"}', ""])
+def test_a_run_whose_beginning_is_not_known_does_not_go_on_by_itself(work: Path, text: str) -> None:
+    run = of_unknown_beginning(work, text)
     refused = resume(work)
     assert refused.returncode == 12
     assert "--accept-changes" in refused.stderr
     assert read_state(run).state is State.STOPPED
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", ['{"run": "x"}', ""])
+def test_a_run_whose_beginning_is_not_known_goes_on_when_that_is_accepted(work: Path, text: str) -> None:
+    of_unknown_beginning(work, text)
     accepted = resume(work, "--accept-changes")
     assert accepted.returncode == 0, accepted.stderr
+
+
+def of_unknown_beginning(work: Path, text: str) -> RunDir:
+    """Return the run with its provenance replaced by a text, or removed if there is none."""
+    run = run_in(work)
+    run.provenance.unlink()
+    if text:
+        run.provenance.write_text(text)
+    return run

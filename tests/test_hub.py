@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from hub_server import (
     make_repos,
     serve,
 )
+from spoil import flip, put_a_folder, put_a_pipe
 
 from accl.data import hub
 from accl.data.cache import cache_folder
@@ -268,27 +270,11 @@ def as_fetched(snapshot: Path) -> None:
         path.symlink_to(blobs / names[number % 3].hexdigest())
 
 
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
-def pipe(path: Path) -> None:
-    path.unlink()
-    os.mkfifo(path)
-
-
-def folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-@pytest.mark.parametrize("damage", [flip, cut, pipe, folder])
+@pytest.mark.parametrize("damage", [flip, cut, put_a_pipe, put_a_folder])
 def test_a_damaged_file_in_the_hubs_cache_is_named_with_what_to_remove(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], None]
 ) -> None:
@@ -308,7 +294,7 @@ def test_a_damaged_file_in_the_hubs_cache_is_named_with_what_to_remove(
         assert str(path) in refused.value.what
         assert str(tmp_path / "datasets--some--data") in refused.value.hint
         if blob.is_dir():
-            blob.rmdir()
+            shutil.rmtree(blob)
         else:
             blob.unlink()
         assert hub.cached_data("some/data", "b" * 40) is None  # fetched again

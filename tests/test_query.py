@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from command_line import modules_after
 from factory import finished_run
 from hostile import break_each, hostile_run, run_each
 from hypothesis import example, given
@@ -291,18 +292,10 @@ def test_a_list_of_runs_takes_a_query(tmp_path: Path) -> None:
 
 
 def test_a_query_of_runs_imports_no_schema(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
     finished_run(tmp_path, curves=False)
-    code = (
-        "import sys\nfrom accl.cli.main import app\n"
-        "try: app(['runs', 'cfg.optim.lr>0', '--runs', sys.argv[1]])\nexcept SystemExit: pass\n"
-        "print([m for m in ('duckdb', 'numpy', 'accl.config.schema', 'rich.table') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
-    assert "finished" in done.stdout
-    assert done.stdout.splitlines()[-1] == "[]"
+    modules, printed = modules_after("runs", "cfg.optim.lr>0", "--runs", str(tmp_path))
+    assert "finished" in printed
+    assert not modules & {"duckdb", "numpy", "accl.config.schema", "rich.table"}
 
 
 async def test_a_bad_filter_keeps_the_rows_and_says_why(tmp_path: Path) -> None:

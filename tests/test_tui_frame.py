@@ -25,6 +25,7 @@ from tui.screens.help import HelpScreen, KeyPage
 from tui.screens.palette import PaletteScreen
 from tui.screens.run import RunScreen
 from tui.screens.runs import RunsScreen
+from tui.snapshot import pending
 from tui.text import strip
 from tui.viewstate import MAX_TEXT, ViewState, view_file
 from tui.widgets.filter import Filter
@@ -330,11 +331,10 @@ async def test_a_key_repaints_what_it_changes(tmp_path: Path, monkeypatch: pytes
             written.append(len(shortened(update).render_segments(app.console)))
 
     async def key(name: str) -> int:
-        await pilot.pause(0.1)
+        await until(pilot, lambda: not pending(app))
         written.clear()
         await pilot.press(name)
-        await until(pilot, lambda: bool(written))
-        await pilot.pause(0.1)
+        await until(pilot, lambda: bool(written) and not pending(app))
         return sum(written)
 
     async with app.run_test(size=(160, 45)) as pilot:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import textual._wait
 from textual.pilot import Pilot
 from textual.widget import Widget
 
@@ -19,6 +20,10 @@ from tui.widgets.strip import StripWidget
 
 TICK = 0.05
 TIMEOUT_S = 20.0
+
+# The pilot waits after each key until the process has rested for so long, and for a share of it has computed at most.
+textual._wait.SLEEP_GRANULARITY = 1 / 200
+textual._wait.SLEEP_IDLE = textual._wait.SLEEP_GRANULARITY / 20
 
 
 @asynccontextmanager
@@ -36,7 +41,7 @@ async def until(pilot: Pilot[None], condition: Callable[[], bool]) -> None:
         if condition():
             return
         assert time.monotonic() < deadline, f"the condition did not become true; on screen:\n{on_screen(pilot)}"
-        await asyncio.sleep(TICK)
+        await asyncio.sleep(0.01)
 
 
 def on_screen(pilot: Pilot[None]) -> str:

@@ -105,17 +105,17 @@ def time_waits(log: str) -> None:
     Args:
         log: path of a file that is rewritten whenever there is a longer one.
     """
-    recorder, _ = _find("accl.store.writer", "Recorder.flush")
+    writer, _ = _find("accl.store.writer", "Recorder")
     longest = 0.0
 
     def timed(original: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             nonlocal longest
-            began, used = time.perf_counter(), _scheduled(args[0])
+            began, used = time.perf_counter(), _scheduled(writer.FLUSH_THREAD)
             try:
                 return original(*args, **kwargs)
             finally:
-                waited = time.perf_counter() - began - (_scheduled(args[0]) - used)
+                waited = time.perf_counter() - began - (_scheduled(writer.FLUSH_THREAD) - used)
                 if threading.current_thread() is threading.main_thread() and waited > longest:
                     longest = waited
                     Path(log).write_text(f"{waited:.6f} {original.__name__}", encoding="utf-8")
@@ -123,13 +123,14 @@ def time_waits(log: str) -> None:
         return call
 
     for name in RECORDING:
-        setattr(recorder, name, timed(getattr(recorder, name)))
+        setattr(writer.Recorder, name, timed(getattr(writer.Recorder, name)))
 
 
-def _scheduled(recorder: Any) -> float:
-    """Return seconds that this thread computed, and that it or the thread of `flush` waited for a core, so far."""
-    spent = sum(_schedstat("thread-self")[:2])
-    return spent + sum(_schedstat(f"self/task/{thread.native_id}")[1] for thread in recorder._flusher._threads)
+def _scheduled(other: str) -> float:
+    """Return seconds that this thread computed, and that it or threads of another name waited for a core, so far."""
+    named = [thread.native_id for thread in threading.enumerate() if thread.name.startswith(other)]
+    others = filter(None, named)  # one that is only being started has no id yet
+    return sum(_schedstat("thread-self")) + sum(_schedstat(f"self/task/{thread}")[1] for thread in others)
 
 
 def _schedstat(thread: str) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import pytest
 from factory import finished_run
 
 from accl.errors import AbsentError, BusyError, DamagedError, RunError
-from accl.store import database
+from accl.store import database, instances
 from accl.store.columns import RunReader
 from accl.store.database import DiskFullError, Session, database_at
 from accl.store.reader import query
@@ -227,11 +228,49 @@ def test_a_question_mark_in_a_path_is_refused(tmp_path: Path) -> None:
         query(tmp_path / "a?b" / "run.duckdb", ("SELECT 1 FROM run.meta", ()))
 
 
-def test_connections_are_closed_when_there_are_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "KEPT_CONNECTIONS", 2)
-    runs = [finished_run(tmp_path, seed=seed, steps=20) for seed in range(4)]
-    assert [count(run) > 0 for run in runs * 2] == [True] * 8
-    assert len(database._recent) == 2
+@pytest.fixture(name="runs")
+def _runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[RunDir]:
+    runs = [finished_run(tmp_path / "runs", seed=seed, steps=20) for seed in range(4)]
+    monkeypatch.setattr(instances, "_idle", [])
+    return runs
+
+
+def test_runs_that_lie_together_are_read_by_one_instance(runs: list[RunDir], tmp_path: Path) -> None:
+    assert all(count(run) for run in [*runs, *runs])
+    assert len(instances._idle) == 1
+    other = RunDir(shutil.copytree(runs[0].path, tmp_path / "elsewhere" / runs[0].id))
+    assert count(other)
+    assert len(instances._idle) == 2
+
+
+def test_instances_are_closed_when_there_are_many(runs: list[RunDir], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(instances, "TOGETHER", 1)
+    monkeypatch.setattr(instances, "KEPT", 2)
+    assert all(count(run) for run in [*runs, *runs])
+    assert len(instances._idle) == 2
+
+
+def test_who_writes_reaches_no_other_run(runs: list[RunDir]) -> None:
+    assert count(runs[0])
+    with database_at(runs[0].database).attached(write=True) as session, pytest.raises(RunError):
+        session(f"ATTACH '{runs[1].database}' AS other")
+    assert len(instances._idle) == 2
+
+
+def test_damage_is_not_left_to_the_runs_beside_it(runs: list[RunDir]) -> None:
+    os.truncate(runs[0].database, 100_000)
+    assert count(runs[1])
+    (instance,) = instances._idle
+    with pytest.raises(DamagedError):
+        RunReader(runs[0]).refresh()
+    assert count(runs[1])
+    assert instance not in instances._idle
+
+
+def test_a_run_that_never_answers_keeps_no_other_waiting(runs: list[RunDir]) -> None:
+    with database_at(runs[0].database).attached() as session:
+        assert count(runs[1])
+        assert session("SELECT count(*) FROM run.tasks")
 
 
 def test_rows_that_no_run_records_are_damage(run: RunDir) -> None:

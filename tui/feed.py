@@ -206,8 +206,7 @@ class RunsFeed:
         read = {
             summary.run: self._readers[summary.run][1].observe(summary, now) for summary in read_summaries(due, now)
         }
-        # As text, since an unknown figure, NaN, is not even equal to itself.
-        changed = {run for run, summary in read.items() if repr(summary) != repr(summaries.get(run))}
+        changed = {run for run, summary in read.items() if not _is_same(summary, summaries.get(run))}
         if not changed and summaries.keys() == self._readers.keys():
             return None
         self._summaries = {run: read.get(run) or summaries[run] for run in self._readers}
@@ -229,6 +228,13 @@ def _changed_at(folder: Path) -> int:
     with suppress(OSError):
         return os.stat(folder).st_mtime_ns
     return 0
+
+
+def _is_same(summary: RunSummary, before: RunSummary | None) -> bool:
+    """Return whether nobody could tell a summary from the one before."""
+    if before is not None and summary.summary is before.summary and not summary.active:
+        return True  # a thousand runs that have ended are not written out
+    return repr(summary) == repr(before)  # as text, since an unknown figure, NaN, is not even equal to itself
 
 
 def _has_ended(summary: RunSummary | None) -> bool:

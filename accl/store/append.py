@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from accl.errors import DamagedError
-from accl.store.database import REPLAY_FAILED, SIDE_FILES, Session, database_at
+from accl.store.database import REPLAY_FAILED, Session, database_at
+from accl.store.instances import SIDE_FILES
 from accl.store.schema import (
     COLUMNS,
     FOLLOWED,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
@@ -59,7 +60,7 @@ class Metrics:
         Raises:
             ValueError: there are rows that no run records.
         """
-        if self.cursor < 0 and (found := read_few(session, batch_size)) is not None:
+        if not self.shift and (found := self._followed(read_few(session, batch_size, self.cursor))):
             return found
         rows = session(_NEW_ROWS, self.cursor)
         if not rows:
@@ -83,10 +84,28 @@ class Metrics:
         newest = self.newest | {row[0]: float("nan") if row[2] is None else row[2] for row in rows}
         return Metrics(max(row[1] for row in rows), shift, curves, newest)
 
+    def _followed(self, new: Metrics | None) -> Metrics | None:
+        """Return the metrics with new ones, bins of one value as well; None if some are not of later steps."""
+        if new is None or any(curve.first[0] <= self._end(name) for name, curve in new.curves.items()):
+            return None
+        curves = {
+            name: joined(self.curves[name], curve, int(curve.first[0])) if name in self.curves else curve
+            for name, curve in new.curves.items()
+        }
+        return Metrics(new.cursor, 0, self.curves | curves, self.newest | new.newest)
 
-def read_few(session: Session, batch_size: float) -> Metrics | None:
-    """Read all metrics in one query, as bins of one value; None where that does not do, whatever the reason."""
-    columns = session.columns(f"SELECT seq, name, step, epoch, seconds, value FROM run.metrics LIMIT {FEW_ROWS + 1}")
+    def _end(self, name: str) -> float:
+        """Return the last step of a metric."""
+        return float(self.curves[name].last[-1]) if name in self.curves else -math.inf
+
+
+def read_few(session: Session, batch_size: float, after: int) -> Metrics | None:
+    """Read metrics with ``seq > after`` in one query, as bins of one value; None where that does not do, for whatever
+    reason: there are none, too many, or some that no run records.
+    """
+    columns = session.columns(
+        f"SELECT seq, name, step, epoch, seconds, value FROM run.metrics WHERE seq > ? LIMIT {FEW_ROWS + 1}", after
+    )
     value = np.ma.filled(columns.pop("value").astype(np.float64), np.nan)
     if not 0 < len(value) <= FEW_ROWS or any(map(np.ma.is_masked, columns.values())):
         return None

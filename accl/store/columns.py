@@ -32,7 +32,6 @@ from accl.store.reader import (
     checking,
     group_evaluations,
     read_evals,
-    read_meta,
     read_tasks,
 )
 from accl.store.rundir import RunDir
@@ -186,13 +185,13 @@ class RunReader:
 
     def _read(self, session: Session, wanted: set[str]) -> tuple[_Position, Measurements]:
         """Read what is new of tables; nothing changes if it raises."""
-        meta = read_meta(session)
+        meta = session.meta
         before, last = self._position, self.last
         # Resumed from an earlier step: rows read of later steps no longer hold.
         if (generation := meta.get("generation", "")) != before.generation:
             before, last = _Position(generation), Measurements(version=last.version)
         position = replace(before, cursors=before.cursors.copy(), signatures=before.signatures.copy())
-        tasks = tuple(read_tasks(session(TASKS)))
+        tasks = last.tasks or tuple(read_tasks(session(TASKS)))
         if (meta, tasks) != (last.meta, last.tasks):
             last = replace(last, meta=meta, tasks=tasks)
         changes: Changes = {}

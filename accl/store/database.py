@@ -1,26 +1,20 @@
 """The one place that attaches a run's database, for reading and for writing.
 
-A database may be a copy from a stranger, so DuckDB is held to this one file: no other file can be read or written, no
-extension is loaded, and only base tables with the columns of `accl.store.schema` are touched, for a limited time.
-What goes wrong is one of three things: `BusyError`, `DamagedError` or `AbsentError`.
-
-A connection of DuckDB takes 10 ms to make and attaching takes half a millisecond, so connections are kept, one for
-each database, and the file is attached only while it is used.
+A database may be a copy from a stranger, so DuckDB is held to the databases of runs (`accl.store.instances`), one is
+attached at a time, only while it is used, and only base tables with the columns of `accl.store.schema` are touched, for
+a limited time. What goes wrong is one of three things: `BusyError`, `DamagedError` or `AbsentError`.
 """
 
 from __future__ import annotations
 
-import atexit
 import math
 import os
 import re
 import stat
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +23,11 @@ from numpy.typing import NDArray
 
 from accl.errors import AbsentError, BusyError, DamagedError, RunError
 from accl.store.files import open_run_file
+from accl.store.instances import SIDE_FILES, connected, quoted
 from accl.store.schema import ADDED, EVALS_1, TABLES, create_statements, schema_problem
 
 Row = tuple[Any, ...]
+Definitions = dict[str, set[str]]
 
 READ_LIMIT_S = 10.0
 # Rows fetched between two looks at the clock.
@@ -39,22 +35,10 @@ FETCH_ROWS = 50_000
 # The trainer holds the file for about 5 ms once a second.
 TRIES = 8
 TRY_AGAIN_S = 0.01
-# Connections kept, at 3.5 MB each.
-KEPT_CONNECTIONS = 16
 
 OTHER_VERSION = "Read it with the accl that wrote it."
 DAMAGED_HINT = "Restore the run from a backup, or train it again."
 
-# DuckDB puts these beside a database.
-SIDE_FILES = ("", ".wal", ".wal.checkpoint", ".wal.recovery")
-_CONFIGURATION: dict[str, str | bool | int | float | list[str]] = {
-    "autoinstall_known_extensions": "false",
-    "autoload_known_extensions": "false",
-    "temp_directory": "",  # nothing spills beside the reader
-    "memory_limit": "2GB",
-    "threads": "1",
-    "async_threads": "0",
-}
 # DuckDB's words for a write-ahead log that it cannot apply.
 REPLAY_FAILED = "replaying WAL"
 # Its first record in every version, that of the version; DuckDB passes over a log that begins otherwise.
@@ -139,7 +123,6 @@ class Database:
     def __init__(self, path: str) -> None:
         self.path = path
         self._lock = threading.Lock()
-        self._connection: duckdb.DuckDBPyConnection | None = None
 
     @contextmanager
     def attached(self, *, write: bool = False, beside: bool = False, tries: int = TRIES) -> Iterator[Session]:
@@ -161,35 +144,26 @@ class Database:
         if not self._lock.acquire(timeout=READ_LIMIT_S):
             raise self.too_slow(READ_LIMIT_S)
         try:
-            connection = self._connection = self._connection or self._connect()
-            _keep(self)
+            if "?" in self.path:
+                what = f"{self.path} cannot be a database: DuckDB reads what follows a ? as options."
+                raise RunError(what, "Rename the folder.")
             # Writing has no limit: a commit that is interrupted would be done again.
             limit_s = math.inf if write else READ_LIMIT_S
-            catalog = "file" if beside else "run"
-            session = Session(self, connection, limit_s)
-            with _time_limit(connection, limit_s):
+            with connected(self.path, alone=write) as connection, _time_limit(connection, limit_s):
+                session = Session(self, connection, limit_s)
+                catalog = "file" if beside else "run"
+                definitions = _definitions(connection)
                 try:
-                    try:
-                        self._attach(connection, catalog, write, tries)
-                        if not write and self._has_foreign_log():
-                            session.left_out.append(f"{os.path.basename(self.path)}.wal")
-                        self._check_tables(session, catalog, write)
-                    except AbsentError:
-                        if not beside:
-                            raise
-                    yield session
-                finally:
-                    self._detach(catalog, everything=beside)
+                    self._attach(connection, catalog, write, tries)
+                    if not write and self._has_foreign_log():
+                        session.left_out.append(f"{os.path.basename(self.path)}.wal")
+                    self._check_tables(session, catalog, definitions, write)
+                except AbsentError:
+                    if not beside:
+                        raise
+                yield session
         finally:
             self._lock.release()
-
-    def disconnect(self) -> bool:
-        """Close the connection unless it is in use; True when it is closed."""
-        if not self._lock.acquire(blocking=False):
-            return False
-        self._disconnect()
-        self._lock.release()
-        return True
 
     def explain(self, error: duckdb.Error) -> RunError:
         """Return the error of accl that an error of DuckDB means."""
@@ -216,32 +190,16 @@ class Database:
         """Return the error for a database that does not answer."""
         return BusyError(f"{self.path} gave no answer within {seconds:g} s.", "Is its disk or network mount alive?")
 
-    def _connect(self) -> duckdb.DuckDBPyConnection:
-        if "?" in self.path:
-            raise RunError(
-                f"{self.path} cannot be a database: DuckDB reads what follows a ? as options.", "Rename the folder."
-            )
-        connection = duckdb.connect(":memory:", config=_CONFIGURATION)
-        paths = ", ".join(_quoted(self.path + suffix) for suffix in SIDE_FILES)
-        # In this order: each closes the way back.
-        connection.execute(f"SET allowed_paths = [{paths}]")
-        connection.execute("SET enable_external_access = false")
-        connection.execute("SET lock_configuration = true")
-        return connection
-
     def _attach(self, connection: duckdb.DuckDBPyConnection, catalog: str, write: bool, tries: int) -> None:
         self._check_files(write)
         for attempt in range(tries):
             try:
                 mode = "" if write else " (READ_ONLY)"
-                connection.execute(f"ATTACH {_quoted(self.path)} AS {catalog}{mode}").fetchall()
+                connection.execute(f"ATTACH {quoted(self.path)} AS {catalog}{mode}").fetchall()
                 return
             except duckdb.Error as error:
                 problem = self.explain(error)
-                if not isinstance(problem, BusyError):
-                    self._disconnect()
-                    raise problem from error
-                if attempt == tries - 1:
+                if not isinstance(problem, BusyError) or attempt == tries - 1:
                     raise problem from error
                 time.sleep(TRY_AGAIN_S)
 
@@ -267,7 +225,7 @@ class Database:
             return not _LOG_BEGINS.startswith(file.read(len(_LOG_BEGINS)))
         return False
 
-    def _check_tables(self, session: Session, catalog: str, write: bool) -> None:
+    def _check_tables(self, session: Session, catalog: str, definitions: Definitions, write: bool) -> None:
         """Let only base tables of ours through; a view could read or compute anything in their place."""
         rows = session("SELECT database_name, schema_name, table_name, sql FROM duckdb_tables()")
         tables = {name: sql for database, schema, name, sql in rows if (database, schema) == (catalog, "main")}
@@ -275,7 +233,6 @@ class Database:
             if write:
                 return
             raise AbsentError(f"{self.path} has no table.", "Nothing has been recorded yet.")
-        definitions = _definitions()
         if tables.get("meta") not in definitions["meta"]:
             raise DamagedError(f"{self.path} is not the database of a run.", DAMAGED_HINT)
         session.meta = {str(k): str(v) for k, v in session(f"SELECT key, value FROM {catalog}.meta")}
@@ -294,48 +251,18 @@ class Database:
         if write and session("SELECT 1 FROM duckdb_triggers() LIMIT 1"):
             raise DamagedError(f"{self.path} is damaged: it has triggers.", DAMAGED_HINT)
 
-    def _detach(self, catalog: str, *, everything: bool) -> None:
-        with suppress(duckdb.Error):  # a fatal error invalidates the connection for good
-            if self._connection is not None and not everything:
-                self._connection.execute(f"DETACH {catalog}").fetchall()
-                return
-        self._disconnect()
-
-    def _disconnect(self) -> None:
-        """Close the connection, and everything attached with it; the next attach makes a new one."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
 
 _databases: dict[str, Database] = {}
-_recent: OrderedDict[str, Database] = OrderedDict()
-_pool_lock = threading.Lock()
+_known: Definitions = {}
+_databases_lock = threading.Lock()
 
 
 def database_at(path: Path) -> Database:
     """Return the database at a path: one object for each file, however the path is written."""
     # Absolute, so that no folder's name (``s3:``, ``exp:v2``) is taken for a protocol.
     absolute = os.path.join(os.path.realpath(path.parent), path.name)
-    with _pool_lock:
+    with _databases_lock:
         return _databases.setdefault(absolute, Database(absolute))
-
-
-def _keep(database: Database) -> None:
-    """Keep the connection of a database, and close the one used least lately when there are too many."""
-    with _pool_lock:
-        _recent[database.path] = database
-        _recent.move_to_end(database.path)
-        for path, other in list(_recent.items())[: max(0, len(_recent) - KEPT_CONNECTIONS)]:
-            if other.disconnect():
-                del _recent[path]
-
-
-@atexit.register
-def _disconnect_all() -> None:
-    """Close the connections that nobody uses, before Python ends and takes their module away."""
-    for database in list(_recent.values()):
-        database.disconnect()
 
 
 @contextmanager
@@ -362,18 +289,16 @@ def _time_limit(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterat
         thread.join()
 
 
-@cache
-def _definitions() -> dict[str, set[str]]:
+def _definitions(connection: duckdb.DuckDBPyConnection) -> Definitions:
     """Return how DuckDB writes the definition of each table of ours, in every schema that is readable."""
-    with duckdb.connect(":memory:") as connection:
+    if not _known:
+        select = "SELECT table_name, sql FROM duckdb_tables()"
+        connection.execute("BEGIN")
         for statement in create_statements("memory"):
             connection.execute(statement)
-        select = "SELECT table_name, sql FROM duckdb_tables()"
-        definitions = {name: {sql} for name, sql in connection.execute(select).fetchall()}
-        connection.execute(f"CREATE OR REPLACE TABLE evals ({EVALS_1})")
-        definitions["evals"].add(dict(connection.execute(select).fetchall())["evals"])
-    return definitions
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+        found = {name: {sql} for name, sql in connection.execute(select).fetchall()}
+        connection.execute(f"CREATE OR REPLACE TABLE memory.evals ({EVALS_1})")
+        found["evals"].add(dict(connection.execute(select).fetchall())["evals"])
+        connection.execute("ROLLBACK")
+        _known.update(found)
+    return _known

@@ -7,12 +7,12 @@ keeps no process from ending, which `ending` does without it.
 from __future__ import annotations
 
 import os
-import queue
 import sys
 import threading
+import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from accl.errors import BusyError
 
@@ -48,37 +48,47 @@ def each_within(
 
     Yields:
         each item with what the function returned or raised, or a `BusyError` where it did not return within
-        ``seconds``; the items after it are handled by a new thread.
+        ``seconds``; the items after it are handled by a new thread. All that a thread answers comes at once.
     """
     done = 0
     while done < len(items):
-        results: queue.SimpleQueue[Result | BaseException] = queue.SimpleQueue()
-        left_behind = threading.Event()
-        arguments = (function, items[done:], results.put, left_behind, seconds)
-        threading.Thread(target=_work, args=arguments, daemon=True).start()
-        while done < len(items):
-            try:
-                result: Result | BaseException = results.get(timeout=seconds)
-            except queue.Empty:
-                with _lock:
-                    if not results.empty():  # it returned just now
-                        continue
-                    _unanswered.add(items[done])
-                    left_behind.set()
-                yield items[done], _late(seconds)
-                done += 1
-                break
-            yield items[done], result
-            done += 1
+        rest = items[done:]
+        calls = _Calls[Result]()
+        threading.Thread(target=_work, args=(function, rest, calls, seconds), daemon=True).start()
+        _await(calls, rest, seconds)
+        yield from zip(rest, calls.results, strict=False)
+        done += len(calls.results)
 
 
-def _work(
-    function: Callable[[Item], Result],
-    items: Sequence[Item],
-    put: Callable[[Result | BaseException], None],
-    left_behind: threading.Event,
-    seconds: float,
-) -> None:
+class _Calls(Generic[Result]):
+    """What the calls that one thread makes have come to.
+
+    Attributes:
+        results: of the items so far, in order.
+        newest: time of the last of them.
+        ended: set once all are there.
+        left_behind: whether nobody waits for the rest any more.
+    """
+
+    def __init__(self) -> None:
+        self.results: list[Result | BaseException] = []
+        self.newest = time.monotonic()
+        self.ended = threading.Event()
+        self.left_behind = False
+
+
+def _await(calls: _Calls[Result], items: Sequence[Hashable], seconds: float) -> None:
+    """Wait until the calls have ended, or one takes too long: it is late, and the rest is left behind."""
+    while not calls.ended.wait(calls.newest + seconds - time.monotonic()):  # woken once, not for each of a thousand
+        with _lock:
+            if time.monotonic() >= calls.newest + seconds and not calls.ended.is_set():
+                calls.left_behind = True
+                _unanswered.add(items[len(calls.results)])
+                calls.results.append(_late(seconds))
+                return
+
+
+def _work(function: Callable[[Item], Result], items: Sequence[Item], calls: _Calls[Result], seconds: float) -> None:
     for item in items:
         result: Result | BaseException
         if item in _unanswered:
@@ -89,10 +99,13 @@ def _work(
             except BaseException as error:
                 result = error
         with _lock:
-            if left_behind.is_set():
+            if calls.left_behind:
                 _unanswered.discard(item)
                 return
-            put(result)
+            calls.results.append(result)
+            calls.newest = time.monotonic()
+            if len(calls.results) == len(items):
+                calls.ended.set()
 
 
 def _late(seconds: float) -> BusyError:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from accl.store.columns import signature_of
 from accl.store.database import Session
 from accl.store.reader import attached
@@ -13,14 +15,7 @@ from accl.store.summary import numbers, reading
 
 BINS = 16
 
-_LOSSES = """
-SELECT step * ? // ?, avg(known) FROM (SELECT step, CASE WHEN isfinite(value) THEN value END AS known
-FROM run.metrics WHERE name = 'train/loss') GROUP BY 1 ORDER BY 1
-"""
-_ENDS = """
-SELECT max(step), max(CASE WHEN isfinite(value) THEN step END) FROM run.metrics WHERE name = 'train/loss'
-"""
-_BROKEN = "SELECT min(step) FROM run.metrics WHERE name = 'train/loss' AND step > ?"
+_LOSSES = "SELECT step, value FROM run.metrics WHERE name = 'train/loss'"
 
 
 @dataclass(frozen=True)
@@ -63,11 +58,13 @@ class GlanceReader:
 
 def _read(session: Session, total_steps: int) -> Glance:
     floor = max(numbers(session.meta, ("floor/test/",)).values(), default=math.nan)
-    ((newest, finite),) = session(_ENDS)
-    if newest is None:
+    columns = session.columns(_LOSSES)
+    step, loss = columns["step"].astype(np.int64), np.ma.filled(columns["value"], np.nan)
+    if not len(step):
         return Glance(floor=floor)
-    rows = session(_LOSSES, BINS, max(total_steps, newest) + 1)
-    means = {int(index): math.nan if mean is None else float(mean) for index, mean in rows}
-    losses = tuple(means.get(index, math.nan) for index in range(max(means) + 1))
-    ((broken,),) = session(_BROKEN, -1 if finite is None else finite)
-    return Glance(losses, broken, floor)
+    finite = np.isfinite(loss)
+    index = step * BINS // (max(total_steps, step.max()) + 1)
+    with np.errstate(invalid="ignore"):
+        means = np.bincount(index, np.where(finite, loss, 0.0)) / np.bincount(index, finite)
+    broken = step[step > step[finite].max(initial=-1)]
+    return Glance(tuple(means.tolist()), int(broken.min()) if len(broken) else None, floor)

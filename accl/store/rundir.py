@@ -65,13 +65,17 @@ class Setup:
 
 
 class _File:
-    """Path of a file in a run directory, as an attribute of `RunDir`."""
+    """Path of a file in a run directory, as an attribute of `RunDir` that is made once, for those who look often."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
+    def __set_name__(self, _owner: type[RunDir], attribute: str) -> None:
+        self.attribute = attribute
+
     def __get__(self, run: RunDir, _owner: type[RunDir]) -> Path:
-        return run.path / self.name
+        path: Path = vars(run).setdefault(self.attribute, run.path / self.name)  # found there from now on
+        return path
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,10 @@ class Summary:
 
 
 class SummaryReader:
-    """Reader of one run's summary, which is kept as `last`; it parses ``state.json`` only when it was replaced."""
+    """Reader of one run's summary, which is kept as `last`; it parses ``state.json`` only when it was replaced.
+
+    While nothing changes, the summary is the same object.
+    """
 
     def __init__(self, run: RunDir) -> None:
         self.last = Summary(run)
@@ -67,7 +70,9 @@ class SummaryReader:
         except RunError as error:
             problem = error
         age_key = self.last.age_key if self.last.age_key[2] else run.age_key
-        self.last = Summary(run, state, setup, age_key, problem, config if setup else "", self._read_labels())
+        summary = Summary(run, state, setup, age_key, problem, config if setup else "", self._read_labels())
+        if summary != self.last:
+            self.last = summary
         return self.last
 
     def _read_labels(self) -> Mapping[str, Any]:

@@ -33,4 +33,5 @@ def unite(session: Session, spooled: Rows) -> None:
             replaced = f" ANTI JOIN run.spooled_{table} USING ({', '.join(key)})" if key else ""
             union = f"SELECT {', '.join(COLUMNS[table])} FROM file.{table}{replaced} UNION ALL "
         session(f"CREATE VIEW run.{table} AS {union}FROM run.spooled_{table}")
+    session.meta |= {str(key): str(value) for key, value in facts.items()}
     session.missing.clear()

@@ -67,7 +67,7 @@ async def test_arms_are_compared_over_their_seeds(tmp_path: Path, monkeypatch: p
             await pilot.resize_terminal(*size)
             await complete(pilot)
             assert_snapshot(f"compare-{size[0]}x{size[1]}", on_screen(pilot).splitlines())
-        assert screen.reference == "baseline"
+        assert screen.comparing.reference == "baseline"
         chart = screen.query_one(ChartGrid).charts["training loss"]
         assert [line.name for line in chart.lines] == ["baseline", "contrastive", "full"]
         await pilot.press("l")
@@ -93,7 +93,7 @@ async def test_arms_are_compared_over_their_seeds(tmp_path: Path, monkeypatch: p
         # The arm at the cursor becomes the reference.
         await pilot.press("b")
         await complete(pilot)
-        assert screen.reference == "full"
+        assert screen.comparing.reference == "full"
         assert [effect.name for effect in screen.query_one(Forest).effects] == ["baseline", "contrastive"]
         assert all(effect.delta < 0 for effect in screen.query_one(Forest).effects)
 

@@ -160,17 +160,18 @@ class CompareScreen(ChartKeys, PollingScreen):
             await known.advance()
         self._is_computing = False
         if self.is_open and known.comparison is not before:
-            self.show_curves()
-            self.show_tables()
+            self._show_arms()
             if self.arm is not None and self.arm.label == known.reference:
                 self.action_other_arm(1)  # which has changes to show
+            self.show_curves()
+            self.show_tables()
 
     # What is shown.
 
     def show_tables(self) -> None:
         """Show everything but the curves."""
         known, waits = self.comparing, self._waits
-        self.query_one("#arms", Table).show(content.arm_rows(known))
+        self._show_arms()
         self.query_one("#notes", Log).show(content.note_lines(known))
         self.query_one("#notes", Log).move_to(0)
         config = self.query_one("#config", Table)
@@ -180,6 +181,9 @@ class CompareScreen(ChartKeys, PollingScreen):
         self.query_one("#power", Log).show(content.power_lines(known))
         self._show_arm()
         self.query_one("#title", Text).show(content.title(known, waits))
+
+    def _show_arms(self) -> None:
+        self.query_one("#arms", Table).show(content.arm_rows(self.comparing))
 
     @property
     def _waits(self) -> str:

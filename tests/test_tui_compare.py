@@ -108,6 +108,28 @@ async def test_where_there_is_little_room_tab_leads_to_the_charts(tmp_path: Path
         await complete(pilot)
 
 
+async def test_zoomed_in_the_lines_of_arms_and_seeds_have_finer_bins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("accl.store.bins.MAX_BINS", 64)  # bins of four steps
+    async with comparing(tmp_path, arms_of_seeds(tmp_path, seeds=2), (160, 45)) as pilot:
+        grid = compare_screen(pilot).query_one(ChartGrid)
+        assert all(line.detail is None for line in grid.charts["training loss"].lines)
+        await pilot.press("+", "+", "+")
+        await complete(pilot)
+        for number in (3, 6):
+            lines = grid.charts["training loss"].lines
+            assert len(lines) == number
+            within = [line.within("step", grid.view.range(grid.extent)) for line in lines]
+            assert all((np.diff(curve.last) == 1).all() for curve in within)
+            kept = list(lines)
+            await pilot.press("l")
+        await pilot.press("l")
+        assert all(a is b for a, b in zip(grid.charts["training loss"].lines, kept, strict=True)), (
+            "nothing is made anew"
+        )
+
+
 async def test_runs_that_are_broken_or_not_finished_say_so_and_the_others_are_compared(tmp_path: Path) -> None:
     runs = [finished_run(tmp_path, recipe, seed=1) for recipe in ("baseline", "full")]
     runs += [finished_run(tmp_path, "full", seed=2), running_run(tmp_path, "contrastive")]

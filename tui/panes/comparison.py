@@ -70,7 +70,7 @@ def title(known: Comparing, waits: str) -> list[Piece]:
     seeds = {len(arm.members) for arm in known.arms}
     text = f"  {len(known.runs)} runs"
     if len(seeds) == 1:
-        text = f"  {_counted(len(known.arms), 'arm')} x {_counted(*seeds, 'seed')}"
+        text = f"  {_counted(len(known.arms), 'arm')} x {_counted(seeds.pop(), 'seed')}"
     if active := sum(view.summary.active for view in known.views):
         text += f" · {active} still active"
     pieces: list[Piece] = [("compare", theme.TITLE), (text, theme.PLAIN), (f" · {waits}" if waits else "", theme.PLAIN)]

@@ -67,7 +67,7 @@ async def test_arms_are_compared_over_their_seeds(tmp_path: Path, monkeypatch: p
             await pilot.resize_terminal(*size)
             await complete(pilot)
             assert_snapshot(f"compare-{size[0]}x{size[1]}", on_screen(pilot).splitlines())
-        assert screen.reference == "baseline"
+        assert screen.comparing.reference == "baseline"
         chart = screen.query_one(ChartGrid).charts["training loss"]
         assert [line.name for line in chart.lines] == ["baseline", "contrastive", "full"]
         await pilot.press("l")
@@ -93,7 +93,7 @@ async def test_arms_are_compared_over_their_seeds(tmp_path: Path, monkeypatch: p
         # The arm at the cursor becomes the reference.
         await pilot.press("b")
         await complete(pilot)
-        assert screen.reference == "full"
+        assert screen.comparing.reference == "full"
         assert [effect.name for effect in screen.query_one(Forest).effects] == ["baseline", "contrastive"]
         assert all(effect.delta < 0 for effect in screen.query_one(Forest).effects)
 
@@ -106,6 +106,28 @@ async def test_where_there_is_little_room_tab_leads_to_the_charts(tmp_path: Path
         assert "validation accuracy" in on_screen(pilot)
         await pilot.resize_terminal(20, 5)
         await complete(pilot)
+
+
+async def test_zoomed_in_the_lines_of_arms_and_seeds_have_finer_bins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("accl.store.bins.MAX_BINS", 64)  # bins of four steps
+    async with comparing(tmp_path, arms_of_seeds(tmp_path, seeds=2), (160, 45)) as pilot:
+        grid = compare_screen(pilot).query_one(ChartGrid)
+        assert all(line.detail is None for line in grid.charts["training loss"].lines)
+        await pilot.press("+", "+", "+")
+        await complete(pilot)
+        for number in (3, 6):
+            lines = grid.charts["training loss"].lines
+            assert len(lines) == number
+            within = [line.within("step", grid.view.range(grid.extent)) for line in lines]
+            assert all((np.diff(curve.last) == 1).all() for curve in within)
+            kept = list(lines)
+            await pilot.press("l")
+        await pilot.press("l")
+        assert all(a is b for a, b in zip(grid.charts["training loss"].lines, kept, strict=True)), (
+            "nothing is made anew"
+        )
 
 
 async def test_runs_that_are_broken_or_not_finished_say_so_and_the_others_are_compared(tmp_path: Path) -> None:

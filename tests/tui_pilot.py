@@ -77,6 +77,6 @@ async def open_comparison(pilot: Pilot[None], *keys: str) -> CompareScreen:
     """Press the keys that select runs and compare them, and wait for the comparison."""
     app = pilot.app
     await pilot.press(*keys)
-    await until(pilot, lambda: isinstance(app.screen, CompareScreen) and app.screen.comparison is not None)
+    await until(pilot, lambda: isinstance(app.screen, CompareScreen) and app.screen.comparing.comparison is not None)
     assert isinstance(app.screen, CompareScreen)
     return app.screen

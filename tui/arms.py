@@ -61,8 +61,9 @@ class Group:
 
     @property
     def validated(self) -> float:
-        """Best validation accuracy of a run, NaN without any."""
-        return max((each.validated for each in self.runs if math.isfinite(each.validated)), default=math.nan)
+        """Mean over the runs of the validation accuracy of their best weights, NaN without any."""
+        values = [each.validated for each in self.runs if math.isfinite(each.validated)]
+        return float(np.mean(values)) if values else math.nan
 
 
 def grouped(summaries: Sequence[RunSummary], grouping: str) -> list[Group]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,7 @@ from accl import config as configuration
 from accl.config import Config
 from accl.config.renamed import translate_recipe
 from accl.errors import AbsentError, CompareError, DamagedError
+from accl.store.database import Row, Session
 from accl.store.deadline import within
 from accl.store.merge import merge_spool
 from accl.store.provenance import data_fingerprint, read_provenance
@@ -33,6 +36,8 @@ from accl.store.spool import spool_of
 from accl.store.state import RunState, State, observe
 from accl.store.summary import numbers, reading
 from accl.text import listed
+
+Shared = TypeVar("Shared", bound=tuple[Any, ...])
 
 SPLIT = "test"
 DEADLINE_S = 60.0  # for the answers of one run, from a slow disk
@@ -75,9 +80,9 @@ class Results:
         tasks: K tasks, in index order.
         task, gold, predicted: (n,) task index, right option, chosen option.
         choices: number of options C of a question.
-        evaluation: evaluation of the test split; None when it was not recorded.
+        evaluation: evaluation of the test split; None when it was not recorded, or not asked for.
         similarity: K x K mean positive cosine of the test questions' features (kind `SIMILARITY`), NaN where no pair
-            was observed; None when it was not recorded.
+            was observed; None when it was not recorded, or not asked for.
     """
 
     setup: Setup
@@ -119,8 +124,8 @@ def read_setup(run: RunDir) -> Setup:
     return Setup(run, config.model_copy(update={"recipe": recipe}), fingerprint)
 
 
-def read_results(run: RunDir) -> Results:
-    """Read the test answers of a finished run.
+def read_results(run: RunDir, *, measured: bool = True) -> Results:
+    """Read the test answers of a finished run, and what was ``measured`` beside them if that is asked for.
 
     Raises:
         CompareError: the run is not finished.
@@ -130,10 +135,10 @@ def read_results(run: RunDir) -> Results:
         RunError: the database has a later schema.
     """
     with reading(run.database), checking(run.database):
-        return within(DEADLINE_S, lambda: _read_results(run))
+        return within(DEADLINE_S, lambda: _read_results(run, measured))
 
 
-def _read_results(run: RunDir) -> Results:
+def _read_results(run: RunDir, measured: bool) -> Results:
     state = observe(run)
     if state.state is not State.FINISHED:
         hint = (
@@ -152,17 +157,16 @@ def _read_results(run: RunDir) -> Results:
     with attached(run.database) as execute:
         meta = read_meta(execute)
         tasks = execute(TASKS)
+        columns = ", ".join(COLUMNS["predictions"][:5])
         answers = execute(
-            f"SELECT {', '.join(COLUMNS['predictions'][:5])} FROM run.predictions WHERE split = ? ORDER BY question_id",
-            SPLIT,
+            f"SELECT {columns}, len(probabilities) FROM run.predictions WHERE split = ? ORDER BY question_id", SPLIT
         )
-        evaluations = [e for e in group_evaluations(read_evals(execute, meta["schema_version"])) if e.split == SPLIT]
-        matrices = execute("SELECT matrix FROM run.confusion WHERE kind = ? ORDER BY seq DESC LIMIT 1", SIMILARITY)
-        ((choices,),) = execute("SELECT max(len(probabilities)) FROM run.predictions WHERE split = ?", SPLIT)
+        evaluations, matrices = _read_measured(execute, meta["schema_version"]) if measured else ([], [])
     if not answers:
         raise AbsentError(f"Run {run.id} has no answers to the test split.", retrain)
-    check_rows("predictions", answers)
-    _, ids, task, gold, predicted = zip(*answers, strict=True)
+    check_rows("predictions", [row[:5] for row in answers])
+    _, ids, task, gold, predicted, options = zip(*answers, strict=True)
+    choices = max((count for count in options if count is not None), default=0)
     if len(set(ids)) != len(ids):
         raise DamagedError(f"Run {run.id} answered some test questions more than once.", retrain)
     if not (choices and _within(task, len(tasks)) and _within(gold, choices) and _within(predicted, choices)):
@@ -170,8 +174,8 @@ def _read_results(run: RunDir) -> Results:
     return Results(
         setup=setup,
         state=state,
-        tasks=tuple(read_tasks(tasks)),
-        question_ids=ids,
+        tasks=_one_of_equals(tuple(read_tasks(tasks))),
+        question_ids=_one_of_equals(ids),
         task=np.asarray(task, np.int64),
         gold=np.asarray(gold, np.int64),
         predicted=np.asarray(predicted, np.int64),
@@ -180,6 +184,17 @@ def _read_results(run: RunDir) -> Results:
         similarity=np.asarray(matrices[0][0], float).reshape(len(tasks), len(tasks)) if matrices else None,
         meta=meta,
     )
+
+
+def _read_measured(execute: Session, version: str) -> tuple[list[Evaluation], list[Row]]:
+    evaluations = [e for e in group_evaluations(read_evals(execute, version)) if e.split == SPLIT]
+    return evaluations, execute("SELECT matrix FROM run.confusion WHERE kind = ? ORDER BY seq DESC LIMIT 1", SIMILARITY)
+
+
+@lru_cache(maxsize=8)
+def _one_of_equals(values: Shared) -> Shared:
+    """Return the same object for equal ones: a hundred runs have the same questions, which are compared and kept."""
+    return values
 
 
 def _within(indices: Sequence[int], count: int) -> bool:
@@ -194,17 +209,20 @@ def check_pairable(results: Sequence[Results]) -> None:
     """
     first = results[0]
     for other in results[1:]:
-        names = f"Runs {first.setup.run.id} and {other.setup.run.id}"
-        command = first.setup.train_command(other.setup.config.recipe, than=other.setup)
-        hint = f"Train the second like the first: {command}"
-        if terms := other.setup.differs_from(first.setup):
-            raise CompareError(f"{names} differ in {terms}, so their answers cannot be paired.", hint)
-        if other.question_ids != first.question_ids:
-            left, right = set(first.question_ids), set(other.question_ids)
-            raise CompareError(
-                f"{names} answered different test questions ({len(left - right)} only the first, "
-                f"{len(right - left)} only the second).",
-                hint,
-            )
-        if first.tasks != other.tasks or (first.gold != other.gold).any() or (first.task != other.task).any():
-            raise CompareError(f"{names} disagree on the tasks or the right answers of the test questions.", hint)
+        if problem := _unpairable(first, other):
+            names = f"Runs {first.setup.run.id} and {other.setup.run.id}"
+            command = first.setup.train_command(other.setup.config.recipe, than=other.setup)
+            raise CompareError(f"{names} {problem}.", f"Train the second like the first: {command}")
+
+
+def _unpairable(first: Results, other: Results) -> str:
+    """Say what keeps the answers of two runs from being paired; empty if nothing does."""
+    if terms := other.setup.differs_from(first.setup):
+        return f"differ in {terms}, so their answers cannot be paired"
+    if other.question_ids != first.question_ids:
+        left, right = set(first.question_ids), set(other.question_ids)
+        only = f"{len(left - right)} only the first, {len(right - left)} only the second"
+        return f"answered different test questions ({only})"
+    if first.tasks != other.tasks or (first.gold != other.gold).any() or (first.task != other.task).any():
+        return "disagree on the tasks or the right answers of the test questions"
+    return ""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
+import asyncio
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from functools import partial
+from typing import ClassVar
 
 from textual import events, on
 from textual.app import ComposeResult
@@ -13,19 +14,19 @@ from textual.containers import Horizontal, Vertical
 from textual.timer import Timer
 from textual.widget import Widget
 from textual.widgets import ContentSwitcher
+from textual.worker import Worker
 
-from accl.analysis.grouping import Arm, first_reference, group_runs
-from accl.errors import AcclError
+from accl.analysis.grouping import Arm
+from accl.store.curve import Curve
 from accl.store.query import Comparison
 from accl.store.rundir import RunDir
-from accl.store.state import RunState
-from accl.store.summary import Summary
 from tui import theme
 from tui.commands import bindings
-from tui.feed import RunSummary, RunView
+from tui.comparing import Comparing
+from tui.feed import RunView
 from tui.messages import OpenRun
 from tui.panes import comparison as content
-from tui.panes.overlay import Overlay
+from tui.panes.overlay import Overlay, finer
 from tui.screens.polling import PollingScreen
 from tui.services import Services
 from tui.text import Piece
@@ -40,10 +41,6 @@ from tui.widgets.listing import Listing
 from tui.widgets.table import Table
 from tui.widgets.text import Log, Text
 
-if TYPE_CHECKING:
-    from accl.analysis.arms import ArmsComparison
-    from accl.analysis.results import Results
-
 PARTS = {
     "arms": "arms",
     "charts": "charts",
@@ -53,6 +50,8 @@ PARTS = {
     "notes": "notes",
     "power": "seeds",
 }
+SETTLE_S = 0.1  # a range that changes within it is not read
+MARGIN = 0.5  # read beyond both ends of what is visible, as a share of it
 BOTH_SIDES = 120  # columns from which on charts and tables stand side by side
 REPAINT_S = 0.5  # at most so often is everything drawn while runs are read,
 REPAINT_SHARE = 0.1  # and for at most this share of the time: a hundred runs take a while
@@ -62,10 +61,8 @@ class CompareScreen(ChartKeys, PollingScreen):
     """Arms compared with one of them.
 
     Attributes:
-        arms: groups of the runs, the reference first.
+        comparing: what is known of the runs.
         part: what has the focus, of `PARTS`.
-        comparison: None until it has been computed.
-        problems: why a run takes no part in it, by index.
     """
 
     BINDINGS = bindings("compare")
@@ -73,25 +70,17 @@ class CompareScreen(ChartKeys, PollingScreen):
     seeds_as_lines = False
     by_category = False
     part = "arms"
-    comparison: ArmsComparison | None = None
-    _compared: object = None
-    _comparing = False
+    _repaint: Timer | None = None
     _drawing_s = 0.0
+    _is_computing = False
+    _zooming: Worker[None] | None = None
     _changes_of: object = None
-    _chosen = ""  # label of the reference that the user chose
 
     def __init__(self, services: Services, runs: list[RunDir]) -> None:
         super().__init__(services)
-        self._kept: dict[str, HasSettings] = {}
-        self.runs = runs
-        unread = [RunSummary(Summary(run), RunState(), math.nan) for run in runs]
-        self.views = [RunView(summary=summary) for summary in unread]
-        self.arms: list[Arm] = []
-        self.problems: dict[int, str] = {}
-        self._answers: dict[int, Results | AcclError] = {}
+        self.comparing = Comparing(runs)
         self._overlay = Overlay()
-        self._missing = set(runs)  # those not read yet
-        self._repaint: Timer | None = None
+        self._kept: dict[str, HasSettings] = {}
 
     def compose(self) -> ComposeResult:
         yield Text(id="title")
@@ -123,174 +112,108 @@ class CompareScreen(ChartKeys, PollingScreen):
 
     @property
     def pending(self) -> str:
-        if self._missing:
-            return f"{len(self._missing)} of {len(self.runs)} runs"
-        held = any(view.stale and view.problem is None for view in self.views)
-        waits = self._repaint is not None or self._comparing
-        return super().pending or ("the comparison" if waits else "a database, which is held" if held else "")
+        known = self.comparing
+        if known.missing:
+            return f"{len(known.missing)} of {len(known.runs)} runs"
+        waits = {
+            "the comparison": self._repaint is not None or known.is_due or self._is_computing,
+            "finer curves": self._zooming is not None and not self._zooming.is_finished,
+            "a database, which is held": any(view.stale and view.problem is None for view in known.views),
+        }
+        return super().pending or next((words for words, wait in waits.items() if wait), "")
 
     def follow(self) -> None:
-        self.services.watcher.watch(self, self.runs, {"curves"}, self.delivered(self.update_view))
+        self.services.watcher.watch(self, self.comparing.runs, {"curves"}, self.delivered(self.update_view))
 
     def update_view(self, view: RunView) -> None:
         """Show a run: the first at once, the others together with those that come within `REPAINT_S`."""
-        first = len(self._missing) == len(self.runs)
-        self.views[self.runs.index(view.summary.run)] = view
-        self._missing.discard(view.summary.run)
+        known = self.comparing
+        first = len(known.missing) == len(known.runs)
+        known.take(view)
         if self._repaint is None:
-            wait = max(REPAINT_S, self._drawing_s / REPAINT_SHARE) if self._missing else REPAINT_S
+            wait = max(REPAINT_S, self._drawing_s / REPAINT_SHARE) if known.missing else REPAINT_S
             self._repaint = self.set_timer(0.01 if first else wait, self._show_views)
-        elif not self._missing:  # whatever the wait, nothing more is to come
+        elif not known.missing:  # whatever the wait, nothing more is to come
             self._repaint.stop()
             self._repaint = self.set_timer(0.01, self._show_views)
+        if not first:
+            self._compute()
 
     def _show_views(self) -> None:
         begun = time.process_time()
         self._repaint = None
-        self._group()
+        self.comparing.group()
+        self._compute()
         self.show_curves()
-        self._compare_if_due()
         self.show_tables()
         self._drawing_s = time.process_time() - begun
 
-    # The arms and their comparison.
+    def _compute(self) -> None:
+        if self.comparing.is_due and not self._is_computing:
+            self._is_computing = True
+            self.run_worker(self._advance())
 
-    @property
-    def reference(self) -> str:
-        """Label of the arm that the others are compared with."""
-        return self.arms[0].label if self.arms else ""
-
-    def _group(self) -> None:
-        """Group the runs that have been read, the reference first."""
-        known = [i for i, run in enumerate(self.runs) if run not in self._missing]
-        summaries = [self.views[i].summary for i in known]
-        arms = group_runs([(s.setup.recipe, s.setup.seed, s.summary.config) for s in summaries])
-        reference = self._chosen if self._chosen in [a.label for a in arms] else ""
-        reference = reference or first_reference(arms, [s.created for s in summaries])
-        arms = [Arm(a.label, a.recipe, tuple(known[i] for i in a.members), a.values) for a in arms]
-        self.arms = sorted(arms, key=lambda arm: arm.label != reference)
-
-    def _compare_if_due(self) -> None:
-        """Compute the comparison once all runs were read, and again when one has ended or the reference is another."""
-        ready = {i: content.why_not(view) for i, view in enumerate(self.views)}
-        key = ready, tuple((arm.label, arm.members) for arm in self.arms)
-        if not self._missing and key != self._compared:
-            self._compared, self._comparing = key, True
-            self.run_worker(self._compare({i for i, why in ready.items() if not why}), group="compare", exclusive=True)
-
-    async def _compare(self, finished: set[int]) -> None:
-        arms, reference, known = list(self.arms), self.reference, self._answers
-
-        def compute() -> tuple[dict[int, Results | AcclError], ArmsComparison]:
-            from accl.analysis.arms import compare_arms  # imported late: the curves need not wait for it
-            from accl.analysis.results import read_results
-
-            answers: dict[int, Results | AcclError] = {}
-            for i in sorted(finished):
-                found = known.get(i)
-                try:
-                    answers[i] = found if found and not isinstance(found, AcclError) else read_results(self.runs[i])
-                except AcclError as error:
-                    answers[i] = error
-            results = {i: answer for i, answer in answers.items() if not isinstance(answer, AcclError)}
-            return answers, compare_arms(arms, reference, results)
-
-        self._answers, self.comparison = await in_daemon_thread(compute)
-        self._comparing = False
-        if self.is_open:
-            self.show_tables()
-            if self.arm is not None and self.arm.label == self.reference:
+    async def _advance(self) -> None:
+        known = self.comparing
+        before = known.comparison
+        while known.is_due:
+            await known.advance()
+        self._is_computing = False
+        if self.is_open and known.comparison is not before:
+            self._show_arms()
+            if self.arm is not None and self.arm.label == known.reference:
                 self.action_other_arm(1)  # which has changes to show
+            self.show_curves()
+            self.show_tables()
 
     # What is shown.
 
-    def _find_problems(self) -> dict[int, str]:
-        """Say of every run that takes no part why."""
-        refused = self.comparison.problems if self.comparison else {}
-        problems = {}
-        for i, view in enumerate(self.views):
-            answer = self._answers.get(i)
-            error = answer if isinstance(answer, AcclError) else refused.get(i)
-            if self.runs[i] not in self._missing and (why := content.why_not(view) or str(error or "")):
-                problems[i] = why
-        return problems
-
     def show_tables(self) -> None:
         """Show everything but the curves."""
-        self.problems = self._find_problems()
-        rows = content.arm_rows(self.arms, self.views, self.comparison, self.problems)
-        self.query_one("#arms", Table).show(rows)
-        notes = [f"! {self._run_label(i)} is not compared: {why}" for i, why in self.problems.items()]
-        self.query_one("#notes", Log).show(
-            content.note_lines([*notes, *(self.comparison.notes if self.comparison else ())])
-        )
+        known, waits = self.comparing, self._waits
+        self._show_arms()
+        self.query_one("#notes", Log).show(content.note_lines(known))
         self.query_one("#notes", Log).move_to(0)
-        columns, keys = content.config_table(self.arms)
         config = self.query_one("#config", Table)
-        config.columns = columns
+        config.columns, keys = content.config_table(known.arms)
         config.show(keys)
-        compared = "no pairs of runs" if self.comparison else "computing …"
-        self.query_one("#flips", Table).show(content.flip_rows(self.arms, self.views, self.comparison), compared)
-        if self.comparison is not None:
-            from accl.analysis.power import ASSUMPTIONS
-
-            self.query_one("#power", Log).show(content.power_lines(self.arms, self.comparison, ASSUMPTIONS))
+        self.query_one("#flips", Table).show(content.flip_rows(known), waits or "no pairs of runs")
+        self.query_one("#power", Log).show(content.power_lines(known))
         self._show_arm()
-        self._show_title()
+        self.query_one("#title", Text).show(content.title(known, waits))
 
-    def _run_label(self, index: int) -> str:
-        arm = next(arm for arm in self.arms if index in arm.members)
-        return content.run_label(arm, self.views[index], self.views)
+    def _show_arms(self) -> None:
+        self.query_one("#arms", Table).show(content.arm_rows(self.comparing))
+
+    @property
+    def _waits(self) -> str:
+        """What the tables wait for, if they do."""
+        known = self.comparing
+        if known.missing:
+            return f"reading {len(known.missing)} …"
+        return "computing …" if known.is_due or self._is_computing else ""
 
     @property
     def arm(self) -> Arm | None:
         """The arm at the cursor."""
         key = self.query_one("#arms", Table).key or ""
-        index = int(key.removeprefix("run ")) if key.startswith("run ") else -1
-        return next((arm for arm in self.arms if arm.label == key or index in arm.members), None)
+        index = content.run_of(key)
+        return next((arm for arm in self.comparing.arms if arm.label == key or index in arm.members), None)
 
     @on(Listing.CursorMoved)
     def _show_arm(self) -> None:
         """Show the arm at the cursor: in the forest plot, by task, and what is to be said of it."""
-        arm, changes, key = self.arm, self.query_one("#changes", Table), self.query_one("#arms", Table).key or ""
-        score = self.comparison.scores.get(arm.label) if self.comparison and arm else None
-        is_reference = arm is not None and arm.label == self.reference
-        rows = []
-        if score is not None:
-            rows = content.change_rows(score.categories if self.by_category else score.tasks, is_reference)
-        nothing = "computing …" if self._comparing or self._missing else "no test results"
-        changes.show(rows, nothing)
+        known, arm, waits = self.comparing, self.arm, self._waits
+        changes = self.query_one("#changes", Table)
+        changes.show(content.change_rows(known, arm, self.by_category), waits or "no test results")
         if (content_of := (arm and arm.label, self.by_category)) != self._changes_of:
             self._changes_of = content_of
             changes.move_to(0)
-        waits = nothing if self._comparing or self._missing else "no two arms have a finished run each"
-        effects = content.effects(self.arms, self.views, self.comparison)
-        holm = f" · p Holm over {len(effects)}" if len(effects) > 1 else " · p"
-        title = f"Δ test to {self.reference} in points, 95 %{holm}"
-        self.query_one("#forest", Forest).show(title, effects, waits, arm.label if arm else "")
-        detail: list[Piece] = []
-        if key.startswith("run "):
-            detail = [("not compared: ", theme.MARK), (self.problems.get(int(key[4:]), ""), theme.PLAIN)]
-        elif arm is not None and (out := [i for i in arm.members if i in self.problems]):
-            words = f"{len(out)} not compared: " if len(arm.members) > 1 else "not compared: "
-            detail = [(words, theme.MARK), (self.problems[out[0]], theme.PLAIN)]
-        self.query_one("#arm-detail", Text).show(detail)
+        forest = self.query_one("#forest", Forest)
+        waits = waits or "no two arms have a finished run each"
+        forest.show(*content.effects(known), waits, arm.label if arm else "")
+        self.query_one("#arm-detail", Text).show(content.left_out(known, arm, self.query_one("#arms", Table).key or ""))
         self._show_tabs()
-
-    def _show_title(self) -> None:
-        active = sum(view.summary.active for view in self.views)
-        seeds = {len(arm.members) for arm in self.arms}
-        runs = f"{len(self.runs)} runs" if len(seeds) > 1 else f"{max(seeds, default=0)} seed{'s' * (seeds != {1})}"
-        text = f"  {len(self.arms)} arm{'s' * (len(self.arms) != 1)} x {runs}" if len(seeds) == 1 else f"  {runs}"
-        text += f" · {active} still active" if active else ""
-        text += f" · reading {len(self._missing)} …" if self._missing else ""
-        text += " · computing …" if self._comparing else ""
-        pieces: list[Piece] = [("compare", theme.TITLE), (text, theme.PLAIN)]
-        if self.comparison is not None and self.comparison.n:
-            pieces.append((f" · {self.comparison.n:,} test questions, paired", theme.DIM))
-        if out := len(self.problems):
-            pieces.append((f" · {out} not compared", theme.MARK))
-        self.query_one("#title", Text).show(pieces)
 
     def _show_tabs(self) -> None:
         shown = [part for part in PARTS if self._is_narrow or part != "charts"]
@@ -308,8 +231,37 @@ class CompareScreen(ChartKeys, PollingScreen):
     def show_curves(self) -> None:
         """Show all metrics."""
         grid = self.query_one(Charts).grid
-        grid.reference = "" if self.seeds_as_lines else self.reference
-        grid.show(self._overlay.charts(self.arms, self.views, self.seeds_as_lines))
+        grid.reference = "" if self.seeds_as_lines else self.comparing.reference
+        grid.show(self._overlay.charts(self.comparing.groups, self.comparing.views, self.seeds_as_lines))
+
+    # Zoomed in, what is visible is read in finer bins where these are coarser than the steps.
+
+    @on(ChartGrid.Zoomed)
+    def _zoom(self, event: ChartGrid.Zoomed) -> None:
+        if self._zooming is not None:
+            self._zooming.cancel()
+        margin = MARGIN * (event.high - event.low)
+        if self.query_one(Charts).grid.view.low is not None:
+            self._zooming = self.run_worker(self._read_finer(int(event.low - margin), int(event.high + margin) + 1))
+
+    async def _read_finer(self, low: int, high: int) -> None:
+        """Read arm by arm, of each what is displayed first."""
+        await asyncio.sleep(SETTLE_S)
+        grid, views, feed = self.query_one(Charts).grid, self.comparing.views, self.services.watcher.feed
+        displayed = {metric for title in grid.displayed for metric in grid.charts[title].metrics}
+        found: dict[int, dict[str, Curve]] = {}
+        for shown in (True, False):
+            for arm in self.comparing.groups:
+                coarse = {
+                    i: [m for m, curve in views[i].curves.items() if not curve.raw and (m in displayed) == shown]
+                    for i in arm.members
+                }
+                readers = {i: (feed(self.comparing.runs[i]).reader, names) for i, names in coarse.items() if names}
+                if readers:
+                    details = await in_daemon_thread(partial(finer, readers, low, high))
+                    found = found | {i: found.get(i, {}) | curves for i, curves in details.items()}
+                    self._overlay.details = found
+                    self.show_curves()
 
     # What the keys do.
 
@@ -345,17 +297,17 @@ class CompareScreen(ChartKeys, PollingScreen):
 
     def action_other_arm(self, step: int) -> None:
         """Move to the next arm, wherever the focus is."""
-        table, labels = self.query_one("#arms", Table), [arm.label for arm in self.arms]
+        table, labels = self.query_one("#arms", Table), [arm.label for arm in self.comparing.arms]
         if self.arm is not None:
             label = labels[(labels.index(self.arm.label) + step) % len(labels)]
             table.move_to(next(i for i, row in enumerate(table.rows) if row.key == label))
 
     def action_reference(self) -> None:
         """Compare with the arm at the cursor, or if that is the reference with the next one."""
-        if len(self.arms) > 1 and self.arm is not None:
-            self._chosen = self.arm.label if self.arm.label != self.reference else self.arms[1].label
-            self.comparison = None
-            self._show_views()
+        arms = self.comparing.arms
+        if len(arms) > 1 and self.arm is not None:
+            self.comparing.choose(self.arm.label if self.arm is not arms[0] else arms[1].label)
+            self._compute()
 
     def action_categories(self) -> None:
         self.by_category = not self.by_category
@@ -367,15 +319,15 @@ class CompareScreen(ChartKeys, PollingScreen):
 
     def action_open(self) -> None:
         """Open the questions of the flips at the cursor, or else a run of the arm."""
+        known = self.comparing
         if self.part == "flips":
             if flip := self.query_one("#flips", Table).key:
                 member, word = flip.split()
-                query = f"{Comparison('flip', ':', (self.arms[0].recipe,), (None,))} {word}"
-                self.post_message(OpenRun(self.runs[int(member)], "questions", query))
+                query = f"{Comparison('flip', ':', (known.arms[0].recipe,), (None,))} {word}"
+                self.post_message(OpenRun(known.runs[int(member)], "questions", query))
         elif self.arm is not None:
-            key = self.query_one("#arms", Table).key or ""
-            index = int(key[4:]) if key.startswith("run ") else self.arm.members[0]
-            self.post_message(OpenRun(self.runs[index]))
+            index = content.run_of(self.query_one("#arms", Table).key or "")
+            self.post_message(OpenRun(known.runs[self.arm.members[0] if index < 0 else index]))
 
     @on(Listing.Chosen)
     def _open(self) -> None:

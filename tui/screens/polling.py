@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+from textual.reactive import Reactive
 from textual.screen import Screen
+from textual.widget import Widget
 
 from accl.errors import AcclError
 from tui import theme
@@ -19,6 +21,8 @@ View = TypeVar("View")
 class PollingScreen(Screen[None]):
     """A screen that is told by the watcher what is new, while it is on top; subclasses implement `follow`."""
 
+    # Widgets draw what the focus changes in them: the whole screen, which Textual would paint, need not be.
+    focused: Reactive[Widget | None] = Reactive(None, repaint=False)
     _arrived = False
 
     def __init__(self, services: Services) -> None:

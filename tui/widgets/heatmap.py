@@ -59,6 +59,7 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
     _rgb: NDArray[np.int64] = np.zeros((0, 0), np.int64)
     _tinted: NDArray[np.int64] = np.zeros((0, 0), np.int64)
     _symbols: list[list[str]]
+    _numbers: list[list[str]] | None = None
 
     def show(
         self, matrix: Floats, names: Sequence[str], groups: Sequence[str], scale: str, lower: Floats | None = None
@@ -83,13 +84,20 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
             self.slots.append(i)
         last = max(0, len(matrix) - 1)
         self.cursor = (min(self.cursor[0], last), min(self.cursor[1], last))
-        self._painted = ()
+        self._painted, self._numbers = (), None
         self.redraw()
 
     @property
     def values(self) -> Floats:
         """Values as the cells show them: differences below the diagonal where there are any."""
         return self.matrix if self.lower is None else np.where(np.tri(len(self.matrix), k=-1), self.lower, self.matrix)
+
+    @property
+    def numbers(self) -> list[list[str]]:
+        """Texts of the values."""
+        if self._numbers is None:
+            self._numbers = [list(map(compact, row)) for row in self.values.tolist()]
+        return self._numbers
 
     def _paint(self) -> None:
         """Give each cell its colours, or its character where there are none, in the palette in use."""
@@ -152,7 +160,7 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
 
     def _cell_columns(self, size: str) -> int:
         if size == "numbers":
-            return 1 + max(len(compact(value)) for value in self.values.flat)
+            return 1 + max(len(text) for row in self.numbers for text in row)
         return 2 if size == "medium" else 1
 
     def _cell_size(self, width: int, height: int) -> tuple[str, int]:
@@ -182,7 +190,7 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
         lines = [self._head(width, gutter, cell_columns, across)]
         for first in range(top, min(len(self.slots), top + rows), rows_per_line):
             down = [*self.slots[first : first + rows_per_line], GAP][:rows_per_line]
-            cells = self._halves(down, across) if rows_per_line == 2 else self._cells(down[0], across, size)
+            cells = self._halves(down, across) if rows_per_line == 2 else self._cells(down[0], across, size, cell_columns)
             names = strip(self._gutter(down, gutter), gutter)
             lines.append(beside(names, cells, width))
         return lines
@@ -237,9 +245,8 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
         colours: list[int] = np.append(colours_K, GAP)[across].tolist()
         return colours
 
-    def _cells(self, row: int, across: Sequence[int], size: str) -> list[Segment]:
+    def _cells(self, row: int, across: Sequence[int], size: str, width: int) -> list[Segment]:
         """Draw a row in a line of its own."""
-        width = self._cell_columns(size)
         if row == GAP:
             return [block(" " * width, Style())] * len(across)
         plain, cursor_row, cursor_column = theme.current().ramp, *self.cursor
@@ -251,7 +258,7 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
             at_cursor = (row, column) == self.cursor
             text = self._symbols[row][column] * width if plain else "[]" if at_cursor else " " * width
             if size == "numbers":
-                text = fit(compact(float(self.values[row, column])), width, right=True)
+                text = self.numbers[row][column].rjust(width)
             if plain:
                 crossed = not at_cursor and (row == cursor_row or column == cursor_column)
                 cells.append(block(text, Style(reverse=at_cursor, underline=crossed)))

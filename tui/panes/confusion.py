@@ -100,6 +100,7 @@ class ConfusionPane(Pane):
     matrix: Floats = np.zeros((0, 0))
     task_order: Sequence[int] = ()
     ranking: Sequence[tuple[int, int]] = ()
+    _is_symmetric = True
     _names: Sequence[str] = ()
     _base: Reference | None = None
     _history = History()
@@ -153,7 +154,7 @@ class ConfusionPane(Pane):
         self._show_pair()
 
     def _draw(self, view: RunView, confusion: Confusion) -> None:
-        pair = self.pair if self.task_order else None
+        pair = self.pair if self.task_order else None  # the cursor stays on its pair when the order changes
         tasks, base = view.tasks, self._base
         other = base.of(self._names) if base and base.names else None
         self.matrix = known(confusion)
@@ -162,16 +163,19 @@ class ConfusionPane(Pane):
         change = None if other is None else self.matrix - other
         self.task_order = self._ordered(view)
         grid, index = self.query_one(Heatmap), np.ix_(self.task_order, self.task_order)
-        if pair is not None:  # the cursor stays on its pair when the order changes
-            grid.cursor = (self.task_order.index(pair[0]), self.task_order.index(pair[1]))
         groups = [tasks[i].category for i in self.task_order] if self.order == "category" else []
         # Only a matrix whose triangles say the same leaves one of them free.
-        lower = change[index] if change is not None and is_symmetric(self.matrix) else None
+        self._is_symmetric = is_symmetric(self.matrix)
+        lower = change[index] if change is not None and self._is_symmetric else None
+        self.ranking = ranked_pairs(self.matrix)
+        if pair is not None:
+            grid.cursor = (self.task_order.index(pair[0]), self.task_order.index(pair[1]))
+        elif self.ranking:
+            grid.cursor = self._place(*self.ranking[0])
         grid.show(self.matrix[index], [self._names[i] for i in self.task_order], groups, self.scale, lower)
         legend = self.query_one(Legend)
         legend.titles = ("upper" if lower is not None else "", "lower")
         legend.redraw()
-        self.ranking = ranked_pairs(self.matrix)
         rows = []
         for rank, (a, b) in enumerate(self.ranking[:MAX_PAIRS], start=1):
             value, count = f"{self.matrix[a, b]:#.3g}", f"{confusion.counts[a, b]:,}"
@@ -265,7 +269,12 @@ class ConfusionPane(Pane):
 
     def _move_to(self, a: int, b: int) -> None:
         """Put the cursor on a pair of tasks."""
-        self.query_one(Heatmap).move_to(self.task_order.index(a), self.task_order.index(b))
+        self.query_one(Heatmap).move_to(*self._place(a, b))
+
+    def _place(self, a: int, b: int) -> tuple[int, int]:
+        """Return row and column of a pair of tasks, above the diagonal where both triangles say the same."""
+        row, column = self.task_order.index(a), self.task_order.index(b)
+        return (min(row, column), max(row, column)) if self._is_symmetric else (row, column)
 
     def action_rank(self, ranks: int) -> None:
         if self.ranking:

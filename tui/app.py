@@ -84,7 +84,7 @@ class AcclApp(App[None], inherit_bindings=False):
         self._show_palette()
 
     def on_mount(self) -> None:
-        # Looking through the modules for garbage, again and again, would stop the app for a tenth of a second each time.
+        # To look through the modules for garbage again and again would stop the app, for a tenth of a second each time.
         gc.freeze()
         self.set_interval(SAVE_S, self.services.view.save)
         if len(self.opened) == 1:

@@ -37,7 +37,8 @@ from tui.panes.recall import Recall
 from tui.raster import Floats
 from tui.text import Piece
 from tui.widgets.filter import Filter
-from tui.widgets.heatmap import Heatmap, Legend
+from tui.widgets.heatmap import Heatmap
+from tui.widgets.legend import Legend
 from tui.widgets.listing import Listing
 from tui.widgets.table import Column, Row, Table
 from tui.widgets.text import Text

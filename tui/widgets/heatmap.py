@@ -33,7 +33,6 @@ SIZES = ("small", "medium", "numbers")
 ZOOMS = ("fitting", *SIZES)
 GAP = -1  # in place of an index, where a group ends
 NO_DATA, DIAGONAL, CURSOR = 0x161B24, 0x38424F, 0xFFFFFF
-LEGEND_SHARES = 24
 # A half block costs a terminal forty bytes, twice in each line that the cursor leaves or enters: dots cost a third.
 DOTS = 3
 
@@ -190,7 +189,10 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
         lines = [self._head(width, gutter, cell_columns, across)]
         for first in range(top, min(len(self.slots), top + rows), rows_per_line):
             down = [*self.slots[first : first + rows_per_line], GAP][:rows_per_line]
-            cells = self._halves(down, across) if rows_per_line == 2 else self._cells(down[0], across, size, cell_columns)
+            if rows_per_line == 2:
+                cells = self._halves(down, across)
+            else:
+                cells = self._cells(down[0], across, size, cell_columns)
             names = strip(self._gutter(down, gutter), gutter)
             lines.append(beside(names, cells, width))
         return lines
@@ -265,46 +267,6 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
             else:
                 cells.append(_filled(text, rgb))
         return cells
-
-
-class Legend(StripWidget):
-    """The colour scales of a heatmap, with values at some of the colours."""
-
-    def __init__(self, heatmap: Heatmap, *, id: str | None = None) -> None:
-        super().__init__(id=id)
-        self.heatmap = heatmap
-        self.titles = ("", "")
-
-    def draw(self, width: int, height: int) -> list[Strip]:
-        grid = self.heatmap
-        if not len(grid.matrix):
-            return []
-        both = grid.lower is not None
-        cells = max(6, min(LEGEND_SHARES, (width - 24) // (6 if both else 3)))
-        pieces = self._scale(self.titles[0], grid.scale, cells)
-        if both:
-            pieces += [("  ", theme.PLAIN), *self._scale(self.titles[1], grid.lower_scale, cells)]
-        return [strip([*pieces, (f"  {grid.scale.kind}", theme.VERY_DIM)], width)]
-
-    def _scale(self, title: str, scale: Scale, cells: int) -> list[Piece]:
-        """Draw the lower, the middle and the upper end of a scale with their values, and the colours between them."""
-        shares = np.linspace(0.0, 1.0, cells)
-        colours = theme.diverging(shares) if scale.diverging else theme.viridis(shares)
-        ramp = theme.diverging_ramp if scale.diverging else theme.ramp
-        if theme.current().ramp:
-            blocks: list[Piece] = [(ramp(float(share)), theme.PLAIN) for share in shares]
-        else:
-            blocks = [(" ", Style(bgcolor=_colour(int(rgb)))) for rgb in colours.astype(np.int64) @ BYTES]
-        low, middle, high = (compact(scale.at(share)) for share in (0.0, 0.5, 1.0))
-        half = cells // 2
-        return [
-            (f"{title} " if title else "", theme.DIM),
-            (f"{low} ", theme.DIM),
-            *blocks[:half],
-            (f" {middle} ", theme.DIM),
-            *blocks[half:],
-            (f" {high}", theme.DIM),
-        ]
 
 
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601

@@ -279,8 +279,13 @@ def _rows_per_line(size: str) -> int:
 
 
 def _scroll_to(top: int, cursor: int, size: int, count: int) -> int:
-    """Return the first visible index: the nearest to ``top`` with which the cursor is visible."""
-    return max(0, min(max(top, cursor - size + 1), cursor, max(0, count - size)))
+    """Return the first visible index: it stays while the cursor is visible; else the cursor comes into the middle.
+
+    If it came to the edge, each further move would change every cell.
+    """
+    if not top <= cursor < top + size:
+        top = cursor - size // 2
+    return max(0, min(top, count - size))
 
 
 def _colour(rgb: int) -> Color:

@@ -31,7 +31,7 @@ from tui.matrix import (
 )
 from tui.messages import ShowQuestions
 from tui.panes.matrices import KIND_NAMES, History, Matrices, Reference, known
-from tui.panes.pair import over_time, question_lines, value_text, weights_text
+from tui.panes.pair import PAIR_COLUMNS, over_time, pair_rows, question_lines, signed, value_text, weights_text
 from tui.panes.pane import Pane
 from tui.panes.recall import Recall
 from tui.raster import Floats
@@ -40,7 +40,7 @@ from tui.widgets.filter import Filter
 from tui.widgets.heatmap import Heatmap
 from tui.widgets.legend import Legend
 from tui.widgets.listing import Listing
-from tui.widgets.table import Column, Row, Table
+from tui.widgets.table import Table
 from tui.widgets.text import Text
 
 MAX_PAIRS = 100
@@ -48,14 +48,6 @@ MAX_QUESTIONS = 4
 FRAMES = 60  # of a play through time, at most
 FRAME_S = 0.2
 DIFFERENCES = ("run", "moment", "none")
-COLUMNS = (
-    Column("#", 3, right=True),
-    Column("value", 7, right=True),
-    Column("Δ", 5, right=True, rank=2),
-    Column("task", 26, grow=True),
-    Column("confused with", 26, grow=True),
-    Column("pairs", 9, right=True, rank=1),
-)
 LEAST_WIDTH = 72
 
 
@@ -122,7 +114,7 @@ class ConfusionPane(Pane):
                 yield Filter("row, or row and column: part of their names", id="find")
             with Vertical(id="confusion-side"):
                 yield Text(id="pair-detail")
-                yield Table(COLUMNS, "no pairs yet", id="pairs")
+                yield Table(PAIR_COLUMNS, "no pairs yet", id="pairs")
 
     @property
     def pending(self) -> str:
@@ -177,19 +169,7 @@ class ConfusionPane(Pane):
         legend = self.query_one(Legend)
         legend.titles = ("upper" if lower is not None else "", "lower")
         legend.redraw()
-        rows = []
-        for rank, (a, b) in enumerate(self.ranking[:MAX_PAIRS], start=1):
-            value, count = f"{self.matrix[a, b]:#.3g}", f"{confusion.counts[a, b]:,}"
-            delta = "" if change is None else signed(change[a, b])
-            cells = (
-                (str(rank), theme.VERY_DIM),
-                (value, theme.BOLD),
-                (delta, theme.DIM),
-                (self._names[a], theme.PLAIN),
-                (self._names[b], theme.PLAIN),
-                (count, theme.DIM),
-            )
-            rows.append(Row(f"{a} {b}", cells))
+        rows = pair_rows(self.ranking[:MAX_PAIRS], self.matrix, change, confusion.counts, self._names)
         self.query_one(Table).show(rows)
 
     def _ordered(self, view: RunView) -> list[int]:
@@ -377,8 +357,3 @@ class ConfusionPane(Pane):
             self.reference = next_choice(ids, self.reference if self.reference in ids else "")
             self.difference = "run"
         self.show()
-
-
-def signed(value: float) -> str:
-    """Format a difference with its sign."""
-    return f"+{compact(value)}" if value > 0 else compact(value)

@@ -142,7 +142,7 @@ def test_the_test_belongs_to_the_step_of_the_weights_that_it_tested(tmp_path: Pa
     assert last.curves["test/accuracy"].last.tolist() == [150]
     assert last.curves["test/accuracy"].seconds.tolist() == [7.5]
     assert (last.evaluations[-1].split, last.evaluations[-1].step) == ("test", 150)
-    assert last.task_accuracy["test"][0] == 150
+    assert {split: step for split, (step, _, _) in last.task_accuracy.items()} == {"validation": 150, "test": 150}
     assert (
         last.tested("accuracy") == last.curves["validation/accuracy"].median[last.curves["validation/accuracy"].at(150)]
     )

@@ -147,7 +147,7 @@ async def test_load_is_drawn_over_the_time_of_the_run_with_means_and_peaks(tmp_p
         assert grid.charts["GPU, %"].lines[0].curve.x("step").tolist() == [80.0, 100.0]
         head = pane.query_one("#machine-head", Text).text_lines[0]
         assert "GPU 70 % peak 90" in head
-        assert "GPU memory 30 GiB peak 40" in head
+        assert "GPU memory 32.2 GB peak 42.9" in head
 
 
 async def test_a_broken_provenance_and_configuration_are_lines_that_say_so(tmp_path: Path) -> None:

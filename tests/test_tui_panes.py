@@ -128,6 +128,11 @@ async def test_the_cursor_names_its_pair_and_value(tmp_path: Path, size: tuple[i
         pane = screen.query_one(ConfusionPane)
         await until(pilot, lambda: len(pane.task_order) == 57)
         assert "training stream" in on_screen(pilot)
+        grid = screen.query_one(Heatmap)
+        row, column = grid.cursor
+        assert pane.pair in {pane.ranking[0], pane.ranking[0][::-1]}
+        assert row < column, "the pair is not in the triangle that shows the matrix"
+        grid.move_to(0, 1)
         await pilot.press("down", "down", "l", "right", "j")
         a, b = pane.pair
         assert (a, b) == (pane.task_order[3], pane.task_order[3])

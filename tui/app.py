@@ -6,6 +6,7 @@ app, in whatever way, never affects them.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -83,6 +84,8 @@ class AcclApp(App[None], inherit_bindings=False):
         self._show_palette()
 
     def on_mount(self) -> None:
+        # To look through the modules for garbage again and again would stop the app, for a tenth of a second each time.
+        gc.freeze()
         self.set_interval(SAVE_S, self.services.view.save)
         if len(self.opened) == 1:
             self.post_message(OpenRun(self.opened[0]))
@@ -90,6 +93,7 @@ class AcclApp(App[None], inherit_bindings=False):
             self.post_message(OpenCompare(list(self.opened)))
 
     def on_unmount(self) -> None:
+        gc.unfreeze()
         self.services.view.save()
 
     def _show_palette(self) -> None:

@@ -18,16 +18,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from accl.errors import AcclError, BusyError, DamagedError
+from accl.errors import AcclError, BusyError
 from accl.store.columns import RunReader
 from accl.store.deadline import DEADLINE_S, each_within
-from accl.store.files import read_tail
 from accl.store.follow import follow
 from accl.store.measurements import Measurements
 from accl.store.rundir import RunDir, Setup, run_folders
 from accl.store.state import RunState, State
 from accl.store.summary import Summary, SummaryReader, as_problem, numbers, read_summaries
-from accl.text import printable_lines
 from tui import theme
 from tui.text import Piece
 
@@ -38,7 +36,6 @@ if TYPE_CHECKING:
 SPEED_WINDOW_S = 30.0
 MIN_SPEED_WINDOW_S = 3.0
 MIN_SPEEDS = 3  # fewer say nothing about their spread
-CONSOLE_BYTES = 16384
 RARELY = 10
 SETTLED_S = 5.0
 STALE_S = 1.0  # a trainer holds its database for milliseconds; longer is said
@@ -246,6 +243,7 @@ class RunView(Measurements):
     """All data of one run that were asked for.
 
     Attributes:
+        console: bytes of the log, by which it is seen to grow.
         figures: trivial baselines, by their key in the table ``meta``.
         facts: configuration and provenance; None until they were asked for.
         stale: seconds for which the database could not be read.
@@ -253,7 +251,7 @@ class RunView(Measurements):
     """
 
     summary: RunSummary
-    console: tuple[str, ...] = ()
+    console: int = 0
     figures: dict[str, float] = field(default_factory=dict)
     facts: Facts | None = None
     stale: float = 0.0
@@ -311,7 +309,7 @@ class RunFeed:
         self.last = RunView(
             **vars(reader.last),
             summary=self._speedometer.observe(summary, now),
-            console=_tail(self.run.console) if "console" in needs else self.last.console,
+            console=_size(self.run.console) if "console" in needs else self.last.console,
             figures=figures,
             facts=self._read_facts() if "config" in needs else self.last.facts,
             problem=problem,
@@ -332,12 +330,8 @@ class RunFeed:
         return replace(self.last, summary=self._speedometer.observe(summary, time.time()), problem=problem)
 
 
-def _tail(path: Path) -> tuple[str, ...]:
-    """Read the last lines of a log; of a line rewritten by carriage returns, the last version."""
-    try:
-        content = read_tail(path, CONSOLE_BYTES)
-    except (FileNotFoundError, DamagedError):
-        return ()
-    lines = content.decode(errors="replace").split("\n")
-    lines = lines[1:] if len(content) == CONSOLE_BYTES else lines
-    return tuple(text for line in lines if (text := printable_lines(line).rstrip()))
+def _size(path: Path) -> int:
+    """Return the bytes of a log; 0 if that cannot be told."""
+    with suppress(OSError):
+        return os.stat(path, follow_symlinks=False).st_size
+    return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,11 @@ class Palette:
     def ramp(self) -> bool:
         """Whether heat maps are drawn as a ramp of characters."""
         return self.ansi
+
+    @cached_property
+    def diverging(self) -> NDArray[np.float64]:
+        """Colours for less, as much and more, 3 x 3 in RGB: blue and orange, which colour-blind eyes tell apart."""
+        return np.array([self.colour(name).get_truecolor() for name in ("blue", "panel", "orange")], np.float64)
 
     def colour(self, name: str) -> Color:
         """Return the colour of a name, or of ``NAME*SHARE``: so many percent of it, the rest background."""

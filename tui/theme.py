@@ -22,11 +22,6 @@ from tui.palettes import PALETTES, Palette
 DEFAULT = "dark"
 RAMP = " ░▒▓█"
 DIVERGING_RAMP = "=- +#"
-# Blue for less, red for more: the ends of RdBu (Brewer), which colour-blind eyes tell apart.
-DIVERGING = np.array([[67, 147, 195], [33, 77, 112], [29, 33, 42], [122, 52, 40], [239, 108, 77]], np.float64)
-DIVERGING_LIGHT = np.array(
-    [[33, 102, 172], [146, 197, 222], [242, 242, 242], [244, 165, 130], [178, 24, 43]], np.float64
-)
 SERIES_COUNT = 8
 SHADES = ("", "*78", "*60")
 FULL_COLOUR_TERMS = ("256color", "direct", "kitty", "alacritty", "ghostty")
@@ -49,6 +44,7 @@ TITLE = Style(color=ACCENT, bold=True)
 CURSOR, CURSOR_UNFOCUSED = Style(bgcolor=_named("cursor")), Style(bgcolor=_named("unfocused"))
 MARK = Style(color=WARN, bold=True)
 ERROR = Style(color=BAD, bold=True)
+LESS, MORE = Style(color=_named("blue")), Style(color=_named("orange"))
 
 _STATE_COLOUR = {
     State.QUEUED: GREY,
@@ -166,23 +162,14 @@ def faded(style: Style, share: float = 0.35) -> Style:
     return Style(color=_named(f"{name}*{round(share * (int(before) if before else 100))}"))
 
 
-def leaning(share: float | None) -> Style:
-    """Return the style of a share from -1 to 1: blue below, orange above, grey at 0, the background for None."""
-    if share is None:
-        return Style(color=BACKGROUND)
-    if not share:
-        return Style(color=PANEL)
-    return Style(color=_named(f"{'orange' if share > 0 else 'blue'}*{round(100 * abs(share))}"))
-
-
 def viridis(shares: NDArray[np.float64]) -> NDArray[np.uint8]:
     """Map shares in [0, 1] to the RGB colours of the palette's heat maps, in a new last axis of 3."""
     return _mixed(_current.heat, shares)
 
 
 def diverging(shares: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Map shares in [0, 1] to RGB as `viridis` does: from the colour for less over neutral at 0.5 to that for more."""
-    return _mixed(DIVERGING if _current.dark else DIVERGING_LIGHT, shares)
+    """Map shares in [0, 1] to RGB as `viridis` does: from `LESS` over neutral at 0.5 to `MORE`."""
+    return _mixed(_current.diverging, shares)
 
 
 def _mixed(heat: NDArray[np.float64], shares: NDArray[np.float64]) -> NDArray[np.uint8]:

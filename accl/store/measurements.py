@@ -20,7 +20,8 @@ SYSTEM_NAMES = tuple(COLUMNS["system"][2:])
 
 _TASK_EVALS = (
     "SELECT t.step, t.split, t.task, t.n, t.correct FROM run.task_evals t JOIN "
-    "(SELECT split, max(step) AS step FROM run.task_evals GROUP BY split) m USING (split, step) "
+    "(SELECT split, coalesce(max(step) FILTER (split = 'validation' AND step = ?), max(step)) AS step "
+    "FROM run.task_evals GROUP BY split) m USING (split, step) "
     "ORDER BY t.split, t.task"
 )
 _CONFUSION = "SELECT seq, step, kind, matrix, counts FROM run.confusion"
@@ -53,7 +54,8 @@ class Measurements:
             the ``metrics`` table where it was recorded there as well, but for the test.
         newest: the value recorded last, by metric; it may be NaN or infinite.
         evaluations, events: all of them, oldest first. The newest of the test has the step of the weights tested.
-        task_accuracy: (step, n_K, correct_K) of the newest evaluation, by split.
+        task_accuracy: (step, n_K, correct_K) by split: the newest validation, or once there was a test that of the
+            weights tested.
         curriculum: None before the first update.
         confusion: newest matrix by kind.
         confusion_steps: steps that have a matrix, by kind.
@@ -153,8 +155,9 @@ def as_confusion(row: Row, k: int) -> Confusion:
 
 
 def read_task_accuracy(session: Session, last: Measurements) -> Changes:
-    """Read the newest evaluation of each split by task."""
-    rows, k = session(_TASK_EVALS), len(last.tasks)
+    """Read an evaluation of each split by task: of the weights tested, if there are any, or else the newest."""
+    tested_step = -1 if last.tested_step is None else last.tested_step
+    rows, k = session(_TASK_EVALS, tested_step), len(last.tasks)
     check_rows("task_evals", rows)
     if not k:  # lost with the database; the spool alone has none
         return {}

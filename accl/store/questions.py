@@ -164,7 +164,8 @@ def _joined(answers: Sequence[Row], asked: Sequence[Row], tasks: int) -> list[Qu
         _, task, _, options, answer, neighbours = by_id[question.id]
         if not (0 <= question.answer < len(options) == len(question.probabilities) > question.predicted >= 0):
             raise ValueError("answers with options that the question does not have")
-        if (task, answer) != (question.task, question.answer) or not all(0 <= t < tasks for t in (task, *neighbours)):
+        near = (task, *neighbours)
+        if (task, answer) != (question.task, question.answer) or min(near) < 0 or max(near) >= tasks:
             raise ValueError("questions of tasks that the run does not have")
     return questions
 

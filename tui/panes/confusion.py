@@ -31,15 +31,16 @@ from tui.matrix import (
 )
 from tui.messages import ShowQuestions
 from tui.panes.matrices import KIND_NAMES, History, Matrices, Reference, known
-from tui.panes.pair import over_time, question_lines, value_text, weights_text
+from tui.panes.pair import PAIR_COLUMNS, over_time, pair_rows, question_lines, signed, value_text, weights_text
 from tui.panes.pane import Pane
 from tui.panes.recall import Recall
 from tui.raster import Floats
 from tui.text import Piece
 from tui.widgets.filter import Filter
-from tui.widgets.heatmap import Heatmap, Legend
+from tui.widgets.heatmap import Heatmap
+from tui.widgets.legend import Legend
 from tui.widgets.listing import Listing
-from tui.widgets.table import Column, Row, Table
+from tui.widgets.table import Table
 from tui.widgets.text import Text
 
 MAX_PAIRS = 100
@@ -47,14 +48,6 @@ MAX_QUESTIONS = 4
 FRAMES = 60  # of a play through time, at most
 FRAME_S = 0.2
 DIFFERENCES = ("run", "moment", "none")
-COLUMNS = (
-    Column("#", 3, right=True),
-    Column("value", 7, right=True),
-    Column("Δ", 5, right=True, rank=2),
-    Column("task", 26, grow=True),
-    Column("confused with", 26, grow=True),
-    Column("pairs", 9, right=True, rank=1),
-)
 LEAST_WIDTH = 72
 
 
@@ -100,6 +93,7 @@ class ConfusionPane(Pane):
     matrix: Floats = np.zeros((0, 0))
     task_order: Sequence[int] = ()
     ranking: Sequence[tuple[int, int]] = ()
+    _is_symmetric = True
     _names: Sequence[str] = ()
     _base: Reference | None = None
     _history = History()
@@ -120,7 +114,7 @@ class ConfusionPane(Pane):
                 yield Filter("row, or row and column: part of their names", id="find")
             with Vertical(id="confusion-side"):
                 yield Text(id="pair-detail")
-                yield Table(COLUMNS, "no pairs yet", id="pairs")
+                yield Table(PAIR_COLUMNS, "no pairs yet", id="pairs")
 
     @property
     def pending(self) -> str:
@@ -153,7 +147,7 @@ class ConfusionPane(Pane):
         self._show_pair()
 
     def _draw(self, view: RunView, confusion: Confusion) -> None:
-        pair = self.pair if self.task_order else None
+        pair = self.pair if self.task_order else None  # the cursor stays on its pair when the order changes
         tasks, base = view.tasks, self._base
         other = base.of(self._names) if base and base.names else None
         self.matrix = known(confusion)
@@ -162,29 +156,20 @@ class ConfusionPane(Pane):
         change = None if other is None else self.matrix - other
         self.task_order = self._ordered(view)
         grid, index = self.query_one(Heatmap), np.ix_(self.task_order, self.task_order)
-        if pair is not None:  # the cursor stays on its pair when the order changes
-            grid.cursor = (self.task_order.index(pair[0]), self.task_order.index(pair[1]))
         groups = [tasks[i].category for i in self.task_order] if self.order == "category" else []
         # Only a matrix whose triangles say the same leaves one of them free.
-        lower = change[index] if change is not None and is_symmetric(self.matrix) else None
+        self._is_symmetric = is_symmetric(self.matrix)
+        lower = change[index] if change is not None and self._is_symmetric else None
+        self.ranking = ranked_pairs(self.matrix)
+        if pair is not None:
+            grid.cursor = (self.task_order.index(pair[0]), self.task_order.index(pair[1]))
+        elif self.ranking:
+            grid.cursor = self._place(*self.ranking[0])
         grid.show(self.matrix[index], [self._names[i] for i in self.task_order], groups, self.scale, lower)
         legend = self.query_one(Legend)
         legend.titles = ("upper" if lower is not None else "", "lower")
         legend.redraw()
-        self.ranking = ranked_pairs(self.matrix)
-        rows = []
-        for rank, (a, b) in enumerate(self.ranking[:MAX_PAIRS], start=1):
-            value, count = f"{self.matrix[a, b]:#.3g}", f"{confusion.counts[a, b]:,}"
-            delta = "" if change is None else signed(change[a, b])
-            cells = (
-                (str(rank), theme.VERY_DIM),
-                (value, theme.BOLD),
-                (delta, theme.DIM),
-                (self._names[a], theme.PLAIN),
-                (self._names[b], theme.PLAIN),
-                (count, theme.DIM),
-            )
-            rows.append(Row(f"{a} {b}", cells))
+        rows = pair_rows(self.ranking[:MAX_PAIRS], self.matrix, change, confusion.counts, self._names)
         self.query_one(Table).show(rows)
 
     def _ordered(self, view: RunView) -> list[int]:
@@ -265,7 +250,12 @@ class ConfusionPane(Pane):
 
     def _move_to(self, a: int, b: int) -> None:
         """Put the cursor on a pair of tasks."""
-        self.query_one(Heatmap).move_to(self.task_order.index(a), self.task_order.index(b))
+        self.query_one(Heatmap).move_to(*self._place(a, b))
+
+    def _place(self, a: int, b: int) -> tuple[int, int]:
+        """Return row and column of a pair of tasks, above the diagonal where both triangles say the same."""
+        row, column = self.task_order.index(a), self.task_order.index(b)
+        return (min(row, column), max(row, column)) if self._is_symmetric else (row, column)
 
     def action_rank(self, ranks: int) -> None:
         if self.ranking:
@@ -367,8 +357,3 @@ class ConfusionPane(Pane):
             self.reference = next_choice(ids, self.reference if self.reference in ids else "")
             self.difference = "run"
         self.show()
-
-
-def signed(value: float) -> str:
-    """Format a difference with its sign."""
-    return f"+{compact(value)}" if value > 0 else compact(value)

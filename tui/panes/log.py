@@ -39,7 +39,7 @@ class LogPane(Pane):
     What the cursor of the charts stands at is marked in both; `enter` puts that cursor where the log is.
     """
 
-    needs = frozenset({"curves", "events", "console"})  # the last, to be told that it grew
+    needs = frozenset({"curves", "events", "console"})
     scope = "log"
     BINDINGS = bindings(scope)
     main_widget = LogView

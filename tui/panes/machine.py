@@ -15,7 +15,7 @@ from accl.store.rundir import RunDir
 from tui import theme
 from tui.commands import bindings
 from tui.feed import RunSummary, RunsView, RunView, without_path
-from tui.machineload import load_charts, load_text
+from tui.load import load_charts, load_text
 from tui.panes.pane import Pane
 from tui.services import services_of
 from tui.text import Piece, cell_len, fit

@@ -122,7 +122,7 @@ def _moved(view: RunView, step: float | None) -> tuple[Lines, Lines, int | None]
     def lines(indices: Sequence[int]) -> Lines:
         return [
             [
-                (f"{change[i]:>+6.2f}", theme.leaning(1.0 if change[i] > 0 else -1.0)),
+                (f"{change[i]:>+6.2f}", theme.MORE if change[i] > 0 else theme.LESS),
                 (f" to ×{ratios[1, i]:.2f} {view.tasks[i].name}", theme.DIM),
             ]
             for i in indices[:ENTRIES]

@@ -1,4 +1,4 @@
-"""Facts about a pair of tasks, as text."""
+"""Facts about pairs of tasks, as text."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from accl.analysis.stats import wilson
 from accl.store.questions import Question
@@ -14,7 +15,18 @@ from tui import theme
 from tui.feed import RunView
 from tui.matrix import compact
 from tui.panes.matrices import History
+from tui.raster import Floats
 from tui.text import SPARKS, Piece
+from tui.widgets.table import Column, Row
+
+PAIR_COLUMNS = (
+    Column("#", 3, right=True),
+    Column("value", 7, right=True),
+    Column("Δ", 5, right=True, rank=2),
+    Column("task", 26, grow=True),
+    Column("confused with", 26, grow=True),
+    Column("pairs", 9, right=True, rank=1),
+)
 
 
 def value_text(confusion: Confusion, a: int, b: int) -> str:
@@ -65,3 +77,30 @@ def question_lines(questions: Sequence[Question], names: Sequence[str]) -> list[
             [("  " + question.text, theme.DIM)],
         ]
     return lines
+
+
+def pair_rows(
+    ranking: Sequence[tuple[int, int]],
+    matrix: Floats,
+    change: Floats | None,
+    counts: NDArray[np.int64],
+    names: Sequence[str],
+) -> list[Row]:
+    """Return a row of `PAIR_COLUMNS` for each pair of a ranking, from its first on; ``change`` is to what it was."""
+    rows = []
+    for rank, (a, b) in enumerate(ranking, start=1):
+        cells = (
+            (str(rank), theme.VERY_DIM),
+            (f"{matrix[a, b]:#.3g}", theme.BOLD),
+            ("" if change is None else signed(change[a, b]), theme.DIM),
+            (names[a], theme.PLAIN),
+            (names[b], theme.PLAIN),
+            (f"{counts[a, b]:,}", theme.DIM),
+        )
+        rows.append(Row(f"{a} {b}", cells))
+    return rows
+
+
+def signed(value: float) -> str:
+    """Format a difference with its sign."""
+    return f"+{compact(value)}" if value > 0 else compact(value)

@@ -1,4 +1,7 @@
-"""Pane 4: accuracy of each task in the newest validation and in the test, with what chance leaves open."""
+"""Pane 4: accuracy of each task in the test, and in the validation of the same weights, with what chance leaves open.
+
+Before the test it is the newest validation.
+"""
 
 from __future__ import annotations
 
@@ -192,9 +195,9 @@ def _summary(view: RunView, split: str) -> list[Piece]:
         above = score.interval[0] > floor
         text = f" · {'above' if above else 'NOT ABOVE'} ╎ {percent(floor)} {name}"
         pieces.append((text, theme.PLAIN if above else theme.MARK))
-    newest = next((e for e in reversed(view.evaluations) if e.split == split), None)
-    if newest is not None:
-        macro, loss, ece = map(newest.value, ("macro_accuracy", "loss", "ece"))
+    whole = next((e for e in reversed(view.evaluations) if (e.split, e.step) == (split, step)), None)
+    if whole is not None:
+        macro, loss, ece = map(whole.value, ("macro_accuracy", "loss", "ece"))
         text = f" · mean over tasks {percent(macro)} · loss {short(loss)} · calibration error {percent(ece)}"
         pieces.append((text, theme.DIM))
     return pieces

@@ -33,7 +33,6 @@ SIZES = ("small", "medium", "numbers")
 ZOOMS = ("fitting", *SIZES)
 GAP = -1  # in place of an index, where a group ends
 NO_DATA, DIAGONAL, CURSOR = 0x161B24, 0x38424F, 0xFFFFFF
-LEGEND_SHARES = 24
 # A half block costs a terminal forty bytes, twice in each line that the cursor leaves or enters: dots cost a third.
 DOTS = 3
 
@@ -59,6 +58,7 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
     _rgb: NDArray[np.int64] = np.zeros((0, 0), np.int64)
     _tinted: NDArray[np.int64] = np.zeros((0, 0), np.int64)
     _symbols: list[list[str]]
+    _numbers: list[list[str]] | None = None
 
     def show(
         self, matrix: Floats, names: Sequence[str], groups: Sequence[str], scale: str, lower: Floats | None = None
@@ -83,13 +83,20 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
             self.slots.append(i)
         last = max(0, len(matrix) - 1)
         self.cursor = (min(self.cursor[0], last), min(self.cursor[1], last))
-        self._painted = ()
+        self._painted, self._numbers = (), None
         self.redraw()
 
     @property
     def values(self) -> Floats:
         """Values as the cells show them: differences below the diagonal where there are any."""
         return self.matrix if self.lower is None else np.where(np.tri(len(self.matrix), k=-1), self.lower, self.matrix)
+
+    @property
+    def numbers(self) -> list[list[str]]:
+        """Texts of the values."""
+        if self._numbers is None:
+            self._numbers = [list(map(compact, row)) for row in self.values.tolist()]
+        return self._numbers
 
     def _paint(self) -> None:
         """Give each cell its colours, or its character where there are none, in the palette in use."""
@@ -152,7 +159,7 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
 
     def _cell_columns(self, size: str) -> int:
         if size == "numbers":
-            return 1 + max(len(compact(value)) for value in self.values.flat)
+            return 1 + max(len(text) for row in self.numbers for text in row)
         return 2 if size == "medium" else 1
 
     def _cell_size(self, width: int, height: int) -> tuple[str, int]:
@@ -182,7 +189,10 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
         lines = [self._head(width, gutter, cell_columns, across)]
         for first in range(top, min(len(self.slots), top + rows), rows_per_line):
             down = [*self.slots[first : first + rows_per_line], GAP][:rows_per_line]
-            cells = self._halves(down, across) if rows_per_line == 2 else self._cells(down[0], across, size)
+            if rows_per_line == 2:
+                cells = self._halves(down, across)
+            else:
+                cells = self._cells(down[0], across, size, cell_columns)
             names = strip(self._gutter(down, gutter), gutter)
             lines.append(beside(names, cells, width))
         return lines
@@ -237,9 +247,8 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
         colours: list[int] = np.append(colours_K, GAP)[across].tolist()
         return colours
 
-    def _cells(self, row: int, across: Sequence[int], size: str) -> list[Segment]:
+    def _cells(self, row: int, across: Sequence[int], size: str, width: int) -> list[Segment]:
         """Draw a row in a line of its own."""
-        width = self._cell_columns(size)
         if row == GAP:
             return [block(" " * width, Style())] * len(across)
         plain, cursor_row, cursor_column = theme.current().ramp, *self.cursor
@@ -251,53 +260,13 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
             at_cursor = (row, column) == self.cursor
             text = self._symbols[row][column] * width if plain else "[]" if at_cursor else " " * width
             if size == "numbers":
-                text = fit(compact(float(self.values[row, column])), width, right=True)
+                text = self.numbers[row][column].rjust(width)
             if plain:
                 crossed = not at_cursor and (row == cursor_row or column == cursor_column)
                 cells.append(block(text, Style(reverse=at_cursor, underline=crossed)))
             else:
                 cells.append(_filled(text, rgb))
         return cells
-
-
-class Legend(StripWidget):
-    """The colour scales of a heatmap, with values at some of the colours."""
-
-    def __init__(self, heatmap: Heatmap, *, id: str | None = None) -> None:
-        super().__init__(id=id)
-        self.heatmap = heatmap
-        self.titles = ("", "")
-
-    def draw(self, width: int, height: int) -> list[Strip]:
-        grid = self.heatmap
-        if not len(grid.matrix):
-            return []
-        both = grid.lower is not None
-        cells = max(6, min(LEGEND_SHARES, (width - 24) // (6 if both else 3)))
-        pieces = self._scale(self.titles[0], grid.scale, cells)
-        if both:
-            pieces += [("  ", theme.PLAIN), *self._scale(self.titles[1], grid.lower_scale, cells)]
-        return [strip([*pieces, (f"  {grid.scale.kind}", theme.VERY_DIM)], width)]
-
-    def _scale(self, title: str, scale: Scale, cells: int) -> list[Piece]:
-        """Draw the lower, the middle and the upper end of a scale with their values, and the colours between them."""
-        shares = np.linspace(0.0, 1.0, cells)
-        colours = theme.diverging(shares) if scale.diverging else theme.viridis(shares)
-        ramp = theme.diverging_ramp if scale.diverging else theme.ramp
-        if theme.current().ramp:
-            blocks: list[Piece] = [(ramp(float(share)), theme.PLAIN) for share in shares]
-        else:
-            blocks = [(" ", Style(bgcolor=_colour(int(rgb)))) for rgb in colours.astype(np.int64) @ BYTES]
-        low, middle, high = (compact(scale.at(share)) for share in (0.0, 0.5, 1.0))
-        half = cells // 2
-        return [
-            (f"{title} " if title else "", theme.DIM),
-            (f"{low} ", theme.DIM),
-            *blocks[:half],
-            (f" {middle} ", theme.DIM),
-            *blocks[half:],
-            (f" {high}", theme.DIM),
-        ]
 
 
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
@@ -310,8 +279,13 @@ def _rows_per_line(size: str) -> int:
 
 
 def _scroll_to(top: int, cursor: int, size: int, count: int) -> int:
-    """Return the first visible index: the nearest to ``top`` with which the cursor is visible."""
-    return max(0, min(max(top, cursor - size + 1), cursor, max(0, count - size)))
+    """Return the first visible index: it stays while the cursor is visible; else the cursor comes into the middle.
+
+    If it came to the edge, each further move would change every cell.
+    """
+    if not top <= cursor < top + size:
+        top = cursor - size // 2
+    return max(0, min(top, count - size))
 
 
 def _colour(rgb: int) -> Color:

@@ -10,11 +10,11 @@ from tui.commands import Command, of_scope
 from tui.text import Piece, cell_len, strip
 from tui.widgets.strip import StripWidget
 
-NARROW = 100  # below it, help and quit are the only ones that are always shown
+NARROW, TINY = 100, 40  # below them, the list of commands and the way back have to make room
 
 
 class KeyBar(StripWidget):
-    """The keys of the given scopes, as many as fit; help and quit are shown on every screen but modal ones."""
+    """The keys of the given scopes, as many as fit with the way back; help and quit where no dialogue is on top."""
 
     def __init__(self, *scopes: str) -> None:
         super().__init__()
@@ -28,13 +28,15 @@ class KeyBar(StripWidget):
             self.redraw()
 
     def draw(self, width: int, height: int) -> list[Strip]:
-        fixed = [] if self.screen.is_modal else [command for command in of_scope("everywhere") if command.label]
-        # The list of commands is the first of the fixed ones to make room.
-        fixed = [command for command in fixed if width >= NARROW or command.run != "palette"]
+        labelled = [command for scope in self.scopes for command in of_scope(scope) if command.label]
+        fixed = [command for command in labelled if command.run == "back" and width >= TINY]
+        if not self.screen.is_modal:
+            everywhere = [command for command in of_scope("everywhere") if command.label]
+            fixed += [command for command in everywhere if width >= NARROW or command.run != "palette"]
         available = width - sum(_width(command) for command in fixed)
         shown: list[Command] = []
-        for command in (command for scope in self.scopes for command in of_scope(scope) if command.label):
-            if _width(command) <= available:
+        for command in labelled:
+            if command not in fixed and _width(command) <= available:
                 shown.append(command)
                 available -= _width(command)
         pieces: list[Piece] = []

@@ -10,6 +10,7 @@ from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.color import Color
 from rich.style import Style
 from textual.strip import Strip
 
@@ -23,6 +24,7 @@ from tui.widgets.chart import Chart, Frame
 from tui.widgets.drawing import HAIRLINE, NOTHING, Drawing, Label
 
 LEVELS = 6  # of a colour on each side of the middle
+UNKNOWN = LEVELS + 1
 # Powers of two that the ends of the colour scale stand for, at least and at most.
 NARROWEST, WIDEST = 0.5, 3.0
 
@@ -154,15 +156,14 @@ class RowsDrawing(Drawing):
         return lines
 
     def _heat_cells(self, levels: Floats) -> list[Piece]:
-        looks = [tuple(column) for column in np.nan_to_num(levels, nan=LEVELS + 1).astype(int).T.tolist()]
+        looks = [tuple(column) for column in np.nan_to_num(levels, nan=UNKNOWN).astype(int).T.tolist()]
+        looked = _looks()
         pieces: list[Piece] = []
         for look, same in groupby(looks):
-            size, shares = len(list(same)), [None if level > LEVELS else level / LEVELS for level in look]
-            if len(shares) == 1:
-                pieces.append((_ramp(shares[0]) * size, theme.leaning(shares[0])))
-            else:
-                upper, lower = (theme.leaning(share).color for share in shares)
-                pieces.append(("▀" * size, Style(color=upper, bgcolor=lower)))
+            glyph, upper = looked[look[0]]
+            if len(look) == 2:
+                glyph, upper = "▀", upper + Style(bgcolor=looked[look[1]][1].color)
+            pieces.append((glyph * len(list(same)), upper))
         return pieces
 
     # Small curves: every series has its own scale, from 0 to the value in the gutter.
@@ -227,10 +228,9 @@ class RowsDrawing(Drawing):
         """Return the colour scale of a heat map."""
         if not self.chart.heat:
             return []
-        scale = [level / LEVELS for level in range(-LEVELS, LEVELS + 1, 2)]
         ends = [f"×{2.0**power:.2g}" for power in (-self._limit, self._limit)]
-        ramp = theme.current().ramp
-        cells: list[Piece] = [(_ramp(share) if ramp else "█", theme.leaning(share)) for share in scale]
+        looked = _looks()
+        cells = [looked[level] for level in range(-LEVELS, LEVELS + 1, 2)]
         return [(f"  {ends[0]} ", theme.VERY_DIM), *cells, (f" {ends[1]}", theme.VERY_DIM)]
 
 
@@ -240,6 +240,12 @@ def _strength(series: Series) -> float:
     return abs(math.log(newest)) if 0 < newest < math.inf else -1.0
 
 
-def _ramp(share: float | None) -> str:
-    """Return the character of a share from -1 to 1, which is the denser the higher it is."""
-    return " " if share is None else "·" if share <= -0.75 else theme.ramp((share + 1) / 2)
+def _looks() -> dict[int, Piece]:
+    """Return how a full cell of each level looks in the palette in use."""
+    shares = np.linspace(0.0, 1.0, 2 * LEVELS + 1)
+    if theme.current().ramp:
+        looks: list[Piece] = [(theme.diverging_ramp(share), theme.PLAIN) for share in shares.tolist()]
+    else:
+        looks = [("█", Style(color=Color.from_rgb(*rgb))) for rgb in theme.diverging(shares).tolist()]
+    unknown: Piece = (" ", Style(color=theme.BACKGROUND))
+    return dict(enumerate(looks, start=-LEVELS)) | {UNKNOWN: unknown}

@@ -6,6 +6,7 @@ app, in whatever way, never affects them.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -83,6 +84,8 @@ class AcclApp(App[None], inherit_bindings=False):
         self._show_palette()
 
     def on_mount(self) -> None:
+        # Little of what is drawn is garbage, and to look through all that was imported holds up a key for 80 ms.
+        gc.set_threshold(2000, 5, 500)
         self.set_interval(SAVE_S, self.services.view.save)
         if len(self.opened) == 1:
             self.post_message(OpenRun(self.opened[0]))

@@ -51,19 +51,19 @@ class ChartGrid(ChartView):
 
     def toggle_log(self) -> None:
         self.log_y = not self.log_y
-        self.redraw()
+        self.redraw(whole=True)
 
     def toggle_raw(self) -> None:
         self.raw = not self.raw
-        self.redraw()
+        self.redraw(whole=True)
 
     def toggle_future(self) -> None:
         self.future = not self.future
-        self.redraw()
+        self.redraw(whole=True)
 
     def toggle_full(self) -> None:
         self.full = not self.full
-        self.redraw()
+        self.redraw(whole=True)
 
     def move_cursor(self, columns: int) -> None:
         """Move the cursor by dot columns."""
@@ -108,7 +108,7 @@ class ChartGrid(ChartView):
         """Turn pages."""
         self.page = max(0, min(self.page + pages, self.page_count - 1))
         self.focus_index = sum(len(page.charts) for page in self._pages[: self.page])
-        self.redraw()
+        self.redraw(whole=True)
 
     def focus_chart(self, across: int, down: int) -> None:
         """Focus the chart beside or below the focused one."""

@@ -109,12 +109,16 @@ def _different_part(old: list[Segment], new: list[Segment]) -> tuple[int, list[S
     """Return two lines without the segments at both ends that are the same, and the cells of those at the left."""
     left = _common(old, new)
     right = _common(old[left:][::-1], new[left:][::-1])
-    return sum(segment.cell_length for segment in new[:left]), old[left:len(old) - right], new[left:len(new) - right]
+    return (
+        sum(segment.cell_length for segment in new[:left]),
+        old[left : len(old) - right],
+        new[left : len(new) - right],
+    )
 
 
 def _common(old: Iterable[Segment], new: Iterable[Segment]) -> int:
     """Return how many segments are the same from the beginning on."""
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(old, new)))
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(old, new, strict=False)))
 
 
 def _cells(line: Iterable[Segment]) -> list[Cell]:

@@ -122,7 +122,7 @@ class Drawing:
         ends = np.r_[starts[1:], 0]  # the next of a row's last begins the next row
         ends[ends == 0] = frame.cells
         for row, start, end, look in zip(
-            *map(np.ndarray.tolist, (rows, starts, ends, looks[:, rows, starts].T)), strict=True
+            rows.tolist(), starts.tolist(), ends.tolist(), looks[:, rows, starts].T.tolist(), strict=True
         ):
             lines[row].append((texts[row][start:end], self._style(*look)))
         return [glyph_strip(pieces, self._width) for pieces in lines]

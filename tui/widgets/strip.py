@@ -97,7 +97,7 @@ class StripWidget(Widget):
 
 def changed_regions(before: Sequence[Strip], now: Sequence[Strip]) -> list[Region]:
     """Return the spans of cells in which two pictures of the same size differ."""
-    regions = []
+    regions: list[Region] = []
     for y, (old, new) in enumerate(zip(before, now, strict=True)):
         if old is not new:
             x, *parts = _different_part(list(old), list(new))

@@ -10,9 +10,15 @@ from typing import Any, ClassVar
 
 import pytest
 from factory import ALL_TASKS, finished_run
+from rich.ansi import AnsiDecoder
 from rich.color import Color
+from rich.console import Console
+from rich.segment import Segment
 from rich.style import Style
+from textual._compositor import LayoutUpdate
+from textual.geometry import Region
 from textual.screen import Screen
+from textual.strip import Strip
 from tui_pilot import TICK, on_screen, open_app, open_newest_run, runs_listed, runs_screen, until
 
 from tui import theme
@@ -319,6 +325,22 @@ def test_only_cells_that_differ_are_a_region() -> None:
     assert (wide.x, wide.width) == (2, 2), "a wide character is repainted as a whole"
 
 
+def test_an_update_writes_what_differs_from_the_piece_before_and_blanks_in_any_colour() -> None:
+    red, bold = Style(color="#ff0000", bgcolor="#000000"), Style(color="#ff0000", bgcolor="#000000", bold=True)
+    green, marked = Style(color="#00ff00", bgcolor="#000000"), Style(color="#00ff00", bgcolor="#0000ff")
+    line = [(t, s) for s in (red, green, marked, bold, Style(), red, Style(underline=True)) for t in ("a", " ", "b")]
+    line += [(" ", s) for s in (red, marked, Style(), bold)]
+    update = shortened(LayoutUpdate([[Strip([Segment(*piece) for piece in line])]], Region(0, 0, 25, 1)))
+    console = Console(color_system="truecolor")
+    written = update.render_segments(console)
+    (shown,) = AnsiDecoder().decode(written.replace("\x1b[1;1H", ""))
+    for i, (text, style) in enumerate(line):
+        seen = shown.get_style_at_offset(console, i)
+        assert (shown.plain[i], seen.bgcolor, seen.underline) == (text, style.bgcolor, style.underline)
+        assert text == " " or (seen.color, seen.bold) == (style.color, style.bold)
+    assert len(written) < len(Strip([Segment(*piece) for piece in line]).render(console)) / 2
+
+
 async def test_a_key_repaints_what_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cursor key writes less than 4 KB in the list, the bars and the grid."""
     for seed in range(3):
@@ -339,6 +361,7 @@ async def test_a_key_repaints_what_it_changes(tmp_path: Path, monkeypatch: pytes
 
     async with app.run_test(size=(160, 45)) as pilot:
         await runs_listed(pilot, 3)
+        await until(pilot, lambda: runs_screen(pilot).is_complete)
         monkeypatch.setattr(app, "_display", display)
         assert await key("down") < 4096
         await pilot.press("enter")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -145,6 +146,27 @@ class Frame:
         """Rows of the plot, without the title, the rule of the x axis and its labels."""
         return max(0, self.height - 2 - self.labelled)
 
+    @cached_property
+    def x_ticks(self) -> list[float]:
+        """Return the positions of the ticks: both ends of the axis, and round ones between."""
+        size, _ = _unit(self)
+        low, high = self.x_range
+        inner = [value * size for value in ticks((low / size, high / size), max(1, self.cells // 14))]
+        return sorted({low, high, *(value for value in inner if low < value < high)})
+
+    @cached_property
+    def x_labels(self) -> str:
+        """Return the line below the x axis: both ends are labelled, and of the other ticks those that have room."""
+        positions = self.x_ticks
+        text = [" "] * self.cells
+        for x in [positions[0], positions[-1], *positions[1:-1]]:
+            label, cell = x_text(x, self), self.dot(x) // 2
+            start = max(0, min(cell - len(label) // 2, self.cells - len(label)))
+            around = text[max(0, start - 2) : start + len(label) + 2]
+            if all(character == " " for character in around) and len(label) <= self.cells:
+                text[start : start + len(label)] = label
+        return "".join(text)
+
     def dot(self, x: float) -> int:
         """Return the dot column of a position on the x axis, -1 outside the visible range."""
         low, high = self.x_range
@@ -184,14 +206,6 @@ def _unit(frame: Frame) -> tuple[float, str]:
     return next((size, suffix) for minimum, size, suffix in TIME_UNITS if frame.x_range[1] >= minimum or not minimum)
 
 
-def x_ticks(frame: Frame) -> list[float]:
-    """Return the positions of the ticks: both ends of the axis, and round ones between."""
-    size, _ = _unit(frame)
-    low, high = frame.x_range
-    inner = [value * size for value in ticks((low / size, high / size), max(1, frame.cells // 14))]
-    return sorted({low, high, *(value for value in inner if low < value < high)})
-
-
 def x_text(x: float, frame: Frame) -> str:
     """Format a position on the x axis."""
     size, suffix = _unit(frame)
@@ -200,16 +214,3 @@ def x_text(x: float, frame: Frame) -> str:
     if abs(x) >= size * 1e4 and frame.axis == "step":
         return f"{round(x):,}"
     return short(x / size, resolution) + suffix
-
-
-def x_labels(frame: Frame) -> str:
-    """Return the line below the x axis: both ends are labelled, and of the other ticks those that have room."""
-    positions = x_ticks(frame)
-    text = [" "] * frame.cells
-    for x in [positions[0], positions[-1], *positions[1:-1]]:
-        label, cell = x_text(x, frame), frame.dot(x) // 2
-        start = max(0, min(cell - len(label) // 2, frame.cells - len(label)))
-        around = text[max(0, start - 2) : start + len(label) + 2]
-        if all(character == " " for character in around) and len(label) <= frame.cells:
-            text[start : start + len(label)] = label
-    return "".join(text)

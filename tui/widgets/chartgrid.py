@@ -51,19 +51,19 @@ class ChartGrid(ChartView):
 
     def toggle_log(self) -> None:
         self.log_y = not self.log_y
-        self.redraw()
+        self.redraw(whole=True)
 
     def toggle_raw(self) -> None:
         self.raw = not self.raw
-        self.redraw()
+        self.redraw(whole=True)
 
     def toggle_future(self) -> None:
         self.future = not self.future
-        self.redraw()
+        self.redraw(whole=True)
 
     def toggle_full(self) -> None:
         self.full = not self.full
-        self.redraw()
+        self.redraw(whole=True)
 
     def move_cursor(self, columns: int) -> None:
         """Move the cursor by dot columns."""
@@ -108,14 +108,15 @@ class ChartGrid(ChartView):
         """Turn pages."""
         self.page = max(0, min(self.page + pages, self.page_count - 1))
         self.focus_index = sum(len(page.charts) for page in self._pages[: self.page])
-        self.redraw()
+        self.redraw(whole=True)
 
     def focus_chart(self, across: int, down: int) -> None:
         """Focus the chart beside or below the focused one."""
         index = self.focus_index + across + down * (self._pages[self.page].columns if self._pages else 1)
         if 0 <= index < len(self.plotted):
             ends = accumulate(len(page.charts) for page in self._pages)
-            self.focus_index, self.page = index, next(i for i, end in enumerate(ends) if index < end)
+            pages = (i for i, end in enumerate(ends) if index < end)
+            self.focus_index, self.page = index, next(pages, self.page)
             self.redraw()
 
     def peel(self) -> bool:
@@ -150,7 +151,8 @@ class ChartGrid(ChartView):
             return
         place = self._place_at(start, self._drag_y)
         assert place is not None
-        self.focus_index = next(i for i, chart in enumerate(self.plotted) if chart.title == place.chart.title)
+        titles = (i for i, chart in enumerate(self.plotted) if chart.title == place.chart.title)
+        self.focus_index = next(titles, self.focus_index)
         end = min(max(event.x, place.region.x), place.region.right - 1)
         if abs(end - start) < DRAGGED:
             self._see(lambda: self.view.at(a, self.extent))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import zip_longest
+from operator import itemgetter
 from typing import ClassVar
 
 import numpy as np
@@ -15,23 +17,24 @@ from accl.store.curve import AXES, Curve
 from tui import theme
 from tui.plot import DotColumns
 from tui.raster import Range
-from tui.text import Piece, cell_len, centred, cut, duration, strip
+from tui.text import Piece, cell_len, centred, cut, duration, joined, strip
 from tui.viewstate import Choices
-from tui.widgets.blocks import Blocks, BlockWidget
 from tui.widgets.chart import Chart, Frame, Mark, broken_since
 from tui.widgets.drawing import NOTHING, Drawing, gather, gutter_width, y_bounds
 from tui.widgets.page import Page, Place, arrange, paginate
 from tui.widgets.rows import RowsChart, RowsDrawing, Series
+from tui.widgets.strip import StripWidget
 from tui.widgets.text import shorten
 from tui.xview import XView, convert
 
+Blocks = dict[tuple[int, int], Strip]  # pieces of lines, by column and row of their first cell
 SIDE_WIDTH = 64  # a chart at least this wide has its values beside it, on at most a quarter of its width
 BROKEN_NOTE = len("since 1,000 ")
 ROOMY = 24
 SAMPLE = len(" ━━")
 
 
-class ChartView(BlockWidget, can_focus=True):
+class ChartView(StripWidget, can_focus=True):
     """Charts, as many as are legible on a page; `show` replaces them, and everything else stays as it was set.
 
     Attributes:
@@ -43,6 +46,7 @@ class ChartView(BlockWidget, can_focus=True):
         page, focus_index: page, and chart that `full` shows alone, among `plotted`.
     """
 
+    has_background = True
     settings: ClassVar[Mapping[str, Choices]] = {
         "axis": AXES,
         "log_y": (False, True),
@@ -75,6 +79,7 @@ class ChartView(BlockWidget, can_focus=True):
         self._pages: list[Page] = []
         self._places: list[Place] = []
         self._gutter = 4
+        self._rows: list[tuple[object, Strip]] = []
 
     def show(self, charts: Sequence[Chart], marks: Sequence[Mark] = ()) -> None:
         """Replace the charts, by title, and the marks on the x axis."""
@@ -144,7 +149,20 @@ class ChartView(BlockWidget, can_focus=True):
 
     # Drawing.
 
-    def draw_blocks(self, width: int, height: int) -> Blocks:
+    def draw(self, width: int, height: int) -> list[Strip]:
+        rows: list[list[tuple[int, Strip]]] = [[] for _ in range(height)]
+        for (x, y), block in sorted(self._blocks(width, height).items(), key=itemgetter(0)):
+            if y < height:
+                rows[y].append((x, block))
+        background = self.rich_style
+        contents = [(width, background, row) for row in rows]
+        self._rows = [
+            old if old and old[0] == content else (content, joined(content[2], width, background))
+            for old, content in zip_longest(self._rows[:height], contents)
+        ]
+        return [line for _, line in self._rows]
+
+    def _blocks(self, width: int, height: int) -> Blocks:
         background = self.rich_style  # without it, the terminal's own colours would show through
         texts = self._texts(height)
         self._paginate(width, height - (height >= 10) - bool(texts))

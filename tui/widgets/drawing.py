@@ -28,7 +28,7 @@ from tui.plot import (
 from tui.raster import Range, cell_row, dashed_line
 from tui.scale import finite_range, padded, short
 from tui.text import Piece, cell_len, cut, fit, glyph_strip, strip, with_cell
-from tui.widgets.chart import Chart, Frame, Line, Mark, broken_since, tick_step, x_labels, x_text, x_ticks, y_ticks
+from tui.widgets.chart import Chart, Frame, Line, Mark, broken_since, tick_step, x_text, y_ticks
 
 HAIRLINE = ("⡇", "⢸")
 # Behind the lines, and along those that join points.
@@ -59,13 +59,15 @@ class Drawing:
         self.canvas = self._canvas() if y_range and frame.rows > 0 and frame.cells > 0 else None
         self.plot = self._rows() if self.canvas else self._empty()
 
+    def _strip(self, pieces: Sequence[Piece], width: int) -> Strip:
+        """Make a line of pieces that has its background."""
+        return strip([(text, self.background + style) for text, style in pieces], width, self.background)
+
     def _empty(self) -> list[Strip]:
         message = "nothing above 0 for a logarithmic axis" if self.log and self.chart.is_plotted else "no values here"
-        text = strip(
-            [(" " * self.frame.left, theme.DIM), (cut(message, self.frame.cells), theme.VERY_DIM)], self._width
-        )
-        blank = Strip.blank(self._width, self.background)
-        return [text.apply_style(self.background), *[blank] * self.frame.rows][: self.frame.rows]
+        gutter = " " * self.frame.left, theme.DIM
+        text = self._strip([gutter, (cut(message, self.frame.cells), theme.VERY_DIM)], self._width)
+        return [text, *[Strip.blank(self._width, self.background)] * self.frame.rows][: self.frame.rows]
 
     @property
     def _width(self) -> int:
@@ -94,7 +96,7 @@ class Drawing:
             if kind == Kind.FAINT:
                 put_points(drawn, line.curve, frame.axis, frame.x_range, y_range, log, index, line.symbol)
         tick_rows = [row for value in self.tick_values if (row := cell_row(value, rows, y_range, log)) >= 0]
-        put_grid(drawn, tick_rows, [dot // 2 for value in x_ticks(frame) if (dot := frame.dot(value)) >= 0])
+        put_grid(drawn, tick_rows, [dot // 2 for value in frame.x_ticks if (dot := frame.dot(value)) >= 0])
         return drawn
 
     def _rows(self) -> list[Strip]:
@@ -103,19 +105,27 @@ class Drawing:
         frame, drawn = self.frame, self.canvas
         step = tick_step(self.tick_values, self.log)
         at = {cell_row(v, frame.rows, self.y_range, self.log): self.chart.format(v, step) for v in self.tick_values}
-        looks = np.stack([drawn.kinds, drawn.owner, drawn.band])
-        result = []
-        for row in range(frame.rows):
-            pieces: list[Piece] = [
+        lines: list[list[Piece]] = [
+            [
                 (fit(at.get(row, ""), frame.gutter, right=True), self.background + theme.DIM),
                 (" ┤" if row in at else " │", self.background + theme.RULE),
             ]
-            text = drawn.glyphs[row].tobytes().decode("utf-32-le")
-            edges = np.flatnonzero((looks[:, row, 1:] != looks[:, row, :-1]).any(axis=0)) + 1
-            for start, end in zip([0, *edges], [*edges, frame.cells], strict=True):
-                pieces.append((text[start:end], self._style(*looks[:, row, start].tolist())))
-            result.append(glyph_strip(pieces, self._width))
-        return result
+            for row in range(frame.rows)
+        ]
+        texts = [glyphs.tobytes().decode("utf-32-le") for glyphs in drawn.glyphs]
+        # A blank goes on with the style before it: fewer pieces look the same.
+        last = np.maximum.accumulate(np.where(drawn.kinds == Kind.EMPTY, 0, np.arange(frame.cells)), axis=1)
+        looks = np.stack([*(np.take_along_axis(look, last, axis=1) for look in (drawn.kinds, drawn.owner)), drawn.band])
+        begins = np.ones((frame.rows, frame.cells), bool)
+        begins[:, 1:] = (looks[:, :, 1:] != looks[:, :, :-1]).any(axis=0)
+        rows, starts = np.nonzero(begins)
+        ends = np.r_[starts[1:], 0]  # the next of a row's last begins the next row
+        ends[ends == 0] = frame.cells
+        for row, start, end, look in zip(
+            rows.tolist(), starts.tolist(), ends.tolist(), looks[:, rows, starts].T.tolist(), strict=True
+        ):
+            lines[row].append((texts[row][start:end], self._style(*look)))
+        return [glyph_strip(pieces, self._width) for pieces in lines]
 
     def _style(self, kind: int, owner: int, band: int) -> Style:
         look = (kind, owner, band)
@@ -204,14 +214,14 @@ class Drawing:
         rows, width = self.frame.rows, self.frame.side
         shown = labels[:rows]
         size = max((cell_len(label.text) for label in shown), default=0)
-        strips = [Strip.blank(width + 1)] * rows
+        strips = [Strip.blank(width + 1, self.background)] * rows
         row = -1
         for i, label in enumerate(shown):
             wanted = cell_row(label.value, rows, self.y_range, self.log) if self.y_range else -1
             row = min(max(wanted if wanted >= 0 else 0, row + 1), rows - len(shown) + i)
             text = cut(f"{fit(label.text, size, right=True)} {label.name}", width)
-            strips[row] = strip([(" " + text, label.style)], width + 1)
-        return [line.apply_style(self.background) for line in strips]
+            strips[row] = self._strip([(" " + text, label.style)], width + 1)
+        return strips
 
     def title(self, labels: Sequence[Label], focused: bool) -> Strip:
         """Return the first line: the title, and the values unless they stand beside the plot."""
@@ -219,8 +229,7 @@ class Drawing:
         pieces: list[Piece] = [(self.chart.title, style), *self.note()]
         if not self.frame.side:
             pieces += [(f"  {label.text} {label.name}", label.style) for label in labels]
-        line = strip([(cut(text, self.frame.width), look) for text, look in pieces], self.frame.width)
-        return line.apply_style(self.background)
+        return self._strip([(cut(text, self.frame.width), look) for text, look in pieces], self.frame.width)
 
     def note(self) -> list[Piece]:
         """Return what stands behind the title."""
@@ -229,7 +238,7 @@ class Drawing:
     def rule(self, marks: Mapping[int, Mark]) -> Strip:
         """Return the rule of the x axis with ticks, marks by cell, and a cross where a value is broken."""
         frame = self.frame
-        signs: dict[int, Piece] = {dot // 2: ("┴", theme.RULE) for x in x_ticks(frame) if (dot := frame.dot(x)) >= 0}
+        signs: dict[int, Piece] = {dot // 2: ("┴", theme.RULE) for x in frame.x_ticks if (dot := frame.dot(x)) >= 0}
         signs |= {cell: (mark.symbol, mark.style) for cell, mark in marks.items()}
         for line, columns in zip(self.chart.lines, self._columns, strict=True):
             signs |= dict.fromkeys((np.flatnonzero(columns.broken) // 2).tolist(), ("×", line.style))
@@ -239,7 +248,7 @@ class Drawing:
             pieces += [("─" * (cell - end), theme.RULE), sign]
             end = cell + 1
         pieces.append(("─" * (frame.cells - end), theme.RULE))
-        return strip(pieces, frame.width).apply_style(self.background)
+        return self._strip(pieces, frame.width)
 
     def x_axis(self, rule: Strip, cursor: float | None) -> list[Strip]:
         """Return the rule and the labels below it, with the cursor."""
@@ -247,7 +256,7 @@ class Drawing:
         at = -1 if cursor is None else frame.dot(cursor) // 2
         lines = [rule if at < 0 else with_cell(rule, frame.left + at, "▲", self.background + theme.BOLD)]
         if frame.labelled:
-            text = x_labels(frame)
+            text = frame.x_labels
             pieces: list[Piece] = [(fit(frame.axis, frame.gutter, right=True) + "  ", theme.VERY_DIM)]
             if cursor is not None and at >= 0:
                 label = x_text(cursor, frame)
@@ -261,7 +270,7 @@ class Drawing:
                 pieces += [(free[:start], theme.DIM), (label, theme.BOLD), (free[end:], theme.DIM)]
             else:
                 pieces.append((text, theme.DIM))
-            lines.append(strip(pieces, frame.width, self.background).apply_style(self.background))
+            lines.append(self._strip(pieces, frame.width))
         return lines
 
 

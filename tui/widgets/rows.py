@@ -19,7 +19,7 @@ from tui import theme
 from tui.plot import DotColumns
 from tui.raster import Floats
 from tui.scale import short
-from tui.text import BLANK_AND_SPARKS, Piece, cell_len, cut, fit, strip, with_cell
+from tui.text import BLANK_AND_SPARKS, Piece, cell_len, cut, fit, with_cell
 from tui.widgets.chart import Chart, Frame
 from tui.widgets.drawing import HAIRLINE, NOTHING, Drawing, Label
 
@@ -88,26 +88,38 @@ class RowsChart(Chart):
             self._positions[key] = series.at if axis == self.unit else np.interp(series.at, *ends)
         return self._positions[key]
 
+    @cached_property
+    def _sums(self) -> list[tuple[list[int], Floats, Floats, NDArray[np.int64]]]:
+        """Series with the same N positions: their indices, values, and the sums and counts of the finite ones before.
+
+        Values are (series, N), sums and counts (series, N + 1).
+        """
+        alike: dict[int, list[int]] = {}
+        for index, series in enumerate(self.series):
+            if len(series.values):
+                alike.setdefault(id(series.at), []).append(index)
+        result = []
+        for indices in alike.values():
+            values = np.stack([self.series[index].values for index in indices])
+            finite = np.isfinite(values)
+            before = np.zeros((len(indices), 1))
+            with np.errstate(over="ignore", invalid="ignore"):
+                sums = np.hstack([before, np.cumsum(np.where(finite, values, 0.0), axis=1)])
+            result.append((indices, values, sums, np.hstack([before, np.cumsum(finite, axis=1)]).astype(np.int64)))
+        return result
+
     def by_cell(self, frame: Frame) -> Floats:
         """Return the mean of each series in each cell, or what is in force there: (series, cells), NaN outside."""
         assert self.clock is not None
         edges = frame.cell_edges()
-        after = edges[:-1] > (self.clock.x(frame.axis)[-1] if len(self.clock) else math.inf)
         result = np.full((len(self.series), frame.cells), np.nan)
-        indices: dict[int, NDArray[np.int64]] = {}  # many series have the same positions
-        for row, series in zip(result, self.series, strict=True):
-            if not len(series.values):
-                continue
-            index = indices.get(id(series.at))
-            if index is None:
-                index = indices[id(series.at)] = np.searchsorted(self.x(series, frame.axis), edges, side="right")
-            finite = np.isfinite(series.values)
-            count = np.diff(np.r_[0, np.cumsum(finite)][index])
-            held = np.where(index[1:] > 0, series.values[index[1:] - 1], np.nan)
+        for indices, values, sums, counts in self._sums:
+            at = np.searchsorted(self.x(self.series[indices[0]], frame.axis), edges, side="right")
+            count = np.diff(counts[:, at], axis=1)
+            held = np.where(at[1:] > 0, values[:, at[1:] - 1], np.nan)
             with np.errstate(over="ignore", invalid="ignore"):
-                total = np.r_[0.0, np.cumsum(np.where(finite, series.values, 0.0))]
-                row[:] = np.where(count > 0, np.diff(total[index]) / np.maximum(count, 1), held)
-            row[after] = np.nan
+                result[indices] = np.where(count > 0, np.diff(sums[:, at], axis=1) / np.maximum(count, 1), held)
+        result[:, edges[:-1] > (self.clock.x(frame.axis)[-1] if len(self.clock) else math.inf)] = np.nan
         return result
 
 
@@ -130,7 +142,7 @@ class RowsDrawing(Drawing):
 
     def _line(self, head: str, pieces: Sequence[Piece]) -> Strip:
         gutter: Piece = (fit(head, self.frame.gutter, right=True), theme.VERY_DIM)
-        return strip([gutter, (" │", theme.RULE), *pieces], self._width).apply_style(self.background)
+        return self._strip([gutter, (" │", theme.RULE), *pieces], self._width)
 
     # A heat map: as many series as there are rows, or halves of rows, share the room; of more, some share a row.
 
@@ -139,7 +151,7 @@ class RowsDrawing(Drawing):
         rows, count = self.frame.rows * halves, len(ratios)
         starts = np.arange(rows) * count // max(1, rows)
         ends = np.maximum(starts + 1, (np.arange(rows) + 1) * count // max(1, rows))
-        shown = np.stack([ratios[a:b].mean(axis=0) for a, b in zip(starts, ends, strict=True)])
+        shown = np.add.reduceat(ratios, starts, axis=0) / (ends - starts)[:, None]
         with np.errstate(divide="ignore", invalid="ignore"):
             powers = np.log2(shown)
         known = np.abs(powers[np.isfinite(powers)])
@@ -220,8 +232,7 @@ class RowsDrawing(Drawing):
         size = max((cell_len(label.text) for label in labels), default=0)
         for label in labels:
             text = cut(f" {fit(label.text, size, right=True)} {label.name}", width + 1)
-            line = strip([(text, label.style)], width + 1)
-            strips[int(label.value)] = line.apply_style(self.background)
+            strips[int(label.value)] = self._strip([(text, label.style)], width + 1)
         return strips
 
     def note(self) -> list[Piece]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import zip_longest
+from collections.abc import Iterable, Sequence
+from itertools import takewhile, zip_longest
 
+from rich.segment import Segment
 from rich.style import Style
 from textual import events
 from textual.geometry import Region, Size
@@ -15,6 +16,7 @@ from tui.text import cell_len
 
 WHEEL_LINES = 3
 UNBOUNDED = 1_000_000_000  # a move this far ends at the first or last line
+Cell = tuple[str, Style | None]
 MOVE_CELLS = 8  # moving the terminal's cursor takes about as many bytes as so many cells
 
 
@@ -22,20 +24,31 @@ class StripWidget(Widget):
     """A widget made of strips. Subclasses implement `draw` and call `redraw` after a change.
 
     What is drawn anew is compared with what is shown, and only the cells that differ are written to the terminal.
+
+    Attributes:
+        has_background: whether `draw` gives every cell a background; without, it gets that of the widget.
     """
 
     ALLOW_SELECT = False
+    has_background = False
 
+    _plain: Sequence[Strip] = ()
     _strips: Sequence[Strip] = ()
     _drawn_size: Size | None = None
     _is_stale = False
+    _is_other = False
 
     def draw(self, width: int, height: int) -> list[Strip]:
         """Return the content: lines of ``width`` cells, of which the first ``height`` are shown."""
         raise NotImplementedError
 
-    def redraw(self) -> None:
-        """Draw anew once the messages at hand are handled, however often it is called until then."""
+    def redraw(self, whole: bool = False) -> None:
+        """Draw anew once the messages at hand are handled, however often it is called until then.
+
+        Args:
+            whole: most cells will differ, so that it takes less time to write all than to find them.
+        """
+        self._is_other |= whole
         if not self._is_stale:
             self._is_stale = True
             self.call_next(self._repaint)
@@ -44,7 +57,7 @@ class StripWidget(Widget):
         """Draw what is stale, and refresh the cells that differ."""
         if not self._is_stale:
             return
-        if self._drawn_size != self.size or not self.is_on_screen:
+        if self._is_other or self._drawn_size != self.size or not self.is_on_screen:
             self._drawn_size = None  # nothing to compare with, or nobody to see it: drawn when it is painted
             self.refresh()
             return
@@ -54,10 +67,14 @@ class StripWidget(Widget):
             self.refresh(*regions)
 
     def _draw(self, size: Size) -> None:
-        background = self.rich_style  # without it, the terminal's own colours would show through
         lines = self.draw(size.width, size.height)[: size.height]
         lines += [Strip.blank(size.width)] * (size.height - len(lines))
-        self._strips, self._drawn_size, self._is_stale = [line.apply_style(background) for line in lines], size, False
+        # Lines that are the same stay the same objects, for which Textual has kept what they become.
+        self._plain = [old if old == line else line for old, line in zip_longest(self._plain[: len(lines)], lines)]
+        self._strips, self._drawn_size, self._is_stale, self._is_other = self._plain, size, False, False
+        if not self.has_background:  # the terminal's own would show through
+            background = self.rich_style
+            self._strips = [line.apply_style(background) for line in self._plain]
 
     def render_line(self, y: int) -> Strip:
         # Stale lines of the same size are still painted: they fit those around them, and `_repaint` comes.
@@ -80,17 +97,33 @@ class StripWidget(Widget):
 
 def changed_regions(before: Sequence[Strip], now: Sequence[Strip]) -> list[Region]:
     """Return the spans of cells in which two pictures of the same size differ."""
-    return [
-        Region(start, y, end - start, 1)
-        for y, (old, new) in enumerate(zip(before, now, strict=True))
-        if old != new
-        for start, end in _changed_spans(_cells(old), _cells(new))
-    ]
+    regions: list[Region] = []
+    for y, (old, new) in enumerate(zip(before, now, strict=True)):
+        if old is not new:
+            x, *parts = _different_part(list(old), list(new))
+            regions += [Region(x + start, y, end - start, 1) for start, end in _changed_spans(*map(_cells, parts))]
+    return regions
 
 
-def _cells(line: Strip) -> list[tuple[str, Style | None]]:
+def _different_part(old: list[Segment], new: list[Segment]) -> tuple[int, list[Segment], list[Segment]]:
+    """Return two lines without the segments at both ends that are the same, and the cells of those at the left."""
+    left = _common(old, new)
+    right = _common(old[left:][::-1], new[left:][::-1])
+    return (
+        sum(segment.cell_length for segment in new[:left]),
+        old[left : len(old) - right],
+        new[left : len(new) - right],
+    )
+
+
+def _common(old: Iterable[Segment], new: Iterable[Segment]) -> int:
+    """Return how many segments are the same from the beginning on."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(old, new, strict=False)))
+
+
+def _cells(line: Iterable[Segment]) -> list[Cell]:
     """Return what each cell shows; the second cell of a wide character is told from its first."""
-    cells: list[tuple[str, Style | None]] = []
+    cells: list[Cell] = []
     for text, style, _ in line:
         if text.isascii():
             cells += [(character, style) for character in text]
@@ -104,7 +137,7 @@ def _cells(line: Strip) -> list[tuple[str, Style | None]]:
     return cells
 
 
-def _changed_spans(old: list[tuple[str, Style | None]], new: list[tuple[str, Style | None]]) -> list[tuple[int, int]]:
+def _changed_spans(old: list[Cell], new: list[Cell]) -> list[tuple[int, int]]:
     """Return the (start, end) of the cells that differ; spans that moving the cursor would not save are joined."""
     spans: list[tuple[int, int]] = []
     for x in (x for x, (a, b) in enumerate(zip_longest(old, new)) if a != b):
@@ -115,7 +148,7 @@ def _changed_spans(old: list[tuple[str, Style | None]], new: list[tuple[str, Sty
     return spans
 
 
-def _is_motley(cells: list[tuple[str, Style | None]]) -> bool:
+def _is_motley(cells: list[Cell]) -> bool:
     """Return whether cells differ in style, which takes more bytes than moving the cursor over them."""
     return any(style != cells[0][1] for _, style in cells)
 

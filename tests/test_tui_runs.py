@@ -179,6 +179,16 @@ async def test_a_loss_that_is_not_a_number_and_a_damaged_database_say_so_in_thei
         assert "#odd  broke late" in on_screen(pilot)
 
 
+async def test_the_load_of_the_machine_that_a_run_recorded_is_told_without_a_key(tmp_path: Path) -> None:
+    run = running_run(tmp_path)
+    recorder = Recorder(run.database)
+    for seconds, used in (5.0, 90.0), (6.0, 80.0):
+        recorder.system(seconds, (used, 3e10, 400.0, 100.0, 1e9))
+    recorder.close()
+    async with open_app(tmp_path) as pilot:
+        await until(pilot, lambda: "mean GPU 85% 400W" in on_screen(pilot))
+
+
 async def test_the_curves_of_an_arm_are_those_of_its_seeds(three_arms: Path) -> None:
     async with open_app(three_arms, (160, 45)) as pilot:
         await complete(pilot)

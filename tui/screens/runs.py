@@ -18,7 +18,7 @@ from tui.actions import stop_after_confirmation
 from tui.arms import GROUPINGS, Group
 from tui.background import Background
 from tui.commands import bindings, next_choice
-from tui.feed import RunSummary, RunsView
+from tui.feed import RunSummary, RunsView, RunView
 from tui.messages import OpenCompare, OpenRun
 from tui.rundetail import detail_lines
 from tui.runlist import Entry, RunList
@@ -170,7 +170,8 @@ class RunsScreen(PollingScreen):
         elif entry is None:
             detail.show()
         else:
-            detail.show(*detail_lines(entry, self.list.context))
+            view = self.preview.view_of(entry.run) if isinstance(entry, RunSummary) else None
+            detail.show(*detail_lines(entry, self.list.context, view))
 
     # What is read behind it.
 
@@ -191,8 +192,12 @@ class RunsScreen(PollingScreen):
 
     def _follow_curves(self, runs: Sequence[RunDir]) -> None:
         if self.preview.expect(runs):
-            receive = self.delivered(self.preview.receive)
-            self.services.watcher.watch((self, "preview"), runs, {"curves"}, receive)
+            receive = self.delivered(self._curves_arrived)
+            self.services.watcher.watch((self, "preview"), runs, {"curves", "system"}, receive)
+
+    def _curves_arrived(self, view: RunView) -> None:
+        self.preview.receive(view)
+        self._show_detail()
 
     def _follow_rows(self) -> None:
         """Watch the runs and arms whose rows are in sight."""

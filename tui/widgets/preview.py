@@ -37,6 +37,10 @@ class Preview(ChartGrid):
         """Whether curves that are expected have never arrived."""
         return None in self._views.values()
 
+    def view_of(self, run: RunDir) -> RunView | None:
+        """Return the data of a run, as far as they have arrived."""
+        return self._views.get(run)
+
     def expect(self, runs: Sequence[RunDir]) -> bool:
         """Take the curves of these runs from now on, and of no others; return whether that is new.
 

@@ -25,7 +25,7 @@ def detail_lines(entry: RunSummary | Group, context: Context, view: RunView | No
         return [_group_line(entry, context), _differences(entry.runs[0], context) if entry.is_arm else []]
     phase = f"  {entry.state.phase}" if entry.active and entry.state.phase else ""
     return [
-        [entry.state_label, (f"  {entry.run.id}", theme.PLAIN), (phase, theme.DIM), _load(view), *_labels(entry)],
+        [entry.state_label, (f"  {entry.run.id}", theme.PLAIN), (phase, theme.DIM), *_labels(entry), _load(view)],
         [*_reason(entry, context), *_differences(entry, context)],
     ]
 

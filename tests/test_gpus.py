@@ -18,6 +18,7 @@ from accl.launch import checks, gpus, preflight
 from accl.launch.check import Level
 from accl.launch.gpus import Gpu, visible
 from accl.training.load import MachineLoad
+from tui import load
 
 A, B = "GPU-7c7bdfb5-6119-995f-3ca1-7240d25c895e", "GPU-7e23960b-a441-4df0-3139-34d0fc0ccdcb"
 MIG = "MIG-8c7bdfb5-6119-995f-3ca1-7240d25c895e"
@@ -257,3 +258,12 @@ def test_a_run_on_a_gpu_is_refused_where_torch_would_see_none(monkeypatch: pytes
     monkeypatch.setattr(preflight, "torch_cuda", lambda: None)
     with pytest.raises(DeviceError, match="build for CPUs"):
         preflight.check(config, lambda _: None)
+
+
+def test_the_head_of_the_list_tells_how_busy_the_gpus_are(nvml: Nvml, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "_gpus", gpus.gpus)
+    assert load.machine_load()[:2] == ("GPU0 50% 250W 0/10GB", "GPU1 50% 250W 0/20GB")
+    monkeypatch.setattr(load, "FEW", 1)
+    assert load.machine_load()[0] == "2 GPUs 50 50% 500W 0/30GB"
+    nvml.refuse("nvmlDeviceGetUtilizationRates")
+    assert load.machine_load()[0] == "2 GPUs 500W 0/30GB"

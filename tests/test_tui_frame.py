@@ -240,8 +240,9 @@ async def test_the_view_is_as_it_was_left(tmp_path: Path) -> None:
         async with AcclApp(tmp_path / "runs", TICK, view=ViewState(file)).run_test(size=(80, 24)) as pilot:
             await runs_listed(pilot)
             assert pilot.app.theme == "accl-light"
-            runs = runs_screen(pilot)
-            assert (runs.filter_text, runs.sort, runs.query_one(Filter).value) == ("baseline", "arm/run▼", "baseline")
+            listed = runs_screen(pilot).list
+            assert (listed.filter_text, listed.sort) == ("baseline", "arm/run▼")
+            assert runs_screen(pilot).query_one(Filter).value == "baseline"
             screen = await open_newest_run(pilot)
             pane = screen.pane
             assert isinstance(pane, ConfusionPane)

@@ -11,14 +11,18 @@ from factory import STARTED, crashed_run, finished_run, running_run
 from snapshots import SIZES, assert_snapshot, freeze
 from textual.pilot import Pilot
 from textual.strip import Strip
-from tui_pilot import on_screen, open_app, runs_listed, runs_screen, until
+from tui_pilot import TICK, on_screen, open_app, runs_listed, runs_screen, until
 
 from accl.store.rundir import RunDir
 from accl.store.state import read_state, write_state
 from accl.store.writer import Recorder
-from tui.feed import Speedometer
+from tui.app import AcclApp
+from tui.feed import RunsFeed, Speedometer
+from tui.runlist import RunList
+from tui.runrows import time_left
 from tui.snapshot import _lines as lines_of
 from tui.text import SPARKS
+from tui.viewstate import ViewState
 from tui.widgets.chartgrid import ChartGrid
 from tui.widgets.table import Table
 
@@ -47,7 +51,7 @@ def _make_arms(root: Path) -> None:
 
 async def complete(pilot: Pilot[None]) -> list[str]:
     """Wait until the list shows all that there is, and return the rows with their head."""
-    await until(pilot, lambda: runs_screen(pilot).is_complete and runs_screen(pilot)._late is None)
+    await until(pilot, lambda: runs_screen(pilot).is_complete)
     return pilot.app.screen.query_one(Table).text_lines
 
 
@@ -98,7 +102,7 @@ async def test_groups_fold_select_all_of_them_and_change_their_kind(three_arms: 
         await pilot.press("left")
         assert screen.highlighted is None
         await pilot.press("space")
-        assert len(screen.selected) == 3
+        assert len(screen.list.selected) == 3
         assert table.cursor == 1, "and stepped on"
         await pilot.press("up", "left")
         await until(pilot, lambda: len(table.rows) == 9)
@@ -107,7 +111,42 @@ async def test_groups_fold_select_all_of_them_and_change_their_kind(three_arms: 
         for grouping, count in (("profile", 10), ("state", 10), ("", 9), ("arm", 12)):
             await pilot.press("g")
             await until(pilot, lambda count=count: len(table.rows) == count)
-            assert screen.grouping == grouping
+            assert screen.list.grouping == grouping
+
+
+async def test_a_folded_group_is_folded_when_the_app_is_opened_again(three_arms: Path, tmp_path: Path) -> None:
+    file = tmp_path / "view.json"
+    for keys, rows in (("left", "left"), 9), ((), 9), (("home", "right"), 12):
+        async with AcclApp(three_arms, TICK, view=ViewState(file)).run_test(size=(80, 24)) as pilot:
+            await runs_listed(pilot, 9)
+            await pilot.press(*keys)
+            await until(pilot, lambda rows=rows: len(pilot.app.screen.query_one(Table).rows) == rows)
+
+
+def test_arms_are_sorted_by_the_mean_over_their_seeds_and_follow_the_filter(tmp_path: Path) -> None:
+    for recipe, tests in ("full", (0.9, 0.1)), ("baseline", (0.6, 0.6)), ("contrastive", (0.55, 0.7)):
+        for seed, test in enumerate(tests):
+            finished_run(tmp_path, recipe, seed=seed, correct=test, curves=False)
+    listed, view = RunList(), RunsFeed(tmp_path).fetch()
+    assert view is not None
+    listed.update(view)
+
+    def arms() -> list[str]:
+        return [" ".join(row.cells[i][0] for i in (1, 10)) for row in listed.rows() if row.key.startswith("group")]
+
+    listed.sort = "test▼"
+    assert [arm.split()[1] for arm in arms()] == ["contrastive", "baseline", "full"]
+    listed.sort = "test▲"
+    assert [arm.split()[1] for arm in arms()] == ["full", "baseline", "contrastive"]
+    assert "±" in arms()[0]
+    listed.set_filter("recipe:full seed:0")
+    assert arms() == []
+    listed.grouping = "profile"
+    (row, _) = listed.rows()
+    assert row.cells[2][0] == "✓ 1"
+    listed.set_filter("recipe:full")
+    (row, *_) = listed.rows()
+    assert row.cells[2][0] == "✓ 2", "the row of a group tells of the runs that are shown"
 
 
 async def test_runs_are_sorted_by_a_configuration_key_that_is_typed(tmp_path: Path) -> None:
@@ -140,6 +179,16 @@ async def test_a_loss_that_is_not_a_number_and_a_damaged_database_say_so_in_thei
         assert "#odd  broke late" in on_screen(pilot)
 
 
+async def test_the_load_of_the_machine_that_a_run_recorded_is_told_without_a_key(tmp_path: Path) -> None:
+    run = running_run(tmp_path)
+    recorder = Recorder(run.database)
+    for seconds, used in (5.0, 90.0), (6.0, 80.0):
+        recorder.system(seconds, (used, 3e10, 400.0, 100.0, 1e9))
+    recorder.close()
+    async with open_app(tmp_path) as pilot:
+        await until(pilot, lambda: "mean GPU 85% 400W" in on_screen(pilot))
+
+
 async def test_the_curves_of_an_arm_are_those_of_its_seeds(three_arms: Path) -> None:
     async with open_app(three_arms, (160, 45)) as pilot:
         await complete(pilot)
@@ -156,6 +205,7 @@ def test_the_spread_of_the_speed_is_that_of_its_last_windows(tmp_path: Path) -> 
     speedometer, found = Speedometer(), []
     for seconds, step in ((0, 0), (10, 10), (20, 30), (30, 40)):
         summary = Summary(run, read_state(run).changed(step=step))
-        found.append(speedometer.observe(summary, 1000.0 + seconds).speed_spread)
-    assert math.isnan(found[2])
-    assert found[3] == pytest.approx(0.433, abs=0.001)
+        found.append(speedometer.observe(summary, 1000.0 + seconds))
+    assert math.isnan(found[2].speed_spread)
+    assert found[3].speed_spread == pytest.approx(0.433, abs=0.001)
+    assert time_left(found[3]) == "2 m 00 s ±51 s", "160 steps at 4 in 3 seconds"

@@ -10,6 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
+from accl.store.state import State
 from tui.feed import RunSummary
 
 BASELINE = "baseline"
@@ -49,17 +50,24 @@ class Group:
         """Test accuracies of the runs that have one."""
         return tuple(test for each in self.runs if math.isfinite(test := each.latest("test/accuracy")))
 
-    @property
+    @cached_property
+    def tested(self) -> dict[int, RunSummary]:
+        """The newest run that was tested in the end, by seed."""
+        runs = sorted(self.runs, key=lambda each: each.summary.age_key)
+        ended = (each for each in runs if each.state.state is State.FINISHED)
+        return {each.setup.seed: each for each in ended if "test/accuracy" in each.state.latest}
+
+    @cached_property
     def mean(self) -> float:
         """Mean test accuracy, NaN without any."""
         return float(np.mean(self.tests)) if self.tests else math.nan
 
-    @property
+    @cached_property
     def sd(self) -> float:
         """Standard deviation of the test accuracies, with n - 1 in the denominator; NaN for fewer than two."""
         return float(np.std(self.tests, ddof=1)) if len(self.tests) > 1 else math.nan
 
-    @property
+    @cached_property
     def validated(self) -> float:
         """Mean over the runs of the validation accuracy of their best weights, NaN without any."""
         values = [each.validated for each in self.runs if math.isfinite(each.validated)]

@@ -170,12 +170,12 @@ COMMANDS: tuple[Command, ...] = (
     Command("run.machine", "pane: load of the machine, configuration, provenance", ("7",), "pane('machine')"),
     Command("run.stop", "stop this run; asks first", ("t",), "stop", "stop"),
     Command("run.back", "back to the runs", ("escape",), "back", "back"),
-    *_charts("health"),
-    Command("health.future", "x axis to the last step of the run, or to the newest", ("e",), "charts('toggle_future')"),
-    Command("health.order", "order of the task weights: category or weight", ("o",), "order", "order"),
     Command(
         "health.swap", "what was going on at the cursor: in place of the charts, or hidden", ("tab",), "swap", "list"
     ),
+    *_charts("health"),
+    Command("health.future", "x axis to the last step of the run, or to the newest", ("e",), "charts('toggle_future')"),
+    Command("health.order", "order of the task weights: category or weight", ("o",), "order", "order"),
     Command("curriculum.order", "order: weight, category, name", ("o",), "order", "order"),
     Command(
         "confusion.jump", "the questions of the pair; in the list: put the cursor on it", ("enter",), "jump", "pair"

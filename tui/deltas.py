@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from accl.store.rundir import RunDir
-from accl.store.state import State
 from tui.arms import Group
 
 MAX_SEEDS = 16  # more would cost a list seconds; the comparison itself takes them all
@@ -35,16 +34,11 @@ def pairing(reference: Group, arm: Group) -> Pairing | None:
     """Pair the newest tested run of each seed; None without a seed that both arms have."""
     if reference.name == arm.name:
         return None
-    first, second = _by_seed(reference), _by_seed(arm)
+    first, second = reference.tested, arm.tested
     seeds = sorted(first.keys() & second.keys())[:MAX_SEEDS]
     if not seeds:
         return None
-    return Pairing(tuple(first[seed] for seed in seeds), tuple(second[seed] for seed in seeds))
-
-
-def _by_seed(arm: Group) -> dict[int, RunDir]:
-    tested = [each for each in arm.runs if each.state.state is State.FINISHED and "test/accuracy" in each.state.latest]
-    return {each.setup.seed: each.run for each in sorted(tested, key=lambda each: each.summary.age_key)}
+    return Pairing(tuple(first[seed].run for seed in seeds), tuple(second[seed].run for seed in seeds))
 
 
 def difference(pairing: Pairing) -> Delta:

@@ -95,12 +95,10 @@ class RunSummary:
         return self.summary.state is not None and self.state.state.active
 
     @property
-    def eta_seconds(self) -> float:
+    def left_seconds(self) -> float:
         """Estimated time to the last step; NaN when the run does not progress."""
-        steps = self.state.total_steps - self.state.step
-        if self.state.state is not State.RUNNING or not self.steps_per_second > 0 or steps <= 0:
-            return math.nan
-        return steps / self.steps_per_second
+        left = self.state.left_at(self.steps_per_second)
+        return math.nan if left is None else left
 
     def latest(self, metric: str) -> float:
         """Return the last value of a metric, or NaN."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
 import psutil
 
-from accl.launch.gpus import gpus, load
+from accl.launch.gpus import GpuLoad, gpus, load
 from accl.store.curve import Curve, Floats, raw_curve
 from tui import theme
 from tui.feed import RunView
@@ -16,6 +17,7 @@ from tui.text import Piece
 from tui.widgets.chart import Chart, Line
 
 GB = 1e9
+FEW = 2  # GPUs that have a text each
 # Of each figure: its title, its unit, and by what it is divided.
 FIGURES = {
     "gpu_util": ("GPU", "%", 1.0),
@@ -31,20 +33,30 @@ _gpus = cache(gpus)
 
 
 def machine_load() -> tuple[str, ...]:
-    """Return a text for each GPU now, and one for the processors since the last call; what is not told is left out."""
+    """Return texts about the GPUs, and one about the processors since the last call; what is not told is left out."""
     global _last
-    parts = []
-    for gpu in _gpus():
-        now = load(gpu)
-        memory = "" if now.memory is None else f" {now.memory / GB:.0f}/{(gpu.memory_total or 0) / GB:.0f}GB"
-        used = "" if now.used is None else f" {now.used:.0f}%"
-        watts = "" if now.watts is None else f" {now.watts:.0f}W"
-        parts.append(f"GPU{gpu.index}{used}{watts}{memory}")
+    loads = [load(gpu) for gpu in _gpus()]
+    parts = [f"GPU{each.gpu.index}{_amounts([each])}" for each in loads]
+    if len(loads) > FEW:
+        parts = [f"{len(loads)} GPUs{_amounts(loads)}"]
     before, _last = _last, _busy_and_all()
     if before and _last[1] > before[1]:
         share = (_last[0] - before[0]) / (_last[1] - before[1])
         parts.append(f"CPU {min(max(share, 0.0), 1.0):.0%}")
     return tuple(parts)
+
+
+def _amounts(loads: Sequence[GpuLoad]) -> str:
+    """Return the use of each GPU, and power and memory of all."""
+    used = ["–" if each.used is None else f"{each.used:.0f}" for each in loads]
+    watts = [each.watts for each in loads if each.watts is not None]
+    memory = [(each.memory, each.gpu.memory_total or 0) for each in loads if each.memory is not None]
+    held, total = (sum(column) for column in zip((0, 0), *memory, strict=True))
+    return (
+        (f" {' '.join(used)}%" if set(used) != {"–"} else "")
+        + (f" {sum(watts):.0f}W" if watts else "")
+        + (f" {held / GB:.0f}/{total / GB:.0f}GB" if memory else "")
+    )
 
 
 def _busy_and_all() -> tuple[float, float]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from accl.store.config_values import config_difference
 from accl.store.glance import Glance
 from accl.store.run_subject import RunSubject
 from tui import theme
 from tui.arms import Group
-from tui.feed import RunSummary, without_path
+from tui.feed import RunSummary, RunView, without_path
 from tui.runrows import Context
 from tui.scale import percent
 from tui.text import Piece
@@ -17,15 +19,25 @@ from tui.text import Piece
 UNTOLD = ("recipe", "profile", "train.seed")  # the row says these
 
 
-def detail_lines(entry: RunSummary | Group, context: Context) -> list[list[Piece]]:
-    """Return two lines about a run or a group."""
+def detail_lines(entry: RunSummary | Group, context: Context, view: RunView | None) -> list[list[Piece]]:
+    """Return two lines about a run or a group; ``view``: data of the run, as far as they were read."""
     if isinstance(entry, Group):
         return [_group_line(entry, context), _differences(entry.runs[0], context) if entry.is_arm else []]
     phase = f"  {entry.state.phase}" if entry.active and entry.state.phase else ""
     return [
-        [entry.state_label, (f"  {entry.run.id}", theme.PLAIN), (phase, theme.DIM), *_labels(entry)],
+        [entry.state_label, (f"  {entry.run.id}", theme.PLAIN), (phase, theme.DIM), *_labels(entry), _load(view)],
         [*_reason(entry, context), *_differences(entry, context)],
     ]
+
+
+def _load(view: RunView | None) -> Piece:
+    """Return the mean load of the machine while the run trained."""
+    measured = view.system if view else {}
+    known = {name: values[np.isfinite(values)] for name, (_, values) in measured.items()}
+    means = {name: float(values.mean()) for name, values in known.items() if len(values)}
+    figures = [("gpu_util", "GPU {:.0f}%"), ("power", "{:.0f}W")] if "gpu_util" in means else [("cpu", "CPU {:.0f}%")]
+    words = " ".join(text.format(means[name]) for name, text in figures if name in means)
+    return f"  mean {words}" if words else "", theme.DIM
 
 
 def _reason(summary: RunSummary, context: Context) -> list[Piece]:

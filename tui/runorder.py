@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import numpy as np
 
 from accl.store.config_values import default_values
 from accl.store.run_subject import RunSubject
 from accl.store.vocabulary import CONFIG, RUNS
+from tui.arms import Group
 from tui.feed import RunSummary
 from tui.runrows import SORTS
+
+Entry = TypeVar("Entry")
 
 
 def value_of(key: str) -> Callable[[RunSummary], object]:
@@ -33,15 +39,30 @@ def problem_of(key: str, summaries: Sequence[RunSummary]) -> str:
 
 def ordered(summaries: Sequence[RunSummary], sort: str) -> list[RunSummary]:
     """Sort by a key and an arrow, ▼ from the largest on; unknown values, None and NaN, come last."""
+    return _ordered(summaries, value_of(sort[:-1]), sort) if sort else list(summaries)
+
+
+def groups_ordered(groups: Sequence[Group], sort: str) -> list[Group]:
+    """Sort groups of ordered runs by the mean of a number over their runs, and by any other value of the first."""
     if not sort:
-        return list(summaries)
+        return list(groups)
     value = value_of(sort[:-1])
-    values = {summary.run: value(summary) for summary in summaries}
-    known = [each for each in summaries if (v := values[each.run]) is not None and v == v]
-    unknown = [each for each in summaries if (v := values[each.run]) is None or v != v]
-    return sorted(known, key=lambda each: _rank(values[each.run]), reverse=sort[-1] == "▼") + unknown
+
+    def mean(group: Group) -> object:
+        known = [found for each in group.runs if _is_known(found := value(each))]
+        numbers = [found for found in known if isinstance(found, int | float)]
+        return float(np.mean(numbers)) if numbers else next(iter(known), None)
+
+    return _ordered(groups, mean, sort)
 
 
-def _rank(value: object) -> tuple[bool, object]:
-    """Return by what values are compared: all texts are larger than all numbers."""
-    return isinstance(value, str), value
+def _ordered(entries: Sequence[Entry], value: Callable[[Entry], object], sort: str) -> list[Entry]:
+    values = [(value(entry), entry) for entry in entries]
+    known = [(found, entry) for found, entry in values if _is_known(found)]
+    # All texts are larger than all numbers.
+    known.sort(key=lambda each: (isinstance(each[0], str), each[0]), reverse=sort[-1] == "▼")
+    return [entry for _, entry in known] + [entry for found, entry in values if not _is_known(found)]
+
+
+def _is_known(value: object) -> bool:
+    return value is not None and value == value

@@ -48,14 +48,14 @@ COLUMNS = (
     Column("age", 5, right=True, rank=5),
     Column("id", 44, rank=9),
 )
-FOREST_AT = next(i for i, column in enumerate(COLUMNS) if column.title == FOREST)
+FOREST_AT, AGE_AT = (next(i for i, column in enumerate(COLUMNS) if column.title == title) for title in (FOREST, "age"))
 # What a column is sorted by; unknown values (NaN) come last.
 SORTS: dict[str, Callable[[RunSummary], Any]] = {
     "arm/run": lambda summary: (summary.setup.recipe, summary.setup.profile, summary.setup.seed),
     "state": lambda summary: summary.state_label[0][2:],
     "profile": lambda summary: summary.setup.profile,
     "step": lambda summary: summary.state.step,
-    "left": lambda summary: summary.eta_seconds,
+    "left": lambda summary: summary.left_seconds,
     "loss": lambda summary: summary.latest("train/loss"),
     "val": lambda summary: summary.validated,
     "test": lambda summary: summary.latest("test/accuracy"),
@@ -101,12 +101,11 @@ def run_row(summary: RunSummary, context: Context, *, selected: bool, indented: 
     """Make the row of a run; below the row of its group, it is indented and leaves out what that says."""
     state, setup, run = summary.state, summary.setup, summary.run
     plain = theme.PLAIN if summary.active else theme.DIM
-    total, eta, test = state.total_steps, summary.eta_seconds, summary.latest("test/accuracy")
+    total, test = state.total_steps, summary.latest("test/accuracy")
     glance = context.glance(run)
     arm = theme.arm_style(setup.recipe)
     name = f"s{summary.seed} {run.id.rpartition('-')[2]}"
     steps = f"{state.step:,}" if state.state is State.FINISHED else f"{state.step:,}/{total:,}"
-    spread = eta * summary.speed_spread
     own = Group(("",), (summary,))
     cells: tuple[Piece, ...] = (
         ("●" if selected else " ", theme.MARK),
@@ -115,7 +114,7 @@ def run_row(summary: RunSummary, context: Context, *, selected: bool, indented: 
         (setup.profile, theme.DIM),
         (steps if total else "", plain),
         (bar(state.step / total, BAR_CELLS) if total and state.state is not State.FINISHED else "", arm),
-        (_eta(eta, spread), plain),
+        (time_left(summary), plain),
         _spark(glance, context.glances.get(run), arm),
         _loss(summary),
         (_known(percent(summary.validated)), theme.PLAIN),
@@ -123,7 +122,7 @@ def run_row(summary: RunSummary, context: Context, *, selected: bool, indented: 
         (forest(own, context.scale, context.floor(own)), arm),
         _difference(summary, context),
         (_known(short(summary.questions_per_second)), theme.DIM),
-        (age(time.time() - summary.created) if math.isfinite(summary.created) else "", theme.DIM),
+        (age_of(summary), theme.DIM),
         (run.id, theme.VERY_DIM),
         *([(_written(context.typed(summary)), theme.PLAIN)] if context.typed else ()),
     )
@@ -137,7 +136,7 @@ def group_row(group: Group, context: Context, *, selected: int, folded: bool) ->
     arm = theme.arm_style(setup.recipe) if group.is_arm else theme.PLAIN
     title = setup.recipe if group.is_arm else group.name[0]
     losses = [context.glance(each.run).losses for each in runs[:GLANCED]] if group.is_arm else []
-    left = [eta for each in runs if math.isfinite(eta := each.eta_seconds)]
+    left = [seconds for each in runs if math.isfinite(seconds := each.left_seconds)]
     icons = Counter(each.state_label[0][0] for each in runs)
     spread = "" if math.isnan(group.sd) else f" ±{group.sd * 100:.1f}"
     cells: tuple[Piece, ...] = (
@@ -209,6 +208,20 @@ def forest(group: Group, scale: Range | None, floor: float) -> str:
     return "".join(cells)
 
 
+def age_of(summary: RunSummary) -> str:
+    """Return the time since a run was made; empty if unknown."""
+    return age(time.time() - summary.created) if math.isfinite(summary.created) else ""
+
+
+def time_left(summary: RunSummary) -> str:
+    """Return the estimated time to the last step, with its standard deviation; empty where nothing progresses."""
+    seconds = summary.left_seconds
+    if math.isnan(seconds):
+        return ""
+    spread = seconds * summary.speed_spread
+    return duration(seconds) + (f" ±{age(spread)}" if spread >= 0.5 else "")
+
+
 def _mean_losses(losses: list[tuple[float, ...]]) -> tuple[float, ...]:
     """Average the losses of seeds bin by bin, as far as all of those that have any go."""
     known = [each for each in losses if each]
@@ -230,12 +243,6 @@ def _loss(summary: RunSummary) -> Piece:
     if loss is None:
         return "", theme.DIM
     return (short(loss), theme.PLAIN) if math.isfinite(loss) else ("NaN", theme.ERROR)
-
-
-def _eta(seconds: float, spread: float) -> str:
-    if not math.isfinite(seconds):
-        return ""
-    return duration(seconds) + (f" ±{age(spread)}" if spread >= 0.5 else "")
 
 
 def _difference(summary: RunSummary, context: Context) -> Piece:

@@ -18,8 +18,9 @@ from accl.files import read_trusted, replace_file
 MAX_BYTES = 65536
 MAX_TEXT = 200
 
-# The choices of a setting; None stands for any text.
-Choices = Sequence[object] | None
+# The choices of a setting; None stands for any text, TEXTS for a list of any texts.
+TEXTS: type[list[str]] = list
+Choices = Sequence[object] | type[list[str]] | None
 
 
 class HasSettings(Protocol):
@@ -91,6 +92,8 @@ class ViewState:
 def _is_choice(value: object, choices: Choices) -> bool:
     if choices is None:
         return isinstance(value, str) and len(value) <= MAX_TEXT
+    if isinstance(choices, type):
+        return isinstance(value, list) and all(_is_choice(each, None) for each in value)
     return any(type(value) is type(choice) and value == choice for choice in choices)
 
 

@@ -113,9 +113,14 @@ class RunState:
 
     @property
     def left_seconds(self) -> float | None:
-        """Seconds to the last step at the newest speed; None while not running or without a speed."""
-        speed = self.latest.get("steps_per_second", 0.0)
-        return (self.total_steps - self.step) / speed if self.state is State.RUNNING and speed else None
+        """Seconds to the last step at the newest speed, as `left_at`."""
+        return self.left_at(self.latest.get("steps_per_second", 0.0))
+
+    def left_at(self, steps_per_second: float) -> float | None:
+        """Return the seconds to the last step at a speed; None where nothing progresses or nothing is left."""
+        steps = self.total_steps - self.step
+        progresses = self.state is State.RUNNING and steps > 0 and steps_per_second > 0
+        return steps / steps_per_second if progresses else None
 
 
 _KINDS = {field.name: str(field.type) for field in dataclasses.fields(RunState)}

@@ -25,10 +25,11 @@ from tui.panes.machine import MachinePane
 from tui.panes.pane import Pane
 from tui.panes.questions import QuestionsPane
 from tui.panes.tasks import TasksPane
+from tui.runrows import time_left
 from tui.scale import percent, short
 from tui.screens.polling import PollingScreen
 from tui.services import Services
-from tui.text import Piece, bar, cell_len, duration
+from tui.text import Piece, bar, cell_len
 from tui.viewstate import Choices, HasSettings
 from tui.widgets.chartgrid import ChartGrid
 from tui.widgets.filter import Filter
@@ -127,8 +128,8 @@ class RunScreen(PollingScreen):
                 second.append((bar(share, 16) + " ", Style(color=theme.ACCENT, bgcolor=theme.PANEL)))
             step = f"{share:.0%}  {'step ' * is_wide}{state.step:,}/{state.total_steps:,}"
             second.append((step, theme.PLAIN))
-        if math.isfinite(summary.eta_seconds):
-            second.append((f" · {duration(summary.eta_seconds)} left", theme.PLAIN))
+        if left := time_left(summary):
+            second.append((f" · {left} left", theme.PLAIN))
         second += _accuracies(view, is_wide)
         if math.isfinite(summary.questions_per_second):
             second.append((f" · {short(summary.questions_per_second)} questions/s", theme.DIM))

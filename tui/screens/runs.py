@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any
 
 from textual import on
 from textual.app import ComposeResult
@@ -13,34 +11,30 @@ from textual.containers import Container
 from textual.timer import Timer
 
 from accl.errors import AcclError, QueryError
-from accl.store.glance import Glance
-from accl.store.query import EVERYTHING, parse
-from accl.store.run_subject import RunSubject
+from accl.store.query import EVERYTHING
 from accl.store.rundir import RunDir
 from tui import theme
 from tui.actions import stop_after_confirmation
-from tui.arms import GROUPINGS, Group, grouped, references
+from tui.arms import GROUPINGS, Group
 from tui.background import Background
 from tui.commands import bindings, next_choice
 from tui.feed import RunSummary, RunsView, RunView
 from tui.messages import OpenCompare, OpenRun
 from tui.rundetail import detail_lines
-from tui.runorder import ordered, problem_of, value_of
-from tui.runrows import COLUMNS, GLANCED, SORTS, Context, columns, group_row, run_row, scale_of
+from tui.runlist import Entry, RunList
+from tui.runorder import problem_of
+from tui.runrows import COLUMNS, GLANCED, SORTS
 from tui.screens.polling import PollingScreen
 from tui.services import Services
-from tui.viewstate import Choices
 from tui.widgets.filter import Filter
 from tui.widgets.keybar import KeyBar
 from tui.widgets.listing import Listing
 from tui.widgets.preview import Preview
 from tui.widgets.runtable import RunTable
-from tui.widgets.table import Row
 from tui.widgets.text import Text
 
 AGE_S = 60.0  # ages are shown anew so often
 REST_S = 0.15  # a cursor that moves on sooner only passes over a run
-PREVIEW_S = 3.0
 LATE_S = 0.1  # figures that arrive one by one are shown together
 PREVIEWED = 8  # runs of an arm whose curves are shown
 EMPTY = """No runs yet.
@@ -51,43 +45,20 @@ Start one in another terminal, it appears here at once:
 
 
 class RunsScreen(PollingScreen):
-    """All runs of a folder in groups, newest first or sorted.
-
-    Attributes:
-        grouping: key of `GROUPINGS`, empty for none.
-        sort: key of `tui.runorder.value_of` with an arrow, empty for newest first.
-        selected: ids of those to compare.
-        preview: data of the run whose curves arrived last, once they are read.
-    """
+    """All runs of a folder, with the curves of what is at the cursor."""
 
     BINDINGS = bindings("runs")
-    settings: ClassVar[Mapping[str, Choices]] = {"filter_text": None, "sort": None, "grouping": [*GROUPINGS, ""]}
-    filter_text = ""
-    wanted = EVERYTHING  # the newest filter that could be understood
     problem = ""
-    sort = ""
-    grouping = "arm"
     machine: tuple[str, ...] = ()
 
     def __init__(self, services: Services) -> None:
         super().__init__(services)
         self.HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (140, "-beside")]
         self.VERTICAL_BREAKPOINTS = [(0, "-tiny"), (10, "-short"), (18, "-medium"), (34, "-tall")]
-        self.summaries: Sequence[RunSummary] = ()
-        self.selected: list[str] = []
-        self.folded: set[str] = set()
-        self.preview: RunView | None = None
-        self.context = Context()
+        self.list = RunList()
+        self.preview = Preview(id="preview")
         self._listed = False
-        self._shown = 0  # runs that match the filter
-        self._background = Background(services.watcher, self.context)
-        self._entries: dict[str, RunSummary | Group] = {}  # by the keys of the rows, in their order
-        self._arranged_for: tuple[object, ...] = ()  # what the entries depend on
-        self._groups: dict[RunDir, str] = {}  # key of the group of each run
-        self._rows: dict[str, Row] = {}  # by their keys
-        self._made_for: object = None  # what all rows depend on
-        self._previewed: dict[RunDir, RunView | None] = {}
-        self._redraw: Timer | None = None  # runs until the curves are drawn again
+        self._background = Background(services.watcher, self.list.context)
         self._rest: Timer | None = None  # runs until the cursor has come to rest
         self._late: Timer | None = None  # runs until what has arrived is shown
 
@@ -95,15 +66,15 @@ class RunsScreen(PollingScreen):
         yield Text(id="title")
         with Container(id="runs-body"):
             yield RunTable(COLUMNS, "reading …", id="runs")
-            yield Preview(id="preview")
+            yield self.preview
         yield Filter("words, or: state:finished val>30% cfg.optim.lr>=1e-4 -tag:old", id="filter")
         yield Filter("config key or metric to sort by: optim.lr, age, validation/accuracy", id="order")
         yield Text(id="detail")
         yield KeyBar("runs", "groups")
 
     def on_mount(self) -> None:
-        self.services.view.attach("runs", self)
-        self.query_one("#filter", Filter).restore(self.filter_text)
+        self.services.view.attach("runs", self.list)
+        self.query_one("#filter", Filter).restore(self.list.filter_text)
         self.table.focus()
         self.set_interval(AGE_S, self._show_ages)
 
@@ -112,14 +83,16 @@ class RunsScreen(PollingScreen):
         return self.query_one(RunTable)
 
     @property
+    def summaries(self) -> Sequence[RunSummary]:
+        return self.list.summaries
+
+    @property
     def pending(self) -> str:
         if not self._listed:
             return "its first look at the runs"
-        if self._background.waits:
+        if self._background.waits or self._late:
             return "the databases of the runs"
-        if None in self._previewed.values():
-            return "the curves of the highlighted runs"
-        return ""
+        return "the curves of the highlighted runs" if self.preview.waits or self._rest else ""
 
     def follow(self) -> None:
         self._background.follow_load(self.delivered(self._load_arrived))
@@ -128,34 +101,29 @@ class RunsScreen(PollingScreen):
 
     def unfollow(self) -> None:
         super().unfollow()
-        self._previewed = {}
         self._background.forget()
-        self.services.watcher.unwatch((self, "preview"))
+        self._follow_curves([])
 
     def update_view(self, view: RunsView | AcclError) -> None:
-        first, self._listed = not self._entries, True
+        first, self._listed = not self.list.entries, True
         if isinstance(view, AcclError):
             self.show_problem(view)
             return
-        self.summaries = view.summaries
-        self.context.references = references(grouped(view.summaries, "arm"))
-        for run in view.changed:
-            self._forget_row(run)
-        ids = {summary.run.id for summary in view.summaries}
-        self.selected = [run_id for run_id in self.selected if run_id in ids]
+        self.list.update(view)
         self.show()
         if first:  # the cursor begins on a run, also where that of a group is above it
             self.table.move_to(
-                next((i for i, each in enumerate(self._entries.values()) if isinstance(each, RunSummary)), 0)
+                next((i for i, each in enumerate(self.list.entries.values()) if isinstance(each, RunSummary)), 0)
             )
+            self._follow_highlighted()
         self._follow_rows()
 
     # What is highlighted.
 
     @property
-    def entry(self) -> RunSummary | Group | None:
+    def entry(self) -> Entry | None:
         """Run or group at the cursor."""
-        return self._entries.get(self.table.key or "")
+        return self.list.entries.get(self.table.key or "")
 
     @property
     def highlighted(self) -> RunSummary | None:
@@ -171,74 +139,20 @@ class RunsScreen(PollingScreen):
     # What is shown.
 
     def show(self) -> None:
-        self._prepare()
-        self._arrange()
-        table = self.table
-        table.sorted_by = self.sort
-        rows = [self._rows.get(key) or self._row(key, entry) for key, entry in self._entries.items()]
-        table.show(rows, f"No run matches: {self.wanted.text}" if self.summaries else EMPTY)
+        rows = self.list.rows()
+        empty = f"No run matches: {self.list.wanted.text}" if self.summaries else EMPTY
+        self.table.show(rows, empty, self.list.columns, self.list.sort)
         self._show_title()
         self._show_detail()
 
-    def _prepare(self) -> None:
-        """Collect what all rows depend on, and forget them if that has changed."""
-        context, key = self.context, self.sort[:-1]
-        typed = key if key and key not in SORTS else ""
-        context.typed = value_of(typed) if typed else None
-        floors = [glance.floor for glance in context.glances.values() if isinstance(glance, Glance)]
-        tests = [each.latest("test/accuracy") for each in self.summaries]
-        context.scale = scale_of([value for value in (*floors, *tests) if math.isfinite(value)])
-        reference_tests = [repr(reference.arm.tests) for reference in context.references.values()]
-        made_for = (context.scale, reference_tests, self.grouping, typed)
-        if made_for != self._made_for:
-            self._made_for = made_for
-            self._rows.clear()
-            self.table.columns = columns(context.scale, typed)
-
-    def _arrange(self) -> None:
-        """Set the entries: runs and groups by the keys of their rows. An arm of one run is no group."""
-        arranged_for = (self.summaries, self.wanted, self.sort, self.grouping, frozenset(self.folded))
-        before = self._arranged_for
-        if before and arranged_for[0] is before[0] and arranged_for[1:] == before[1:]:
-            return
-        self._arranged_for = arranged_for
-        now, shown = time.time(), self.summaries
-        if self.wanted != EVERYTHING:
-            shown = [each for each in shown if self.wanted.matches(RunSubject(each.summary, now))]
-        self._shown = len(shown)
-        self._entries, self._groups = {}, {}
-        for group in grouped(ordered(shown, self.sort), self.grouping):
-            key = group.key
-            if self.grouping and (len(group.runs) > 1 or self.grouping != "arm"):
-                self._entries[key] = group
-                self._groups |= {each.run: key for each in group.runs}
-            if key not in self.folded:
-                self._entries |= {each.run.id: each for each in group.runs}
-
-    def _row(self, key: str, entry: RunSummary | Group) -> Row:
-        """Make a row, and keep it."""
-        if isinstance(entry, Group):
-            count = sum(each.run.id in self.selected for each in entry.runs)
-            row = group_row(entry, self.context, selected=count, folded=key in self.folded)
-        else:
-            indented = self.grouping == "arm" and entry.run in self._groups
-            row = run_row(entry, self.context, selected=key in self.selected, indented=indented)
-        self._rows[key] = row
-        return row
-
-    def _forget_row(self, run: RunDir) -> None:
-        """Let the row of a run, and that of its group, be made anew."""
-        self._rows.pop(run.id, None)
-        self._rows.pop(self._groups.get(run, ""), None)
-
     def _show_title(self) -> None:
-        n = len(self.summaries)
-        counts = ["1 run" if n == 1 else f"{n:,} runs", f"{sum(each.active for each in self.summaries)} active"]
-        if self.wanted != EVERYTHING:
-            counts.append(f"{self._shown:,} shown")
-        if self.selected:
-            counts.append(f"{len(self.selected)} selected")
-        settings = [("filter", self.filter_text), ("group", self.grouping), ("sort", self.sort)]
+        listed, n = self.list, len(self.summaries)
+        counts = ["1 run" if n == 1 else f"{n:,} runs", f"{listed.active} active"]
+        if listed.wanted != EVERYTHING:
+            counts.append(f"{listed.shown:,} shown")
+        if listed.selected:
+            counts.append(f"{len(listed.selected)} selected")
+        settings = [("filter", listed.filter_text), ("group", listed.grouping), ("sort", listed.sort)]
         named = "  ".join(f"{name}: {value}" for name, value in settings if value)
         self.query_one("#title", Text).show(
             [
@@ -256,50 +170,40 @@ class RunsScreen(PollingScreen):
         elif entry is None:
             detail.show()
         else:
-            detail.show(*detail_lines(entry, self.context))
+            view = self.preview.view_of(entry.run) if isinstance(entry, RunSummary) else None
+            detail.show(*detail_lines(entry, self.list.context, view))
 
     # What is read behind it.
 
     @on(Listing.CursorMoved)
     def _cursor_moved(self) -> None:
         self._show_detail()
-        if self.preview is None:
-            self._follow_highlighted()
-        elif self._rest is None:
-            self._rest = self.set_timer(REST_S, self._follow_highlighted)
+        if self._rest is not None:
+            self._rest.stop()
+        self._rest = self.set_timer(REST_S, self._follow_highlighted)
 
     def _follow_highlighted(self) -> None:
-        """Read the curves of the run or arm at the cursor, and follow them."""
+        """Follow the curves of the run or arm at the cursor, and the rows that are in sight now."""
         self._rest = None
         runs = [summary.run for summary in self.highlighted_runs[:PREVIEWED]]
-        if not runs or self.app.screen is not self:
-            return
-        self._follow_rows()
-        if runs != list(self._previewed):
-            self._previewed = dict.fromkeys(runs)
-            receive = self.delivered(self.update_preview)
-            self.services.watcher.watch((self, "preview"), runs, {"curves"}, receive)
+        if runs and self.app.screen is self:
+            self._follow_rows()
+            self._follow_curves(runs)
 
-    def update_preview(self, view: RunView) -> None:
-        """Show the curves of a run, those of one that trains every `PREVIEW_S`: drawing costs more than reading."""
-        if view.summary.run not in self._previewed:
-            return
-        first = self._previewed[view.summary.run] is None
-        self.preview = self._previewed[view.summary.run] = view
-        if first:
-            self._show_preview()
-        elif self._redraw is None:
-            self._redraw = self.set_timer(PREVIEW_S, self._show_preview)
+    def _follow_curves(self, runs: Sequence[RunDir]) -> None:
+        if self.preview.expect(runs):
+            receive = self.delivered(self._curves_arrived)
+            self.services.watcher.watch((self, "preview"), runs, {"curves", "system"}, receive)
 
-    def _show_preview(self) -> None:
-        self._redraw = None
-        self.query_one(Preview).show_views([each for each in self._previewed.values() if each])
+    def _curves_arrived(self, view: RunView) -> None:
+        self.preview.receive(view)
+        self._show_detail()
 
     def _follow_rows(self) -> None:
         """Watch the runs and arms whose rows are in sight."""
         table = self.table
         height = max(1, table.size.height)
-        entries = list(self._entries.values())[table.top : table.top + height]
+        entries = list(self.list.entries.values())[table.top : table.top + height]
         arms = [entry for entry in entries if isinstance(entry, Group) and entry.is_arm]
         runs = {each.run: each for arm in arms for each in arm.runs[:GLANCED]}
         runs |= {entry.run: entry for entry in entries if isinstance(entry, RunSummary)}
@@ -307,9 +211,10 @@ class RunsScreen(PollingScreen):
 
     def _arrived_behind(self, found: tuple[Any, Any]) -> None:
         item, what = found
-        kept: dict[Any, Any] = self.context.glances if isinstance(item, RunDir) else self.context.deltas
+        context = self.list.context
+        kept: dict[Any, Any] = context.glances if isinstance(item, RunDir) else context.deltas
         kept[item] = what
-        self._forget_row(item if isinstance(item, RunDir) else item.second[0])
+        self.list.forget_row(item if isinstance(item, RunDir) else item.second[0])
         if self._late is None:
             self._late = self.set_timer(LATE_S, self._show_late)
 
@@ -324,8 +229,7 @@ class RunsScreen(PollingScreen):
             self._show_title()
 
     def _show_ages(self) -> None:
-        self._rows.clear()
-        self._arranged_for = ()  # a filter or an order may be by age
+        self.list.grow_older()
         self.show()
 
     # What the keys do.
@@ -333,70 +237,61 @@ class RunsScreen(PollingScreen):
     @on(Listing.HeadClicked)
     def _sort_by_head(self, event: Listing.HeadClicked) -> None:
         """Sort by the column clicked: descending, ascending, not any more."""
-        column = self.table.column_at(event.x)
-        if column is not None and (column.title in SORTS or column.title == self.sort[:-1]):
-            self.sort = {f"{column.title}▼": f"{column.title}▲", f"{column.title}▲": ""}.get(
-                self.sort, f"{column.title}▼"
-            )
-            self.show()
+        column, sort = self.table.column_at(event.x), self.list.sort
+        if column is not None and (column.title in SORTS or column.title == sort[:-1]):
+            self._sort({f"{column.title}▼": f"{column.title}▲", f"{column.title}▲": ""}.get(sort, f"{column.title}▼"))
+
+    def _sort(self, sort: str) -> None:
+        self.list.sort = sort
+        self.show()
 
     def action_sort(self) -> None:
         choices = ["", *(f"{title}▼" for title in SORTS)]
-        current = self.sort.replace("▲", "▼")
-        self.sort = next_choice(choices, current) if current in choices else ""
-        self.show()
+        current = self.list.sort.replace("▲", "▼")
+        self._sort(next_choice(choices, current) if current in choices else "")
 
     def action_order(self) -> None:
         self.query_one("#order", Filter).open()
         self.query_one(KeyBar).show("filter")
 
     def action_group(self) -> None:
-        self.grouping = next_choice([*GROUPINGS, ""], self.grouping)
+        self.list.grouping = next_choice([*GROUPINGS, ""], self.list.grouping)
         self.show()
 
     def action_fold(self, fold: bool) -> None:
         """Fold or unfold the group at the cursor; from a run, go to its group."""
-        entry, table = self.entry, self.table
-        if isinstance(entry, Group):
-            (self.folded.add if fold else self.folded.discard)(entry.key)
-            self._rows.pop(entry.key, None)
+        entry = self.entry
+        if isinstance(entry, RunSummary) and fold and (group := self.list.group_of(entry)):
+            self.table.move_to(list(self.list.entries).index(group))
+        elif isinstance(entry, Group) and fold != (entry.key in self.list.folded):
+            self.list.fold(entry, fold)
             self.show()
-        elif fold and entry is not None:
-            above = list(self._entries.values())[: table.cursor]
-            groups = [i for i, each in enumerate(above) if isinstance(each, Group) and entry in each.runs]
-            table.move_to(groups[-1] if groups else table.cursor)
 
     @on(Listing.Chosen)
     def action_open(self) -> None:
         entry = self.entry
         if isinstance(entry, Group):
-            self.action_fold(entry.key not in self.folded)
+            self.action_fold(entry.key not in self.list.folded)
         elif entry is not None:
             self.post_message(OpenRun(entry.run))
 
     def action_select(self) -> None:
         """Select what is highlighted, or no more if all of it is selected, and step on."""
-        runs = self.highlighted_runs
-        ids = [each.run.id for each in runs]
-        rest = [run_id for run_id in self.selected if run_id not in ids]
-        self.selected = rest if set(ids) <= set(self.selected) else [*rest, *ids]
-        for each in runs:
-            self._forget_row(each.run)
+        self.list.select(self.highlighted_runs)
         self.show()
         self.table.action_move(1)
 
     def action_select_all(self) -> None:
-        shown = [each.run.id for each in self._entries.values() if isinstance(each, RunSummary)]
-        self.selected = [] if set(self.selected) == set(shown) else shown
-        self._rows.clear()
+        shown = [key for key, each in self.list.entries.items() if isinstance(each, RunSummary)]
+        self.list.select_only([] if set(self.list.selected) == set(shown) else shown)
         self.show()
 
     def action_compare(self) -> None:
-        if len(self.selected) < 2:
+        if len(self.list.selected) < 2:
             self.notify("Select at least two runs with space, then press c.", title="Nothing to compare")
             return
         runs = {summary.run.id: summary.run for summary in self.summaries}
-        self.post_message(OpenCompare([runs[run_id] for run_id in self.selected]))
+        self.post_message(OpenCompare([runs[run_id] for run_id in self.list.selected]))
 
     def action_stop(self) -> None:
         if (summary := self.highlighted) is not None:
@@ -407,20 +302,19 @@ class RunsScreen(PollingScreen):
         self.query_one(KeyBar).show("filter")
 
     def action_back(self) -> None:
-        if self.filter_text:
+        if self.list.filter_text:
             self.query_one("#filter", Filter).action_clear()
         else:
-            self.selected = []
-            self._rows.clear()
+            self.list.select_only([])
             self.show()
 
     def on_input_changed(self, event: Filter.Changed) -> None:
         if event.input.id != "filter":
             return
-        self.filter_text = event.value
+        self.problem = ""
         try:
-            self.wanted, self.problem = parse(event.value), ""
-        except QueryError as error:  # while it is being typed: the rows stay those of before
+            self.list.set_filter(event.value)
+        except QueryError as error:  # while it is being typed
             self.problem = str(error)
         self.show()
 
@@ -428,7 +322,7 @@ class RunsScreen(PollingScreen):
         order = self.query_one("#order", Filter)
         if key := order.value.strip():
             self.problem = problem_of(key, self.summaries)
-            self.sort = self.sort if self.problem else f"{key}▼"
+            self.list.sort = self.list.sort if self.problem else f"{key}▼"
             order.value = ""
         order.display = False
         self.table.focus()

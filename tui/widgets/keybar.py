@@ -14,7 +14,10 @@ NARROW, TINY = 100, 40  # below them, the list of commands and the way back have
 
 
 class KeyBar(StripWidget):
-    """The keys of the given scopes, as many as fit with the way back; help and quit where no dialogue is on top."""
+    """The keys of the given scopes, as many as fit.
+
+    How to leave is always shown: what escape does, and help and quit on every screen but modal ones.
+    """
 
     def __init__(self, *scopes: str) -> None:
         super().__init__()
@@ -28,21 +31,21 @@ class KeyBar(StripWidget):
             self.redraw()
 
     def draw(self, width: int, height: int) -> list[Strip]:
-        labelled = [command for scope in self.scopes for command in of_scope(scope) if command.label]
-        fixed = [command for command in labelled if command.run == "back" and width >= TINY]
-        if not self.screen.is_modal:
-            everywhere = [command for command in of_scope("everywhere") if command.label]
-            fixed += [command for command in everywhere if width >= NARROW or command.run != "palette"]
-        available = width - sum(_width(command) for command in fixed)
-        shown: list[Command] = []
-        for command in labelled:
-            if command not in fixed and _width(command) <= available:
-                shown.append(command)
+        everywhere = [] if self.screen.is_modal else [command for command in of_scope("everywhere") if command.label]
+        # The list of commands is the first of them to make room.
+        everywhere = [command for command in everywhere if width >= NARROW or command.run != "palette"]
+        own = [command for scope in self.scopes for command in of_scope(scope) if command.label]
+        leaving = [command for command in own if "escape" in command.keys]
+        others = [command for command in own if command not in leaving]
+        kept, available = set(), width
+        for command in (*everywhere, *leaving, *others):
+            if _width(command) <= available:
+                kept.add(command.id)
                 available -= _width(command)
         pieces: list[Piece] = []
         self._click_targets = []
         start = 0
-        for command in [*shown, *fixed]:
+        for command in (each for each in (*others, *leaving, *everywhere) if each.id in kept):
             pieces += [(" " + command.main_key, theme.TITLE), (" " + command.label + " ", theme.DIM)]
             self._click_targets.append((range(start, start + _width(command)), command.keys[0]))
             start += _width(command)

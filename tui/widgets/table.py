@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from rich.style import Style
 from textual.geometry import Size
@@ -39,6 +40,11 @@ class Row:
     key: str
     cells: tuple[Piece, ...]
 
+    @cached_property
+    def widths(self) -> tuple[int, ...]:
+        """Cells that the text of each cell takes."""
+        return tuple(cell_len(text) for text, _ in self.cells)
+
 
 class Table(Listing):
     """Rows with a cursor that stays on its row when rows come and go."""
@@ -48,18 +54,30 @@ class Table(Listing):
         self.columns = list(columns)
         self.empty = empty
         self.rows: list[Row] = []
-        self.sorted_by = ""  # title of a column and an arrow, as its head shows it
+        self.sorted_by = ""
         self._version = 0  # of the rows
         self._drawn_for: object = None  # what the rows that were drawn depend on
         self._drawn: dict[str, tuple[Row, Strip]] = {}  # by their keys
         self._laid_out: tuple[object, list[tuple[int, int]]] = None, []
 
-    def show(self, rows: Sequence[Row], empty: str | None = None) -> None:
-        """Replace the rows, and what is said if there are none; the cursor stays with its key."""
+    def show(
+        self,
+        rows: Sequence[Row],
+        empty: str | None = None,
+        columns: Sequence[Column] | None = None,
+        sorted_by: str | None = None,
+    ) -> None:
+        """Replace the rows, what is said if there are none, and the columns; the cursor stays with its key.
+
+        Args:
+            sorted_by: title of a column and an arrow, which its head shows.
+        """
         empty = self.empty if empty is None else empty
-        if (list(rows), empty) == (self.rows, self.empty):
+        columns = self.columns if columns is None else list(columns)
+        sorted_by = self.sorted_by if sorted_by is None else sorted_by
+        if (list(rows), empty, columns, sorted_by) == (self.rows, self.empty, self.columns, self.sorted_by):
             return
-        self.empty = empty
+        self.empty, self.columns, self.sorted_by = empty, columns, sorted_by
         key, keys = self.key, [row.key for row in rows]
         self.rows, self.count = list(rows), len(rows)
         self._version += 1
@@ -80,12 +98,11 @@ class Table(Listing):
 
     def layout_columns(self, width: int) -> list[tuple[int, int]]:
         """Return (column index, cells) of the columns that fit into ``width``."""
-        wanted = [
-            max([cell_len(self._title(column)), *(cell_len(row.cells[i][0]) for row in self.rows)])
-            for i, column in enumerate(self.columns)
-        ]
+        no_row = (0,) * len(self.columns)
+        filled = [max(cells) for cells in zip(no_row, *(row.widths for row in self.rows), strict=True)]
+        wanted = [max(w, cell_len(self._title(c))) for w, c in zip(filled, self.columns, strict=True)]
         widths = [min(w, max(c.max_width, cell_len(self._title(c)))) for w, c in zip(wanted, self.columns, strict=True)]
-        kept = [i for i, c in enumerate(self.columns) if not c.sparse or any(row.cells[i][0] for row in self.rows)]
+        kept = [i for i, c in enumerate(self.columns) if not c.sparse or filled[i]]
         dropped: list[int] = []
         while sum(widths[i] + 1 for i in kept) > width + 1:
             worst = max(kept, key=lambda i: (self.columns[i].rank, i))

@@ -14,6 +14,7 @@ from accl.errors import RunError
 from accl.launch import process
 from accl.store.rundir import RunDir
 from accl.store.state import State, read_state, write_state
+from accl.store.vocabulary import QUESTIONS, RUNS
 from tui.app import AcclApp
 from tui.commands import COMMANDS
 from tui.feed import RunsFeed
@@ -149,13 +150,15 @@ async def test_a_finished_run_is_not_stopped(tmp_path: Path) -> None:
         assert isinstance(pilot.app.screen, RunsScreen)
 
 
-async def test_help_lists_every_key(tmp_path: Path) -> None:
+async def test_help_lists_every_key_also_those_of_filters(tmp_path: Path) -> None:
     async with open_app(tmp_path) as pilot:
         await pilot.press("question_mark")
         await until(pilot, lambda: isinstance(pilot.app.screen, HelpScreen))
         page = [line for block in pilot.app.screen.query_one(KeyPage).blocks() for line in block]
         for command in COMMANDS:
             assert (command.keys_display or ":", command.title) in page
+        for key in (*RUNS.keys, *QUESTIONS.keys):
+            assert (key.name, key.help) in page
         first = pilot.app.screen.query_one(KeyPage).text_lines
         await pilot.press("end")
         assert pilot.app.screen.query_one(KeyPage).text_lines != first

@@ -10,13 +10,30 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.strip import Strip
 
+from accl.store.vocabulary import CONFIG, QUESTIONS, RUNS, Vocabulary
 from tui import theme
 from tui.commands import SCOPES, bindings, of_scope
+from tui.panes.health_charts import TEST_SYMBOL
 from tui.text import Piece, fit, strip
+from tui.widgets.charts import CHECKPOINT_SYMBOL, EVENT_SYMBOL
 from tui.widgets.keybar import KeyBar
 from tui.widgets.strip import Navigable, StripWidget
 
 STATES = "… queued  ◌ starting  ▶ running  ◍ stalled  ✓ finished  ✗ failed  ■ stopped  ☠ crashed"
+QUERIES = {
+    "runs": ("What a filter of runs may say: val>30% seed:1,2 -tag:old", RUNS),
+    "questions": ("What a filter of questions may say: wrong task:logic p>.8", QUESTIONS),
+}
+MARKS = (
+    ("●", "selected"),
+    ("▾ ▸", "a group with its runs, or folded"),
+    ("╌ ┼", "floor: accuracy of a rule that never reads the question"),
+    ("≠", "differs from the reference"),
+    (EVENT_SYMBOL, "on the x axis: a warning or an error; the log has its text"),
+    (CHECKPOINT_SYMBOL, "on the x axis: the last checkpoint and the best; among arms: the mean"),
+    ("•", "a single measurement; among arms: a seed"),
+    (TEST_SYMBOL, "the test, at the step whose weights were tested"),
+)
 KEYS_WIDTH, COLUMN_WIDTH, MAX_COLUMNS = 13, 66, 3
 
 Block = list[tuple[str, str]]  # keys and description; the first line is the title
@@ -33,12 +50,15 @@ class KeyPage(Navigable, StripWidget, can_focus=True):
         self.scopes = [*first, *(scope for scope in SCOPES if scope not in first)]
 
     def blocks(self) -> list[Block]:
-        """Return a block of lines for each scope, and one for the states."""
-        blocks = [
-            [(SCOPES[scope], ""), *((command.keys_display or ":", command.title) for command in of_scope(scope))]
-            for scope in self.scopes
-        ]
-        return [*blocks, [("States", ""), *((state[:1], state[2:]) for state in STATES.split("  "))]]
+        """Return a block of lines for each scope, those of its queries behind it, then of the states and the marks."""
+        blocks = []
+        for scope in self.scopes:
+            keys = ((command.keys_display or ":", command.title) for command in of_scope(scope))
+            blocks.append([(SCOPES[scope], ""), *keys])
+            if scope in QUERIES:
+                blocks.append(_query_keys(*QUERIES[scope]))
+        states = ((state[:1], state[2:]) for state in STATES.split("  "))
+        return [*blocks, [("States", ""), *states], [("Marks", ""), *MARKS]]
 
     def columns(self, count: int) -> list[Block]:
         """Return the blocks in so many columns of about the same height, in reading order."""
@@ -70,6 +90,13 @@ class KeyPage(Navigable, StripWidget, can_focus=True):
 
     def draw(self, width: int, height: int) -> list[Strip]:
         return [strip(line, width) for line in self.page()[self.top : self.top + height]]
+
+
+def _query_keys(title: str, vocabulary: Vocabulary) -> Block:
+    keys = [(key.name, key.help) for key in vocabulary.keys]
+    configured = [(f"{CONFIG}KEY", "value of the configuration: cfg.optim.lr>=1e-4")] if vocabulary.configured else []
+    language = [("a b  a OR b", "both, one of them"), ("-a  (a b)", "not a, brackets")]
+    return [(title, ""), *keys, *configured, *language]
 
 
 def _cell(keys: str, description: str, width: int) -> list[Piece]:

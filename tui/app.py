@@ -84,8 +84,9 @@ class AcclApp(App[None], inherit_bindings=False):
         self._show_palette()
 
     def on_mount(self) -> None:
-        # To look through the modules for garbage again and again would stop the app, for a tenth of a second each time.
+        # A search of all that lives for garbage, of which there is little, would stop the app for up to a tenth of a second.
         gc.freeze()
+        gc.set_threshold(2000, 5, 500)
         self.set_interval(SAVE_S, self.services.view.save)
         if len(self.opened) == 1:
             self.post_message(OpenRun(self.opened[0]))

@@ -187,8 +187,8 @@ class RunsScreen(PollingScreen):
         self._rest = None
         runs = [summary.run for summary in self.highlighted_runs[:PREVIEWED]]
         if runs and self.app.screen is self:
-            self._follow_rows()
             self._follow_curves(runs)
+            self._follow_rows()
 
     def _follow_curves(self, runs: Sequence[RunDir]) -> None:
         if self.preview.expect(runs):
@@ -198,9 +198,12 @@ class RunsScreen(PollingScreen):
     def _curves_arrived(self, view: RunView) -> None:
         self.preview.receive(view)
         self._show_detail()
+        self._follow_rows()
 
     def _follow_rows(self) -> None:
-        """Watch the runs and arms whose rows are in sight."""
+        """Watch the runs and arms whose rows are in sight, once the curves of those highlighted are there."""
+        if self.preview.waits:
+            return
         table = self.table
         height = max(1, table.size.height)
         entries = list(self.list.entries.values())[table.top : table.top + height]

@@ -84,9 +84,10 @@ class AcclApp(App[None], inherit_bindings=False):
         self._show_palette()
 
     def on_mount(self) -> None:
-        # A search of all that lives for garbage, of which there is little, would stop the app for up to a tenth of a second.
+        # There is little garbage, and a search of all that lives would stop the app for up to a tenth of a second.
         gc.freeze()
         gc.set_threshold(2000, 5, 500)
+        gc.enable()
         self.set_interval(SAVE_S, self.services.view.save)
         if len(self.opened) == 1:
             self.post_message(OpenRun(self.opened[0]))

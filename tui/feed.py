@@ -227,7 +227,9 @@ def _changed_at(folder: Path) -> int:
 
 def _is_same(summary: RunSummary, before: RunSummary | None) -> bool:
     """Return whether nobody could tell a summary from the one before."""
-    if before is not None and summary.summary is before.summary and not summary.active:
+    if before is None:
+        return False
+    if summary.summary is before.summary and not summary.active:
         return True  # a thousand runs that have ended are not written out
     return repr(summary) == repr(before)  # as text, since an unknown figure, NaN, is not even equal to itself
 

@@ -188,7 +188,8 @@ class Database:
 
     def too_slow(self, seconds: float) -> BusyError:
         """Return the error for a database that does not answer."""
-        return BusyError(f"{self.path} gave no answer within {seconds:g} s.", "Is its disk or network mount alive?")
+        hint = "The machine is very busy, or its disk or network mount hangs."
+        return BusyError(f"{self.path} gave no answer within {seconds:g} s.", hint)
 
     def _attach(self, connection: duckdb.DuckDBPyConnection, catalog: str, write: bool, tries: int) -> None:
         self._check_files(write)

@@ -109,7 +109,8 @@ def _work(function: Callable[[Item], Result], items: Sequence[Item], calls: _Cal
 
 
 def _late(seconds: float) -> BusyError:
-    return BusyError(f"There was no answer within {seconds:g} s.", "Is its disk or network mount alive?")
+    hint = "The machine is very busy, or its disk or network mount hangs."
+    return BusyError(f"There was no answer within {seconds:g} s.", hint)
 
 
 @contextmanager

@@ -40,7 +40,6 @@ END_WAIT_S = 60.0
 STOP_WAIT_S = 1.0
 # Rows kept in memory while they can be written nowhere: about 1 GB.
 MAX_QUEUED = 2_000_000
-FLUSH_THREAD = "flush"  # begins the name of the thread in which a flush goes on beside its caller
 
 
 class Recorder:
@@ -83,7 +82,7 @@ class Recorder:
         self._queue_lock = threading.Lock()
         self._batch: Rows = defaultdict(list)  # taken from the queue, and not written yet
         self._file_lock = threading.Lock()
-        self._flusher = ThreadPoolExecutor(1, FLUSH_THREAD)
+        self._flusher = ThreadPoolExecutor(1, "flush")
         self._flushing: Future[None] = Future()
         self._failed_rounds = 0
         self._failing_since = 0.0

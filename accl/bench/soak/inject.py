@@ -36,6 +36,7 @@ RECORDING = (
     *("metrics", "curriculum", "confusion", "evaluation", "task_evaluations", "predictions", "event", "meta", "tasks"),
     *("begin_flush", "end_flush"),
 )
+WRITING = ("append", "spool")  # methods of the appender, of which one thread at a time calls one
 
 
 def environment(folder: Path, **order: Any) -> dict[str, str]:
@@ -100,37 +101,55 @@ def kill_at(point: str, call: int, seed: int, log: str) -> None:
 def time_waits(log: str) -> None:
     """Write, at the end of this process, the longest time in seconds for which recording blocked the training thread.
 
-    The time that the thread computed does not count, nor what it, or the thread that writes for it, waited for a core.
+    The time that the thread computed does not count, nor what it, or a thread that was writing, waited for a core.
 
     Args:
         log: path of a file that is rewritten whenever there is a longer one.
     """
-    writer, _ = _find("accl.store.writer", "Recorder")
-    longest = 0.0
+    recorder, _ = _find("accl.store.writer", "Recorder.flush")
+    appender, _ = _find("accl.store.append", "RunAppender.append")
+    longest = settled = 0.0
+    writing: dict[
+        int, float
+    ] = {}  # how long a thread that writes just now, one at a time, had waited for a core before
+    lock = threading.Lock()
+
+    def waited_for_core() -> float:
+        with lock:
+            return settled + sum(_schedstat(f"self/task/{thread}")[1] - before for thread, before in writing.items())
+
+    def writes(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal settled
+            thread = threading.get_native_id()
+            with lock:
+                writing[thread] = _schedstat("thread-self")[1]
+            try:
+                return original(*args, **kwargs)
+            finally:
+                with lock:
+                    settled += _schedstat("thread-self")[1] - writing.pop(thread)
+
+        return call
 
     def timed(original: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             nonlocal longest
-            began, used = time.perf_counter(), _scheduled(writer.FLUSH_THREAD)
+            began, used = time.perf_counter(), sum(_schedstat("thread-self")) + waited_for_core()
             try:
                 return original(*args, **kwargs)
             finally:
-                waited = time.perf_counter() - began - (_scheduled(writer.FLUSH_THREAD) - used)
+                used = sum(_schedstat("thread-self")) + waited_for_core() - used
+                waited = time.perf_counter() - began - used
                 if threading.current_thread() is threading.main_thread() and waited > longest:
                     longest = waited
                     Path(log).write_text(f"{waited:.6f} {original.__name__}", encoding="utf-8")
 
         return call
 
-    for name in RECORDING:
-        setattr(writer.Recorder, name, timed(getattr(writer.Recorder, name)))
-
-
-def _scheduled(other: str) -> float:
-    """Return seconds that this thread computed, and that it or threads of another name waited for a core, so far."""
-    named = [thread.native_id for thread in threading.enumerate() if thread.name.startswith(other)]
-    others = filter(None, named)  # one that is only being started has no id yet
-    return sum(_schedstat("thread-self")) + sum(_schedstat(f"self/task/{thread}")[1] for thread in others)
+    for owner, names, wrap in ((appender, WRITING, writes), (recorder, RECORDING, timed)):
+        for name in names:
+            setattr(owner, name, wrap(getattr(owner, name)))
 
 
 def _schedstat(thread: str) -> list[float]:

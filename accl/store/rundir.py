@@ -205,8 +205,10 @@ class RunDir:
                 that cannot be written.
         """
         try:
-            content = json.loads(files.read_text(path), object_pairs_hook=_object)
-            _check(content, JSON_DEPTH)
+            text = files.read_text(path)
+            content = json.loads(text, object_pairs_hook=_object)
+            if "\\u" in text or text.count("{") + text.count("[") > JSON_DEPTH:  # else nothing can be wrong
+                _check(content, JSON_DEPTH)
         except FileNotFoundError:
             return {}
         except RecursionError as error:

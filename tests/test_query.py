@@ -77,6 +77,7 @@ QUESTION: dict[str, Value] = {
         "validation/accuracy<=.3",
         "cfg.optim.lr>=1e-4",
         "cfg.optim.lr=0.0001",
+        "lr>=1e-4 optim.lr>=1e-4 cfg.lr>=1e-4 max_steps=null",
         "cfg.loss.negatives=hardest(16)",
         "cfg.loss.negatives:hardest",
         "cfg.train.max_steps=null",
@@ -122,7 +123,8 @@ def test_questions_have_a_vocabulary_of_their_own(text: str) -> None:
     ("text", "position", "words"),
     [
         ("full sttae:x", 5, "'state'"),
-        ("lr>1", 0, "'cfg.optim.lr'"),
+        ("lrr>1", 0, "'cfg.optim.lr'"),
+        ("temperature>1", 0, "temperature'"),
         ("cfg.optim.lrr>1", 0, "'cfg.optim.lr'"),
         ("seed:1.0", 5, "whole number"),
         ("val>30", 4, "30%"),
@@ -310,7 +312,7 @@ async def test_a_bad_filter_keeps_the_rows_and_says_why(tmp_path: Path) -> None:
         assert "1 shown" in on_screen(pilot)
         await pilot.press("escape")
         await until(pilot, lambda: "Did you mean" not in on_screen(pilot))
-        assert runs_screen(pilot).wanted == EVERYTHING
+        assert runs_screen(pilot).list.wanted == EVERYTHING
 
 
 def test_the_documentation_has_every_key() -> None:

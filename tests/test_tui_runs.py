@@ -14,12 +14,13 @@ from textual.strip import Strip
 from tui_pilot import TICK, on_screen, open_app, runs_listed, runs_screen, until
 
 from accl.store.rundir import RunDir
-from accl.store.state import read_state, write_state
+from accl.store.state import RunState, State, read_state, write_state
+from accl.store.summary import Summary
 from accl.store.writer import Recorder
 from tui.app import AcclApp
-from tui.feed import RunsFeed, Speedometer
+from tui.feed import RunFeed, RunsFeed, RunSummary, Speedometer
 from tui.runlist import RunList
-from tui.runrows import time_left
+from tui.runrows import scale_of, time_left
 from tui.snapshot import _lines as lines_of
 from tui.text import SPARKS
 from tui.viewstate import ViewState
@@ -89,8 +90,8 @@ async def test_an_arm_shows_its_seeds_and_differs_from_the_baseline_by_an_interv
         assert any(mark in full for mark in SPARKS)
         assert "reference" in "\n".join(pilot.app.screen.query_one(Table).text_lines)
         assert "GPU0 94%" in on_screen(pilot)
-        assert "differs from baseline s3 in" in on_screen(pilot)
-        assert "loss.contrastive_weight 0.0 → 0.3" in on_screen(pilot)
+        assert "keys differ from baseline s3: " in on_screen(pilot)
+        assert "loss.contrastive_weight 0 → 0.3" in on_screen(pilot)
 
 
 async def test_groups_fold_select_all_of_them_and_change_their_kind(three_arms: Path) -> None:
@@ -198,14 +199,58 @@ async def test_the_curves_of_an_arm_are_those_of_its_seeds(three_arms: Path) -> 
         assert {line.name for line in grid.charts["training loss"].lines} == {"full s1", "full s2", "full s3"}
 
 
-def test_the_spread_of_the_speed_is_that_of_its_last_windows(tmp_path: Path) -> None:
-    from accl.store.summary import Summary
+def observed(speedometer: Speedometer, run: RunDir, seconds: float, step: int, **values: float) -> RunSummary:
+    state = RunState(State.RUNNING, step=step, total_steps=4000).changed(**values)
+    return speedometer.observe(Summary(run, state), 1000.0 + seconds)
 
+
+def test_the_spread_of_the_speed_is_that_of_what_was_observed(tmp_path: Path) -> None:
+    speedometer = Speedometer()
+    found = [observed(speedometer, RunDir(tmp_path), *at) for at in ((0, 0), (60, 10), (70, 20), (80, 40), (90, 50))]
+    assert math.isnan(found[3].speed_spread)
+    assert found[4].speed_spread == pytest.approx(0.433, abs=0.001)
+    assert found[4].steps_per_second == pytest.approx(40 / 30), "the start of the run does not count"
+    assert time_left(found[4]) == "49 m 22 s ±21 m"
+
+
+def test_the_time_left_counts_a_validation_in_and_does_not_leap_after_it(tmp_path: Path) -> None:
+    watched, opened, run = Speedometer(), Speedometer(), RunDir(tmp_path)
+    for second in range(100):
+        before = observed(watched, run, second, 10 * second)
+    assert before.left_seconds == pytest.approx(301)
+    assert observed(opened, run, 99, 990, elapsed=99).left_seconds == pytest.approx(301), "as the run did before"
+    for speedometer in (watched, opened):
+        assert observed(speedometer, run, 160, 1000).left_seconds < 2 * before.left_seconds
+
+
+def test_the_list_and_the_screen_of_a_run_agree_about_the_time_left(tmp_path: Path) -> None:
     run = running_run(tmp_path)
-    speedometer, found = Speedometer(), []
-    for seconds, step in ((0, 0), (10, 10), (20, 30), (30, 40)):
-        summary = Summary(run, read_state(run).changed(step=step))
-        found.append(speedometer.observe(summary, 1000.0 + seconds))
-    assert math.isnan(found[2].speed_spread)
-    assert found[3].speed_spread == pytest.approx(0.433, abs=0.001)
-    assert time_left(found[3]) == "2 m 00 s ±51 s", "160 steps at 4 in 3 seconds"
+    listed = RunsFeed(tmp_path)
+    for step in 90, 100:
+        write_state(run, read_state(run).changed(step=step, elapsed=float(step**2)))
+        view = listed.fetch()
+    assert view is not None
+    left = RunFeed(run).fetch(()).summary.left_seconds
+    assert view.summaries[0].left_seconds == left > 0
+
+
+def test_a_floor_far_from_the_tests_does_not_press_their_dots_together() -> None:
+    assert scale_of([0.79, 0.96], [0.24, math.nan]) == (0.79, 0.96)
+    assert scale_of([0.4, 0.6], [0.25]) == (0.25, 0.6)
+    assert scale_of([], [0.25]) is None
+
+
+async def test_a_filter_that_cannot_be_read_is_told_in_an_empty_list_without_curves(tmp_path: Path) -> None:
+    finished_run(tmp_path)
+    async with open_app(tmp_path, (160, 45)) as pilot:
+        await complete(pilot)
+        grid = pilot.app.screen.query_one(ChartGrid)
+        assert grid.charts
+        await pilot.press("f", *"lrr")
+        await until(pilot, lambda: "No run matches: lrr" in on_screen(pilot))
+        await until(pilot, lambda: not grid.charts)
+        await pilot.press(">")
+        table = pilot.app.screen.query_one(Table)
+        await until(pilot, lambda: "Did you mean 'cfg.optim.lr'?" in " ".join(table.text_lines))
+        await pilot.press("escape")
+        await until(pilot, lambda: bool(grid.charts))

@@ -153,7 +153,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("runs.select", "select the run or group, and step on", ("space",), "select", "select", _has_entry),
     Command("runs.select_all", "select all runs shown, or none", ("ctrl+a",), "select_all"),
     Command("runs.compare", "compare the selected runs", ("c",), "compare", "compare"),
-    Command("runs.filter", "show only runs that contain all words you type", ("f",), "filter", "filter"),
+    Command("runs.filter", "only runs a query finds: words, val>30%, lr>=1e-4", ("f",), "filter", "filter"),
     Command("runs.sort", "sort by the next column, or click its head", ("o",), "sort", "sort"),
     Command("runs.order", "sort by a config key or metric that you type", ("O",), "order"),
     Command("runs.stop", "stop the highlighted run; asks first", ("t",), "stop", "stop", _has_highlighted),

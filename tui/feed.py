@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections import deque
+from collections import defaultdict
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -32,9 +32,11 @@ from tui.text import Piece
 if TYPE_CHECKING:
     from accl.store.facts import Facts, FactsReader
 
-# The speed behind the ETA is averaged over the steps observed in this window.
-SPEED_WINDOW_S = 30.0
-MIN_SPEED_WINDOW_S = 3.0
+# The speed behind the ETA is that over the newest observations of progress, one a second at most: some minutes.
+OBSERVATIONS = 240
+PAST_S = 60.0  # of progress before the first of them, taken as even
+MIN_OBSERVED_S = 3.0
+PARTS = 8  # of the observations, whose speeds are compared
 MIN_SPEEDS = 3  # fewer say nothing about their spread
 RARELY = 10
 SETTLED_S = 5.0
@@ -119,37 +121,53 @@ class RunSummary:
 
 
 class Speedometer:
-    """Speed of a run over the steps that were observed lately."""
+    """Speed of a run over the last minutes, the pauses between steps for validations and checkpoints included.
+
+    A pause counts once it is over, and for as long as the steps around it do.
+    """
 
     def __init__(self) -> None:
-        self._progress: deque[tuple[float, int]] = deque()  # time and step
+        self._progress: list[tuple[float, float]] = []  # time and step; replaced, as threads share it
 
     def observe(self, summary: Summary, now: float) -> RunSummary:
         """Add the speed to a summary; ``now`` is in seconds since the epoch."""
-        state = summary.state or RunState()
-        return RunSummary(summary, state, self._speed(state, now), self._spread())
+        state = summary.state
+        if state is None:
+            return RunSummary(summary, RunState(), math.nan)
+        self._progress = progress = _continued(self._progress, state, now)
+        return RunSummary(summary, state, _speed(progress), _spread(progress))
 
-    def _speed(self, state: RunState, now: float) -> float:
-        progress = self._progress
-        if progress and state.step < progress[-1][1]:
-            progress.clear()
-        if not progress or progress[-1][1] != state.step:
-            progress.append((now, state.step))
-        while len(progress) > 2 and now - progress[0][0] > SPEED_WINDOW_S:
-            progress.popleft()
-        (first_time, first_step), (last_time, last_step) = progress[0], progress[-1]
-        if last_time - first_time >= MIN_SPEED_WINDOW_S:
-            return (last_step - first_step) / (last_time - first_time)
+
+# By run, one for all: the list and the screen of a run shall say the same.
+SPEEDOMETERS: defaultdict[RunDir, Speedometer] = defaultdict(Speedometer)
+
+
+def _continued(progress: list[tuple[float, float]], state: RunState, now: float) -> list[tuple[float, float]]:
+    """Add an observation, unless no step was made since the last one."""
+    if progress and progress[-1][1] == 0 < state.step:
+        return [(now, state.step)]  # what came before is the start
+    if not progress or state.step < progress[-1][1]:
         spent = state.elapsed + (state.heartbeat - state.started)
-        return state.step / spent if state.step and spent > 0 else math.nan
+        if state.step and spent > 0:
+            past = min(spent, PAST_S)
+            return [(now - past, state.step - state.step / spent * past), (now, state.step)]
+        return [(now, state.step)]
+    return progress if progress[-1][1] == state.step else [*progress, (now, state.step)][-OBSERVATIONS:]
 
-    def _spread(self) -> float:
-        """Return the standard deviation of the speeds between the last observations, as a share of their mean."""
-        if len(self._progress) <= MIN_SPEEDS:
-            return math.nan
-        times, steps = np.array(self._progress, dtype=float).T
-        speeds = np.diff(steps) / np.maximum(np.diff(times), 1e-9)
-        return float(speeds.std(ddof=1) / speeds.mean())
+
+def _speed(progress: list[tuple[float, float]]) -> float:
+    (first_time, first_step), (last_time, last_step) = progress[0], progress[-1]
+    seconds = last_time - first_time
+    return (last_step - first_step) / seconds if seconds >= MIN_OBSERVED_S else math.nan
+
+
+def _spread(progress: list[tuple[float, float]]) -> float:
+    """Return the standard deviation of the speeds of parts of the observations, as a share of their mean."""
+    if len(progress) <= MIN_SPEEDS:
+        return math.nan
+    times, steps = np.array(progress)[:: max(1, len(progress) // PARTS)].T
+    speeds = np.diff(steps) / np.maximum(np.diff(times), 1e-9)
+    return float(speeds.std(ddof=1) / speeds.mean())
 
 
 def without_path(message: str, run: RunDir) -> str:
@@ -196,7 +214,7 @@ class RunsFeed:
         known, summaries = self._readers, self._summaries
         if self._folder_may_have_changed(now) or rarely:
             runs = run_folders(self.root)
-            self._readers = {run: known.get(run) or (SummaryReader(run), Speedometer()) for run in runs}
+            self._readers = {run: known.get(run) or (SummaryReader(run), SPEEDOMETERS[run]) for run in runs}
         due = [reader for run, (reader, _) in self._readers.items() if rarely or not _has_ended(summaries.get(run))]
         read = {
             summary.run: self._readers[summary.run][1].observe(summary, now) for summary in read_summaries(due, now)
@@ -287,7 +305,7 @@ class RunFeed:
         self.run = run
         self.reader = RunReader(run)
         self._summaries = SummaryReader(run)
-        self._speedometer = Speedometer()
+        self._speedometer = SPEEDOMETERS[run]
         self._facts: FactsReader | None = None
         self.last = RunView(summary=self._speedometer.observe(self._summaries.last, time.time()))
 

@@ -73,10 +73,15 @@ def _differences(summary: RunSummary, context: Context) -> list[Piece]:
     reference = context.references.get(summary.setup.profile)
     other = reference.counterpart(summary) if reference else summary
     changed = config_difference(summary.summary.config, other.summary.config)
-    told = [f"{key} {before} → {now}" for key, (before, now) in changed.items() if key not in UNTOLD]
+    told = [f"{key} {_value(before)} → {_value(now)}" for key, (before, now) in changed.items() if key not in UNTOLD]
     if not told:
         return []
-    return [(f"differs from {other.setup.recipe} s{other.seed} in {', '.join(told)}", theme.DIM)]
+    count = "1 key differs" if len(told) == 1 else f"{len(told)} keys differ"  # of which the line may hold only some
+    return [(f"{count} from {other.setup.recipe} s{other.seed}: {', '.join(sorted(told, key=len))}", theme.DIM)]
+
+
+def _value(value: str | float) -> str:
+    return value if isinstance(value, str) else f"{value:.12g}"
 
 
 def _labels(summary: RunSummary) -> list[Piece]:

@@ -129,7 +129,7 @@ class RunList:
         typed = key if key and key not in SORTS else ""
         context.typed = value_of(typed) if typed else None
         floors = [glance.floor for glance in context.glances.values() if isinstance(glance, Glance)]
-        context.scale = scale_of([*self._tests, *filter(math.isfinite, floors)])
+        context.scale = scale_of(self._tests, floors)
         reference_tests = [reference.arm.tests for reference in context.references.values()]
         made_for = (context.scale, reference_tests, self.grouping, typed)
         if made_for != self._made_for:

@@ -8,9 +8,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from accl.store.config_values import default_values
 from accl.store.run_subject import RunSubject
-from accl.store.vocabulary import CONFIG, RUNS
+from accl.store.vocabulary import RUNS
 from tui.arms import Group
 from tui.feed import RunSummary
 from tui.runrows import SORTS
@@ -22,10 +21,10 @@ def value_of(key: str) -> Callable[[RunSummary], object]:
     """Return the value of runs by the title of a column, a key of queries, a configuration key, or a metric."""
     if key in SORTS:
         return SORTS[key]
-    name = CONFIG + key if key in default_values() else key
-    if RUNS.find(name) is None:
+    found = RUNS.find(key)
+    if found is None:
         return lambda summary: summary.state.latest.get(key)
-    now = time.time()
+    name, now = found.name, time.time()
     return lambda summary: RunSubject(summary.summary, now).get(name)
 
 

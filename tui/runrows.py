@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -40,9 +40,9 @@ COLUMNS = (
     Column("left", 16, right=True, rank=1, sparse=True),
     Column("loss, all steps", BINS),
     Column("loss", 8, right=True, rank=4, sparse=True),
-    Column("val", 7, right=True),
+    Column("val", 7, right=True, rank=2),
     Column("test", 14, right=True),
-    Column(FOREST, FOREST_CELLS, rank=2, sparse=True),
+    Column(FOREST, FOREST_CELLS, rank=3, sparse=True),
     Column(DELTA, 20, right=True, rank=1, sparse=True),
     Column("q/s", 7, right=True, rank=8, sparse=True),
     Column("age", 5, right=True, rank=5),
@@ -169,12 +169,17 @@ def columns(scale: Range | None, typed: str) -> list[Column]:
     return [*found, Column(typed, TYPED_CELLS, right=True, rank=1)] if typed else found
 
 
-def scale_of(accuracies: Collection[float]) -> Range | None:
-    """Return the ends of a forest that holds accuracies; None without any."""
-    if not accuracies:
+def scale_of(tests: Collection[float], floors: Iterable[float]) -> Range | None:
+    """Return the ends of a forest that holds tested accuracies, None without any, and the floors that lie near them.
+
+    A floor further off than the tests are apart would press them together, and is left out.
+    """
+    if not tests:
         return None
-    low, high = min(accuracies), max(accuracies)
-    return (low, high) if low < high else (low - 0.01, high + 0.01)
+    low, high = min(tests), max(tests)
+    low, high = (low, high) if low < high else (low - 0.01, high + 0.01)
+    near = [floor for floor in floors if abs(floor - (low + high) / 2) <= 1.5 * (high - low)]
+    return min([low, *near]), max([high, *near])
 
 
 def spark(losses: tuple[float, ...]) -> str:
@@ -190,7 +195,10 @@ def spark(losses: tuple[float, ...]) -> str:
 
 
 def forest(group: Group, scale: Range | None, floor: float) -> str:
-    """Draw the tested accuracy of each run as a dot, with a line from the lowest to the highest and ┼ at the floor."""
+    """Draw the tested accuracy of each run as a dot, with a line from the lowest to the highest.
+
+    A ┼ is at the floor, if the scale reaches there.
+    """
     if scale is None or not group.tests:
         return ""
 
@@ -201,7 +209,7 @@ def forest(group: Group, scale: Range | None, floor: float) -> str:
     dots = [cell(test) for test in group.tests]
     for x in range(min(dots), max(dots) + 1):
         cells[x] = "─"
-    if math.isfinite(floor):
+    if scale[0] <= floor <= scale[1]:
         cells[cell(floor)] = "┼"
     for x in dots:
         cells[x] = "•"

@@ -68,7 +68,8 @@ def runs(query: QueryArgument = None, format: FormatOption = Format.TABLE, runs:
     profile, seed or id, and comparisons, joined by blanks (and), OR, NOT
     and round brackets. Keys are state, recipe, profile, seed, id, tag,
     note, step, progress, age, loss, val, test and cfg.KEY of the
-    configuration; a colon means contains. Quote what the shell would take.
+    configuration, of which the last part will do (lr); a colon means
+    contains. Quote what the shell would take.
 
     Examples:
 

@@ -22,6 +22,8 @@ a value belong to it: ``cfg.loss.negatives=hardest(16)``. Blanks may stand aroun
 
 A key takes what its `Kind` says: numbers are strict, decimal and finite, ``30%`` is 0.3, a time has a unit. ``cfg.KEY``
 is a value of the configuration by its dotted key, as text or as a number; ``null``, ``true`` and ``false`` are text.
+The last parts of a dotted key, with or without ``cfg.``, mean that key where they are those of no other and no key by
+themselves: ``lr`` is ``cfg.optim.lr``, but ``seed`` is not ``cfg.train.seed``.
 """
 
 from __future__ import annotations

@@ -55,11 +55,17 @@ class Vocabulary:
     configured: bool = False
 
     def find(self, name: str) -> Key | None:
-        """Return the key of a name; None if there is none."""
-        if self.configured and name.startswith(CONFIG):
-            default = default_values().get(name.removeprefix(CONFIG))
-            return default if default is None else Key(name, "value" if isinstance(default, str) else "number", "")
-        return next((key for key in self.keys if name in (key.name, key.also)), None)
+        """Return the key of a name, of the configuration also by its last parts alone; None if not exactly one fits."""
+        for key in self.keys:
+            if name in (key.name, key.also):
+                return key
+        if not self.configured:
+            return None
+        values, dotted = default_values(), name.removeprefix(CONFIG)
+        found = [dotted] if dotted in values else [key for key in values if key.endswith(f".{dotted}")]
+        if len(found) != 1:
+            return None
+        return Key(CONFIG + found[0], "value" if isinstance(values[found[0]], str) else "number", "")
 
     def nearest(self, name: str) -> str:
         """Return the key that was most likely meant; empty if none is near."""

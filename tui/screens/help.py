@@ -94,7 +94,7 @@ class KeyPage(Navigable, StripWidget, can_focus=True):
 
 def _query_keys(title: str, vocabulary: Vocabulary) -> Block:
     keys = [(key.name, key.help) for key in vocabulary.keys]
-    configured = [(f"{CONFIG}KEY", "value of the configuration: cfg.optim.lr>=1e-4")] if vocabulary.configured else []
+    configured = [(f"{CONFIG}KEY", "configuration: cfg.optim.lr>=1e-4, or lr>=1e-4")] if vocabulary.configured else []
     language = [("a b  a OR b", "both, one of them"), ("-a  (a b)", "not a, brackets")]
     return [(title, ""), *keys, *configured, *language]
 

@@ -26,6 +26,7 @@ from tui.runorder import problem_of
 from tui.runrows import COLUMNS, GLANCED, SORTS
 from tui.screens.polling import PollingScreen
 from tui.services import Services
+from tui.text import wrapped
 from tui.widgets.filter import Filter
 from tui.widgets.keybar import KeyBar
 from tui.widgets.listing import Listing
@@ -49,6 +50,7 @@ class RunsScreen(PollingScreen):
 
     BINDINGS = bindings("runs")
     problem = ""
+    unreadable = ""  # why the filter cannot be read
     machine: tuple[str, ...] = ()
 
     def __init__(self, services: Services) -> None:
@@ -141,6 +143,8 @@ class RunsScreen(PollingScreen):
     def show(self) -> None:
         rows = self.list.rows()
         empty = f"No run matches: {self.list.wanted.text}" if self.summaries else EMPTY
+        if self.unreadable:
+            empty = "\n".join(wrapped(self.unreadable, self.table.size.width - 2))
         self.table.show(rows, empty, self.list.columns, self.list.sort)
         self._show_title()
         self._show_detail()
@@ -186,9 +190,13 @@ class RunsScreen(PollingScreen):
         """Follow the curves of the run or arm at the cursor, and the rows that are in sight now."""
         self._rest = None
         runs = [summary.run for summary in self.highlighted_runs[:PREVIEWED]]
-        if runs and self.app.screen is self:
-            self._follow_curves(runs)
+        if self.app.screen is not self:
+            return
+        self._follow_curves(runs)
+        if runs:
             self._follow_rows()
+        else:
+            self.preview.show([])
 
     def _follow_curves(self, runs: Sequence[RunDir]) -> None:
         if self.preview.expect(runs):
@@ -314,11 +322,12 @@ class RunsScreen(PollingScreen):
     def on_input_changed(self, event: Filter.Changed) -> None:
         if event.input.id != "filter":
             return
-        self.problem = ""
+        self.unreadable = ""
         try:
             self.list.set_filter(event.value)
         except QueryError as error:  # while it is being typed
-            self.problem = str(error)
+            self.unreadable = str(error)
+        self.problem = self.unreadable
         self.show()
 
     def on_filter_closed(self) -> None:

@@ -390,6 +390,7 @@ def test_the_app_makes_lines_of_text_in_one_module() -> None:
     allowed = {
         "rich.console.Console",
         "rich.color.Color",
+        "rich.color.ColorSystem",
         "rich.style.Style",
         "textual.widgets.Input",
         "textual.widgets.ContentSwitcher",

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.color import ColorSystem
 from rich.console import Console
-from rich.segment import Segment
 from rich.style import Style
 from textual._compositor import ChopsUpdate, LayoutUpdate
 from textual.strip import Strip
 
+if TYPE_CHECKING:
+    from rich.segment import Segment
+
+    Written = tuple[int, int, Iterable[Segment]]  # column and row of the first cell, and what follows from there
+
 PLAIN = Style()
-Written = tuple[int, int, Iterable[Segment]]  # column and row of the first cell, and what follows from there
 
 
 class ChangedCells(ChopsUpdate):

@@ -21,6 +21,7 @@ from tui.services import services_of
 from tui.text import Piece, cell_len, fit
 from tui.widgets.charts import ChartKeys, Charts
 from tui.widgets.filter import Filter
+from tui.widgets.keybar import redraw_keys
 from tui.widgets.listing import Listing
 from tui.widgets.table import Column, Row, Table
 from tui.widgets.text import Log, Text
@@ -71,6 +72,10 @@ class MachinePane(ChartKeys, Pane):
     @property
     def pending(self) -> str:
         return "the other runs of its folder" if self._waits else ""
+
+    @property
+    def shows_charts(self) -> bool:
+        return self.part == "load" or not self.screen.has_class("-narrow")
 
     def on_mount(self) -> None:
         self._show_part()
@@ -213,6 +218,7 @@ class MachinePane(ChartKeys, Pane):
     def _show_part(self) -> None:
         for part in PARTS:
             self.set_class(part == self.part, f"-{part}")
+        redraw_keys(self)
 
 
 def references(own: RunSummary, summaries: Sequence[RunSummary]) -> list[RunSummary]:

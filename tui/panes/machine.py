@@ -63,10 +63,10 @@ class MachinePane(ChartKeys, Pane):
                     Column("reference", 20, grow=True, rank=1),
                     Column("from", 20, rank=2),
                 )
-                yield Table(columns, "no configuration", id="configuration")
+                yield Table(columns, "reading …", id="configuration")
             with Vertical(id="machine-side"):
                 yield Charts(id="load")
-                yield Log("provenance", "nothing is recorded", wrap=True, id="provenance")
+                yield Log("provenance", "reading …", wrap=True, id="provenance")
         yield Filter("part of a key", id="config-filter")
 
     @property
@@ -111,6 +111,7 @@ class MachinePane(ChartKeys, Pane):
         self._show_configuration(facts, pattern)
         label = max((cell_len(key) for key, _ in facts.provenance), default=0) + 1
         log = self.query_one(Log)
+        log.empty = "nothing is recorded"
         is_first = not log.entries
         log.show(
             [

@@ -245,9 +245,8 @@ class ConfusionPane(Pane):
         """Return kind and moment, and what the triangles are."""
         kind, steps = confusion.kind, view.confusion_steps[confusion.kind]
         head: list[Piece] = [(KIND_NAMES.get(kind, kind), theme.TITLE), (" · step ", theme.DIM)]
-        ends = "◂" if confusion.step > steps[0] else " ", "▸" if confusion.step < steps[-1] else " "
-        step = f"{ends[0]} {confusion.step:,} {ends[1]}" if len(steps) > 1 else f"{confusion.step:,}"
-        head.append((step, theme.BOLD))
+        earlier, later = "◂ " * (confusion.step > steps[0]), " ▸" * (confusion.step < steps[-1])
+        head.append((f"{earlier}{confusion.step:,}{later}", theme.BOLD))
         if self._timer is not None:
             head.append((" playing", theme.MARK))
         if self._base is not None and self._base.names:

@@ -126,6 +126,13 @@ async def test_a_key_that_can_do_nothing_is_not_at_the_foot_and_says_why(
         await until(pilot, lambda: why in bar.text_lines[0])
 
 
+async def test_enter_says_why_it_opens_nothing(tmp_path: Path) -> None:
+    async with open_app(tmp_path) as pilot:
+        await pilot.press("enter")
+        bar = pilot.app.screen.query_one(KeyBar)
+        await until(pilot, lambda: "there is nothing here to do it with" in bar.text_lines[0])
+
+
 async def test_the_charts_of_the_machine_bring_their_keys_to_the_foot(tmp_path: Path) -> None:
     finished_run(tmp_path)
     async with open_app(tmp_path) as pilot:

@@ -35,6 +35,7 @@ from tui.snapshot import pending
 from tui.text import strip
 from tui.viewstate import MAX_TEXT, ViewState, view_file
 from tui.widgets.filter import Filter
+from tui.widgets.keybar import KeyBar
 from tui.widgets.strip import changed_regions
 from tui.widgets.table import Table
 
@@ -101,6 +102,53 @@ async def test_the_palette_leaves_out_what_cannot_be_done(tmp_path: Path) -> Non
         assert "runs.filter" in keys
         await pilot.press("escape")
         await until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen))
+
+
+@pytest.mark.parametrize(
+    ("pane", "key", "label", "why"),
+    [
+        ("3", "full_stop", "later", "this is the newest matrix"),
+        ("3", "tab", "list", "it needs 110 columns"),
+        ("6", "n", "next", "type / and what to find first"),
+        ("7", "right", "cursor", "the charts are not shown"),
+    ],
+)
+async def test_a_key_that_can_do_nothing_is_not_at_the_foot_and_says_why(
+    tmp_path: Path, pane: str, key: str, label: str, why: str
+) -> None:
+    finished_run(tmp_path)
+    async with open_app(tmp_path, (100, 24)) as pilot:
+        screen = await open_newest_run(pilot)
+        await pilot.press(pane)
+        bar = screen.query_one(KeyBar)
+        await until(pilot, lambda: not screen.pending and f" {label} " not in bar.text_lines[0])
+        await pilot.press(key)
+        await until(pilot, lambda: why in bar.text_lines[0])
+
+
+async def test_enter_says_why_it_opens_nothing(tmp_path: Path) -> None:
+    async with open_app(tmp_path) as pilot:
+        await pilot.press("enter")
+        bar = pilot.app.screen.query_one(KeyBar)
+        await until(pilot, lambda: "there is nothing here to do it with" in bar.text_lines[0])
+
+
+async def test_the_charts_of_the_machine_bring_their_keys_to_the_foot(tmp_path: Path) -> None:
+    finished_run(tmp_path)
+    async with open_app(tmp_path) as pilot:
+        screen = await open_newest_run(pilot)
+        await pilot.press("7", "tab")
+        await until(pilot, lambda: " jump " in screen.query_one(KeyBar).text_lines[0])
+
+
+async def test_a_wider_screen_brings_the_keys_of_what_it_shows_to_the_foot(tmp_path: Path) -> None:
+    finished_run(tmp_path)
+    async with open_app(tmp_path, (100, 24)) as pilot:
+        screen = await open_newest_run(pilot)
+        await pilot.press("7")
+        await until(pilot, lambda: " cursor " not in screen.query_one(KeyBar).text_lines[0])
+        await pilot.resize_terminal(120, 24)
+        await until(pilot, lambda: " cursor " in screen.query_one(KeyBar).text_lines[0])
 
 
 async def test_help_begins_with_what_is_on_screen(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +173,20 @@ async def test_the_list_of_pairs_moves_the_cursor(tmp_path: Path) -> None:
         await until(pilot, lambda: pane.pair == (7, 30))
         assert "rank 1 of 1,596" in "\n".join(screen.query_one("#pair", Text).text_lines)
         assert screen.query_one(Heatmap).has_focus
+
+
+async def test_each_z_changes_the_size_of_the_cells(tmp_path: Path) -> None:
+    finished_run(tmp_path, tasks=ALL_TASKS)
+    async with open_app(tmp_path) as pilot:
+        screen = await open_newest_run(pilot)
+        await pilot.press("3")
+        grid = screen.query_one(Heatmap)
+        await until(pilot, lambda: len(grid.matrix) == 57)
+        pictures = []
+        for _ in range(4):
+            await pilot.press("z")
+            pictures.append(grid.text_lines)
+        assert all(one != other for one, other in pairwise(pictures))
 
 
 async def test_the_matrix_of_the_test_questions_is_preferred_and_v_changes_it(tmp_path: Path) -> None:

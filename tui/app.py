@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from rich.console import Console
+from textual.actions import ActionParseResult
 from textual.app import App
+from textual.dom import DOMNode
 from textual.notifications import SeverityLevel
 from textual.screen import ModalScreen, Screen
 
 from accl.store.rundir import RunDir
 from accl.text import printable
 from tui import theme
-from tui.commands import COMMANDS, Command, bindings, present
+from tui.commands import COMMANDS, Command, bindings, present, refused
 from tui.messages import Ask, OpenCompare, OpenHelp, OpenRun
 from tui.palettes import PALETTES
 from tui.repaint import shortened
@@ -27,6 +29,7 @@ from tui.screens.runs import RunsScreen  # the other screens are imported when t
 from tui.services import Services
 from tui.viewstate import Choices, ViewState
 from tui.watch import Watcher
+from tui.widgets.keybar import say
 from tui.widgets.strip import StripWidget
 
 POLL_S = 1.0
@@ -108,6 +111,19 @@ class AcclApp(App[None], inherit_bindings=False):
     def _display(self, screen: Screen[Any], renderable: Any) -> None:
         """Write an update to the terminal."""
         super()._display(screen, shortened(renderable))
+
+    async def run_action(
+        self,
+        action: str | ActionParseResult,
+        default_namespace: DOMNode | None = None,
+        namespaces: Mapping[str, DOMNode] | None = None,
+    ) -> bool:
+        """Perform an action; of a command that cannot be done now, say why."""
+        command = refused(default_namespace or self, action) if isinstance(action, str) else None
+        if command is None:
+            return await super().run_action(action, default_namespace, namespaces)
+        say(self.screen, command.otherwise)
+        return True
 
     def notify(
         self,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from textual.binding import Binding, BindingType
@@ -56,7 +57,8 @@ class Command:
         keys: Textual key names, the main one first; a command without is in the palette alone.
         run: Textual action of the node that has the scope.
         label: one or two words for the foot; empty keeps the command out of it.
-        enabled: whether the node can do it now; the palette leaves out what cannot be done.
+        enabled: whether the node can do it now; foot and palette leave out what cannot be done.
+        otherwise: what its key says while it cannot be done.
         priority: whether the key also works while text is being typed.
     """
 
@@ -66,6 +68,7 @@ class Command:
     run: str
     label: str = ""
     enabled: Callable[[Any], bool] = _always
+    otherwise: str = "there is nothing here to do it with"
     priority: bool = False
 
     @property
@@ -99,12 +102,14 @@ def _navigation(scope: str, movement: str, *page_keys: str) -> tuple[Command, ..
     )
 
 
-def _charts(scope: str, taken: Collection[str] = ()) -> tuple[Command, ...]:
+def _charts(
+    scope: str, taken: Collection[str] = (), when: tuple[Callable[[Any], bool], str] = (_always, "")
+) -> tuple[Command, ...]:
     """Make the commands of charts, without the keys that are ``taken`` by lists beside them."""
 
     def command(name: str, title: str, keys: tuple[str, ...], call: str, label: str = "") -> Command:
         free = tuple(key for key in keys if key not in taken)
-        return Command(f"{scope}.{name}", title, free, f"charts({call})", label)
+        return Command(f"{scope}.{name}", title, free, f"charts({call})", label, *when)
 
     commands = (
         command("left", "cursor left", ("left",), "'move_cursor', -1"),
@@ -148,6 +153,22 @@ def _has_entry(runs_screen: Any) -> bool:
     return runs_screen.entry is not None
 
 
+# When commands can be done, by an attribute of their node, and what their keys say otherwise.
+CHARTS_SHOWN = attrgetter("shows_charts"), "the charts are not shown: tab brings them"
+SEARCHED = attrgetter("search"), "type / and what to find first"
+RANKED = attrgetter("ranking"), "there are no pairs yet"
+EARLIER = attrgetter("has_earlier"), "there is no earlier matrix"
+LATER = attrgetter("has_later"), "this is the newest matrix"
+MOMENTS = attrgetter("has_moments"), "there is one matrix only"
+KINDS = attrgetter("has_kinds"), "there are no matrices of another kind"
+PAIRS_SHOWN = attrgetter("shows_list"), "the list of pairs is hidden: it needs 110 columns, and ] not to hide it"
+ANSWERS = attrgetter("has_arms"), "there are no other answers to put beside"
+BOTH_SHOWN = attrgetter("shows_both"), "there is room for one of them: z changes between list and question"
+EVENTS_SHOWN = attrgetter("shows_events"), "the events are hidden: they need 18 lines, and ] not to hide them"
+OTHER_ARMS = attrgetter("has_other_arms"), "there is no other arm"
+SCROLLS = attrgetter("scrolls"), "long lines are wrapped: w scrolls them"
+
+
 COMMANDS: tuple[Command, ...] = (
     Command("runs.open", "open the highlighted run, or fold its group", ("enter",), "open", "open", _has_entry),
     Command("runs.select", "select the run or group, and step on", ("space",), "select", "select", _has_entry),
@@ -180,14 +201,21 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "confusion.jump", "the questions of the pair; in the list: put the cursor on it", ("enter",), "jump", "pair"
     ),
-    Command("confusion.next_pair", "the next pair of the ranking", ("n",), "rank(1)", "next pair"),
-    Command("confusion.previous_pair", "the previous pair of the ranking", ("N",), "rank(-1)"),
+    Command("confusion.next_pair", "the next pair of the ranking", ("n",), "rank(1)", "next pair", *RANKED),
+    Command("confusion.previous_pair", "the previous pair of the ranking", ("N",), "rank(-1)", "", *RANKED),
     Command("confusion.find", "to the row, and after a space the column, that you type", ("slash",), "find", "find"),
-    Command("confusion.earlier", "an earlier matrix", ("comma",), "scrub(-1)"),
-    Command("confusion.later", "a later matrix, at the end the newest", ("full_stop",), "scrub(1)", "later"),
-    Command("confusion.play", "play through time, or pause", ("p",), "play", "play"),
+    Command("confusion.earlier", "an earlier matrix", ("comma",), "scrub(-1)", "", *EARLIER),
+    Command("confusion.later", "a later matrix, at the end the newest", ("full_stop",), "scrub(1)", "later", *LATER),
+    Command("confusion.play", "play through time, or pause", ("p",), "play", "play", *MOMENTS),
     Command("confusion.order", "order of the tasks: category, name or cluster", ("o",), "order", "order"),
-    Command("confusion.kind", "which matrix: of the training stream, of the test questions", ("v",), "kind", "matrix"),
+    Command(
+        "confusion.kind",
+        "which matrix: of the training stream, of the test questions",
+        ("v",),
+        "kind",
+        "matrix",
+        *KINDS,
+    ),
     Command(
         "confusion.difference",
         "below the diagonal: difference to a run, to a moment, none",
@@ -200,7 +228,14 @@ COMMANDS: tuple[Command, ...] = (
     Command("confusion.scale", "colour scale: quantiles, linear or logarithmic", ("y",), "scale", "scale"),
     Command("confusion.zoom", "size of a cell: fitting, small, medium, with numbers", ("z",), "zoom", "zoom"),
     Command("confusion.numbers", "cells with numbers, or fitting", ("Z",), "numbers"),
-    Command("confusion.next", "between the grid and the list of pairs", ("tab", "shift+tab"), "app.focus_next", "list"),
+    Command(
+        "confusion.next",
+        "between the grid and the list of pairs",
+        ("tab", "shift+tab"),
+        "app.focus_next",
+        "list",
+        *PAIRS_SHOWN,
+    ),
     Command("tasks.questions", "the questions of this task that were answered wrong", ("enter",), "questions", "wrong"),
     Command("tasks.order", "sort by the next column, or click its head", ("o",), "order", "sort"),
     Command("tasks.reverse", "the other way round: worst first, or best", ("i",), "reverse", "reverse"),
@@ -208,16 +243,30 @@ COMMANDS: tuple[Command, ...] = (
     Command("questions.full", "the question alone, or beside the list", ("enter", "z"), "full", "full"),
     Command("questions.order", "order: worst mistake, probability, task", ("o",), "order", "order"),
     Command("questions.split", "which questions: test, validation", ("v",), "split", "split"),
-    Command("questions.beside", "answers of the next arm or seed beside these", ("b",), "beside", "beside"),
-    Command("questions.next", "between the list and the question", ("tab", "shift+tab"), "app.focus_next", "question"),
+    Command("questions.beside", "answers of the next arm or seed beside these", ("b",), "beside", "beside", *ANSWERS),
+    Command(
+        "questions.next",
+        "between the list and the question",
+        ("tab", "shift+tab"),
+        "app.focus_next",
+        "question",
+        *BOTH_SHOWN,
+    ),
     Command("log.find", "find text in the whole log", ("slash",), "find", "find"),
-    Command("log.next", "next line found", ("n",), "next(1)", "next"),
-    Command("log.previous", "previous line found", ("N",), "next(-1)"),
+    Command("log.next", "next line found", ("n",), "next(1)", "next", *SEARCHED),
+    Command("log.previous", "previous line found", ("N",), "next(-1)", "", *SEARCHED),
     Command("log.step", "put the cursor of the charts at the step of the line", ("enter",), "step", "to its step"),
     Command("log.wrap", "wrap long lines, or scroll them", ("w",), "wrap", "wrap"),
-    Command("log.left", "scroll to the left", ("left",), "sideways(-1)"),
-    Command("log.right", "scroll to the right", ("right",), "sideways(1)"),
-    Command("log.other", "between the console and the events", ("tab", "shift+tab"), "app.focus_next", "events"),
+    Command("log.left", "scroll to the left", ("left",), "sideways(-1)", "", *SCROLLS),
+    Command("log.right", "scroll to the right", ("right",), "sideways(1)", "", *SCROLLS),
+    Command(
+        "log.other",
+        "between the console and the events",
+        ("tab", "shift+tab"),
+        "app.focus_next",
+        "events",
+        *EVENTS_SHOWN,
+    ),
     Command("machine.filter", "only keys that contain the text you type", ("slash",), "filter", "keys"),
     Command(
         "machine.different", "only what differs from the reference, or everything", ("d",), "different", "differences"
@@ -225,17 +274,21 @@ COMMANDS: tuple[Command, ...] = (
     Command("machine.reference", "another run as the reference", ("b",), "reference", "reference"),
     Command("machine.part", "between configuration, load and provenance", ("tab",), "part(1)", "part"),
     Command("machine.part_back", "the part before", ("shift+tab",), "part(-1)"),
-    *_charts("machine", taken=("up", "down", "home", "end", "pageup", "pagedown", "slash", "m", "d", "n", "N")),
+    *_charts(
+        "machine",
+        taken=("up", "down", "home", "end", "pageup", "pagedown", "slash", "m", "d", "n", "N"),
+        when=CHARTS_SHOWN,
+    ),
     Command("compare.next", "next part: arms, charts, tasks, flips ...", ("tab",), "next_part(1)", "part"),
     Command("compare.previous", "previous part", ("shift+tab",), "next_part(-1)"),
     Command("compare.open", "open the run, or the questions of the flips", ("enter",), "open", "open"),
-    Command("compare.reference", "compare with the highlighted arm", ("b",), "reference", "reference"),
-    Command("compare.arm", "next arm, wherever the focus is", ("full_stop",), "other_arm(1)"),
-    Command("compare.arm_back", "previous arm", ("comma",), "other_arm(-1)"),
+    Command("compare.reference", "compare with the highlighted arm", ("b",), "reference", "reference", *OTHER_ARMS),
+    Command("compare.arm", "next arm, wherever the focus is", ("full_stop",), "other_arm(1)", "", *OTHER_ARMS),
+    Command("compare.arm_back", "previous arm", ("comma",), "other_arm(-1)", "", *OTHER_ARMS),
     Command("compare.categories", "tasks or their categories", ("c",), "categories", "categories"),
     Command("compare.power", "seeds needed for an interval of ±1 point", ("w",), "part('power')", "seeds needed"),
     Command("compare.seeds", "the seeds of an arm: a median with a band, or a line each", ("l",), "seeds", "seeds"),
-    *_charts("compare", taken=("up", "down", "home", "end", "pageup", "pagedown", "w", "s")),
+    *_charts("compare", taken=("up", "down", "home", "end", "pageup", "pagedown", "w", "s"), when=CHARTS_SHOWN),
     Command("compare.back", "back to all charts, then no cursor, then to the runs", ("escape",), "back", "back"),
     *_navigation("lists", "one line"),
     Command("grid.up", "cursor up", ("up", "k"), "move(-1, 0)"),
@@ -282,6 +335,17 @@ def bindings(*scopes: str) -> list[BindingType]:
         for command in of_scope(scope)
         if command.keys
     ]
+
+
+def held(node: DOMNode) -> set[str]:
+    """Return the ids of the commands that a node has."""
+    return {binding.id for binding in type(node).BINDINGS if isinstance(binding, Binding) and binding.id}
+
+
+def refused(node: DOMNode, action: str) -> Command | None:
+    """Return the command of a node behind an action, if it cannot be done now."""
+    commands = (command for command in COMMANDS if command.run == action and command.id in held(node))
+    return next((command for command in commands if not command.enabled(node)), None)
 
 
 def present(screen: Screen[Any]) -> dict[str, DOMNode]:

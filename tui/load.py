@@ -42,7 +42,7 @@ def machine_load() -> tuple[str, ...]:
     before, _last = _last, _busy_and_all()
     if before and _last[1] > before[1]:
         share = (_last[0] - before[0]) / (_last[1] - before[1])
-        parts.append(f"CPU {min(max(share, 0.0), 1.0):.0%}")
+        parts.append(f"all cores {min(max(share, 0.0), 1.0):.0%}")
     return tuple(parts)
 
 

@@ -126,6 +126,35 @@ class ConfusionPane(Pane):
         row, column = self.query_one(Heatmap).cursor
         return (self.task_order[row], self.task_order[column]) if self.task_order else (0, 0)
 
+    @property
+    def moments(self) -> Sequence[int]:
+        """Steps of the matrices of the kind that is shown."""
+        if self.view is None or self.confusion is None:
+            return ()
+        return self.view.confusion_steps.get(self.confusion.kind, ())
+
+    # What the keys can do now, see `tui.commands`.
+
+    @property
+    def has_moments(self) -> bool:
+        return len(self.moments) > 1
+
+    @property
+    def has_earlier(self) -> bool:
+        return self.has_moments and self.step != self.moments[0]
+
+    @property
+    def has_later(self) -> bool:
+        return self.has_moments and self.step is not None
+
+    @property
+    def has_kinds(self) -> bool:
+        return self.view is not None and len(self.view.confusion) > 1
+
+    @property
+    def shows_list(self) -> bool:
+        return not any(map(self.screen.has_class, ("-narrow", "-no-side")))
+
     def update_view(self, view: RunView) -> None:
         self._recall.forget_problems()
         super().update_view(view)
@@ -216,9 +245,8 @@ class ConfusionPane(Pane):
         """Return kind and moment, and what the triangles are."""
         kind, steps = confusion.kind, view.confusion_steps[confusion.kind]
         head: list[Piece] = [(KIND_NAMES.get(kind, kind), theme.TITLE), (" · step ", theme.DIM)]
-        ends = "◂" if confusion.step > steps[0] else " ", "▸" if confusion.step < steps[-1] else " "
-        step = f"{ends[0]} {confusion.step:,} {ends[1]}" if len(steps) > 1 else f"{confusion.step:,}"
-        head.append((step, theme.BOLD))
+        earlier, later = "◂ " * (confusion.step > steps[0]), " ▸" * (confusion.step < steps[-1])
+        head.append((f"{earlier}{confusion.step:,}{later}", theme.BOLD))
         if self._timer is not None:
             head.append((" playing", theme.MARK))
         if self._base is not None and self._base.names:
@@ -283,9 +311,8 @@ class ConfusionPane(Pane):
 
     def action_scrub(self, matrices: int) -> None:
         """Show a matrix so many earlier or later; the newest again follows the run."""
-        if self.view is None or self.confusion is None:
+        if not (steps := self.moments):
             return
-        steps = self.view.confusion_steps[self.confusion.kind]
         now = self.step if self.step in steps else steps[-1]
         at = max(0, steps.index(now) + matrices)
         self.step = steps[at] if at < len(steps) - 1 else None
@@ -294,9 +321,9 @@ class ConfusionPane(Pane):
     def action_play(self) -> None:
         if self._timer is not None:
             self._pause()
-        elif self.view is not None and self.confusion is not None:
+        elif self.moments:
             if self.step is None:
-                self.step = self.view.confusion_steps[self.confusion.kind][0]
+                self.step = self.moments[0]
             self._timer = self.set_interval(FRAME_S, self._advance)
         self.show()
 
@@ -307,12 +334,12 @@ class ConfusionPane(Pane):
 
     def _advance(self) -> None:
         """Show the next matrix of a play, once the one before is there."""
-        if not self._recall.is_pending and self.view is not None and self.confusion is not None:
+        if not self._recall.is_pending and self.moments:
             if self.step is None or not self.display:
                 self._pause()
                 self.show()
             else:
-                self.action_scrub(max(1, len(self.view.confusion_steps[self.confusion.kind]) // FRAMES))
+                self.action_scrub(max(1, len(self.moments) // FRAMES))
 
     def peel(self) -> bool:
         if self._timer is None and self.step is None:

@@ -25,6 +25,7 @@ from tui.panes.pane import Pane
 from tui.text import Piece, duration
 from tui.threads import in_daemon_thread
 from tui.widgets.filter import Filter
+from tui.widgets.keybar import redraw_keys, say
 from tui.widgets.logview import LogView
 from tui.widgets.text import Log, Text
 
@@ -65,6 +66,16 @@ class LogPane(Pane):
     @property
     def console(self) -> LogView:
         return self.query_one(LogView)
+
+    # What the keys can do now, see `tui.commands`.
+
+    @property
+    def scrolls(self) -> bool:
+        return not self.wrap
+
+    @property
+    def shows_events(self) -> bool:
+        return not any(map(self.screen.has_class, ("-no-side", "-tiny", "-short")))
 
     def show_view(self, view: RunView) -> None:
         self.console.wrap = self.wrap
@@ -157,6 +168,7 @@ class LogPane(Pane):
         self.console.found = event.value
         self.console.redraw()
         self._show_head()
+        redraw_keys(self)
         if self.search is not None:
             self._find(at=self.console.place)
 
@@ -208,6 +220,8 @@ class LogPane(Pane):
             self._marked_step, self.console.marked = step, self.console.place
             self.console.redraw()
             self.post_message(ShowStep(step))
+        else:
+            say(self, "this line names no step")
 
     @on(LogView.Moved)
     def _show_head(self) -> None:

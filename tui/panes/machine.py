@@ -21,6 +21,7 @@ from tui.services import services_of
 from tui.text import Piece, cell_len, fit
 from tui.widgets.charts import ChartKeys, Charts
 from tui.widgets.filter import Filter
+from tui.widgets.keybar import redraw_keys
 from tui.widgets.listing import Listing
 from tui.widgets.table import Column, Row, Table
 from tui.widgets.text import Log, Text
@@ -62,15 +63,19 @@ class MachinePane(ChartKeys, Pane):
                     Column("reference", 20, grow=True, rank=1),
                     Column("from", 20, rank=2),
                 )
-                yield Table(columns, "no configuration", id="configuration")
+                yield Table(columns, "reading …", id="configuration")
             with Vertical(id="machine-side"):
                 yield Charts(id="load")
-                yield Log("provenance", "nothing is recorded", wrap=True, id="provenance")
+                yield Log("provenance", "reading …", wrap=True, id="provenance")
         yield Filter("part of a key", id="config-filter")
 
     @property
     def pending(self) -> str:
         return "the other runs of its folder" if self._waits else ""
+
+    @property
+    def shows_charts(self) -> bool:
+        return self.part == "load" or not self.screen.has_class("-narrow")
 
     def on_mount(self) -> None:
         self._show_part()
@@ -106,6 +111,7 @@ class MachinePane(ChartKeys, Pane):
         self._show_configuration(facts, pattern)
         label = max((cell_len(key) for key, _ in facts.provenance), default=0) + 1
         log = self.query_one(Log)
+        log.empty = "nothing is recorded"
         is_first = not log.entries
         log.show(
             [
@@ -213,6 +219,7 @@ class MachinePane(ChartKeys, Pane):
     def _show_part(self) -> None:
         for part in PARTS:
             self.set_class(part == self.part, f"-{part}")
+        redraw_keys(self)
 
 
 def references(own: RunSummary, summaries: Sequence[RunSummary]) -> list[RunSummary]:

@@ -12,6 +12,7 @@ from accl.store.columns import RunReader
 from tui.commands import next_choice
 from tui.feed import RunView
 from tui.viewstate import Choices
+from tui.widgets.keybar import redraw_keys
 
 
 class Pane(Vertical):
@@ -54,6 +55,7 @@ class Pane(Vertical):
         """Draw the pane again, after a change of its settings."""
         if self.view is not None:
             self.show_view(self.view)
+            redraw_keys(self)
 
     def show_view(self, view: RunView) -> None:
         """Draw the pane."""

@@ -24,7 +24,7 @@ from tui.panes.pane import Pane
 from tui.text import Piece
 from tui.threads import in_daemon_thread
 from tui.widgets.filter import Filter
-from tui.widgets.keybar import KeyBar
+from tui.widgets.keybar import KeyBar, redraw_keys
 from tui.widgets.listing import Listing
 from tui.widgets.questions import Column, QuestionDetail, QuestionList
 from tui.widgets.text import Text
@@ -108,6 +108,16 @@ class QuestionsPane(Pane):
         tested = self.view is not None and "test" in self.view.task_accuracy
         return self.chosen_split or ("test" if tested else "validation")
 
+    # What the keys can do now, see `tui.commands`.
+
+    @property
+    def has_arms(self) -> bool:
+        return self.found.answered is not None and bool(self.found.answered.arms)
+
+    @property
+    def shows_both(self) -> bool:
+        return not (self.has_class("-full") or any(map(self.screen.has_class, ("-tiny", "-short"))))
+
     def seek(self, query: str) -> None:
         """Show the questions that a query finds."""
         self.query_one(Filter).restore(query)
@@ -166,6 +176,7 @@ class QuestionsPane(Pane):
             listed.show(found.questions, names, empty)
         self._show_head()
         self._show_question()
+        redraw_keys(self)
 
     def _show_head(self) -> None:
         found, answered = self.found, self.found.answered
@@ -228,6 +239,7 @@ class QuestionsPane(Pane):
     def action_full(self) -> None:
         self.toggle_class("-full")
         self.query_one(QuestionDetail if self.has_class("-full") else QuestionList).focus()
+        redraw_keys(self)
 
     def peel(self) -> bool:
         if not self.has_class("-full"):

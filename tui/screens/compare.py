@@ -227,6 +227,7 @@ class CompareScreen(ChartKeys, PollingScreen):
         if self.arm is not None and "changes" in (self.part, current):
             pieces.append((f" {self.arm.label}", theme.arm_style(self.arm.label)))
         self.query_one("#compare-tabs", Text).show(pieces)
+        self.query_one(KeyBar).redraw()
 
     def show_curves(self) -> None:
         """Show all metrics."""
@@ -264,6 +265,14 @@ class CompareScreen(ChartKeys, PollingScreen):
                     self.show_curves()
 
     # What the keys do.
+
+    @property
+    def shows_charts(self) -> bool:
+        return self.part == "charts" or not self._is_narrow
+
+    @property
+    def has_other_arms(self) -> bool:
+        return len(self.comparing.arms) > 1
 
     @property
     def _is_narrow(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+from textual import events, on
 from textual.reactive import Reactive
 from textual.screen import Screen
 from textual.widget import Widget
@@ -13,6 +14,7 @@ from accl.errors import AcclError
 from tui import theme
 from tui.services import Services
 from tui.text import Piece
+from tui.widgets.keybar import redraw_keys
 from tui.widgets.text import Text
 
 View = TypeVar("View")
@@ -59,6 +61,11 @@ class PollingScreen(Screen[None]):
         # An update of a covered screen would make Textual repaint the whole screen on top.
         self.unfollow()
 
+    @on(events.Resize)
+    def _redraw_keys(self) -> None:
+        """Show other keys once the screen has taken its size, which hides parts."""
+        self.call_after_refresh(redraw_keys, self)
+
     def on_unmount(self) -> None:
         self.unfollow()
 
@@ -74,6 +81,7 @@ class PollingScreen(Screen[None]):
             if self.is_open:
                 self._arrived = True
                 receive(view)
+                redraw_keys(self)
 
         def deliver(view: View) -> None:
             self.call_later(receive_if_open, view)

@@ -188,6 +188,7 @@ class RunsScreen(PollingScreen):
 
     def _follow_highlighted(self) -> None:
         """Follow the curves of the run or arm at the cursor, and the rows that are in sight now."""
+        self.query_one(KeyBar).redraw()
         self._rest = None
         runs = [summary.run for summary in self.highlighted_runs[:PREVIEWED]]
         if self.app.screen is not self:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 SIZES = ("small", "medium", "numbers")
 ZOOMS = ("fitting", *SIZES)
 GAP = -1  # in place of an index, where a group ends
+MARKED = theme.MARK + Style(reverse=True)
 NO_DATA, DIAGONAL, CURSOR = 0x161B24, 0x38424F, 0xFFFFFF
 # A half block costs a terminal forty bytes, twice in each line that the cursor leaves or enters: dots cost a third.
 DOTS = 3
@@ -142,7 +143,11 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
         self.action_move(0, direction * len(self.matrix))
 
     def cycle_zoom(self) -> None:
+        """Take the next size that looks different."""
+        before = self._shown_size(*self.size)
         self.zoom = next_choice(ZOOMS, self.zoom)
+        if self._shown_size(*self.size) == before:
+            self.zoom = next_choice(ZOOMS, self.zoom)
         self.redraw()
 
     def toggle_numbers(self) -> None:
@@ -162,12 +167,16 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
             return 1 + max(len(text) for row in self.numbers for text in row)
         return 2 if size == "medium" else 1
 
+    def _shown_size(self, width: int, height: int) -> str:
+        """Return which of `SIZES` a cell has."""
+        if self.zoom != "fitting":
+            return self.zoom
+        count = len(self.slots)
+        return "medium" if count * 2 + 10 <= width and count <= height - 1 else "small"
+
     def _cell_size(self, width: int, height: int) -> tuple[str, int]:
         """Return the cell size and the width of the names on the left."""
-        count = len(self.slots)
-        size = self.zoom
-        if size == "fitting":
-            size = "medium" if count * 2 + 10 <= width and count <= height - 1 else "small"
+        count, size = len(self.slots), self._shown_size(width, height)
         longest = max([cell_len(name) for name in self.names] + [1])
         # Names get the width that the cells leave, or a quarter beside number cells, which never all fit.
         available = max(width - count * self._cell_columns(size), width // 4 if size == "numbers" else 0)
@@ -208,7 +217,9 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
                 text += fit(self.groups[across[start]] if end > start else "", columns)
                 text += " " * cell_columns * (end < len(across))
                 start = end + 1
-            return strip([(text[:x], theme.VERY_DIM), ("▾", theme.MARK), (text[x + 1 :], theme.VERY_DIM)], width)
+            # A letter that is in the place of the mark stays, and is marked itself.
+            mark: Piece = ("▾", theme.MARK) if text[x] == " " else (text[x], MARKED)
+            return strip([(text[:x], theme.VERY_DIM), mark, (text[x + 1 :], theme.VERY_DIM)], width)
         name = self.names[self.cursor[1]]
         left_width, right_width = x - 1, width - x - 2
         if cell_len(name) <= right_width or right_width >= left_width:

@@ -114,12 +114,21 @@ async def test_values_at_the_cursor_are_sorted_and_compared_with_the_reference()
         assert "1.50 -0.500" in "\n".join(grid.text_lines)
 
 
+async def test_values_in_a_title_stand_in_the_order_of_the_legend() -> None:
+    lines = [Line(name, curve([9.0, end]), style) for name, end, style in (("low", 1.0, BLUE), ("high", 2.0, ORANGE))]
+    async with grid_of([loss(*lines)], (50, 20)) as (grid, _):
+        assert "━ low  ━ high" in grid.text_lines[0]
+        assert grid.text_lines[1].split() == ["loss", "1.00", "2.00"]
+
+
 async def test_a_line_that_has_ended_has_no_value_at_the_cursor() -> None:
     async with grid_of([loss(Line("short", curve([5.0] * 100), BLUE), Line("long", falling(), ORANGE))]) as (grid, _):
         grid.jump(900)
         drawing = grid._drawings["loss"][1]
         labels = [(label.text, label.name.split()[0]) for label in drawing.labels(900.0, "")]
-        assert labels == [("0.901", "long"), ("–", "short")]
+        assert labels == [("–", "short"), ("0.901", "long")]
+        side = [line.text for line in drawing.side(drawing.labels(900.0, "")) if line.text.strip()]
+        assert [line.split()[1] for line in side] == ["long", "short"], "beside the plot they are sorted by value"
 
 
 async def test_a_single_value_is_a_text_and_no_chart() -> None:

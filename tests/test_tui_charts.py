@@ -131,6 +131,14 @@ async def test_a_line_that_has_ended_has_no_value_at_the_cursor() -> None:
         assert [line.split()[1] for line in side] == ["long", "short"], "beside the plot they are sorted by value"
 
 
+async def test_charts_are_being_read_until_they_are_shown() -> None:
+    async with Shown().run_test() as pilot:
+        grid = pilot.app.query_one(ChartGrid)
+        assert "reading …" in "\n".join(grid.text_lines)
+        grid.show([])
+        assert "no values yet" in "\n".join(grid.text_lines)
+
+
 async def test_a_single_value_is_a_text_and_no_chart() -> None:
     charts = [loss(), Chart("test accuracy", (Line("accuracy", curve([0.25], 200), BLUE),), shares=True)]
     async with grid_of(charts) as (grid, _):

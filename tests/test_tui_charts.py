@@ -121,6 +121,11 @@ async def test_values_in_a_title_stand_in_the_order_of_the_legend() -> None:
         assert grid.text_lines[1].split() == ["loss", "1.00", "2.00"]
 
 
+async def test_a_title_that_is_cut_says_so() -> None:
+    async with grid_of([loss(Line("n" * 60, falling(), BLUE))], (50, 20)) as (grid, _):
+        assert grid.text_lines[1].endswith("nn…")
+
+
 async def test_a_line_that_has_ended_has_no_value_at_the_cursor() -> None:
     async with grid_of([loss(Line("short", curve([5.0] * 100), BLUE), Line("long", falling(), ORANGE))]) as (grid, _):
         grid.jump(900)

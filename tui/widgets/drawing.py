@@ -29,6 +29,7 @@ from tui.raster import Range, cell_row, dashed_line
 from tui.scale import finite_range, padded, short
 from tui.text import Piece, cell_len, cut, fit, glyph_strip, strip, with_cell
 from tui.widgets.chart import Chart, Frame, Line, Mark, broken_since, tick_step, x_text, y_ticks
+from tui.widgets.text import shorten
 
 HAIRLINE = ("⡇", "⢸")
 # Behind the lines, and along those that join points.
@@ -229,7 +230,7 @@ class Drawing:
         pieces: list[Piece] = [(self.chart.title, style), *self.note()]
         if not self.frame.side:
             pieces += [(f"  {label.text} {label.name}", label.style) for label in labels]
-        return self._strip([(cut(text, self.frame.width), look) for text, look in pieces], self.frame.width)
+        return self._strip(shorten(pieces, self.frame.width), self.frame.width)
 
     def note(self) -> list[Piece]:
         """Return what stands behind the title."""

@@ -147,5 +147,5 @@ def _events(view: RunView, seconds: float) -> Lines:
         style = theme.DIM if event.level == "info" else theme.MARK
         when = duration(event.seconds)
         when = fit(when, max(6, cell_len(when)), right=True)
-        lines.append([(f"{when} ", theme.VERY_DIM), (f"{event.kind}: {event.message}", style)])
+        lines.append([(f"{when} ", theme.VERY_DIM), (event.message, style)])
     return lines

@@ -160,6 +160,8 @@ async def test_a_constant_is_a_text_unless_floors_are_compared_with_it() -> None
     async with grid_of(charts, (100, 34)) as (grid, _):
         assert displayed(grid) == ["floored", "broken"]
         assert "effective tasks 57 @9" in grid.text_lines[1]
+        grid.show([Chart("effective tasks", constant)])
+        assert "no curve" in "\n".join(grid.text_lines)
 
 
 async def test_floors_marks_and_evaluations_are_drawn() -> None:

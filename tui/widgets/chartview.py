@@ -175,7 +175,7 @@ class ChartView(StripWidget, can_focus=True):
         head = [strip(shorten(line, width), width).apply_style(background) for line in written]
         self._places = self._arranged(Region(0, len(head), width, height - len(head)))
         if not self._places:
-            message = "no metric matches" if self.charts and not self.matching else self.empty
+            message = "no curve" if self.matching else "no metric matches" if self.charts else self.empty
             empty = centred(cut(message, width), width, height - len(head), theme.VERY_DIM)
             lines = [*head, *(line.apply_style(background) for line in empty)]
             return {(0, y): line for y, line in enumerate(lines)}

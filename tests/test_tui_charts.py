@@ -114,12 +114,35 @@ async def test_values_at_the_cursor_are_sorted_and_compared_with_the_reference()
         assert "1.50 -0.500" in "\n".join(grid.text_lines)
 
 
+async def test_values_in_a_title_stand_in_the_order_of_the_legend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    lines = [Line(name, curve([9.0, end]), style) for name, end, style in (("low", 1.0, BLUE), ("high", 2.0, ORANGE))]
+    async with grid_of([loss(*lines)], (50, 20)) as (grid, _):
+        assert "━ low  ━ high" in grid.text_lines[0]
+        assert grid.text_lines[1].split() == ["loss", "1", "2"]
+
+
+async def test_a_title_that_is_cut_says_so() -> None:
+    async with grid_of([loss(Line("n" * 60, falling(), BLUE))], (50, 20)) as (grid, _):
+        assert grid.text_lines[1].endswith("nn…")
+
+
 async def test_a_line_that_has_ended_has_no_value_at_the_cursor() -> None:
     async with grid_of([loss(Line("short", curve([5.0] * 100), BLUE), Line("long", falling(), ORANGE))]) as (grid, _):
         grid.jump(900)
         drawing = grid._drawings["loss"][1]
         labels = [(label.text, label.name.split()[0]) for label in drawing.labels(900.0, "")]
-        assert labels == [("0.901", "long"), ("–", "short")]
+        assert labels == [("–", "short"), ("0.901", "long")]
+        side = [line.text for line in drawing.side(drawing.labels(900.0, "")) if line.text.strip()]
+        assert [line.split()[1] for line in side] == ["long", "short"], "beside the plot they are sorted by value"
+
+
+async def test_charts_are_being_read_until_they_are_shown() -> None:
+    async with Shown().run_test() as pilot:
+        grid = pilot.app.query_one(ChartGrid)
+        assert "reading …" in "\n".join(grid.text_lines)
+        grid.show([])
+        assert "no values yet" in "\n".join(grid.text_lines)
 
 
 async def test_a_single_value_is_a_text_and_no_chart() -> None:
@@ -127,6 +150,18 @@ async def test_a_single_value_is_a_text_and_no_chart() -> None:
     async with grid_of(charts) as (grid, _):
         assert displayed(grid) == ["loss"]
         assert "test accuracy 25.0 % @200" in grid.text_lines[1]
+
+
+async def test_a_constant_is_a_text_unless_floors_are_compared_with_it() -> None:
+    constant = (Line("tasks", curve([57.0] * 9), BLUE),)
+    broken = Line("tasks", curve([57.0, np.nan, 57.0]), BLUE)
+    floored = Chart("floored", constant, (Floor("majority", 25.0, ORANGE),))
+    charts = [Chart("effective tasks", constant), floored, Chart("broken", (broken,))]
+    async with grid_of(charts, (100, 34)) as (grid, _):
+        assert displayed(grid) == ["floored", "broken"]
+        assert "effective tasks 57 @9" in grid.text_lines[1]
+        grid.show([Chart("effective tasks", constant)])
+        assert "no curve" in "\n".join(grid.text_lines)
 
 
 async def test_floors_marks_and_evaluations_are_drawn() -> None:

@@ -52,7 +52,7 @@ async def test_values_matrix_and_weights_are_those_at_the_cursor(
         await until(pilot, lambda: bool(grid.displayed))
         await pilot.press("at", *"101", "enter")
         await until(pilot, lambda: f" {loss:#.3g} total" in on_screen(pilot))
-        assert "hardest pairs  step 100" in on_screen(pilot)
+        assert "hardest pairs  step 100, training" in on_screen(pilot)
         assert "0.9" in on_screen(pilot)
         await pilot.press("left")
         assert f"~{grid.charts['loss'].lines[0].curve.median[24]:#.3g}" in on_screen(pilot), "a median, at first"

@@ -74,6 +74,11 @@ async def test_validation_accuracy_is_shown_with_both_floors(tmp_path: Path) -> 
         assert "27.8 % ╌ majority" in text
         assert "26.2 % ╌ longest" in text
         assert "75.0 % validation" in text
+        losses, accuracies = (grid.charts[title] for title in ("loss", "accuracy"))
+        floors = {floor.style for floor in accuracies.floors}
+        styles = [{line.name: line.style for line in chart.lines} for chart in (losses, accuracies)]
+        assert styles[0]["validation"] == styles[1]["validation"]
+        assert floors.isdisjoint([*styles[0].values(), *styles[1].values()])
 
 
 async def test_the_metric_filter_narrows_the_charts_and_escape_drops_it_first(tmp_path: Path) -> None:

@@ -63,6 +63,8 @@ LATER = (
 GPU = (("gpu_util", "GPU", "%", 1.0, 100.0), ("power", "power", "W", 1.0, 0.0), ("gpu_memory", "memory", "G", 1e9, 0.0))
 CPU = (("cpu", "CPU", "%", 1.0, 100.0), ("rss", "memory", "G", 1e9, 0.0))
 ORDERS = ("category", "weight")
+# Which of the series' colours a metric has, by its name or split, else the first; none is that of a floor.
+COLOURS = {"train/classification": 5, "train/contrastive": 7, "validation": 1, "test": 2}
 
 
 def charts_of(view: RunView, details: Mapping[str, Curve], order: str) -> list[Chart]:
@@ -87,17 +89,22 @@ def _chart(spec: ChartSpec, view: RunView, details: Mapping[str, Curve]) -> Char
         Line(
             name,
             view.curves[metric],
-            theme.series_style(i),
+            _style(metric),
             kind_of(metric),
             detail=details.get(metric),
             metric=metric,
             symbol=TEST_SYMBOL if metric.startswith("test/") else "•",
         )
-        for i, (metric, name) in enumerate(spec.lines.items())
+        for metric, name in spec.lines.items()
         if metric in view.curves
     )
     floors = floor_lines(view.floors(spec.floors).items()) if spec.floors else ()
     return Chart(spec.title, lines, floors, spec.shares, tuple(spec.lines), first=spec.first)
+
+
+def _style(metric: str) -> Style:
+    """Return the style of a metric, which is that of its split: the same on all charts of a run."""
+    return theme.series_style(COLOURS.get(metric, COLOURS.get(metric.partition("/")[0], 0)))
 
 
 def _weights(view: RunView, clock: Curve | None, order: str) -> RowsChart:

@@ -10,6 +10,7 @@ from textual.strip import Strip
 from accl.store.reader import Confusion
 from tui import theme
 from tui.feed import RunView
+from tui.panes.matrices import KIND_NAMES
 from tui.scale import short
 from tui.text import Piece, cell_len, duration, fit, strip
 from tui.widgets.strip import StripWidget
@@ -61,8 +62,9 @@ def moment_of(
     """
     rising, sinking, since = _moved(view, step)
     note = f"  since step {since:,}" if since is not None else ""
+    source = f"  step {confusion.step:,}, {_stream(confusion.kind)}" if confusion else ""
     return [
-        (_title("hardest pairs", f"  step {confusion.step:,}" if confusion else ""), _pairs(view, confusion)),
+        (_title("hardest pairs", source), _pairs(view, confusion)),
         (_title("rising tasks", note), rising),
         (_title("sinking tasks", note), sinking),
         (_title("events", " near the cursor" if step is not None else ""), _events(view, seconds)),
@@ -71,6 +73,11 @@ def moment_of(
 
 def _title(text: str, note: str) -> list[Piece]:
     return [(text, theme.TITLE), (note, theme.VERY_DIM)]
+
+
+def _stream(kind: str) -> str:
+    """Return words for the questions of which the pairs of a matrix are."""
+    return KIND_NAMES.get(kind, kind).rpartition(", ")[2]
 
 
 def live_kind(view: RunView) -> str:
@@ -140,5 +147,5 @@ def _events(view: RunView, seconds: float) -> Lines:
         style = theme.DIM if event.level == "info" else theme.MARK
         when = duration(event.seconds)
         when = fit(when, max(6, cell_len(when)), right=True)
-        lines.append([(f"{when} ", theme.VERY_DIM), (f"{event.kind}: {event.message}", style)])
+        lines.append([(f"{when} ", theme.VERY_DIM), (event.message, style)])
     return lines

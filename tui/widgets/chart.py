@@ -88,10 +88,11 @@ class Chart:
     first: bool = False
     fixed_rows: int = 0
 
-    @property
+    @cached_property
     def is_plotted(self) -> bool:
-        """Whether a line has two values or more; a single value is a text."""
-        return any(len(line.curve) > 1 for line in self.lines)
+        """Whether there is a line to see; a single value is a text, and a constant that no floor is compared with."""
+        curves = [line.curve for line in self.lines if len(line.curve) > 1]
+        return bool(curves) and (bool(self.floors) or _vary(curves))
 
     def format(self, value: float, step: float | None = None) -> str:
         if math.isnan(value):
@@ -181,6 +182,11 @@ class Frame:
         """Return the position on the x axis of a cell of the plot."""
         low, high = self.x_range
         return low + (high - low) * min(max(cell / max(1, self.cells - 1), 0.0), 1.0)
+
+
+def _vary(curves: Sequence[Curve]) -> bool:
+    values = np.concatenate([ends for curve in curves for ends in (curve.lowest, curve.highest)])
+    return any(curve.broken.any() for curve in curves) or not np.allclose(values, values[0], rtol=1e-6, atol=0.0)
 
 
 def broken_since(curve: Curve) -> int | None:

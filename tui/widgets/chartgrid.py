@@ -116,8 +116,9 @@ class ChartGrid(ChartView):
         if 0 <= index < len(self.plotted):
             ends = accumulate(len(page.charts) for page in self._pages)
             pages = (i for i, end in enumerate(ends) if index < end)
+            before = self.page
             self.focus_index, self.page = index, next(pages, self.page)
-            self.redraw()
+            self.redraw(whole=self.page != before)
 
     def peel(self) -> bool:
         """Leave the full screen, or else the cursor; return whether there was one."""

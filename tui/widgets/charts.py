@@ -16,7 +16,7 @@ from tui.widgets.chart import Floor, Mark
 from tui.widgets.chartgrid import ChartGrid
 from tui.widgets.filter import Filter
 
-FLOOR_STYLES = (Style(color=theme.SERIES[3]), Style(color=theme.SERIES[1]))
+FLOOR_STYLES = (theme.series_style(3), theme.series_style(4))
 EVENT_SYMBOL, EVENT_STYLE = "!", theme.MARK
 CHECKPOINT_SYMBOL, CHECKPOINT_STYLE = "◆", Style(color=theme.INFO, bold=True)
 

@@ -44,6 +44,7 @@ class ChartView(StripWidget, can_focus=True):
         matching: titles of the charts that match the filter.
         plotted: those of them that have a line.
         page, focus_index: page, and chart that `full` shows alone, among `plotted`.
+        empty: what stands where there is no chart.
     """
 
     has_background = True
@@ -65,6 +66,7 @@ class ChartView(StripWidget, can_focus=True):
     note = ""
     pattern = ""
     problem = ""
+    empty = "reading …"
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -84,6 +86,7 @@ class ChartView(StripWidget, can_focus=True):
     def show(self, charts: Sequence[Chart], marks: Sequence[Mark] = ()) -> None:
         """Replace the charts, by title, and the marks on the x axis."""
         self.charts, self.marks = {chart.title: chart for chart in charts}, marks
+        self.empty = "no values yet"
         self._match()
         self.redraw()
 
@@ -172,7 +175,7 @@ class ChartView(StripWidget, can_focus=True):
         head = [strip(shorten(line, width), width).apply_style(background) for line in written]
         self._places = self._arranged(Region(0, len(head), width, height - len(head)))
         if not self._places:
-            message = "no metric matches" if self.charts and not self.matching else "no values yet"
+            message = "no curve" if self.matching else "no metric matches" if self.charts else self.empty
             empty = centred(cut(message, width), width, height - len(head), theme.VERY_DIM)
             lines = [*head, *(line.apply_style(background) for line in empty)]
             return {(0, y): line for y, line in enumerate(lines)}

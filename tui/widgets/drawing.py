@@ -29,6 +29,7 @@ from tui.raster import Range, cell_row, dashed_line
 from tui.scale import finite_range, padded, short
 from tui.text import Piece, cell_len, cut, fit, glyph_strip, strip, with_cell
 from tui.widgets.chart import Chart, Frame, Line, Mark, broken_since, tick_step, x_text, y_ticks
+from tui.widgets.text import shorten
 
 HAIRLINE = ("⡇", "⢸")
 # Behind the lines, and along those that join points.
@@ -158,7 +159,7 @@ class Drawing:
         return rows
 
     def labels(self, cursor: float | None, reference: str, exact: Mapping[str, float] = NOTHING) -> list[Label]:
-        """Return values and names by value, the largest first: at the cursor, or the newest ones.
+        """Return values and names, of the lines and then of the floors: at the cursor, or the newest ones.
 
         The values of ``exact``, by metric, are taken for the medians of bins, which are marked by ``~``.
         """
@@ -182,8 +183,7 @@ class Drawing:
                 name += f" {SAMPLES[index % len(SAMPLES)]}"
             text = "–" if value == -math.inf else "~" * is_median + self.chart.format(value)
             labels.append(Label(value, text, name, line.style))
-        labels += [Label(f.value, self.chart.format(f.value), f"╌ {f.name}", f.style) for f in self.chart.floors]
-        return sorted(labels, key=lambda label: -label.value if math.isfinite(label.value) else math.inf)
+        return labels + [Label(f.value, self.chart.format(f.value), f"╌ {f.name}", f.style) for f in self.chart.floors]
 
     def value(self, line: Line, cursor: float | None, exact: Mapping[str, float]) -> tuple[float, bool]:
         """Return the value of a line at the cursor, or its newest, and whether it is the median of several.
@@ -212,7 +212,8 @@ class Drawing:
     def side(self, labels: Sequence[Label]) -> list[Strip]:
         """Return a strip for each row of the plot: the labels in the rows of their values, or the nearest free ones."""
         rows, width = self.frame.rows, self.frame.side
-        shown = labels[:rows]
+        by_value = sorted(labels, key=lambda label: -label.value if math.isfinite(label.value) else math.inf)
+        shown = by_value[:rows]
         size = max((cell_len(label.text) for label in shown), default=0)
         strips = [Strip.blank(width + 1, self.background)] * rows
         row = -1
@@ -229,7 +230,7 @@ class Drawing:
         pieces: list[Piece] = [(self.chart.title, style), *self.note()]
         if not self.frame.side:
             pieces += [(f"  {label.text} {label.name}", label.style) for label in labels]
-        return self._strip([(cut(text, self.frame.width), look) for text, look in pieces], self.frame.width)
+        return self._strip(shorten(pieces, self.frame.width), self.frame.width)
 
     def note(self) -> list[Piece]:
         """Return what stands behind the title."""

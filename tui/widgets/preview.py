@@ -26,6 +26,7 @@ class Preview(ChartGrid):
     """The charts of a few metrics, which show a cursor by themselves only where they are focused."""
 
     can_focus = False
+    empty = ""
     _redraw: Timer | None = None
 
     def __init__(self, *, id: str | None = None) -> None:
@@ -49,6 +50,8 @@ class Preview(ChartGrid):
         if list(runs) == list(self._views):
             return False
         self._views = dict.fromkeys(runs)
+        self.empty = "reading …"
+        self.redraw()
         return True
 
     def receive(self, view: RunView) -> None:

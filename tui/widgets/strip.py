@@ -8,6 +8,7 @@ from itertools import takewhile, zip_longest
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
+from textual.filter import ANSIToTruecolor, LineFilter
 from textual.geometry import Region, Size
 from textual.strip import Strip
 from textual.widget import Widget
@@ -75,6 +76,10 @@ class StripWidget(Widget):
         if not self.has_background:  # the terminal's own would show through
             background = self.rich_style
             self._strips = [line.apply_style(background) for line in self._plain]
+
+    def get_line_filters(self) -> list[LineFilter]:
+        """Leave out the translation of the terminal's own colours: palettes with any leave them to the terminal."""
+        return [each for each in super().get_line_filters() if not isinstance(each, ANSIToTruecolor)]
 
     def render_line(self, y: int) -> Strip:
         # Stale lines of the same size are still painted: they fit those around them, and `_repaint` comes.

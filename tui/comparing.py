@@ -1,4 +1,4 @@
-"""What a comparison knows of its runs: their views, arms and answers to the test, and how the arms compare."""
+"""Views, arms and answers of the runs of a comparison, and how the arms compare."""
 
 from __future__ import annotations
 

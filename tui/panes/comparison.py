@@ -1,4 +1,4 @@
-"""What the compare screen says of its runs: rows of the tables, effects, notes, seeds needed, and its title."""
+"""Content: what the compare screen says of its runs: rows of the tables, effects, notes, seeds needed, and its title."""
 
 from __future__ import annotations
 

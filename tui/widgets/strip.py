@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import takewhile, zip_longest
+from typing import TYPE_CHECKING
 
-from rich.segment import Segment
 from rich.style import Style
 from textual import events
 from textual.filter import ANSIToTruecolor, LineFilter
@@ -14,6 +14,9 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from tui.text import cell_len
+
+if TYPE_CHECKING:
+    from rich.segment import Segment
 
 WHEEL_LINES = 3
 UNBOUNDED = 1_000_000_000  # a move this far ends at the first or last line

@@ -1,4 +1,4 @@
-"""Content: what the compare screen says of its runs: rows of the tables, effects, notes, seeds needed, and its title."""
+"""Content of the compare screen: rows of its tables, effects, notes, seeds needed, and its title."""
 
 from __future__ import annotations
 

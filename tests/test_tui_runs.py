@@ -18,7 +18,7 @@ from accl.store.state import RunState, State, read_state, write_state
 from accl.store.summary import Summary
 from accl.store.writer import Recorder
 from tui.app import AcclApp
-from tui.feed import RunFeed, RunsFeed, RunSummary, Speedometer
+from tui.feed import RunFeed, RunsFeed, RunSummary, Speedometer, Speedometers
 from tui.runlist import RunList
 from tui.runrows import scale_of, time_left
 from tui.snapshot import _lines as lines_of
@@ -128,7 +128,7 @@ def test_arms_are_sorted_by_the_mean_over_their_seeds_and_follow_the_filter(tmp_
     for recipe, tests in ("full", (0.9, 0.1)), ("baseline", (0.6, 0.6)), ("contrastive", (0.55, 0.7)):
         for seed, test in enumerate(tests):
             finished_run(tmp_path, recipe, seed=seed, correct=test, curves=False)
-    listed, view = RunList(), RunsFeed(tmp_path).fetch()
+    listed, view = RunList(), RunsFeed(tmp_path, Speedometers()).fetch()
     assert view is not None
     listed.update(view)
 
@@ -225,12 +225,13 @@ def test_the_time_left_counts_a_validation_in_and_does_not_leap_after_it(tmp_pat
 
 def test_the_list_and_the_screen_of_a_run_agree_about_the_time_left(tmp_path: Path) -> None:
     run = running_run(tmp_path)
-    listed = RunsFeed(tmp_path)
+    speedometers = Speedometers()
+    listed = RunsFeed(tmp_path, speedometers)
     for step in 90, 100:
         write_state(run, read_state(run).changed(step=step, elapsed=float(step**2)))
         view = listed.fetch()
     assert view is not None
-    left = RunFeed(run).fetch(()).summary.left_seconds
+    left = RunFeed(run, speedometers).fetch(()).summary.left_seconds
     assert view.summaries[0].left_seconds == left > 0
 
 

@@ -138,8 +138,11 @@ class Speedometer:
         return RunSummary(summary, state, _speed(progress), _spread(progress))
 
 
-# By run, one for all: the list and the screen of a run shall say the same.
-SPEEDOMETERS: defaultdict[RunDir, Speedometer] = defaultdict(Speedometer)
+class Speedometers(defaultdict[RunDir, Speedometer]):
+    """Speedometers by run; those who share them say the same of a run."""
+
+    def __init__(self) -> None:
+        super().__init__(Speedometer)
 
 
 def _continued(progress: list[tuple[float, float]], state: RunState, now: float) -> list[tuple[float, float]]:
@@ -194,8 +197,9 @@ class RunsFeed:
     Of runs that have ended, only every `RARELY`-th look takes notice.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, speedometers: Speedometers) -> None:
         self.root = root
+        self._speedometers = speedometers
         self._readers: dict[RunDir, tuple[SummaryReader, Speedometer]] = {}
         self._summaries: dict[RunDir, RunSummary] = {}
         self.last = RunsView((), frozenset())
@@ -214,7 +218,7 @@ class RunsFeed:
         known, summaries = self._readers, self._summaries
         if self._folder_may_have_changed(now) or rarely:
             runs = run_folders(self.root)
-            self._readers = {run: known.get(run) or (SummaryReader(run), SPEEDOMETERS[run]) for run in runs}
+            self._readers = {run: known.get(run) or (SummaryReader(run), self._speedometers[run]) for run in runs}
         due = [reader for run, (reader, _) in self._readers.items() if rarely or not _has_ended(summaries.get(run))]
         read = {
             summary.run: self._readers[summary.run][1].observe(summary, now) for summary in read_summaries(due, now)
@@ -301,11 +305,11 @@ class RunView(Measurements):
 class RunFeed:
     """Data of one run, followed while it grows; the newest view is kept as ``last``."""
 
-    def __init__(self, run: RunDir) -> None:
+    def __init__(self, run: RunDir, speedometers: Speedometers) -> None:
         self.run = run
         self.reader = RunReader(run)
         self._summaries = SummaryReader(run)
-        self._speedometer = SPEEDOMETERS[run]
+        self._speedometer = speedometers[run]
         self._facts: FactsReader | None = None
         self.last = RunView(summary=self._speedometer.observe(self._summaries.last, time.time()))
 

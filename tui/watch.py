@@ -16,7 +16,7 @@ from accl.errors import AcclError
 from accl.store.deadline import DEADLINE_S, each_within
 from accl.store.rundir import RunDir
 from accl.store.summary import as_problem
-from tui.feed import RARELY, RunFeed, RunsFeed, RunsView, RunView
+from tui.feed import RARELY, RunFeed, RunsFeed, RunsView, RunView, Speedometers
 
 # Runs whose data are kept although nobody watches them, so that going back to them is instant.
 KEPT_FEEDS = 8
@@ -50,6 +50,7 @@ class Watcher:
         """``interval``: seconds between two looks at a run that is active."""
         self.interval = interval
         self._tasks: list[_Task] = []
+        self._speedometers = Speedometers()
         self._folders: dict[Path, RunsFeed] = {}
         self._feeds: OrderedDict[RunDir, RunFeed] = OrderedDict()  # used last at the end
         self._changed = threading.Condition()
@@ -69,7 +70,7 @@ class Watcher:
 
         The callback gets an error if the folder itself cannot be read.
         """
-        feed = self._folders.setdefault(root, RunsFeed(root))
+        feed = self._folders.setdefault(root, RunsFeed(root, self._speedometers))
         shown = False
 
         def look() -> int:
@@ -126,7 +127,7 @@ class Watcher:
     def feed(self, run: RunDir) -> RunFeed:
         """Return the data of a run, to read on demand what no view holds."""
         with self._changed:
-            feed = self._feeds.setdefault(run, RunFeed(run))
+            feed = self._feeds.setdefault(run, RunFeed(run, self._speedometers))
             self._feeds.move_to_end(run)
             return feed
 

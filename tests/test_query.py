@@ -18,6 +18,8 @@ from tui_pilot import on_screen, open_app, runs_listed, runs_screen, until
 
 from accl.cli.runs import runs
 from accl.errors import QueryError
+from accl.store.experiment import write_experiment
+from accl.store.labels import edit_labels
 from accl.store.query import DEPTH_LIMIT, EVERYTHING, LENGTH_LIMIT, parse
 from accl.store.run_subject import RunSubject
 from accl.store.rundir import RunDir
@@ -226,10 +228,12 @@ def matches(run: RunDir, text: str) -> bool:
 
 def test_a_run_answers_for_every_key(tmp_path: Path) -> None:
     run = finished_run(tmp_path, "full", seed=7, curves=False, overrides=["optim.lr=3e-4"])
-    run.write_json(run.labels, {"tags": ["paper", "rerun"], "note": "with the new bank"})
+    edit_labels(run, name="the long one", add=["paper", "rerun"], note="with the new bank")
+    write_experiment(run, "banks")
     every = (
         f'full s7 "demo s7" state=finished recipe=full profile=demo seed=7 id={run.id} tag:paper tag=rerun '
-        'note:"new bank" step=200 progress=100% age>1s loss=.5 val<=1 test>=0% cfg.optim.lr=3e-4 cfg.optim.lr<1'
+        'note:"new bank" name:long experiment=banks '
+        "step=200 progress=100% age>1s loss=.5 val<=1 test>=0% cfg.optim.lr=3e-4 cfg.optim.lr<1"
     )
     assert matches(run, every)
     for key in RUNS.keys:

@@ -8,7 +8,6 @@ import numpy as np
 
 from accl.store.config_values import config_difference
 from accl.store.glance import Glance
-from accl.store.run_subject import RunSubject
 from tui import theme
 from tui.arms import Group
 from tui.feed import RunSummary, RunView, without_path
@@ -85,7 +84,7 @@ def _value(value: str | float) -> str:
 
 
 def _labels(summary: RunSummary) -> list[Piece]:
-    subject = RunSubject(summary.summary, 0.0)
-    tags, note = subject.get("tag"), subject.get("note")
-    words = [f"#{tag}" for tag in tags] if isinstance(tags, tuple) else []
-    return [(f"  {' '.join(words)}" if words else "", theme.MARK), (f"  {note}" if note else "", theme.PLAIN)]
+    labels = summary.summary.labels
+    words = " ".join(f"#{tag}" for tag in labels.tags)
+    shown = [(labels.name, theme.PLAIN), (words, theme.MARK), (labels.note, theme.PLAIN)]
+    return [(f"  {text}", style) for text, style in shown if text]

@@ -30,6 +30,7 @@ FILES = (
     "config.yaml",
     "provenance.json",
     "labels.json",
+    "experiment.json",
     "run.duckdb",
     "run.duckdb.wal",
     "run.spool.jsonl",
@@ -142,7 +143,8 @@ def _contents() -> Iterator[Damage]:
     fields = {
         "state.json": [field.name for field in dataclasses.fields(RunState)],
         "provenance.json": ["created", "command", "git", "data", "device", "accl"],
-        "labels.json": ["tags", "note"],
+        "labels.json": ["name", "tags", "note"],
+        "experiment.json": ["name"],
     }
     for name, keys in fields.items():
         for kind, content in WRONG_JSON.items():

@@ -66,9 +66,9 @@ def runs(query: QueryArgument = None, format: FormatOption = Format.TABLE, runs:
 
     A QUERY shows only some: words that are a part of state, recipe,
     profile, seed or id, and comparisons, joined by blanks (and), OR, NOT
-    and round brackets. Keys are state, recipe, profile, seed, id, tag,
-    note, step, progress, age, loss, val, test and cfg.KEY of the
-    configuration, of which the last part will do (lr); a colon means
+    and round brackets. Keys are state, recipe, profile, seed, id, name,
+    tag, note, experiment, step, progress, age, loss, val, test and cfg.KEY
+    of the configuration, of which the last part will do (lr); a colon means
     contains. Quote what the shell would take.
 
     Examples:

@@ -20,6 +20,7 @@ from accl.config import Config, dump, load
 from accl.errors import BusyError, DamagedError, RunError
 from accl.files import open_regular
 from accl.store import stop as stop_request
+from accl.store.experiment import write_experiment
 from accl.store.lock import LOCK_VARIABLE, STARTING, TRAINING, Holder, RunLock, holder
 from accl.store.provenance import check_config
 from accl.store.rundir import RunDir, create_run, write_atomically
@@ -32,8 +33,11 @@ EXEC_TRIES, EXEC_LOOK_S = 20, 0.005
 HANDOVER_S = 5.0
 
 
-def prepare(root: Path, config: Config, command: list[str]) -> RunDir:
+def prepare(root: Path, config: Config, command: list[str], experiment: str = "") -> RunDir:
     """Make the run directory of a new run, ready for `start`.
+
+    Args:
+        experiment: name of the experiment that it belongs to; empty for none.
 
     Raises:
         RunError: the runs folder cannot be written.
@@ -44,7 +48,8 @@ def prepare(root: Path, config: Config, command: list[str]) -> RunDir:
     words = [without_credentials(word) for word in command]
     provenance = {"run": run.id, "created": created, "command": words, "accl": __version__, "git": _git()}
     run.write_json(run.provenance, {**provenance, "config": config.model_dump()})
-    run.write_json(run.labels, {"tags": [], "note": ""})
+    if experiment:
+        write_experiment(run, experiment)
     write_state(run, RunState(State.QUEUED))
     # Last: a folder counts as a run once it has a configuration, so that no reader sees an incomplete one.
     write_atomically(run.config, dump(config))

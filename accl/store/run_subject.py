@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from accl.store.config_values import config_value
 from accl.store.summary import Summary
@@ -23,7 +22,7 @@ class RunSubject:
         match key:
             case _ if key == WORDS:
                 names = f"{setup.recipe} {setup.profile} s{setup.seed}" if setup else ""
-                return f"{self._state_word} {names} {summary.run.id}"
+                return f"{self._state_word} {names} {summary.run.id} {summary.labels.name} {summary.experiment}"
             case "id":
                 return summary.run.id
             case "state":
@@ -31,10 +30,13 @@ class RunSubject:
             case "recipe" | "profile" | "seed":
                 return getattr(setup, key, None)
             case "tag":
-                return texts(summary.labels.get("tags", []))
+                return summary.labels.tags
             case "note":
-                note = summary.labels.get("note", "")
-                return note if isinstance(note, str) else None
+                return summary.labels.note
+            case "name":
+                return summary.labels.name
+            case "experiment":
+                return summary.experiment
             case "age":
                 created = summary.age_key[0]
                 return self.now - created if math.isfinite(created) else None
@@ -53,8 +55,3 @@ class RunSubject:
 
 
 _METRICS = {"loss": "train/loss", "val": "validation/accuracy", "test": "test/accuracy"}
-
-
-def texts(found: Any) -> tuple[str, ...] | None:
-    """Return the texts in what people wrote, None if they wrote no list."""
-    return tuple(text for text in found if isinstance(text, str)) if isinstance(found, list) else None

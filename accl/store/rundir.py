@@ -8,7 +8,8 @@
       state.json        what the run is doing; replaced atomically (see `accl.store.state`)
       run.lock          locked as long as a trainer lives (see `accl.store.lock`)
       run.stop          a person asked the trainer to stop; usually absent (see `accl.store.stop`)
-      labels.json       tags and a note, edited by people
+      labels.json       name, tags and a note, edited by people (see `accl.store.labels`)
+      experiment.json   the experiment that it belongs to, if any (see `accl.store.experiment`)
       run.duckdb        all measurements (see `accl.store.schema`)
       console.log       stdout and stderr of the training process
       checkpoints/      step-00001200/{model,optimizer}.safetensors + state.json
@@ -99,6 +100,7 @@ class RunDir:
     lock = _File("run.lock")
     stop = _File("run.stop")
     labels = _File("labels.json")
+    experiment = _File("experiment.json")
     database = _File("run.duckdb")
     console = _File("console.log")
     checkpoints = _File("checkpoints")

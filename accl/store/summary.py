@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from accl.errors import AcclError, DamagedError, RunError
 from accl.store.deadline import DEADLINE_S, each_within
+from accl.store.experiment import read_experiment
 from accl.store.files import RESTORE
+from accl.store.labels import Labels, read_labels
 from accl.store.rundir import RunDir, Setup
 from accl.store.state import RunState, assess, read_state
 from accl.yamlfile import shown
@@ -28,7 +29,8 @@ class Summary:
         state, setup: None where the file cannot be read.
         age_key: `RunDir.age_key`.
         config: text of ``config.yaml``; empty where that cannot be read or is longer than any that accl writes.
-        labels: content of ``labels.json``; empty where that cannot be read.
+        labels: name, tags and note; none where they cannot be read.
+        experiment: name of the experiment that it belongs to; empty for none.
         problem: why something about the run could not be read; None when it is whole.
     """
 
@@ -38,7 +40,8 @@ class Summary:
     age_key: tuple[float, bool, str] = (float("-inf"), False, "")
     problem: AcclError | None = None
     config: str = field(default="", repr=False)
-    labels: Mapping[str, Any] = field(default_factory=dict)
+    labels: Labels = field(default_factory=Labels)
+    experiment: str = ""
 
 
 class SummaryReader:
@@ -52,7 +55,8 @@ class SummaryReader:
         self._version: tuple[int, int] | None = None  # modification time and inode of what was parsed
         self._parsed: RunState | RunError = RunState()
         self._labels_version: tuple[int, int] | None = None
-        self._labels: Mapping[str, Any] = {}
+        self._labels = Labels()
+        self._experiment: str | None = None
 
     def read(self, now: float) -> Summary:
         """Read the summary; ``now`` is in seconds since the epoch."""
@@ -70,21 +74,24 @@ class SummaryReader:
         except RunError as error:
             problem = error
         age_key = self.last.age_key if self.last.age_key[2] else run.age_key
-        summary = Summary(run, state, setup, age_key, problem, config if setup else "", self._read_labels())
+        if self._experiment is None:
+            self._experiment = read_experiment(run)
+        summary = Summary(
+            run, state, setup, age_key, problem, config if setup else "", self._read_labels(), self._experiment
+        )
         if summary != self.last:
             self.last = summary
         return self.last
 
-    def _read_labels(self) -> Mapping[str, Any]:
+    def _read_labels(self) -> Labels:
         run = self.last.run
         try:
             status = os.lstat(run.labels)
             version = status.st_mtime_ns, status.st_ino
             if self._labels_version != version:
-                self._labels_version, self._labels = version, {}
-                self._labels = run.read_json(run.labels)
-        except (OSError, RunError):  # what only people write is no reason to call a run broken
-            self._labels = {}
+                self._labels_version, self._labels = version, read_labels(run)
+        except OSError:  # what only people write is no reason to call a run broken
+            self._labels = Labels()
         return self._labels
 
     def _read_state(self) -> RunState:

@@ -222,7 +222,7 @@ def test_markdown_holds_one_compact_table_with_a_row_per_recipe(tmp_path: Path) 
 def test_the_terminal_shows_means_runs_and_how_they_were_tested(
     tmp_path: Path, columns: int, grid: dict[tuple[str, int], RunDir]
 ) -> None:
-    shown = printed_by_compare(tmp_path, "--all-seeds", columns=columns)
+    shown = printed_by_compare(tmp_path, "--all-seeds", "--notes", columns=columns)
     assert max(map(len, shown.splitlines())) <= columns
     full = ablation(tmp_path).arms[2]
     assert f"{100 * full.accuracy.mean:.2f} ± {100 * full.accuracy.sd:.2f}" in shown

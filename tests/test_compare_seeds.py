@@ -253,7 +253,7 @@ def test_a_single_shared_seed_is_an_ordinary_comparison_that_says_so(tmp_path: P
     for recipe, seed in (("baseline", 1), ("full", 1), ("full", 2)):
         finished_run(tmp_path, recipe, seed=seed)
     found = json.loads(printed_by_compare(tmp_path, "baseline", "full", "--all-seeds", "--format", "json"))
-    assert found["warnings"][0].startswith("Only seed 1 has a run of every recipe")
+    assert found["warnings"][0].startswith("Only seed 1 has a run of every arm")
     assert [arm["seed"] for arm in found["arms"]] == [1, 1]
     shown = " ".join(printed_by_compare(tmp_path, "baseline", "full", "--all-seeds").split())
     assert "Warning: Only seed 1 has a run" in shown

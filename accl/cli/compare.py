@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from accl.analysis.ablation import Ablation, compare_seeds
+from accl.analysis.ablation import Ablation
 from accl.analysis.compare import Comparison
-from accl.analysis.compare import compare as compare_runs
-from accl.analysis.select import select_runs, select_seeds
+from accl.analysis.named import compare_named
 from accl.cli import compare_screen, compare_tables
 from accl.cli.compare_seeds import ablation_tables
 from accl.cli.options import RUNS, RunsOption, run_name
@@ -20,45 +19,67 @@ from accl.cli.table import Table
 DEFAULT_NAMES = ["baseline", "contrastive", "full"]
 
 
+class Split(StrEnum):
+    """Values of ``--split``."""
+
+    TEST = "test"
+    VALIDATION = "validation"
+
+
 def compare(
     names: Annotated[
         list[str] | None,
         typer.Argument(
             parser=run_name,
-            metavar="RECIPE|RUN",
-            help="Recipes, run ids, parts of run ids or paths; the first is the reference. "
-            f"Without any: {' '.join(DEFAULT_NAMES)}.",
+            metavar="EXPERIMENT|ARM|RECIPE|RUN",
+            help="Experiments, arms of one, recipes, or runs by id, a part of it, name or path; the first is the "
+            f"reference. Without any: {' '.join(DEFAULT_NAMES)}.",
         ),
     ] = None,
+    reference: Annotated[
+        str, typer.Option("--reference", "-r", metavar="ARM", help="Compare all others with this one.")
+    ] = "",
     profile: Annotated[str | None, typer.Option("--profile", "-p", help="Take only runs of this profile.")] = None,
+    split: Annotated[
+        Split, typer.Option("--split", help="Which answers: of the test, or of the best validation, to choose by.")
+    ] = Split.TEST,
+    all_seeds: Annotated[
+        bool | None,
+        typer.Option(
+            "--all-seeds/--one-seed",
+            help="Average over every seed of a recipe, also under other settings; or compare the newest run of each. "
+            "Without either: every seed of the newest settings.",
+            show_default=False,
+        ),
+    ] = None,
     tasks: Annotated[
         int, typer.Option("--tasks", min=0, help="How many tasks with the largest gains, and losses, to list per arm.")
     ] = 5,
-    format: FormatOption = Format.TABLE,
-    all_seeds: Annotated[
-        bool, typer.Option("--all-seeds", help="Average each recipe over every seed that all of them have.")
-    ] = False,
     notes: Annotated[
         bool, typer.Option("--notes", help="Print below the tables how the numbers are made; other formats have it.")
     ] = False,
+    format: FormatOption = Format.TABLE,
     runs: RunsOption = RUNS,
 ) -> None:
     """Compare finished runs on the test questions they all answered.
 
     A recipe stands for its newest finished run that shares profile,
-    protocol and data (and the seed, where it can) with the others. Every
-    arm is paired with the first one question by question: exact McNemar
-    test, Holm-adjusted over the arms, and 95 % interval of the difference.
-    Both floors, the accuracies of two rules that never read the question,
-    are shown beside the accuracy.
+    protocol and data with the others, and for all runs that differ from
+    it in nothing but the seed, as far as every arm has that seed. An
+    experiment stands for all its arms, named by what tells them apart.
+
+    Every arm is paired with the first one, seed by seed and question by
+    question: 95 % interval of the difference, p Holm-adjusted over the
+    arms. From two seeds on both cover the choice of seeds as well as of
+    questions; with one it is the exact McNemar test. Both floors, the
+    accuracies of two rules that never read the question, are shown
+    beside the accuracy.
 
     Hard pairs are the tenth of all task pairs that the first arm tells
     apart least; their accuracy is that on the questions of these tasks.
 
-    With --all-seeds an arm is all runs of its recipe: the newest finished
-    one of every seed that all recipes have, with equal profile, protocol,
-    data and number of steps. Intervals and p values then cover the choice
-    of the seeds as well as of the questions.
+    Settings are chosen by --split validation, whose numbers are too high
+    for having been chosen by, and reported on the test.
 
     csv holds one row per arm; json holds everything: all tasks,
     categories and subcategories, and every seed.
@@ -69,25 +90,17 @@ def compare(
 
       accl compare baseline full --profile demo --tasks 10 --notes
 
+      accl compare weights --split validation --reference baseline
+
       accl compare baseline contrastive full --all-seeds --format md
 
       accl compare 7f3a 91cc --format csv
 
-      accl compare --format json
+      accl compare --one-seed --format json
     """
-    data: Comparison | Ablation
-    if all_seeds:
-        selection = select_seeds(runs, names or DEFAULT_NAMES, profile)
-        if len(selection.seeds) > 1:
-            data = compare_seeds(selection)
-        else:
-            data = compare_runs([seeds[0] for seeds in selection.runs])
-            lone = f"Only seed {selection.seeds[0]} has a run of every recipe: there is nothing to average over."
-            data = replace(data, warnings=(lone, *selection.gaps, *data.warnings))
-    else:
-        chosen = select_runs(runs, names or DEFAULT_NAMES, profile)
-        data = compare_runs(chosen.runs)
-        data = replace(data, warnings=(*chosen.gaps, *data.warnings))
+    data = compare_named(
+        runs, names or DEFAULT_NAMES, profile=profile, all_seeds=all_seeds, reference=reference, split=split.value
+    )
     said = [f"Warning: {warning}" for warning in data.warnings]
     if format is not Format.TABLE or notes:
         said += data.notes

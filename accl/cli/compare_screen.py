@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from accl.analysis.ablation import Ablation, Mean, SeedArm
@@ -13,6 +13,8 @@ from accl.cli.compare_tables import letters
 from accl.cli.table import MISSING, Column, Row, Table, duration, fields, number, p_value, percent, points, score, typed
 
 NAMED_WIDTH = 14  # of a reference whose name stands beside the differences to it
+
+EVALUATED = {"test": "tested", "validation": "validated"}
 
 Show = Callable[[Any], str]
 
@@ -28,16 +30,15 @@ def arms_table(comparison: Comparison) -> Table:
         *_difference_columns(first.label),
         Column("p", "McNemar p", show=p_value),
         Column("p_holm", "Holm p", show=p_value),
-        *_hard_columns(percent),
-        Column("hard_p", "hard pairs, McNemar p", show=p_value),
+        *(_hard_columns(percent, "McNemar p") if comparison.hard_pairs else ()),
         *_calibration_columns(),
         Column("predicted", f"answers {names}", "%", cell=lambda row: letters(row, "predicted", names)),
         Column("gold", f"right answers {names}", "%", cell=lambda row: letters(row, "gold", names)),
-        Column("tested_step", "tested at step"),
+        Column("tested_step", f"{EVALUATED[comparison.split]} at step"),
         Column("training_seconds", "training time", show=duration),
         Column("questions_per_second", "questions/s", show=number(",.1f")),
     ]
-    title = f"Accuracy on {comparison.n:,} test questions"
+    title = f"Accuracy on {comparison.n:,} {comparison.split} questions"
     return Table(title, [Column("arm"), *columns], [_arm_row(arm) for arm in comparison.arms], sideways=True)
 
 
@@ -48,12 +49,11 @@ def seed_arms_table(ablation: Ablation) -> Table:
         *_floor_columns(),
         *_difference_columns(ablation.arms[0].label),
         Column("p_holm", "Holm p", show=p_value),
-        *_hard_columns(_plus_minus),
-        Column("hard_p", "hard pairs, p", show=p_value),
+        *(_hard_columns(_plus_minus, "p") if ablation.hard_pairs else ()),
         *_calibration_columns(),
         Column("steps"),
     ]
-    title = f"Accuracy on {ablation.n:,} test questions over {len(ablation.seeds)} seeds"
+    title = f"Accuracy on {ablation.n:,} {ablation.split} questions over {len(ablation.seeds)} seeds"
     rows = [_seed_arm_row(arm, len(ablation.seeds)) for arm in ablation.arms]
     return Table(title, [Column("arm"), *columns], rows, sideways=True)
 
@@ -77,7 +77,7 @@ def seed_runs_table(ablation: Ablation) -> Table:
 
 def config_tables(data: Comparison | Ablation) -> list[Table]:
     """Put every other difference to the first arm's configuration side by side; no table where there is none."""
-    arms = data.arms
+    arms: Sequence[Arm | SeedArm] = data.arms
     firsts = {key: first for arm in reversed(arms) for key, (first, _) in arm.config_difference.items()}
     keys = dict.fromkeys(key for arm in arms for key in arm.config_difference)
     rows = [
@@ -98,7 +98,7 @@ def _arm_row(arm: Arm) -> Row:
         **arm.trivial_baselines,
         **_difference(arm.paired),
         **fields(arm.hard, hard="accuracy"),
-        **_difference(arm.hard and arm.hard.paired, "hard_"),
+        **_difference(arm.hard.paired if arm.hard else None, "hard_"),
         **{f"predicted/{letter}": share for letter, share in arm.predicted_shares.items()},
         **{f"gold/{letter}": share for letter, share in arm.gold_shares.items()},
     }
@@ -144,11 +144,12 @@ def _difference_columns(reference: str) -> list[Column]:
     ]
 
 
-def _hard_columns(accuracy: Show) -> list[Column]:
+def _hard_columns(accuracy: Show, p: str) -> list[Column]:
     return [
         Column("hard", "hard pairs", "%", show=accuracy),
         Column("hard_delta", "hard pairs, delta", "points", show=points),
         Column("hard_interval", "hard pairs, 95 %", "points", show=_interval),
+        Column("hard_p", f"hard pairs, {p}", show=p_value),
     ]
 
 

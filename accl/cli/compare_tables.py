@@ -51,7 +51,7 @@ def arms_table(comparison: Comparison) -> Table:
         Column("questions_per_second", "questions/s", "", "right", number(",.1f")),
     ]
     rows = [_arm_row(arm, comparison) for arm in comparison.arms]
-    return Table(f"Accuracy on {comparison.n:,} test questions", columns, rows)
+    return Table(f"Accuracy on {comparison.n:,} {comparison.split} questions", columns, rows)
 
 
 def _arm_row(arm: Arm, comparison: Comparison) -> Row:

@@ -11,9 +11,10 @@ import pytest
 from conftest import printed_by_compare
 from factory import STARTED, finished_run, running_run
 
+from accl.analysis import named
 from accl.analysis.ablation import Ablation
 from accl.analysis.compare import Comparison
-from accl.analysis.named import compare_named
+from accl.analysis.results import Split
 from accl.bench.runs import record_answers, record_evaluation
 from accl.errors import AbsentError, CompareError, RunError
 from accl.store.experiment import write_experiment
@@ -53,6 +54,10 @@ def sweep(tmp_path: Path) -> list[RunDir]:
     """Two weights with three seeds each, and one seed more of the second."""
     runs = [member(tmp_path, "weights", seed=seed, weight=weight) for weight in WEIGHTS for seed in (1, 2, 3)]
     return [*runs, member(tmp_path, "weights", seed=4, weight="0.3")]
+
+
+def compare_named(root: Path, names: list[str], split: Split = "test", **options: Any) -> Comparison | Ablation:
+    return named.compare_chosen(named.choose(root, names, split=split, **options), split)
 
 
 def labels(found: Comparison | Ablation) -> list[str]:

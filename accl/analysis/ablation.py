@@ -16,6 +16,7 @@ from accl.analysis.compare import (
     describe_protocol,
     looks_notes,
     split_warnings,
+    steps_warnings,
 )
 from accl.analysis.crossed import SeedDifference, difference_over_seeds
 from accl.analysis.pairs import HardPairs, describe, hard_pairs
@@ -175,7 +176,8 @@ def _recorded(values: Sequence[float | None]) -> Mean | None:
 
 def _warnings(arms: Sequence[SeedArm], grid: Sequence[Sequence[Results]], selection: SeedSelection) -> list[str]:
     seeds = len(selection.seeds)
-    warnings = ["Two seeds say little about the spread over seeds: train three to five."] * (seeds == 2)
+    warnings = steps_warnings({arm.label: arm.steps for arm in arms})
+    warnings += ["Two seeds say little about the spread over seeds: train three to five."] * (seeds == 2)
     for arm, row in zip(arms, grid, strict=True):
         keys = {key for result in row[1:] for key in difference(row[0].setup.config, result.setup.config)}
         if changed := keys - {"train.seed"}:

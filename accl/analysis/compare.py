@@ -158,7 +158,9 @@ def compare_results(results: Sequence[Results], hard: HardPairs | None, labels: 
     """Compare results that passed `check_pairable`, with ``hard`` as the hard pairs; ``labels`` as in `compare`."""
     first = results[0]
     mask = None if hard is None else hard.members(first.task)
-    arms = [_arm(result, first, label, mask) for result, label in zip(results, labels or _labels(results), strict=True)]
+    arms = [
+        _arm(result, first, label, mask) for result, label in zip(results, labels or arm_labels(results), strict=True)
+    ]
     adjusted = iter(holm([arm.paired.p for arm in arms if arm.paired]))
     arms = [replace(arm, p_holm=next(adjusted)) if arm.paired else arm for arm in arms]
     return Comparison(
@@ -294,7 +296,7 @@ def _groups(tasks: Sequence[TaskScore], name_of: Callable[[Task], str]) -> tuple
     return tuple(Group(name, n, correct, correct / n) for name, (n, correct) in sorted(sums.items()))
 
 
-def _labels(results: Sequence[Results]) -> list[str]:
+def arm_labels(results: Sequence[Results]) -> list[str]:
     """Return the recipes, with the seed, or else the end of the run id, where arms share one."""
     forms = [
         (recipe := result.setup.config.recipe, f"{recipe} s{result.setup.config.train.seed}", result.setup.run.id)
@@ -308,15 +310,20 @@ def _labels(results: Sequence[Results]) -> list[str]:
 
 
 def _warnings(arms: Sequence[Arm]) -> list[str]:
-    warnings = []
-    if len({arm.steps for arm in arms}) > 1:
-        steps = ", ".join(f"{arm.label} {arm.steps:,}" for arm in arms)
-        warnings.append(f"The arms did not take the same number of optimizer steps ({steps}): compare at equal steps.")
+    warnings = steps_warnings({arm.label: arm.steps for arm in arms})
     settings = {arm.recipe for arm in arms}.union(*(arm.config_difference.keys() - {"train.seed"} for arm in arms))
     if len({arm.seed for arm in arms}) > 1 and len(settings) > 1:
         seeds = ", ".join(f"{arm.label} {arm.seed}" for arm in arms)
         warnings.append(f"The arms have different seeds ({seeds}): part of any difference is the seed's.")
     return [*warnings, *filter(None, map(_floor_warning, arms))]
+
+
+def steps_warnings(steps: Mapping[str, int]) -> list[str]:
+    """Warn of arms, given with their numbers of optimizer steps, that cannot be compared at equal steps."""
+    if len(set(steps.values())) < 2:
+        return []
+    said = ", ".join(f"{label} {taken:,}" for label, taken in steps.items())
+    return [f"The arms did not take the same number of optimizer steps ({said}): compare at equal steps."]
 
 
 def _floor_warning(arm: Arm) -> str:

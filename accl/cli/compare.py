@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from accl.analysis.ablation import Ablation
 from accl.analysis.compare import Comparison
-from accl.analysis.named import compare_named
-from accl.cli import compare_screen, compare_tables
+from accl.analysis.named import Chosen, break_down, choose, compare_chosen
+from accl.cli import compare_by, compare_screen, compare_tables
+from accl.cli.compare_by import By
 from accl.cli.compare_seeds import ablation_tables
 from accl.cli.options import RUNS, RunsOption, run_name
 from accl.cli.output import Format, FormatOption, emit
+from accl.cli.questions import Split
 from accl.cli.table import Table
+from accl.errors import ConfigError
 
 DEFAULT_NAMES = ["baseline", "contrastive", "full"]
-
-
-class Split(StrEnum):
-    """Values of ``--split``."""
-
-    TEST = "test"
-    VALIDATION = "validation"
 
 
 def compare(
@@ -50,6 +45,18 @@ def compare(
             help="Average over every seed of a recipe, also under other settings; or compare the newest run of each. "
             "Without either: every seed of the newest settings.",
             show_default=False,
+        ),
+    ] = None,
+    by: Annotated[
+        By | None, typer.Option("--by", help="Compare part by part instead, or list the questions that changed.")
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit",
+            min=1,
+            help="With --by question: at most N of each arm.",
+            show_default=f"{compare_by.SHOWN}; all in json and csv",
         ),
     ] = None,
     tasks: Annotated[
@@ -92,21 +99,38 @@ def compare(
 
       accl compare weights --split validation --reference baseline
 
+      accl compare baseline full --by task
+
+      accl compare baseline full --by question --limit 40
+
       accl compare baseline contrastive full --all-seeds --format md
 
       accl compare 7f3a 91cc --format csv
 
       accl compare --one-seed --format json
     """
-    data = compare_named(
+    if limit is not None and by is not By.QUESTION:
+        raise ConfigError("--limit is for --by question.", "How many tasks are listed is said with --tasks.")
+    chosen = choose(
         runs, names or DEFAULT_NAMES, profile=profile, all_seeds=all_seeds, reference=reference, split=split.value
     )
+    if by is not None:
+        _emit_by(chosen, by, split, limit, format)
+        return
+    data = compare_chosen(chosen, split.value)
     said = [f"Warning: {warning}" for warning in data.warnings]
     if format is not Format.TABLE or notes:
         said += data.notes
     elif data.notes:
         said.append("How these numbers are made: --notes")
     emit(_tables(data, format, tasks), format, data=data, notes=said)
+
+
+def _emit_by(chosen: Chosen, by: By, split: Split, limit: int | None, format: Format) -> None:
+    for_people = format not in (Format.JSON, Format.CSV)
+    found = break_down(chosen, by.value, split.value, compare_by.SHOWN if limit is None and for_people else limit)
+    tables = compare_by.tables_by_arm(found, by) if for_people else [compare_by.whole_table(found, by)]
+    emit(tables, format, notes=[*(f"Warning: {warning}" for warning in found.warnings), *compare_by.notes(found, by)])
 
 
 def _tables(data: Comparison | Ablation, format: Format, tasks: int) -> list[Table]:

@@ -16,6 +16,7 @@ def run_row(summary: Summary) -> dict[str, Any]:
     state, problem = summary.state, summary.problem
     return {
         "id": summary.run.id,
+        **fields(summary.labels, "name"),
         **fields(state, "state"),
         "reason": problem.what if problem else state.reason if state else "",
         "problem": problem and {"kind": problem.kind, "message": str(problem)},

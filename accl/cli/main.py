@@ -32,7 +32,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "stop": ("accl.cli.control", "stop", "Stop a run after its current step, with a checkpoint."),
     "resume": ("accl.cli.control", "resume", "Go on with a stopped run from its last checkpoint."),
     "config": ("accl.cli.config", "app", "Show recipes, profiles, resolved configurations and all keys."),
-    "bench": ("accl.cli.bench", "app", "Measure accl on this machine: its store, app, commands and training."),
+    "bench": ("accl.cli.bench", "app", "Measure accl: its store, app, commands, statistics and training."),
     "doctor": ("accl.cli.doctor", "doctor", "Check that this machine has what training needs."),
 }
 

@@ -15,7 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from accl.analysis.efficiency import SampleEfficiency
+from accl.analysis.learning import EFFICIENCY_NOTE, describe_power, read_efficiencies
 from accl.analysis.pairs import HardPairs, HardScore, describe, hard_pairs, hard_score
+from accl.analysis.power import smallest_difference
 from accl.analysis.results import Results, Split, check_pairable, read_all
 from accl.analysis.stats import Z_95, PairedDifference, holm, paired_difference, standard_error
 from accl.config import Config, difference
@@ -69,6 +72,9 @@ class Arm:
         above_trivial: whether the accuracy beats the higher trivial baseline; None when none was recorded.
         paired: difference to the first arm; None for the first arm itself.
         p_holm: McNemar p of ``paired``, adjusted over all arms.
+        smallest_difference: that these questions could have shown; None for the first arm itself.
+        efficiency: how soon it was as accurate on validation as the first arm; None for that, and where no validation
+            was recorded.
         training_seconds: training time without evaluations. This, ``questions_per_second`` and ``tested_step`` are
             None when the run did not record them.
         tasks: tasks with test questions, in index order.
@@ -100,6 +106,8 @@ class Arm:
     above_trivial: bool | None
     paired: PairedDifference | None
     p_holm: float | None
+    smallest_difference: float | None
+    efficiency: SampleEfficiency | None
     training_seconds: float | None
     questions_per_second: float | None
     tasks: tuple[TaskScore, ...]
@@ -116,6 +124,7 @@ class Comparison:
     """All arms, the reference first.
 
     Attributes:
+        power: what the questions could have shown, in a sentence.
         hard_pairs: task pairs that the first arm confuses most; None when its similarities were not recorded.
         warnings: reasons to distrust the numbers. notes: the protocol, and the meaning of the statistics.
     """
@@ -126,6 +135,7 @@ class Comparison:
     split: Split
     n: int
     arms: tuple[Arm, ...]
+    power: str
     hard_pairs: HardPairs | None
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
@@ -151,11 +161,18 @@ def compare(runs: Sequence[RunDir], split: Split = "test", labels: Sequence[str]
     results = read_all(runs, split)
     check_pairable(results)
     first = results[0]
-    return compare_results(results, hard_pairs(first.tasks, first.task, [first.similarity]), labels)
+    comparison = compare_results(results, hard_pairs(first.tasks, first.task, [first.similarity]), labels)
+    pairs = zip(comparison.arms, read_efficiencies([[result] for result in results]), strict=True)
+    arms = tuple(replace(arm, efficiency=efficiency) for arm, efficiency in pairs)
+    notes = [EFFICIENCY_NOTE] if any(arm.efficiency for arm in arms) else []
+    return replace(comparison, arms=arms, notes=(*comparison.notes, *notes))
 
 
 def compare_results(results: Sequence[Results], hard: HardPairs | None, labels: Sequence[str] = ()) -> Comparison:
-    """Compare results that passed `check_pairable`, with ``hard`` as the hard pairs; ``labels`` as in `compare`."""
+    """Compare results that passed `check_pairable`, with ``hard`` as the hard pairs; ``labels`` as in `compare`.
+
+    How soon the arms learned is left out.
+    """
     first = results[0]
     mask = None if hard is None else hard.members(first.task)
     arms = [
@@ -163,6 +180,7 @@ def compare_results(results: Sequence[Results], hard: HardPairs | None, labels: 
     ]
     adjusted = iter(holm([arm.paired.p for arm in arms if arm.paired]))
     arms = [replace(arm, p_holm=next(adjusted)) if arm.paired else arm for arm in arms]
+    smallest = {arm.label: arm.smallest_difference for arm in arms if arm.smallest_difference is not None}
     return Comparison(
         profile=first.setup.config.profile,
         protocol=first.setup.config.data.protocol,
@@ -170,6 +188,7 @@ def compare_results(results: Sequence[Results], hard: HardPairs | None, labels: 
         split=first.split,
         n=len(first.question_ids),
         arms=tuple(arms),
+        power=describe_power(arms[0].n, 1, smallest, {}),
         hard_pairs=hard,
         warnings=(*split_warnings(first.split, {arm.label: arm.accuracy for arm in arms}), *_warnings(arms)),
         notes=(
@@ -259,6 +278,8 @@ def _arm(result: Results, first: Results, label: str, hard: NDArray[np.bool_] | 
         above_trivial=correct > round(max(trivial.values()) * n) if trivial else None,
         paired=None if before is None else paired_difference(before, right),
         p_holm=None,
+        smallest_difference=None if before is None else smallest_difference(before[None], right[None]),
+        efficiency=None,
         training_seconds=result.number("training_seconds"),
         questions_per_second=result.number("questions_per_second"),
         tasks=tuple(tasks),

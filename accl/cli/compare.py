@@ -118,7 +118,8 @@ def compare(
         _emit_by(chosen, by, split, limit, format)
         return
     data = compare_chosen(chosen, split.value)
-    said = [f"Warning: {warning}" for warning in data.warnings]
+    said = [data.power]
+    said += [f"Warning: {warning}" for warning in data.warnings]
     if format is not Format.TABLE or notes:
         said += data.notes
     elif data.notes:

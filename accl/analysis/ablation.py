@@ -20,7 +20,7 @@ from accl.analysis.compare import (
 )
 from accl.analysis.crossed import SeedDifference, difference_over_seeds
 from accl.analysis.efficiency import SampleEfficiency
-from accl.analysis.learning import EFFICIENCY_NOTE, describe_power, read_efficiencies
+from accl.analysis.learning import describe_power, read_efficiencies
 from accl.analysis.pairs import HardPairs, describe, hard_pairs
 from accl.analysis.power import ASSUMPTIONS, seeds_needed, smallest_difference
 from accl.analysis.results import Results, Split, check_pairable, read_all
@@ -147,7 +147,6 @@ def compare_seeds(selection: SeedSelection, split: Split = "test") -> Ablation:
             *looks_notes(dict(zip(selection.labels, grid, strict=True))),
             *_notes(arms, selection),
             f"Power. {ASSUMPTIONS}",
-            *([EFFICIENCY_NOTE] if any(arm.efficiency for arm in arms) else []),
             describe(hard, arms[0].label, arms[0].n, split),
         ),
     )

@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accl.analysis.efficiency import SampleEfficiency
-from accl.analysis.learning import EFFICIENCY_NOTE, describe_power, read_efficiencies
+from accl.analysis.learning import describe_power, read_efficiencies
 from accl.analysis.pairs import HardPairs, HardScore, describe, hard_pairs, hard_score
 from accl.analysis.power import smallest_difference
 from accl.analysis.results import Results, Split, check_pairable, read_all
 from accl.analysis.stats import Z_95, PairedDifference, holm, paired_difference, standard_error
 from accl.config import Config, difference
 from accl.errors import CompareError
+from accl.store.labels import read_labels
 from accl.store.reader import Task
 from accl.store.rundir import RunDir
 from accl.text import listed
@@ -62,6 +63,7 @@ class Arm:
 
     Attributes:
         label: the recipe, with seed or run id where arms share it.
+        name: that people gave the run; empty for none.
         tested_step: step of the weights, chosen on validation, that answered the questions.
         finished: end of the run in seconds since the epoch.
         macro_accuracy: mean accuracy over the tasks that have test questions.
@@ -84,6 +86,7 @@ class Arm:
     label: str
     recipe: str
     run_id: str
+    name: str
     path: Path
     seed: int
     steps: int
@@ -164,8 +167,7 @@ def compare(runs: Sequence[RunDir], split: Split = "test", labels: Sequence[str]
     comparison = compare_results(results, hard_pairs(first.tasks, first.task, [first.similarity]), labels)
     pairs = zip(comparison.arms, read_efficiencies([[result] for result in results]), strict=True)
     arms = tuple(replace(arm, efficiency=efficiency) for arm, efficiency in pairs)
-    notes = [EFFICIENCY_NOTE] if any(arm.efficiency for arm in arms) else []
-    return replace(comparison, arms=arms, notes=(*comparison.notes, *notes))
+    return replace(comparison, arms=arms)
 
 
 def compare_results(results: Sequence[Results], hard: HardPairs | None, labels: Sequence[str] = ()) -> Comparison:
@@ -255,6 +257,7 @@ def _arm(result: Results, first: Results, label: str, hard: NDArray[np.bool_] | 
         label=label,
         recipe=config.recipe,
         run_id=result.setup.run.id,
+        name=read_labels(result.setup.run).name,
         path=result.setup.run.path,
         seed=config.train.seed,
         steps=result.state.step,
@@ -318,15 +321,15 @@ def _groups(tasks: Sequence[TaskScore], name_of: Callable[[Task], str]) -> tuple
 
 
 def arm_labels(results: Sequence[Results]) -> list[str]:
-    """Return the recipes, with the seed, or else the end of the run id, where arms share one."""
-    forms = [
-        (recipe := result.setup.config.recipe, f"{recipe} s{result.setup.config.train.seed}", result.setup.run.id)
-        for result in results
-    ]
-    counts = Counter(form for recipe, seeded, _ in forms for form in (recipe, seeded))
+    """Return the recipes; where arms share one the name that people gave, the seed, or else the end of the run id."""
+    forms = []
+    for result in results:
+        recipe, run = result.setup.config.recipe, result.setup.run
+        forms.append(((recipe, read_labels(run).name, f"{recipe} s{result.setup.config.train.seed}"), run.id))
+    counts = Counter(form for short, _ in forms for form in short)
     return [
-        next((form for form in (recipe, seeded) if counts[form] == 1), f"{recipe} {run_id.rsplit('-', 1)[-1]}")
-        for recipe, seeded, run_id in forms
+        next((form for form in short if form and counts[form] == 1), f"{short[0]} {run_id.rsplit('-', 1)[-1]}")
+        for short, run_id in forms
     ]
 
 

@@ -14,11 +14,6 @@ from accl.text import listed
 
 NAMED_ARMS = 3  # whose figures a sentence has one by one
 
-EFFICIENCY_NOTE = (
-    "Steps to reach the reference: until the first validation that is as accurate as the reference's last one under "
-    "the same seed. A run that never was counts with its last validation, which > marks."
-)
-
 
 def describe_power(n: int, seeds: int, smallest: Mapping[str, float], needed: Mapping[str, int | None]) -> str:
     """Describe in a sentence what n questions and some seeds could have shown, and the seeds for ±1 point.

@@ -20,6 +20,11 @@ MANY_ARMS = 5  # which nobody reads side by side
 
 EVALUATED = {"test": "tested", "validation": "validated"}
 
+EFFICIENCY_NOTE = (
+    "Steps to reach the reference: until the first validation that is as accurate as the reference's last one under "
+    "the same seed. A run that never was counts with its last validation, which > marks."
+)
+
 Show = Callable[[Any], str]
 
 
@@ -90,6 +95,13 @@ def accuracies_table(ablation: Ablation) -> Table:
     return Table(title, [Column("arm", wrap=True), *seeds], rows)
 
 
+def runs_table(comparison: Comparison) -> Table:
+    """List the runs by the names that people gave them, or else their ids."""
+    table = compare_tables.runs_table(comparison)
+    pairs = zip(table.rows, comparison.arms, strict=True)
+    return replace(table, rows=[{**row, "run": arm.name or arm.run_id} for row, arm in pairs])
+
+
 def seed_runs_table(ablation: Ablation) -> Table:
     """List the runs of every arm, each with its difference to the first arm's run of the same seed."""
     columns = [
@@ -100,7 +112,8 @@ def seed_runs_table(ablation: Ablation) -> Table:
         Column("delta", unit="points", justify="right", show=points),
     ]
     rows = [
-        {"arm": arm.label, "seed": seed, "run": run.run_id, "accuracy": run.accuracy} | fields(run.paired, "delta")
+        {"arm": arm.label, "seed": seed, "run": run.name or run.run_id, "accuracy": run.accuracy}
+        | fields(run.paired, "delta")
         for arm, runs in zip(ablation.arms, zip(*(c.arms for c in ablation.per_seed), strict=True), strict=True)
         for seed, run in zip(ablation.seeds, runs, strict=True)
     ]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Grid = Sequence[Sequence[Text]]  # row by row, headers first
 
 _WORDS = re.compile(r"\S+\s*")
-_PARTS = re.compile(r"[^\s_]*_+|\S+\s*")  # also of the names of settings, which arms are called by
+_PARTS = re.compile(r"[^\s_]*_+\s*|\S+\s*")  # also of the names of settings, which arms are called by
 
 GAP = 2  # blanks between columns
 RULE = 40  # width of the line between records

@@ -78,9 +78,17 @@ def test_a_recipe_is_all_seeds_of_its_newest_settings(tmp_path: Path) -> None:
     assert isinstance(found, Ablation)
     assert found.seeds == (1, 2, 3)
     assert not any("differ in more than the seed" in warning for warning in found.warnings)
+    assert not any("seeds of every arm exist" in warning for warning in found.warnings)
+    for seed in (4, 5):
+        finished_run(tmp_path, "baseline", seed=seed, curves=False)
+    more = "5 seeds of every arm exist, some under other settings, and 3 are compared: --all-seeds uses them all."
+    assert more in compare_named(tmp_path, ["baseline", "full"]).warnings
     one = compare_named(tmp_path, ["baseline", "full"], all_seeds=False)
     assert isinstance(one, Comparison)
-    assert one.warnings[0] == "3 seeds of every arm exist, and one is compared: --all-seeds uses them all."
+    assert (
+        one.warnings[0]
+        == "5 seeds of every arm exist, some under other settings, and one is compared: --all-seeds uses them all."
+    )
     assert {arm.seed for arm in one.arms} <= {1, 2, 3}
 
 
@@ -140,6 +148,9 @@ def test_arms_are_named_by_what_tells_them_apart_and_any_may_be_the_reference(tm
     assert labels(compare_named(tmp_path, ARMS[::-1])) == ARMS[::-1]
     assert labels(compare_named(tmp_path, ["weights"], reference=ARMS[1])) == ARMS[::-1]
     assert labels(compare_named(tmp_path, ["weights", ARMS[1]])) == ARMS[::-1]
+    with pytest.raises(CompareError, match="no finished run of baseline") as caught:
+        printed_by_compare(tmp_path, "baseline", "full")
+    assert caught.value.hint.endswith("or compare an experiment: accl compare weights")
     with pytest.raises(RunError, match="No run named 'full contrastive_weight=7'"):
         compare_named(tmp_path, ["weights"], reference="full contrastive_weight=7")
 

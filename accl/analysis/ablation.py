@@ -23,7 +23,7 @@ from accl.analysis.efficiency import SampleEfficiency
 from accl.analysis.learning import describe_power, read_efficiencies
 from accl.analysis.pairs import HardPairs, describe, hard_pairs
 from accl.analysis.power import ASSUMPTIONS, seeds_needed, smallest_difference
-from accl.analysis.results import Results, Split, check_pairable, read_all
+from accl.analysis.results import NO_SETTINGS, Results, Split, check_pairable, read_all
 from accl.analysis.select import SeedSelection
 from accl.analysis.stats import holm
 from accl.config import difference
@@ -200,7 +200,7 @@ def _warnings(arms: Sequence[SeedArm], grid: Sequence[Sequence[Results]], select
     warnings += ["Two seeds say little about the spread over seeds: train three to five."] * (seeds == 2)
     for arm, row in zip(arms, grid, strict=True):
         keys = {key for result in row[1:] for key in difference(row[0].setup.config, result.setup.config)}
-        if changed := keys - {"train.seed"}:
+        if changed := keys - NO_SETTINGS:
             warnings.append(
                 f"The runs of {arm.label} differ in more than the seed ({', '.join(sorted(changed))}): "
                 "their mean mixes different settings."

@@ -84,20 +84,23 @@ def choose(
         selection = select_seeds(root, names, profile, split)
     if selection is None:
         chosen = select_runs(root, names, profile, split)
-        every = shared_seeds(chosen.seeds, 0) if len(chosen.seeds) == len(names) else None
-        if every is None or len(every.seeds) < 2:
+        if len(chosen.seeds) < len(names):
             return Chosen(None, chosen.runs, (), tuple(chosen.gaps))
-        if all_seeds is None:
-            every = replace(every, absent=tuple(chosen.gaps))
-            return Chosen(every, chosen.runs, every.labels, tuple(every.gaps))
-        return Chosen(None, chosen.runs, (), (_more_seeds(every), *chosen.gaps))
+        every = shared_seeds(chosen.seeds, 0)
+        used = len(every.seeds) if all_seeds is None else 1
+        exist = len(set.intersection(*(chosen.seeds[name].keys() | chosen.other_seeds[name] for name in chosen.seeds)))
+        said = [_more_seeds(exist, used, len(every.seeds))] if exist > max(1, used) else []
+        if used < 2:
+            return Chosen(None, chosen.runs, (), (*said, *chosen.gaps))
+        every = replace(every, absent=(*said, *chosen.gaps))
+        return Chosen(every, chosen.runs, every.labels, tuple(every.gaps))
     shared = len(selection.seeds)
     runs = tuple(max(of_arm, key=lambda run: run.age_key) for of_arm in selection.runs)
     if shared > 1 and all_seeds is not False:
         return Chosen(selection, runs, selection.labels, tuple(selection.gaps))
     said = []
     if shared > 1:
-        said.append(_more_seeds(selection))
+        said.append(_more_seeds(shared, 1, shared))
     elif shared == 0:
         said.append("No seed has a run of every arm: the newest run of each is compared.")
     elif all_seeds or (all_seeds is None and selection.left_out):
@@ -105,8 +108,11 @@ def choose(
     return Chosen(None, runs, selection.labels, (*said, *selection.gaps))
 
 
-def _more_seeds(selection: SeedSelection) -> str:
-    return f"{len(selection.seeds)} seeds of every arm exist, and one is compared: --all-seeds uses them all."
+def _more_seeds(exist: int, used: int, alike: int) -> str:
+    """Say that more seeds exist than are used, of which some may have other settings."""
+    settings = "" if alike == exist else ", some under other settings"
+    compared = "one is compared" if used < 2 else f"{used} are compared"
+    return f"{exist} seeds of every arm exist{settings}, and {compared}: --all-seeds uses them all."
 
 
 def compare_chosen(chosen: Chosen, split: Split = "test") -> Comparison | Ablation:

@@ -45,6 +45,7 @@ Shared = TypeVar("Shared", bound=tuple[Any, ...])
 
 Split = Literal["test", "validation"]
 
+NO_SETTINGS = {"train.seed", "eval.test"}  # keys in which the runs of an arm may differ
 TYPED_IDS = 6  # in a command to type
 DEADLINE_S = 60.0  # for the answers of one run, from a slow disk
 SIMILARITY = "similarity/test"  # no other split has its own

@@ -31,6 +31,13 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "logs": ("accl.cli.logs", "logs", "Print the console log of a run."),
     "stop": ("accl.cli.control", "stop", "Stop a run after its current step, with a checkpoint."),
     "resume": ("accl.cli.control", "resume", "Go on with a stopped run from its last checkpoint."),
+    "tag": ("accl.cli.labels", "tag", "Add tags to runs or take them away, and list the tags that the runs have then."),
+    "note": (
+        "accl.cli.labels",
+        "note",
+        "Write a note about a run, or print the one that it has.",
+    ),
+    "rename": ("accl.cli.labels", "rename", "Give a run a name, which is taken wherever a RUN is."),
     "rm": ("accl.cli.trash", "rm", "Move runs to the trash, after showing which and asking."),
     "restore": ("accl.cli.trash", "restore", "List the runs in the trash, or bring some of them back."),
     "purge": ("accl.cli.trash", "purge", "Delete what lies in the trash for ever, after showing it and asking."),

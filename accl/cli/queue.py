@@ -84,6 +84,8 @@ def list_(format: FormatOption = Format.TABLE, runs: RunsOption = RUNS) -> None:
     remarks = dict.fromkeys(_remark(row) for row in rows if row["problem"] or row["paused"])
     if remarks and format is Format.TABLE:
         say(*remarks, style="dim")
+        if any(row["paused"] for row in rows):
+            say("to go on with what is paused:  accl queue resume", style="dim")
 
 
 @app.command()

@@ -88,7 +88,8 @@ def test_what_is_paused_is_not_waited_for_and_said(tmp_path: Path, capsys: pytes
     queue.pause(tmp_path, runs, "run x failed after 3 s: no memory")
     assert waiting.wait_for(tmp_path, runs) == TrainingError.exit_code
     printed = capsys.readouterr().err
-    assert "full s2 paused: run x failed after 3 s: no memory" in printed
+    assert "full s2  paused\n" in printed
+    assert printed.count("paused: run x failed after 3 s: no memory") == 1
     assert "accl queue resume" in printed
 
 

@@ -102,7 +102,7 @@ def wait_for(root: Path, runs: Sequence[RunDir]) -> int:
     except KeyboardInterrupt:
         say("all of them go on by themselves", "to look again:  accl wait   accl queue   accl tui", err=True)
         return INTERRUPT
-    return _report(summaries, names)
+    return _report(summaries, names, told=not drawn)
 
 
 def short_names(summaries: Sequence[Summary]) -> dict[RunDir, str]:
@@ -227,7 +227,7 @@ def _print_news(console: SafeConsole, summary: Summary, name: str, printed: str)
 
 
 def _because(summary: Summary) -> str:
-    """Return why a run is not finished, after a colon, or how well it did."""
+    """Return how well a finished run did, or why another is not finished, after a colon."""
     state = summary.state
     if state is None:
         return f": {summary.problem}" if summary.problem else ""
@@ -235,20 +235,26 @@ def _because(summary: Summary) -> str:
         splits = [split for split in ("test", "validation") if f"{split}/accuracy" in state.latest]
         words = [f"{split} {percent(state.latest[f'{split}/accuracy'])} %" for split in splits]
         return f" in {duration(state.ended - state.started)}{': ' if words else ''}{', '.join(words)}"
-    reason = _paused(summary) if state.state is State.QUEUED else state.reason
+    reason = "" if state.state.active else state.reason
     return f": {shortened(reason)}" if reason else ""
 
 
-def _report(summaries: Sequence[Summary], names: dict[RunDir, str]) -> int:
-    """Say how runs ended, those that did not finish one by one, and return the exit code."""
+def _report(summaries: Sequence[Summary], names: dict[RunDir, str], told: bool) -> int:
+    """Say how runs ended, and return the exit code.
+
+    Args:
+        told: whether it has been said of each of them.
+    """
+    width = max(map(len, names.values()), default=0)
+    for each in () if told else summaries:
+        icon = each.state.state.icon if each.state else "?"
+        say(f"{icon} {names[each.run]:<{width}}  {_word(each)}{_because(each)}", err=True)
     unfinished = [each for each in summaries if each.state is None or each.state.state is not State.FINISHED]
-    for each in unfinished:
-        say(f"{each.state.state.icon if each.state else '?'} {names[each.run]} {_word(each)}{_because(each)}", err=True)
     count = len(summaries) - len(unfinished)
     say(f"{count} of {len(summaries)} run{'s' * (len(summaries) > 1)} finished", err=True)
     if not unfinished:
         return 0
-    if any(map(_paused, unfinished)):
-        say("to go on with those that are paused:  accl queue resume", err=True)
+    if reasons := dict.fromkeys(filter(None, map(_paused, unfinished))):
+        say(*(f"paused: {reason}" for reason in reasons), "to go on with what is paused:  accl queue resume", err=True)
     interrupted = all(each.state and each.state.interrupted_by for each in unfinished)
     return INTERRUPTED if interrupted else TrainingError.exit_code

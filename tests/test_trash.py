@@ -25,6 +25,7 @@ from accl.store.lock import STARTING, RunLock
 from accl.store.rundir import RunDir, find_run, list_runs, run_folders
 from accl.store.state import State, read_state
 from accl.store.trash import Trashed, last_removal, purge_run, remove_runs, restore_run, trashed_runs, tree_size
+from accl.store.waiting import Waiting, read_waiting, write_waiting
 
 NOON = datetime(2026, 11, 26, 12, tzinfo=UTC)
 
@@ -98,8 +99,10 @@ def test_no_trainer_starts_while_a_run_is_moved(tmp_path: Path, monkeypatch: pyt
 
 def test_a_run_that_waits_is_stopped_before_it_is_moved(tmp_path: Path) -> None:
     run = queued(tmp_path)
+    write_waiting(run, Waiting(1.0, 1.0))
     restore_run(removed(run))
     assert read_state(run).state is State.STOPPED
+    assert read_waiting(run) is None
     process.start(run)  # and can be trained all the same
     process.stop(run, kill=True)
     assert wait(run) is not State.QUEUED

@@ -30,7 +30,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "show": ("accl.cli.show", "show", "Show one run: state, newest figures, accuracy by category, events."),
     "logs": ("accl.cli.logs", "logs", "Print the console log of a run."),
     "stop": ("accl.cli.control", "stop", "Stop a run after its current step, with a checkpoint."),
-    "resume": ("accl.cli.control", "resume", "Go on with a stopped run from its last checkpoint."),
+    "resume": ("accl.cli.control", "resume", "Go on with stopped runs from their last checkpoints."),
     "queue": ("accl.cli.queue", "app", "List what waits to be trained, and move, pause, resume or cancel it."),
     "wait": ("accl.cli.waiting", "wait", "Wait until the runs that train or wait have ended, and show how each goes."),
     "tag": ("accl.cli.labels", "tag", "Add tags to runs or take them away, and list the tags that the runs have then."),

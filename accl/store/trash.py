@@ -25,6 +25,7 @@ from accl.errors import BusyError, DamagedError, RunError
 from accl.store.lock import REMOVING, RunLock
 from accl.store.rundir import RunDir
 from accl.store.state import State, claim, read_state, write_state
+from accl.store.waiting import forget_waiting
 
 TRASH = ".trash"
 _REMOVAL = re.compile(r"\d{8}-\d{6}-\d{6}")
@@ -120,6 +121,7 @@ def _cancel(run: RunDir) -> None:
     with suppress(RunError):  # what cannot be read waits for nothing
         if (state := read_state(run)).state is State.QUEUED:
             write_state(run, state.changed(state=State.STOPPED, reason="removed before it was started"))
+    forget_waiting(run)
 
 
 def trashed_runs(root: Path) -> list[Trashed]:

@@ -11,6 +11,7 @@ import pytest
 import typer
 from click.testing import Result
 from factory import finished_run, running_run
+from hostile import EVIL, acting, hostile_run
 from typer.testing import CliRunner
 
 from accl.analysis.differing import differing
@@ -154,6 +155,19 @@ def test_names_tags_and_experiments_are_shown_when_a_run_has_one(tmp_path: Path)
     edit_labels(other, name="small bank")  # now it names neither
     assert named.id in printed(tmp_path, columns=200)
     assert {row["name"] for row in rows(tmp_path)} == {"small bank"}
+
+
+@pytest.mark.parametrize("columns", [20, 80, 300])
+def test_hostile_names_experiments_and_values_are_shown_harmlessly(tmp_path: Path, columns: int) -> None:
+    for seed, name in ((1, EVIL[:20]), (2, EVIL)):
+        run = hostile_run(tmp_path, seed=seed)
+        run.write_json(run.labels, {"name": name, "tags": [EVIL], "note": EVIL})
+        run.write_json(run.experiment, {"name": EVIL})
+    for words in ([], ["--columns", "id,name,tag,note,experiment,data.path"], ["--sort", "name"], ["-f", "md"]):
+        done = command(tmp_path, *words, columns=columns)
+        assert done.exception is None, done.output
+        assert not acting(done.output)
+        assert "owned" in "".join(done.output.split())
 
 
 def test_what_is_not_known_of_all_runs_takes_no_room(tmp_path: Path) -> None:

@@ -116,6 +116,36 @@ def test_columns_are_asked_for_by_short_names_metrics_and_keys(sweep: Path) -> N
     assert printed(sweep, "--columns", "id,lr", columns=200).split()[:2] == ["id", "lr"]
 
 
+def test_metrics_are_read_from_the_databases_where_no_state_has_them(tmp_path: Path) -> None:
+    run = finished_run(tmp_path, "full", correct=0.5, measured=(0.9, 0.05, 0.4))
+    finished_run(tmp_path, "baseline", correct=0.5, measured=(0.9, 0.01, 0.4))
+    damaged = made(tmp_path, "contrastive")
+    damaged.database.write_bytes(b"no database")
+    done = command(tmp_path, "-c", "recipe,test/ece,train/lr,val", "-s", "test/ece", "-f", "csv")
+    first, second, third = csv.DictReader(done.stdout.splitlines())
+    assert [float(row["test/ece"]) for row in (first, second)] == [0.01, 0.05]
+    assert float(first["train/lr"]) == 0.0
+    assert float(first["validation/accuracy"]) > 0
+    assert (third["id"], third["test/ece"]) == (damaged.id, "")
+    assert "measurements of 1 run cannot be read" in done.stderr
+    write_state(run, read_state(run).changed(latest={"validation/accuracy/best": 0.75}))
+    both = rows(tmp_path, "full", "-c", "validation/accuracy/best,test/brier")
+    assert [(row["validation/accuracy/best"], row["test/brier"]) for row in both] == [(0.75, 0.4)]
+    misspelt = command(tmp_path, "full", "--sort", "test/acuracy").exception
+    assert isinstance(misspelt, ConfigError)
+    assert "val" in misspelt.hint
+    assert run.id in printed(tmp_path, "-c", "test/brier,id", columns=200)
+
+
+def test_a_metric_that_is_called_as_a_column_takes_nothing_of_it(tmp_path: Path) -> None:
+    run = made(tmp_path)
+    write_state(run, read_state(run).changed(latest={"id": 1.0, "state": 2.0, "optim.lr": 3.0}))
+    text = printed(tmp_path, "-c", "id,state,optim.lr", columns=200)
+    assert run.id in text
+    assert "finished" in text
+    assert "0.001" in text
+
+
 def test_two_keys_with_one_last_part_are_told_apart(sweep: Path) -> None:
     asked = printed(sweep, "--columns", "loss.temperature,curriculum.temperature", columns=200)
     assert "loss.temperature" in asked

@@ -93,7 +93,9 @@ def _config_text(value: str | float | None) -> str:
 
 
 def find_column(name: str, metrics: Iterable[str]) -> Column:
-    """Return the column that a name means: one of `COLUMNS`, a metric, or a configuration key as in queries.
+    """Return the column that a name means: one of `COLUMNS`, a configuration key as in queries, or a metric.
+
+    Whatever has a slash may be a metric that was recorded; ``metrics`` are those that are known.
 
     Raises:
         ConfigError: it means none.
@@ -103,19 +105,22 @@ def find_column(name: str, metrics: Iterable[str]) -> Column:
     for candidate in (plain, known.name if known else plain):
         if candidate in COLUMNS:
             return COLUMNS[candidate]
-    if name in metrics:
+    if known is not None and known.name.startswith(CONFIG):
+        return config_column(known.name.removeprefix(CONFIG))
+    if name in metrics or "/" in name:
         share = name.endswith(("accuracy", "accuracy/best"))
         title = name.replace("_", " ").replace("/", " ")  # so that it breaks where room is short
         return Column(name, title, "%" if share else "", "right", percent if share else number(".5g"))
-    if known is not None and known.name.startswith(CONFIG):
-        return config_column(known.name.removeprefix(CONFIG))
+    raise unknown_column(name, metrics)
+
+
+def unknown_column(name: str, metrics: Iterable[str]) -> ConfigError:
+    """Return the error about a name that means no column, with the nearest that does."""
     names = [*COLUMNS, *_ALSO, *metrics]
     near = next(iter(difflib.get_close_matches(name, names, n=1)), "") or RUNS.nearest(name).removeprefix(CONFIG)
     hint = f"Did you mean {near!r}? " if near else ""
-    raise ConfigError(
-        f"There is no column {name!r}.",
-        f"{hint}Columns are {', '.join(COLUMNS)}, keys of the configuration such as optim.lr, and metrics of the runs.",
-    )
+    kinds = f"Columns are {', '.join(COLUMNS)}, keys of the configuration such as optim.lr, and metrics of the runs."
+    return ConfigError(f"There is no column {name!r}.", hint + kinds)
 
 
 def in_order(rows: Sequence[dict[str, Any]], column: Column, descending: bool) -> list[dict[str, Any]]:

@@ -12,14 +12,25 @@ import typer
 from accl.analysis.differing import Differing, differing
 from accl.cli.options import RUNS, RunsOption
 from accl.cli.output import Format, FormatOption, SafeConsole, emit, print_notes, say
-from accl.cli.runcolumns import RUN, find_column, fits, fitted, in_order, named_rows, titled, usual_columns
+from accl.cli.runcolumns import (
+    RUN,
+    find_column,
+    fits,
+    fitted,
+    in_order,
+    named_rows,
+    titled,
+    unknown_column,
+    usual_columns,
+)
 from accl.cli.runrows import run_row
-from accl.cli.table import Column, Row, Table
-from accl.errors import ConfigError
+from accl.cli.table import Column, Row, Table, counted
+from accl.errors import AbsentError, ConfigError
 from accl.store.config_values import default_values
+from accl.store.deadline import DEADLINE_S, each_within
 from accl.store.query import parse
 from accl.store.run_subject import RunSubject
-from accl.store.rundir import run_folders
+from accl.store.rundir import RunDir, run_folders
 from accl.store.state import State
 from accl.store.summary import Summary, SummaryReader, read_summaries
 from accl.text import shortened
@@ -57,8 +68,9 @@ def runs(
     Configuration keys whose values differ have columns as far as they fit
     the terminal, those that differ within a recipe first; where room is
     short, ids are shown without their time. --columns and --sort take these
-    keys, the columns, and metrics such as validation/accuracy/best. In json
-    config has every key that differs, whatever --columns says.
+    keys, the columns, and any metric that was recorded, such as test/ece, of
+    which they take the newest value. In json config has every key that
+    differs, whatever --columns says.
 
     Examples:
 
@@ -85,11 +97,13 @@ def runs(
     known = [column.key for column in (*asked, *filter(None, [by]))]
     metrics = [key for key in known if key not in default_values()]
     config = list(dict.fromkeys((*keys.within, *keys.between, *(key for key in known if key in default_values()))))
+    recorded = _recorded(matching, metrics)
     rows = []
     for summary, values in zip(matching, keys.values, strict=True):
-        latest = summary.state.latest if summary.state else {}
-        measured = {key: latest[key] for key in metrics if key in latest}
-        rows.append({**run_row(summary), **measured, **{key: values.get(key) for key in config}})
+        row, latest = run_row(summary), summary.state.latest if summary.state else {}
+        measured = {**latest, **recorded.get(summary.run, {})}
+        row |= {key: measured[key] for key in metrics if key in measured and key not in row}
+        rows.append(row | {key: values.get(key) for key in config})
     if by is not None and sort:
         rows = in_order(rows, by, descending=sort.startswith("-"))
     if format is Format.JSON:
@@ -106,6 +120,36 @@ def runs(
         emit(Table("", shown, rows, name="runs"), format)
 
 
+def _recorded(summaries: Sequence[Summary], names: Sequence[str]) -> dict[RunDir, dict[str, float]]:
+    """Return metrics from the databases of runs, where one is asked for that no run has in its ``state.json``.
+
+    Raises:
+        ConfigError: no run has recorded one of them.
+    """
+    wanted = [name for name in names if name not in _latest(summaries) and "/" in name]
+    if not wanted:
+        return {}
+    from accl.store.newest import read_newest  # which imports DuckDB
+
+    found: dict[RunDir, dict[str, float]] = {}
+    unread = 0
+    for run, answer in each_within(DEADLINE_S, lambda run: read_newest(run, wanted), [each.run for each in summaries]):
+        if isinstance(answer, dict):
+            found[run] = answer
+        else:
+            unread += not isinstance(answer, AbsentError)  # a run that has not begun has recorded nothing
+    if unread:
+        print_notes([f"the measurements of {counted(unread, 'run')} cannot be read now; see: accl show RUN"])
+    if missing := [name for name in wanted if not any(name in each for each in found.values())]:
+        raise unknown_column(missing[0], _latest(summaries))
+    return found
+
+
+def _latest(summaries: Sequence[Summary]) -> dict[str, None]:
+    """Return the names of metrics that stand in the state of a run."""
+    return dict.fromkeys(name for summary in summaries if summary.state for name in summary.state.latest)
+
+
 def _csv_keys(row: Row, asked: Sequence[Column]) -> list[str]:
     return [column.key for column in asked] or [key for key in row if key != "shown"]
 
@@ -116,7 +160,7 @@ def _asked(columns: str | None, sort: str | None, summaries: Sequence[Summary]) 
     Raises:
         ConfigError: a name means none.
     """
-    metrics = dict.fromkeys(name for summary in summaries if summary.state for name in summary.state.latest)
+    metrics = _latest(summaries)
     names = [name.strip() for name in columns.split(",")] if columns is not None else []
     if "" in names or sort in ("", "-"):
         raise ConfigError("The name of a column is empty.", "For example: accl runs --columns lr,val --sort -val")

@@ -16,12 +16,14 @@ from hostile import EVIL, acting, hostile_run
 from test_queue import order, prepared
 
 from accl.cli import waiting
-from accl.cli.output import SafeConsole
+from accl.cli.output import Format, SafeConsole
+from accl.cli.queue import list_
 from accl.errors import INTERRUPTED, ConfigError, RunError, TrainingError
 from accl.launch import queue
 from accl.store.rundir import RunDir
 from accl.store.state import State, read_state, write_state
 from accl.store.summary import SummaryReader, read_summaries
+from accl.store.waiting import read_waiting, write_waiting
 
 
 @pytest.fixture(autouse=True)
@@ -220,6 +222,23 @@ def test_a_queue_whose_worker_cannot_start_is_listed_and_that_is_said(tmp_path: 
     assert f"1  {run.id}" in printed
     assert "cannot be opened" in (tmp_path / queue.FOLDER / queue.LOG).read_text(encoding="utf-8")
     assert "exit code 7" in accl(tmp_path, "wait", code=RunError.exit_code)
+
+
+def test_a_queue_that_goes_nowhere_names_the_log_of_its_worker(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = prepared(tmp_path)
+    queue.enqueue(tmp_path, [run])
+    list_(Format.TABLE, tmp_path)
+    assert capsys.readouterr().err == ""  # the worker has hardly looked
+    place = read_waiting(run)
+    assert place is not None
+    write_waiting(run, place.changed(since=time.time() - 60))
+    list_(Format.TABLE, tmp_path)
+    assert "nothing trains; the worker tells" in capsys.readouterr().err
+    running_run(tmp_path)
+    list_(Format.TABLE, tmp_path)
+    assert capsys.readouterr().err == ""
 
 
 def test_waiting_runs_are_chosen_by_a_query(tmp_path: Path, paused: list[RunDir]) -> None:

@@ -350,6 +350,21 @@ def test_each_gpu_gets_a_run_and_one_for_the_processor_passes(folder: Folder) ->
 
 
 @pytest.mark.usefixtures("two_gpus")
+def test_a_run_that_finds_no_place_on_gpus_of_others_says_so_once(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gpus, "load", lambda gpu: GpuLoad(gpu, None, None, 20 * GIB))
+    (run,) = folder.queued(1, sets=["train.device=cuda"])
+    hand = Worker(folder.root)
+    assert hand.look()
+    assert hand.look()
+    assert folder.training() == []
+    (line,) = capsys.readouterr().out.splitlines()
+    assert f"{run.id} finds no place: it needs 72.0 GiB (its share, since none of its size has finished)" in line
+    assert "GPU 0 has 60.0 GiB free, GPU 1 has 60.0 GiB free" in line
+
+
+@pytest.mark.usefixtures("two_gpus")
 def test_the_need_of_a_run_is_what_the_last_one_like_it_took(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     before, *unlike = folder.queued(1, 2, 3, sets=["train.device=cuda"])
     for run, peak in ((before, 30 * GIB), (unlike[0], 10**15)):

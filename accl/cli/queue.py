@@ -20,6 +20,7 @@ from accl.store.state import State
 from accl.store.summary import Summary, SummaryReader, read_summaries
 from accl.text import shortened
 
+LONG_S = 10.0  # within which the worker starts what there is a place for
 HELP = """List what waits to be trained, and move, pause, resume or cancel it.
 
 Runs wait as folders of their own. A worker in the background starts them
@@ -86,6 +87,9 @@ def list_(format: FormatOption = Format.TABLE, runs: RunsOption = RUNS) -> None:
         say(*remarks, style="dim")
         if any(row["paused"] for row in rows):
             say("to go on with what is paused:  accl queue resume", style="dim")
+    waits = [row["waits_seconds"] for row in rows if row["place"] and not (row["paused"] or row["problem"])]
+    if len(waits) == len(rows) and max(waits, default=0.0) > LONG_S:
+        print_notes([f"nothing trains; the worker tells what it found: {runs / queue.FOLDER / queue.LOG}"])
 
 
 @app.command()

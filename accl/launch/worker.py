@@ -18,7 +18,7 @@ from pathlib import Path
 from accl.errors import INTERRUPTED, AcclError, BusyError, RunError
 from accl.launch import gpus, places, process, queue
 from accl.launch.gpus import Gpu
-from accl.launch.places import Demand, Occupant, find_place
+from accl.launch.places import Demand, Occupant, describe, find_place
 from accl.launch.queue import Entry
 from accl.store.config_values import config_value
 from accl.store.experiment import read_experiment
@@ -48,6 +48,7 @@ class Worker:
         self._readers: dict[RunDir, SummaryReader] = {}
         self._trainers: dict[RunDir, subprocess.Popen[bytes]] = {}
         self._training: set[RunDir] = set()  # at the last look, whoever started them
+        self._told: set[RunDir] = set()  # of which the log says that they find no place
         self._later: dict[RunDir, float] = {}  # cannot be started, nor written to say so: when that is tried again
 
     def work(self) -> None:
@@ -92,9 +93,12 @@ class Worker:
                 continue
             peak = self._peak(summary, summaries) if on_gpu else None
             demand = Demand(on_gpu, peak, entry.waiting.per_gpu, entry.waiting.jobs)
-            place = find_place(demand, occupants, [gpus.load(gpu) for gpu in self._visible] if on_gpu else [])
+            loads = [gpus.load(gpu) for gpu in self._visible] if on_gpu else []
+            place = find_place(demand, occupants, loads)
             if place is None:
                 full.add(on_gpu)
+                if not occupants:  # nothing of ours, of which the list of the queue would tell, is in the way
+                    self._say_once(entry.run, f"{entry.run.id} finds no place: {describe(demand, loads)}")
                 continue
             turn = process.Turn(entry.waiting.command, entry.waiting.folder, place.variables)
             try:
@@ -107,6 +111,11 @@ class Worker:
                 say(f"started {entry.run.id} on {place.words}")
                 self._training.add(entry.run)
                 occupants.append(Occupant(place.gpu, peak if on_gpu else 0.0))
+
+    def _say_once(self, run: RunDir, words: str) -> None:
+        if run not in self._told:
+            self._told.add(run)
+            say(words)
 
     def _on_gpu(self, summary: Summary) -> bool:
         return places.trains_on_gpu(config_value(summary.config, "train.device"), self._visible)

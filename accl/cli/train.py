@@ -8,16 +8,16 @@ from typing import Annotated
 
 import typer
 
-from accl.cli.options import RUNS, DetachOption, OverridesOption, RunsOption
+from accl.cli.options import RUNS, DetachOption, OverridesOption, ProfileOption, RunsOption
 from accl.cli.output import print_notes, say
-from accl.config import DEFAULT_PROFILE, resolve
+from accl.config import resolve
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="baseline, contrastive, full, or the path of a recipe file.")],
-    profile: Annotated[
-        str, typer.Option("--profile", "-p", help="Scale and data: demo, minilm, paper, or the path of a file.")
-    ] = DEFAULT_PROFILE,
+    recipe: Annotated[
+        str, typer.Argument(help="baseline, contrastive, full, the path of a recipe file or of a run's config.yaml.")
+    ],
+    profile: ProfileOption = None,
     overrides: OverridesOption = None,
     seed: Annotated[str | None, typer.Option("--seed", metavar="N", help="Short for --set train.seed=N.")] = None,
     detach: DetachOption = False,

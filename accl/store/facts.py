@@ -27,6 +27,7 @@ UNKNOWN = "?"  # an origin: another file than those that come with accl, or anot
 # In this order; what else there is follows, the encoder's own configuration last.
 _FIRST = (
     "created",
+    "based_on",
     "command",
     "git",
     "starts",
@@ -112,8 +113,8 @@ def read_facts(run: RunDir) -> Facts:
 def config_origins(values: Values, content: Mapping[str, Any]) -> dict[str, str]:
     """Return the layer that each value of a configuration came from.
 
-    What was typed is taken from the recorded command; a value that was not, from the topmost of the files that come
-    with accl and give the key this value. `UNKNOWN` where there is none.
+    What was typed is taken from the recorded command; a value that was not, from the run that this one is based on, or
+    else from the topmost of the files that come with accl and give the key this value. `UNKNOWN` where there is none.
     """
     typed = _typed_keys(content.get("command"))
     accepted: dict[str, str] = {}
@@ -129,6 +130,8 @@ def config_origins(values: Values, content: Mapping[str, Any]) -> dict[str, str]
     def origin(key: str) -> str:
         if found := accepted.get(f"config.{key}") or typed.get(key):
             return found
+        if based_on := content.get("based_on"):
+            return f"run {based_on}"
         return next((name for name, layer in layers if key in layer and layer[key] == values[key]), UNKNOWN)
 
     return {key: "command" if key in ("recipe", "profile") else origin(key) for key in values}

@@ -189,6 +189,14 @@ class Train(_Section):
         "does."
     )
 
+    def total_steps(self, questions: int) -> int:
+        """Return the length of the run in steps, given the number of training questions."""
+        return self.max_steps or max(1, round(self.epochs * self.steps_per_epoch(questions)))
+
+    def steps_per_epoch(self, questions: int) -> int:
+        """Return the number of steps that one pass over so many training questions takes."""
+        return -(-questions // self.batch_size)
+
 
 class Eval(_Section):
     """Evaluations on the validation split while training, and the test split, which is read once, at the end."""

@@ -144,10 +144,14 @@ def _typed_keys(command: Any) -> dict[str, str]:
     for i, word in enumerate(words):
         option, equals, rest = word.partition("=")
         value = rest if equals else words[i + 1] if i + 1 < len(words) else ""
-        if option in ("--set", "-s"):
-            keys[value.partition("=")[0].strip()] = "--set"
-        elif option == "--seed":
-            keys["train.seed"] = "--seed"
+        if option in ("--set", "-s", "--grid", "-g"):
+            keys[value.partition("=")[0].strip()] = "--set" if option in ("--set", "-s") else "--grid"
+        elif option in ("--seed", "--seeds"):
+            keys["train.seed"] = option
+    if "sweep" in words[1:3]:  # perhaps after --debug
+        keys.setdefault("eval.test", "sweep")
+    if "sweep" in words[1:3] or "ablate" in words[1:3]:
+        keys.setdefault("train.seed", "--seeds")
     if "data.path" in keys:  # which implies the source
         keys.setdefault("data.source", "--set")
     return keys

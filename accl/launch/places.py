@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from accl.launch.gpus import Gpu, GpuLoad, gpus, installed, torch_cuda, visible
+from accl.launch.gpus import Gpu, GpuLoad, installed, torch_cuda, visible
 from accl.launch.machine import cores
 
 # A run needs more than torch counts as allocated: the CUDA context, the workspaces of its libraries, fragments.
@@ -111,12 +111,12 @@ def name_of(gpu: Gpu) -> str:
     return gpu.uuid or str(gpu.index)
 
 
-def trains_on_gpu(device: object, look: Callable[[], Sequence[Gpu]] = gpus) -> bool:
-    """Return whether a run with this ``train.device`` trains on a GPU of this machine.
+def trains_on_gpu(device: object, visible: Sequence[Gpu]) -> bool:
+    """Return whether a run with this ``train.device`` trains on a GPU.
 
-    Where there is none, one that asks for a GPU says so itself once it is started.
+    Where there is none, a run that asks for one says so itself once it is started.
     """
-    return device != "cpu" and bool(look()) and torch_cuda() is not None
+    return device != "cpu" and bool(visible) and torch_cuda() is not None
 
 
 def gpu_of(pid: int) -> str | None:

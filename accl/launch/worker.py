@@ -17,6 +17,7 @@ from pathlib import Path
 
 from accl.errors import INTERRUPTED, AcclError, BusyError, RunError
 from accl.launch import gpus, places, process, queue
+from accl.launch.gpus import Gpu
 from accl.launch.places import Demand, Occupant, find_place
 from accl.launch.queue import Entry
 from accl.store.config_values import config_value
@@ -41,6 +42,7 @@ class Worker:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._visible: list[Gpu] = []
         self._readers: dict[RunDir, SummaryReader] = {}
         self._trainers: dict[RunDir, subprocess.Popen[bytes]] = {}
         self._training: set[RunDir] = set()  # at the last look, whoever started them
@@ -50,8 +52,11 @@ class Worker:
         """Start what waits, one look after the other, until nothing waits and all that was started has ended."""
         while True:
             begun = time.monotonic()
-            if not self.look():
-                return
+            try:
+                if not self.look():
+                    return
+            except BusyError as error:  # a disk that does not answer at the moment
+                say(f"{error}")
             time.sleep(max(LOOK_EVERY_S, BUSY_SHARE * (time.monotonic() - begun)))
 
     def look(self) -> bool:
@@ -74,7 +79,7 @@ class Worker:
 
     def _start(self, ready: list[Entry], training: list[Summary], summaries: dict[RunDir, Summary]) -> None:
         """Start runs in their order: none passes another that waits for the same kind of place."""
-        visible = gpus.gpus()
+        self._visible = gpus.gpus()
         occupants = [self._occupant(summary, summaries) for summary in training]
         full: set[bool] = set()  # whether there is no place left: for those on a GPU, and for the others
         for entry in ready:
@@ -85,7 +90,7 @@ class Worker:
                 continue
             peak = self._peak(summary, summaries) if on_gpu else None
             demand = Demand(on_gpu, peak, entry.waiting.per_gpu, entry.waiting.jobs)
-            place = find_place(demand, occupants, [gpus.load(gpu) for gpu in visible] if on_gpu else [])
+            place = find_place(demand, occupants, [gpus.load(gpu) for gpu in self._visible] if on_gpu else [])
             if place is None:
                 full.add(on_gpu)
                 continue
@@ -101,7 +106,7 @@ class Worker:
                 occupants.append(Occupant(place.gpu, peak if on_gpu else 0.0))
 
     def _on_gpu(self, summary: Summary) -> bool:
-        return places.trains_on_gpu(config_value(summary.config, "train.device"))
+        return places.trains_on_gpu(config_value(summary.config, "train.device"), self._visible)
 
     def _occupant(self, summary: Summary, summaries: dict[RunDir, Summary]) -> Occupant:
         if not self._on_gpu(summary):

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from accl.cli.options import RUNS
 from accl.cli.output import SafeConsole, emit, say
@@ -123,8 +123,8 @@ def conclude(name: str, configs: Sequence[Config], runs: Sequence[RunDir], root:
     """
     from statistics import mean, stdev  # here: nothing else on the way needs it
 
+    rows: list[dict[str, Any]] = []
     finished = {i: latest for i, run in enumerate(runs) if (latest := _finished(run)) is not None}
-    rows = []
     for arm in arms_of(configs):
         done = [i for i in arm.members if i in finished]
         best = [value for i in done if (value := _best_validation(finished[i])) is not None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from factory import crashed_run, finished_run, running_run
 from test_queue import order, prepared
 
 from accl.cli import waiting
+from accl.cli.output import SafeConsole
 from accl.errors import INTERRUPTED, ConfigError, RunError, TrainingError
 from accl.launch import queue
 from accl.store.rundir import RunDir
@@ -86,7 +88,8 @@ def test_what_is_paused_is_not_waited_for_and_said(tmp_path: Path, capsys: pytes
     queue.pause(tmp_path, runs, "run x failed after 3 s: no memory")
     assert waiting.wait_for(tmp_path, runs) == TrainingError.exit_code
     printed = capsys.readouterr().err
-    assert "full s2 paused: run x failed after 3 s: no memory" in printed
+    assert "full s2  paused\n" in printed
+    assert printed.count("paused: run x failed after 3 s: no memory") == 1
     assert "accl queue resume" in printed
 
 
@@ -128,6 +131,36 @@ def test_runs_are_called_by_arm_and_seed_by_their_name_or_where_these_are_the_sa
     assert names() == [runs[0].id, "the good one", "full lr=0.1 s1", runs[3].id]
 
 
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_the_view_fits_the_terminal_and_shows_first_what_trains(tmp_path: Path, columns: int) -> None:
+    sets = ["loss.contrastive_weight=0.1", "optim.lr=1e-5"]
+    runs = [finished_run(tmp_path, "full", seed=seed, overrides=sets) for seed in (1, 2)]
+    runs += [running_run(tmp_path, "full", seed=3), prepared(tmp_path, 4), crashed_run(tmp_path)]
+    now = time.time()
+    training = read_state(runs[2]).changed(latest={"validation/accuracy": 0.4321, "steps_per_second": 0.01})
+    write_state(runs[2], training.changed(total_steps=24_000))
+    queue.enqueue(tmp_path, [runs[3]])
+    summaries = read_summaries([SummaryReader(run) for run in runs], now)
+    names = waiting.short_names(summaries)
+
+    def drawn(lines: int) -> list[str]:
+        console = SafeConsole(width=columns, file=StringIO())
+        console.print(waiting._view(summaries, names, (columns, lines)))
+        assert isinstance(console.file, StringIO)
+        return console.file.getvalue().splitlines()
+
+    head, *rows = drawn(24)
+    assert max(map(len, rows)) <= columns
+    assert len(rows) == 5
+    assert [row[0] for row in rows] == ["▶", "…", "✓", "✓", "☠"]
+    if columns >= 80:
+        assert head == "2 finished   1 training   1 waiting   1 crashed"
+        assert rows[0].rstrip().endswith("80/24,000 43.21 % 664 h 26 min")
+        assert all(f" s{seed} " in row for seed, row in zip((3, 4, 1, 2), rows, strict=False))
+    assert len(drawn(6)) == 5
+    assert drawn(6)[-1].startswith("… 2 more")
+
+
 # --- the commands, in a process of their own; nothing that waits is ready, so that no worker is started
 
 
@@ -158,6 +191,7 @@ def test_the_list_has_what_trains_and_what_waits_in_order(tmp_path: Path, paused
     assert lines[1].split()[2:] == ["‖", "paused", "weights"]
     assert "? damaged" in lines[4]
     assert printed.count("paused: by hand") == 1
+    assert "accl queue resume" in printed
     assert max(map(len, printed.splitlines()[:7])) <= 80
     rows = json.loads(accl(tmp_path, "queue", "list", "--format", "json"))
     assert [(row["place"], row["experiment"], row["paused"]) for row in rows] == [

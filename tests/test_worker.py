@@ -120,7 +120,9 @@ def test_trainers_go_on_without_a_worker_and_take_their_place_with_the_next(fold
     assert observe(runs[1]).state is State.QUEUED
 
 
-def test_a_run_that_fails_at_once_pauses_its_experiment_and_no_other(folder: Folder) -> None:
+def test_a_run_that_fails_at_once_pauses_its_experiment_and_no_other(
+    folder: Folder, capsys: pytest.CaptureFixture[str]
+) -> None:
     runs = folder.queued(1, 2, 3, experiment="weights")
     others = folder.queued(4, experiment="rates")
     hand = Worker(folder.root)
@@ -133,6 +135,8 @@ def test_a_run_that_fails_at_once_pauses_its_experiment_and_no_other(folder: Fol
     assert folder.training() == others
     for run in runs[1:]:
         assert observe(run).reason.startswith(f"paused: {runs[0].id} crashed after ")
+    hand.look()
+    assert capsys.readouterr().out.count(f"{runs[0].id} crashed after ") == 1  # said once, whenever its process ends
     folder.end(others[0])
     assert not hand.look()  # what is paused is nothing to wait for
     queue.unpause(folder.root, runs[1:])

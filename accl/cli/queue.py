@@ -20,11 +20,7 @@ from accl.store.state import State
 from accl.store.summary import Summary, SummaryReader, read_summaries
 from accl.text import shortened
 
-app = typer.Typer(
-    invoke_without_command=True,
-    add_completion=False,
-    help="List what waits to be trained, and move, pause, resume or cancel it.",
-)
+app = typer.Typer(invoke_without_command=True, add_completion=False)
 _RUNS = typer.Argument(parser=run_name, metavar="RUN...", help="Ids, parts of ids, or paths.", show_default=False)
 _SOME = typer.Argument(metavar="QUERY", help="Only the waiting runs that it matches, as in accl runs.")
 SomeArgument = Annotated[list[str] | None, _SOME]
@@ -40,9 +36,10 @@ COLUMNS = [
 def _queue(context: typer.Context, format: FormatOption = Format.TABLE, runs: RunsOption = RUNS) -> None:
     """List what waits to be trained, and move, pause, resume or cancel it.
 
-    Runs wait as folders of their own. A worker in the background starts them in their order, as GPUs, or the
-    processor, become free. It goes on when the terminal is closed, ends when nothing waits any more, and is
-    started again by the next command that looks at the queue.
+    Runs wait as folders of their own. A worker in the background starts them
+    in their order, as GPUs, or the processor, become free. It outlives the
+    terminal, ends when nothing waits any more, and is started again by the
+    next command that looks at the queue.
 
     A run that fails within seconds pauses the others of its experiment.
 
@@ -84,6 +81,8 @@ def list_(format: FormatOption = Format.TABLE, runs: RunsOption = RUNS) -> None:
     remarks = dict.fromkeys(_remark(row) for row in rows if row["problem"] or row["paused"])
     if remarks and format is Format.TABLE:
         say(*remarks, style="dim")
+        if any(row["paused"] for row in rows):
+            say("to go on with what is paused:  accl queue resume", style="dim")
 
 
 @app.command()

@@ -65,12 +65,11 @@ class Worker:
         training = [summary for summary in summaries if _trains_here(summary)]
         self._pause_after_failures(summaries, {summary.run for summary in training})
         ready = [each for each in queue.waiting(self.root) if each.ready and each.run not in self._refused]
-        waits = bool(ready)
+        self._training = {summary.run for summary in training}
         if ready:
             self._start(ready, training, {summary.run: summary for summary in summaries})
-        self._training = {summary.run for summary in training} | self._trainers.keys()
         self._trainers = {run: trainer for run, trainer in self._trainers.items() if trainer.poll() is None}
-        return waits or bool(self._trainers)
+        return bool(ready or self._trainers)
 
     def _read(self) -> list[Summary]:
         runs = run_folders(self.root)
@@ -103,6 +102,7 @@ class Worker:
                 self._refuse(entry.run, error)
             else:
                 say(f"started {entry.run.id} on {place.words}")
+                self._training.add(entry.run)
                 occupants.append(Occupant(place.gpu, peak if on_gpu else 0.0))
 
     def _on_gpu(self, summary: Summary) -> bool:

@@ -167,6 +167,13 @@ def test_what_failed_is_resumed_by_the_same_command(tmp_path: Path, trained: Tra
     assert set(run_folders(tmp_path)) == runs == set(trained.runs)
 
 
+def test_ctrl_c_concludes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "wait_for", lambda _root, _runs: waiting.INTERRUPT)
+    done = call(ablate, tmp_path, *SHORT, "--seeds=1")
+    assert done.code == waiting.INTERRUPT
+    assert done.stdout == ""
+
+
 def test_a_dry_run_makes_nothing_and_tells_the_time_once_something_was_seen(tmp_path: Path, trained: Trained) -> None:
     root = tmp_path / "runs"
     first = call(ablate, root, *SHORT, "--seeds=1", "--dry-run")

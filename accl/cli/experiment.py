@@ -69,7 +69,7 @@ def carry_out(
         AcclError: a configuration cannot run here, or the folder of the runs cannot be used; no run has been made then.
     """
     from accl.cli.foreground import end_on_signals
-    from accl.cli.waiting import LEFT, wait_for
+    from accl.cli.waiting import INTERRUPT, wait_for
     from accl.launch.experiment import exclusive, make_missing, read_members, submit
     from accl.launch.plan import Action, assign, expand, experiment_name
     from accl.store.experiment import checked_name
@@ -106,7 +106,7 @@ def carry_out(
         say(name)
         return 0
     code = wait_for(root, open_) if open_ else 0
-    if code != LEFT:  # with Ctrl-C there is no end to conclude
+    if code != INTERRUPT:  # with Ctrl-C there is no end to conclude
         conclude(name, configs, runs, root)
     return code
 

@@ -65,14 +65,14 @@ def show_plan(
         row: dict[str, object] = {"arm": arm.label, "steps": max(steps[i] for i in arm.members)}
         row |= {action: [member.config.train.seed for member in mine if member.action == action] for action in _WORDS}
         known = [time for time in times if time is not None]
-        row["each"] = max(known) if known and len(known) == len(times) else None
+        row |= {"open": len(times), "each": max(known) if known and len(known) == len(times) else None}
         rows.append(row)
     used = [action for action in _WORDS if any(row[action] for row in rows)]
     columns = [
         Column("arm", wrap=True),
         *(Column(action, f"seeds {_WORDS[action][0]}", show=_seeds, wrap=True) for action in used),
         Column("steps", justify="right"),
-        Column("each", "time each", "", "right", lambda value: "unknown" if value is None else duration(value)),
+        Column("each", "time each", "", "right", cell=_time_each),
     ]
     if used == ["keep"]:
         columns = columns[:-2]
@@ -80,6 +80,10 @@ def show_plan(
     counts = {action: sum(member.action == action for member in members) for action in _WORDS}
     words = listed([f"{count} {_WORDS[action][1]}" for action, count in counts.items() if count], "and")
     say(words, *_together(members, seconds, speeds, shares), err=err)
+
+
+def _time_each(row: Row) -> str:
+    return "unknown" if row["each"] is None and row["open"] else duration(row["each"])
 
 
 def _seeds(seeds: Iterable[int]) -> str:
@@ -136,7 +140,6 @@ def conclude(name: str, configs: Sequence[Config], runs: Sequence[RunDir], root:
                 "validation": mean(best) if best else None,
                 "sd": stdev(best) if best[1:] else None,
                 "test": mean(tests) if tests and len(tests) == len(best) else None,
-                "runs": [runs[i].id for i in done],
                 "untested": [runs[i] for i in done if "test/accuracy" not in finished[i]],
             }
         )

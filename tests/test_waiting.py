@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 from command_line import run_command
 from factory import crashed_run, finished_run, running_run
+from hostile import EVIL, acting, hostile_run
 from test_queue import order, prepared
 
 from accl.cli import waiting
@@ -240,3 +241,26 @@ def test_wait_leaves_out_what_nobody_will_start_and_ends_with_the_code_of_the_re
     printed = accl(tmp_path, "wait", code=TrainingError.exit_code)
     assert "0 of 4 runs finished" in printed
     assert "nothing that matches s9 trains or waits" in accl(tmp_path, "wait", "s9")
+
+
+def test_hostile_text_is_shown_and_has_no_effect(tmp_path: Path) -> None:
+    run = hostile_run(tmp_path)
+    write_state(run, read_state(run).changed(state=State.STOPPED))
+    run.write_json(run.labels, {"name": EVIL})
+    run.write_json(run.experiment, {"name": EVIL})
+    queue.enqueue(tmp_path, [run])
+    content = run.read_json(run.queue)
+    run.write_json(run.queue, content | {"paused": EVIL, "command": [EVIL]})
+    damaged = prepared(tmp_path)
+    damaged.write_json(damaged.queue, content | {"inode": damaged.path.stat().st_ino, "position": EVIL})
+    printed = [accl(tmp_path, "queue", "--format", format) for format in ("table", "json", "csv", "md", "tex")]
+    printed.append(accl(tmp_path, "wait", code=TrainingError.exit_code))
+    for text in printed:
+        assert not acting(text)
+        assert "owned" in text
+    assert len(json.loads(printed[1])) == 2
+    view = SafeConsole(width=80, file=StringIO())
+    summaries = read_summaries([SummaryReader(run)], time.time())
+    view.print(waiting._view(summaries, waiting.short_names(summaries), (80, 24)))
+    assert isinstance(view.file, StringIO)
+    assert len(view.file.getvalue().splitlines()) == 2

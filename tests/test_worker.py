@@ -16,7 +16,7 @@ from factory import running_run
 from test_life import kill, until
 
 from accl.config import resolve
-from accl.errors import ConfigError
+from accl.errors import ConfigError, RunError
 from accl.launch import gpus, places, process, queue, worker
 from accl.launch.gpus import Gpu, GpuLoad
 from accl.launch.places import Demand, Occupant, find_place
@@ -192,6 +192,27 @@ def test_a_run_that_cannot_be_started_is_paused_with_the_reason(folder: Folder) 
     assert "batch_size" in observe(runs[0]).reason
     assert observe(runs[0]).reason.startswith("paused: ")
     assert folder.training() == runs[1:]
+
+
+def test_a_run_that_cannot_even_be_paused_is_tried_again_later(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    (run,) = folder.queued(1)
+    tries = []
+
+    def fail(*words: object, **_: object) -> None:
+        tries.append(words[0])
+        raise RunError("No space left on device.")
+
+    monkeypatch.setattr(process, "start", fail)
+    monkeypatch.setattr(queue, "pause", fail)
+    hand = Worker(folder.root)
+    assert hand.look()
+    assert hand.look()
+    assert tries == [run, folder.root]  # started, and paused
+    monkeypatch.setattr(worker, "AGAIN_S", 0.0)
+    other = Worker(folder.root)
+    assert other.look()
+    assert other.look()
+    assert len(tries) == 6
 
 
 def test_a_trainer_works_where_its_command_was_typed(

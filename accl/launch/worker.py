@@ -31,7 +31,9 @@ from accl.text import printable, shortened
 LOOK_EVERY_S = 1.0
 BUSY_SHARE = 20  # a look that takes long, at many runs or a slow disk, is followed by a pause so many times as long
 QUICK_S = 30.0  # a run that fails sooner, or before its first step, would most likely fail again
+AGAIN_S = 30.0  # a full disk may be emptied
 LOADED_S = 60.0  # from then on a GPU's driver counts what a run takes of its memory
+ASKED = 5  # runs, at most, for how much memory they took; one on the processor does not tell
 PEAK = "peak_gpu_memory_bytes"
 # Keys whose values decide how much memory a run needs, so that one with equal ones tells it.
 SIZES = ("profile", "model.name", "data.max_length", "train.batch_size", "train.precision")
@@ -46,7 +48,7 @@ class Worker:
         self._readers: dict[RunDir, SummaryReader] = {}
         self._trainers: dict[RunDir, subprocess.Popen[bytes]] = {}
         self._training: set[RunDir] = set()  # at the last look, whoever started them
-        self._refused: set[RunDir] = set()  # cannot be started, nor written to say so
+        self._later: dict[RunDir, float] = {}  # cannot be started, nor written to say so: when that is tried again
 
     def work(self) -> None:
         """Start what waits, one look after the other, until nothing waits and all that was started has ended."""
@@ -64,10 +66,11 @@ class Worker:
         summaries = self._read()
         training = [summary for summary in summaries if _trains_here(summary)]
         self._pause_after_failures(summaries, {summary.run for summary in training})
-        ready = [each for each in queue.waiting(self.root) if each.ready and each.run not in self._refused]
+        ready = [each for each in queue.waiting(self.root) if each.ready]
         self._training = {summary.run for summary in training}
-        if ready:
-            self._start(ready, training, {summary.run: summary for summary in summaries})
+        now = time.monotonic()
+        if startable := [each for each in ready if self._later.get(each.run, now) <= now]:
+            self._start(startable, training, {summary.run: summary for summary in summaries})
         self._trainers = {run: trainer for run, trainer in self._trainers.items() if trainer.poll() is None}
         return bool(ready or self._trainers)
 
@@ -120,13 +123,13 @@ class Worker:
         """Return the GPU memory that the newest finished run of the same size took."""
         from accl.store.reader import query  # here: without a GPU nothing is read from any database
 
-        sizes = _sizes(like)
-        for other in sorted(summaries.values(), key=lambda summary: summary.age_key, reverse=True):
-            if other.state and other.state.state is State.FINISHED and _sizes(other) == sizes:
-                with suppress(AcclError):
-                    [rows] = query(other.run.database, ("SELECT key, value FROM run.meta WHERE key = ?", (PEAK,)))
-                    if found := numbers(dict(rows), (PEAK,)):
-                        return found[PEAK]
+        finished = [each for each in summaries.values() if each.state and each.state.state is State.FINISHED]
+        alike = [each for each in finished if _sizes(each) == _sizes(like)]
+        for other in sorted(alike, key=lambda summary: summary.age_key, reverse=True)[:ASKED]:
+            with suppress(AcclError):
+                [rows] = query(other.run.database, ("SELECT key, value FROM run.meta WHERE key = ?", (PEAK,)))
+                if found := numbers(dict(rows), (PEAK,)):
+                    return found[PEAK]
         return None
 
     def _pause_after_failures(self, summaries: list[Summary], training: set[RunDir]) -> None:
@@ -153,7 +156,7 @@ class Worker:
         try:
             queue.pause(self.root, [run], str(error))
         except RunError as why:
-            self._refused.add(run)
+            self._later[run] = time.monotonic() + AGAIN_S
             say(f"{why}")
 
 

@@ -211,6 +211,17 @@ def test_an_empty_queue_says_how_to_fill_it(tmp_path: Path) -> None:
     assert "nothing trains or waits" in accl(tmp_path, "wait")
 
 
+def test_a_queue_whose_worker_cannot_start_is_listed_and_that_is_said(tmp_path: Path) -> None:
+    run = prepared(tmp_path)
+    queue.enqueue(tmp_path, [run])
+    (queue.queue_folder(tmp_path) / queue.LOCK).mkdir()
+    printed = accl(tmp_path, "queue")
+    assert "note: The worker of the queue ended with exit code 7. See: " in printed
+    assert f"1  {run.id}" in printed
+    assert "cannot be opened" in (tmp_path / queue.FOLDER / queue.LOG).read_text(encoding="utf-8")
+    assert "exit code 7" in accl(tmp_path, "wait", code=RunError.exit_code)
+
+
 def test_waiting_runs_are_chosen_by_a_query(tmp_path: Path, paused: list[RunDir]) -> None:
     assert accl(tmp_path, "queue", "move", "s3").split() == ["moved", paused[2].id]
     assert order(tmp_path) == [paused[2], paused[0], paused[1], paused[3]]

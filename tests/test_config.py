@@ -184,7 +184,7 @@ def test_the_configuration_of_an_old_run_is_translated_with_notes() -> None:
         ("recipe: full", "recipe: ../../etc", "names no recipe that can be part of a run's id: '../../etc'"),
         ("recipe: full", "recipe: a b", "names no recipe"),
         ("profile: demo\n", "", "names no profile"),
-        ("eval:\n  every: 200\n  max_questions: 500\n", "", "eval is missing"),
+        ("eval:\n  every: 200\n  max_questions: 500\n  test: true\n", "", "eval is missing"),
         ("  seed: 42\n  epochs", "  seed: x\n  epochs", r"train.seed='x' .*run.yaml, line"),
         ("path: cais/mmlu", "path: https://user:secret@example.org/mmlu", "holds a password"),
     ],

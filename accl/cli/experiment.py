@@ -40,7 +40,7 @@ DetachOption = Annotated[
 
 @dataclass(frozen=True)
 class Order:
-    """What is asked of an experiment beside its configurations.
+    """Options of an experiment beside its configurations.
 
     Attributes:
         command: first part of a name that is made.

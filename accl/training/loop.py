@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from accl.errors import DamagedError, TrainingError
+from accl.store.manifest import MANIFEST, folder_name
 from accl.store.rundir import RunDir
 from accl.store.state import State
 from accl.store.tested import TEST_EVENT, look_words
@@ -19,7 +20,6 @@ from accl.training.checkpoint import Files, Progress, Target
 from accl.training.context import TrainingContext
 from accl.training.evaluate import Evaluated, evaluate
 from accl.training.interrupt import Interrupt, StoppedEarly
-from accl.training.manifest import MANIFEST, folder_name
 from accl.training.optim import learning_rate
 from accl.training.recording import (
     record_best_validation,

@@ -12,15 +12,18 @@ from types import SimpleNamespace
 import pytest
 from command_line import run_command
 from factory import crashed_run, finished_run, running_run
+from hostile import EVIL, acting, hostile_run
 from test_queue import order, prepared
 
 from accl.cli import waiting
-from accl.cli.output import SafeConsole
+from accl.cli.output import Format, SafeConsole
+from accl.cli.queue import list_
 from accl.errors import INTERRUPTED, ConfigError, RunError, TrainingError
 from accl.launch import queue
 from accl.store.rundir import RunDir
 from accl.store.state import State, read_state, write_state
 from accl.store.summary import SummaryReader, read_summaries
+from accl.store.waiting import read_waiting, write_waiting
 
 
 @pytest.fixture(autouse=True)
@@ -210,6 +213,34 @@ def test_an_empty_queue_says_how_to_fill_it(tmp_path: Path) -> None:
     assert "nothing trains or waits" in accl(tmp_path, "wait")
 
 
+def test_a_queue_whose_worker_cannot_start_is_listed_and_that_is_said(tmp_path: Path) -> None:
+    run = prepared(tmp_path)
+    queue.enqueue(tmp_path, [run])
+    (queue.queue_folder(tmp_path) / queue.LOCK).mkdir()
+    printed = accl(tmp_path, "queue")
+    assert "note: The worker of the queue ended with exit code 7. See: " in printed
+    assert f"1  {run.id}" in printed
+    assert "cannot be opened" in (tmp_path / queue.FOLDER / queue.LOG).read_text(encoding="utf-8")
+    assert "exit code 7" in accl(tmp_path, "wait", code=RunError.exit_code)
+
+
+def test_a_queue_that_goes_nowhere_names_the_log_of_its_worker(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = prepared(tmp_path)
+    queue.enqueue(tmp_path, [run])
+    list_(Format.TABLE, tmp_path)
+    assert capsys.readouterr().err == ""  # the worker has hardly looked
+    place = read_waiting(run)
+    assert place is not None
+    write_waiting(run, place.changed(since=time.time() - 60))
+    list_(Format.TABLE, tmp_path)
+    assert "nothing trains; the worker tells" in capsys.readouterr().err
+    running_run(tmp_path)
+    list_(Format.TABLE, tmp_path)
+    assert capsys.readouterr().err == ""
+
+
 def test_waiting_runs_are_chosen_by_a_query(tmp_path: Path, paused: list[RunDir]) -> None:
     assert accl(tmp_path, "queue", "move", "s3").split() == ["moved", paused[2].id]
     assert order(tmp_path) == [paused[2], paused[0], paused[1], paused[3]]
@@ -240,3 +271,26 @@ def test_wait_leaves_out_what_nobody_will_start_and_ends_with_the_code_of_the_re
     printed = accl(tmp_path, "wait", code=TrainingError.exit_code)
     assert "0 of 4 runs finished" in printed
     assert "nothing that matches s9 trains or waits" in accl(tmp_path, "wait", "s9")
+
+
+def test_hostile_text_is_shown_and_has_no_effect(tmp_path: Path) -> None:
+    run = hostile_run(tmp_path)
+    write_state(run, read_state(run).changed(state=State.STOPPED))
+    run.write_json(run.labels, {"name": EVIL})
+    run.write_json(run.experiment, {"name": EVIL})
+    queue.enqueue(tmp_path, [run])
+    content = run.read_json(run.queue)
+    run.write_json(run.queue, content | {"paused": EVIL, "command": [EVIL]})
+    damaged = prepared(tmp_path)
+    damaged.write_json(damaged.queue, content | {"inode": damaged.path.stat().st_ino, "position": EVIL})
+    printed = [accl(tmp_path, "queue", "--format", format) for format in ("table", "json", "csv", "md", "tex")]
+    printed.append(accl(tmp_path, "wait", code=TrainingError.exit_code))
+    for text in printed:
+        assert not acting(text)
+        assert "owned" in text
+    assert len(json.loads(printed[1])) == 2
+    view = SafeConsole(width=80, file=StringIO())
+    summaries = read_summaries([SummaryReader(run)], time.time())
+    view.print(waiting._view(summaries, waiting.short_names(summaries), (80, 24)))
+    assert isinstance(view.file, StringIO)
+    assert len(view.file.getvalue().splitlines()) == 2

@@ -14,19 +14,19 @@ import pytest
 from conftest import SHORT, run_accl
 from factory import running_run
 from test_life import kill, until
+from test_places import GIB, A, B
 
 from accl.config import resolve
-from accl.errors import ConfigError
+from accl.errors import ConfigError, RunError
 from accl.launch import gpus, places, process, queue, worker
-from accl.launch.gpus import Gpu, GpuLoad
-from accl.launch.places import Demand, Occupant, find_place
+from accl.launch.gpus import GpuLoad
+from accl.launch.places import Demand
 from accl.launch.worker import Worker
 from accl.store.lock import TRAINING, holder
 from accl.store.rundir import RunDir
 from accl.store.state import START_MARK, State, observe, read_state, write_state
 from accl.store.writer import Recorder
 
-GIB = 2**30
 IDLE = "import signal; signal.pthread_sigmask(signal.SIG_SETMASK, ()); signal.pause()"
 FAIL = "raise SystemExit(1)"
 
@@ -98,15 +98,6 @@ def test_as_many_as_were_asked_for_train_at_once(folder: Folder) -> None:
     folder.end(runs[0])
     hand.look()
     assert folder.training() == runs[1:]
-
-
-def test_side_by_side_runs_share_the_cores_unless_the_user_settles_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places, "cores", lambda: 8)
-    monkeypatch.delenv(places.THREADS)
-    for jobs, variables in ((None, {}), (1, {}), (3, {places.THREADS: "2"}), (99, {places.THREADS: "1"})):
-        place = find_place(Demand(False, jobs=jobs), [], [])
-        assert place is not None
-        assert place.variables == variables
 
 
 def test_trainers_go_on_without_a_worker_and_take_their_place_with_the_next(folder: Folder) -> None:
@@ -194,6 +185,27 @@ def test_a_run_that_cannot_be_started_is_paused_with_the_reason(folder: Folder) 
     assert folder.training() == runs[1:]
 
 
+def test_a_run_that_cannot_even_be_paused_is_tried_again_later(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    (run,) = folder.queued(1)
+    tries = []
+
+    def fail(*words: object, **_: object) -> None:
+        tries.append(words[0])
+        raise RunError("No space left on device.")
+
+    monkeypatch.setattr(process, "start", fail)
+    monkeypatch.setattr(queue, "pause", fail)
+    hand = Worker(folder.root)
+    assert hand.look()
+    assert hand.look()
+    assert tries == [run, folder.root]  # started, and paused
+    monkeypatch.setattr(worker, "AGAIN_S", 0.0)
+    other = Worker(folder.root)
+    assert other.look()
+    assert other.look()
+    assert len(tries) == 6
+
+
 def test_a_trainer_works_where_its_command_was_typed(
     folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,58 +261,6 @@ def test_a_second_worker_ends_at_once(folder: Folder, monkeypatch: pytest.Monkey
 
 # --- GPUs
 
-A, B = Gpu(0, "H100", 80 * GIB, "GPU-a"), Gpu(1, "H100", 80 * GIB, "GPU-b")
-
-
-def loads(a: float, b: float) -> list[GpuLoad]:
-    return [GpuLoad(gpu, None, None, int(used * GIB)) for gpu, used in ((A, a), (B, b))]
-
-
-@pytest.mark.parametrize(
-    ("demand", "occupants", "used", "gpu"),
-    [
-        # A run of unknown size takes a GPU that is free.
-        (Demand(True), [], (1, 1), "GPU-a"),
-        (Demand(True), [], (5, 1), "GPU-b"),
-        (Demand(True), [], (60, 1), "GPU-b"),
-        (Demand(True), [], (60, 30), None),
-        (Demand(True), [Occupant("GPU-a")], (1, 1), "GPU-b"),
-        (Demand(True), [Occupant("GPU-a"), Occupant("GPU-b")], (1, 1), None),
-        # One of known size takes what fits, beside a stranger too.
-        (Demand(True, 20 * GIB), [], (60, 30), "GPU-b"),
-        (Demand(True, 20 * GIB), [], (60, 60), None),
-        (Demand(True, 20 * GIB), [Occupant("GPU-a"), Occupant("GPU-b")], (20, 20), None),
-        (Demand(True, 20 * GIB, per_gpu=2), [Occupant("GPU-a"), Occupant("GPU-b")], (30, 20), "GPU-b"),
-        (Demand(True, 20 * GIB, per_gpu=2), [Occupant("GPU-b")], (30, 20), "GPU-a"),
-        # Those that were just started have yet to take their memory.
-        (
-            Demand(True, 30 * GIB, per_gpu=2),
-            [Occupant("GPU-a", 30 * GIB), Occupant("GPU-b", 40 * GIB)],
-            (1, 1),
-            "GPU-a",
-        ),
-        (Demand(True, 30 * GIB, per_gpu=2), [Occupant("GPU-a", 40 * GIB), Occupant("GPU-b", 40 * GIB)], (1, 1), None),
-        (Demand(True, None, per_gpu=2), [Occupant("GPU-a", None), Occupant("GPU-b", None)], (1, 1), "GPU-a"),
-        # --jobs counts everywhere, and runs on the processor take no GPU.
-        (Demand(True, jobs=2), [Occupant(), Occupant()], (1, 1), None),
-        (Demand(True, jobs=3), [Occupant(), Occupant()], (1, 1), "GPU-a"),
-    ],
-)
-def test_a_run_gets_the_gpu_with_room_for_it(
-    demand: Demand, occupants: list[Occupant], used: tuple[float, float], gpu: str | None
-) -> None:
-    place = find_place(demand, occupants, loads(*used))
-    assert (place.gpu if place else None) == gpu
-    assert place is None or place.variables["CUDA_VISIBLE_DEVICES"] == gpu
-
-
-def test_a_driver_that_tells_nothing_gives_each_gpu_to_one_run() -> None:
-    silent = [GpuLoad(Gpu(3, "GPU", None), None, None, None)]
-    place = find_place(Demand(True, 20 * GIB), [], silent)
-    assert place is not None
-    assert place.variables == {"CUDA_VISIBLE_DEVICES": "3", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-    assert find_place(Demand(True, 20 * GIB, per_gpu=2), [Occupant("3")], silent) is None
-
 
 @pytest.fixture(name="two_gpus")
 def _two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,6 +286,21 @@ def test_each_gpu_gets_a_run_and_one_for_the_processor_passes(folder: Folder) ->
     held_third = holder(runs[2])
     assert held_third is not None
     assert psutil.Process(held_third.pid).environ()["CUDA_VISIBLE_DEVICES"] == "GPU-b"
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_a_run_that_finds_no_place_on_gpus_of_others_says_so_once(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gpus, "load", lambda gpu: GpuLoad(gpu, None, None, 20 * GIB))
+    (run,) = folder.queued(1, sets=["train.device=cuda"])
+    hand = Worker(folder.root)
+    assert hand.look()
+    assert hand.look()
+    assert folder.training() == []
+    (line,) = capsys.readouterr().out.splitlines()
+    assert f"{run.id} finds no place: it needs 72.0 GiB (its share, since none of its size has finished)" in line
+    assert "GPU 0 has 60.0 GiB free, GPU 1 has 60.0 GiB free" in line
 
 
 @pytest.mark.usefixtures("two_gpus")

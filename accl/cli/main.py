@@ -24,6 +24,13 @@ from accl.streams import guard_streams
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "demo": ("accl.cli.demo", "demo", "Train three arms of the ablation side by side, and watch them: what accl is."),
     "train": ("accl.cli.train", "train", "Train a recipe in a process of its own, and show how it goes."),
+    "ablate": ("accl.cli.grids", "ablate", "Train baseline, contrastive and full with several seeds."),
+    "sweep": (
+        "accl.cli.grids",
+        "sweep",
+        "Train a recipe with every combination of some values, and several seeds of each.",
+    ),
+    "restart": ("accl.cli.train", "restart", "Train a run again from its first step, as a new run."),
     "tui": ("accl.cli.tui", "tui", "Watch, steer and compare runs in the terminal."),
     "compare": ("accl.cli.compare", "compare", "Compare finished runs on the test questions they all answered."),
     "runs": ("accl.cli.runs", "runs", "List the runs and what each is doing."),
@@ -40,6 +47,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "restore": ("accl.cli.trash", "restore", "List the runs in the trash, or bring some of them back."),
     "purge": ("accl.cli.trash", "purge", "Delete what lies in the trash for ever, after showing it and asking."),
     "prune": ("accl.cli.prune", "prune", "Delete optimizer states and checkpoints that nothing needs, after asking."),
+    "test": ("accl.cli.model", "run_test", "Test finished runs whose test split is unread."),
+    "export": ("accl.cli.export", "export", "Write the model of a run as a plain transformers folder."),
     "config": ("accl.cli.config", "app", "Show recipes, profiles, resolved configurations and all keys."),
     "bench": ("accl.cli.bench", "app", "Measure accl on this machine: its store, app, commands and training."),
     "doctor": ("accl.cli.doctor", "doctor", "Check that this machine has what training needs."),

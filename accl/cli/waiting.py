@@ -26,9 +26,10 @@ from accl.store.rundir import RunDir, run_folders
 from accl.store.state import State, observe
 from accl.store.summary import Summary, SummaryReader, read_summaries
 from accl.store.waiting import read_waiting
-from accl.text import shortened
+from accl.text import printable, shortened
 
 POLL_EVERY_S = 0.5
+BUSY_SHARE = 10  # a look at many runs is followed by a pause so many times as long
 WORKER_EVERY_S = 2.0
 FRAME = 3  # lines of a terminal beside the runs: the head line, one for what is left out, and the cursor's
 NAME, BAR = 16, 14  # columns of a name where there is room for all, and of a bar
@@ -87,6 +88,7 @@ def wait_for(root: Path, runs: Sequence[RunDir]) -> int:
     try:
         with Live(console=console, refresh_per_second=4, transient=True, auto_refresh=drawn) as live:
             while True:
+                begun = time.monotonic()
                 summaries = read_summaries(readers, time.time())
                 pending = [each.run for each in summaries if _pending(each)]
                 if drawn:
@@ -98,7 +100,7 @@ def wait_for(root: Path, runs: Sequence[RunDir]) -> int:
                 if time.monotonic() - looked_after > WORKER_EVERY_S:
                     queue.ensure_worker(root)
                     looked_after = time.monotonic()
-                time.sleep(POLL_EVERY_S)
+                time.sleep(max(POLL_EVERY_S, BUSY_SHARE * (time.monotonic() - begun)))
     except KeyboardInterrupt:
         say("all of them go on by themselves", "to look again:  accl wait   accl queue   accl tui", err=True)
         return INTERRUPT
@@ -114,7 +116,7 @@ def short_names(summaries: Sequence[Summary]) -> dict[RunDir, str]:
     labels = {known[i].run: f"{arm.label} s{s.seed}" for arm in arms for i in arm.members if (s := known[i].setup)}
     names = {each.run: each.labels.name or labels.get(each.run, each.run.id) for each in summaries}
     counts = Counter(names.values())
-    return {run: name if counts[name] == 1 else run.id for run, name in names.items()}
+    return {run: printable(name if counts[name] == 1 else run.id) for run, name in names.items()}
 
 
 def _pending(summary: Summary) -> bool:
@@ -176,7 +178,7 @@ def _cells(summary: Summary, name: str) -> list[Text | ProgressBar]:
     accuracy, left = state.latest.get("validation/accuracy"), state.left_seconds
     doing: Text | ProgressBar = Text(_word(summary))
     if state.state.active and state.state is not State.QUEUED:
-        words = state.phase or state.state.value
+        words = printable(state.phase or state.state.value)
         doing = Text(words if len(words) <= BAR else f"{words[: BAR - 1]}…")
         if state.phase == "training":
             doing = ProgressBar(total=state.total_steps, completed=state.step, width=BAR)
@@ -222,7 +224,7 @@ def _print_news(console: SafeConsole, summary: Summary, name: str, printed: str)
         line = f"{state.step:,}/{state.total_steps:,}  {figures(state)}"
     if news != printed:
         icon = state.state.icon if state else "?"
-        console.print(f"{icon} {name}  {line}".rstrip(), soft_wrap=True)
+        console.print(printable(f"{icon} {name}  {line}".rstrip()), soft_wrap=True)
     return news
 
 

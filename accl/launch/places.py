@@ -94,6 +94,21 @@ def find_place(demand: Demand, occupants: Sequence[Occupant], loads: Sequence[Gp
     return Place(f"GPU {gpu.index}", name_of(gpu), variables)
 
 
+def describe(demand: Demand, loads: Sequence[GpuLoad]) -> str:
+    """Return what a run needs and what the GPUs have, in words, for a run that finds no place."""
+    totals = [load.gpu.memory_total for load in loads if load.gpu.memory_total is not None]
+    need = _need(demand.peak, USABLE * max(totals, default=0) / demand.per_gpu)
+    like = (
+        "like the last run of its size" if demand.peak is not None else "its share, since none of its size has finished"
+    )
+    free = [
+        f"GPU {load.gpu.index} has {(load.gpu.memory_total - load.memory) / 2**30:.1f} GiB free"
+        for load in loads
+        if load.gpu.memory_total is not None and load.memory is not None
+    ]
+    return f"it needs {need / 2**30:.1f} GiB ({like}); {', '.join(free)}"
+
+
 def _need(peak: float | None, share: float) -> float:
     """Return the bytes that a run takes of a GPU: its share if that is not known, and nothing more if it is there."""
     if peak is None:

@@ -49,7 +49,7 @@ class Data(_Section):
     revision: str = Field(description="Commit of the Hub data set; empty means the newest.")
     protocol: Literal["pooled", "official"] = Field(
         description="Which questions train and which test: `pooled` splits all labelled questions 80/10/10 by task, "
-        "`official` trains on dev and validation and tests on test."
+        "`official` trains on dev and validation and tests on test; on train and dev where the data has a train."
     )
     split_seed: int = Field(
         ge=0,

@@ -45,6 +45,7 @@ class Reporter:
             pid=os.getpid(),
             pid_started=psutil.Process().create_time(),
             host=socket.gethostname(),
+            first_started=before.begun or now,
             started=now,
             heartbeat=now,
             progressed=now,

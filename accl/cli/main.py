@@ -41,6 +41,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "rm": ("accl.cli.trash", "rm", "Move runs to the trash, after showing which and asking."),
     "restore": ("accl.cli.trash", "restore", "List the runs in the trash, or bring some of them back."),
     "purge": ("accl.cli.trash", "purge", "Delete what lies in the trash for ever, after showing it and asking."),
+    "test": ("accl.cli.model", "run_test", "Test finished runs whose test split is unread."),
+    "export": ("accl.cli.export", "export", "Write the model of a run as a plain transformers folder."),
     "config": ("accl.cli.config", "app", "Show recipes, profiles, resolved configurations and all keys."),
     "bench": ("accl.cli.bench", "app", "Measure accl on this machine: its store, app, commands and training."),
     "doctor": ("accl.cli.doctor", "doctor", "Check that this machine has what training needs."),

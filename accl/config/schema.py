@@ -205,6 +205,15 @@ class Eval(_Section):
     )
 
 
+class Alerts(_Section):
+    """What is done when something happens to a run that a person would want to be told."""
+
+    command: str | None = Field(
+        description="Program with its arguments, run without a shell, that gets every alert (nan, spike, collapse, "
+        "stall, disk, finished, failed) as JSON on its standard input; null for none."
+    )
+
+
 class Config(_Section):
     """Everything that a training process needs to know."""
 
@@ -219,6 +228,7 @@ class Config(_Section):
     optim: Optim
     train: Train
     eval: Eval
+    alerts: Alerts
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Config:

@@ -54,7 +54,7 @@ class KeyPage(Navigable, StripWidget, can_focus=True):
         self.scopes = [*first, *(scope for scope in SCOPES if scope not in first)]
 
     def blocks(self) -> list[Block]:
-        """Return a block of lines for each scope, those of its queries behind it, then of the states, marks and figures."""
+        """Return a block of lines for each scope, its queries behind it, then for states, marks and figures."""
         blocks = []
         for scope in self.scopes:
             keys = ((command.keys_display or ":", command.title) for command in of_scope(scope))

@@ -35,9 +35,14 @@ def stop(
     from accl.cli.output import say
     from accl.launch import process
     from accl.store.rundir import find_run
+    from accl.store.state import observe
 
     chosen = find_run(runs, run)
     process.stop(chosen, kill)
+    state = observe(chosen)
+    if state.state.active and not kill:
+        doing = state.phase if state.phase not in ("", "training") else f"step {state.step + 1:,}"
+        say(f"waiting at most {grace:g} s for the end of {doing} and a checkpoint; --kill does not wait", err=True)
     state = process.wait_until_ended(chosen, KILL_GRACE_S if kill else grace)
     if state.state.active:
         process.stop(chosen, kill=True)
@@ -80,6 +85,7 @@ def resume(
     from accl.cli.progress import show_progress
     from accl.launch import process
     from accl.store.merge import merge_spool
+    from accl.store.state import read_state
 
     end_on_signals()
     several = _resumable(runs, chosen)
@@ -90,6 +96,8 @@ def resume(
     if count := merge_spool(run):  # a run that has finished gets no trainer that would do it
         say(f"{count:,} measurements of {run.id} that were pending are in its database now", err=True)
     start = partial(process.start, run, accept_changes)
+    at = read_state(run).goes_on_from
+    say(f"going on from step {at:,}" if at else "no checkpoint: beginning at the first step", err=True)
     if detach:
         start()
         say(run.id)

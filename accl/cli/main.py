@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from accl import __version__
-from accl.errors import AcclError
+from accl.errors import AcclError, ConfigError
 from accl.store.deadline import ending
 from accl.streams import guard_streams
 
@@ -54,6 +54,28 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "doctor": ("accl.cli.doctor", "doctor", "Check that this machine has what training needs."),
 }
 
+# Names that other tools have for them.
+COMMAND_SYNONYMS = {
+    "list": "runs",
+    "ls": "runs",
+    "ps": "runs",
+    "status": "runs",
+    "info": "show",
+    "log": "logs",
+    "tail": "logs",
+    "kill": "stop",
+    "continue": "resume",
+    "start": "train",
+    "run": "train",
+    "fit": "train",
+    "ui": "tui",
+    "watch": "tui",
+    "dashboard": "tui",
+    "check": "doctor",
+    "diff": "compare",
+    "benchmark": "bench",
+}
+
 
 class LazyCommands(TyperGroup):
     """The group of `COMMANDS`, of which only the one that is run is imported.
@@ -68,8 +90,21 @@ class LazyCommands(TyperGroup):
         return TyperCommand(cmd_name, help=COMMANDS[cmd_name][2]) if cmd_name in COMMANDS else None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        if args[0] not in COMMANDS:
+            raise unknown_command(args[0])
         name, command, rest = super().resolve_command(ctx, args)
         return name, load_command(name) if name and command else command, rest
+
+
+def unknown_command(name: str) -> ConfigError:
+    """Make the error for a command that there is not, which suggests the one that was most likely meant."""
+    import difflib
+
+    from accl.yamlfile import shown
+
+    near = COMMAND_SYNONYMS.get(name) or next(iter(difflib.get_close_matches(name, COMMANDS, n=1)), "")
+    hint = f"Did you mean: accl {near}? " if near else ""
+    return ConfigError(f"There is no command {shown(name)}.", f"{hint}All commands: accl --help")
 
 
 def load_command(name: str) -> Any:

@@ -27,7 +27,7 @@ def run_row(summary: Summary) -> dict[str, Any]:
         **fields(state, "step", "total_steps", eta_seconds="left_seconds"),
         "progress": state.step / state.total_steps if state and state.total_steps else None,
         "created": created if math.isfinite(created := summary.age_key[0]) else None,
-        "started": state and (state.started or None),
+        "started": state and (state.begun or None),
         "ended": state and (state.ended or None),
         **fields(state, "host", "pid"),
         **{name: state and state.latest.get(name) for name in LATEST},

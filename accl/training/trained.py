@@ -23,6 +23,7 @@ from accl.data.tokens import Assembler, tokenise
 from accl.errors import AbsentError, AcclError, DamagedError, DataError, RunError
 from accl.method.model import ContrastiveCurriculumModel, ModelOutput
 from accl.store.files import open_run_file
+from accl.store.manifest import MODEL, folder_name
 from accl.store.provenance import read_provenance
 from accl.store.reader import TASKS, Task, query, read_tasks
 from accl.store.rundir import RunDir
@@ -30,7 +31,6 @@ from accl.store.state import read_state
 from accl.training import checkpoint
 from accl.training.device import Placement, place, to_device
 from accl.training.encoder import load_encoder
-from accl.training.manifest import MODEL, folder_name
 from accl.training.setup import CPU_CHUNK_ROWS, make_tokenizer
 
 Which = Literal["best", "last"]

@@ -50,7 +50,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "test": ("accl.cli.model", "run_test", "Test finished runs whose test split is unread."),
     "export": ("accl.cli.export", "export", "Write the model of a run as a plain transformers folder."),
     "config": ("accl.cli.config", "app", "Show recipes, profiles, resolved configurations and all keys."),
-    "bench": ("accl.cli.bench", "app", "Measure accl on this machine: its store, app, commands and training."),
+    "bench": ("accl.cli.bench", "app", "Measure accl: its store, app, commands, statistics and training."),
     "doctor": ("accl.cli.doctor", "doctor", "Check that this machine has what training needs."),
 }
 

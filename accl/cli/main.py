@@ -26,6 +26,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "train": ("accl.cli.train", "train", "Train a recipe in a process of its own, and show how it goes."),
     "tui": ("accl.cli.tui", "tui", "Watch, steer and compare runs in the terminal."),
     "compare": ("accl.cli.compare", "compare", "Compare finished runs on the test questions they all answered."),
+    "claims": (
+        "accl.cli.claims",
+        "claims",
+        "Check the claims of the method: supported, not supported, inconclusive.",
+    ),
     "runs": ("accl.cli.runs", "runs", "List the runs and what each is doing."),
     "show": ("accl.cli.runs", "show", "Show one run: state, newest figures, accuracy by category, events."),
     "logs": ("accl.cli.runs", "logs", "Print the console log of a run."),

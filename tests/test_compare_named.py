@@ -177,6 +177,22 @@ def test_the_baseline_of_an_experiment_is_its_reference(tmp_path: Path) -> None:
     assert labels(compare_named(tmp_path, ["ablation", "contrastive", "full"])) == ["contrastive", "full"]
 
 
+def test_a_seed_with_a_run_that_cannot_be_read_is_left_out_while_two_others_remain(
+    tmp_path: Path, sweep: list[RunDir]
+) -> None:
+    sweep[1].database.write_bytes(b"no database")
+    found = compare_named(tmp_path, ["weights"])
+    assert isinstance(found, Ablation)
+    assert found.seeds == (1, 3)
+    assert any(text.startswith("Left out: seed 2 of every arm.") for text in found.warnings)
+    shown = " ".join(printed_by_compare(tmp_path, "weights", "--by", "category").split())
+    assert "Warning: Left out: seed 2 of every arm." in shown
+    assert "over 2 seeds" in shown
+    sweep[0].database.unlink()
+    with pytest.raises(AbsentError, match=r"no run\.duckdb"):
+        compare_named(tmp_path, ["weights"])
+
+
 @pytest.mark.usefixtures("sweep")
 def test_runs_that_have_not_finished_are_told_and_do_not_change_the_names_of_arms(tmp_path: Path) -> None:
     write_experiment(running_run(tmp_path, overrides=["loss.contrastive_weight=0.9"], alive=False), "weights")

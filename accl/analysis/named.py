@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from accl.analysis.ablation import Ablation, compare_seeds
+from accl.analysis.ablation import Ablation, compare_seeds, read_grid
 from accl.analysis.breakdown import Flip, Part, PartScore, find_flips, score_parts
 from accl.analysis.compare import Comparison, arm_labels, compare, split_warnings
 from accl.analysis.members import select_members
@@ -135,13 +135,16 @@ def break_down(
     Raises:
         CompareError, RunError, ConfigError: as `accl.analysis.compare.compare`.
     """
-    rows = chosen.selection.runs if chosen.selection else [(run,) for run in chosen.runs]
-    if len(rows) < 2:
+    if len(chosen.runs) < 2:
         raise CompareError("A comparison needs at least two arms.", "For example: accl compare baseline full")
-    results = read_all([run for runs in rows for run in runs], split)
+    warnings = chosen.warnings
+    if chosen.selection is not None:
+        selection, grid = read_grid(chosen.selection, split)
+        warnings = tuple(selection.gaps)
+    else:
+        grid = [[result] for result in read_all(chosen.runs, split)]
+    results = [result for row in grid for result in row]
     check_pairable(results)
-    seeds = len(rows[0])
-    grid = [results[i : i + seeds] for i in range(0, len(results), seeds)]
     labels = chosen.labels or arm_labels(results)
     flips, flipped = find_flips(labels, grid, limit) if by == "question" else ([], {})
     config = results[0].setup.config
@@ -151,11 +154,11 @@ def break_down(
         protocol=config.data.protocol,
         split=split,
         n=len(results[0].question_ids),
-        seeds=seeds,
+        seeds=len(grid[0]),
         parts=() if by == "question" else tuple(score_parts(labels, grid, by)),
         flips=tuple(flips),
         flipped=flipped,
-        warnings=(*split_warnings(split, _accuracies(labels, grid)), *chosen.warnings),
+        warnings=(*split_warnings(split, _accuracies(labels, grid)), *warnings),
     )
 
 

@@ -143,6 +143,14 @@ def test_an_experiment_is_all_its_arms_over_the_seeds_that_they_share(tmp_path: 
     assert (labels(one), len({arm.seed for arm in one.arms})) == (ARMS, 1)
 
 
+def test_arms_made_at_one_moment_stand_in_the_order_of_their_values(tmp_path: Path) -> None:
+    rates = ["3e-06", "2e-05", "0.0001", "0.001"]
+    for lr in rates[::-1]:
+        run = finished_run(tmp_path, "full", curves=False, overrides=[f"optim.lr={lr}"])
+        write_experiment(run, "rates")
+    assert labels(compare_named(tmp_path, ["rates"])) == [f"full lr={lr}" for lr in rates]
+
+
 @pytest.mark.usefixtures("sweep")
 def test_arms_are_named_by_what_tells_them_apart_and_any_may_be_the_reference(tmp_path: Path) -> None:
     assert labels(compare_named(tmp_path, ARMS[::-1])) == ARMS[::-1]
@@ -172,7 +180,7 @@ def test_the_baseline_of_an_experiment_is_its_reference(tmp_path: Path) -> None:
     for recipe in ("full", "baseline", "contrastive"):
         for seed in (1, 2):
             member(tmp_path, "ablation", recipe, seed=seed)
-    assert labels(compare_named(tmp_path, ["ablation"])) == ["baseline", "full", "contrastive"]
+    assert labels(compare_named(tmp_path, ["ablation"])) == ["baseline", "contrastive", "full"]
     assert labels(compare_named(tmp_path, ["ablation"], reference="full")) == ["full", "baseline", "contrastive"]
     assert labels(compare_named(tmp_path, ["ablation", "contrastive", "full"])) == ["contrastive", "full"]
 
@@ -307,7 +315,7 @@ def test_the_names_of_settings_are_broken_where_three_arms_would_not_fit(tmp_pat
     member(tmp_path, "weights", seed=1, weight="0.03")
     shown = printed_by_compare(tmp_path, "weights", "--one-seed")
     assert max(map(len, shown.splitlines())) <= 80
-    assert ["arm", "weight=0.1", "weight=0.3", "weight=0.03"] in [line.split() for line in shown.splitlines()]
+    assert ["arm", "weight=0.1", "weight=0.03", "weight=0.3"] in [line.split() for line in shown.splitlines()]
     assert "Configuration differences" not in shown, "the labels have them all"
 
 

@@ -248,6 +248,6 @@ def _notes(arms: Sequence[SeedArm], selection: SeedSelection) -> list[str]:
         *([f"Floors, what one gets without reading the question: {scores}."] if scores else []),
         f"Seeds {seeds}; ± is the standard deviation over them. Differences are paired with {reference} seed by seed "
         "and question by question; their 95 % intervals and p values (Holm-adjusted over the arms) cover the choice of "
-        "both: Student's t with Satterthwaite's degrees of freedom, on the variance of the mean difference over seeds "
-        "plus that over questions, without what both count; never narrower than the 80 % interval of the questions.",
+        "both: Student's t on the variance of the mean difference over seeds plus that over questions, without what "
+        "both count (intervals: Banerjee; p: Satterthwaite's degrees of freedom), checked with: accl bench statistics.",
     ]

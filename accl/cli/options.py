@@ -31,6 +31,25 @@ def local_folder(text: str | Path) -> Path:
         raise ConfigError(what, "Change to one that exists, or give --runs a path from /.") from error
 
 
+def output_file(text: str | Path) -> Path:
+    """Return the path of a file that is to be written, so that what cannot be written is refused before the work.
+
+    Raises:
+        ConfigError: it is a folder, or lies in none, or in one that may not be written.
+    """
+    path = Path(text).expanduser()
+    folder = path.parent
+    if path.is_dir() or not path.name:
+        why = "it is a folder"
+    elif not folder.is_dir():
+        why = f"there is no folder {folder}"
+    elif not os.access(path if path.exists() else folder, os.W_OK):
+        why = "you may not write there"
+    else:
+        return path
+    raise ConfigError(f"{path} cannot be written: {why}.", "Name a file in a folder that exists and is yours.")
+
+
 def run_name(text: str) -> str:
     """Return what is typed for a run.
 
@@ -39,17 +58,27 @@ def run_name(text: str) -> str:
     """
     if not text.strip():
         raise ConfigError(
-            "The name of the run is empty.", "Type its id, a part of it, a path, or `last`; see: accl runs"
+            "The name of the run is empty.", "Type its id or name, a part of the id, a path, or `last`; see: accl runs"
         )
     return text
 
 
-_RUN = typer.Argument(parser=run_name, metavar="RUN", help="Id, a part of it, a path, or `last`.", show_default=False)
+_RUN = typer.Argument(
+    parser=run_name, metavar="RUN", help="Id or a part of it, name, path or `last`.", show_default=False
+)
 RunArgument = Annotated[str, _RUN]
+_CHOSEN = "Runs, each as its id or a part of it, name, path or `last`; or a query, as for accl runs."
+ChosenArgument = Annotated[list[str], typer.Argument(parser=run_name, metavar="RUN...|QUERY", help=_CHOSEN)]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
 _RUNS = typer.Option("--runs", envvar="ACCL_RUNS", parser=local_folder, metavar="DIR", help="The folder of the runs.")
 RunsOption = Annotated[Path, _RUNS]
 RUNS = Path("runs")  # the default of `RunsOption`
 _OVERRIDES = typer.Option("--set", metavar="KEY=VALUE", help="Override one value; may be repeated.")
 OverridesOption = Annotated[list[str] | None, _OVERRIDES]
+# None lets the profile of a run's own configuration stand; the default has to be written out, as help imports nothing.
+_PROFILE = typer.Option(
+    "--profile", "-p", help="Scale and data: demo, minilm, paper, or the path of a file.  [default: paper]"
+)
+ProfileOption = Annotated[str | None, _PROFILE]
 _DETACH = typer.Option("--detach", "-d", help="Print the run's id and return; the run goes on by itself.")
 DetachOption = Annotated[bool, _DETACH]

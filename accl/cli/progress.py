@@ -79,7 +79,7 @@ def _view(state: RunState, stopping: bool) -> Table:
         return grid
     texts = [
         f"{state.step:,}/{state.total_steps:,}",
-        _figures(state),
+        figures(state),
         f"{speed:,.0f} questions/s" if speed else "",
         f"ETA {duration(left)}" if left is not None else "",
     ]
@@ -88,7 +88,8 @@ def _view(state: RunState, stopping: bool) -> Table:
     return grid
 
 
-def _figures(state: RunState) -> str:
+def figures(state: RunState) -> str:
+    """Return the newest loss and validation accuracy of a run, as far as there are any."""
     loss, accuracy = state.latest.get("train/loss"), state.latest.get("validation/accuracy")
     parts = [
         "" if loss is None else f"loss {loss:.3f}",
@@ -106,16 +107,19 @@ def print_progress(console: SafeConsole, state: RunState, printed: str, label: s
     tenth = 10 * state.step // state.total_steps if state.total_steps else 0
     now = f"{state.phase} {tenth}" if state.phase == "training" else state.phase
     if now and now != printed and state.state.active:
-        way = f" {state.step:,}/{state.total_steps:,} {_figures(state)}" if state.total_steps else ""
+        way = f" {state.step:,}/{state.total_steps:,} {figures(state)}" if state.total_steps else ""
         console.print(f"{label}{state.phase}{way}", soft_wrap=True)
     return now or printed
 
 
 def _report(run: RunDir, state: RunState, code: int, console: SafeConsole) -> int:
     if state.state is State.FINISHED:
+        took, then = duration(state.ended - state.started), f"accl show {run.typed}"
         accuracy = f"test accuracy {percent(state.latest.get('test/accuracy'))} %{_floors(run)}"
-        took = duration(state.ended - state.started)
-        console.print(f"{state.state.icon} finished in {took}: {accuracy}\n  accl show {run.typed}", soft_wrap=True)
+        if "test/accuracy" not in state.latest:  # eval.test=false
+            best = percent(state.latest.get("validation/accuracy/best"))
+            accuracy, then = f"validation accuracy {best} %, test split unread", f"accl test {run.typed}"
+        console.print(f"{state.state.icon} finished in {took}: {accuracy}\n  {then}", soft_wrap=True)
         return 0
     if state.state is State.STOPPED:
         console.print(f"{state.state.icon} {state.reason}", soft_wrap=True)

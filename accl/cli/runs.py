@@ -1,65 +1,59 @@
-"""`accl runs`, `accl show` and `accl logs`: runs as text."""
+"""`accl runs`: the runs as a table."""
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from accl.cli.options import RUNS, RunArgument, RunsOption
+from accl.analysis.differing import Differing, differing
+from accl.cli.options import RUNS, RunsOption
 from accl.cli.output import Format, FormatOption, SafeConsole, emit, print_notes, say
-from accl.cli.questions import LimitOption, QuestionsOption, Split, SplitOption, show_questions
-from accl.cli.table import MISSING, Column, Row, Table, duration, fields, moment, number, percent
-from accl.errors import AbsentError, BusyError, ConfigError, RunError
-from accl.store.deadline import DEADLINE_S, within
-from accl.store.files import RESTORE, open_run_file
+from accl.cli.runcolumns import (
+    RUN,
+    find_column,
+    fits,
+    fitted,
+    in_order,
+    named_rows,
+    titled,
+    unknown_column,
+    usual_columns,
+)
+from accl.cli.runrows import run_row
+from accl.cli.table import Column, Row, Table, counted
+from accl.errors import AbsentError, ConfigError
+from accl.store.config_values import default_values
+from accl.store.deadline import DEADLINE_S, each_within
 from accl.store.query import parse
 from accl.store.run_subject import RunSubject
-from accl.store.rundir import find_run, run_folders
-from accl.store.state import State, observe
-from accl.store.summary import Summary, SummaryReader, as_problem, numbers, read_summaries
-from accl.text import printable_lines, shortened
+from accl.store.rundir import RunDir, run_folders
+from accl.store.state import State
+from accl.store.summary import Summary, SummaryReader, read_summaries
+from accl.text import shortened
 
-if TYPE_CHECKING:
-    from accl.store.measurements import Measurements
-
-FOLLOW_EVERY_S = 0.3
-LOG_BYTES = 4 * 2**20  # at most, from the end of a console log
-SHOW_DEADLINE_S = 15.0  # for each part of a run; a large database on a slow disk takes seconds
-LATEST = ("questions_per_second", "train/loss", "validation/accuracy", "test/accuracy")
-# Sums that the trainer records at the end of a run.
-TOTALS = ("training_seconds", "milliseconds_per_step", "questions_per_second", "peak_gpu_memory_bytes", "tested_step")
-# Columns of the terminal from which a table of runs has room for all its columns beside the ids.
-WIDE = 110
-WIDE_ONLY = ("profile", "eta_seconds", "train/loss")
-COLUMNS = [
-    Column("id", "run"),
-    Column("state", cell=lambda row: _state_words(row)),
-    Column("profile"),
-    Column("step", justify="right", cell=lambda row: _progress(row)),
-    Column("eta_seconds", "ETA", "", "right", duration),
-    Column("train/loss", "loss", "", "right", number(".3f")),
-    Column("validation/accuracy", "val", "%", "right", percent),
-    Column("test/accuracy", "test", "%", "right", percent),
-]
-CATEGORY_COLUMNS = [
-    Column("split"),
-    Column("category"),
-    Column("n", "questions", justify="right"),
-    Column("accuracy", "", "%", "right", percent),
-]
+NAMED = 3  # of the columns that do not fit
 QueryArgument = Annotated[list[str] | None, typer.Argument(metavar="QUERY", help="Show only the runs that it matches.")]
-QuestionQueryArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="QUERY", help="With --questions: show only those that it finds.")
+ColumnsOption = Annotated[
+    str | None,
+    typer.Option("--columns", "-c", metavar="NAME,NAME", help="Show these columns, of whatever a run is known by."),
 ]
-EVENT_COLUMNS = [Column("seconds", "at", "", "right", duration), Column("level"), Column("message", wrap=True)]
+SortOption = Annotated[
+    str | None,
+    typer.Option("--sort", "-s", metavar="NAME", help="Sort by a column, in descending order with - before it."),
+]
 
 
-def runs(query: QueryArgument = None, format: FormatOption = Format.TABLE, runs: RunsOption = RUNS) -> None:
+def runs(
+    query: QueryArgument = None,
+    columns: ColumnsOption = None,
+    sort: SortOption = None,
+    format: FormatOption = Format.TABLE,
+    runs: RunsOption = RUNS,
+) -> None:
     """List the runs and what each is doing.
 
     The newest run comes first. States come from a look at the process: one that was killed shows as crashed.
@@ -71,6 +65,13 @@ def runs(query: QueryArgument = None, format: FormatOption = Format.TABLE, runs:
     of the configuration, of which the last part will do (lr); a colon means
     contains. Quote what the shell would take.
 
+    Configuration keys whose values differ have columns as far as they fit
+    the terminal, those that differ within a recipe first; where room is
+    short, ids are shown without their time. --columns and --sort take these
+    keys, the columns, and any metric that was recorded, such as test/ece, of
+    which they take the newest value. In json config has every key that
+    differs, whatever --columns says.
+
     Examples:
 
       accl runs full s42
@@ -79,215 +80,119 @@ def runs(query: QueryArgument = None, format: FormatOption = Format.TABLE, runs:
 
       accl runs "(val>30% OR age<2d)" NOT recipe:baseline,contrastive
 
+      accl runs experiment:lr --columns lr,contrastive_weight,val --sort -val
+
       accl runs --format json
     """
     text, now = " ".join(query or ()), time.time()
     wanted = parse(text)
     summaries = read_summaries([SummaryReader(run) for run in run_folders(runs)], now)
     matching = [summary for summary in summaries if wanted.matches(RunSubject(summary, now))]
-    rows = [_row(summary) for summary in sorted(matching, key=lambda summary: summary.age_key, reverse=True)]
-    if summaries and not rows:
-        print_notes([f"no run of {len(summaries):,} in {runs} matches: {text}"])
-    if not rows and format is Format.TABLE:
-        if not summaries:
-            say(f"No runs in {runs} yet. Start one:  accl train full --profile demo")
+    matching.sort(key=lambda summary: summary.age_key, reverse=True)
+    if not matching:
+        _say_that_there_is_none(runs, len(summaries), text, format)
         return
-    narrow = format is Format.TABLE and SafeConsole().width < WIDE
-    columns = [column for column in COLUMNS if not (narrow and column.key in WIDE_ONLY)]
-    emit(Table("", columns, rows, name="runs"), format)
-    if format is Format.TABLE:
-        for row in rows:
-            if row["problem"] or (row["reason"] and row["state"] in (State.CRASHED, State.FAILED, State.STALLED)):
-                say(shortened(f"{row['id']}: {row['reason']}"), style="dim")
+    asked, by = _asked(columns, sort, matching)
+    keys = differing(matching)
+    known = [column.key for column in (*asked, *filter(None, [by]))]
+    metrics = [key for key in known if key not in default_values()]
+    config = list(dict.fromkeys((*keys.within, *keys.between, *(key for key in known if key in default_values()))))
+    recorded = _recorded(matching, metrics)
+    rows = []
+    for summary, values in zip(matching, keys.values, strict=True):
+        row, latest = run_row(summary), summary.state.latest if summary.state else {}
+        measured = {**latest, **recorded.get(summary.run, {})}
+        row |= {key: measured[key] for key in metrics if key in measured and key not in row}
+        rows.append(row | {key: values.get(key) for key in config})
+    if by is not None and sort:
+        rows = in_order(rows, by, descending=sort.startswith("-"))
+    if format is Format.JSON:
+        plain = [{key: value for key, value in row.items() if key not in config} for row in rows]
+        data = [{**one, "config": {key: row[key] for key in config}} for one, row in zip(plain, rows, strict=True)]
+        emit(Table("", asked, rows, name="runs"), format, data=data)
+    elif format is Format.TABLE:
+        _print(rows, asked, keys)
+    else:
+        shown = asked or usual_columns(rows, keys.within, keys.between)[0]
+        rows = named_rows(rows, short=False)
+        if format is Format.CSV:
+            rows = [{key: row.get(key) for key in _csv_keys(row, asked)} for row in rows]
+        emit(Table("", shown, rows, name="runs"), format)
 
 
-def show(
-    run: RunArgument,
-    query: QuestionQueryArgument = None,
-    questions: QuestionsOption = False,
-    split: SplitOption = None,
-    limit: LimitOption = None,
-    format: FormatOption = Format.TABLE,
-    runs: RunsOption = RUNS,
-) -> None:
-    """Show one run: state, newest figures, accuracy by category, events.
+def _recorded(summaries: Sequence[Summary], names: Sequence[str]) -> dict[RunDir, dict[str, float]]:
+    """Return metrics from the databases of runs, where one is asked for that no run has in its ``state.json``.
 
-    With --questions it lists what was asked, and what the run answered:
-    those that a QUERY finds, the most confident mistakes first. Keys are
-    wrong, right, task, category, id, p, gold, predicted, flip:ARM and
-    pair:TASK,TASK; other words are a part of the text.
-
-    What cannot be read is said: with exit code 11 when it is busy, 12
-    when it is damaged, and 13 when it is absent.
-
-    Example:
-
-      accl show last --format json
-
-      accl show last --questions --split validation
-
-      accl show last --questions wrong task:logic "p>.8" flip:baseline
+    Raises:
+        ConfigError: no run has recorded one of them.
     """
-    from accl.store.columns import RunReader
-    from accl.store.follow import follow
-    from accl.store.merge import merge_spool
+    wanted = [name for name in names if name not in _latest(summaries) and "/" in name]
+    if not wanted:
+        return {}
+    from accl.store.newest import read_newest  # which imports DuckDB
 
-    chosen = find_run(runs, run)
-    if questions:
-        show_questions(chosen, split or Split.TEST, " ".join(query or ()), limit, format)
-        return
-    if split or limit is not None or query:
-        what = "A query, --split and --limit are for --questions."
-        raise ConfigError(what, f"accl show {chosen.typed} --questions")
-    (summary,) = read_summaries([SummaryReader(chosen)], time.time())
-    problems = [summary.problem] if summary.problem else []
-
-    def attempt(read: Callable[[], Any]) -> Any:
-        if any(isinstance(problem, BusyError) for problem in problems):  # the folder does not answer
-            return {}
-        try:
-            return within(SHOW_DEADLINE_S, read)
-        except Exception as error:
-            problems.append(as_problem(error, chosen.path))
-            return {}
-
-    reader = RunReader(chosen)
-    attempt(lambda: merge_spool(chosen))
-    attempt(lambda: follow(reader, summary.state, ("curves", "tasks", "events")))
-    if reader.left_out:
-        problems.append(reader.left_out)
-    measured = reader.last
-    metrics = dict(sorted(measured.newest.items()))
-    categories = _categories(measured)
-    events = [fields(event, "seconds", "level", "kind", "message") for event in measured.events]
-    floors = attempt(lambda: numbers(measured.meta, ("floor/",)))
-    totals = attempt(lambda: numbers(measured.meta, TOTALS))
-    config = attempt(lambda: chosen.load_config().model_dump())
-    provenance = attempt(lambda: chosen.read_json(chosen.provenance))
-    if not (provenance or problems):
-        problems.append(AbsentError(f"{chosen.provenance} is missing.", RESTORE))
-    row = _row(replace(summary, problem=problems[0] if problems else None))
-    data = {key: value for key, value in row.items() if "/" not in key}
-    data |= {"metrics": metrics, "floors": floors, "totals": totals, "categories": categories, "events": events}
-    data |= {"config": config, "provenance": provenance}
-    overview = [{"key": key, "value": value} for key, value in _overview(row, totals, floors).items()]
-    newest = [{"name": name, "value": value} for name, value in metrics.items()]
-    tables = [
-        Table(chosen.id, [Column("key", " "), Column("value", " ", wrap=True)], overview, name="run"),
-        Table("Newest figures", [Column("name"), Column("value", justify="right", show=number(".5g"))], newest),
-        *([Table("Accuracy by category", CATEGORY_COLUMNS, categories)] if categories else []),
-        *([Table("Events", EVENT_COLUMNS, events)] if events else []),
-    ]
-    emit(tables, format, data=data)
-    if problems:
-        raise problems[0]
+    found: dict[RunDir, dict[str, float]] = {}
+    unread = 0
+    for run, answer in each_within(DEADLINE_S, lambda run: read_newest(run, wanted), [each.run for each in summaries]):
+        if isinstance(answer, dict):
+            found[run] = answer
+        else:
+            unread += not isinstance(answer, AbsentError)  # a run that has not begun has recorded nothing
+    if unread:
+        print_notes([f"the measurements of {counted(unread, 'run')} cannot be read now; see: accl show RUN"])
+    if missing := [name for name in wanted if not any(name in each for each in found.values())]:
+        raise unknown_column(missing[0], _latest(summaries))
+    return found
 
 
-def logs(
-    run: RunArgument,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing until the run ends.")] = False,
-    lines: Annotated[int | None, typer.Option("--lines", "-n", min=0, help="Only the last N lines.")] = None,
-    runs: RunsOption = RUNS,
-) -> None:
-    """Print the console log of a run.
+def _latest(summaries: Sequence[Summary]) -> dict[str, None]:
+    """Return the names of metrics that stand in the state of a run."""
+    return dict.fromkeys(name for summary in summaries if summary.state for name in summary.state.latest)
 
-    Example:
 
-      accl logs last --lines 20 --follow
+def _csv_keys(row: Row, asked: Sequence[Column]) -> list[str]:
+    return [column.key for column in asked] or [key for key in row if key != "shown"]
+
+
+def _asked(columns: str | None, sort: str | None, summaries: Sequence[Summary]) -> tuple[list[Column], Column | None]:
+    """Return the columns that --columns and --sort name.
+
+    Raises:
+        ConfigError: a name means none.
     """
-    chosen = find_run(runs, run)
-    try:
-        descriptor = within(DEADLINE_S, lambda: open_run_file(chosen.console))
-    except FileNotFoundError as error:
-        raise AbsentError(f"{chosen.id} has no console.log.", f"See: accl show {chosen.typed}") from error
-    with open(descriptor, "rb") as file:
-        if (size := os.fstat(descriptor).st_size) > LOG_BYTES:
-            file.seek(size - LOG_BYTES)
-            print_notes([f"only the last {LOG_BYTES // 2**20} MiB of {chosen.console}"])
-        *printed, rest = file.read(LOG_BYTES).decode(errors="replace").split("\n")
-        say(*map(printable_lines, printed if lines is None else printed[max(0, len(printed) + bool(rest) - lines) :]))
-        unknown: RunError | None = None  # why nothing tells whether the run goes on
-        while follow:
-            # Look first and read second, so that nothing printed before the end is missed.
-            try:
-                active = observe(chosen).state.active
-            except RunError as error:
-                active, unknown = False, error
-            *printed, rest = (rest + file.read(LOG_BYTES).decode(errors="replace")).split("\n")
-            say(*map(printable_lines, printed))
-            if not active:
-                break
-            time.sleep(FOLLOW_EVERY_S)
-        if rest and lines != 0:
-            say(printable_lines(rest))
-        if unknown is not None:
-            raise unknown
+    metrics = _latest(summaries)
+    names = [name.strip() for name in columns.split(",")] if columns is not None else []
+    if "" in names or sort in ("", "-"):
+        raise ConfigError("The name of a column is empty.", "For example: accl runs --columns lr,val --sort -val")
+    asked = [find_column(name, metrics) for name in dict.fromkeys(names)]
+    if asked and all(column.key != RUN.key for column in asked):
+        asked.insert(0, RUN)
+    return titled(asked), find_column(sort.removeprefix("-"), metrics) if sort else None
 
 
-def _row(summary: Summary) -> dict[str, Any]:
-    """Describe a run in one row of raw values, None where they are not known."""
-    state, problem = summary.state, summary.problem
-    return {
-        "id": summary.run.id,
-        **fields(state, "state"),
-        "reason": problem.what if problem else state.reason if state else "",
-        "problem": problem and {"kind": problem.kind, "message": str(problem)},
-        **fields(state, "phase"),
-        **fields(summary.setup, "recipe", "profile", "seed"),
-        **fields(state, "step", "total_steps", eta_seconds="left_seconds"),
-        "started": state and (state.started or None),
-        "ended": state and (state.ended or None),
-        **fields(state, "host", "pid"),
-        **{name: state and state.latest.get(name) for name in LATEST},
-    }
+def _say_that_there_is_none(root: Path, count: int, text: str, format: Format) -> None:
+    if count:
+        print_notes([f"no run of {count:,} in {root} matches: {text}"])
+    if format is not Format.TABLE:
+        emit(Table("", usual_columns([], (), ())[0], [], name="runs"), format)
+    elif not count:
+        say(f"No runs in {root} yet. Start one:  accl train full --profile demo")
 
 
-def _state_words(row: Row) -> str:
-    if row["state"] is None:
-        return f"? {row['problem']['kind']}"
-    state = State(row["state"])
-    busy = row["phase"] if state.active and row["phase"] not in ("", "training") else ""
-    return f"{state.icon} {busy or state.value}"
-
-
-def _progress(row: Row) -> str:
-    return MISSING if row["step"] is None else f"{row['step']:,}/{row['total_steps']:,}"
-
-
-def _overview(summary: dict[str, Any], totals: dict[str, float], floors: dict[str, float]) -> dict[str, Any]:
-    """Return labels and texts that head the description of a run."""
-    words = _state_words({**summary, "phase": ""})
-    speed, reason = summary["questions_per_second"], summary["reason"]
-    overview: dict[str, Any] = {
-        "state": words + (f": {reason}" if reason else ""),
-        **{key: summary[key] for key in ("recipe", "profile", "seed")},
-        "step": _progress(summary),
-        "started": moment(summary["started"]),
-        "questions/s": f"{speed:,.0f}" if speed else MISSING,
-    }
-    if "training_seconds" in totals:
-        step = totals.get("milliseconds_per_step")  # runs of earlier versions do not have it
-        speed_words = "" if step is None else f", {step:.1f} ms/step"
-        overview["training"] = duration(totals["training_seconds"]) + speed_words
-    if "peak_gpu_memory_bytes" in totals:
-        overview["peak GPU memory"] = f"{totals['peak_gpu_memory_bytes'] / 2**30:.2f} GiB"
-    for split in ("validation", "test"):
-        start = f"floor/{split}/"
-        names = {key: key.removeprefix(start).replace("_", " ") for key in floors if key.startswith(start)}
-        beside = ", ".join(f"{name} {percent(floors[key])} %" for key, name in names.items())
-        if (accuracy := summary[f"{split}/accuracy"]) is not None:
-            overview[f"{split} accuracy"] = f"{percent(accuracy)} %" + (f"   (floors: {beside})" if beside else "")
-    return overview
-
-
-def _categories(measured: Measurements) -> list[dict[str, Any]]:
-    """Return the micro accuracy per category of the newest evaluation of each split."""
-    categories: dict[str, list[int]] = {}
-    for task in sorted(measured.tasks, key=lambda task: task.category):
-        categories.setdefault(task.category, []).append(task.index)
-    return [
-        {"split": split, "step": step, "category": category, "n": int(n), "accuracy": float(correct_K[tasks].sum() / n)}
-        for split, (step, n_K, correct_K) in sorted(measured.task_accuracy.items())
-        for category, tasks in categories.items()
-        if (n := n_K[tasks].sum())
-    ]
+def _print(rows: Sequence[Mapping[str, Any]], asked: list[Column], keys: Differing) -> None:
+    """Print rows as a table for people, and below it what is wrong with runs."""
+    room, left_out = SafeConsole().width, list[str]()
+    if asked:
+        named = named_rows(rows, short=False)
+        shown = Table("", asked, named if fits(named, asked, room) else named_rows(rows, short=True))
+    else:
+        layout = fitted(rows, *usual_columns(rows, keys.within, keys.between), room)
+        shown, left_out = Table("", layout.columns, layout.rows), layout.left_out
+    emit(shown)
+    for row in rows:
+        if row["problem"] or (row["reason"] and row["state"] in (State.CRASHED, State.FAILED, State.STALLED)):
+            say(shortened(f"{row['id']}: {row['reason']}"), style="dim")
+    if left_out:
+        more = f" and {len(left_out) - NAMED} more" if len(left_out) > NAMED else ""
+        names = ", ".join(left_out[:NAMED])
+        say(f"No room for {names}{more}; choose with --columns NAME,NAME.", style="dim")

@@ -10,7 +10,7 @@ import typer
 
 from accl.cli.model import Checkpoint, CheckpointOption, progress
 from accl.cli.options import RUNS, RunArgument, RunsOption
-from accl.cli.output import Format, FormatOption, emit
+from accl.cli.output import Format, FormatOption, emit, prompt
 from accl.cli.table import Column, Table, number, percent
 from accl.data.questions import LETTERS, letter
 from accl.errors import ConfigError
@@ -69,11 +69,11 @@ def ask(
 
     Examples:
 
-      accl ask full-s1 "Which gas do plants take in?" -o oxygen -o "carbon dioxide"
+      accl ask full-s1 "What do plants take in?" -o oxygen -o "carbon dioxide"
 
       accl ask last < question.txt
 
-      accl ask last "2 + 2 = ?" -o 3 -o 4 --task elementary_mathematics --no-near
+      accl ask last "2 + 2 = ?" -o 3 -o 4 --task elementary_mathematics
     """
     from accl.launch.model import apply_model
     from accl.store.rundir import find_run
@@ -131,16 +131,12 @@ def _piped(question: bool, options: bool) -> list[str]:
 
 def _typed(question: bool, options: bool) -> list[str]:
     """Ask a person for what is missing; an empty line ends the options."""
-    lines = [_line("Question")] if question else []
-    while options and len(lines) < len(LETTERS) and (line := _line(f"Option {letter(len(lines) - question)}")):
+    lines = [prompt("Question: ").strip()] if question else []
+    while (
+        options and len(lines) < len(LETTERS) and (line := prompt(f"Option {letter(len(lines) - question)}: ").strip())
+    ):
         lines.append(line)
     return lines
-
-
-def _line(name: str) -> str:
-    sys.stderr.write(f"{name}: ")
-    sys.stderr.flush()
-    return sys.stdin.readline().strip()
 
 
 def _notes(done: Mapping[str, Any]) -> list[str]:

@@ -26,11 +26,12 @@ TESTED_COLUMNS = [
 
 
 def run_test(chosen: ChosenArgument, format: FormatOption = Format.TABLE, runs: RunsOption = RUNS) -> None:
-    """Test finished runs whose test split is unread, and record it as the end of training would have.
+    """Test finished runs whose test split is unread.
 
     A run of eval.test=false is chosen on validation alone, and its test split stays unread until this
-    command. It tests the weights that validation chose, as the end of training does, with the same
-    numbers; compare, show and the app then know them. A run that has been tested is not tested again.
+    command. It tests the weights that validation chose and records what the end of training would have
+    recorded, to the last digit; compare, show and the app then know it. A run that has been tested is not
+    tested again.
 
     Every look at a test split makes the best of the runs look a little better than it is: the command
     counts them.

@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "train": ("accl.cli.train", "train", "Train a recipe in a process of its own, and show how it goes."),
     "tui": ("accl.cli.tui", "tui", "Watch, steer and compare runs in the terminal."),
     "compare": ("accl.cli.compare", "compare", "Compare finished runs on the test questions they all answered."),
+    "figure": ("accl.cli.figure", "app", "Draw figures for a paper: curves, weights, confusion, differences."),
     "runs": ("accl.cli.runs", "runs", "List the runs and what each is doing."),
     "show": ("accl.cli.runs", "show", "Show one run: state, newest figures, accuracy by category, events."),
     "logs": ("accl.cli.runs", "logs", "Print the console log of a run."),

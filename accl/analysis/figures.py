@@ -24,6 +24,7 @@ from accl.store.curve import Curve, Floats
 from accl.store.deadline import within
 from accl.store.measurements import Measurements
 from accl.store.reader import Task
+from accl.store.rundir import RunDir
 from accl.store.summary import reading
 from accl.text import listed
 
@@ -142,11 +143,27 @@ def measure(chosen: Chosen, needs: Sequence[str]) -> list[Measurements]:
     Raises:
         BusyError, DamagedError, AbsentError, RunError: a run cannot be read.
     """
-    measured = []
-    for setup in chosen.setups:
-        with reading(setup.run.database):
-            measured.append(within(READ_S, partial(RunReader(setup.run).read, needs)))
-    return measured
+    return [measure_run(setup.run, needs) for setup in chosen.setups]
+
+
+def _tasks_of(chosen: Chosen, measured: Sequence[Measurements]) -> tuple[Task, ...]:
+    """Return the tasks that all runs share.
+
+    Raises:
+        CompareError: two runs have different ones.
+    """
+    known = [(setup.run, m.tasks) for setup, m in zip(chosen.setups, measured, strict=True) if m.tasks]
+    for run, tasks in known[1:]:
+        if tasks != known[0][1]:
+            what = f"Runs {known[0][0].id} and {run.id} have different tasks."
+            raise CompareError(what, "Name runs on the same data.")
+    return known[0][1] if known else ()
+
+
+def measure_run(run: RunDir, needs: Sequence[str]) -> Measurements:
+    """Read what is needed of one run, as `measure`."""
+    with reading(run.database):
+        return within(READ_S, partial(RunReader(run).read, needs))
 
 
 def compare_chosen(chosen: Chosen) -> ArmsComparison:
@@ -258,18 +275,18 @@ def task_weights(chosen: Chosen, measured: Sequence[Measurements]) -> list[Weigh
 
     Raises:
         AbsentError: there is none.
+        CompareError: the runs have different tasks.
     """
-    found = []
+    tasks, found = _tasks_of(chosen, measured), []
     for arm in chosen.arms:
-        members = [m for i in arm.members if (m := measured[i]).curriculum is not None]
-        curricula = [m.curriculum for m in members if m.curriculum is not None]
+        curricula = [c for i in arm.members if (c := measured[i].curriculum) is not None and measured[i].tasks]
         if not curricula or all(np.ptp(c.weights_SK) < 1e-6 for c in curricula):
             continue
         # What is in force at a step is the newest update; a seed begins with its first one.
         steps = np.unique(np.concatenate([c.steps_S for c in curricula]))
         rows = [np.maximum(0, np.searchsorted(c.steps_S, steps, side="right") - 1) for c in curricula]
         mean = _mean(np.stack([c.weights_SK[row] for c, row in zip(curricula, rows, strict=True)]).astype(np.float64))
-        found.append(Weights(arm.label, len(curricula), steps.astype(np.float64), mean, members[0].tasks))
+        found.append(Weights(arm.label, len(curricula), steps.astype(np.float64), mean, tasks))
     if not found:
         labels = listed([arm.label for arm in chosen.arms], "and")
         raise AbsentError(
@@ -285,13 +302,13 @@ def confusion_matrices(
 
     Raises:
         AbsentError: no arm has such a matrix, or there is nothing to subtract.
+        CompareError: the runs have different tasks.
     """
-    found = []
+    tasks, found = _tasks_of(chosen, measured), []
+    order = sorted(range(len(tasks)), key=lambda i: (tasks[i].category, tasks[i].subcategory, tasks[i].name))
     for arm in chosen.arms:
-        members = [m for i in arm.members if kind in (m := measured[i]).confusion]
+        members = [m for i in arm.members if kind in (m := measured[i]).confusion and m.tasks]
         if members:
-            tasks = members[0].tasks
-            order = sorted(range(len(tasks)), key=lambda i: (tasks[i].category, tasks[i].subcategory, tasks[i].name))
             values = _mean(np.stack([m.confusion[kind].matrix for m in members]))[np.ix_(order, order)]
             found.append(Matrix(arm.label, kind_title(kind), len(members), tuple(tasks[i] for i in order), values))
     if not found:

@@ -137,7 +137,7 @@ def draw_weights(figure: Figure, found: Sequence[Weights], columns: int) -> None
         axes.plot(weights.steps_P, 100 * weights.mean_PK, color="#b0b0b0", linewidth=0.4)
         axes.axhline(100 / k, color="black", linewidth=0.8, linestyle=(0, (1, 1)), label="uniform")
         for rank, task in enumerate(weights.heaviest[:LABELLED]):
-            label = _task_name(weights.tasks[task].name) if weights.tasks else f"task {task}"
+            label = _task_name(weights.tasks[task].name)
             every = max(1, len(weights.steps_P) // 8)
             axes.plot(weights.steps_P, 100 * weights.mean_PK[:, task], label=label, markevery=every, **_style(rank + 1))
         axes.set_ylim(0, 105 * highest)

@@ -27,6 +27,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "tui": ("accl.cli.tui", "tui", "Watch, steer and compare runs in the terminal."),
     "compare": ("accl.cli.compare", "compare", "Compare finished runs on the test questions they all answered."),
     "figure": ("accl.cli.figure", "app", "Draw figures for a paper: curves, weights, confusion, differences."),
+    "report": (
+        "accl.cli.report",
+        "report",
+        "Write a report of runs: one HTML page with results, curves, weights, confusion and tasks.",
+    ),
     "runs": ("accl.cli.runs", "runs", "List the runs and what each is doing."),
     "show": ("accl.cli.runs", "show", "Show one run: state, newest figures, accuracy by category, events."),
     "logs": ("accl.cli.runs", "logs", "Print the console log of a run."),

@@ -222,7 +222,7 @@ def test_markdown_holds_one_compact_table_with_a_row_per_recipe(tmp_path: Path) 
 def test_the_terminal_shows_means_runs_and_how_they_were_tested(
     tmp_path: Path, columns: int, grid: dict[tuple[str, int], RunDir]
 ) -> None:
-    shown = printed_by_compare(tmp_path, "--all-seeds", columns=columns)
+    shown = printed_by_compare(tmp_path, "--all-seeds", "--notes", columns=columns)
     assert max(map(len, shown.splitlines())) <= columns
     full = ablation(tmp_path).arms[2]
     assert f"{100 * full.accuracy.mean:.2f} ± {100 * full.accuracy.sd:.2f}" in shown
@@ -253,7 +253,7 @@ def test_a_single_shared_seed_is_an_ordinary_comparison_that_says_so(tmp_path: P
     for recipe, seed in (("baseline", 1), ("full", 1), ("full", 2)):
         finished_run(tmp_path, recipe, seed=seed)
     found = json.loads(printed_by_compare(tmp_path, "baseline", "full", "--all-seeds", "--format", "json"))
-    assert found["warnings"][0].startswith("Only seed 1 has a run of every recipe")
+    assert found["warnings"][0].startswith("Only seed 1 has a run of every arm")
     assert [arm["seed"] for arm in found["arms"]] == [1, 1]
     shown = " ".join(printed_by_compare(tmp_path, "baseline", "full", "--all-seeds").split())
     assert "Warning: Only seed 1 has a run" in shown

@@ -8,10 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from accl.analysis.compare import TRIVIAL_BASELINES, Arm, Comparison, compare_results, describe_protocol
+from accl.analysis.compare import (
+    TRIVIAL_BASELINES,
+    Arm,
+    Comparison,
+    compare_results,
+    describe_protocol,
+    looks_notes,
+    split_warnings,
+    steps_warnings,
+)
 from accl.analysis.crossed import SeedDifference, difference_over_seeds
 from accl.analysis.pairs import HardPairs, describe, hard_pairs
-from accl.analysis.results import Results, check_pairable, read_results
+from accl.analysis.results import Results, Split, check_pairable, read_all
 from accl.analysis.select import SeedSelection
 from accl.analysis.stats import holm
 from accl.config import difference
@@ -68,6 +77,7 @@ class Ablation:
     profile: str
     protocol: str
     fingerprint: str
+    split: Split
     n: int
     steps: int
     seeds: tuple[int, ...]
@@ -78,23 +88,26 @@ class Ablation:
     notes: tuple[str, ...]
 
 
-def compare_seeds(selection: SeedSelection) -> Ablation:
-    """Compare recipes over the seeds they share.
+def compare_seeds(selection: SeedSelection, split: Split = "test") -> Ablation:
+    """Compare arms over the seeds they share, on the questions of a split.
 
     Raises:
         CompareError: fewer than two recipes or seeds, or runs that did not answer the same questions.
+        UntestedError: some runs left the test split unread.
         RunError, ConfigError: the files of a run are damaged.
     """
     if len(selection.runs) < 2:
         raise CompareError("A comparison needs at least two recipes.", "For example: accl compare baseline full")
     if len(selection.seeds) < 2:
         raise CompareError("Seeds are summed up from two on.", "Compare single runs without --all-seeds.")
-    grid = [[read_results(run) for run in runs] for runs in selection.runs]
-    check_pairable([result for row in grid for result in row])
+    results = read_all([run for runs in selection.runs for run in runs], split)
+    check_pairable(results)
+    seeds = len(selection.seeds)
+    grid = [results[i : i + seeds] for i in range(0, len(results), seeds)]
     first = grid[0]
     hard = hard_pairs(first[0].tasks, first[0].task, [result.similarity for result in first])
-    per_seed = tuple(compare_results(column, hard) for column in zip(*grid, strict=True))
-    arms = [_arm(row, first, [c.arms[i] for c in per_seed], hard) for i, row in enumerate(grid)]
+    per_seed = tuple(compare_results(column, hard, selection.labels) for column in zip(*grid, strict=True))
+    arms = [_arm(selection.labels[i], row, first, [c.arms[i] for c in per_seed], hard) for i, row in enumerate(grid)]
     adjusted = iter(holm([arm.difference.p for arm in arms if arm.difference]))
     arms = [replace(arm, p_holm=next(adjusted)) if arm.difference else arm for arm in arms]
     config = first[0].setup.config
@@ -102,24 +115,35 @@ def compare_seeds(selection: SeedSelection) -> Ablation:
         profile=config.profile,
         protocol=config.data.protocol,
         fingerprint=first[0].setup.fingerprint,
+        split=split,
         n=per_seed[0].n,
         steps=arms[0].steps,
         seeds=selection.seeds,
         arms=tuple(arms),
         hard_pairs=hard,
         per_seed=per_seed,
-        warnings=tuple(_warnings(arms, grid, selection)),
-        notes=(describe_protocol(config), *_notes(arms, selection), describe(hard, arms[0].label, arms[0].n)),
+        warnings=(
+            *split_warnings(split, {arm.label: arm.accuracy.mean for arm in arms}),
+            *_warnings(arms, grid, selection),
+        ),
+        notes=(
+            describe_protocol(config),
+            *looks_notes(dict(zip(selection.labels, grid, strict=True))),
+            *_notes(arms, selection),
+            describe(hard, arms[0].label, arms[0].n, split),
+        ),
     )
 
 
-def _arm(row: Sequence[Results], first: Sequence[Results], runs: Sequence[Arm], hard: HardPairs | None) -> SeedArm:
+def _arm(
+    label: str, row: Sequence[Results], first: Sequence[Results], runs: Sequence[Arm], hard: HardPairs | None
+) -> SeedArm:
     counted = [arm.above_trivial for arm in runs]
     right, before = (np.stack([result.right for result in results]) for results in (row, first))
     mask = None if hard is None else hard.members(first[0].task)
     reference = row is first
     return SeedArm(
-        label=runs[0].recipe,
+        label=label,
         steps=runs[0].steps,
         n=runs[0].n,
         accuracy=_mean([arm.accuracy for arm in runs]),
@@ -152,7 +176,8 @@ def _recorded(values: Sequence[float | None]) -> Mean | None:
 
 def _warnings(arms: Sequence[SeedArm], grid: Sequence[Sequence[Results]], selection: SeedSelection) -> list[str]:
     seeds = len(selection.seeds)
-    warnings = ["Two seeds say little about the spread over seeds: train three to five."] * (seeds == 2)
+    warnings = steps_warnings({arm.label: arm.steps for arm in arms})
+    warnings += ["Two seeds say little about the spread over seeds: train three to five."] * (seeds == 2)
     for arm, row in zip(arms, grid, strict=True):
         keys = {key for result in row[1:] for key in difference(row[0].setup.config, result.setup.config)}
         if changed := keys - {"train.seed"}:

@@ -148,7 +148,7 @@ def pair_seeds(
 def _scores(members: Sequence[int], pairs: Sequence[tuple[int, int]], results: Mapping[int, Results]) -> Scores:
     accuracies = {i: float(results[i].right.mean()) for i in members}
     values = list(accuracies.values())
-    floors = [results[i].number(f"floor/test/{name}") for name in TRIVIAL_BASELINES for i in members]
+    floors = [results[i].number(f"floor/{results[i].split}/{name}") for name in TRIVIAL_BASELINES for i in members]
     difference: PairedDifference | SeedDifference | None = None
     needed: int | None = None
     deltas: tuple[float, ...] = ()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accl.analysis.pairs import HardPairs, HardScore, describe, hard_pairs, hard_score
-from accl.analysis.results import Results, check_pairable, read_results
+from accl.analysis.results import Results, Split, check_pairable, read_all
 from accl.analysis.stats import Z_95, PairedDifference, holm, paired_difference, standard_error
 from accl.config import Config, difference
 from accl.errors import CompareError
 from accl.store.reader import Task
 from accl.store.rundir import RunDir
+from accl.text import listed
 
 TRIVIAL_BASELINES = {
     "majority_letter": "always giving the letter that is right most often in each task's training questions",
@@ -58,10 +59,10 @@ class Arm:
 
     Attributes:
         label: the recipe, with seed or run id where arms share it.
-        tested_step: step of the weights, chosen on validation, that answered the test questions.
+        tested_step: step of the weights, chosen on validation, that answered the questions.
         finished: end of the run in seconds since the epoch.
         macro_accuracy: mean accuracy over the tasks that have test questions.
-        loss, ece, brier: of the test evaluation, see `accl.method.metrics`; None when the run did not record them.
+        loss, ece, brier: of the evaluation, see `accl.method.metrics`; None when the run did not record them.
         predicted_shares, gold_shares: share of the questions where each letter was chosen, and where it is right.
         hard: score on the questions of the hard pairs' tasks, its p not adjusted; None when no pairs could be named.
         trivial_baselines: accuracy without reading the question, by name of `TRIVIAL_BASELINES`, as recorded.
@@ -122,6 +123,7 @@ class Comparison:
     profile: str
     protocol: str
     fingerprint: str
+    split: Split
     n: int
     arms: tuple[Arm, ...]
     hard_pairs: HardPairs | None
@@ -129,12 +131,16 @@ class Comparison:
     notes: tuple[str, ...]
 
 
-def compare(runs: Sequence[RunDir]) -> Comparison:
-    """Compare finished runs that answered the same test questions.
+def compare(runs: Sequence[RunDir], split: Split = "test", labels: Sequence[str] = ()) -> Comparison:
+    """Compare finished runs that answered the same questions of a split.
+
+    Args:
+        labels: of the arms; made from recipes, seeds and ids when there are none.
 
     Raises:
-        CompareError: fewer than two runs, one twice, one without test answers, or runs that differ in
-            profile, protocol, data or questions.
+        CompareError: fewer than two runs, one twice, one without answers, or runs that differ in profile, protocol,
+            data or questions.
+        UntestedError: some of them left the test split unread.
         RunError, ConfigError: the files of a run are damaged.
     """
     if len(runs) < 2:
@@ -142,33 +148,37 @@ def compare(runs: Sequence[RunDir]) -> Comparison:
     for run, count in Counter(RunDir(Path(os.path.realpath(run.path))) for run in runs).items():
         if count > 1:
             raise CompareError(f"Run {run.id} was named twice.", "List the runs there are with: accl runs")
-    results = [read_results(run) for run in runs]
+    results = read_all(runs, split)
     check_pairable(results)
     first = results[0]
-    return compare_results(results, hard_pairs(first.tasks, first.task, [first.similarity]))
+    return compare_results(results, hard_pairs(first.tasks, first.task, [first.similarity]), labels)
 
 
-def compare_results(results: Sequence[Results], hard: HardPairs | None) -> Comparison:
-    """Compare results that passed `check_pairable`, with ``hard`` as the hard pairs."""
+def compare_results(results: Sequence[Results], hard: HardPairs | None, labels: Sequence[str] = ()) -> Comparison:
+    """Compare results that passed `check_pairable`, with ``hard`` as the hard pairs; ``labels`` as in `compare`."""
     first = results[0]
     mask = None if hard is None else hard.members(first.task)
-    arms = [_arm(result, first, label, mask) for result, label in zip(results, _labels(results), strict=True)]
+    arms = [
+        _arm(result, first, label, mask) for result, label in zip(results, labels or arm_labels(results), strict=True)
+    ]
     adjusted = iter(holm([arm.paired.p for arm in arms if arm.paired]))
     arms = [replace(arm, p_holm=next(adjusted)) if arm.paired else arm for arm in arms]
     return Comparison(
         profile=first.setup.config.profile,
         protocol=first.setup.config.data.protocol,
         fingerprint=first.setup.fingerprint,
+        split=first.split,
         n=len(first.question_ids),
         arms=tuple(arms),
         hard_pairs=hard,
-        warnings=tuple(_warnings(arms)),
+        warnings=(*split_warnings(first.split, {arm.label: arm.accuracy for arm in arms}), *_warnings(arms)),
         notes=(
             describe_protocol(first.setup.config),
+            *looks_notes({arm.label: [result] for arm, result in zip(arms, results, strict=True)}),
             f"± is one standard error. Differences are paired with {arms[0].label} question by question: exact McNemar "
             "p, Holm-adjusted over the arms, and Bonett-Price 95 % intervals. They cover the choice of questions, not "
             "of the seed: repeat with three to five seeds before believing a small difference.",
-            describe(hard, arms[0].label, arms[0].n),
+            describe(hard, arms[0].label, arms[0].n, first.split),
         ),
     )
 
@@ -188,11 +198,36 @@ def describe_protocol(config: Config) -> str:
     return "Protocol official: trained on the dev and validation splits, tested on the official test split."
 
 
+def split_warnings(split: Split, accuracies: Mapping[str, float]) -> list[str]:
+    """Warn of questions on which weights were chosen, and say which arm is to be chosen by them."""
+    if split == "test":
+        return []
+    best = max(accuracies, key=lambda label: accuracies[label])
+    return [
+        "This is the validation, not the test: the weights of every run were chosen on these questions, so that all "
+        f"accuracies here are too high. Choose settings by it ({best} is best, with {100 * accuracies[best]:.2f} %), "
+        "and report the test."
+    ]
+
+
+def looks_notes(results: Mapping[str, Sequence[Results]]) -> list[str]:
+    """Note, by arm, how often the test split was looked at where it was more than once."""
+    often = {label: most for label, of_arm in results.items() if (most := max(result.looks for result in of_arm)) > 1}
+    if not often or all(result.split != "test" for of_arm in results.values() for result in of_arm):
+        return []
+    said = listed([f"{label} {most} times" for label, most in often.items()], "and")
+    return [f"Looks at the test split, most of a run: {said}. What was chosen after a look is tested less honestly."]
+
+
 def _arm(result: Results, first: Results, label: str, hard: NDArray[np.bool_] | None) -> Arm:
     right, config = result.right, result.setup.config
     n, correct = len(right), int(right.sum())
     tasks = _task_scores(result, first)
-    trivial = {name: value for name in TRIVIAL_BASELINES if (value := result.number(f"floor/test/{name}")) is not None}
+    trivial = {
+        name: value
+        for name in TRIVIAL_BASELINES
+        if (value := result.number(f"floor/{result.split}/{name}")) is not None
+    }
     changed = difference(first.setup.config, config)
     changed.pop("recipe", None)
     before = None if result is first else first.right
@@ -204,7 +239,7 @@ def _arm(result: Results, first: Results, label: str, hard: NDArray[np.bool_] | 
         path=result.setup.run.path,
         seed=config.train.seed,
         steps=result.state.step,
-        tested_step=None if (tested := result.number("tested_step")) is None else int(tested),
+        tested_step=result.step,
         finished=result.state.ended,
         n=n,
         correct=correct,
@@ -261,7 +296,7 @@ def _groups(tasks: Sequence[TaskScore], name_of: Callable[[Task], str]) -> tuple
     return tuple(Group(name, n, correct, correct / n) for name, (n, correct) in sorted(sums.items()))
 
 
-def _labels(results: Sequence[Results]) -> list[str]:
+def arm_labels(results: Sequence[Results]) -> list[str]:
     """Return the recipes, with the seed, or else the end of the run id, where arms share one."""
     forms = [
         (recipe := result.setup.config.recipe, f"{recipe} s{result.setup.config.train.seed}", result.setup.run.id)
@@ -275,14 +310,20 @@ def _labels(results: Sequence[Results]) -> list[str]:
 
 
 def _warnings(arms: Sequence[Arm]) -> list[str]:
-    warnings = []
-    if len({arm.steps for arm in arms}) > 1:
-        steps = ", ".join(f"{arm.label} {arm.steps:,}" for arm in arms)
-        warnings.append(f"The arms did not take the same number of optimizer steps ({steps}): compare at equal steps.")
-    if len({arm.seed for arm in arms}) > 1 and len({arm.recipe for arm in arms}) > 1:
+    warnings = steps_warnings({arm.label: arm.steps for arm in arms})
+    settings = {arm.recipe for arm in arms}.union(*(arm.config_difference.keys() - {"train.seed"} for arm in arms))
+    if len({arm.seed for arm in arms}) > 1 and len(settings) > 1:
         seeds = ", ".join(f"{arm.label} {arm.seed}" for arm in arms)
         warnings.append(f"The arms have different seeds ({seeds}): part of any difference is the seed's.")
     return [*warnings, *filter(None, map(_floor_warning, arms))]
+
+
+def steps_warnings(steps: Mapping[str, int]) -> list[str]:
+    """Warn of arms, given with their numbers of optimizer steps, that cannot be compared at equal steps."""
+    if len(set(steps.values())) < 2:
+        return []
+    said = ", ".join(f"{label} {taken:,}" for label, taken in steps.items())
+    return [f"The arms did not take the same number of optimizer steps ({said}): compare at equal steps."]
 
 
 def _floor_warning(arm: Arm) -> str:

@@ -22,13 +22,21 @@ RULE = 40  # width of the line between records
 
 
 def print_table(table: Table, console: Console) -> None:
-    """Print the first layout that fits the terminal: upright, with stacked headers, on its side, record by record."""
+    """Print the first layout that fits the terminal: upright, with stacked headers, on its side, record by record.
+
+    A table that shall lie on its side does, unless not even one of its rows fits beside the headers.
+    """
     columns, room = table.columns, console.width
     upright = [[Text(column.title) for column in columns]]
     upright += [[Text(c.render(row), c.style(row) if c.style else "") for c in columns] for row in table.rows]
     stacked, turned = _stack(upright), list(zip(*upright, strict=True))
     few = len(columns) < 3  # nothing is gained by records: let the cells break
-    if (fitting := next((grid for grid in (upright, stacked) if _width(grid) <= room), None)) is not None:
+    if table.sideways and (blocks := _blocks(turned, room)):
+        for number, block in enumerate(blocks):
+            if number:
+                console.print()
+            _draw("" if number else table.title, block, ["left", *["right"] * (len(block[0]) - 1)], console)
+    elif (fitting := next((grid for grid in (upright, stacked) if _width(grid) <= room), None)) is not None:
         _draw(table.title, fitting, [column.justify for column in columns], console)
     elif few or _width(stacked, [column.wrap for column in columns]) <= room:
         _draw_wrapped(table, upright if few else stacked, console)
@@ -36,6 +44,24 @@ def print_table(table: Table, console: Console) -> None:
         _draw(table.title, turned, ["left", *["right"] * len(table.rows)], console)
     else:
         _draw_records(table.title, upright, console)
+
+
+def _blocks(turned: Grid, room: int) -> list[Grid]:
+    """Split the columns beside the first into blocks that fit; none if one of them alone does not."""
+    blocks: list[Grid] = []
+    first, count = 1, len(turned[0])
+    while first < count:
+        block: Grid = []
+        for end in range(first + 1, count + 1):
+            wider = _stack([[row[0], *row[first:end]] for row in turned])
+            if _width(wider) > room:
+                break
+            block = wider
+        if not block:
+            return []
+        blocks.append(block)
+        first += len(block[0]) - 1
+    return blocks
 
 
 def _draw(title: str, grid: Grid, justify: Sequence[str], console: Console) -> None:

@@ -191,13 +191,17 @@ class Train(_Section):
 
 
 class Eval(_Section):
-    """Evaluations on the validation split while training; the test split is read once, at the end."""
+    """Evaluations on the validation split while training, and the test split, which is read once, at the end."""
 
     every: int = Field(ge=1, le=MOST_STEPS, description="Steps between two evaluations on the validation split.")
     max_questions: int | None = Field(
         ge=1,
         le=MOST_STEPS,
         description="Most validation questions of an evaluation, spread over the tasks; null means all.",
+    )
+    test: bool = Field(
+        description="Whether the run is tested when it has been trained; false leaves the test split unread until "
+        "`accl test RUN`, so that settings are chosen on validation alone."
     )
 
 

@@ -38,6 +38,8 @@ LOCK_VARIABLE = "ACCL_LOCK_FD"
 STARTING = "starting"
 TRAINING = "training"
 MERGING = "merging measurements"
+REMOVING = "removing"
+TESTING = "testing"
 
 _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 
@@ -48,7 +50,7 @@ class Holder:
 
     Attributes:
         since: time at which the lock was taken, as ISO 8601 with a blank and the offset from UTC.
-        purpose: what for: `STARTING`, `TRAINING` or `MERGING`.
+        purpose: what for: `STARTING`, `TRAINING`, `MERGING`, `REMOVING` or `TESTING`.
     """
 
     host: str = ""
@@ -59,7 +61,7 @@ class Holder:
     @property
     def trains(self) -> bool:
         """Whether a trainer lives; a holder that does not say is taken for one."""
-        return self.purpose != MERGING
+        return self.purpose not in (MERGING, REMOVING, TESTING)
 
     def __str__(self) -> str:
         if not self.pid:

@@ -12,11 +12,12 @@ from torch import Tensor
 from accl.errors import DamagedError, TrainingError
 from accl.store.rundir import RunDir
 from accl.store.state import State
+from accl.store.tested import TEST_EVENT, look_words
 from accl.training import checkpoint
 from accl.training.backends.backend import StepBackend
 from accl.training.checkpoint import Files, Progress, Target
 from accl.training.context import TrainingContext
-from accl.training.evaluate import Evaluated, evaluate
+from accl.training.evaluate import Evaluated
 from accl.training.interrupt import Interrupt, StoppedEarly
 from accl.training.manifest import MANIFEST, folder_name
 from accl.training.optim import learning_rate
@@ -29,12 +30,11 @@ from accl.training.recording import (
 )
 from accl.training.report import Reporter
 from accl.training.saver import Saver
+from accl.training.testing import evaluate_split, load_best
 
 # Metrics stay on the device for so many steps or seconds, and leave it together: each look at it waits for it.
 LOG_STEPS = 50
 LOG_SECONDS = 0.5
-# Questions of one evaluation batch, as a multiple of the training batch: without gradients there is room for more.
-EVALUATION_BATCHES = 4
 
 
 class Trainer:
@@ -58,7 +58,7 @@ class Trainer:
         self._saver = Saver(run, reporter, interrupt, 60 * context.config.train.max_unsaved_minutes)
 
     def train(self) -> bool:
-        """Run to the end and test; False when interrupted before."""
+        """Run to the end and test, unless that is left for later; False when interrupted before."""
         context = self.context
         self.reporter.update(state=State.RUNNING, total_steps=context.total_steps)
         self.reporter.phase("training")
@@ -79,7 +79,13 @@ class Trainer:
             self._validated = not (step % context.config.eval.every == 0 or step == context.total_steps)
             if not self._validate_and_save():
                 return False
-        return self._test()
+        if context.config.eval.test and not self._test():
+            return False
+        record_speed(context, self.recorder, self.step, self.training_seconds)
+        if not context.config.eval.test:
+            unread = f"eval.test=false: the test split is unread; read it with: accl test {self.run.typed}"
+            self.reporter.event("info", "untested", unread)
+        return True
 
     def resume(self) -> bool:
         """Go on from the newest whole checkpoint of this run, and forget what was recorded after it.
@@ -206,7 +212,7 @@ class Trainer:
         return not stopping
 
     def _evaluate(self, split: str, limit: int | None) -> Evaluated:
-        """Evaluate a split, or some of its questions.
+        """Evaluate a split, or some of its questions, as `evaluate_split`.
 
         Raises:
             StoppedEarly: a stop was asked for; evaluations may take longer than whoever asked is willing to wait.
@@ -216,23 +222,7 @@ class Trainer:
             self.interrupt.check()
             self.reporter.update()
 
-        context = self.context
-        questions = context.positions[split]
-        if limit is not None and limit < len(questions):
-            # The same spread over tasks each time: splits lie in the order of tasks.
-            questions = questions[torch.linspace(0, len(questions) - 1, limit).long().numpy()]
-        context.model.eval()
-        result = evaluate(
-            self.backend.forward,
-            context.assembler,
-            questions,
-            context.tasks,
-            context.placement.device,
-            batch_size=EVALUATION_BATCHES * context.config.train.batch_size,
-            progress=progress,
-        )
-        context.model.train()
-        return result
+        return evaluate_split(self.context, self.backend, split, limit, progress)
 
     def _validate(self) -> None:
         self._record_remaining_steps()
@@ -251,21 +241,13 @@ class Trainer:
     def _test(self) -> bool:
         """Look at the test split once, with the weights that validation chose; False when interrupted before."""
         self.reporter.phase("testing")
-        # No other weights will do: testing those that validation did not choose would be another experiment.
-        try:
-            checkpoint.load_model(self.run.checkpoints / folder_name(self.best_step), self.context.model)
-        except DamagedError as error:
-            raise DamagedError(
-                f"The weights that validation chose cannot be tested: {error.what}",
-                "Restore the file from a backup, or train a new run.",
-            ) from error
-        self.backend.sync_weights()
+        load_best(self.run, self.context, self.backend, self.best_step)
         try:
             result = self._evaluate("test", None)
         except StoppedEarly:
             return False
-        record_test(self.context, self.reporter, self.step, result)
-        record_speed(self.context, self.recorder, self.step, self.training_seconds, self.best_step)
+        record_test(self.context, self.reporter, self.step, self.best_step, result)
+        self.reporter.event("info", TEST_EVENT, look_words(self.best_step))
         return True
 
     def _checkpoint(self, required: bool = False) -> None:

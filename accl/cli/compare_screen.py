@@ -1,0 +1,170 @@
+"""The tables of `accl compare` in a terminal: arms side by side, units on the left, within 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from accl.analysis.ablation import Ablation, Mean, SeedArm
+from accl.analysis.compare import TRIVIAL_BASELINES, Arm, Comparison
+from accl.analysis.crossed import SeedDifference
+from accl.analysis.stats import PairedDifference
+from accl.cli.compare_tables import letters
+from accl.cli.table import MISSING, Column, Row, Table, duration, fields, number, p_value, percent, points, score, typed
+
+NAMED_WIDTH = 14  # of a reference whose name stands beside the differences to it
+
+EVALUATED = {"test": "tested", "validation": "validated"}
+
+Show = Callable[[Any], str]
+
+
+def arms_table(comparison: Comparison) -> Table:
+    """Put everything that was measured side by side."""
+    first = comparison.arms[0]
+    names = "/".join(first.gold_shares)
+    columns = [
+        *_accuracy_columns(percent),
+        *(Column(f"category/{group.name}", group.name, "%", show=percent) for group in first.categories),
+        *_floor_columns(),
+        *_difference_columns(first.label),
+        Column("p", "McNemar p", show=p_value),
+        Column("p_holm", "Holm p", show=p_value),
+        *(_hard_columns(percent, "McNemar p") if comparison.hard_pairs else ()),
+        *_calibration_columns(),
+        Column("predicted", f"answers {names}", "%", cell=lambda row: letters(row, "predicted", names)),
+        Column("gold", f"right answers {names}", "%", cell=lambda row: letters(row, "gold", names)),
+        Column("tested_step", f"{EVALUATED[comparison.split]} at step"),
+        Column("training_seconds", "training time", show=duration),
+        Column("questions_per_second", "questions/s", show=number(",.1f")),
+    ]
+    title = f"Accuracy on {comparison.n:,} {comparison.split} questions"
+    return Table(title, [Column("arm"), *columns], [_arm_row(arm) for arm in comparison.arms], sideways=True)
+
+
+def seed_arms_table(ablation: Ablation) -> Table:
+    """Put the means over seeds side by side."""
+    columns = [
+        *_accuracy_columns(_plus_minus),
+        *_floor_columns(),
+        *_difference_columns(ablation.arms[0].label),
+        Column("p_holm", "Holm p", show=p_value),
+        *(_hard_columns(_plus_minus, "p") if ablation.hard_pairs else ()),
+        *_calibration_columns(),
+        Column("steps"),
+    ]
+    title = f"Accuracy on {ablation.n:,} {ablation.split} questions over {len(ablation.seeds)} seeds"
+    rows = [_seed_arm_row(arm, len(ablation.seeds)) for arm in ablation.arms]
+    return Table(title, [Column("arm"), *columns], rows, sideways=True)
+
+
+def seed_runs_table(ablation: Ablation) -> Table:
+    """List the runs of every arm, each with its difference to the first arm's run of the same seed."""
+    columns = [
+        Column("arm", wrap=True),
+        Column("seed", justify="right", show=str),
+        Column("run"),
+        Column("accuracy", unit="%", justify="right", show=percent),
+        Column("delta", unit="points", justify="right", show=points),
+    ]
+    rows = [
+        {"arm": arm.label, "seed": seed, "run": run.run_id, "accuracy": run.accuracy} | fields(run.paired, "delta")
+        for arm, runs in zip(ablation.arms, zip(*(c.arms for c in ablation.per_seed), strict=True), strict=True)
+        for seed, run in zip(ablation.seeds, runs, strict=True)
+    ]
+    return Table(f"Runs: profile {ablation.profile}, protocol {ablation.protocol}", columns, rows)
+
+
+def config_tables(data: Comparison | Ablation) -> list[Table]:
+    """Put every other difference to the first arm's configuration side by side; no table where there is none."""
+    arms: Sequence[Arm | SeedArm] = data.arms
+    firsts = {key: first for arm in reversed(arms) for key, (first, _) in arm.config_difference.items()}
+    keys = dict.fromkeys(key for arm in arms for key in arm.config_difference)
+    rows = [
+        {"arm": arm.label} | {key: arm.config_difference.get(key, (None, firsts[key]))[1] for key in keys}
+        for arm in arms
+    ]
+    columns = [Column("arm", "key"), *(Column(key, key, show=typed) for key in keys)]
+    return [Table("Configuration differences", columns, rows, sideways=True)] if keys else []
+
+
+def _arm_row(arm: Arm) -> Row:
+    return {
+        **fields(arm, "p_holm", "loss", "ece", "brier", arm="label", macro="macro_accuracy"),
+        **fields(arm, "tested_step", "training_seconds", "questions_per_second"),
+        "accuracy": Mean(arm.accuracy, arm.standard_error),
+        "beats": {True: "yes", False: "no", None: MISSING}[arm.above_trivial],
+        **{f"category/{group.name}": group.accuracy for group in arm.categories},
+        **arm.trivial_baselines,
+        **_difference(arm.paired),
+        **fields(arm.hard, hard="accuracy"),
+        **_difference(arm.hard.paired if arm.hard else None, "hard_"),
+        **{f"predicted/{letter}": share for letter, share in arm.predicted_shares.items()},
+        **{f"gold/{letter}": share for letter, share in arm.gold_shares.items()},
+    }
+
+
+def _seed_arm_row(arm: SeedArm, seeds: int) -> Row:
+    above = arm.above_trivial
+    return {
+        **fields(arm, "accuracy", "p_holm", "steps", arm="label", macro="macro_accuracy", hard="hard_accuracy"),
+        **{name: mean and mean.mean for name, mean in fields(arm, "loss", "ece", "brier").items()},
+        "beats": MISSING if above is None else {0: "no", seeds: "yes"}.get(above, f"{above} of {seeds}"),
+        **arm.trivial_baselines,
+        **_difference(arm.difference),
+        **_difference(arm.hard_difference, "hard_"),
+    }
+
+
+def _difference(difference: PairedDifference | SeedDifference | None, prefix: str = "") -> Row:
+    found = fields(difference, "delta", "low", "high", "p")
+    interval = found["low"], found["high"]
+    return {f"{prefix}{key}": value for key, value in (found | {"interval": interval}).items()}
+
+
+def _accuracy_columns(macro: Show) -> list[Column]:
+    return [
+        Column("accuracy", unit="%", show=_plus_minus, style=_floor_style),
+        Column("macro", unit="%", show=macro),
+    ]
+
+
+def _floor_columns() -> list[Column]:
+    return [
+        *(Column(name, f"floor: {name}".replace("_", " "), "%", show=percent) for name in TRIVIAL_BASELINES),
+        Column("beats", "beats its floor", style=_floor_style),
+    ]
+
+
+def _difference_columns(reference: str) -> list[Column]:
+    to = reference if len(reference) <= NAMED_WIDTH else "first arm"
+    return [
+        Column("delta", f"delta to {to}", "points", show=points),
+        Column("interval", "95 % interval", "points", show=_interval),
+    ]
+
+
+def _hard_columns(accuracy: Show, p: str) -> list[Column]:
+    return [
+        Column("hard", "hard pairs", "%", show=accuracy),
+        Column("hard_delta", "hard pairs, delta", "points", show=points),
+        Column("hard_interval", "hard pairs, 95 %", "points", show=_interval),
+        Column("hard_p", f"hard pairs, {p}", show=p_value),
+    ]
+
+
+def _calibration_columns() -> list[Column]:
+    return [Column(name.lower(), name, show=score) for name in ("loss", "ECE", "Brier")]
+
+
+def _plus_minus(value: Mean | None) -> str:
+    return MISSING if value is None else f"{percent(value.mean)} ± {percent(value.sd)}"
+
+
+def _interval(ends: tuple[float | None, float | None]) -> str:
+    low, high = ends
+    return MISSING if low is None else f"{points(low)} to {points(high)}"
+
+
+def _floor_style(row: Row) -> str:
+    return "" if row["beats"] in ("yes", MISSING) else "bold red"

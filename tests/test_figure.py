@@ -16,10 +16,10 @@ from hostile import acting, hostile_run
 from typer.testing import CliRunner
 
 from accl.analysis import plots
-from accl.analysis.chosen import choose_runs, only_one
+from accl.analysis.armset import choose_armsets, only_one
 from accl.analysis.figures import (
     MAX_POINTS,
-    compare_chosen,
+    compare_armset,
     confusion_matrices,
     curve_panels,
     forest_rows,
@@ -142,7 +142,7 @@ def test_hostile_text_is_drawn_as_text(tmp_path: Path) -> None:
 
 
 def labels(root: Path, *names: str, reference: str | None = None) -> dict[str, list[int]]:
-    chosen = only_one(choose_runs(root, names, reference=reference))
+    chosen = only_one(choose_armsets(root, names, reference=reference))
     return {arm.label: chosen.seeds(arm) for arm in chosen.arms}
 
 
@@ -165,7 +165,7 @@ def test_an_experiment_means_its_members_told_apart_by_the_keys_that_differ(tmp_
             write_experiment(run, "three weights")
     write_experiment(crashed_run(tmp_path), "three weights")
     finished_run(tmp_path, "baseline")
-    (chosen,) = choose_runs(tmp_path, ["three weights"])
+    (chosen,) = choose_armsets(tmp_path, ["three weights"])
     found = {arm.label: chosen.seeds(arm) for arm in chosen.arms}
     assert found == {"full contrastive_weight=0.1": [1, 2], "full contrastive_weight=0.3": [1, 2]}
     assert "1 of three weights has not finished" in " ".join(chosen.notes)
@@ -173,7 +173,7 @@ def test_an_experiment_means_its_members_told_apart_by_the_keys_that_differ(tmp_
 
 def test_of_equal_runs_the_newest_counts_unless_both_are_named(tmp_path: Path) -> None:
     old, new = (finished_run(tmp_path, "full", started=STARTED + when) for when in (0, 100))
-    (chosen,) = choose_runs(tmp_path, ["full"])
+    (chosen,) = choose_armsets(tmp_path, ["full"])
     assert [chosen.setups[i].run for i in chosen.arms[0].members] == [new]
     assert old.id in " ".join(chosen.notes)
     assert labels(tmp_path, old.id, new.id) == {"full": [42, 42]}
@@ -184,30 +184,30 @@ def test_recipes_share_their_terms_and_other_terms_are_no_part_of_a_figure(tmp_p
     finished_run(tmp_path, "full", fingerprint="aa" * 8, started=STARTED)
     newest = finished_run(tmp_path, "baseline", fingerprint="bb" * 8, started=STARTED + 100)
     assert labels(tmp_path, "baseline", "full") == {"baseline": [42], "full": [42]}
-    assert "data aaaa" in only_one(choose_runs(tmp_path, ["baseline", "full"])).terms
-    assert [len(each.setups) for each in choose_runs(tmp_path)] == [1, 2]
+    assert "data aaaa" in only_one(choose_armsets(tmp_path, ["baseline", "full"])).terms
+    assert [len(each.setups) for each in choose_armsets(tmp_path)] == [1, 2]
     with pytest.raises(CompareError, match="differ in their terms"):
-        only_one(choose_runs(tmp_path))
+        only_one(choose_armsets(tmp_path))
     with pytest.raises(CompareError, match=r"No finished run of full matches .*data"):
-        choose_runs(tmp_path, [newest.id, "full"])
+        choose_armsets(tmp_path, [newest.id, "full"])
 
 
 def test_a_run_named_by_its_id_need_not_be_finished(tmp_path: Path) -> None:
     run = crashed_run(tmp_path)
     assert labels(tmp_path, run.id) == {"full": [42]}
     with pytest.raises(CompareError, match="no finished run of full"):
-        choose_runs(tmp_path, ["full"])
+        choose_armsets(tmp_path, ["full"])
     with pytest.raises(CompareError, match="no finished run in"):
-        choose_runs(tmp_path)
+        choose_armsets(tmp_path)
     with pytest.raises(RunError, match="No run named"):
-        choose_runs(tmp_path, ["nothing"])
+        choose_armsets(tmp_path, ["nothing"])
 
 
 def test_a_run_that_cannot_be_read_is_left_out_and_said(tmp_path: Path) -> None:
     finished_run(tmp_path, "baseline")
     broken = finished_run(tmp_path, "full")
     broken.provenance.write_text("[", encoding="utf-8")
-    (chosen,) = choose_runs(tmp_path)
+    (chosen,) = choose_armsets(tmp_path)
     assert [arm.label for arm in chosen.arms] == ["baseline"]
     assert broken.id in " ".join(chosen.notes)
 
@@ -237,7 +237,7 @@ def test_one_seed_has_no_band_and_a_long_curve_few_points() -> None:
 
 
 def test_accuracies_are_drawn_in_per_cent_and_an_unknown_metric_lists_others(root: Path) -> None:
-    chosen = only_one(choose_runs(root, ["baseline", "full"]))
+    chosen = only_one(choose_armsets(root, ["baseline", "full"]))
     measured = measure(chosen, ("curves",))
     (panel,) = curve_panels(chosen, measured, ["validation/accuracy"])
     assert panel.title == "validation accuracy (%)"
@@ -255,7 +255,7 @@ def test_weights_are_those_in_force_and_a_uniform_arm_has_none(tmp_path: Path) -
         for step, weight in updates.items():
             recorder.curriculum(step, "confusion", [weight, 1 - weight], [step, step])
         assert recorder.close() == 0
-    chosen = only_one(choose_runs(tmp_path, ["full"]))
+    chosen = only_one(choose_armsets(tmp_path, ["full"]))
     (weights,) = task_weights(chosen, measure(chosen, ("curriculum",)))
     assert weights.steps_P.tolist() == [0, 10, 20]
     assert weights.mean_PK[:, 0].tolist() == pytest.approx([0.5, 0.55, 0.7])
@@ -265,7 +265,7 @@ def test_weights_are_those_in_force_and_a_uniform_arm_has_none(tmp_path: Path) -
     recorder = Recorder(run.database)
     recorder.curriculum(0, "uniform", [0.5, 0.5], [0, 0])
     assert recorder.close() == 0
-    alone = only_one(choose_runs(tmp_path, ["baseline"]))
+    alone = only_one(choose_armsets(tmp_path, ["baseline"]))
     with pytest.raises(AcclError, match="baseline drew all tasks alike"):
         task_weights(alone, measure(alone, ("curriculum",)))
 
@@ -278,7 +278,7 @@ def test_matrices_are_means_over_seeds_ordered_by_category_and_differences_to_th
 
     for recipe, seed, value in (("baseline", 1, 0.2), ("baseline", 2, 0.4), ("full", 1, 0.1)):
         finished_run(tmp_path, recipe, seed=seed, similarity=similar(value), curves=False)
-    chosen = only_one(choose_runs(tmp_path, ["baseline", "full"]))
+    chosen = only_one(choose_armsets(tmp_path, ["baseline", "full"]))
     measured = measure(chosen, ("confusion",))
     first, _ = confusion_matrices(chosen, measured)
     names = [task.name for task in first.tasks]
@@ -298,7 +298,7 @@ def test_matrices_are_means_over_seeds_ordered_by_category_and_differences_to_th
 
 def test_differences_are_those_of_compare(root: Path, compared: Callable[..., str]) -> None:
     expected = json.loads(compared(root, "baseline", "full", "--all-seeds", "--format", "json"))["arms"][1]
-    comparison = compare_chosen(only_one(choose_runs(root, ["baseline", "full"])))
+    comparison = compare_armset(only_one(choose_armsets(root, ["baseline", "full"])))
     (row,) = forest_rows(comparison)
     assert (row.delta / 100, row.low / 100, row.high / 100) == pytest.approx(
         (expected["difference"]["delta"], expected["difference"]["low"], expected["difference"]["high"])
@@ -322,7 +322,7 @@ def test_tasks_are_ordered_by_gain_and_the_ends_can_be_taken(tmp_path: Path) -> 
         finished_run(tmp_path, "baseline", correct=before),
         finished_run(tmp_path, "full", correct=after),
     ]
-    comparison = compare_chosen(only_one(choose_runs(tmp_path, [run.id for run in runs])))
+    comparison = compare_armset(only_one(choose_armsets(tmp_path, [run.id for run in runs])))
     rows = task_rows(comparison)
     assert len(rows) == 6
     assert (rows[0].name, rows[0].accuracy, rows[0].n) == (SIX_TASKS[0][0], {"baseline": 0.0, "full": 100.0}, 4)

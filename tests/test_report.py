@@ -189,6 +189,15 @@ def test_a_report_of_all_57_tasks_is_small(tmp_path: Path) -> None:
     assert len(page(gather(tmp_path))) < 1.5e6
 
 
+def test_of_a_sweep_of_many_arms_a_few_matrices_are_drawn(tmp_path: Path) -> None:
+    for i in range(1, 10):
+        finished_run(tmp_path, "full", overrides=[f"loss.contrastive_weight={i / 10}"], curves=False)
+    content = page(gather(tmp_path))
+    assert content.count('aria-label="confusion of') == 2 * 6
+    assert "3 arms more: accl figure confusion" in Page(content).text
+    assert len(Page(content).cells) > 9
+
+
 def test_hostile_text_is_shown_and_does_nothing(tmp_path: Path) -> None:
     runs = [hostile_run(tmp_path / "runs", recipe) for recipe in ("baseline", "full")]
     path = tmp_path / "report.html"

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accl.analysis.arms import ArmsComparison, compare_arms
-from accl.analysis.chosen import Chosen
+from accl.analysis.armset import ArmSet
 from accl.analysis.crossed import SeedDifference
 from accl.analysis.results import read_results
 from accl.errors import AbsentError, CompareError
@@ -137,7 +137,7 @@ class TaskRow:
     accuracy: dict[str, float]
 
 
-def measure(chosen: Chosen, needs: Sequence[str]) -> list[Measurements]:
+def measure(chosen: ArmSet, needs: Sequence[str]) -> list[Measurements]:
     """Read what is needed (names of `accl.store.columns.NEEDS`) of every run.
 
     Raises:
@@ -146,7 +146,7 @@ def measure(chosen: Chosen, needs: Sequence[str]) -> list[Measurements]:
     return [measure_run(setup.run, needs) for setup in chosen.setups]
 
 
-def _tasks_of(chosen: Chosen, measured: Sequence[Measurements]) -> tuple[Task, ...]:
+def _tasks_of(chosen: ArmSet, measured: Sequence[Measurements]) -> tuple[Task, ...]:
     """Return the tasks that all runs share.
 
     Raises:
@@ -166,7 +166,7 @@ def measure_run(run: RunDir, needs: Sequence[str]) -> Measurements:
         return within(READ_S, partial(RunReader(run).read, needs))
 
 
-def compare_chosen(chosen: Chosen) -> ArmsComparison:
+def compare_armset(chosen: ArmSet) -> ArmsComparison:
     """Compare the arms with the reference on the test questions.
 
     Raises:
@@ -197,7 +197,7 @@ def _is_share(metric: str) -> bool:
 
 
 def curve_panels(
-    chosen: Chosen, measured: Sequence[Measurements], metrics: Sequence[str], axis: str = "step"
+    chosen: ArmSet, measured: Sequence[Measurements], metrics: Sequence[str], axis: str = "step"
 ) -> list[Panel]:
     """Return a panel for each metric, shares in per cent.
 
@@ -270,7 +270,7 @@ def _sd(values_SP: Floats) -> Floats:
         return np.asarray(np.nanstd(values_SP, axis=0, ddof=1), np.float64)
 
 
-def task_weights(chosen: Chosen, measured: Sequence[Measurements]) -> list[Weights]:
+def task_weights(chosen: ArmSet, measured: Sequence[Measurements]) -> list[Weights]:
     """Return the task weights of each arm whose curriculum ever left the uniform distribution.
 
     Raises:
@@ -284,6 +284,7 @@ def task_weights(chosen: Chosen, measured: Sequence[Measurements]) -> list[Weigh
             continue
         # What is in force at a step is the newest update; a seed begins with its first one.
         steps = np.unique(np.concatenate([c.steps_S for c in curricula]))
+        steps = steps[np.unique(np.linspace(0, len(steps) - 1, MAX_POINTS).round().astype(np.int64))]
         rows = [np.maximum(0, np.searchsorted(c.steps_S, steps, side="right") - 1) for c in curricula]
         mean = _mean(np.stack([c.weights_SK[row] for c, row in zip(curricula, rows, strict=True)]).astype(np.float64))
         found.append(Weights(arm.label, len(curricula), steps.astype(np.float64), mean, tasks))
@@ -296,7 +297,7 @@ def task_weights(chosen: Chosen, measured: Sequence[Measurements]) -> list[Weigh
 
 
 def confusion_matrices(
-    chosen: Chosen, measured: Sequence[Measurements], kind: str = SIMILARITY, *, differences: bool = False
+    chosen: ArmSet, measured: Sequence[Measurements], kind: str = SIMILARITY, *, differences: bool = False
 ) -> list[Matrix]:
     """Return the newest matrix of a kind for each arm that has one, or what each differs in from the reference.
 

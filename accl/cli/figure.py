@@ -19,7 +19,7 @@ from accl.text import listed
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from accl.analysis.chosen import Chosen
+    from accl.analysis.armset import ArmSet
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -78,7 +78,7 @@ def curves(
       accl figure curves full -o loss.svg --metric train/loss --x epoch
     """
 
-    def drawing(chosen: Chosen) -> Callable[[Figure], None]:
+    def drawing(chosen: ArmSet) -> Callable[[Figure], None]:
         from accl.analysis.figures import CURVES_NEED, curve_panels, measure
         from accl.analysis.plots import draw_curves
 
@@ -106,7 +106,7 @@ def weights(
       accl figure weights full -o weights.pdf
     """
 
-    def drawing(chosen: Chosen) -> Callable[[Figure], None]:
+    def drawing(chosen: ArmSet) -> Callable[[Figure], None]:
         from accl.analysis.figures import WEIGHTS_NEED, measure, task_weights
         from accl.analysis.plots import draw_weights
 
@@ -143,7 +143,7 @@ def confusion(
       accl figure confusion baseline full --differences -o change.png
     """
 
-    def drawing(chosen: Chosen) -> Callable[[Figure], None]:
+    def drawing(chosen: ArmSet) -> Callable[[Figure], None]:
         from accl.analysis.figures import CONFUSION_NEED, confusion_matrices, measure
         from accl.analysis.plots import draw_confusion
 
@@ -172,11 +172,11 @@ def forest(
       accl figure forest baseline contrastive full -o forest.pdf
     """
 
-    def drawing(chosen: Chosen) -> Callable[[Figure], None]:
-        from accl.analysis.figures import compare_chosen, forest_rows, warnings_of
+    def drawing(chosen: ArmSet) -> Callable[[Figure], None]:
+        from accl.analysis.figures import compare_armset, forest_rows, warnings_of
         from accl.analysis.plots import draw_forest
 
-        comparison = compare_chosen(chosen)
+        comparison = compare_armset(chosen)
         print_notes(warnings_of(comparison))
         rows = forest_rows(comparison)
         return lambda figure: draw_forest(figure, rows, comparison.reference, columns)
@@ -206,11 +206,11 @@ def tasks(
       accl figure tasks baseline full --top 10 -o tasks.pdf
     """
 
-    def drawing(chosen: Chosen) -> Callable[[Figure], None]:
-        from accl.analysis.figures import compare_chosen, task_rows, warnings_of
+    def drawing(chosen: ArmSet) -> Callable[[Figure], None]:
+        from accl.analysis.figures import compare_armset, task_rows, warnings_of
         from accl.analysis.plots import draw_tasks
 
-        comparison = compare_chosen(chosen)
+        comparison = compare_armset(chosen)
         print_notes(warnings_of(comparison))
         rows = task_rows(comparison, top=top)
         return lambda figure: draw_tasks(figure, rows, list(comparison.scores), columns)
@@ -222,7 +222,7 @@ def _draw(
     root: Path,
     names: Sequence[str],
     output: Path,
-    drawing: Callable[[Chosen], Callable[[Figure], None]],
+    drawing: Callable[[ArmSet], Callable[[Figure], None]],
     profile: str | None,
     reference: str | None = None,
 ) -> None:
@@ -231,9 +231,9 @@ def _draw(
 
     path = checked_output(output, SUFFIXES)
     check_matplotlib()
-    from accl.analysis.chosen import choose_runs, only_one
+    from accl.analysis.armset import choose_armsets, only_one
 
-    chosen = only_one(choose_runs(root, names, profile=profile, reference=reference))
+    chosen = only_one(choose_armsets(root, names, profile=profile, reference=reference))
     try:
         notes = save(path, drawing(chosen))
     except OSError as error:
@@ -243,7 +243,7 @@ def _draw(
     say(f"Wrote {path}")
 
 
-def arms_table(chosen: Chosen) -> Table:
+def arms_table(chosen: ArmSet) -> Table:
     """Return the arms that a figure or a report is about, with their runs."""
     rows = [
         {

@@ -38,9 +38,9 @@ def report(
     """Write a report of runs: one HTML page with results, curves, weights, confusion and tasks.
 
     The page needs neither a network nor scripts, is light or dark as the
-    reader's system is, and can be printed. Its numbers are those of accl
-    compare. Runs that cannot be compared with each other, because profile,
-    protocol or data differ, stand in parts of their own.
+    reader's system is, and can be printed. Where all arms have the same
+    seeds its numbers are those of accl compare. Runs whose profile,
+    protocol or data differ stand in parts of their own.
 
     Examples:
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from accl.analysis.arms import ArmsComparison, compare_arms
-from accl.analysis.chosen import Chosen, choose_runs, left_out
+from accl.analysis.armset import ArmSet, choose_armsets, left_out
 from accl.analysis.figures import (
     SIMILARITY,
     Matrix,
@@ -58,7 +58,7 @@ class Part:
         problems: what is missing, and why.
     """
 
-    chosen: Chosen
+    chosen: ArmSet
     measured: tuple[Measurements, ...]
     states: tuple[RunState | None, ...]
     provenance: tuple[dict[str, Any], ...]
@@ -101,17 +101,17 @@ class Report:
 def gather(
     root: Path, names: Sequence[str] = (), *, profile: str | None = None, reference: str | None = None
 ) -> Report:
-    """Read what a report of runs shows; the arguments are those of `choose_runs`.
+    """Read what a report of runs shows; the arguments are those of `choose_armsets`.
 
     Raises:
-        CompareError, RunError: as `choose_runs`.
+        CompareError, RunError: as `choose_armsets`.
     """
-    chosen = choose_runs(root, names, profile=profile, reference=reference)
+    chosen = choose_armsets(root, names, profile=profile, reference=reference)
     title = listed(list(names), "and") if names else f"All finished runs in {root.name}"
     return Report(title, tuple(map(_part, chosen)))
 
 
-def _part(chosen: Chosen) -> Part:
+def _part(chosen: ArmSet) -> Part:
     problems: list[str] = []
 
     def attempt(i: int, read: Callable[[], Read], otherwise: Read) -> Read:

@@ -36,6 +36,7 @@ from accl.text import listed, printable_lines, without_credentials
 # Nothing is loaded from anywhere, and no script runs, whatever the text of a run says.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 MISSING = "–"
+MATRICES = 6  # drawn of either kind: a sweep may have a hundred arms, and one matrix takes 50 kB
 PAIRS = 8  # of tasks, below the matrices
 CONFIG_SHOWN = 20_000  # characters
 
@@ -50,8 +51,10 @@ def page(report: Report) -> str:
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{title}</title><style>{STYLE}</style></head><body>\n<header><h1>{title}</h1></header>\n"
         + "\n".join(parts)
-        + f"\n<footer>accl {__version__}. Numbers are those of <code>accl compare</code>; in the cells they are "
-        "rounded, and whole in the attribute <code>data-value</code>.</footer></body></html>\n"
+        + f"\n<footer>accl {__version__}. Where all arms have the same seeds, numbers are those of "
+        "<code>accl compare</code>. An arm with other seeds is averaged over its own, and compared over those that it "
+        "shares with the reference. Cells are rounded; their attribute <code>data-value</code> is not.</footer>"
+        "</body></html>\n"
     )
 
 
@@ -167,12 +170,14 @@ def _confusion(part: Part) -> str:
     for matrices in (part.matrices, part.differences):
         if not matrices:
             continue
+        matrices, others = matrices[:MATRICES], len(matrices[MATRICES:])
         low, high = _limits(matrices)
         drawn = "".join(f"<div><h4>{escape(m.label)}</h4>{matrix_chart(m, low, high)}</div>" for m in matrices)
         title = matrices[0].title
         said = f"Difference in {title}" if matrices[0].difference else title.capitalize()
         bar = scale_bar(low, high, matrices[0].difference)
         caption = f"{escape(said)}; means over seeds, tasks by category."
+        caption += f" {_count(others, 'arm')} more: accl figure confusion draws any." if others else ""
         text += f'<div class="grid-of">{drawn}</div>{bar}<figcaption>{caption}</figcaption>'
         pairs = "".join(_pairs(matrix) for matrix in matrices)
         text += _details(

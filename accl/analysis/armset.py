@@ -23,7 +23,7 @@ SHOWN = 3  # ids in a sentence
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ArmSet:
     """Runs on equal terms (profile, protocol and data) as arms, the reference first.
 
     Attributes:
@@ -51,10 +51,10 @@ class Chosen:
         return [self.setups[i].config.train.seed for i in arm.members]
 
 
-def choose_runs(
+def choose_armsets(
     root: Path, names: Sequence[str] = (), *, profile: str | None = None, reference: str | None = None
-) -> list[Chosen]:
-    """Return the runs that ``names`` mean, one `Chosen` for each set of equal terms, the newest run's first.
+) -> list[ArmSet]:
+    """Return the runs that ``names`` mean, one `ArmSet` for each set of equal terms, the newest run's first.
 
     A recipe means its finished runs of every seed on the terms of the runs named beside it, or else on the newest terms
     on which every recipe named has one. An experiment means its finished members, no name all finished runs. Of
@@ -95,7 +95,7 @@ def choose_runs(
     return [_as_arms(group, set(single), meant.order, reference, notes) for group in newest]
 
 
-def only_one(chosen: Sequence[Chosen]) -> Chosen:
+def only_one(chosen: Sequence[ArmSet]) -> ArmSet:
     """Return the one set of runs on equal terms.
 
     Raises:
@@ -189,7 +189,7 @@ def _of_recipes(
 
 def _as_arms(
     setups: Sequence[Setup], single: set[RunDir], order: Sequence[str], reference: str | None, notes: Sequence[str]
-) -> Chosen:
+) -> ArmSet:
     """Group runs on equal terms into arms; a run named by itself stays beside another of the same seed."""
     setups = sorted(setups, key=lambda setup: setup.run.age_key)
     texts = [setup.run.config_text() for setup in setups]
@@ -212,7 +212,7 @@ def _as_arms(
     if reference is not None and reference not in labels:
         raise CompareError(f"There is no arm {reference!r} to compare with.", f"The arms are: {listed(labels, 'and')}.")
     arms.sort(key=lambda arm: arm.label != (reference or first))
-    return Chosen(tuple(setups), tuple(arms), tuple(notes))
+    return ArmSet(tuple(setups), tuple(arms), tuple(notes))
 
 
 def _names(arm: Arm, setups: Sequence[Setup], order: Sequence[str]) -> list[str]:

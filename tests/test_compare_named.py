@@ -228,20 +228,44 @@ def test_runs_that_were_tested_stand_for_a_recipe_before_those_that_were_not(tmp
     finished_run(
         tmp_path, "full", curves=False, predictions=False, overrides=["eval.test=false"], started=STARTED + 100
     )
-    _forget_the_test(tmp_path)
+    for run in tmp_path.iterdir():
+        if "test: false" in (run / "config.yaml").read_text(encoding="utf-8"):
+            _forget_the_test(run)
     found = compare_named(tmp_path, ["baseline", "full"])
     assert isinstance(found, Comparison)
     assert found.arms[1].run_id == tested.id
-    assert found.warnings[0].startswith("1 newer run of full with eval.test=false is left out")
+    assert found.warnings[0].startswith("Left out, not having been tested: 1 newer run of full")
 
 
-def _forget_the_test(root: Path) -> None:
-    """Let the states of runs without a test say so: the factory writes the same for all."""
-    for file in root.glob("*/state.json"):
-        if "test: false" in (file.parent / "config.yaml").read_text(encoding="utf-8"):
-            state = json.loads(file.read_text(encoding="utf-8"))
-            del state["latest"]["test/accuracy"]
-            file.write_text(json.dumps(state), encoding="utf-8")
+def _forget_the_test(run: Path) -> None:
+    """Let the state of a run without a test say so: the factory writes the same for all."""
+    state = json.loads((run / "state.json").read_text(encoding="utf-8"))
+    del state["latest"]["test/accuracy"]
+    (run / "state.json").write_text(json.dumps(state), encoding="utf-8")
+
+
+def test_arms_that_were_not_tested_are_left_out_where_others_were(tmp_path: Path) -> None:
+    for weight, is_tested in (("0.1", True), ("0.2", False), ("0.3", True)):
+        for seed in (1, 2):
+            member(tmp_path, "weights", seed=seed, weight=weight, predictions=is_tested, overrides=["eval.test=false"])
+    for file in tmp_path.glob("*/config.yaml"):
+        if "contrastive_weight: 0.2" in file.read_text(encoding="utf-8"):
+            _forget_the_test(file.parent)
+    found = compare_named(tmp_path, ["weights"])
+    assert isinstance(found, Ablation)
+    assert (labels(found), found.seeds) == (ARMS, (1, 2))
+    assert any(text.startswith("Left out, not having been tested: 2 runs of weights") for text in found.warnings)
+    with pytest.raises(AbsentError, match="2 of 4 runs have not been tested"):
+        compare_named(tmp_path, [ARMS[0], "full contrastive_weight=0.2"])
+
+
+@pytest.mark.usefixtures("sweep")
+def test_the_names_of_settings_are_broken_where_three_arms_would_not_fit(tmp_path: Path) -> None:
+    member(tmp_path, "weights", seed=1, weight="0.03")
+    shown = printed_by_compare(tmp_path, "weights", "--one-seed")
+    assert max(map(len, shown.splitlines())) <= 80
+    assert ["arm", "weight=0.1", "weight=0.3", "weight=0.03"] in [line.split() for line in shown.splitlines()]
+    assert "Configuration differences" not in shown, "the labels have them all"
 
 
 def test_several_looks_at_the_test_split_are_noted(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from accl.store.experiment import read_experiment
 from accl.store.rundir import RunDir, list_runs
 from accl.store.state import State
 from accl.store.summary import Summary, SummaryReader, read_summaries
+from accl.store.tested import ACCURACY
 from accl.text import listed
 
 LISTED = 8  # arms in a message
@@ -43,9 +44,10 @@ class Experiment:
         first = first_reference(arms, [summary.age_key[0] for summary in self.summaries])
         return {arm.label: arm for arm in sorted(arms, key=lambda arm: arm.label != first)}
 
-    def finished(self, label: str) -> dict[int, RunDir]:
-        """Return the newest finished run of every seed of an arm."""
+    def finished(self, label: str, *, tested: bool = False) -> dict[int, RunDir]:
+        """Return the newest finished run of every seed of an arm, of those that were ``tested`` if that is asked."""
         ended = [s for i in self.arms[label].members if _has_finished(s := self.summaries[i])]
+        ended = [s for s in ended if not tested or (s.state and ACCURACY in s.state.latest)]
         return {s.setup.seed: s.run for s in sorted(ended, key=lambda s: s.age_key) if s.setup}
 
     def unfinished(self, labels: Sequence[str]) -> list[str]:
@@ -89,11 +91,9 @@ def select_members(
     else:
         return None
     meant = _meant(names, wanted, list(experiment.arms))
-    arms = {
-        name: experiment.finished(name) if name in experiment.arms else _others(root, name, experiment, profile, split)
-        for name in meant
-    }
-    empty = [name for name, of_arm in arms.items() if not of_arm]
+    labels = [name for name in meant if name in experiment.arms]
+    own, absent = _results(experiment, labels, split, fewest=2 - (len(meant) - len(labels)))
+    arms = {name: own[name] if name in own else _others(root, name, experiment, profile, split) for name in meant}
     arms = {name: of_arm for name, of_arm in arms.items() if of_arm}
     if len(arms) < 2:
         have = f"has finished runs of {next(iter(arms))} alone" if arms else "has no finished run"
@@ -102,9 +102,28 @@ def select_members(
             f"{experiment.name} {have}, and a comparison needs two arms.",
             f"Its arms are {there}; see what its runs do with: accl runs",
         )
-    absent = experiment.unfinished([name for name in meant if name in experiment.arms])
-    absent += [f"{listed(empty, 'and')} {'have' if empty[1:] else 'has'} no finished run."] * bool(empty)
     return shared_seeds(arms, experiment.unreadable, absent)
+
+
+def _results(
+    experiment: Experiment, labels: Sequence[str], split: Split, fewest: int
+) -> tuple[dict[str, dict[int, RunDir]], list[str]]:
+    """Return the runs of arms by seed, and what they lack.
+
+    Where the split is the test, those that were not tested are left out if at least ``fewest`` arms remain.
+    """
+    finished = {label: experiment.finished(label) for label in labels}
+    absent = experiment.unfinished(labels)
+    if empty := [label for label, runs in finished.items() if not runs]:
+        absent.append(f"{listed(empty, 'and')} {'have' if empty[1:] else 'has'} no finished run.")
+    if split != "test":
+        return finished, absent
+    tested = {label: experiment.finished(label, tested=True) for label in labels}
+    untested = sum(len(finished[label]) - len(runs) for label, runs in tested.items())
+    if not untested or sum(map(bool, tested.values())) < max(1, fewest):
+        return finished, absent
+    said = f"{untested} run{'s' * (untested > 1)} of {experiment.name}"
+    return tested, [*absent, f"Left out, not having been tested: {said}; accl test RUN... tests them."]
 
 
 def _meant(names: Sequence[str], wanted: Sequence[str], labels: Sequence[str]) -> list[str]:

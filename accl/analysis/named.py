@@ -95,13 +95,14 @@ def choose(
     runs = tuple(max(of_arm, key=lambda run: run.age_key) for of_arm in selection.runs)
     if shared > 1 and all_seeds is not False:
         return Chosen(selection, runs, selection.labels, tuple(selection.gaps))
+    said = []
     if shared > 1:
-        said = _more_seeds(selection)
-    elif shared == 1:
-        said = f"Only seed {selection.seeds[0]} has a run of every arm: there is nothing to average over."
-    else:
-        said = "No seed has a run of every arm: the newest run of each is compared."
-    return Chosen(None, runs, selection.labels, (said, *selection.gaps))
+        said.append(_more_seeds(selection))
+    elif shared == 0:
+        said.append("No seed has a run of every arm: the newest run of each is compared.")
+    elif all_seeds or (all_seeds is None and selection.left_out):
+        said.append(f"Only seed {selection.seeds[0]} has a run of every arm: there is nothing to average over.")
+    return Chosen(None, runs, selection.labels, (*said, *selection.gaps))
 
 
 def _more_seeds(selection: SeedSelection) -> str:

@@ -38,13 +38,14 @@ from accl.store.schema import COLUMNS, TESTED_STEP, VALIDATION_STEP, check_rows
 from accl.store.spool import spool_of
 from accl.store.state import RunState, State, observe
 from accl.store.summary import numbers, reading
-from accl.store.tested import read_looks
+from accl.store.tested import read_tested
 from accl.text import listed
 
 Shared = TypeVar("Shared", bound=tuple[Any, ...])
 
 Split = Literal["test", "validation"]
 
+TYPED_IDS = 6  # in a command to type
 DEADLINE_S = 60.0  # for the answers of one run, from a slow disk
 SIMILARITY = "similarity/test"  # no other split has its own
 _STEP = {"test": TESTED_STEP, "validation": VALIDATION_STEP}
@@ -168,10 +169,11 @@ def read_all(runs: Sequence[RunDir], split: Split = "test") -> list[Results]:
 
 def _untested(runs: Sequence[RunDir], of: int) -> UntestedError:
     which = f"Run {runs[0].id} has" if of == 1 else f"{len(runs)} of {of} runs have"
-    test = f"accl test {' '.join(run.typed for run in runs)}"
+    ids = [run.typed for run in runs] if len(runs) <= TYPED_IDS else ["RUN..."]
     return UntestedError(
         f"{which} not been tested, as eval.test=false asks.",
-        f"Choose between them with: --split validation. Read the test split with: {test}",
+        "Choose by --split validation; then test what is chosen, and what it is compared with: "
+        f"accl test {' '.join(ids)}",
     )
 
 
@@ -238,7 +240,7 @@ def _read_results(run: RunDir, split: Split, measured: bool) -> Results:
         evaluation=evaluations[-1] if evaluations else None,
         similarity=np.asarray(matrices[0][0], float).reshape(len(tasks), len(tasks)) if matrices else None,
         meta=meta,
-        looks=read_looks(run) if measured else 0,
+        looks=tested.looks if measured and (tested := read_tested(run)) else 0,
     )
 
 

@@ -14,6 +14,7 @@ from accl.errors import CompareError
 from accl.store.deadline import DEADLINE_S, each_within, within
 from accl.store.rundir import RunDir, find_run, list_runs
 from accl.store.state import State, read_state
+from accl.store.tested import ACCURACY
 from accl.text import listed
 
 _Terms = tuple[tuple[str, ...], int]  # profile, protocol and data; optimizer steps
@@ -40,8 +41,8 @@ class Selection:
     def gaps(self) -> list[str]:
         """Warnings about runs that the selection lacks."""
         gaps = [
-            f"{count} newer run{'s' * (count > 1)} of {recipe} with eval.test=false "
-            f"{'are' if count > 1 else 'is'} left out, not having been tested; see: accl test --help"
+            f"Left out, not having been tested: {count} newer run{'s' * (count > 1)} of {recipe} with eval.test=false; "
+            "accl test RUN... tests them."
             for recipe, count in self.untested.items()
         ]
         return gaps + _unreadable_gap(self.unreadable)
@@ -96,7 +97,7 @@ def select_runs(root: Path, names: Sequence[str], profile: str | None = None, sp
 
 
 def _is_tested(setup: Setup) -> bool:
-    return setup.config.eval.test or "test/accuracy" in read_state(setup.run).latest
+    return setup.config.eval.test or ACCURACY in read_state(setup.run).latest
 
 
 def _newer_untested(setups: Sequence[Setup], chosen: Setup) -> int:

@@ -135,16 +135,22 @@ def _emit_by(chosen: Chosen, by: By, split: Split, limit: int | None, format: Fo
 
 def _tables(data: Comparison | Ablation, format: Format, tasks: int) -> list[Table]:
     """Return the tables of a format, with ``tasks`` gains, and as many losses, for each arm."""
+    if format is Format.TABLE:
+        return _screen_tables(data, tasks)
     if isinstance(data, Ablation):
-        if format is not Format.TABLE:
-            return ablation_tables(data)[:1]
-        screen = [compare_screen.seed_arms_table(data), compare_screen.seed_runs_table(data)]
-        return [*screen, *compare_screen.config_tables(data)]
+        return ablation_tables(data)[:1]
     if format is Format.CSV:
         return [compare_tables.arms_table(data)]
-    by_task = compare_tables.task_tables(data, tasks)
-    if format is not Format.TABLE:
-        arms = [compare_tables.arms_table(data)]
-        return [compare_tables.runs_table(data), *arms, *by_task, *compare_tables.config_tables(data)]
-    arms = [compare_screen.arms_table(data)]
-    return [compare_tables.runs_table(data), *arms, *by_task, *compare_screen.config_tables(data)]
+    arms = [compare_tables.runs_table(data), compare_tables.arms_table(data)]
+    return [*arms, *compare_tables.task_tables(data, tasks), *compare_tables.config_tables(data)]
+
+
+def _screen_tables(data: Comparison | Ablation, tasks: int) -> list[Table]:
+    many = len(data.arms) >= compare_screen.MANY_ARMS
+    if isinstance(data, Comparison):
+        arms = compare_screen.ranking_table(data) if many else compare_screen.arms_table(data)
+        by_task = [] if many else compare_screen.task_tables(data, tasks)
+        return [compare_tables.runs_table(data), arms, *by_task, *compare_screen.config_tables(data)]
+    arms = compare_screen.ranking_table(data) if many else compare_screen.seed_arms_table(data)
+    runs = compare_screen.accuracies_table(data) if many else compare_screen.seed_runs_table(data)
+    return [arms, runs, *compare_screen.config_tables(data)]

@@ -6,6 +6,7 @@ import textwrap
 from enum import StrEnum
 
 from accl.analysis.named import Breakdown
+from accl.cli.compare_screen import short_headers
 from accl.cli.table import Column, Row, Table, fields, p_value, percent, points
 
 SHOWN = 20  # questions of an arm in the formats for people
@@ -32,7 +33,7 @@ def tables_by_arm(found: Breakdown, by: By) -> list[Table]:
     return [
         Table(
             f"{arm} against {found.reference}: {_title(found)}",
-            _columns(found, by, arm),
+            short_headers(_columns(found, by, arm)),
             [row for row in rows if row["arm"] == arm],
         )
         for arm in dict.fromkeys(row["arm"] for row in rows)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from accl.analysis.ablation import Ablation, Mean, SeedArm
 from accl.analysis.compare import TRIVIAL_BASELINES, Arm, Comparison
 from accl.analysis.crossed import SeedDifference
 from accl.analysis.stats import PairedDifference
+from accl.cli import compare_tables
 from accl.cli.compare_tables import letters
 from accl.cli.table import MISSING, Column, Row, Table, duration, fields, number, p_value, percent, points, score, typed
 
-NAMED_WIDTH = 14  # of a reference whose name stands beside the differences to it
+NAMED_WIDTH = 14  # of an arm whose name stands in a header beside others
+MANY_ARMS = 5  # which nobody reads side by side
 
 EVALUATED = {"test": "tested", "validation": "validated"}
 
@@ -58,10 +61,36 @@ def seed_arms_table(ablation: Ablation) -> Table:
     return Table(title, [Column("arm"), *columns], rows, sideways=True)
 
 
+def ranking_table(data: Comparison | Ablation) -> Table:
+    """List many arms from the best to the worst, with their differences to the first one."""
+    seeds = f" over {len(data.seeds)} seeds" if isinstance(data, Ablation) else ""
+    rows = arms_table(data).rows if isinstance(data, Comparison) else seed_arms_table(data).rows
+    columns = [
+        Column("arm", wrap=True),
+        Column("accuracy", unit="%", justify="right", show=_plus_minus, style=_floor_style),
+        Column("delta", unit="points", justify="right", show=points),
+        Column("interval", "95 % interval", "points", "right", _interval),
+        Column("p_holm", "Holm p", justify="right", show=p_value),
+    ]
+    title = f"Accuracy on {data.n:,} {data.split} questions{seeds}; differences to {data.arms[0].label}"
+    return Table(title, columns, sorted(rows, key=lambda row: -row["accuracy"].mean))
+
+
+def accuracies_table(ablation: Ablation) -> Table:
+    """Put the accuracies of many arms under each seed side by side."""
+    rows = [
+        {"arm": arm.label} | {str(run.seed): run.accuracy for run in runs}
+        for arm, runs in zip(ablation.arms, zip(*(c.arms for c in ablation.per_seed), strict=True), strict=True)
+    ]
+    seeds = [Column(str(seed), f"seed {seed}", "%", "right", percent) for seed in ablation.seeds]
+    title = f"Accuracy by seed: profile {ablation.profile}, protocol {ablation.protocol}"
+    return Table(title, [Column("arm", wrap=True), *seeds], rows)
+
+
 def seed_runs_table(ablation: Ablation) -> Table:
     """List the runs of every arm, each with its difference to the first arm's run of the same seed."""
     columns = [
-        Column("arm", wrap=True),
+        Column("arm", wrap=True, cell=lambda row: row["arm"] if row["seed"] == ablation.seeds[0] else ""),
         Column("seed", justify="right", show=str),
         Column("run"),
         Column("accuracy", unit="%", justify="right", show=percent),
@@ -76,7 +105,7 @@ def seed_runs_table(ablation: Ablation) -> Table:
 
 
 def config_tables(data: Comparison | Ablation) -> list[Table]:
-    """Put every other difference to the first arm's configuration side by side; no table where there is none."""
+    """Put every other difference to the first arm's configuration side by side; no table where labels say it all."""
     arms: Sequence[Arm | SeedArm] = data.arms
     firsts = {key: first for arm in reversed(arms) for key, (first, _) in arm.config_difference.items()}
     keys = dict.fromkeys(key for arm in arms for key in arm.config_difference)
@@ -85,7 +114,26 @@ def config_tables(data: Comparison | Ablation) -> list[Table]:
         for arm in arms
     ]
     columns = [Column("arm", "key"), *(Column(key, key, show=typed) for key in keys)]
-    return [Table("Configuration differences", columns, rows, sideways=True)] if keys else []
+    told = all(f" {key.rpartition('.')[2]}=" in arm.label for key in keys for arm in arms)
+    return [] if told else [Table("Configuration differences", columns, rows, sideways=True)]
+
+
+def task_tables(comparison: Comparison, count: int) -> list[Table]:
+    """List, for each arm but the first, the tasks with the largest gains and losses; titles say the long names."""
+    return [
+        replace(table, columns=short_headers(table.columns)) for table in compare_tables.task_tables(comparison, count)
+    ]
+
+
+def short_headers(columns: Sequence[Column]) -> list[Column]:
+    """Return columns in which a name of an arm that is too long for a header is replaced."""
+    names = {"before": "first arm", "accuracy_first": "first arm", "accuracy": "this arm"}
+    return [
+        replace(column, header=names[column.key])
+        if column.key in names and len(column.header) > NAMED_WIDTH
+        else column
+        for column in columns
+    ]
 
 
 def _arm_row(arm: Arm) -> Row:

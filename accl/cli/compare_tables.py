@@ -9,7 +9,7 @@ from accl.cli.table import Column, Row, Table, duration, fields, moment, number,
 
 def runs_table(comparison: Comparison) -> Table:
     columns = [
-        Column("arm"),
+        Column("arm", wrap=True),
         Column("run"),
         Column("finished", show=moment, wrap=True),
         Column("seed", justify="right", show=str),

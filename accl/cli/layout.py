@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Grid = Sequence[Sequence[Text]]  # row by row, headers first
+
+_WORDS = re.compile(r"\S+\s*")
+_PARTS = re.compile(r"[^\s_]*_+|\S+\s*")  # also of the names of settings, which arms are called by
 
 GAP = 2  # blanks between columns
 RULE = 40  # width of the line between records
@@ -53,7 +57,7 @@ def _blocks(turned: Grid, room: int) -> list[Grid]:
     while first < count:
         block: Grid = []
         for end in range(first + 1, count + 1):
-            wider = _stack([[row[0], *row[first:end]] for row in turned])
+            wider = _stack([[row[0], *row[first:end]] for row in turned], _PARTS)
             if _width(wider) > room:
                 break
             block = wider
@@ -124,12 +128,18 @@ def _rule(width: int, console: Console) -> str:
     return ("-" if console.options.ascii_only else "─") * width
 
 
-def _stack(grid: Grid) -> Grid:
-    """Break headers between words, no narrower than fits above their cells, and let them end in the same line."""
+def _stack(grid: Grid, parts: re.Pattern[str] = _WORDS) -> Grid:
+    """Break headers between parts, no narrower than fits above their cells, and let them end in the same line."""
     headers = []
     for title, *cells in zip(*grid, strict=True):
-        width = max(map(cell_len, [*title.plain.split(), *(cell.plain for cell in cells)]), default=1)
-        headers.append(textwrap.wrap(title.plain, width, break_long_words=False, break_on_hyphens=False))
+        found = parts.findall(title.plain)
+        width = max(map(cell_len, [*map(str.rstrip, found), *(cell.plain for cell in cells)]), default=1)
+        lines = [""]
+        for part in found:
+            if lines[-1] and cell_len((lines[-1] + part).rstrip()) > width:
+                lines.append("")
+            lines[-1] += part
+        headers.append([line.rstrip() for line in lines])
     height = max(map(len, headers))
     return [[Text("\n" * (height - len(lines)) + "\n".join(lines)) for lines in headers], *grid[1:]]
 

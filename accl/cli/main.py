@@ -42,7 +42,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "purge": ("accl.cli.trash", "purge", "Delete what lies in the trash for ever, after showing it and asking."),
     "test": ("accl.cli.model", "run_test", "Test finished runs whose test split is unread."),
     "config": ("accl.cli.config", "app", "Show recipes, profiles, resolved configurations and all keys."),
-    "bench": ("accl.cli.bench", "app", "Measure accl on this machine: its store, app, commands and training."),
+    "bench": ("accl.cli.bench", "app", "Measure accl: its store, app, commands, statistics and training."),
     "doctor": ("accl.cli.doctor", "doctor", "Check that this machine has what training needs."),
 }
 

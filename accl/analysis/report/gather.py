@@ -1,4 +1,4 @@
-"""What a report shows, read from the runs; a run that cannot be read is left out, and the report says so."""
+"""The contents of a report, read from the runs; a run that cannot be read is left out, and the report says so."""
 
 from __future__ import annotations
 

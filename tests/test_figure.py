@@ -28,6 +28,7 @@ from accl.analysis.figures import (
     task_rows,
     task_weights,
 )
+from accl.bench.runs import record_answers
 from accl.cli.figure import app
 from accl.errors import AcclError, CompareError, ConfigError, RunError
 from accl.store.curve import raw_curve
@@ -327,6 +328,20 @@ def test_tasks_are_ordered_by_gain_and_the_ends_can_be_taken(tmp_path: Path) -> 
     assert len(rows) == 6
     assert (rows[0].name, rows[0].accuracy, rows[0].n) == (SIX_TASKS[0][0], {"baseline": 0.0, "full": 100.0}, 4)
     assert [row.name for row in task_rows(comparison, top=1)] == [SIX_TASKS[0][0], SIX_TASKS[5][0]]
+
+
+def test_runs_whose_test_is_unread_are_drawn_by_their_validation(tmp_path: Path) -> None:
+    for recipe, share in (("baseline", 0.5), ("full", 0.6)):
+        run = finished_run(tmp_path, recipe, predictions=False, overrides=["eval.test=false"])
+        recorder = Recorder(run.database)
+        record_answers(recorder, "validation", np.arange(100) < 100 * share, 6)
+        assert recorder.close() == 0
+    with pytest.raises(AcclError, match=r"2 of 2 runs have not been tested.*accl test"):
+        figure(tmp_path, "forest", "baseline", "full", "-o", str(tmp_path / "f.svg"))
+    words = ("baseline", "full", "--split", "validation", "-o", str(tmp_path / "f.svg"))
+    assert "Wrote" in figure(tmp_path, "tasks", *words)
+    (row,) = forest_rows(compare_armset(only_one(choose_armsets(tmp_path)), "validation"))
+    assert row.delta == pytest.approx(10)
 
 
 def test_a_difference_needs_two_arms_that_were_tested(root: Path, tmp_path: Path) -> None:

@@ -20,9 +20,11 @@ from typer.testing import CliRunner
 from accl.analysis.report.gather import gather
 from accl.analysis.report.page import page
 from accl.analysis.report.svg import round_ticks
+from accl.bench.runs import record_answers
 from accl.cli.report import report
 from accl.errors import AcclError, CompareError, ConfigError, RunError
 from accl.store.experiment import write_experiment
+from accl.store.writer import Recorder
 
 VOID = {"meta", "br"}
 TAGS = """html head meta title style body header main section nav h1 h2 h3 h4 p a div table thead tbody tr th td figure
@@ -261,6 +263,23 @@ def test_what_cannot_be_read_is_left_out_and_said(tmp_path: Path) -> None:
     assert "accuracy" not in shown.cells["arm:full"]
     assert shown.cells["arm:full"]["validation"]["value"] == 0.75
     assert "accuracy" in shown.cells["arm:baseline"]
+
+
+def test_runs_whose_test_is_unread_are_compared_on_the_best_validation(tmp_path: Path) -> None:
+    for recipe, share in (("baseline", 0.5), ("full", 0.6)):
+        run = finished_run(tmp_path, recipe, correct=share, predictions=False, overrides=["eval.test=false"])
+        recorder = Recorder(run.database)
+        record_answers(recorder, "validation", np.arange(100) < 100 * share, 6)
+        assert recorder.close() == 0
+    shown = Page(page(gather(tmp_path)))
+    assert "100 validation questions" in shown.text
+    assert "This is the validation, not the test" in shown.text
+    assert "full is best" in shown.text
+    assert shown.cells["arm:full"]["delta"]["value"] == pytest.approx(0.1)
+    assert "training questions" in shown.text  # of the similarities
+    asked = Page(page(gather(tmp_path, split="test")))
+    assert "not tested" in asked.text
+    assert "eval.test=false left the test unread (2)" in asked.text
 
 
 def test_a_run_that_did_not_finish_can_be_reported_by_its_id(tmp_path: Path) -> None:

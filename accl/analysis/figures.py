@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from accl.analysis.arms import ArmsComparison, compare_arms
 from accl.analysis.armset import ArmSet
+from accl.analysis.compare import split_warnings
 from accl.analysis.crossed import SeedDifference
-from accl.analysis.results import read_results
+from accl.analysis.results import Split, read_all
 from accl.errors import AbsentError, CompareError
 from accl.store.columns import RunReader
 from accl.store.curve import Curve, Floats
@@ -130,7 +131,7 @@ class ForestRow:
 
 @dataclass(frozen=True)
 class TaskRow:
-    """Accuracy in per cent on the n test questions of a task: mean over the seeds of each arm, by label."""
+    """Accuracy in per cent on the n questions of a task: mean over the seeds of each arm, by label."""
 
     name: str
     n: int
@@ -166,20 +167,19 @@ def measure_run(run: RunDir, needs: Sequence[str]) -> Measurements:
         return within(READ_S, partial(RunReader(run).read, needs))
 
 
-def compare_armset(chosen: ArmSet) -> ArmsComparison:
-    """Compare the arms with the reference on the test questions.
+def compare_armset(chosen: ArmSet, split: Split = "test") -> ArmsComparison:
+    """Compare the arms with the reference on the questions of a split.
 
     Raises:
         CompareError: there is one arm alone, or runs that did not answer the same questions or did not finish.
-        AbsentError: a run has no test answers.
+        AbsentError: a run has no answers to the split.
         BusyError, DamagedError, RunError: a run cannot be read.
     """
     if len(chosen.arms) < 2:
         what = f"There is one arm alone, {chosen.reference}, and a difference needs two."
         raise CompareError(what, "Name another recipe or run beside it; see: accl runs")
-    results = {
-        i: read_results(chosen.setups[i].run, measured=False) for arm in chosen.arms for i in sorted(arm.members)
-    }
+    members = sorted(i for arm in chosen.arms for i in arm.members)
+    results = dict(zip(members, read_all([chosen.setups[i].run for i in members], split), strict=True))
     comparison = compare_arms(chosen.arms, chosen.reference, results)
     for problem in comparison.problems.values():
         raise problem
@@ -346,10 +346,11 @@ def kind_title(kind: str) -> str:
     return f"{words.get(name, name)}, {split or 'training'} questions"
 
 
-def warnings_of(comparison: ArmsComparison) -> list[str]:
-    """Return the reasons to distrust the numbers, after the protocol that they stand for."""
-    warnings = [note.removeprefix("!").strip() for note in comparison.notes if note.startswith("!")]
-    return [*comparison.notes[:1], *warnings]
+def warnings_of(comparison: ArmsComparison, split: Split) -> list[str]:
+    """Return the reasons to distrust the numbers of a split."""
+    means = {label: score.mean for label, score in comparison.scores.items()}
+    said = [note.removeprefix("!").strip() for note in comparison.notes if note.startswith("!")]
+    return [*(split_warnings(split, means) if means else []), *said]
 
 
 def forest_rows(comparison: ArmsComparison) -> list[ForestRow]:

@@ -201,7 +201,7 @@ def draw_forest(figure: Figure, rows: Sequence[ForestRow], reference: str, colum
     axes.grid(axis="x")
 
 
-def draw_tasks(figure: Figure, rows: Sequence[TaskRow], labels: Sequence[str], columns: int) -> None:
+def draw_tasks(figure: Figure, rows: Sequence[TaskRow], labels: Sequence[str], split: str, columns: int) -> None:
     """Draw the accuracy of every arm by task, a row per task: the reference first, the others where they moved to."""
     figure.set_size_inches(WIDTHS[columns], 0.7 + 0.125 * len(rows))
     axes = figure.add_subplot()
@@ -219,7 +219,7 @@ def draw_tasks(figure: Figure, rows: Sequence[TaskRow], labels: Sequence[str], c
     axes.set_yticks(places, [f"{_task_name(row.name)} ({row.n:,})" for row in rows], fontsize=5)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("test accuracy (%)")
+    axes.set_xlabel(f"{split} accuracy (%)")
     axes.grid(axis="x")
     _legend(figure, handles, labels, columns)
 

@@ -12,6 +12,7 @@ import typer
 from accl.cli.options import RUNS, RunsOption, run_name
 from accl.cli.output import emit, print_notes, say
 from accl.cli.output_file import checked_output
+from accl.cli.questions import Split
 from accl.cli.table import Column, Table, text
 from accl.errors import AcclError
 from accl.text import listed
@@ -48,6 +49,8 @@ _COLUMNS = typer.Option("--columns", min=1, max=2, help="How many columns of a p
 ColumnsOption = Annotated[int, _COLUMNS]
 _PROFILE = typer.Option("--profile", "-p", help="Take only runs of this profile.")
 ProfileOption = Annotated[str | None, _PROFILE]
+_SPLIT = typer.Option("--split", help="Questions of the test, or of the best validation.")
+FigureSplitOption = Annotated[Split, _SPLIT]
 _REFERENCE = typer.Option("--reference", metavar="ARM", help="Arm that the others are compared with.")
 ReferenceOption = Annotated[str | None, _REFERENCE]
 
@@ -157,12 +160,13 @@ def confusion(
 def forest(
     names: NamesArgument,
     output: OutputOption,
+    split: FigureSplitOption = Split.TEST,
     columns: ColumnsOption = 1,
     profile: ProfileOption = None,
     reference: ReferenceOption = None,
     runs: RunsOption = RUNS,
 ) -> None:
-    """Draw the differences in test accuracy to the reference with their intervals.
+    """Draw the differences in accuracy to the reference with their intervals.
 
     Intervals (95 %) and p values (Holm-adjusted) are those of accl compare
     over the seeds that both arms have; a tick stands for a pair of seeds.
@@ -176,8 +180,8 @@ def forest(
         from accl.analysis.figures import compare_armset, forest_rows, warnings_of
         from accl.analysis.plots import draw_forest
 
-        comparison = compare_armset(chosen)
-        print_notes(warnings_of(comparison))
+        comparison = compare_armset(chosen, split.value)
+        print_notes([comparison.notes[0], *warnings_of(comparison, split.value)])
         rows = forest_rows(comparison)
         return lambda figure: draw_forest(figure, rows, comparison.reference, columns)
 
@@ -191,12 +195,13 @@ def tasks(
     top: Annotated[
         int, typer.Option("--top", min=0, help="How many tasks with the largest gains, and losses; 0 for all tasks.")
     ] = 0,
+    split: FigureSplitOption = Split.TEST,
     columns: ColumnsOption = 1,
     profile: ProfileOption = None,
     reference: ReferenceOption = None,
     runs: RunsOption = RUNS,
 ) -> None:
-    """Draw the test accuracy of every arm by task, from the largest gain to the largest loss.
+    """Draw the accuracy of every arm by task, from the largest gain to the largest loss.
 
     Accuracies are means over the seeds that an arm shares with the
     reference. A number in brackets is that of the task's questions.
@@ -210,10 +215,10 @@ def tasks(
         from accl.analysis.figures import compare_armset, task_rows, warnings_of
         from accl.analysis.plots import draw_tasks
 
-        comparison = compare_armset(chosen)
-        print_notes(warnings_of(comparison))
+        comparison = compare_armset(chosen, split.value)
+        print_notes([comparison.notes[0], *warnings_of(comparison, split.value)])
         rows = task_rows(comparison, top=top)
-        return lambda figure: draw_tasks(figure, rows, list(comparison.scores), columns)
+        return lambda figure: draw_tasks(figure, rows, list(comparison.scores), split, columns)
 
     _draw(runs, names, output, drawing, profile, reference)
 

@@ -11,6 +11,7 @@ from accl.cli.figure import arms_table
 from accl.cli.options import RUNS, RunsOption, run_name
 from accl.cli.output import emit, print_notes, say
 from accl.cli.output_file import checked_output
+from accl.cli.questions import Split
 from accl.errors import AcclError
 
 OUTPUT = Path("report.html")
@@ -33,6 +34,14 @@ def report(
     reference: Annotated[
         str | None, typer.Option("--reference", metavar="ARM", help="Arm that the others are compared with.")
     ] = None,
+    split: Annotated[
+        Split | None,
+        typer.Option(
+            "--split",
+            help="Questions to compare on: of the test, or of the best validation.",
+            show_default="test, or validation where nothing was tested",
+        ),
+    ] = None,
     runs: RunsOption = RUNS,
 ) -> None:
     """Write a report of runs: one HTML page with results, curves, weights, confusion and tasks.
@@ -53,7 +62,7 @@ def report(
     from accl.analysis.report.page import page
     from accl.files import replace_file
 
-    found = gather(runs, names or (), profile=profile, reference=reference)
+    found = gather(runs, names or (), profile=profile, reference=reference, split=split.value if split else None)
     content = page(found).encode()
     try:
         replace_file(path, content)

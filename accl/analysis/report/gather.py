@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from accl.analysis.arms import ArmsComparison, compare_arms
-from accl.analysis.armset import ArmSet, choose_armsets, left_out
+from accl.analysis.arms import BARS, ArmsComparison, compare_arms
+from accl.analysis.armset import SHOWN, ArmSet, choose_armsets, left_out
+from accl.analysis.compare import looks_notes
 from accl.analysis.figures import (
     SIMILARITY,
     Matrix,
@@ -22,9 +23,10 @@ from accl.analysis.figures import (
     curve_panels,
     measure_run,
     task_weights,
+    warnings_of,
 )
 from accl.analysis.grouping import Arm
-from accl.analysis.results import Results, read_results
+from accl.analysis.results import Results, Split, UntestedError, read_results
 from accl.errors import AbsentError, AcclError
 from accl.store.deadline import DEADLINE_S, within
 from accl.store.measurements import Measurements
@@ -35,6 +37,7 @@ from accl.text import listed
 
 Read = TypeVar("Read")
 
+TRAINING_SIMILARITY = "similarity"  # of the training questions, where nothing was tested
 NEEDS = ("curves", "curriculum", "confusion")
 METRICS = (
     "train/loss",
@@ -53,7 +56,8 @@ class Part:
     Attributes:
         measured: of each run in ``chosen.setups``; empty where they cannot be read.
         states, provenance: of each run; None and empty where they cannot be read.
-        comparison: of the arms on the test questions, as far as the runs were tested.
+        comparison: of the arms on the questions of ``split``, as far as the runs have answers to them.
+        warnings: reasons to distrust the numbers. notes: the protocol, and the meaning of the statistics.
         panels, weights, matrices, differences: what is drawn; empty where it was not recorded.
         problems: what is missing, and why.
     """
@@ -62,7 +66,10 @@ class Part:
     measured: tuple[Measurements, ...]
     states: tuple[RunState | None, ...]
     provenance: tuple[dict[str, Any], ...]
+    split: Split
     comparison: ArmsComparison
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
     panels: tuple[Panel, ...]
     weights: tuple[Weights, ...]
     matrices: tuple[Matrix, ...]
@@ -99,19 +106,28 @@ class Report:
 
 
 def gather(
-    root: Path, names: Sequence[str] = (), *, profile: str | None = None, reference: str | None = None
+    root: Path,
+    names: Sequence[str] = (),
+    *,
+    profile: str | None = None,
+    reference: str | None = None,
+    split: Split | None = None,
 ) -> Report:
-    """Read what a report of runs shows; the arguments are those of `choose_armsets`.
+    """Read what a report of runs shows; the other arguments are those of `choose_armsets`.
+
+    Args:
+        split: questions that the arms are compared on; when None the test, or the validation of runs none of which
+            was tested.
 
     Raises:
         CompareError, RunError: as `choose_armsets`.
     """
     chosen = choose_armsets(root, names, profile=profile, reference=reference)
     title = listed(list(names), "and") if names else f"All finished runs in {root.name}"
-    return Report(title, tuple(map(_part, chosen)))
+    return Report(title, tuple(_part(each, split) for each in chosen))
 
 
-def _part(chosen: ArmSet) -> Part:
+def _part(chosen: ArmSet, split: Split | None) -> Part:
     problems: list[str] = []
 
     def attempt(i: int, read: Callable[[], Read], otherwise: Read) -> Read:
@@ -121,27 +137,27 @@ def _part(chosen: ArmSet) -> Part:
             problems.append(left_out(chosen.setups[i].run, error))
             return otherwise
 
-    def tested(i: int) -> Results | None:
-        try:
-            return read_results(runs[i], measured=False)
-        except AcclError as error:
-            problems.append(f"Not in the comparison: {error.what}")
-            return None
-
     runs = [setup.run for setup in chosen.setups]
     members = sorted(i for arm in chosen.arms for i in arm.members)
     measured = [Measurements()] * len(runs)
     states: list[RunState | None] = [None] * len(runs)
     provenance: list[dict[str, Any]] = [{}] * len(runs)
-    results: dict[int, Results | None] = {}
     for i in members:
         measured[i] = attempt(i, partial(measure_run, runs[i], NEEDS), measured[i])
         states[i] = attempt(i, partial(within, DEADLINE_S, partial(observe, runs[i])), None)
         provenance[i] = attempt(i, partial(within, DEADLINE_S, partial(read_provenance, runs[i])), provenance[i])
-        results[i] = tested(i)
-    comparison = compare_arms(chosen.arms, chosen.reference, {i: r for i, r in results.items() if r is not None})
+    results, untested = _results(chosen, members, split or "test")
+    if split is None and not results and untested:
+        split = "validation"
+        results, untested = _results(chosen, members, split)
+    problems += untested
+    comparison = compare_arms(chosen.arms, chosen.reference, results)
     problems += [f"Not in the comparison: {error.what}" for error in comparison.problems.values()]
+    answers = {arm.label: [results[i] for i in arm.members if i in results] for arm in chosen.arms}
+    looks = looks_notes({label: found for label, found in answers.items() if found})
     recorded = [name for name in METRICS if any(name in each.curves for each in measured)]
+
+    kind = SIMILARITY if any(SIMILARITY in each.confusion for each in measured) else TRAINING_SIMILARITY
 
     def if_there(make: Callable[[], list[Any]]) -> tuple[Any, ...]:
         try:
@@ -157,13 +173,33 @@ def _part(chosen: ArmSet) -> Part:
         tuple(measured),
         tuple(states),
         tuple(provenance),
+        split or "test",
         comparison,
+        tuple(warnings_of(comparison, split or "test")),
+        (*(note for note in comparison.notes if not note.startswith("!") and note != BARS), *looks),
         panels=tuple(curve_panels(chosen, measured, recorded)),
         weights=if_there(partial(task_weights, chosen, measured)),
-        matrices=if_there(partial(confusion_matrices, chosen, measured, SIMILARITY)),
-        differences=if_there(partial(confusion_matrices, chosen, measured, SIMILARITY, differences=True)),
+        matrices=if_there(partial(confusion_matrices, chosen, measured, kind)),
+        differences=if_there(partial(confusion_matrices, chosen, measured, kind, differences=True)),
         problems=tuple(dict.fromkeys(problems)),
     )
+
+
+def _results(chosen: ArmSet, members: Sequence[int], split: Split) -> tuple[dict[int, Results], list[str]]:
+    """Read the answers of runs to a split, by their indices, and say why runs have none."""
+    results, untested, problems = {}, [], []
+    for i in members:
+        run = chosen.setups[i].run
+        try:
+            results[i] = read_results(run, split=split)
+        except UntestedError:
+            untested.append(run.id)
+        except AcclError as error:
+            problems.append(f"Not in the comparison: {error.what}")
+    if untested:
+        ids = listed(untested[:SHOWN] + ["others"] * (len(untested) > SHOWN), "and")
+        problems.append(f"Not in the comparison, as eval.test=false left the test unread ({len(untested)}): {ids}.")
+    return results, problems
 
 
 def _validation(measured: Measurements) -> float:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from accl import __version__
-from accl.analysis.arms import BARS, Change, Scores
+from accl.analysis.arms import Change, Scores
 from accl.analysis.figures import Matrix, forest_rows, task_rows
 from accl.analysis.grouping import Arm, differing_keys
 from accl.analysis.report.gather import Part, Report, mean_and_sd
@@ -75,7 +75,7 @@ def _part(part: Part, prefix: str) -> str:
     seeds = sorted({seed for arm in chosen.arms for seed in chosen.seeds(arm)})
     of = f"seed{'s' * (len(seeds) > 1)} {listed([*map(str, seeds)], 'and')}"
     lead = f"{_count(len(chosen.arms), 'arm')}, {_count(runs, 'run')}, {of}"
-    lead += f"; {part.comparison.n:,} test questions" if part.comparison.n else "; not tested"
+    lead += f"; {part.comparison.n:,} {part.split} questions" if part.comparison.n else "; not tested"
     body = "".join(f'\n<section id="{name}"><h3>{title}</h3>{text}</section>' for name, title, text in there)
     missing = "".join(f'<p class="warn">{escape(problem)}</p>' for problem in (*chosen.notes, *part.problems))
     return f"<main><h2>{escape(chosen.terms)}</h2><p class=lead>{lead}.</p><nav>{links}</nav>{missing}{body}</main>"
@@ -84,22 +84,20 @@ def _part(part: Part, prefix: str) -> str:
 def _results(part: Part) -> str:
     comparison, chosen = part.comparison, part.chosen
     labels = [arm.label for arm in chosen.arms]
-    head = ["arm", "seeds", "steps", "validation (%)", "test (%)", "floor (%)"]
+    head = ["arm", "seeds", "steps", "best validation (%)", f"{part.split} (%)", "floor (%)"]
     head += ["difference (points) [95 %]", "Holm p", "seeds for ±1 point", "training"]
     rows = [
         [_cell(arm.label), *_facts(part, arm), *_score_cells(comparison.scores.get(arm.label)), _training(part, arm)]
         for arm in chosen.arms
     ]
     text = _table(head, rows, [f' data-arm="{escape(label)}"' for label in labels], numbers_from=1)
-    text += "<figcaption>Mean ± standard deviation over seeds. Validation is that of the weights that were tested. "
+    text += "<figcaption>Mean ± standard deviation over seeds. Best validation is that of the weights that are tested. "
     text += "The floor is an accuracy that needs no reading of the question.</figcaption>"
     if rows_ := forest_rows(comparison):
         caption = "Bar: 95 % interval. Ticks: the difference of each pair of seeds."
         text += _figure(forest_chart(rows_, labels, chosen.reference), caption)
-    warnings = [note.removeprefix("!").strip() for note in comparison.notes if note.startswith("!")]
-    text += "".join(f'<p class="warn">{escape(warning)}</p>' for warning in warnings)
-    notes = [escape(note) for note in comparison.notes if not note.startswith("!") and note != BARS]
-    return text + f'<div class="notes">{"".join(f"<p>{note}</p>" for note in notes)}</div>'
+    text += "".join(f'<p class="warn">{escape(warning)}</p>' for warning in part.warnings)
+    return text + f'<div class="notes">{"".join(f"<p>{escape(note)}</p>" for note in part.notes)}</div>'
 
 
 def _facts(part: Part, arm: Arm) -> list[str]:
@@ -215,7 +213,7 @@ def _tasks(part: Part) -> str:
     text = "<h4>Categories</h4>" + _changes(part, "category", lambda scores: scores.categories)
     rows = task_rows(comparison)
     text += f"<h4>Tasks, from the largest gain to the largest loss</h4>{key(labels, dots=True)}"
-    text += _figure(tasks_chart(rows, labels), "Mean over the seeds; in brackets the number of test questions.")
+    text += _figure(tasks_chart(rows, labels, part.split), "Mean over the seeds; in brackets the number of questions.")
     return text + _details("Accuracy by task as a table", _changes(part, "task", lambda scores: scores.tasks))
 
 

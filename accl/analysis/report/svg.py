@@ -247,12 +247,12 @@ def scale_bar(low: float, high: float, difference: bool) -> str:
     return svg(end + 60, 15, parts, f"from {number(low)} to {number(high)}", "heat")
 
 
-def tasks_chart(rows: Sequence[TaskRow], labels: Sequence[str], width: float = 760) -> str:
+def tasks_chart(rows: Sequence[TaskRow], labels: Sequence[str], split: str, width: float = 760) -> str:
     """Draw the accuracy of every arm by task, a row per task: the reference as a ring, the others as dots."""
     height = 48 + 15 * len(rows)
     values = [np.array(list(row.accuracy.values())) for row in rows]
     frame = Frame(width, height, ends(values), (len(rows) - 0.5, -0.5), left=250)
-    parts = frame.axes("test accuracy (%)", "")
+    parts = frame.axes(f"{split} accuracy (%)", "")
     for place, row in enumerate(rows):
         y, known = frame.y(place), row.accuracy.values()
         parts.append(
@@ -267,4 +267,4 @@ def tasks_chart(rows: Sequence[TaskRow], labels: Sequence[str], width: float = 7
                 css = "ring" if index == 0 else "dot"
                 place_ = f'cx="{frame.x(row.accuracy[name]):.1f}" cy="{level:.1f}"'
                 parts.append(f'<circle class="{css} {arm_class(index)}" {place_} r="3.2">{said}</circle>')
-    return svg(width, height, parts, "test accuracy by task")
+    return svg(width, height, parts, f"{split} accuracy by task")

@@ -55,7 +55,7 @@ def figure(root: Path, *words: str) -> str:
     done = CliRunner().invoke(app, [*words, "--runs", str(root)], env={"COLUMNS": "120"})
     if done.exception is not None:
         raise done.exception
-    return done.stdout
+    return done.output  # with the notes
 
 
 # The files ---------------------------------------------------------------------------------------
@@ -71,6 +71,16 @@ def test_every_figure_is_written_and_says_what_it_shows(root: Path, tmp_path: Pa
     assert tree.tag.endswith("svg")
     assert float(tree.attrib["width"].removesuffix("pt")) == pytest.approx(72 * 3.25)
     assert len(list(tree.iter("{http://www.w3.org/2000/svg}path"))) > 10
+
+
+def test_the_long_labels_of_a_sweep_leave_room_for_what_is_drawn(tmp_path: Path) -> None:
+    for weight in (0.03, 0.1, 0.3):
+        for lr in (1e-5, 2e-5):
+            finished_run(tmp_path, "full", overrides=[f"loss.contrastive_weight={weight}", f"optim.lr={lr}"])
+    for kind in ("forest", "curves", "tasks"):
+        printed = figure(tmp_path, kind, "full", "-o", str(tmp_path / "f.svg"))
+        assert "contrastive_weight=0.03 lr=2e-05" in printed
+        assert "not applied" not in printed  # what matplotlib says where nothing is left for the axes
 
 
 def test_a_pdf_embeds_truetype_fonts_and_has_no_date(root: Path, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ PANEL_HEIGHT = 2.1  # inches
 DPI = 300
 LABELLED = 5  # tasks with a line of their own among the weights
 SMALL = 6  # points
+BESIDE = {1: 16, 2: 44}  # characters of a label for which there is room beside an interval, by columns
 LEAST_ROW = 5  # points; a lower row of a matrix has no room for a name
 LONGEST = 48  # characters of a label
 # The colours of Okabe and Ito, in an order in which neighbours differ in lightness.
@@ -108,8 +109,8 @@ def draw_curves(figure: Figure, panels: Sequence[Panel], columns: int) -> None:
     """Draw each metric with a line per arm: the mean over seeds, and one standard deviation on each side as a band."""
     across = min(columns, len(panels))
     down = math.ceil(len(panels) / across)
-    figure.set_size_inches(WIDTHS[columns], PANEL_HEIGHT * down + 0.25)
     labels = list(dict.fromkeys(band.label for panel in panels for band in panel.bands))
+    figure.set_size_inches(WIDTHS[columns], PANEL_HEIGHT * down + _legend_height(labels, columns))
     handles: dict[str, Any] = {}
     for place, panel in enumerate(panels):
         axes = figure.add_subplot(down, across, place + 1)
@@ -182,8 +183,12 @@ def draw_confusion(figure: Figure, matrices: Sequence[Matrix], columns: int) -> 
 
 
 def draw_forest(figure: Figure, rows: Sequence[ForestRow], reference: str, columns: int) -> None:
-    """Draw the difference of each arm to the reference with its 95 % interval, and every pair of seeds as a dot."""
-    figure.set_size_inches(WIDTHS[columns], 0.75 + 0.32 * len(rows))
+    """Draw the difference of each arm to the reference with its 95 % interval, and every pair of seeds as a tick.
+
+    Labels stand beside the intervals, and above them where they are long, as those of a sweep's arms.
+    """
+    above = max(len(_label(row.label)) for row in rows) > BESIDE[columns]
+    figure.set_size_inches(WIDTHS[columns], 0.85 + (0.42 if above else 0.32) * len(rows))
     axes = figure.add_subplot()
     axes.axvline(0, color="black", linewidth=0.6, linestyle=(0, (1, 1)))
     for place, row in enumerate(rows):
@@ -192,18 +197,24 @@ def draw_forest(figure: Figure, rows: Sequence[ForestRow], reference: str, colum
         axes.plot([row.delta], [place], "s", color="black", markersize=4)
         p = "p < 0.001" if row.p_holm < 0.001 else f"p = {row.p_holm:.3f}"
         says = f"{row.delta:+.2f} [{row.low:+.2f}, {row.high:+.2f}]  {p}".replace("-", "−")
-        axes.annotate(says, (1.02, place), xycoords=("axes fraction", "data"), va="center", fontsize=SMALL)
-    axes.set_yticks(range(len(rows)), [_label(row.label) for row in rows])
-    axes.set_ylim(len(rows) - 0.5, -0.5)
+        where: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "fontsize": SMALL, "va": "center"}
+        if above:
+            where["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # above the line at 0
+            axes.annotate(_label(row.label), (0, place - 0.36), **where)
+            axes.annotate(says, (1, place - 0.36), ha="right", **where)
+        else:
+            axes.annotate(says, (1.02, place), **where)
+    axes.set_yticks(range(len(rows)), ["" if above else _label(row.label) for row in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.7 if above else -0.5)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    axes.set_xlabel(f"difference to {_label(reference)} (points)")
+    axes.set_xlabel(f"difference (points) to{chr(10) if above else ' '}{_label(reference)}")
     axes.grid(axis="x")
 
 
 def draw_tasks(figure: Figure, rows: Sequence[TaskRow], labels: Sequence[str], split: str, columns: int) -> None:
     """Draw the accuracy of every arm by task, a row per task: the reference first, the others where they moved to."""
-    figure.set_size_inches(WIDTHS[columns], 0.7 + 0.125 * len(rows))
+    figure.set_size_inches(WIDTHS[columns], 0.45 + 0.125 * len(rows) + _legend_height(labels, columns))
     axes = figure.add_subplot()
     places = range(len(rows))
     for place, row in enumerate(rows):
@@ -242,11 +253,21 @@ def _titles(axes: Axes, x: str, y: str) -> None:
 
 
 def _legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str], columns: int) -> None:
-    """Put a legend above all panels, in as many columns as fit by the longest label."""
-    names = [_label(label) for label in labels]
-    longest = max(map(len, names))
-    fits = max(1, int(WIDTHS[columns] * 72 / (SMALL * (0.6 * longest + 5))))
-    figure.legend(handles, names, loc="outside upper center", ncols=min(len(labels), fits), handlelength=3)
+    """Put a legend above all panels."""
+    names, across = [_label(label) for label in labels], _legend_columns(labels, columns)
+    figure.legend(handles, names, loc="outside upper center", ncols=across, handlelength=3)
+
+
+def _legend_columns(labels: Sequence[str], columns: int) -> int:
+    """Return in how many columns a legend fits, by the longest label."""
+    longest = max(len(_label(label)) for label in labels)
+    fits = int(WIDTHS[columns] * 72 / (SMALL * (0.6 * longest + 5)))
+    return min(len(labels), max(1, fits))
+
+
+def _legend_height(labels: Sequence[str], columns: int) -> float:
+    """Return the height of a legend in inches."""
+    return 0.12 + 0.13 * math.ceil(len(labels) / _legend_columns(labels, columns))
 
 
 def _label(text: str) -> str:

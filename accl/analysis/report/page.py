@@ -36,7 +36,7 @@ from accl.text import listed, printable_lines, without_credentials
 # Nothing is loaded from anywhere, and no script runs, whatever the text of a run says.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 MISSING = "–"
-MATRICES = 6  # drawn of either kind: a sweep may have a hundred arms, and one matrix takes 50 kB
+DRAWN = 6  # matrices of either kind, and weights: a sweep may have a hundred arms, and one matrix takes 50 kB
 PAIRS = 8  # of tasks, below the matrices
 CONFIG_SHOWN = 20_000  # characters
 
@@ -84,7 +84,14 @@ def _part(part: Part, prefix: str) -> str:
 def _results(part: Part) -> str:
     comparison, chosen = part.comparison, part.chosen
     labels = [arm.label for arm in chosen.arms]
-    head = ["arm", "seeds", "steps", "best validation (%)", f"{part.split} (%)", "floor (%)"]
+    head = [
+        "arm",
+        "seeds",
+        "steps",
+        *(["best validation (%)"] * (part.split == "test")),
+        f"{part.split} (%)",
+        "floor (%)",
+    ]
     head += ["difference (points) [95 %]", "Holm p", "seeds for ±1 point", "training"]
     rows = [
         [_cell(arm.label), *_facts(part, arm), *_score_cells(comparison.scores.get(arm.label)), _training(part, arm)]
@@ -103,11 +110,13 @@ def _results(part: Part) -> str:
 def _facts(part: Part, arm: Arm) -> list[str]:
     """Cells of an arm that need no test: seeds, steps and validation."""
     steps = sorted({state.step for i in arm.members if (state := part.states[i]) is not None})
-    return [
+    cells = [
         _cell(listed([*map(str, part.chosen.seeds(arm))], "and"), css="num"),
         _cell(listed([f"{step:,}" for step in steps], "and") or MISSING, css="num"),
-        _spread("validation", *mean_and_sd(part.validation(arm))),
     ]
+    if part.split == "test":
+        cells.append(_spread("validation", *mean_and_sd(part.validation(arm))))
+    return cells
 
 
 def _score_cells(scores: Scores | None) -> list[str]:
@@ -149,7 +158,7 @@ def _weights(part: Part) -> str:
         return ""
     highest = max(float(weights.mean_PK.max()) for weights in part.weights)
     charts = ""
-    for weights in part.weights:
+    for weights in part.weights[:DRAWN]:
         names = [weights.tasks[task].name.replace("_", " ") for task in weights.heaviest[:HEAVIEST]]
         named = key(names, first=1)
         charts += f"<div><h4>{escape(weights.label)}</h4>{weights_chart(weights, highest)}{named}</div>"
@@ -160,7 +169,10 @@ def _weights(part: Part) -> str:
     ]
     head = ["task", "category", *(f"{weights.label} (%)" for weights in part.weights)]
     table = _details("Weights at the end", _table(head, rows, numbers_from=2))
-    return f'<div class="grid-of">{charts}</div><figcaption>Means over seeds; dotted: uniform.</figcaption>{table}'
+    caption = "Means over seeds; dotted: uniform."
+    if others := len(part.weights[DRAWN:]):
+        caption += f" {_count(others, 'arm')} more: accl figure weights draws any."
+    return f'<div class="grid-of">{charts}</div><figcaption>{caption}</figcaption>{table}'
 
 
 def _confusion(part: Part) -> str:
@@ -168,7 +180,7 @@ def _confusion(part: Part) -> str:
     for matrices in (part.matrices, part.differences):
         if not matrices:
             continue
-        matrices, others = matrices[:MATRICES], len(matrices[MATRICES:])
+        matrices, others = matrices[:DRAWN], len(matrices[DRAWN:])
         low, high = _limits(matrices)
         drawn = "".join(f"<div><h4>{escape(m.label)}</h4>{matrix_chart(m, low, high)}</div>" for m in matrices)
         title = matrices[0].title

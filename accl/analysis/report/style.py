@@ -33,11 +33,11 @@ h3{{font-size:1.1rem;margin:1.8rem 0 .4rem;border-bottom:1px solid var(--rule);p
 h4{{font-size:.95rem;margin:1rem 0 .2rem}}p{{margin:.4rem 0;max-width:75ch}}
 .lead,figcaption,.notes,footer{{color:var(--grey)}}figcaption,.notes,footer{{font-size:.87rem}}
 nav a{{margin-right:1.1em;color:var(--a2)}}
-.warn{{color:var(--warn)}}.warn::before{{content:"\\26a0 ";}}
+.warn{{color:var(--warn)}}.warn::before{{content:"\\26a0\\a0 ";}}
 .scroll{{overflow-x:auto}}
 table{{border-collapse:collapse;font-size:.87rem;font-variant-numeric:tabular-nums;margin:.5rem 0}}
 th,td{{padding:.2rem .8rem .2rem 0;text-align:left;vertical-align:top;border-bottom:1px solid var(--rule)}}
-th{{font-weight:600;color:var(--grey);vertical-align:bottom}}.num{{text-align:right}}td.num{{white-space:nowrap}}td.text{{overflow-wrap:anywhere;min-width:9em}}
+th{{font-weight:600;color:var(--grey);vertical-align:bottom}}.num{{text-align:right}}td.num{{white-space:nowrap}}td:first-child{{min-width:9em;overflow-wrap:anywhere}}td.text{{overflow-wrap:anywhere;min-width:9em}}
 details{{margin:.5rem 0}}summary{{cursor:pointer;color:var(--grey)}}
 pre{{background:var(--panel);padding:.7rem;overflow-x:auto;font-size:.8rem;line-height:1.35}}
 figure{{margin:.6rem 0}}.grid-of{{display:grid;grid-template-columns:repeat(auto-fit,minmax(330px,1fr));gap:.6rem 1rem}}

@@ -18,6 +18,7 @@ from accl.text import printable, without_credentials
 
 LONGEST = 400  # characters of a text on the page; a note or a message of a run may have more
 LABEL = 34  # characters of a label within a drawing
+WIDE_LABEL = 46  # beside an interval
 ARM_COLOURS = 8
 DASHES = ("", "7 3", "8 3 2 3", "2 3", "12 3", "5 2 1 2 1 2", "3 3", "10 3 4 3")
 HEAVIEST = 5  # tasks with a line of their own among the weights
@@ -32,9 +33,9 @@ def escape(text: object, longest: int = LONGEST) -> str:
     return html.escape(plain if len(plain) <= longest else f"{plain[: longest - 1]}…")
 
 
-def label(text: object) -> str:
+def label(text: object, longest: int = LABEL) -> str:
     """Return a text as short as there is room for within a drawing."""
-    return escape(text, LABEL)
+    return escape(text, longest)
 
 
 def task_name(name: str) -> str:
@@ -172,12 +173,13 @@ def forest_chart(rows: Sequence[ForestRow], labels: Sequence[str], reference: st
     """Draw the difference of each arm to the reference with its 95 % interval, and every pair of seeds as a tick."""
     height = 52 + 34 * len(rows)
     values = [np.array([0.0, row.low, row.high, *row.per_seed]) for row in rows]
-    frame = Frame(width - 210, height, ends(values), (len(rows) - 0.5, -0.5), left=210)
-    parts = frame.axes(f"difference to {label(reference)} (points)", "")
+    left = 40 + 6.1 * min(WIDE_LABEL, max(len(row.label) for row in rows))
+    frame = Frame(width - 200, height, ends(values), (len(rows) - 0.5, -0.5), left=left)
+    parts = frame.axes(f"difference to {label(reference, WIDE_LABEL)} (points)", "")
     parts.append(f'<path class="zero" d="M{frame.x(0):.1f} {frame.top:g}V{frame.bottom:g}"/>')
     for place, row in enumerate(rows):
         y, css = frame.y(place), arm_class(labels.index(row.label))
-        parts.append(f'<text x="{frame.left - 10:g}" y="{y + 4:.1f}" class="end">{label(row.label)}</text>')
+        parts.append(f'<text x="{frame.left - 10:g}" y="{y + 4:.1f}" class="end">{label(row.label, WIDE_LABEL)}</text>')
         parts.append(f'<path class="interval {css}" d="M{frame.x(row.low):.1f} {y:.1f}H{frame.x(row.high):.1f}"/>')
         for value in row.per_seed:
             x = frame.x(value)

@@ -187,6 +187,7 @@ def test_of_equal_runs_the_newest_counts_unless_both_are_named(tmp_path: Path) -
     (chosen,) = choose_armsets(tmp_path, ["full"])
     assert [chosen.setups[i].run for i in chosen.arms[0].members] == [new]
     assert old.id in " ".join(chosen.notes)
+    assert len(chosen.setups) == len(chosen.configs) == 1
     assert labels(tmp_path, old.id, new.id) == {"full": [42, 42]}
 
 

@@ -231,6 +231,9 @@ def test_credentials_in_a_command_are_masked(tmp_path: Path) -> None:
 def test_runs_on_other_terms_stand_in_a_part_of_their_own(tmp_path: Path) -> None:
     for fingerprint, when in (("aa" * 8, 0), ("bb" * 8, 100)):
         finished_run(tmp_path, "baseline", fingerprint=fingerprint, started=STARTED + when)
+    finished_run(tmp_path, "full", fingerprint="bb" * 8, started=STARTED + 50)
+    referred = [part.chosen.reference for part in gather(tmp_path, reference="full").parts]
+    assert referred == ["full", "baseline"]
     found = gather(tmp_path)
     assert [part.chosen.setups[0].fingerprint[:2] for part in found.parts] == ["bb", "aa"]
     content = page(found)

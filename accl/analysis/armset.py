@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -27,11 +27,12 @@ class ArmSet:
     """Runs on equal terms (profile, protocol and data) as arms, the reference first.
 
     Attributes:
-        setups: of all runs, which the members of ``arms`` index.
+        setups, configs: of all runs, and the texts of their ``config.yaml``; the members of ``arms`` index them.
         notes: what was left out, and why.
     """
 
     setups: tuple[Setup, ...]
+    configs: tuple[str, ...]
     arms: tuple[Arm, ...]
     notes: tuple[str, ...]
 
@@ -64,7 +65,7 @@ def choose_armsets(
     Args:
         profile: take only runs of this profile.
         reference: label of the arm to compare with; that of the first run or recipe named when None, and where
-            none is named ``baseline`` or the arm with the oldest run.
+            none is named ``baseline`` or the arm with the oldest run. Of several sets, those that lack it have that.
 
     Raises:
         CompareError: nothing is chosen, or no such reference.
@@ -92,7 +93,11 @@ def choose_armsets(
         where = f"{root} with profile {profile}" if profile else str(root)
         raise CompareError(f"There is no finished run in {where}.", "See what there is with: accl runs")
     newest = sorted(by_terms.values(), key=lambda group: max(s.run.age_key for s in group), reverse=True)
-    return [_as_arms(group, set(single), meant.order, reference, notes) for group in newest]
+    found = [_as_arms(group, set(single), meant.order, notes) for group in newest]
+    labels = [arm.label for each in found for arm in each.arms]
+    if reference is not None and reference not in labels:
+        raise CompareError(f"There is no arm {reference!r} to compare with.", f"There is: {listed(labels, 'and')}.")
+    return [replace(each, arms=tuple(sorted(each.arms, key=lambda arm: arm.label != reference))) for each in found]
 
 
 def only_one(chosen: Sequence[ArmSet]) -> ArmSet:
@@ -187,32 +192,29 @@ def _of_recipes(
     )
 
 
-def _as_arms(
-    setups: Sequence[Setup], single: set[RunDir], order: Sequence[str], reference: str | None, notes: Sequence[str]
-) -> ArmSet:
-    """Group runs on equal terms into arms; a run named by itself stays beside another of the same seed."""
+def _as_arms(setups: Sequence[Setup], single: set[RunDir], order: Sequence[str], notes: Sequence[str]) -> ArmSet:
+    """Group runs on equal terms into arms; a run named by itself stays beside another of the same seed.
+
+    Raises:
+        AbsentError, BusyError, DamagedError: a configuration cannot be read any more.
+    """
     setups = sorted(setups, key=lambda setup: setup.run.age_key)
-    texts = [setup.run.config_text() for setup in setups]
-    named = [(s.config.recipe, s.config.train.seed, text) for s, text in zip(setups, texts, strict=True)]
-    arms, older = [], []
-    for arm in group_runs(named):
-        newest = {setups[i].config.train.seed: i for i in arm.members}
-        kept = tuple(i for i in arm.members if setups[i].run in single or i in newest.values())
-        older += [setups[i].run.id for i in arm.members if i not in kept]
-        arms.append(Arm(arm.label, arm.recipe, kept, arm.values))
-    if older:
+    texts = within(DEADLINE_S, lambda: [setup.run.config_text() for setup in setups])
+    every = group_runs([(s.config.recipe, s.config.train.seed, text) for s, text in zip(setups, texts, strict=True)])
+    newest = {i for arm in every for i in {setups[i].config.train.seed: i for i in arm.members}.values()}
+    kept = [i for i, setup in enumerate(setups) if i in newest or setup.run in single]
+    place = {i: at for at, i in enumerate(kept)}
+    arms = [replace(arm, members=tuple(place[i] for i in arm.members if i in place)) for arm in every]
+    if older := [setup.run.id for i, setup in enumerate(setups) if i not in place]:
         ids = listed(older[:SHOWN] + ["others"] * (len(older) > SHOWN), "and")
         notes = [*notes, f"Of runs that differ in nothing, not even the seed, the newest counts. Left out: {ids}."]
+    setups, texts = [setups[i] for i in kept], [texts[i] for i in kept]
     if order:
         arms.sort(key=lambda arm: min(map(order.index, _names(arm, setups, order)), default=len(order)))
-        first = arms[0].label
     else:
         first = first_reference(arms, [setup.run.created for setup in setups])
-    labels = [arm.label for arm in arms]
-    if reference is not None and reference not in labels:
-        raise CompareError(f"There is no arm {reference!r} to compare with.", f"The arms are: {listed(labels, 'and')}.")
-    arms.sort(key=lambda arm: arm.label != (reference or first))
-    return ArmSet(tuple(setups), tuple(arms), tuple(notes))
+        arms.sort(key=lambda arm: arm.label != first)
+    return ArmSet(tuple(setups), tuple(texts), tuple(arms), tuple(notes))
 
 
 def _names(arm: Arm, setups: Sequence[Setup], order: Sequence[str]) -> list[str]:

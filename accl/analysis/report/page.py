@@ -30,7 +30,6 @@ from accl.analysis.report.svg import (
     tasks_chart,
     weights_chart,
 )
-from accl.errors import AcclError
 from accl.text import listed, printable_lines, without_credentials
 
 # Nothing is loaded from anywhere, and no script runs, whatever the text of a run says.
@@ -261,11 +260,7 @@ def _configuration(part: Part) -> str:
     elif len(arms) > 1:
         text = "<p>The arms differ in no key.</p>"
     for arm in arms:
-        try:
-            config = part.chosen.setups[arm.members[0]].run.config_text()[:CONFIG_SHOWN]
-        except AcclError as error:
-            text += f'<p class="warn">{escape(error)}</p>'
-            continue
+        config = part.chosen.configs[arm.members[0]][:CONFIG_SHOWN]
         lines = escape_lines(config)
         text += _details(f"Whole configuration of {escape(arm.label)}", f"<pre>{lines}</pre>")
     return text

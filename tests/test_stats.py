@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as reference  # type: ignore[import-untyped]
 
-from accl.analysis.crossed import crossed_variance, difference_over_seeds, student_t_quantile, student_t_tail
+from accl.analysis.crossed import (
+    contrast_over_seeds,
+    crossed_variance,
+    difference_over_seeds,
+    student_t_quantile,
+    student_t_tail,
+)
 from accl.analysis.stats import (
     Z_95,
     holm,
@@ -233,6 +239,27 @@ def test_interval_over_seeds_covers_the_truth_whether_seeds_or_questions_vary(
         found = difference_over_seeds(loss, gain)
         inside += found.low <= delta <= found.high
     assert inside / repetitions >= 0.93
+
+
+def test_a_contrast_is_the_gain_on_a_group_minus_that_on_the_others() -> None:
+    generator = np.random.default_rng(4)
+    first = generator.random((4, 900)) < 0.5
+    group = np.arange(900) < 300
+    second = np.where(group & (generator.random((4, 900)) < 0.4), True, first)  # about 20 points, in the group alone
+    found = contrast_over_seeds(first, second, group)
+    inside, outside = (difference_over_seeds(first[:, part], second[:, part]) for part in (group, ~group))
+    assert outside.delta == 0
+    assert found.delta == pytest.approx(inside.delta - outside.delta)
+    assert found.p < 0.001
+    assert found.low > 0.1
+    back = contrast_over_seeds(first, second, ~group)
+    assert (back.delta, back.low, back.high, back.p) == pytest.approx((-found.delta, -found.high, -found.low, found.p))
+    everywhere = np.where(generator.random((4, 900)) < 0.4, True, first)
+    assert contrast_over_seeds(first, everywhere, group).p > 0.05
+    with pytest.raises(ValueError, match="inside and outside"):
+        contrast_over_seeds(first, second, group | True)
+    with pytest.raises(ValueError, match="cannot contrast"):
+        contrast_over_seeds(first, second, group[1:])
 
 
 def test_seeds_that_disagree_widen_the_interval() -> None:

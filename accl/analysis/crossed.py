@@ -145,6 +145,44 @@ def difference_over_seeds(first: NDArray[np.bool_], second: NDArray[np.bool_]) -
     return SeedDifference(seeds, n, tuple(d_S.tolist()), delta, sd, max(-1.0, delta - half), min(1.0, delta + half), p)
 
 
+def contrast_over_seeds(
+    first: NDArray[np.bool_], second: NDArray[np.bool_], group: NDArray[np.bool_]
+) -> SeedDifference:
+    """Compare the difference of two arms on a group of questions with that on all others.
+
+    delta is the second arm's gain on the group minus its gain on the others. The tests are those of
+    `difference_over_seeds`, with A over the seeds' contrasts; B and C are sums over both parts, as they share no
+    question, and n is that of the smaller part.
+
+    Args:
+        first, second: (S, n) whether each question was answered right under each seed.
+        group: (n,) whether each question belongs to the group.
+
+    Raises:
+        ValueError: the shapes differ, there are fewer than two seeds, or one part has no question.
+    """
+    if first.shape != second.shape or first.ndim != 2 or len(first) < 2 or first.shape[1:] != group.shape:
+        raise ValueError(f"cannot contrast answers of shapes {first.shape}, {second.shape} and {group.shape}")
+    if group.all() or not group.any():
+        raise ValueError("a contrast needs questions both inside and outside of the group")
+    d_SN = second.astype(np.float64) - first
+    inside, outside = d_SN[:, group], d_SN[:, ~group]
+    per_seed = inside.mean(axis=1) - outside.mean(axis=1)
+    parts = [crossed_variance(part) for part in (inside, outside)]
+    seeds, delta, sd = len(d_SN), float(per_seed.mean()), float(per_seed.std(ddof=1))
+    variance = CrossedVariance(
+        seeds,
+        min(part.n for part in parts),
+        sd**2 / seeds,
+        sum(part.over_questions for part in parts),
+        sum(part.rest for part in parts),
+    )
+    half, p = variance.half_width, variance.p(delta)
+    return SeedDifference(
+        seeds, d_SN.shape[1], tuple(per_seed.tolist()), delta, sd, max(-2.0, delta - half), min(2.0, delta + half), p
+    )
+
+
 def student_t_tail(t: float, freedom: float) -> float:
     """Return P(T > t) of Student's t for t >= 0: I_x(df/2, 1/2) / 2 with x = df / (df + t^2).
 

@@ -1,4 +1,4 @@
-"""What a comparison of two arms can show: the smallest difference, and the seeds for a narrow interval."""
+"""Smallest difference that a comparison of two arms can show, and seeds that a narrow interval needs."""
 
 from __future__ import annotations
 

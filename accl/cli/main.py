@@ -26,6 +26,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "train": ("accl.cli.train", "train", "Train a recipe in a process of its own, and show how it goes."),
     "tui": ("accl.cli.tui", "tui", "Watch, steer and compare runs in the terminal."),
     "compare": ("accl.cli.compare", "compare", "Compare finished runs on the test questions they all answered."),
+    "claims": (
+        "accl.cli.claims",
+        "claims",
+        "Check the claims of the method: supported, not supported, inconclusive.",
+    ),
     "figure": ("accl.cli.figure", "app", "Draw figures for a paper: curves, weights, confusion, differences."),
     "report": (
         "accl.cli.report",

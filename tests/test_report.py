@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
-from conftest import printed_by_compare
+from conftest import printed_by_compare, run_accl
 from factory import ALL_TASKS, STARTED, crashed_run, finished_run
 from hostile import EVIL, acting, hostile_run
 from typer.testing import CliRunner
@@ -28,9 +28,9 @@ from accl.store.writer import Recorder
 
 VOID = {"meta", "br"}
 TAGS = """html head meta title style body header main section nav h1 h2 h3 h4 p a div table thead tbody tr th td figure
-    figcaption ul li details summary pre code footer svg path text circle"""
+    figcaption ul li details strong summary pre code footer svg path text circle"""
 ATTRIBUTES = """lang charset http-equiv content name class id href style viewbox role aria-label d transform cx cy r x y
-    stroke-dasharray data-arm data-key data-value data-sd data-low data-high data-task data-category"""
+    stroke-dasharray data-arm data-key data-value data-sd data-low data-high data-task data-category data-claim"""
 OURS = set(TAGS.split())
 
 
@@ -141,6 +141,22 @@ def test_its_numbers_are_those_of_compare(folder: str, request: pytest.FixtureRe
             assert {key: cells[f"{name}/accuracy"]["value"] for key, cells in rows.items()} == pytest.approx(
                 {key: float(np.mean(values)) for key, values in by_name.items()}
             )
+
+
+def test_its_claims_are_those_of_accl_claims(three: Path, tmp_path: Path) -> None:
+    claims = json.loads(run_accl("claims", "--format", "json", "--runs", str(three)).stdout)["claims"]
+    shown = Page(page(gather(three)))
+    assert len(claims) == 4
+    for claim in claims:
+        assert claim["statement"] in shown.text
+        assert claim["reason"] in shown.text
+        for part, evidence in enumerate(claim["evidence"]):
+            cell = shown.cells[f"claim:{claim['key']}{part or ''}"]["value"]
+            assert cell["value"] == evidence["value"]
+            if evidence["low"] is not None and not evidence["bound"]:
+                assert (cell["low"], cell["high"]) == (evidence["low"], evidence["high"])
+    finished_run(tmp_path, "full")
+    assert "Claims" not in page(gather(tmp_path))
 
 
 def test_cells_show_their_values_rounded_and_the_reference_has_no_difference(three: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,8 @@ import numpy as np
 
 from accl.analysis.arms import BARS, ArmsComparison, compare_arms
 from accl.analysis.armset import SHOWN, ArmSet, choose_armsets, left_out
+from accl.analysis.claim_runs import ARMS, select_claim_runs
+from accl.analysis.claims import Claims, check_claims
 from accl.analysis.compare import looks_notes
 from accl.analysis.figures import (
     SIMILARITY,
@@ -58,6 +60,7 @@ class Part:
         states, provenance: of each run; None and empty where they cannot be read.
         comparison: of the arms on the questions of ``split``, as far as the runs have answers to them.
         warnings: reasons to distrust the numbers. notes: the protocol, and the meaning of the statistics.
+        claims: of the method; None where fewer than two of its arms were tested.
         panels, weights, matrices, differences: what is drawn; empty where it was not recorded.
         problems: what is missing, and why.
     """
@@ -70,6 +73,7 @@ class Part:
     comparison: ArmsComparison
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
+    claims: Claims | None
     panels: tuple[Panel, ...]
     weights: tuple[Weights, ...]
     matrices: tuple[Matrix, ...]
@@ -147,9 +151,9 @@ def _part(chosen: ArmSet, split: Split | None) -> Part:
         states[i] = attempt(i, partial(within, DEADLINE_S, partial(observe, runs[i])), None)
         provenance[i] = attempt(i, partial(within, DEADLINE_S, partial(read_provenance, runs[i])), provenance[i])
     results, untested = _results(chosen, members, split or "test")
-    if split is None and not results and untested:
-        split = "validation"
-        results, untested = _results(chosen, members, split)
+    if split is None:
+        split = "test" if results or not untested else "validation"
+        results, untested = (results, untested) if split == "test" else _results(chosen, members, split)
     problems += untested
     comparison = compare_arms(chosen.arms, chosen.reference, results)
     problems += [f"Not in the comparison: {error.what}" for error in comparison.problems.values()]
@@ -173,10 +177,11 @@ def _part(chosen: ArmSet, split: Split | None) -> Part:
         tuple(measured),
         tuple(states),
         tuple(provenance),
-        split or "test",
+        split,
         comparison,
-        tuple(warnings_of(comparison, split or "test")),
+        tuple(warnings_of(comparison, split)),
         (*(note for note in comparison.notes if not note.startswith("!") and note != BARS), *looks),
+        claims=_claims(chosen, results) if split == "test" else None,
         panels=tuple(curve_panels(chosen, measured, recorded)),
         weights=if_there(partial(task_weights, chosen, measured)),
         matrices=if_there(partial(confusion_matrices, chosen, measured, kind)),
@@ -200,6 +205,14 @@ def _results(chosen: ArmSet, members: Sequence[int], split: Split) -> tuple[dict
         ids = listed(untested[:SHOWN] + ["others"] * (len(untested) > SHOWN), "and")
         problems.append(f"Not in the comparison, as eval.test=false left the test unread ({len(untested)}): {ids}.")
     return results, problems
+
+
+def _claims(chosen: ArmSet, results: Mapping[int, Results]) -> Claims | None:
+    """Check the claims of the method on the runs that were tested, if these are of two of its arms or more."""
+    tested = [i for i in sorted(results) if chosen.setups[i].config.recipe in ARMS]
+    if len({chosen.setups[i].config.recipe for i in tested}) < 2:
+        return None
+    return check_claims(select_claim_runs([chosen.setups[i].run for i in tested]))
 
 
 def _validation(measured: Measurements) -> float:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +17,8 @@ from accl import __version__
 from accl.analysis.arms import Change, Scores
 from accl.analysis.figures import Matrix, forest_rows, task_rows
 from accl.analysis.grouping import Arm, differing_keys
+from accl.analysis.report.cells import MISSING, cell, details, figure, number_cell, spread_cell, table
+from accl.analysis.report.claims import claims_section
 from accl.analysis.report.gather import Part, Report, mean_and_sd
 from accl.analysis.report.style import STYLE
 from accl.analysis.report.svg import (
@@ -34,7 +36,6 @@ from accl.text import listed, printable_lines, without_credentials
 
 # Nothing is loaded from anywhere, and no script runs, whatever the text of a run says.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-MISSING = "–"
 DRAWN = 6  # matrices of either kind, and weights: a sweep may have a hundred arms, and one matrix takes 50 kB
 PAIRS = 8  # of tasks, below the matrices
 CONFIG_SHOWN = 20_000  # characters
@@ -61,6 +62,7 @@ def _part(part: Part, prefix: str) -> str:
     chosen = part.chosen
     sections: list[tuple[str, str, str]] = [
         ("results", "Results", _results(part)),
+        ("claims", "Claims of the method", claims_section(part.claims) if part.claims else ""),
         ("curves", "Curves", _curves(part)),
         ("weights", "Task weights", _weights(part)),
         ("confusion", "Confusion between tasks", _confusion(part)),
@@ -93,15 +95,15 @@ def _results(part: Part) -> str:
     ]
     head += ["difference (points) [95 %]", "Holm p", "seeds for ±1 point", "training"]
     rows = [
-        [_cell(arm.label), *_facts(part, arm), *_score_cells(comparison.scores.get(arm.label)), _training(part, arm)]
+        [cell(arm.label), *_facts(part, arm), *_score_cells(comparison.scores.get(arm.label)), _training(part, arm)]
         for arm in chosen.arms
     ]
-    text = _table(head, rows, [f' data-arm="{escape(label)}"' for label in labels], numbers_from=1)
+    text = table(head, rows, [f' data-arm="{escape(label)}"' for label in labels], numbers_from=1)
     text += "<figcaption>Mean ± standard deviation over seeds. Best validation is that of the weights that are tested. "
     text += "The floor is an accuracy that needs no reading of the question.</figcaption>"
     if rows_ := forest_rows(comparison):
         caption = "Bar: 95 % interval. Ticks: the difference of each pair of seeds."
-        text += _figure(forest_chart(rows_, labels, chosen.reference), caption)
+        text += figure(forest_chart(rows_, labels, chosen.reference), caption)
     text += "".join(f'<p class="warn">{escape(warning)}</p>' for warning in part.warnings)
     return text + f'<div class="notes">{"".join(f"<p>{escape(note)}</p>" for note in part.notes)}</div>'
 
@@ -110,44 +112,44 @@ def _facts(part: Part, arm: Arm) -> list[str]:
     """Cells of an arm that need no test: seeds, steps and validation."""
     steps = sorted({state.step for i in arm.members if (state := part.states[i]) is not None})
     cells = [
-        _cell(listed([*map(str, part.chosen.seeds(arm))], "and"), css="num"),
-        _cell(listed([f"{step:,}" for step in steps], "and") or MISSING, css="num"),
+        cell(listed([*map(str, part.chosen.seeds(arm))], "and"), css="num"),
+        cell(listed([f"{step:,}" for step in steps], "and") or MISSING, css="num"),
     ]
     if part.split == "test":
-        cells.append(_spread("validation", *mean_and_sd(part.validation(arm))))
+        cells.append(spread_cell("validation", *mean_and_sd(part.validation(arm))))
     return cells
 
 
 def _score_cells(scores: Scores | None) -> list[str]:
     if scores is None:
-        return [_cell(MISSING, css="num")] * 5
+        return [cell(MISSING, css="num")] * 5
     difference = scores.difference
-    cells = [_spread("accuracy", scores.mean, scores.sd), _number("floor", scores.floor, 100, ".2f")]
+    cells = [spread_cell("accuracy", scores.mean, scores.sd), number_cell("floor", scores.floor, 100, ".2f")]
     if difference is None:
-        return [*cells, *[_cell("reference", css="num"), _cell("", css="num"), _cell("", css="num")]]
+        return [*cells, *[cell("reference", css="num"), cell("", css="num"), cell("", css="num")]]
     shown = f"{100 * difference.delta:+.2f} [{100 * difference.low:+.2f}, {100 * difference.high:+.2f}]".replace(
         "-", "−"
     )
     values = f' data-low="{difference.low!r}" data-high="{difference.high!r}"'
-    cells.append(_cell(shown, "delta", difference.delta, css="num", more=values))
+    cells.append(cell(shown, "delta", difference.delta, css="num", more=values))
     p = math.nan if scores.p_holm is None else scores.p_holm
-    cells.append(_cell("&lt; 0.001" if p < 0.001 else f"{p:.3f}", "p_holm", p, css="num", escaped=True))
+    cells.append(cell("&lt; 0.001" if p < 0.001 else f"{p:.3f}", "p_holm", p, css="num", escaped=True))
     needed = {None: MISSING, 0: "no number"}.get(scores.seeds_needed, str(scores.seeds_needed))
-    return [*cells, _cell(needed, css="num")]
+    return [*cells, cell(needed, css="num")]
 
 
 def _training(part: Part, arm: Arm) -> str:
     seconds, _ = mean_and_sd(part.totals(arm, "training_seconds"))
     minutes, rest = divmod(round(seconds), 60) if math.isfinite(seconds) else (0, 0)
     shown = MISSING if not math.isfinite(seconds) else f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
-    return _cell(shown, "training_seconds", seconds, css="num")
+    return cell(shown, "training_seconds", seconds, css="num")
 
 
 def _curves(part: Part) -> str:
     if not part.panels:
         return ""
     labels = [arm.label for arm in part.chosen.arms]
-    charts = "".join(_figure(line_chart(panel, labels)) for panel in part.panels)
+    charts = "".join(figure(line_chart(panel, labels)) for panel in part.panels)
     caption = "Line: mean over seeds. Band: ± one standard deviation. A point has its values as a tooltip."
     return f'{key(labels)}<div class="grid-of">{charts}</div><figcaption>{caption}</figcaption>'
 
@@ -162,16 +164,16 @@ def _weights(part: Part) -> str:
         named = key(names, first=1)
         charts += f"<div><h4>{escape(weights.label)}</h4>{weights_chart(weights, highest)}{named}</div>"
     rows = [
-        [_cell(task.name.replace("_", " ")), _cell(task.category)]
-        + [_number("weight", float(weights.mean_PK[-1, i]), 100, ".2f") for weights in part.weights]
+        [cell(task.name.replace("_", " ")), cell(task.category)]
+        + [number_cell("weight", float(weights.mean_PK[-1, i]), 100, ".2f") for weights in part.weights]
         for i, task in enumerate(part.weights[0].tasks)
     ]
     head = ["task", "category", *(f"{weights.label} (%)" for weights in part.weights)]
-    table = _details("Weights at the end", _table(head, rows, numbers_from=2))
+    at_end = details("Weights at the end", table(head, rows, numbers_from=2))
     caption = "Means over seeds; dotted: uniform."
     if others := len(part.weights[DRAWN:]):
         caption += f" {_count(others, 'arm')} more: accl figure weights draws any."
-    return f'<div class="grid-of">{charts}</div><figcaption>{caption}</figcaption>{table}'
+    return f'<div class="grid-of">{charts}</div><figcaption>{caption}</figcaption>{at_end}'
 
 
 def _confusion(part: Part) -> str:
@@ -189,7 +191,7 @@ def _confusion(part: Part) -> str:
         caption += f" {_count(others, 'arm')} more: accl figure confusion draws any." if others else ""
         text += f'<div class="grid-of">{drawn}</div>{bar}<figcaption>{caption}</figcaption>'
         pairs = "".join(_pairs(matrix) for matrix in matrices)
-        text += _details(
+        text += details(
             "Largest changes" if matrices[0].difference else "Most similar pairs", f'<div class="grid-of">{pairs}</div>'
         )
     return text
@@ -198,10 +200,10 @@ def _confusion(part: Part) -> str:
 def _pairs(matrix: Matrix) -> str:
     form = "{:+.3f}" if matrix.difference else "{:.3f}"
     rows = [
-        [_cell(f"{a.name} · {b.name}".replace("_", " ")), _cell(form.format(value).replace("-", "−"), css="num")]
+        [cell(f"{a.name} · {b.name}".replace("_", " ")), cell(form.format(value).replace("-", "−"), css="num")]
         for a, b, value in matrix.ranked(PAIRS)
     ]
-    return f"<div><h4>{escape(matrix.label)}</h4>{_table(['pair of tasks', ''], rows, numbers_from=1)}</div>"
+    return f"<div><h4>{escape(matrix.label)}</h4>{table(['pair of tasks', ''], rows, numbers_from=1)}</div>"
 
 
 def _limits(matrices: Sequence[Matrix]) -> tuple[float, float]:
@@ -224,8 +226,8 @@ def _tasks(part: Part) -> str:
     text = "<h4>Categories</h4>" + _changes(part, "category", lambda scores: scores.categories)
     rows = task_rows(comparison)
     text += f"<h4>Tasks, from the largest gain to the largest loss</h4>{key(labels, dots=True)}"
-    text += _figure(tasks_chart(rows, labels, part.split), "Mean over the seeds; in brackets the number of questions.")
-    return text + _details("Accuracy by task as a table", _changes(part, "task", lambda scores: scores.tasks))
+    text += figure(tasks_chart(rows, labels, part.split), "Mean over the seeds; in brackets the number of questions.")
+    return text + details("Accuracy by task as a table", _changes(part, "task", lambda scores: scores.tasks))
 
 
 def _changes(part: Part, what: str, of: Callable[[Scores], Sequence[Change]]) -> str:
@@ -239,15 +241,15 @@ def _changes(part: Part, what: str, of: Callable[[Scores], Sequence[Change]]) ->
     rows, marks = [], []
     for name in sorted(names):
         first = next(changes[name] for changes in found.values() if name in changes)
-        cells = [_cell(name.replace("_", " ") if what == "task" else name), _cell(f"{first.n:,}", css="num")]
+        cells = [cell(name.replace("_", " ") if what == "task" else name), cell(f"{first.n:,}", css="num")]
         for label, changes in found.items():
             change = changes.get(name)
-            cells.append(_number(f"{label}/accuracy", math.nan if change is None else change.accuracy, 100, ".1f"))
+            cells.append(number_cell(f"{label}/accuracy", math.nan if change is None else change.accuracy, 100, ".1f"))
             if label != reference:
-                cells.append(_number(f"{label}/delta", math.nan if change is None else change.delta, 100, "+.1f"))
+                cells.append(number_cell(f"{label}/delta", math.nan if change is None else change.delta, 100, "+.1f"))
         rows.append(cells)
         marks.append(f' data-{what}="{escape(name)}"')
-    return _table(head, rows, marks, numbers_from=1)
+    return table(head, rows, marks, numbers_from=1)
 
 
 def _configuration(part: Part) -> str:
@@ -255,14 +257,14 @@ def _configuration(part: Part) -> str:
     keys = [key_ for key_ in differing_keys(arms) if key_ not in ("recipe", "train.seed")]
     text = ""
     if keys:
-        rows = [[_cell(name), *(_cell(arm.values.get(name, MISSING)) for arm in arms)] for name in sorted(keys)]
-        text = _table(["key", *(arm.label for arm in arms)], rows)
+        rows = [[cell(name), *(cell(arm.values.get(name, MISSING)) for arm in arms)] for name in sorted(keys)]
+        text = table(["key", *(arm.label for arm in arms)], rows)
     elif len(arms) > 1:
         text = "<p>The arms differ in no key.</p>"
     for arm in arms:
         config = part.chosen.configs[arm.members[0]][:CONFIG_SHOWN]
         lines = escape_lines(config)
-        text += _details(f"Whole configuration of {escape(arm.label)}", f"<pre>{lines}</pre>")
+        text += details(f"Whole configuration of {escape(arm.label)}", f"<pre>{lines}</pre>")
     return text
 
 
@@ -280,19 +282,19 @@ def _provenance(part: Part) -> str:
             setup, state, facts = part.chosen.setups[i], part.states[i], part.provenance[i]
             rows.append(
                 [
-                    _cell(setup.run.id, css="text"),
-                    _cell(arm.label),
-                    _cell(seed, css="num"),
-                    _cell(MISSING if state is None else f"{state.step:,}", css="num"),
-                    _cell(MISSING if state is None else _utc(state.ended)),
-                    _cell(_commit(facts)),
-                    _cell(_device(facts)),
-                    _cell(_entry(facts, "packages", "torch")),
-                    _cell(_command(facts), css="text"),
+                    cell(setup.run.id, css="text"),
+                    cell(arm.label),
+                    cell(seed, css="num"),
+                    cell(MISSING if state is None else f"{state.step:,}", css="num"),
+                    cell(MISSING if state is None else _utc(state.ended)),
+                    cell(_commit(facts)),
+                    cell(_device(facts)),
+                    cell(_entry(facts, "packages", "torch")),
+                    cell(_command(facts), css="text"),
                 ]
             )
     data = f"<p>Data fingerprint <code>{escape(part.chosen.setups[0].fingerprint)}</code>.</p>"
-    return data + _table(head, rows)
+    return data + table(head, rows)
 
 
 def _commit(facts: dict[str, Any]) -> str:
@@ -327,48 +329,3 @@ def _utc(seconds: float) -> str:
 
 def _count(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'s' * (n != 1)}"
-
-
-def _spread(name: str, mean: float, sd: float) -> str:
-    shown = (
-        MISSING
-        if not math.isfinite(mean)
-        else f"{100 * mean:.2f}" + (f" ± {100 * sd:.2f}" if math.isfinite(sd) else "")
-    )
-    return _cell(shown, name, mean, css="num", more=f' data-sd="{sd!r}"' if math.isfinite(sd) else "")
-
-
-def _number(name: str, value: float, factor: float, form: str) -> str:
-    shown = MISSING if not math.isfinite(value) else format(factor * value, form).replace("-", "−")
-    return _cell(shown, name, value, css="num")
-
-
-def _cell(
-    shown: object, name: str = "", value: float = math.nan, *, css: str = "", more: str = "", escaped: bool = False
-) -> str:
-    """Return a cell; a finite value stands in it unrounded as well, under its name."""
-    marks = f' class="{css}"' if css else ""
-    if name and math.isfinite(value):
-        marks += f' data-key="{escape(name)}" data-value="{value!r}"{more}'
-    return f"<td{marks}>{shown if escaped else escape(shown)}</td>"
-
-
-def _table(
-    head: Sequence[str], rows: Iterable[Sequence[str]], marks: Sequence[str] = (), numbers_from: int = 99
-) -> str:
-    """Return a table; columns from ``numbers_from`` on are aligned to the right, and ``marks`` go into the rows."""
-    titles = "".join(f"<th{' class=num' * (i >= numbers_from)}>{escape(title)}</th>" for i, title in enumerate(head))
-    listed_rows = list(rows)
-    body = "".join(
-        f"<tr{mark}>{''.join(cells)}</tr>"
-        for mark, cells in zip(marks or [""] * len(listed_rows), listed_rows, strict=True)
-    )
-    return f'<div class="scroll"><table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _figure(drawing: str, caption: str = "") -> str:
-    return f"<figure>{drawing}{f'<figcaption>{caption}</figcaption>' if caption else ''}</figure>"
-
-
-def _details(summary: str, body: str) -> str:
-    return f"<details><summary>{summary}</summary>{body}</details>"

@@ -278,7 +278,8 @@ def test_what_cannot_be_read_is_left_out_and_said(tmp_path: Path) -> None:
     write(tmp_path, path)
     shown = Page(path.read_text(encoding="utf-8"))
     assert f"Not in the comparison: Run {untested.id} has no answers" in shown.text
-    assert f"Left out: {damaged.id}" in shown.text
+    assert f"Left out: {damaged.id}: run.duckdb" in shown.text
+    assert str(tmp_path) not in shown.text
     assert "accuracy" not in shown.cells["arm:full"]
     assert shown.cells["arm:full"]["validation"]["value"] == 0.75
     assert "accuracy" in shown.cells["arm:baseline"]

@@ -155,7 +155,13 @@ def _read_setups(runs: Sequence[RunDir]) -> tuple[list[Setup], list[str]]:
 
 def left_out(run: RunDir, problem: AcclError) -> str:
     """Say that a run is left out, and why."""
-    return f"Left out: {printable(run.id)}: {problem.what}"
+    return f"Left out: {without_path(run, problem)}"
+
+
+def without_path(run: RunDir, problem: AcclError) -> str:
+    """Return what is wrong with a run, with its id in place of its path: who reads it may be on another machine."""
+    what = problem.what.replace(f"{printable(str(run.path))}/", "")
+    return what if printable(run.id) in what else f"{printable(run.id)}: {what}"
 
 
 def _unfinished(experiments: Iterable[str], summaries: Sequence[Summary]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from accl.analysis.arms import BARS, ArmsComparison, compare_arms
-from accl.analysis.armset import SHOWN, ArmSet, choose_armsets, left_out
+from accl.analysis.armset import SHOWN, ArmSet, choose_armsets, left_out, without_path
 from accl.analysis.claim_runs import ARMS, select_claim_runs
 from accl.analysis.claims import Claims, check_claims
 from accl.analysis.compare import looks_notes
@@ -156,7 +156,7 @@ def _part(chosen: ArmSet, split: Split | None) -> Part:
         results, untested = (results, untested) if split == "test" else _results(chosen, members, split)
     problems += untested
     comparison = compare_arms(chosen.arms, chosen.reference, results)
-    problems += [f"Not in the comparison: {error.what}" for error in comparison.problems.values()]
+    problems += [f"Not in the comparison: {without_path(runs[i], e)}" for i, e in comparison.problems.items()]
     answers = {arm.label: [results[i] for i in arm.members if i in results] for arm in chosen.arms}
     looks = looks_notes({label: found for label, found in answers.items() if found})
     recorded = [name for name in METRICS if any(name in each.curves for each in measured)]
@@ -200,7 +200,7 @@ def _results(chosen: ArmSet, members: Sequence[int], split: Split) -> tuple[dict
         except UntestedError:
             untested.append(run.id)
         except AcclError as error:
-            problems.append(f"Not in the comparison: {error.what}")
+            problems.append(f"Not in the comparison: {without_path(run, error)}")
     if untested:
         ids = listed(untested[:SHOWN] + ["others"] * (len(untested) > SHOWN), "and")
         problems.append(f"Not in the comparison, as eval.test=false left the test unread ({len(untested)}): {ids}.")

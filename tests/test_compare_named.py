@@ -18,6 +18,7 @@ from accl.analysis.results import Split
 from accl.bench.runs import record_answers, record_evaluation
 from accl.errors import AbsentError, CompareError, RunError
 from accl.store.experiment import write_experiment
+from accl.store.labels import edit_labels
 from accl.store.rundir import RunDir
 from accl.store.writer import Recorder
 
@@ -101,6 +102,21 @@ def test_a_run_that_is_named_is_compared_alone(tmp_path: Path) -> None:
     found = compare_named(tmp_path, ["baseline", runs["full", 1].id])
     assert isinstance(found, Comparison)
     assert [arm.run_id for arm in found.arms] == [runs["baseline", 1].id, runs["full", 1].id]
+
+
+def test_a_run_is_found_and_shown_by_the_name_that_people_gave_it(tmp_path: Path) -> None:
+    finished_run(tmp_path, "baseline", curves=False)
+    run = finished_run(tmp_path, "full", curves=False)
+    finished_run(tmp_path, "full", curves=False, started=STARTED + 100)
+    edit_labels(run, name="our best")
+    found = compare_named(tmp_path, ["baseline", "our best"])
+    assert isinstance(found, Comparison)
+    assert [arm.name for arm in found.arms] == ["", "our best"]
+    assert found.arms[1].run_id == run.id
+    shown = printed_by_compare(tmp_path, "baseline", "our best")
+    assert "our best" in shown
+    assert run.id not in shown
+    assert labels(compare_named(tmp_path, ["full", "our best"], all_seeds=False))[1] == "our best"
 
 
 # Experiments -------------------------------------------------------------------------------------

@@ -8,7 +8,9 @@ from conftest import run_accl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accl.config import available, configs_folder, difference, dump, flat, load, resolve
+from accl.config import available, configs_folder, difference, dump, flat, load, resolve, resolve_like
+from accl.config.synonyms import SYNONYMS, known_as
+from accl.config.values import FIELDS
 from accl.errors import ConfigError
 
 PAPER = {
@@ -153,6 +155,49 @@ def test_an_old_run_whose_recipe_could_not_be_called_so_today_is_read(tmp_path: 
         assert load(tmp_path / "config.yaml").recipe == name
 
 
+@pytest.mark.parametrize("recipe", ["baseline", "full"])
+def test_the_configuration_of_a_run_is_a_recipe(tmp_path: Path, recipe: str) -> None:
+    original = resolve(recipe, "demo", ["loss.temperature=0.2", "train.seed=7"]).config
+    file = tmp_path / "config.yaml"
+    file.write_text(dump(original))
+    resolved = resolve(str(file), None, ["optim.lr=3e-4"])
+    assert difference(original, resolved.config) == {"optim.lr": (1e-3, 3e-4)}
+    assert (resolved.origin["optim.lr"], resolved.origin["train.seed"]) == ("--set", str(file))
+    assert resolve_like(dump(original), file, ["optim.lr=3e-4"]) == resolved
+    with pytest.raises(ConfigError, match="its profile included"):
+        resolve(str(file), "demo")
+
+
+def test_the_configuration_of_an_old_run_is_translated_with_notes() -> None:
+    written = dump(resolve("full", "demo").config)
+    for new, old in (OLD | {"recipe: full": "recipe: seed_literal", "  deterministic: false\n": ""}).items():
+        assert new in written
+        written = written.replace(new, old)
+    resolved = resolve_like(written, Path("old.yaml"), ["train.device=auto"])
+    assert (resolved.config.recipe, resolved.config.train.backend) == ("as_published", "cudagraph")
+    assert resolved.origin["train.deterministic"] == "base"
+    assert "The recipe seed_literal is now called as_published." in resolved.notes
+    assert "train.path=graphed is now written train.backend=cudagraph (old.yaml)." in resolved.notes
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("recipe: full", "recipe: ../../etc", "names no recipe that can be part of a run's id: '../../etc'"),
+        ("recipe: full", "recipe: a b", "names no recipe"),
+        ("profile: demo\n", "", "names no profile"),
+        ("eval:\n  every: 200\n  max_questions: 500\n  test: true\n", "", "eval is missing"),
+        ("  seed: 42\n  epochs", "  seed: x\n  epochs", r"train.seed='x' .*run.yaml, line"),
+        ("path: cais/mmlu", "path: https://user:secret@example.org/mmlu", "holds a password"),
+    ],
+)
+def test_a_damaged_configuration_of_a_run_is_no_recipe(old: str, new: str, words: str) -> None:
+    written = dump(resolve("full", "demo").config)
+    assert old in written
+    with pytest.raises(ConfigError, match=words):
+        resolve_like(written.replace(old, new), Path("run.yaml"))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
@@ -241,3 +286,22 @@ def test_configuration_does_not_import_torch() -> None:
     code = "import sys, accl.config, accl.store.reader, accl.launch.process; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
     assert configs_folder().is_dir()
+
+
+def test_names_of_other_tools_lead_to_keys_that_exist_and_hide_none() -> None:
+    assert set(SYNONYMS.values()) <= set(FIELDS)
+    assert not set(SYNONYMS) & {key.rpartition(".")[2] for key in FIELDS}
+    assert known_as("optim.learning_rate") == known_as("learning-rate") == "optim.lr"
+    with pytest.raises(ConfigError) as caught:
+        resolve("full", "demo", ["optim.learning_rate=1e-4"])
+    assert "'optim.lr'" in caught.value.hint
+
+
+def test_a_run_from_before_the_alerts_is_read_and_one_that_lost_a_section_is_not(tmp_path: Path) -> None:
+    text = dump(resolve("full", "demo").config)
+    path = tmp_path / "config.yaml"
+    path.write_text(text[: text.index("\nalerts:")])
+    assert load(path) == resolve("full", "demo").config
+    path.write_text(text[: text.index("\neval:")])
+    with pytest.raises(ConfigError, match="eval"):
+        load(path)

@@ -19,7 +19,10 @@ from accl.analysis.compare import (
     steps_warnings,
 )
 from accl.analysis.crossed import SeedDifference, difference_over_seeds
+from accl.analysis.efficiency import SampleEfficiency
+from accl.analysis.learning import describe_power, read_efficiencies
 from accl.analysis.pairs import HardPairs, describe, hard_pairs
+from accl.analysis.power import ASSUMPTIONS, seeds_needed, smallest_difference
 from accl.analysis.results import Results, Split, check_pairable, read_all
 from accl.analysis.select import SeedSelection
 from accl.analysis.stats import holm
@@ -47,6 +50,10 @@ class SeedArm:
         difference, hard_difference: difference to the first arm on all questions and on those of the hard pairs; None
             for the first arm itself.
         p_holm: p of ``difference``, adjusted over all arms; that of ``hard_difference`` is not adjusted.
+        smallest_difference: that these questions and seeds could have shown.
+        seeds_needed: for an interval of ±1 point; 0 if no number suffices. Both are None for the first arm itself.
+        efficiency: how soon it was as accurate on validation as the first arm; None for that, and where no validation
+            was recorded.
         config_difference: (value of the first arm, value of this one) by key, under the first seed.
     """
 
@@ -64,6 +71,9 @@ class SeedArm:
     difference: SeedDifference | None
     p_holm: float | None
     hard_difference: SeedDifference | None
+    smallest_difference: float | None
+    seeds_needed: int | None
+    efficiency: SampleEfficiency | None
     config_difference: dict[str, tuple[Any, Any]]
 
 
@@ -71,7 +81,8 @@ class SeedArm:
 class Ablation:
     """Comparison of arms over the same S seeds, the reference first, and of their runs under each seed in that order.
 
-    ``warnings`` are reasons to distrust the numbers; ``notes`` say the protocol and the meaning of the statistics.
+    ``power`` says what the questions and seeds could have shown, ``warnings`` are reasons to distrust the numbers;
+    ``notes`` say the protocol and the meaning of the statistics.
     """
 
     profile: str
@@ -82,6 +93,7 @@ class Ablation:
     steps: int
     seeds: tuple[int, ...]
     arms: tuple[SeedArm, ...]
+    power: str
     hard_pairs: HardPairs | None
     per_seed: tuple[Comparison, ...]
     warnings: tuple[str, ...]
@@ -110,6 +122,9 @@ def compare_seeds(selection: SeedSelection, split: Split = "test") -> Ablation:
     arms = [_arm(selection.labels[i], row, first, [c.arms[i] for c in per_seed], hard) for i, row in enumerate(grid)]
     adjusted = iter(holm([arm.difference.p for arm in arms if arm.difference]))
     arms = [replace(arm, p_holm=next(adjusted)) if arm.difference else arm for arm in arms]
+    arms = [replace(arm, efficiency=found) for arm, found in zip(arms, read_efficiencies(grid), strict=True)]
+    smallest = {arm.label: arm.smallest_difference for arm in arms if arm.smallest_difference is not None}
+    needed = {label: arm.seeds_needed for arm in arms if (label := arm.label) in smallest}
     config = first[0].setup.config
     return Ablation(
         profile=config.profile,
@@ -120,6 +135,7 @@ def compare_seeds(selection: SeedSelection, split: Split = "test") -> Ablation:
         steps=arms[0].steps,
         seeds=selection.seeds,
         arms=tuple(arms),
+        power=describe_power(arms[0].n, seeds, smallest, needed),
         hard_pairs=hard,
         per_seed=per_seed,
         warnings=(
@@ -130,6 +146,7 @@ def compare_seeds(selection: SeedSelection, split: Split = "test") -> Ablation:
             describe_protocol(config),
             *looks_notes(dict(zip(selection.labels, grid, strict=True))),
             *_notes(arms, selection),
+            f"Power. {ASSUMPTIONS}",
             describe(hard, arms[0].label, arms[0].n, split),
         ),
     )
@@ -161,6 +178,9 @@ def _arm(
         difference=None if reference else difference_over_seeds(before, right),
         p_holm=None,
         hard_difference=None if reference or mask is None else difference_over_seeds(before[:, mask], right[:, mask]),
+        smallest_difference=None if reference else smallest_difference(before, right),
+        seeds_needed=None if reference else seeds_needed(before, right),
+        efficiency=None,
         config_difference=runs[0].config_difference,
     )
 
@@ -201,5 +221,5 @@ def _notes(arms: Sequence[SeedArm], selection: SeedSelection) -> list[str]:
         f"Seeds {seeds}; ± is the standard deviation over them. Differences are paired with {reference} seed by seed "
         "and question by question; their 95 % intervals and p values (Holm-adjusted over the arms) cover the choice of "
         "both: Student's t with Satterthwaite's degrees of freedom, on the variance of the mean difference over seeds "
-        "plus that over questions.",
+        "plus that over questions, without what both count; never narrower than the 80 % interval of the questions.",
     ]

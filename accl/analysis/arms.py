@@ -234,7 +234,8 @@ def _warnings(arms: Sequence[Arm], scores: Mapping[str, Scores], results: Mappin
     if any(isinstance(pair, SeedDifference) for pair in pairs):
         notes.append(
             "Over several seeds: interval and p cover the choice of seeds and of questions (Student's t with "
-            "Satterthwaite's degrees of freedom, on the variance over seeds plus that over questions)."
+            "Satterthwaite's degrees of freedom, on the variance over seeds plus that over questions, without what "
+            "both count)."
         )
     if pairs:
         notes.append("p is Holm-adjusted over the arms; ± is the standard deviation over seeds.")

@@ -15,11 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from accl.analysis.efficiency import SampleEfficiency
+from accl.analysis.learning import describe_power, read_efficiencies
 from accl.analysis.pairs import HardPairs, HardScore, describe, hard_pairs, hard_score
+from accl.analysis.power import smallest_difference
 from accl.analysis.results import Results, Split, check_pairable, read_all
 from accl.analysis.stats import Z_95, PairedDifference, holm, paired_difference, standard_error
 from accl.config import Config, difference
 from accl.errors import CompareError
+from accl.store.labels import read_labels
 from accl.store.reader import Task
 from accl.store.rundir import RunDir
 from accl.text import listed
@@ -59,6 +63,7 @@ class Arm:
 
     Attributes:
         label: the recipe, with seed or run id where arms share it.
+        name: that people gave the run; empty for none.
         tested_step: step of the weights, chosen on validation, that answered the questions.
         finished: end of the run in seconds since the epoch.
         macro_accuracy: mean accuracy over the tasks that have test questions.
@@ -69,6 +74,9 @@ class Arm:
         above_trivial: whether the accuracy beats the higher trivial baseline; None when none was recorded.
         paired: difference to the first arm; None for the first arm itself.
         p_holm: McNemar p of ``paired``, adjusted over all arms.
+        smallest_difference: that these questions could have shown; None for the first arm itself.
+        efficiency: how soon it was as accurate on validation as the first arm; None for that, and where no validation
+            was recorded.
         training_seconds: training time without evaluations. This, ``questions_per_second`` and ``tested_step`` are
             None when the run did not record them.
         tasks: tasks with test questions, in index order.
@@ -78,6 +86,7 @@ class Arm:
     label: str
     recipe: str
     run_id: str
+    name: str
     path: Path
     seed: int
     steps: int
@@ -100,6 +109,8 @@ class Arm:
     above_trivial: bool | None
     paired: PairedDifference | None
     p_holm: float | None
+    smallest_difference: float | None
+    efficiency: SampleEfficiency | None
     training_seconds: float | None
     questions_per_second: float | None
     tasks: tuple[TaskScore, ...]
@@ -116,6 +127,7 @@ class Comparison:
     """All arms, the reference first.
 
     Attributes:
+        power: what the questions could have shown, in a sentence.
         hard_pairs: task pairs that the first arm confuses most; None when its similarities were not recorded.
         warnings: reasons to distrust the numbers. notes: the protocol, and the meaning of the statistics.
     """
@@ -126,6 +138,7 @@ class Comparison:
     split: Split
     n: int
     arms: tuple[Arm, ...]
+    power: str
     hard_pairs: HardPairs | None
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
@@ -151,11 +164,17 @@ def compare(runs: Sequence[RunDir], split: Split = "test", labels: Sequence[str]
     results = read_all(runs, split)
     check_pairable(results)
     first = results[0]
-    return compare_results(results, hard_pairs(first.tasks, first.task, [first.similarity]), labels)
+    comparison = compare_results(results, hard_pairs(first.tasks, first.task, [first.similarity]), labels)
+    pairs = zip(comparison.arms, read_efficiencies([[result] for result in results]), strict=True)
+    arms = tuple(replace(arm, efficiency=efficiency) for arm, efficiency in pairs)
+    return replace(comparison, arms=arms)
 
 
 def compare_results(results: Sequence[Results], hard: HardPairs | None, labels: Sequence[str] = ()) -> Comparison:
-    """Compare results that passed `check_pairable`, with ``hard`` as the hard pairs; ``labels`` as in `compare`."""
+    """Compare results that passed `check_pairable`, with ``hard`` as the hard pairs; ``labels`` as in `compare`.
+
+    How soon the arms learned is left out.
+    """
     first = results[0]
     mask = None if hard is None else hard.members(first.task)
     arms = [
@@ -163,6 +182,7 @@ def compare_results(results: Sequence[Results], hard: HardPairs | None, labels: 
     ]
     adjusted = iter(holm([arm.paired.p for arm in arms if arm.paired]))
     arms = [replace(arm, p_holm=next(adjusted)) if arm.paired else arm for arm in arms]
+    smallest = {arm.label: arm.smallest_difference for arm in arms if arm.smallest_difference is not None}
     return Comparison(
         profile=first.setup.config.profile,
         protocol=first.setup.config.data.protocol,
@@ -170,6 +190,7 @@ def compare_results(results: Sequence[Results], hard: HardPairs | None, labels: 
         split=first.split,
         n=len(first.question_ids),
         arms=tuple(arms),
+        power=describe_power(arms[0].n, 1, smallest, {}),
         hard_pairs=hard,
         warnings=(*split_warnings(first.split, {arm.label: arm.accuracy for arm in arms}), *_warnings(arms)),
         notes=(
@@ -236,6 +257,7 @@ def _arm(result: Results, first: Results, label: str, hard: NDArray[np.bool_] | 
         label=label,
         recipe=config.recipe,
         run_id=result.setup.run.id,
+        name=read_labels(result.setup.run).name,
         path=result.setup.run.path,
         seed=config.train.seed,
         steps=result.state.step,
@@ -259,6 +281,8 @@ def _arm(result: Results, first: Results, label: str, hard: NDArray[np.bool_] | 
         above_trivial=correct > round(max(trivial.values()) * n) if trivial else None,
         paired=None if before is None else paired_difference(before, right),
         p_holm=None,
+        smallest_difference=None if before is None else smallest_difference(before[None], right[None]),
+        efficiency=None,
         training_seconds=result.number("training_seconds"),
         questions_per_second=result.number("questions_per_second"),
         tasks=tuple(tasks),
@@ -297,15 +321,15 @@ def _groups(tasks: Sequence[TaskScore], name_of: Callable[[Task], str]) -> tuple
 
 
 def arm_labels(results: Sequence[Results]) -> list[str]:
-    """Return the recipes, with the seed, or else the end of the run id, where arms share one."""
-    forms = [
-        (recipe := result.setup.config.recipe, f"{recipe} s{result.setup.config.train.seed}", result.setup.run.id)
-        for result in results
-    ]
-    counts = Counter(form for recipe, seeded, _ in forms for form in (recipe, seeded))
+    """Return the recipes; where arms share one the name that people gave, the seed, or else the end of the run id."""
+    forms = []
+    for result in results:
+        recipe, run = result.setup.config.recipe, result.setup.run
+        forms.append(((recipe, read_labels(run).name, f"{recipe} s{result.setup.config.train.seed}"), run.id))
+    counts = Counter(form for short, _ in forms for form in short)
     return [
-        next((form for form in (recipe, seeded) if counts[form] == 1), f"{recipe} {run_id.rsplit('-', 1)[-1]}")
-        for recipe, seeded, run_id in forms
+        next((form for form in short if form and counts[form] == 1), f"{short[0]} {run_id.rsplit('-', 1)[-1]}")
+        for short, run_id in forms
     ]
 
 

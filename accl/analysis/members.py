@@ -97,7 +97,7 @@ def select_members(
     arms = {name: of_arm for name, of_arm in arms.items() if of_arm}
     if len(arms) < 2:
         have = f"has finished runs of {next(iter(arms))} alone" if arms else "has no finished run"
-        there = listed([*experiment.arms][:LISTED], "and")
+        there = listed([*experiment.arms][:LISTED], "and") or "none of this profile"
         raise CompareError(
             f"{experiment.name} {have}, and a comparison needs two arms.",
             f"Its arms are {there}; see what its runs do with: accl runs",

@@ -118,9 +118,12 @@ def compare(
         _emit_by(chosen, by, split, limit, format)
         return
     data = compare_chosen(chosen, split.value)
-    said = [f"Warning: {warning}" for warning in data.warnings]
+    said = [data.power]
+    said += [f"Warning: {warning}" for warning in data.warnings]
     if format is not Format.TABLE or notes:
         said += data.notes
+        if format is Format.TABLE and any(arm.efficiency for arm in data.arms):
+            said.append(compare_screen.EFFICIENCY_NOTE)
     elif data.notes:
         said.append("How these numbers are made: --notes")
     emit(_tables(data, format, tasks), format, data=data, notes=said)
@@ -150,7 +153,7 @@ def _screen_tables(data: Comparison | Ablation, tasks: int) -> list[Table]:
     if isinstance(data, Comparison):
         arms = compare_screen.ranking_table(data) if many else compare_screen.arms_table(data)
         by_task = [] if many else compare_screen.task_tables(data, tasks)
-        return [compare_tables.runs_table(data), arms, *by_task, *compare_screen.config_tables(data)]
+        return [compare_screen.runs_table(data), arms, *by_task, *compare_screen.config_tables(data)]
     arms = compare_screen.ranking_table(data) if many else compare_screen.seed_arms_table(data)
     runs = compare_screen.accuracies_table(data) if many else compare_screen.seed_runs_table(data)
     return [arms, runs, *compare_screen.config_tables(data)]

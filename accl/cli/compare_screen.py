@@ -9,6 +9,7 @@ from typing import Any
 from accl.analysis.ablation import Ablation, Mean, SeedArm
 from accl.analysis.compare import TRIVIAL_BASELINES, Arm, Comparison
 from accl.analysis.crossed import SeedDifference
+from accl.analysis.efficiency import SampleEfficiency
 from accl.analysis.stats import PairedDifference
 from accl.cli import compare_tables
 from accl.cli.compare_tables import letters
@@ -18,6 +19,11 @@ NAMED_WIDTH = 14  # of an arm whose name stands in a header beside others
 MANY_ARMS = 5  # which nobody reads side by side
 
 EVALUATED = {"test": "tested", "validation": "validated"}
+
+EFFICIENCY_NOTE = (
+    "Steps to reach the reference: until the first validation that is as accurate as the reference's last one under "
+    "the same seed. A run that never was counts with its last validation, which > marks."
+)
 
 Show = Callable[[Any], str]
 
@@ -35,6 +41,7 @@ def arms_table(comparison: Comparison) -> Table:
         Column("p_holm", "Holm p", show=p_value),
         *(_hard_columns(percent, "McNemar p") if comparison.hard_pairs else ()),
         *_calibration_columns(),
+        *_efficiency_columns(comparison),
         Column("predicted", f"answers {names}", "%", cell=lambda row: letters(row, "predicted", names)),
         Column("gold", f"right answers {names}", "%", cell=lambda row: letters(row, "gold", names)),
         Column("tested_step", f"{EVALUATED[comparison.split]} at step"),
@@ -54,6 +61,7 @@ def seed_arms_table(ablation: Ablation) -> Table:
         Column("p_holm", "Holm p", show=p_value),
         *(_hard_columns(_plus_minus, "p") if ablation.hard_pairs else ()),
         *_calibration_columns(),
+        *_efficiency_columns(ablation),
         Column("steps"),
     ]
     title = f"Accuracy on {ablation.n:,} {ablation.split} questions over {len(ablation.seeds)} seeds"
@@ -87,6 +95,13 @@ def accuracies_table(ablation: Ablation) -> Table:
     return Table(title, [Column("arm", wrap=True), *seeds], rows)
 
 
+def runs_table(comparison: Comparison) -> Table:
+    """List the runs by the names that people gave them, or else their ids."""
+    table = compare_tables.runs_table(comparison)
+    pairs = zip(table.rows, comparison.arms, strict=True)
+    return replace(table, rows=[{**row, "run": arm.name or arm.run_id} for row, arm in pairs])
+
+
 def seed_runs_table(ablation: Ablation) -> Table:
     """List the runs of every arm, each with its difference to the first arm's run of the same seed."""
     columns = [
@@ -97,7 +112,8 @@ def seed_runs_table(ablation: Ablation) -> Table:
         Column("delta", unit="points", justify="right", show=points),
     ]
     rows = [
-        {"arm": arm.label, "seed": seed, "run": run.run_id, "accuracy": run.accuracy} | fields(run.paired, "delta")
+        {"arm": arm.label, "seed": seed, "run": run.name or run.run_id, "accuracy": run.accuracy}
+        | fields(run.paired, "delta")
         for arm, runs in zip(ablation.arms, zip(*(c.arms for c in ablation.per_seed), strict=True), strict=True)
         for seed, run in zip(ablation.seeds, runs, strict=True)
     ]
@@ -138,7 +154,7 @@ def short_headers(columns: Sequence[Column]) -> list[Column]:
 
 def _arm_row(arm: Arm) -> Row:
     return {
-        **fields(arm, "p_holm", "loss", "ece", "brier", arm="label", macro="macro_accuracy"),
+        **fields(arm, "p_holm", "loss", "ece", "brier", "efficiency", arm="label", macro="macro_accuracy"),
         **fields(arm, "tested_step", "training_seconds", "questions_per_second"),
         "accuracy": Mean(arm.accuracy, arm.standard_error),
         "beats": {True: "yes", False: "no", None: MISSING}[arm.above_trivial],
@@ -155,7 +171,9 @@ def _arm_row(arm: Arm) -> Row:
 def _seed_arm_row(arm: SeedArm, seeds: int) -> Row:
     above = arm.above_trivial
     return {
-        **fields(arm, "accuracy", "p_holm", "steps", arm="label", macro="macro_accuracy", hard="hard_accuracy"),
+        **fields(
+            arm, "accuracy", "p_holm", "efficiency", "steps", arm="label", macro="macro_accuracy", hard="hard_accuracy"
+        ),
         **{name: mean and mean.mean for name, mean in fields(arm, "loss", "ece", "brier").items()},
         "beats": MISSING if above is None else {0: "no", seeds: "yes"}.get(above, f"{above} of {seeds}"),
         **arm.trivial_baselines,
@@ -216,3 +234,46 @@ def _interval(ends: tuple[float | None, float | None]) -> str:
 
 def _floor_style(row: Row) -> str:
     return "" if row["beats"] in ("yes", MISSING) else "bold red"
+
+
+def _efficiency_columns(data: Comparison | Ablation) -> list[Column]:
+    """Return the rows on how soon arms learned; none where no arm has validations."""
+    found = [arm.efficiency for arm in data.arms if arm.efficiency]
+    if not found:
+        return []
+    columns = [
+        Column("efficiency", "steps to reach reference", cell=lambda row: _steps(row["efficiency"], found[0])),
+        Column("efficiency", "questions to reach it", show=_questions),
+        Column(
+            "efficiency", "difference", "steps", show=lambda e: MISSING if e is None else f"{_more(e)}{e.delta:+,.0f}"
+        ),
+    ]
+    intervals = [Column("efficiency", "95 % interval", "steps", show=_steps_interval)]
+    return columns + (intervals if isinstance(data, Ablation) else [])
+
+
+def _more(efficiency: SampleEfficiency) -> str:
+    return "> " if efficiency.censored else ""
+
+
+def _steps(efficiency: SampleEfficiency | None, other: SampleEfficiency) -> str:
+    """Write the steps of an arm, or those of the reference as another arm has them."""
+    if efficiency is None:
+        return f"{other.reference_steps:,.0f}"
+    runs = len(efficiency.arm)
+    share = f" ({efficiency.reached} of {runs})" if efficiency.censored and runs > 1 else ""
+    return f"{_more(efficiency)}{efficiency.steps:,.0f}{share}"
+
+
+def _questions(efficiency: SampleEfficiency | None) -> str:
+    return MISSING if efficiency is None else f"{_more(efficiency)}{efficiency.questions:,.0f}"
+
+
+def _steps_difference(efficiency: SampleEfficiency | None) -> str:
+    return MISSING if efficiency is None else f"{_more(efficiency)}{efficiency.delta:+,.0f}"
+
+
+def _steps_interval(efficiency: SampleEfficiency | None) -> str:
+    if efficiency is None or efficiency.low is None:
+        return MISSING
+    return f"{efficiency.low:+,.0f} to " + (MISSING if efficiency.high is None else f"{efficiency.high:+,.0f}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.cells import cell_len
 from rich.text import Text
 
-from accl.cli.table import Table
+from accl.cli.table import Column, Row, Table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Grid = Sequence[Sequence[Text]]  # row by row, headers first
 
 _WORDS = re.compile(r"\S+\s*")
-_PARTS = re.compile(r"[^\s_]*_+|\S+\s*")  # also of the names of settings, which arms are called by
+_PARTS = re.compile(r"[^\s_]*_+\s*|\S+\s*")  # also of the names of settings, which arms are called by
 
 GAP = 2  # blanks between columns
 RULE = 40  # width of the line between records
@@ -48,6 +48,11 @@ def print_table(table: Table, console: Console) -> None:
         _draw(table.title, turned, ["left", *["right"] * len(table.rows)], console)
     else:
         _draw_records(table.title, upright, console)
+
+
+def least_width(column: Column, rows: Sequence[Row]) -> int:
+    """Return the width of a column whose title is broken between words and whose cells stay whole."""
+    return max(map(cell_len, [*column.title.split(), *(column.render(row) for row in rows)]), default=0)
 
 
 def _blocks(turned: Grid, room: int) -> list[Grid]:

@@ -49,7 +49,7 @@ class Data(_Section):
     revision: str = Field(description="Commit of the Hub data set; empty means the newest.")
     protocol: Literal["pooled", "official"] = Field(
         description="Which questions train and which test: `pooled` splits all labelled questions 80/10/10 by task, "
-        "`official` trains on dev and validation and tests on test."
+        "`official` trains on dev and validation and tests on test; on train and dev where the data has a train."
     )
     split_seed: int = Field(
         ge=0,
@@ -189,6 +189,14 @@ class Train(_Section):
         "does."
     )
 
+    def total_steps(self, questions: int) -> int:
+        """Return the length of the run in steps, given the number of training questions."""
+        return self.max_steps or max(1, round(self.epochs * self.steps_per_epoch(questions)))
+
+    def steps_per_epoch(self, questions: int) -> int:
+        """Return the number of steps that one pass over so many training questions takes."""
+        return -(-questions // self.batch_size)
+
 
 class Eval(_Section):
     """Evaluations on the validation split while training, and the test split, which is read once, at the end."""
@@ -202,6 +210,15 @@ class Eval(_Section):
     test: bool = Field(
         description="Whether the run is tested when it has been trained; false leaves the test split unread until "
         "`accl test RUN`, so that settings are chosen on validation alone."
+    )
+
+
+class Alerts(_Section):
+    """Messages about what happens to a run that a person would want to be told."""
+
+    command: str | None = Field(
+        description="Program with its arguments, run without a shell, that gets every alert (nan, spike, collapse, "
+        "stall, disk, finished, failed) as JSON on its standard input; null for none."
     )
 
 
@@ -219,6 +236,7 @@ class Config(_Section):
     optim: Optim
     train: Train
     eval: Eval
+    alerts: Alerts
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Config:

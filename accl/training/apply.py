@@ -28,7 +28,13 @@ def _test(run: RunDir, _arguments: Mapping[str, Any], phase: Phase) -> None:
     read_test_split(run, phase)
 
 
-JOBS: dict[str, Callable[[RunDir, Mapping[str, Any], Phase], Any]] = {"test": _test}
+def _export(run: RunDir, arguments: Mapping[str, Any], phase: Phase) -> dict[str, Any]:
+    from accl.training.export import export
+
+    return export(run, Path(arguments["folder"]), arguments["checkpoint"], phase)
+
+
+JOBS: dict[str, Callable[[RunDir, Mapping[str, Any], Phase], Any]] = {"export": _export, "test": _test}
 
 
 def main(descriptor: int) -> int:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from accl.errors import DamagedError, TrainingError
+from accl.store.manifest import MANIFEST, folder_name
 from accl.store.rundir import RunDir
 from accl.store.state import State
 from accl.store.tested import TEST_EVENT, look_words
@@ -19,7 +20,6 @@ from accl.training.checkpoint import Files, Progress, Target
 from accl.training.context import TrainingContext
 from accl.training.evaluate import Evaluated
 from accl.training.interrupt import Interrupt, StoppedEarly
-from accl.training.manifest import MANIFEST, folder_name
 from accl.training.optim import learning_rate
 from accl.training.recording import (
     record_best_validation,
@@ -169,6 +169,7 @@ class Trainer:
         for step, row in zip(range(self.step - count + 1, self.step + 1), rows, strict=True):
             metrics = dict(zip(names, row, strict=True))
             if not math.isfinite(metrics["loss"]):
+                self.reporter.alerts.tell("nan", f"the loss is {metrics['loss']} at step {step}", "error")
                 raise TrainingError(
                     f"The loss is {metrics['loss']} at step {step}.",
                     "Lower optim.lr, or look at train/grad_norm before it: accl tui",
@@ -176,6 +177,8 @@ class Trainer:
             finite = {f"train/{name}": value for name, value in metrics.items() if math.isfinite(value)}
             finite["train/lr"] = learning_rate(config.optim, step, self.context.total_steps)
             self.recorder.metrics(step, step / epoch_length, seconds, finite)
+        at = names.index("classification" if "classification" in names else "loss")
+        self.reporter.alerts.losses(self.step, [row[at] for row in rows])
         speed = steps_per_second * config.train.batch_size
         self.recorder.metrics(self.step, self.step / epoch_length, seconds, {"train/questions_per_second": speed})
         self.reporter.latest(

@@ -107,6 +107,6 @@ def record_curriculum(context: TrainingContext, reporter: Reporter, step: int) -
     weights = curriculum.weights
     recorder.curriculum(step, curriculum.name(step), weights.tolist(), context.sampler.drawn.tolist())
     entropy = -sum(p * math.log(p) for p in weights.tolist() if p > 0)
-    recorder.metrics(
-        step, step / context.steps_per_epoch, reporter.seconds, {"curriculum/effective_tasks": math.exp(entropy)}
-    )
+    effective = math.exp(entropy)
+    recorder.metrics(step, step / context.steps_per_epoch, reporter.seconds, {"curriculum/effective_tasks": effective})
+    reporter.alerts.effective_tasks(step, effective, context.tasks)

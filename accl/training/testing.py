@@ -12,6 +12,7 @@ from accl.config import load
 from accl.errors import AbsentError, DamagedError, RunError
 from accl.store.additions import add_rows
 from accl.store.lock import TESTING
+from accl.store.manifest import folder_name
 from accl.store.provenance import Change, ChangedError, check_config, fact_changes, read_provenance
 from accl.store.rows import RowCollector
 from accl.store.rundir import RunDir
@@ -23,7 +24,6 @@ from accl.training.backends.select import select_backend
 from accl.training.context import TrainingContext
 from accl.training.device import set_determinism
 from accl.training.evaluate import Evaluated, evaluate
-from accl.training.manifest import folder_name
 from accl.training.memory import memory_errors
 from accl.training.recording import record_test
 from accl.training.setup import build_context

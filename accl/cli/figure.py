@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from accl.cli.options import RUNS, RunsOption, run_name
+from accl.cli.options import RUNS, RunsOption, checked_suffix, output_file, run_name
 from accl.cli.output import emit, print_notes, say
-from accl.cli.output_file import checked_output
 from accl.cli.questions import Split
 from accl.cli.table import Column, Table, text
 from accl.errors import AcclError
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,
     help="Draw figures for a paper: curves, weights, confusion, differences.",
 )
 METRICS = ("train/loss", "validation/accuracy")
@@ -40,10 +40,12 @@ class Axis(StrEnum):
 
 
 _NAMES = typer.Argument(
-    parser=run_name, metavar="RUN...", help="Recipes, experiments, run ids or paths; the first is the reference."
+    parser=run_name, metavar="RUN", help="Recipes, experiments, run ids or paths; the first is the reference."
 )
 NamesArgument = Annotated[list[str], _NAMES]
-_OUTPUT = typer.Option("--output", "-o", metavar="FILE", help="Where to write: FILE.pdf, FILE.svg or FILE.png.")
+_OUTPUT = typer.Option(
+    "--output", "-o", parser=output_file, metavar="FILE", help="Where to write: FILE.pdf, FILE.svg or FILE.png."
+)
 OutputOption = Annotated[Path, _OUTPUT]
 _COLUMNS = typer.Option("--columns", min=1, max=2, help="How many columns of a page it is wide: 3.25 or 6.75 inches.")
 ColumnsOption = Annotated[int, _COLUMNS]
@@ -68,10 +70,10 @@ def curves(
     profile: ProfileOption = None,
     runs: RunsOption = RUNS,
 ) -> None:
-    """Draw metrics over training, a line per arm with its seeds as a band.
+    """Draw metrics over training, with seed bands.
 
-    The line is the mean over the seeds, the band one standard deviation
-    on each side. A recipe or an experiment means all its finished runs; a
+    Every arm has a line, the mean over its seeds, and a band of one
+    standard deviation on each side. A recipe or an experiment means all its finished runs; a
     run named by its id need not be finished. accl show RUN lists metrics.
 
     Examples:
@@ -99,9 +101,9 @@ def weights(
     profile: ProfileOption = None,
     runs: RunsOption = RUNS,
 ) -> None:
-    """Draw the weight of every task over training, for each arm with a curriculum.
+    """Draw the weight of every task over training.
 
-    Weights are means over the seeds; the five tasks that are heaviest in
+    Every arm with a curriculum has a panel. Weights are means over the seeds; the five tasks that are heaviest in
     the end have names, and a dotted line shows the uniform weight.
 
     Example:
@@ -134,9 +136,9 @@ def confusion(
     reference: ReferenceOption = None,
     runs: RunsOption = RUNS,
 ) -> None:
-    """Draw the confusion between tasks, a matrix per arm on one scale.
+    """Draw the confusion between tasks as a matrix per arm.
 
-    Cells are means over the seeds. Tasks are ordered by category, which
+    Cells are means over the seeds, and all matrices have one scale. Tasks are ordered by category, which
     white lines separate, and the scale ends at the 1 % and 99 % quantile.
 
     Examples:
@@ -166,7 +168,7 @@ def forest(
     reference: ReferenceOption = None,
     runs: RunsOption = RUNS,
 ) -> None:
-    """Draw the differences in accuracy to the reference with their intervals.
+    """Draw differences to the reference with intervals.
 
     Intervals (95 %) and p values (Holm-adjusted) are those of accl compare
     over the seeds that both arms have; a tick stands for a pair of seeds.
@@ -201,9 +203,9 @@ def tasks(
     reference: ReferenceOption = None,
     runs: RunsOption = RUNS,
 ) -> None:
-    """Draw the accuracy of every arm by task, from the largest gain to the largest loss.
+    """Draw the accuracy of every arm by task.
 
-    Accuracies are means over the seeds that an arm shares with the
+    Tasks go from the largest gain to the largest loss. Accuracies are means over the seeds that an arm shares with the
     reference. A number in brackets is that of the task's questions.
 
     Example:
@@ -234,7 +236,7 @@ def _draw(
     """Choose runs, draw them and say what was drawn; what can be refused is refused before anything is read."""
     from accl.analysis.plots import SUFFIXES, check_matplotlib, save
 
-    path = checked_output(output, SUFFIXES)
+    path = checked_suffix(output, SUFFIXES)
     check_matplotlib()
     from accl.analysis.armset import choose_armsets, only_one
 

@@ -8,9 +8,8 @@ from typing import Annotated
 import typer
 
 from accl.cli.figure import arms_table
-from accl.cli.options import RUNS, RunsOption, run_name
+from accl.cli.options import RUNS, RunsOption, checked_suffix, output_file, run_name
 from accl.cli.output import emit, print_notes, say
-from accl.cli.output_file import checked_output
 from accl.cli.questions import Split
 from accl.errors import AcclError
 
@@ -23,12 +22,12 @@ def report(
         list[str] | None,
         typer.Argument(
             parser=run_name,
-            metavar="[RUN...]",
+            metavar="RUN",
             help="Experiments, recipes, run ids or paths. Without any: all finished runs.",
         ),
     ] = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE.html", help="Where to write the page.")
+        Path, typer.Option("--output", "-o", parser=output_file, metavar="FILE.html", help="Where to write the page.")
     ] = OUTPUT,
     profile: Annotated[str | None, typer.Option("--profile", "-p", help="Take only runs of this profile.")] = None,
     reference: Annotated[
@@ -57,7 +56,7 @@ def report(
 
       accl report baseline contrastive full -o ablation.html
     """
-    path = checked_output(output, SUFFIXES)
+    path = checked_suffix(output, SUFFIXES)
     from accl.analysis.report.gather import gather
     from accl.analysis.report.page import page
     from accl.files import replace_file

@@ -24,6 +24,7 @@ from accl.bench.runs import record_answers
 from accl.cli.report import report
 from accl.errors import AcclError, CompareError, ConfigError, RunError
 from accl.store.experiment import write_experiment
+from accl.store.labels import edit_labels
 from accl.store.writer import Recorder
 
 VOID = {"meta", "br"}
@@ -195,6 +196,11 @@ def test_the_page_has_every_section_and_needs_neither_network_nor_scripts(three:
     assert set(re.findall(r'href="(.)', content)) == {"#"}
     assert "url(" not in content
     assert "default-src 'none'" in content
+
+
+def test_what_people_wrote_about_a_run_stands_beside_it(tmp_path: Path) -> None:
+    edit_labels(finished_run(tmp_path), name="first try", note="the good one")
+    assert "first try: the good one" in Page(page(gather(tmp_path))).text
 
 
 def test_equal_runs_make_equal_pages(three: Path) -> None:

@@ -73,8 +73,9 @@ def curves(
     """Draw metrics over training, with seed bands.
 
     Every arm has a line, the mean over its seeds, and a band of one
-    standard deviation on each side. A recipe or an experiment means all its finished runs; a
-    run named by its id need not be finished. accl show RUN lists metrics.
+    standard deviation on each side. A recipe or an experiment means all
+    its finished runs; a run named by its id need not be finished.
+    accl show RUN lists the metrics.
 
     Examples:
 

@@ -31,6 +31,7 @@ from accl.analysis.grouping import Arm
 from accl.analysis.results import Results, Split, UntestedError, read_results
 from accl.errors import AbsentError, AcclError
 from accl.store.deadline import DEADLINE_S, within
+from accl.store.labels import Labels, read_labels
 from accl.store.measurements import Measurements
 from accl.store.provenance import read_provenance
 from accl.store.reader import Task
@@ -57,7 +58,7 @@ class Part:
 
     Attributes:
         measured: of each run in ``chosen.setups``; empty where they cannot be read.
-        states, provenance: of each run; None and empty where they cannot be read.
+        states, labels, provenance: of each run; None and empty where they cannot be read.
         comparison: of the arms on the questions of ``split``, as far as the runs have answers to them.
         warnings: reasons to distrust the numbers. notes: the protocol, and the meaning of the statistics.
         claims: of the method; None where fewer than two of its arms were tested.
@@ -68,6 +69,7 @@ class Part:
     chosen: ArmSet
     measured: tuple[Measurements, ...]
     states: tuple[RunState | None, ...]
+    labels: tuple[Labels, ...]
     provenance: tuple[dict[str, Any], ...]
     split: Split
     comparison: ArmsComparison
@@ -176,6 +178,7 @@ def _part(chosen: ArmSet, split: Split | None) -> Part:
         chosen,
         tuple(measured),
         tuple(states),
+        tuple(within(DEADLINE_S, partial(read_labels, run)) for run in runs),
         tuple(provenance),
         split,
         comparison,

@@ -275,14 +275,27 @@ def escape_lines(text: str) -> str:
 
 
 def _provenance(part: Part) -> str:
-    head = ["run", "arm", "seed", "steps", "ended (UTC)", "commit", "device", "torch", "command"]
+    named = any(labels.name or labels.note for labels in part.labels)
+    head = [
+        "run",
+        *(["name and note"] * named),
+        "arm",
+        "seed",
+        "steps",
+        "ended (UTC)",
+        "commit",
+        "device",
+        "torch",
+        "command",
+    ]
     rows = []
     for arm in part.chosen.arms:
         for i, seed in zip(arm.members, part.chosen.seeds(arm), strict=True):
-            setup, state, facts = part.chosen.setups[i], part.states[i], part.provenance[i]
+            setup, state, facts, labels = part.chosen.setups[i], part.states[i], part.provenance[i], part.labels[i]
             rows.append(
                 [
                     cell(setup.run.id, css="text"),
+                    *([cell(": ".join(filter(None, (labels.name, labels.note))), css="text")] * named),
                     cell(arm.label),
                     cell(seed, css="num"),
                     cell(MISSING if state is None else f"{state.step:,}", css="num"),

@@ -24,6 +24,7 @@ DASHES = ("", "7 3", "8 3 2 3", "2 3", "12 3", "5 2 1 2 1 2", "3 3", "10 3 4 3")
 HEAVIEST = 5  # tasks with a line of their own among the weights
 LEVELS = 11  # colours of a heat map
 CELL = 6  # side of a cell of a heat map
+FEW_TASKS = 240  # side of a heat map at least, so that the cells of few tasks are larger
 POINTS_WITH_VALUES = 30  # a line of no more points has a dot with its value at each
 
 
@@ -213,6 +214,7 @@ def matrix_chart(matrix: Matrix, low: float, high: float) -> str:
     All cells of a colour are one path: a matrix of 57 x 57 takes 50 kB.
     """
     k, left, top = len(matrix.tasks), 96, 4
+    size = max(CELL, FEW_TASKS // k)
     share = (matrix.values_KK - low) / ((high - low) or 1.0)
     level = np.clip(np.nan_to_num(np.floor(share * LEVELS), nan=-1), 0, LEVELS - 1).astype(int)
     level[~np.isfinite(matrix.values_KK)] = -1
@@ -220,18 +222,18 @@ def matrix_chart(matrix: Matrix, low: float, high: float) -> str:
     for number_ in range(LEVELS):
         rows, columns = np.nonzero(level == number_)
         cells = "".join(
-            f"M{left + CELL * column} {top + CELL * row}h{CELL}v{CELL}h-{CELL}z"
+            f"M{left + size * column} {top + size * row}h{size}v{size}h-{size}z"
             for row, column in zip(rows.tolist(), columns.tolist(), strict=True)
         )
         if cells:
             parts.append(f'<path class="{prefix}{number_}" d="{cells}"/>')
-    side, place = CELL * k, 0
+    side, place = size * k, 0
     for name, n in matrix.categories:
-        middle = top + CELL * (place + n / 2) + 4
+        middle = top + size * (place + n / 2) + 4
         parts.append(f'<text x="{left - 6}" y="{middle:g}" class="end">{escape(name, 16)}</text>')
         place += n
         if place < k:
-            at = CELL * place
+            at = size * place
             parts.append(f'<path class="rule" d="M{left} {top + at}h{side}M{left + at} {top}v{side}"/>')
     return svg(left + side + 4, top + side + 4, parts, f"confusion of {label(matrix.label)}", "heat")
 

@@ -38,6 +38,12 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "claims",
         "Check the claims of the method: supported, not supported, inconclusive.",
     ),
+    "figure": ("accl.cli.figure", "app", "Draw figures for a paper: curves, weights, confusion, differences."),
+    "report": (
+        "accl.cli.report",
+        "report",
+        "Write a report of runs: one HTML page with results, curves, weights, confusion and tasks.",
+    ),
     "runs": ("accl.cli.runs", "runs", "List the runs and what each is doing."),
     "show": ("accl.cli.show", "show", "Show one run: state, newest figures, accuracy by category, events."),
     "logs": ("accl.cli.logs", "logs", "Print the console log of a run."),

@@ -22,7 +22,7 @@ from accl.store.rundir import RunDir
 from accl.text import printable
 from tui import theme
 from tui.commands import COMMANDS, Command, bindings, present, refused
-from tui.messages import Ask, OpenCompare, OpenHelp, OpenRun
+from tui.messages import Ask, OpenCompare, OpenHelp, OpenRun, Prompt
 from tui.palettes import PALETTES
 from tui.repaint import shortened
 from tui.screens.runs import RunsScreen  # the other screens are imported when they are opened, for a fast start
@@ -161,6 +161,15 @@ class AcclApp(App[None], inherit_bindings=False):
                 self.run_worker(message.then(), group="asked")
 
         self.push_screen(ConfirmScreen(message), on_answer)
+
+    def on_prompt(self, prompt: Prompt) -> None:
+        from tui.screens.prompt import PromptScreen
+
+        def on_answer(text: str | None) -> None:
+            if text is not None and text != prompt.value:
+                self.run_worker(prompt.then(text), group="asked")
+
+        self.push_screen(PromptScreen(prompt), on_answer)
 
     def action_help(self) -> None:
         if not isinstance(self.screen, ModalScreen):

@@ -7,7 +7,7 @@ lets a keymap move it.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any, TypeVar
 
@@ -38,6 +38,7 @@ SCOPES = {
     "filter": "While typing a filter",
     "palette": "The list of commands",
     "confirm": "Before it is done",
+    "prompt": "While typing tags, a note or a name",
     "help": "Help",
     "everywhere": "Everywhere",
 }
@@ -60,6 +61,7 @@ class Command:
         enabled: whether the node can do it now; foot and palette leave out what cannot be done.
         otherwise: what its key says while it cannot be done.
         priority: whether the key also works while text is being typed.
+        late: whether the foot has it only where there is room after all others.
     """
 
     id: str
@@ -70,6 +72,7 @@ class Command:
     enabled: Callable[[Any], bool] = _always
     otherwise: str = "there is nothing here to do it with"
     priority: bool = False
+    late: bool = False
 
     @property
     def scope(self) -> str:
@@ -145,8 +148,43 @@ def _charts(
     return tuple(command for command in commands if command.keys)
 
 
-def _has_highlighted(runs_screen: Any) -> bool:
-    return runs_screen.highlighted is not None
+_SOME = attrgetter("has_targets"), "there is no run here"
+
+
+def _life(scope: str, taken: Collection[str] = ()) -> tuple[Command, ...]:
+    """Make the commands on the processes of runs, without the keys that are ``taken`` by what a run shows."""
+    stoppable = attrgetter("can_stop"), "nothing of it is active"
+    resumable = attrgetter("can_resume"), "only what has stopped, failed or crashed can go on"
+    undoable = attrgetter("can_undo"), "nothing was done since the app was opened that could be undone"
+    return (
+        Command(f"{scope}.stop", "stop it; asks first", ("t",), "stop", "stop", *stoppable),
+        Command(
+            f"{scope}.resume",
+            "go on with what has stopped, from its last checkpoint",
+            _free(("r", "C"), taken),
+            "resume",
+            "resume",
+            *resumable,
+        ),
+        Command(f"{scope}.undo", "undo the last change of tags, note or name", ("u",), "undo", "undo", *undoable),
+    )
+
+
+def _order(scope: str, taken: Collection[str] = ()) -> tuple[Command, ...]:
+    """Make the commands that keep order among runs."""
+    one = attrgetter("has_one_target"), "a name is for one run"
+    again = "train the same again, as a new run; asks first"
+    commands = (
+        Command(f"{scope}.restart", again, _free(("R", "A"), taken), "restart", "again", *_SOME),
+        Command(f"{scope}.tag", "add tags, or remove them with -tag", ("T",), "tag", "tag", *_SOME),
+        Command(f"{scope}.note", "write a note", _free(("N", "M"), taken), "note", "note", *_SOME),
+        Command(f"{scope}.rename", "give it a name", ("E", "f2"), "rename", "name", *one),
+    )
+    return tuple(replace(command, late=True) for command in commands)
+
+
+def _free(keys: tuple[str, ...], taken: Collection[str]) -> tuple[str, ...]:
+    return tuple(key for key in keys if key not in taken)
 
 
 def _has_entry(runs_screen: Any) -> bool:
@@ -174,10 +212,11 @@ COMMANDS: tuple[Command, ...] = (
     Command("runs.select", "select the run or group, and step on", ("space",), "select", "select", _has_entry),
     Command("runs.select_all", "select all runs shown, or none", ("ctrl+a",), "select_all"),
     Command("runs.compare", "compare the selected runs", ("c",), "compare", "compare"),
+    *_life("runs"),
     Command("runs.filter", "only runs a query finds: words, val>30%, lr>=1e-4", ("f",), "filter", "filter"),
     Command("runs.sort", "sort by the next column, or click its head", ("o",), "sort", "sort"),
     Command("runs.order", "sort by a config key or metric that you type", ("O",), "order"),
-    Command("runs.stop", "stop the highlighted run; asks first", ("t",), "stop", "stop", _has_highlighted),
+    *_order("runs"),
     Command("runs.back", "forget the filter, then the selection", ("escape",), "back"),
     Command("groups.group", "group by arm, profile, state or nothing", ("g",), "screen.group", "group"),
     Command("groups.fold", "fold the group", ("left", "h"), "screen.fold(True)"),
@@ -189,7 +228,8 @@ COMMANDS: tuple[Command, ...] = (
     Command("run.questions", "pane: questions and answers", ("5",), "pane('questions')"),
     Command("run.log", "pane: the whole console log, and the events", ("6",), "pane('log')"),
     Command("run.machine", "pane: load of the machine, configuration, provenance", ("7",), "pane('machine')"),
-    Command("run.stop", "stop this run; asks first", ("t",), "stop", "stop"),
+    *_life("run", taken=("r", "R", "N")),
+    *_order("run", taken=("r", "R", "N")),
     Command("run.back", "back to the runs", ("escape",), "back", "back"),
     Command(
         "health.swap", "what was going on at the cursor: in place of the charts, or hidden", ("tab",), "swap", "list"
@@ -307,6 +347,9 @@ COMMANDS: tuple[Command, ...] = (
     Command("palette.close", "close the list", ("escape",), "screen.dismiss", "close"),
     Command("confirm.yes", "yes, do it", ("y",), "dismiss(True)", "yes"),
     Command("confirm.no", "no, leave it", ("n", "escape"), "dismiss(False)", "no"),
+    Command("prompt.keep", "keep what is typed", ("enter",), "submit", "keep"),
+    Command("prompt.complete", "complete the word", ("tab",), "complete", "complete"),
+    Command("prompt.drop", "leave it as it was", ("escape",), "screen.dismiss", "drop"),
     *_navigation("help", "scroll"),
     Command("help.close", "close this page", ("escape",), "screen.dismiss", "close"),
     Command("everywhere.help", "the keys and what they do", ("question_mark", "f1"), "help", "help"),

@@ -205,6 +205,7 @@ class RunsFeed:
         self.last = RunsView((), frozenset())
         self._listed = -1  # time of the last change of the folder that was seen
         self._looks = 0
+        self._closely = False  # whether the next look takes notice of everything
 
     def fetch(self) -> RunsView | None:
         """Read the summaries; None if they are those of before.
@@ -213,7 +214,8 @@ class RunsFeed:
             RunError: the folder cannot be read.
             BusyError: it does not answer in time.
         """
-        now, rarely = time.time(), self._looks % RARELY == 0
+        now, rarely = time.time(), self._closely or self._looks % RARELY == 0
+        self._closely = False
         self._looks += 1
         known, summaries = self._readers, self._summaries
         if self._folder_may_have_changed(now) or rarely:
@@ -230,6 +232,10 @@ class RunsFeed:
         newest_first = sorted(self._summaries.values(), key=lambda summary: summary.summary.age_key, reverse=True)
         self.last = RunsView(tuple(newest_first), frozenset(changed))
         return self.last
+
+    def look_closely(self) -> None:
+        """Let the next look take notice of runs that have ended, too."""
+        self._closely = True
 
     def _folder_may_have_changed(self, now: float) -> bool:
         ((_, changed),) = each_within(DEADLINE_S, _changed_at, [self.root])

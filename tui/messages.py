@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from textual.message import Message
@@ -60,3 +60,24 @@ class Ask(Message):
     subject: str
     consequences: tuple[str, ...]
     then: Callable[[], Awaitable[None]]
+
+
+@dataclass
+class Prompt(Message):
+    """Ask for a line of text.
+
+    Attributes:
+        title: one line.
+        subject: what the text is about.
+        explanation: lines that say what may be typed.
+        then: what is done with another text than ``value``; the app runs it, as in `Ask`.
+        value: text to begin with.
+        words: what a word may be completed to.
+    """
+
+    title: str
+    subject: str
+    explanation: tuple[str, ...]
+    then: Callable[[str], Awaitable[None]]
+    value: str = ""
+    words: Sequence[str] = ()

@@ -31,11 +31,13 @@ class _Task:
 
     Attributes:
         look: returns after how many intervals the next one is due.
+        prompt: whether it is due at once after a change that the app made.
     """
 
     owner: Hashable
     look: Callable[[], int]
     run: RunDir | None = None
+    prompt: bool = True
     due: float = 0.0
 
 
@@ -116,13 +118,22 @@ class Watcher:
                     callback(item, answer)
                 return every
 
-            return _Task(owner, look_again)
+            return _Task(owner, look_again, prompt=False)
 
         self._replace(owner, [task(item) for item in items])
 
     def unwatch(self, owner: Hashable) -> None:
         """Look at nothing for this owner any more. A look that is under way may still call back."""
         self._replace(owner, [])
+
+    def look_again(self) -> None:
+        """Look at once at runs and folders, those of runs that have ended too: the app has changed something."""
+        with self._changed:
+            for folder in self._folders.values():
+                folder.look_closely()
+            for task in self._tasks:
+                task.due = 0.0 if task.prompt else task.due
+            self._changed.notify()
 
     def feed(self, run: RunDir) -> RunFeed:
         """Return the data of a run, to read on demand what no view holds."""

@@ -67,7 +67,7 @@ class KeyBar(StripWidget):
             if command.label and self._is_offered(command)
         ]
         leaving = [command for command in own if "escape" in command.keys]
-        others = [command for command in own if command not in leaving]
+        others = sorted((command for command in own if command not in leaving), key=lambda command: command.late)
         kept, available = set(), width
         for command in (*everywhere, *leaving, *others):
             if _width(command) <= available:

@@ -31,6 +31,12 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "logs": ("accl.cli.runs", "logs", "Print the console log of a run."),
     "stop": ("accl.cli.control", "stop", "Stop a run after its current step, with a checkpoint."),
     "resume": ("accl.cli.control", "resume", "Go on with a stopped run from its last checkpoint."),
+    "queue": (
+        "accl.cli.queue",
+        "app",
+        "List what waits to be trained, and move, pause, resume or cancel it.",
+    ),
+    "wait": ("accl.cli.waiting", "wait", "Wait until the runs that train or wait have ended, and show how each goes."),
     "config": ("accl.cli.config", "app", "Show recipes, profiles, resolved configurations and all keys."),
     "bench": ("accl.cli.bench", "app", "Measure accl on this machine: its store, app, commands and training."),
     "doctor": ("accl.cli.doctor", "doctor", "Check that this machine has what training needs."),

@@ -79,7 +79,7 @@ def _view(state: RunState, stopping: bool) -> Table:
         return grid
     texts = [
         f"{state.step:,}/{state.total_steps:,}",
-        _figures(state),
+        figures(state),
         f"{speed:,.0f} questions/s" if speed else "",
         f"ETA {duration(left)}" if left is not None else "",
     ]
@@ -88,7 +88,8 @@ def _view(state: RunState, stopping: bool) -> Table:
     return grid
 
 
-def _figures(state: RunState) -> str:
+def figures(state: RunState) -> str:
+    """Return the newest loss and validation accuracy of a run, as far as there are any."""
     loss, accuracy = state.latest.get("train/loss"), state.latest.get("validation/accuracy")
     parts = [
         "" if loss is None else f"loss {loss:.3f}",
@@ -106,7 +107,7 @@ def print_progress(console: SafeConsole, state: RunState, printed: str, label: s
     tenth = 10 * state.step // state.total_steps if state.total_steps else 0
     now = f"{state.phase} {tenth}" if state.phase == "training" else state.phase
     if now and now != printed and state.state.active:
-        way = f" {state.step:,}/{state.total_steps:,} {_figures(state)}" if state.total_steps else ""
+        way = f" {state.step:,}/{state.total_steps:,} {figures(state)}" if state.total_steps else ""
         console.print(f"{label}{state.phase}{way}", soft_wrap=True)
     return now or printed
 

@@ -10,7 +10,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from accl.store.lock import LOCK_VARIABLE, STARTING, TRAINING, Holder, RunLock, 
 from accl.store.provenance import check_config
 from accl.store.rundir import RunDir, create_run, write_atomically
 from accl.store.state import START_MARK, RunState, State, claim, observe, read_state, write_state
+from accl.store.waiting import forget_waiting
 from accl.text import without_credentials
 
 POLL_EVERY_S = 0.2
@@ -56,29 +58,50 @@ def prepare(root: Path, config: Config, command: list[str], experiment: str = ""
     return run
 
 
-def start(run: RunDir, accept_changes: bool = False) -> subprocess.Popen[bytes]:
+@dataclass(frozen=True)
+class Turn:
+    """The turn of a run that waits: how its trainer is started for the one who put it into the queue.
+
+    Attributes:
+        command: what was typed for the run.
+        folder: working folder, by which relative paths in its configuration are read.
+        variables: environment variables that it gets beside those of this process, such as ``CUDA_VISIBLE_DEVICES``.
+    """
+
+    command: tuple[str, ...]
+    folder: str
+    variables: Mapping[str, str]
+
+
+def start(run: RunDir, accept_changes: bool = False, turn: Turn | None = None) -> subprocess.Popen[bytes]:
     """Start the trainer of a prepared or stopped run: from its last checkpoint, or from the beginning without one.
 
     Args:
         accept_changes: go on even if configuration, data or model are not what they were when the run began.
+        turn: of a run that is started because it waits; None if it is started whether it waits or not.
 
     Raises:
         ChangedError, ConfigError: its configuration has changed, or cannot be read. Data and model are compared by the
             trainer, which loads them.
-        BusyError: a trainer lives, or another process holds the run; the message says who.
+        BusyError: a trainer lives, or another process holds the run; the message says who. Or its turn has come, and
+            it does not wait any more.
         RunError: the run has finished, or its folder cannot be written.
     """
     lock = claim(run, STARTING)
     try:
-        if read_state(run).state is State.FINISHED:
+        state = read_state(run).state
+        if turn and state is not State.QUEUED:
+            raise BusyError(f"{run.id} does not wait any more: it is {state}.", "See: accl runs")
+        if state is State.FINISHED:
             hint = "Train longer with a new run: accl train ... --set train.epochs=N"
             raise RunError(f"{run.id} has finished.", hint)
         if not accept_changes:
             check_config(run, load(run.config))
-        command = [without_credentials(word) for word in sys.argv]
+        typed = turn.command if turn else sys.argv
+        command = [without_credentials(word) for word in typed]
         launched = json.dumps({"command": command, "git": _git()})
         options = ["--launched", launched, *(["--accept-changes"] if accept_changes else [])]
-        process = _launch(run, lock, options)
+        process = _launch(run, lock, options, turn)
     except BaseException:
         lock.abandon()
         raise
@@ -86,9 +109,10 @@ def start(run: RunDir, accept_changes: bool = False) -> subprocess.Popen[bytes]:
     return process
 
 
-def _launch(run: RunDir, lock: RunLock, options: Sequence[str]) -> subprocess.Popen[bytes]:
+def _launch(run: RunDir, lock: RunLock, options: Sequence[str], turn: Turn | None) -> subprocess.Popen[bytes]:
     """Start a process that inherits the lock, and sign the lock for it."""
     before, now = read_state(run), time.time()
+    variables = turn.variables if turn else {}
     starting = before.changed(
         state=State.STARTING,
         pid=0,
@@ -115,7 +139,8 @@ def _launch(run: RunDir, lock: RunLock, options: Sequence[str]) -> subprocess.Po
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
                     pass_fds=[lock.descriptor],
-                    env=environment() | {LOCK_VARIABLE: str(lock.descriptor)},
+                    cwd=turn.folder if turn else None,
+                    env={**environment(), **variables, LOCK_VARIABLE: str(lock.descriptor)},
                 )
             except OSError:
                 write_state(run, before)
@@ -125,6 +150,7 @@ def _launch(run: RunDir, lock: RunLock, options: Sequence[str]) -> subprocess.Po
             f"{run.id} cannot be started ({error}).", "Is its folder writable, and is there memory?"
         ) from error
     lock.sign(TRAINING, process.pid)
+    forget_waiting(run)
     return process
 
 
@@ -165,12 +191,8 @@ def stop(run: RunDir, kill: bool = False) -> None:
     active = observe(run).state.active
     held = _settled_holder(run)
     state = observe(run)
-    if state.state is State.QUEUED and held is None:
-        with claim(run, STARTING):
-            state = read_state(run)  # it may have been started and have ended since
-            if state.state is State.QUEUED:
-                write_state(run, state.changed(state=State.STOPPED, reason="stopped before it was started"))
-                return
+    if state.state is State.QUEUED and held is None and withdraw(run):
+        return
     if not state.state.active:
         if active:
             return
@@ -194,6 +216,24 @@ def stop(run: RunDir, kill: bool = False) -> None:
         raise RunError(f"Process {pid} of {run.id} belongs to another user.", "Ask them to stop it.") from error
     except ProcessLookupError:
         pass  # the process ended before the signal
+
+
+def withdraw(run: RunDir) -> bool:
+    """Stop a run that waits to be started; return False if it does not wait any more.
+
+    Raises:
+        BusyError: its trainer has been started meanwhile.
+        RunError: its folder cannot be written.
+    """
+    with claim(run, STARTING):
+        state = read_state(run)  # it may have been started and have ended since
+        if state.state is not State.QUEUED:
+            return False
+        # One that was resumed through the queue has been started before.
+        reason = "stopped while it waited" if state.started else "stopped before it was started"
+        write_state(run, state.changed(state=State.STOPPED, reason=reason))
+        forget_waiting(run)
+        return True
 
 
 def _settled_holder(run: RunDir) -> Holder | None:

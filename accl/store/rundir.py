@@ -10,6 +10,7 @@
       run.stop          a person asked the trainer to stop; usually absent (see `accl.store.stop`)
       labels.json       name, tags and a note, edited by people (see `accl.store.labels`)
       experiment.json   the experiment that it belongs to, if any (see `accl.store.experiment`)
+      queue.json        its place in the queue, while it waits (see `accl.store.waiting`)
       run.duckdb        all measurements (see `accl.store.schema`)
       console.log       stdout and stderr of the training process
       checkpoints/      step-00001200/{model,optimizer}.safetensors + state.json
@@ -101,6 +102,7 @@ class RunDir:
     stop = _File("run.stop")
     labels = _File("labels.json")
     experiment = _File("experiment.json")
+    queue = _File("queue.json")
     database = _File("run.duckdb")
     console = _File("console.log")
     checkpoints = _File("checkpoints")

@@ -27,6 +27,7 @@ from accl.errors import AbsentError, BusyError, DamagedError
 from accl.store.files import RESTORE, read_tail
 from accl.store.lock import Holder, Proof, RunLock, probe
 from accl.store.rundir import RunDir
+from accl.store.waiting import queued_words
 
 
 class State(StrEnum):
@@ -220,7 +221,7 @@ def assess(state: RunState, run: RunDir, now: float, proof: Proof | None = None)
     proof = probe(run) if proof is None else proof
     alive = bool(proof.held) and proof.holder.trains
     if state.state is State.QUEUED:
-        return state if alive else state.changed(reason=f"never started; start it with: accl resume {run.typed}")
+        return state if alive else state.changed(reason=queued_words(run))
     here = state.host in ("", socket.gethostname())
     # Locks of a network file system may hold on one machine only, so a free one is no proof elsewhere.
     if not alive and here and proof.held is not None:

@@ -1,0 +1,236 @@
+"""Waiting for many runs, in the queue or training, with the progress of each; and `accl wait`."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from accl.cli.options import RUNS, RunsOption
+from accl.cli.output import SafeConsole, print_notes, say
+from accl.cli.progress import figures
+from accl.cli.runs import QueryArgument
+from accl.cli.table import duration, percent
+from accl.errors import INTERRUPTED, BusyError, RunError, TrainingError
+from accl.launch import queue
+from accl.store.query import parse
+from accl.store.run_subject import RunSubject
+from accl.store.rundir import RunDir, run_folders
+from accl.store.state import State, observe
+from accl.store.summary import Summary, SummaryReader, read_summaries
+from accl.store.waiting import read_waiting
+from accl.text import shortened
+
+POLL_EVERY_S = 0.5
+WORKER_EVERY_S = 2.0
+FRAME = 3  # lines of a terminal that the view leaves: its head line, one for what is left out, and the cursor's
+BAR = 12
+LEFT = 130  # exit code of a command that Ctrl-C ended
+
+
+def wait(query: QueryArgument = None, runs: RunsOption = RUNS) -> None:
+    """Wait until the runs that train or wait have ended, and show how each goes.
+
+    A QUERY waits for some, as in accl runs. Ctrl-C ends the command and none of the runs.
+
+    The exit code is 0 if all finished, 75 if a scheduler interrupted those that did not, and 9 otherwise:
+    one failed, crashed or was stopped, or all that is left is paused.
+
+    Examples:
+
+      accl wait
+
+      accl wait experiment:weights && accl compare baseline contrastive full
+    """
+    import typer
+
+    from accl.cli.foreground import end_on_signals
+
+    end_on_signals()
+    text, now = " ".join(query or ()), time.time()
+    wanted = parse(text)
+    summaries = read_summaries([SummaryReader(run) for run in run_folders(runs)], now)
+    active = [each for each in summaries if each.state and each.state.state.active]
+    chosen = [each.run for each in active if wanted.matches(RunSubject(each, now)) and not _unqueued(each)]
+    if not chosen:
+        print_notes([f"nothing {f'that matches {text} ' if text else ''}trains or waits in {runs}"])
+        return
+    raise typer.Exit(wait_for(runs, chosen))
+
+
+def wait_for(root: Path, runs: Sequence[RunDir]) -> int:
+    """Show how runs go until all have ended, and return the exit code for the command, as `wait` describes it.
+
+    While one waits for its turn, it is seen to that the queue has a worker. Runs that are paused are waited for as
+    long as others go on. Ctrl-C ends the waiting alone.
+
+    Raises:
+        RunError: the worker does not start.
+    """
+    readers = [SummaryReader(run) for run in runs]
+    console = SafeConsole(err=True)
+    drawn = console.is_terminal and not console.is_dumb_terminal
+    names = short_names(read_summaries(readers, time.time()))
+    width = max(map(len, names.values()), default=0)
+    padded = {run: f"{name:<{width}}" for run, name in names.items()}
+    printed, looked_after = dict.fromkeys(runs, ""), 0.0
+    try:
+        with Live(console=console, refresh_per_second=4, transient=True, auto_refresh=drawn) as live:
+            while True:
+                summaries = read_summaries(readers, time.time())
+                pending = [each.run for each in summaries if _pending(each)]
+                if drawn:
+                    live.update(_view(summaries, names, console.height - FRAME))
+                for summary in summaries if not drawn else ():
+                    printed[summary.run] = _print_news(console, summary, padded[summary.run], printed[summary.run])
+                if not pending:
+                    break
+                if time.monotonic() - looked_after > WORKER_EVERY_S:
+                    queue.ensure_worker(root)
+                    looked_after = time.monotonic()
+                time.sleep(POLL_EVERY_S)
+    except KeyboardInterrupt:
+        say("all of them go on by themselves", "to look again:  accl wait   accl queue   accl tui", err=True)
+        return LEFT
+    return _report(summaries, names)
+
+
+def short_names(summaries: Sequence[Summary]) -> dict[RunDir, str]:
+    """Return what to call runs beside each other: a name that a person gave, arm and seed, or else the id."""
+    from accl.analysis.grouping import group_runs
+
+    known = [each for each in summaries if each.setup]
+    arms = group_runs([(each.setup.recipe, each.setup.seed, each.config) for each in known if each.setup])
+    labels = {known[i].run: f"{arm.label} s{s.seed}" for arm in arms for i in arm.members if (s := known[i].setup)}
+    names = {each.run: each.labels.name or labels.get(each.run, each.run.id) for each in summaries}
+    counts = Counter(names.values())
+    return {run: name if counts[name] == 1 else run.id for run, name in names.items()}
+
+
+def _pending(summary: Summary) -> bool:
+    """Return whether a run trains, will by itself, or may, since its folder does not answer at the moment."""
+    if summary.state is None:
+        return isinstance(summary.problem, BusyError)
+    if summary.state.state is not State.QUEUED:
+        return summary.state.state.active
+    return not (_paused(summary) or _unqueued(summary))
+
+
+def _unqueued(summary: Summary) -> bool:
+    """Return whether a prepared run has no place in the queue, so that nobody will start it."""
+    if summary.state is None or summary.state.state is not State.QUEUED:
+        return False
+    try:
+        # Its place is gone when it is started, which may have been since its state was read.
+        return read_waiting(summary.run) is None and observe(summary.run).state is State.QUEUED
+    except RunError:
+        return True
+
+
+def _paused(summary: Summary) -> str:
+    """Return why a waiting run is paused; empty if it is not."""
+    try:
+        place = read_waiting(summary.run) if summary.state and summary.state.state is State.QUEUED else None
+    except RunError:
+        return ""
+    return place.paused if place else ""
+
+
+def _view(summaries: Sequence[Summary], names: dict[RunDir, str], room: int) -> Table:
+    """Return a line on all runs, and below it as many of them as there is room for, those that train first."""
+    counts = Counter(_word(summary) for summary in summaries)
+    grid = Table.grid()
+    grid.add_row(Text("   ".join(f"{count} {word}" for word, count in counts.items())))
+    rows = Table.grid(padding=(0, 1))
+    rows.add_column(no_wrap=True, overflow="ellipsis")
+    for _ in range(5):
+        rows.add_column(no_wrap=True)
+    order = sorted(summaries, key=lambda each: (not _pending(each), each.state is None or not each.state.step))
+    for summary in order[: max(1, room)]:
+        rows.add_row(Text(names[summary.run]), *_cells(summary))
+    grid.add_row(rows)
+    if left := len(order) - max(1, room):
+        grid.add_row(Text(f"… {left} more" if left > 0 else ""))
+    return grid
+
+
+def _cells(summary: Summary) -> list[Text | ProgressBar]:
+    state, word = summary.state, _word(summary)
+    if state is None:
+        return [Text(f"? {word}")]
+    busy = state.phase if state.state.active and state.phase not in ("", "training") else word
+    if not state.total_steps or not state.state.active:
+        return [Text(f"{state.state.icon} {busy}")]
+    accuracy = state.latest.get("validation/accuracy")
+    left = state.left_seconds
+    return [
+        Text(f"{state.state.icon} {busy}"),
+        ProgressBar(total=state.total_steps, completed=state.step, width=BAR),
+        Text(f"{state.step:,}/{state.total_steps:,}"),
+        Text("" if accuracy is None else f"val {percent(accuracy)} %"),
+        Text("" if left is None else f"ETA {duration(left)}"),
+    ]
+
+
+def _word(summary: Summary) -> str:
+    """Return the state of a run in a word for people."""
+    if summary.state is None:
+        return summary.problem.kind if summary.problem else "unreadable"
+    match summary.state.state:
+        case State.QUEUED:
+            return "paused" if _paused(summary) else "waiting"
+        case State.RUNNING:
+            return "training"
+    return summary.state.state.value
+
+
+def _print_news(console: SafeConsole, summary: Summary, name: str, printed: str) -> str:
+    """Print a line when a run starts, at each tenth of its way, and when it ends.
+
+    Args:
+        printed: what the last call returned, or nothing.
+    """
+    state = summary.state
+    if state is None or not state.state.active or state.state is State.QUEUED or not state.total_steps:
+        news = line = f"{_word(summary)}{_because(summary)}"
+    else:
+        news = f"{10 * state.step // state.total_steps}"
+        line = f"{state.step:,}/{state.total_steps:,}  {figures(state)}"
+    if news != printed:
+        icon = state.state.icon if state else "?"
+        console.print(f"{icon} {name}  {line}".rstrip(), soft_wrap=True)
+    return news
+
+
+def _because(summary: Summary) -> str:
+    """Return why a run is not finished, after a colon, or how well it did."""
+    state = summary.state
+    if state is None:
+        return f": {summary.problem}" if summary.problem else ""
+    if state.state is State.FINISHED:
+        splits = [split for split in ("test", "validation") if f"{split}/accuracy" in state.latest]
+        words = [f"{split} {percent(state.latest[f'{split}/accuracy'])} %" for split in splits]
+        return f" in {duration(state.ended - state.started)}{': ' if words else ''}{', '.join(words)}"
+    reason = _paused(summary) if state.state is State.QUEUED else state.reason
+    return f": {shortened(reason)}" if reason else ""
+
+
+def _report(summaries: Sequence[Summary], names: dict[RunDir, str]) -> int:
+    """Say how runs ended, those that did not finish one by one, and return the exit code."""
+    unfinished = [each for each in summaries if each.state is None or each.state.state is not State.FINISHED]
+    for each in unfinished:
+        say(f"{each.state.state.icon if each.state else '?'} {names[each.run]} {_word(each)}{_because(each)}", err=True)
+    count = len(summaries) - len(unfinished)
+    say(f"{count} of {len(summaries)} run{'s' * (len(summaries) > 1)} finished", err=True)
+    if not unfinished:
+        return 0
+    if any(map(_paused, unfinished)):
+        say("to go on with those that are paused:  accl queue resume", err=True)
+    interrupted = all(each.state and each.state.interrupted_by for each in unfinished)
+    return INTERRUPTED if interrupted else TrainingError.exit_code

@@ -1,0 +1,137 @@
+"""Places to train at: which GPU, or whether the processor, takes the next run of the queue."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from accl.launch.gpus import Gpu, GpuLoad, gpus, installed, torch_cuda, visible
+from accl.launch.machine import cores
+
+# A run needs more than torch counts as allocated: the CUDA context, the workspaces of its libraries, fragments.
+MARGIN, CONTEXT_BYTES = 1.2, 1.5 * 2**30
+# A GPU counts as empty although its driver and an idle process hold some of it.
+USABLE = 0.9
+THREADS = "OMP_NUM_THREADS"
+
+
+@dataclass(frozen=True)
+class Demand:
+    """Need of a run that waits.
+
+    Attributes:
+        gpu: whether it trains on a GPU.
+        peak: bytes that torch allocated at most for a run like it; None if there was none.
+        per_gpu, jobs: as in `accl.store.waiting.Waiting`.
+    """
+
+    gpu: bool
+    peak: float | None = None
+    per_gpu: int = 1
+    jobs: int | None = None
+
+
+@dataclass(frozen=True)
+class Occupant:
+    """A run that trains on this machine.
+
+    Attributes:
+        gpu: `name_of` the GPU that it trains on; None on the processor.
+        peak: bytes that it will allocate and that no driver counts yet; 0 once it computes.
+    """
+
+    gpu: str | None = None
+    peak: float | None = 0.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place, in words, and the environment variables that hold a trainer to it."""
+
+    words: str
+    gpu: str | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+def find_place(demand: Demand, occupants: Sequence[Occupant], loads: Sequence[GpuLoad]) -> Place | None:
+    """Return the best place for a run: the GPU with the fewest runs, and of those the one with the most free memory.
+
+    A run of unknown need takes its share of a whole GPU, which must be free.
+
+    Args:
+        occupants: all runs of its folder that train on this machine.
+        loads: the GPUs that may be used.
+
+    Returns:
+        None while there is no place.
+    """
+    if demand.jobs is not None and len(occupants) >= demand.jobs:
+        return None
+    if not demand.gpu:
+        if demand.jobs is None and any(occupant.gpu is None for occupant in occupants):
+            return None
+        return Place("the processor", variables=_shared_cores(demand.jobs or 1))
+    fitting = []
+    for load in loads:
+        beside = [occupant for occupant in occupants if occupant.gpu == name_of(load.gpu)]
+        if len(beside) >= demand.per_gpu:
+            continue
+        total, used = load.gpu.memory_total, load.memory
+        if total is None or used is None:  # of a driver that does not tell, an empty GPU is one without runs of ours
+            if not beside:
+                fitting.append((0, 0.0, load.gpu))
+            continue
+        share = USABLE * total / demand.per_gpu
+        free = total - used - sum(_need(occupant.peak, share) for occupant in beside)
+        if free >= _need(demand.peak, share):
+            fitting.append((len(beside), -free, load.gpu))
+    if not fitting:
+        return None
+    gpu = min(fitting, key=lambda each: each[:2])[2]
+    # A number means what NVML means by it only in the order of the bus.
+    variables = {"CUDA_VISIBLE_DEVICES": name_of(gpu), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    return Place(f"GPU {gpu.index}", name_of(gpu), variables)
+
+
+def _need(peak: float | None, share: float) -> float:
+    """Return the bytes that a run takes of a GPU: its share if that is not known, and nothing more if it is there."""
+    if peak is None:
+        return share
+    return MARGIN * peak + CONTEXT_BYTES if peak else 0.0
+
+
+def _shared_cores(jobs: int) -> dict[str, str]:
+    """Return the variables by which runs side by side share the cores, unless the user has settled that."""
+    return {} if jobs == 1 or THREADS in os.environ else {THREADS: str(max(1, cores() // jobs))}
+
+
+def name_of(gpu: Gpu) -> str:
+    """Return what ``CUDA_VISIBLE_DEVICES`` calls a GPU."""
+    return gpu.uuid or str(gpu.index)
+
+
+def trains_on_gpu(device: object, look: Callable[[], Sequence[Gpu]] = gpus) -> bool:
+    """Return whether a run with this ``train.device`` trains on a GPU of this machine.
+
+    Where there is none, one that asks for a GPU says so itself once it is started.
+    """
+    return device != "cpu" and bool(look()) and torch_cuda() is not None
+
+
+def gpu_of(pid: int) -> str | None:
+    """Return the name of the GPU that a trainer of this machine uses: the first that its environment shows.
+
+    Returns:
+        None if it is gone, or shows none; the first GPU of this process if it may not be looked at.
+    """
+    import psutil
+
+    try:
+        shown = psutil.Process(pid).environ().get("CUDA_VISIBLE_DEVICES")
+    except (psutil.AccessDenied, OSError):
+        shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    except psutil.Error:
+        return None
+    found = visible(installed(), shown)
+    return name_of(found[0]) if found else None

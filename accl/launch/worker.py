@@ -1,0 +1,199 @@
+"""The worker of a folder of runs, ``python -m accl.launch.worker ROOT``: it starts what waits until nothing does.
+
+There is one worker for each folder; its lock tells. It holds nothing that is not in the files of the runs: when it
+dies, the trainers go on, and the next worker finds them by their locks and counts them as taking their place.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+
+from accl.errors import INTERRUPTED, AcclError, BusyError, RunError
+from accl.launch import gpus, places, process, queue
+from accl.launch.places import Demand, Occupant, find_place
+from accl.launch.queue import Entry
+from accl.store.config_values import config_value
+from accl.store.experiment import read_experiment
+from accl.store.lock import holder
+from accl.store.rundir import RunDir, run_folders
+from accl.store.state import RunState, State
+from accl.store.summary import Summary, SummaryReader, numbers, read_summaries
+from accl.text import printable, shortened
+
+LOOK_EVERY_S = 1.0
+BUSY_SHARE = 20  # a look that takes long, at many runs or a slow disk, is followed by a pause so many times as long
+QUICK_S = 30.0  # a run that fails sooner, or before its first step, would most likely fail again
+LOADED_S = 60.0  # from then on a GPU's driver counts what a run takes of its memory
+PEAK = "peak_gpu_memory_bytes"
+# Keys whose values decide how much memory a run needs, so that one with equal ones tells it.
+SIZES = ("profile", "model.name", "data.max_length", "train.batch_size", "train.precision")
+
+
+class Worker:
+    """The worker of a folder, which holds its lock."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._readers: dict[RunDir, SummaryReader] = {}
+        self._trainers: dict[RunDir, subprocess.Popen[bytes]] = {}
+        self._training: set[RunDir] = set()  # at the last look, whoever started them
+        self._refused: set[RunDir] = set()  # cannot be started, nor written to say so
+
+    def work(self) -> None:
+        """Start what waits, one look after the other, until nothing waits and all that was started has ended."""
+        while True:
+            begun = time.monotonic()
+            if not self.look():
+                return
+            time.sleep(max(LOOK_EVERY_S, BUSY_SHARE * (time.monotonic() - begun)))
+
+    def look(self) -> bool:
+        """Start the runs that there are places for; return whether there is anything left to wait for."""
+        summaries = self._read()
+        training = [summary for summary in summaries if _trains_here(summary)]
+        self._pause_after_failures(summaries, {summary.run for summary in training})
+        ready = [each for each in queue.waiting(self.root) if each.ready and each.run not in self._refused]
+        waits = bool(ready)
+        if ready:
+            self._start(ready, training, {summary.run: summary for summary in summaries})
+        self._training = {summary.run for summary in training} | self._trainers.keys()
+        self._trainers = {run: trainer for run, trainer in self._trainers.items() if trainer.poll() is None}
+        return waits or bool(self._trainers)
+
+    def _read(self) -> list[Summary]:
+        runs = run_folders(self.root)
+        self._readers = {run: self._readers.get(run) or SummaryReader(run) for run in runs}
+        return read_summaries(list(self._readers.values()), time.time())
+
+    def _start(self, ready: list[Entry], training: list[Summary], summaries: dict[RunDir, Summary]) -> None:
+        """Start runs in their order: none passes another that waits for the same kind of place."""
+        visible = gpus.gpus()
+        occupants = [self._occupant(summary, summaries) for summary in training]
+        full: set[bool] = set()  # whether there is no place left: for those on a GPU, and for the others
+        for entry in ready:
+            if (summary := summaries.get(entry.run)) is None or entry.waiting is None:
+                continue
+            on_gpu = self._on_gpu(summary)
+            if on_gpu in full:
+                continue
+            peak = self._peak(summary, summaries) if on_gpu else None
+            demand = Demand(on_gpu, peak, entry.waiting.per_gpu, entry.waiting.jobs)
+            place = find_place(demand, occupants, [gpus.load(gpu) for gpu in visible] if on_gpu else [])
+            if place is None:
+                full.add(on_gpu)
+                continue
+            turn = process.Turn(entry.waiting.command, entry.waiting.folder, place.variables)
+            try:
+                self._trainers[entry.run] = process.start(entry.run, turn=turn)
+            except BusyError as error:
+                say(f"{entry.run.id} is left alone: {error}")
+            except (AcclError, OSError) as error:
+                self._refuse(entry.run, error)
+            else:
+                say(f"started {entry.run.id} on {place.words}")
+                occupants.append(Occupant(place.gpu, peak if on_gpu else 0.0))
+
+    def _on_gpu(self, summary: Summary) -> bool:
+        return places.trains_on_gpu(config_value(summary.config, "train.device"))
+
+    def _occupant(self, summary: Summary, summaries: dict[RunDir, Summary]) -> Occupant:
+        if not self._on_gpu(summary):
+            return Occupant()
+        held = holder(summary.run)
+        pid = held.pid if held else summary.state.pid if summary.state else 0
+        computes = summary.state is not None and time.time() - summary.state.started > LOADED_S
+        return Occupant(places.gpu_of(pid), 0.0 if computes else self._peak(summary, summaries))
+
+    def _peak(self, like: Summary, summaries: dict[RunDir, Summary]) -> float | None:
+        """Return the GPU memory that the newest finished run of the same size took."""
+        from accl.store.reader import query  # here: without a GPU nothing is read from any database
+
+        sizes = _sizes(like)
+        for other in sorted(summaries.values(), key=lambda summary: summary.age_key, reverse=True):
+            if other.state and other.state.state is State.FINISHED and _sizes(other) == sizes:
+                with suppress(AcclError):
+                    [rows] = query(other.run.database, ("SELECT key, value FROM run.meta WHERE key = ?", (PEAK,)))
+                    if found := numbers(dict(rows), (PEAK,)):
+                        return found[PEAK]
+        return None
+
+    def _pause_after_failures(self, summaries: list[Summary], training: set[RunDir]) -> None:
+        for summary in summaries:
+            if summary.run in self._training - training and summary.state and _failed_quickly(summary.state):
+                state = summary.state
+                after = max(0.0, state.ended - state.started)
+                reason = f"{summary.run.id} {state.state} after {after:.0f} s: {state.reason}"
+                self._pause(summary.experiment, reason)
+
+    def _pause(self, experiment: str, reason: str) -> None:
+        """Pause what waits of an experiment; runs of none have nothing in common."""
+        say(reason)
+        for entry in queue.waiting(self.root) if experiment else []:
+            if entry.ready and read_experiment(entry.run) == experiment:
+                with suppress(RunError):
+                    queue.pause(self.root, [entry.run], reason)
+                    say(f"paused {entry.run.id}")
+
+    def _refuse(self, run: RunDir, error: Exception) -> None:
+        """Pause a run that cannot be started, with its experiment."""
+        reason = f"{run.id} cannot be started: {error}"
+        self._pause(read_experiment(run), reason)
+        try:
+            queue.pause(self.root, [run], str(error))
+        except RunError as why:
+            self._refused.add(run)
+            say(f"{why}")
+
+
+def _trains_here(summary: Summary) -> bool:
+    state = summary.state
+    if state is None or state.host not in ("", socket.gethostname()):
+        return False
+    return state.state.active and state.state is not State.QUEUED
+
+
+def _failed_quickly(state: RunState) -> bool:
+    """Return whether a run failed, or was refused, so early that those like it would fail as well."""
+    refused = state.state is State.STOPPED and state.exit_code not in (None, 0, INTERRUPTED, 130)
+    if not refused and state.state not in (State.FAILED, State.CRASHED):
+        return False
+    return state.step == 0 or state.ended - state.started < QUICK_S
+
+
+def _sizes(summary: Summary) -> tuple[object, ...]:
+    profile = summary.setup.profile if summary.setup else None
+    return (profile, *(config_value(summary.config, key) for key in SIZES[1:]))
+
+
+def say(line: str) -> None:
+    """Print a line with the time on the worker's log, unless its disk is full."""
+    with suppress(OSError):
+        print(f"{datetime.now():%Y-%m-%d %H:%M:%S} {printable(shortened(line))}", flush=True)  # noqa: T201
+
+
+def main(root: Path) -> int:
+    """Be the worker of a folder unless it has one, and return the exit code."""
+    try:
+        while (lock := queue.take_worker_lock(root)) is not None:
+            say(f"worker {os.getpid()} of {root}")
+            Worker(root).work()
+            os.close(lock)
+            # Who came between the last look and this found a worker that was alive.
+            if not any(entry.ready for entry in queue.waiting(root)):
+                say("nothing waits any more")
+                break
+    except AcclError as error:
+        say(f"error: {error}")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -22,7 +22,9 @@ from tui_pilot import on_screen, open_app, runs_listed, runs_screen, until
 from typer.testing import CliRunner
 
 from accl.bench.damage import Damage, damages
-from accl.cli.runs import logs, runs, show
+from accl.cli.logs import logs
+from accl.cli.runs import runs
+from accl.cli.show import show
 from accl.errors import AbsentError, AcclError, BusyError, DamagedError, RunError
 from accl.store.rundir import RunDir
 from accl.store.summary import SummaryReader

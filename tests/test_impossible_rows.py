@@ -12,7 +12,7 @@ from factory import finished_run
 from typer.testing import CliRunner
 
 from accl.analysis.results import read_results
-from accl.cli.runs import show
+from accl.cli.show import show
 from accl.errors import DamagedError
 from accl.store.columns import RunReader
 from accl.store.questions import read_questions

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from accl.analysis.results import read_results
 from accl.bench.runs import record_tasks
-from accl.cli import runs
+from accl.cli import show as show_command
 from accl.cli.questions import Split
 from accl.errors import AbsentError, ConfigError, DamagedError, QueryError
 from accl.store.answered import Answered, arms_beside
@@ -179,7 +179,7 @@ def _shown(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 
 def show(run: RunDir, *options: str) -> Result:
     command = typer.Typer()
-    command.command()(runs.show)
+    command.command()(show_command.show)
     arguments = [run.id, "--questions", *options, "--runs", str(run.path.parent)]
     return CliRunner(env={"COLUMNS": "200"}).invoke(command, arguments)
 
@@ -203,9 +203,9 @@ def test_programs_get_every_question_in_raw_values(shown: RunDir) -> None:
 
 def test_a_split_without_answers_and_options_without_questions_are_said(shown: RunDir) -> None:
     with pytest.raises(AbsentError, match="has no answers to the validation questions"):
-        runs.show(shown.id, questions=True, split=Split.VALIDATION, runs=shown.path.parent)
+        show_command.show(shown.id, questions=True, split=Split.VALIDATION, runs=shown.path.parent)
     with pytest.raises(ConfigError, match="query, --split and --limit are for --questions"):
-        runs.show(shown.id, split=Split.TEST, runs=shown.path.parent)
+        show_command.show(shown.id, split=Split.TEST, runs=shown.path.parent)
 
 
 def test_a_query_finds_questions_and_what_another_arm_answers_otherwise(tmp_path: Path) -> None:
@@ -225,9 +225,9 @@ def test_a_query_finds_questions_and_what_another_arm_answers_otherwise(tmp_path
     assert found("(gold:B", "predicted:C)", "p>.5", '"in test/00009"') == ["09"]
     assert "1 of 6 found of 12 questions, 6 of which" in show(run, "wrong", "--limit", "1").stdout
     with pytest.raises(QueryError, match="There is no key 'flop'"):
-        runs.show(run.id, ["flop:x"], questions=True, runs=tmp_path)
+        show_command.show(run.id, ["flop:x"], questions=True, runs=tmp_path)
     with pytest.raises(AbsentError, match="There is: baseline and s2"):
-        runs.show(run.id, ["flip:nobody"], questions=True, runs=tmp_path)
+        show_command.show(run.id, ["flip:nobody"], questions=True, runs=tmp_path)
 
 
 def test_answers_to_other_questions_are_not_put_beside(tmp_path: Path) -> None:

@@ -39,13 +39,18 @@ def run_name(text: str) -> str:
     """
     if not text.strip():
         raise ConfigError(
-            "The name of the run is empty.", "Type its id, a part of it, a path, or `last`; see: accl runs"
+            "The name of the run is empty.", "Type its id or name, a part of the id, a path, or `last`; see: accl runs"
         )
     return text
 
 
-_RUN = typer.Argument(parser=run_name, metavar="RUN", help="Id, a part of it, a path, or `last`.", show_default=False)
+_RUN = typer.Argument(
+    parser=run_name, metavar="RUN", help="Id or a part of it, name, path or `last`.", show_default=False
+)
 RunArgument = Annotated[str, _RUN]
+_CHOSEN = "Runs, each as its id or a part of it, name, path or `last`; or a query, as for accl runs."
+ChosenArgument = Annotated[list[str], typer.Argument(parser=run_name, metavar="RUN...|QUERY", help=_CHOSEN)]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
 _RUNS = typer.Option("--runs", envvar="ACCL_RUNS", parser=local_folder, metavar="DIR", help="The folder of the runs.")
 RunsOption = Annotated[Path, _RUNS]
 RUNS = Path("runs")  # the default of `RunsOption`

@@ -26,7 +26,7 @@ from rich.text import Text
 
 from accl.cli.layout import print_table
 from accl.cli.table import Table
-from accl.errors import AcclError
+from accl.errors import AcclError, ConfigError
 from accl.streams import styled
 from accl.text import printable, printable_json, printable_lines, shortened, without_credentials
 
@@ -139,6 +139,21 @@ def print_error(error: AcclError, console: Console | None = None) -> None:
 def print_notes(notes: Sequence[str]) -> None:
     """Print sentences on what was typed, such as an old name that was translated, on stderr, without credentials."""
     say(*(f"note: {without_credentials(note)}" for note in notes), err=True)
+
+
+def ask(question: str) -> bool:
+    """Ask on stderr, and return whether the line that is typed on stdin says yes.
+
+    Raises:
+        ConfigError: there is nobody to type one.
+    """
+    stream = styled(sys.stderr)
+    stream.write(f"{printable(question)} [y/N] ")
+    stream.flush()
+    if not (answer := sys.stdin.readline()):
+        say(err=True)
+        raise ConfigError("Nobody is there to answer.", "To do it without being asked, add: --yes")
+    return answer.strip().casefold() in ("y", "yes")
 
 
 def plain(value: Any) -> Any:

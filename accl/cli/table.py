@@ -64,6 +64,22 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def size(count: float | None) -> str:
+    """Write bytes as ``7 kB``, ``12.5 MB`` or ``4.4 GB``, in powers of ten."""
+    if count is None:
+        return MISSING
+    units = iter(("B", "kB", "MB", "GB", "TB"))
+    unit = next(units)
+    while count >= 999.5 and unit != "TB":
+        count, unit = count / 1000, next(units)
+    return f"{count:.0f} {unit}" if unit in ("B", "kB") else f"{count:.1f} {unit}"
+
+
+def counted(count: int, noun: str) -> str:
+    """Write a number of things as ``1 run`` or ``1,200 runs``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def moment(seconds: float | None) -> str:
     """Write seconds since the epoch as local date and time."""
     return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M") if seconds else MISSING

@@ -17,7 +17,7 @@ NOTE_LIMIT = 10_000
 
 @dataclass(frozen=True)
 class Labels:
-    """What people wrote about a run; ``tags`` are in the order in which they came."""
+    """Name, tags and note that people gave a run; ``tags`` are in the order in which they came."""
 
     name: str = ""
     tags: tuple[str, ...] = ()

@@ -38,6 +38,7 @@ LOCK_VARIABLE = "ACCL_LOCK_FD"
 STARTING = "starting"
 TRAINING = "training"
 MERGING = "merging measurements"
+REMOVING = "removing"
 
 _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 
@@ -48,7 +49,7 @@ class Holder:
 
     Attributes:
         since: time at which the lock was taken, as ISO 8601 with a blank and the offset from UTC.
-        purpose: what for: `STARTING`, `TRAINING` or `MERGING`.
+        purpose: what for: `STARTING`, `TRAINING`, `MERGING` or `REMOVING`.
     """
 
     host: str = ""
@@ -59,7 +60,7 @@ class Holder:
     @property
     def trains(self) -> bool:
         """Whether a trainer lives; a holder that does not say is taken for one."""
-        return self.purpose != MERGING
+        return self.purpose not in (MERGING, REMOVING)
 
     def __str__(self) -> str:
         if not self.pid:

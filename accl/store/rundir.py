@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 # A made id: UTC time, recipe, seed, four random digits.
 _ID = re.compile(r"\d{8}-\d{6}-.+-s\d+-[0-9a-f]{4}", re.DOTALL)
 _OTHER_FOLDER = "Choose another with --runs DIR or the environment variable ACCL_RUNS."
+LAST = "last"  # what is typed for the newest run
 JSON_DEPTH = 32  # levels of nesting
 SETUP_LIMIT = 8192  # characters; accl writes a few hundred
 
@@ -320,9 +321,10 @@ def list_runs(root: Path) -> list[RunDir]:
 
 
 def find_run(root: Path, name: str) -> RunDir:
-    """Return the one run that ``name`` means: a path, an id, or an unambiguous part of an id; ``last`` is the newest.
+    """Return the one run that ``name`` means: a path, an id, a name that people gave, or an unambiguous part of an id.
 
-    A whole id comes before parts, and a part between hyphens before any other: ``full-s1`` is not ``full-s12``.
+    ``last`` is the newest. A whole id comes first, then a whole name, then a part between hyphens, then any other part:
+    ``full-s1`` is not ``full-s12``.
 
     Raises:
         RunError: the name is blank, or none or several match.
@@ -332,15 +334,33 @@ def find_run(root: Path, name: str) -> RunDir:
         raise RunError("The name of a run is empty.", "List the runs there are with: accl runs")
     if within(DEADLINE_S, lambda: is_run(RunDir(Path(name)))):
         return RunDir(Path(os.path.realpath(name)))
-    runs = list_runs(root)
-    if name == "last" and runs:
-        return runs[-1]
-    exact = [run for run in runs if run.id == name]
-    segments = [run for run in runs if f"-{name}-" in f"-{run.id}-"]
-    matches = exact or segments or [run for run in runs if name in run.id]
+    matches = matching_runs(list_runs(root), name)
     if len(matches) == 1:
         return matches[0]
     if not matches:
         raise RunError(f"No run named {name!r} in {root}.", "List the runs there are with: accl runs")
     shown = ", ".join(run.id for run in matches[-3:])
     raise RunError(f"{len(matches)} runs match {name!r}: {shown}.", "Type more of the id, or `last` for the newest.")
+
+
+def matching_runs(runs: Sequence[RunDir], name: str) -> list[RunDir]:
+    """Return those of several runs, from the oldest to the newest, that ``name`` means in the first way that fits any.
+
+    The ways are those of `find_run`, but for paths.
+    """
+    if name == LAST:
+        return list(runs[-1:])
+    if exact := [run for run in runs if run.id == name]:
+        return exact
+    if named := [run for run, given in each_within(DEADLINE_S, given_name, runs) if given == name]:
+        return named
+    segments = [run for run in runs if f"-{name}-" in f"-{run.id}-"]
+    return segments or [run for run in runs if name in run.id]
+
+
+def given_name(run: RunDir) -> str:
+    """Return the name that people gave a run; empty when there is none or it cannot be read."""
+    with suppress(RunError, OSError):
+        name = run.read_json(run.labels).get("name")
+        return name if isinstance(name, str) else ""
+    return ""

@@ -1,0 +1,91 @@
+"""Tags, notes and names are written and read on the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+from click.testing import Result
+from factory import finished_run
+from hostile import acting, hostile_run
+from typer.testing import CliRunner
+
+from accl.cli.labels import note, rename, tag
+from accl.errors import ConfigError, DamagedError
+from accl.store.labels import read_labels
+from accl.store.rundir import RunDir, find_run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return finished(tmp_path)
+
+
+def finished(root: Path, recipe: str = "full") -> RunDir:
+    return finished_run(root, recipe, curves=False, predictions=False)
+
+
+def command(function: Callable[..., None], run: RunDir, *words: str) -> Result:
+    app = typer.Typer()
+    app.command()(function)
+    return CliRunner().invoke(app, [*words, "--runs", str(run.path.parent)])
+
+
+def test_tags_are_added_and_taken_away_of_several_runs(run: RunDir) -> None:
+    other, third = finished(run.path.parent, "baseline"), finished(run.path.parent, "contrastive")
+    assert command(tag, run, run.id, other.id, "--add", "paper", "-a", "old").exit_code == 0
+    done = command(tag, run, "tag:paper", "--remove", "old", "--format", "json")
+    assert json.loads(done.stdout) == [{"id": each.id, "tags": ["paper"]} for each in (other, run)]
+    assert read_labels(third).tags == ()
+    assert "paper" in command(tag, run, run.id).stdout  # which only lists
+    assert read_labels(run).tags == ("paper",)
+
+
+def test_a_run_whose_labels_are_damaged_does_not_keep_others_from_their_tag(run: RunDir) -> None:
+    damaged = finished(run.path.parent, "baseline")
+    damaged.labels.write_text("no json")
+    done = command(tag, run, "state:finished", "--add", "paper")
+    assert isinstance(done.exception, DamagedError)
+    assert read_labels(run).tags == ("paper",)
+    assert damaged.labels.read_text() == "no json"
+
+
+def test_a_tag_of_two_words_is_refused(run: RunDir) -> None:
+    assert isinstance(command(tag, run, "last", "--add", "two words").exception, ConfigError)
+    assert read_labels(run).tags == ()
+
+
+def test_a_note_is_written_printed_and_taken_away(run: RunDir) -> None:
+    assert "no note" in command(note, run, "last").output
+    command(note, run, "last", "with the new bank: 50 %")
+    assert command(note, run, "last").stdout == "with the new bank: 50 %\n"
+    command(note, run, "last", "")
+    assert read_labels(run).note == ""
+
+
+def test_a_name_means_the_run_and_neither_id_nor_folder_change(run: RunDir) -> None:
+    root = run.path.parent
+    command(rename, run, run.id, " small bank ")
+    assert find_run(root, "small bank") == run
+    other = finished(root, "baseline")
+    done = command(rename, run, other.id, "small bank")
+    assert f"{run.id} has this name too" in done.output
+    command(rename, run, other.id, "")
+    assert find_run(root, "small bank") == run
+
+
+def test_last_is_no_name(run: RunDir) -> None:
+    assert isinstance(command(rename, run, run.id, "last").exception, ConfigError)
+    assert read_labels(run).name == ""
+
+
+def test_hostile_labels_are_printed_harmlessly(tmp_path: Path) -> None:
+    run = hostile_run(tmp_path)
+    for function in (tag, note):
+        done = command(function, run, "last")
+        assert done.exit_code == 0
+        assert not acting(done.output)
+        assert "owned" in done.output

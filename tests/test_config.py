@@ -8,7 +8,7 @@ from conftest import run_accl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accl.config import available, configs_folder, difference, dump, flat, load, resolve
+from accl.config import available, configs_folder, difference, dump, flat, load, resolve, resolve_like
 from accl.errors import ConfigError
 
 PAPER = {
@@ -151,6 +151,49 @@ def test_an_old_run_whose_recipe_could_not_be_called_so_today_is_read(tmp_path: 
     for name in ("base[v2]", "1e3", "no", "a b"):
         (tmp_path / "config.yaml").write_text(written.replace("recipe: full", f"recipe: {name}"))
         assert load(tmp_path / "config.yaml").recipe == name
+
+
+@pytest.mark.parametrize("recipe", ["baseline", "full"])
+def test_the_configuration_of_a_run_is_a_recipe(tmp_path: Path, recipe: str) -> None:
+    original = resolve(recipe, "demo", ["loss.temperature=0.2", "train.seed=7"]).config
+    file = tmp_path / "config.yaml"
+    file.write_text(dump(original))
+    resolved = resolve(str(file), None, ["optim.lr=3e-4"])
+    assert difference(original, resolved.config) == {"optim.lr": (1e-3, 3e-4)}
+    assert (resolved.origin["optim.lr"], resolved.origin["train.seed"]) == ("--set", str(file))
+    assert resolve_like(dump(original), file, ["optim.lr=3e-4"]) == resolved
+    with pytest.raises(ConfigError, match="its profile included"):
+        resolve(str(file), "demo")
+
+
+def test_the_configuration_of_an_old_run_is_translated_with_notes() -> None:
+    written = dump(resolve("full", "demo").config)
+    for new, old in (OLD | {"recipe: full": "recipe: seed_literal", "  deterministic: false\n": ""}).items():
+        assert new in written
+        written = written.replace(new, old)
+    resolved = resolve_like(written, Path("old.yaml"), ["train.device=auto"])
+    assert (resolved.config.recipe, resolved.config.train.backend) == ("as_published", "cudagraph")
+    assert resolved.origin["train.deterministic"] == "base"
+    assert "The recipe seed_literal is now called as_published." in resolved.notes
+    assert "train.path=graphed is now written train.backend=cudagraph (old.yaml)." in resolved.notes
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("recipe: full", "recipe: ../../etc", "names no recipe that can be part of a run's id: '../../etc'"),
+        ("recipe: full", "recipe: a b", "names no recipe"),
+        ("profile: demo\n", "", "names no profile"),
+        ("eval:\n  every: 200\n  max_questions: 500\n", "", "eval is missing"),
+        ("  seed: 42\n  epochs", "  seed: x\n  epochs", r"train.seed='x' .*run.yaml, line"),
+        ("path: cais/mmlu", "path: https://user:secret@example.org/mmlu", "holds a password"),
+    ],
+)
+def test_a_damaged_configuration_of_a_run_is_no_recipe(old: str, new: str, words: str) -> None:
+    written = dump(resolve("full", "demo").config)
+    assert old in written
+    with pytest.raises(ConfigError, match=words):
+        resolve_like(written.replace(old, new), Path("run.yaml"))
 
 
 @pytest.mark.parametrize(

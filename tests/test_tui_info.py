@@ -196,6 +196,16 @@ def test_a_value_that_no_shipped_file_gives_has_no_origin(tmp_path: Path) -> Non
     assert read_facts(run).origins["optim.lr"] == UNKNOWN
 
 
+def test_a_value_of_a_swept_run_comes_from_its_grid(tmp_path: Path) -> None:
+    run = finished_run(tmp_path, "full", seed=2, overrides=["optim.lr=0.002", "eval.test=false", "train.max_steps=9"])
+    content = run.read_json(run.provenance)
+    command = "accl sweep full -p demo --grid optim.lr=1e-3,2e-3 --set train.max_steps=9"
+    run.write_json(run.provenance, {**content, "command": command.split()})
+    origins = read_facts(run).origins
+    keys = ("optim.lr", "eval.test", "train.seed", "train.max_steps", "curriculum.policy")
+    assert [origins[key] for key in keys] == ["--grid", "sweep", "--seeds", "--set", "recipe full"]
+
+
 async def test_log_and_machine_look_as_they_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     freeze(monkeypatch)
     finished_run(tmp_path, "baseline", started=STARTED - 100)

@@ -10,10 +10,10 @@ import typer
 import yaml
 
 from accl.choices import Choice
-from accl.cli.options import OverridesOption
+from accl.cli.options import OverridesOption, ProfileOption
 from accl.cli.output import Format, FormatOption, emit, print_notes, say
 from accl.cli.table import Column, Table, fields, text, typed
-from accl.config import DEFAULT_PROFILE, Resolved, available, configs_folder, flat, resolve
+from accl.config import Resolved, available, configs_folder, flat, resolve
 from accl.config.explain import explain, explain_all
 from accl.config.renamed import translate_key
 from accl.text import printable
@@ -25,8 +25,10 @@ app = typer.Typer(
 
 @app.command()
 def show(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name, or the path of a recipe file.")] = "full",
-    profile: Annotated[str, typer.Option("--profile", "-p", help="A profile's name or path.")] = DEFAULT_PROFILE,
+    recipe: Annotated[
+        str, typer.Argument(help="A recipe's name, the path of a recipe file, or of the config.yaml of a run.")
+    ] = "full",
+    profile: ProfileOption = None,
     overrides: OverridesOption = None,
     format: FormatOption = Format.TABLE,
 ) -> None:

@@ -24,6 +24,7 @@ from accl.streams import guard_streams
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "demo": ("accl.cli.demo", "demo", "Train three arms of the ablation side by side, and watch them: what accl is."),
     "train": ("accl.cli.train", "train", "Train a recipe in a process of its own, and show how it goes."),
+    "restart": ("accl.cli.train", "restart", "Train a run again from its first step, as a new run."),
     "tui": ("accl.cli.tui", "tui", "Watch, steer and compare runs in the terminal."),
     "compare": ("accl.cli.compare", "compare", "Compare finished runs on the test questions they all answered."),
     "runs": ("accl.cli.runs", "runs", "List the runs and what each is doing."),

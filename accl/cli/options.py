@@ -56,5 +56,10 @@ RunsOption = Annotated[Path, _RUNS]
 RUNS = Path("runs")  # the default of `RunsOption`
 _OVERRIDES = typer.Option("--set", metavar="KEY=VALUE", help="Override one value; may be repeated.")
 OverridesOption = Annotated[list[str] | None, _OVERRIDES]
+# None lets the profile of a run's own configuration stand; the default has to be written out, as help imports nothing.
+_PROFILE = typer.Option(
+    "--profile", "-p", help="Scale and data: demo, minilm, paper, or the path of a file.  [default: paper]"
+)
+ProfileOption = Annotated[str | None, _PROFILE]
 _DETACH = typer.Option("--detach", "-d", help="Print the run's id and return; the run goes on by itself.")
 DetachOption = Annotated[bool, _DETACH]

@@ -114,9 +114,12 @@ def print_progress(console: SafeConsole, state: RunState, printed: str, label: s
 
 def _report(run: RunDir, state: RunState, code: int, console: SafeConsole) -> int:
     if state.state is State.FINISHED:
+        took, then = duration(state.ended - state.started), f"accl show {run.typed}"
         accuracy = f"test accuracy {percent(state.latest.get('test/accuracy'))} %{_floors(run)}"
-        took = duration(state.ended - state.started)
-        console.print(f"{state.state.icon} finished in {took}: {accuracy}\n  accl show {run.typed}", soft_wrap=True)
+        if "test/accuracy" not in state.latest:  # eval.test=false
+            best = percent(state.latest.get("validation/accuracy/best"))
+            accuracy, then = f"validation accuracy {best} %, test split unread", f"accl test {run.typed}"
+        console.print(f"{state.state.icon} finished in {took}: {accuracy}\n  {then}", soft_wrap=True)
         return 0
     if state.state is State.STOPPED:
         console.print(f"{state.state.icon} {state.reason}", soft_wrap=True)

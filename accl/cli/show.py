@@ -68,6 +68,7 @@ def show(
     from accl.store.columns import RunReader
     from accl.store.follow import follow
     from accl.store.merge import merge_spool
+    from accl.store.tested import count_looks
 
     chosen = find_run(runs, run)
     if questions:
@@ -106,8 +107,13 @@ def show(
     row = run_row(replace(summary, problem=problems[0] if problems else None))
     data = {key: value for key, value in row.items() if "/" not in key}
     data |= {"metrics": metrics, "floors": floors, "totals": totals, "categories": categories, "events": events}
-    data |= {"config": config, "provenance": provenance}
+    looks = count_looks(measured)
+    data |= {"test_looks": looks, "config": config, "provenance": provenance}
     overview = [{"key": key, "value": value} for key, value in _overview(row, totals, floors).items()]
+    if looks:
+        overview.append({"key": "test split", "value": f"looked at {looks} time{'s' * (looks > 1)}"})
+    elif row["state"] == State.FINISHED and not problems:
+        overview.append({"key": "test split", "value": f"unread; read it with: accl test {chosen.typed}"})
     newest = [{"name": name, "value": value} for name, value in metrics.items()]
     tables = [
         Table(chosen.id, [Column("key", " "), Column("value", " ", wrap=True)], overview, name="run"),

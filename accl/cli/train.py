@@ -1,25 +1,37 @@
-"""`accl train`: resolve, check, start a process, watch it."""
+"""`accl train` and `accl restart`: resolve, check, start a process, watch it."""
 
 from __future__ import annotations
 
 import sys
 from functools import partial
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from accl.cli.options import RUNS, DetachOption, OverridesOption, RunsOption
+from accl.cli.options import RUNS, DetachOption, OverridesOption, ProfileOption, RunArgument, RunsOption, run_name
 from accl.cli.output import print_notes, say
-from accl.config import DEFAULT_PROFILE, resolve
+from accl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from accl.config import Config, Resolved
+    from accl.store.rundir import RunDir
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="baseline, contrastive, full, or the path of a recipe file.")],
-    profile: Annotated[
-        str, typer.Option("--profile", "-p", help="Scale and data: demo, minilm, paper, or the path of a file.")
-    ] = DEFAULT_PROFILE,
+    recipe: Annotated[
+        str | None,
+        typer.Argument(help="baseline, contrastive, full, the path of a recipe file or of a run's config.yaml."),
+    ] = None,
+    profile: ProfileOption = None,
     overrides: OverridesOption = None,
     seed: Annotated[str | None, typer.Option("--seed", metavar="N", help="Short for --set train.seed=N.")] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(
+            "--like", parser=run_name, metavar="RUN", help="Take the configuration of this run instead of a recipe."
+        ),
+    ] = None,
     detach: DetachOption = False,
     runs: RunsOption = RUNS,
 ) -> None:
@@ -28,6 +40,9 @@ def train(
     The process does not belong to this terminal: closing it never ends the run, which goes on by itself.
     Ctrl-C asks it to stop after the current step with a checkpoint; Ctrl-C again, a second later or more,
     kills it.
+
+    With --like a run's own configuration takes the place of recipe and profile, and --set changes single
+    values of it; the new run says which one it is based on.
 
     SIGTERM, SIGUSR1 and SIGUSR2 to this command, from a scheduler or from timeout, are passed on. A run
     that they stop ends with a checkpoint and exit code 75, so that the scheduler can queue it again:
@@ -40,19 +55,75 @@ def train(
 
       accl train baseline -p minilm --set data.path=mmlu --set model.name=all-MiniLM-L6-v2 --seed 1
 
+      accl train --like full-s42 --set optim.lr=5e-5
+
       accl train full --detach
     """
+    extra = [f"train.seed={seed}"] if seed is not None else []
+    resolved, base = resolve_arguments(recipe, profile, like, [*(overrides or ()), *extra], runs)
+    print_notes(resolved.notes)
+    _train(resolved.config, base, detach, runs)
+
+
+def restart(run: RunArgument, detach: DetachOption = False, runs: RunsOption = RUNS) -> None:
+    """Train a run again from its first step, as a new run.
+
+    Configuration and seed are those of the run, which stays as it is. To go on from its last checkpoint
+    instead, type: accl resume RUN
+
+    Example:
+
+      accl restart last --detach
+    """
+    from accl.store.rundir import find_run
+
+    chosen = find_run(runs, run)
+    resolved, _ = resolve_arguments(None, None, str(chosen.path), [], runs)
+    print_notes(resolved.notes)
+    say(f"again, from the first step: {chosen.id}", err=True)
+    _train(resolved.config, chosen, detach, runs)
+
+
+def resolve_arguments(
+    recipe: str | None, profile: str | None, like: str | None, overrides: list[str], runs: Path
+) -> tuple[Resolved, RunDir | None]:
+    """Resolve a recipe, or the configuration of the run that ``--like`` names, which is returned as well.
+
+    Raises:
+        ConfigError: both or none of the two is given, or as `accl.config.resolve`.
+        RunError: there is no such run, or its configuration cannot be read.
+    """
+    from accl.config import resolve, resolve_like
+    from accl.config.recipes import available
+    from accl.store.rundir import find_run
+
+    if like is None:
+        if recipe is None:
+            there = ", ".join(available("recipes"))
+            raise ConfigError(
+                "There is no recipe.", f"Recipes are {there}; for example: accl train full --profile demo"
+            )
+        return resolve(recipe, profile, overrides), None
+    for given, what in ((recipe, f"the recipe {recipe}"), (profile, f"--profile {profile}")):
+        if given is not None:
+            raise ConfigError(
+                f"--like {like} takes the configuration of a run, which {what} would replace.",
+                "Give one of the two; --set KEY=VALUE changes single values.",
+            )
+    run = find_run(runs, like)
+    return resolve_like(run.config_text(), run.config, overrides), run
+
+
+def _train(config: Config, base: RunDir | None, detach: bool, runs: Path) -> None:
+    """Make a run of a configuration that is based on another run or on none, train it, and show how it goes."""
     from accl.cli.foreground import end_on_signals
     from accl.cli.progress import show_progress
     from accl.launch import process
     from accl.launch.preflight import check
 
     end_on_signals()
-    extra = [f"train.seed={seed}"] if seed is not None else []
-    resolved = resolve(recipe, profile, [*(overrides or ()), *extra])
-    print_notes(resolved.notes)
-    print_notes(check(resolved.config, lambda words: say(f"{words} …", err=True, style="dim")))
-    run = process.prepare(runs, resolved.config, sys.argv)
+    print_notes(check(config, lambda words: say(f"{words} …", err=True, style="dim")))
+    run = process.prepare(runs, config, sys.argv, based_on=base.id if base else "")
     start = partial(process.start, run)
     if detach:
         start()

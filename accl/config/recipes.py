@@ -28,6 +28,11 @@ def available(kind: Kind) -> list[str]:
     return sorted(path.stem for path in (configs_folder() / kind).glob("*.yaml"))
 
 
+def is_name(text: str) -> bool:
+    """Return whether a text can name a recipe or profile."""
+    return _NAME.fullmatch(text) is not None
+
+
 def find_file(kind: Kind, name: str) -> Path:
     """Find the file of a recipe or profile by its shipped name, or by its path.
 
@@ -45,7 +50,7 @@ def find_file(kind: Kind, name: str) -> Path:
     if not os.path.lexists(name):
         raise ConfigError(f"There is no file {shown(name)}.", f"Shipped {kind}: {', '.join(known)}.")
     path = Path(name)
-    if not _NAME.fullmatch(path.stem):
+    if not is_name(path.stem):
         plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", path.stem).strip("-._")[:NAME_LIMIT] or kind[:-1]
         raise ConfigError(
             f"The name of {shown(name)} cannot be part of a run's id.",

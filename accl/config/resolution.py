@@ -15,7 +15,7 @@ import yaml
 from pydantic import ValidationError
 
 from accl.config.feasible import check_feasible
-from accl.config.recipes import DEFAULT_PROFILE, base_values, find_file, flatten, nest
+from accl.config.recipes import DEFAULT_PROFILE, base_values, find_file, flatten, is_name, nest
 from accl.config.renamed import translate, translate_recipe
 from accl.config.schema import Config
 from accl.config.values import read_text, read_value, refusal
@@ -38,29 +38,79 @@ class Resolved:
     notes: tuple[str, ...] = ()
 
 
-def resolve(recipe: str, profile: str = DEFAULT_PROFILE, overrides: Sequence[str] = ()) -> Resolved:
+def resolve(recipe: str, profile: str | None = None, overrides: Sequence[str] = ()) -> Resolved:
     """Layer base, profile, recipe and ``key=value`` overrides, and validate the result.
 
     Args:
-        recipe, profile: a shipped name, or the path of a YAML file, whose stem becomes the name.
+        recipe: a shipped name, or the path of a YAML file, whose stem becomes the name; the ``config.yaml`` of a run is
+            taken as `resolve_like` does.
+        profile: a shipped name or a path likewise; `DEFAULT_PROFILE`, or that of the run, when None.
 
     Raises:
         ConfigError: unknown name or key (the nearest one is named), wrong type, values that do not fit, or with which a
-            run could only fail.
+            run could only fail; or a profile beside a configuration that has one.
     """
     recipe, notes = translate_recipe(recipe)
-    profile_path, recipe_path = find_file("profiles", profile), find_file("recipes", recipe)
-    typed, repeated = _read_overrides(overrides)
-    notes += repeated
+    recipe_path = find_file("recipes", recipe)
+    of_recipe = read_yaml(recipe_path)
+    if "recipe" in of_recipe or "profile" in of_recipe:
+        if profile is not None:
+            what = f"{recipe_path} is the whole configuration of a run, its profile included."
+            raise ConfigError(what, "Leave --profile out; --set KEY=VALUE changes single values.")
+        return _resolve_like(of_recipe, str(recipe_path), overrides)
+    profile_path = find_file("profiles", profile or DEFAULT_PROFILE)
     layers = [
         (f"profile {profile_path.stem}", read_yaml(profile_path)),
-        (f"recipe {recipe_path.stem}", read_yaml(recipe_path)),
-        ("--set", typed),
+        (f"recipe {recipe_path.stem}", of_recipe),
     ]
-    values = dict(base_values())
+    names = {"recipe": recipe_path.stem, "profile": profile_path.stem}
+    return _resolve(names, base_values(), layers, overrides, notes)
+
+
+def resolve_like(text: str, path: Path, overrides: Sequence[str] = ()) -> Resolved:
+    """Change single values of the whole configuration of a run, for a new run.
+
+    Old names are translated, and keys that accl has learnt since get their defaults, as in `load`.
+
+    Args:
+        text: the ``config.yaml``. path: where it is from, for messages and as the origin of its values.
+
+    Raises:
+        ConfigError: as `load` and `resolve`; or the name of its recipe or profile cannot be part of an id.
+    """
+    return _resolve_like(parse_yaml(text, path), str(path), overrides)
+
+
+def _resolve_like(written: Mapping[str, Written], where: str, overrides: Sequence[str]) -> Resolved:
+    names, notes = {}, []
+    for kind in ("recipe", "profile"):
+        name = written[kind].text if kind in written else ""
+        if kind == "recipe":
+            name, notes = translate_recipe(name)
+        if not is_name(name):  # the folder may be from anywhere
+            what = f"{where} names no {kind} that can be part of a run's id: {shown(name)}."
+            raise ConfigError(what, "Is it the config.yaml of a run, and whole?")
+        names[kind] = name
+    values = {key: value for key, value in written.items() if key not in names}
+    sections = {key.partition(".")[0] for key in values}
+    base = {key: value for key, value in base_values().items() if key.partition(".")[0] in sections}
+    return _resolve(names, base, [(where, values)], overrides, notes)
+
+
+def _resolve(
+    names: Mapping[str, str],
+    base: Mapping[str, Any],
+    files: Sequence[tuple[str, Mapping[str, Written]]],
+    overrides: Sequence[str],
+    notes: Sequence[str],
+) -> Resolved:
+    """Lay files, each with its name, and overrides over base values."""
+    typed, repeated = _read_overrides(overrides)
+    notes = [*notes, *repeated]
+    values = dict(base)
     origin = dict.fromkeys(values, "base")
     written: dict[str, Written] = {}
-    for name, layer in layers:
+    for name, layer in (*files, ("--set", typed)):
         translated, renamed = translate(layer)
         notes += [f"{note[:-1]} ({name})." for note in renamed]
         written |= translated
@@ -69,8 +119,7 @@ def resolve(recipe: str, profile: str = DEFAULT_PROFILE, overrides: Sequence[str
                 what = f"{key} ({name}) holds a password or token, which everyone who reads the run would see."
                 raise ConfigError(what, "Leave it out: HF_TOKEN holds a token for the Hub, ~/.netrc a password.")
             values[key], origin[key] = read_value(key, value), name
-    tree = {"recipe": recipe_path.stem, "profile": profile_path.stem, **nest(values)}
-    config = _validate(tree, written, "the configuration")
+    config = _validate({**names, **nest(values)}, written, "the configuration")
     check_feasible(config)
     return Resolved(config, origin, tuple(notes))
 

@@ -189,15 +189,27 @@ class Train(_Section):
         "does."
     )
 
+    def total_steps(self, questions: int) -> int:
+        """Return the length of the run in steps, given the number of training questions."""
+        return self.max_steps or max(1, round(self.epochs * self.steps_per_epoch(questions)))
+
+    def steps_per_epoch(self, questions: int) -> int:
+        """Return the number of steps that one pass over so many training questions takes."""
+        return -(-questions // self.batch_size)
+
 
 class Eval(_Section):
-    """Evaluations on the validation split while training; the test split is read once, at the end."""
+    """Evaluations on the validation split while training, and the test split, which is read once, at the end."""
 
     every: int = Field(ge=1, le=MOST_STEPS, description="Steps between two evaluations on the validation split.")
     max_questions: int | None = Field(
         ge=1,
         le=MOST_STEPS,
         description="Most validation questions of an evaluation, spread over the tasks; null means all.",
+    )
+    test: bool = Field(
+        description="Whether the run is tested when it has been trained; false leaves the test split unread until "
+        "`accl test RUN`, so that settings are chosen on validation alone."
     )
 
 

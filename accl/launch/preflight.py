@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,49 @@ from accl.launch.checks import current_folder_removed, unwritable
 from accl.launch.gpus import absence, gpus, torch_cuda
 
 
+@dataclass(frozen=True)
+class Findings:
+    """Findings of a check that found nothing to refuse.
+
+    Attributes:
+        notes: what is doubtful about the questions, in words; the run will say so, too.
+        training_questions: number of them.
+    """
+
+    notes: tuple[str, ...]
+    training_questions: int
+
+
 def check(config: Config, notify: Callable[[str], None]) -> list[str]:
+    """Check a configuration as `examine` does, and return its notes."""
+    return list(examine(config, notify).notes)
+
+
+def check_all(configs: Iterable[Config], notify: Callable[[str], None]) -> list[Findings]:
+    """Check configurations as `examine` does, those that share all that it looks at only once.
+
+    Returns:
+        the findings for each.
+    """
+    found: dict[tuple[object, ...], Findings] = {}
+    findings = []
+    for config in configs:
+        subject = (
+            *(section.model_dump_json() for section in (config.data, config.model, config.sampler)),
+            *(config.train.device, config.train.backend, config.train.batch_size),
+            *(config.loss.contrastive_weight > 0, config.curriculum.policy, config.curriculum.weights_file),
+        )
+        if subject not in found:
+            found[subject] = examine(config, notify)
+        findings.append(found[subject])
+    return findings
+
+
+def examine(config: Config, notify: Callable[[str], None]) -> Findings:
     """Make sure that a run of this configuration can start, and download what it needs from the Hub.
 
     Args:
         notify: called with a few words before every slow operation.
-
-    Returns:
-        what is doubtful about the questions, in words; the run will say so, too.
 
     Raises:
         DeviceError, DataError, HubError, ConfigError, RunError: something that the run needs is missing, or does not
@@ -54,7 +90,7 @@ def check(config: Config, notify: Callable[[str], None]) -> list[str]:
     if config.curriculum.weights_file is not None:
         path = Path(config.curriculum.weights_file)
         order_weights(read_weights(path), path, data.task_names, data.train_sizes)
-    return data.warnings(config.sampler.questions_per_task)
+    return Findings(tuple(data.warnings(config.sampler.questions_per_task)), int(data.train_sizes.sum()))
 
 
 def _encoder(config: Config, notify: Callable[[str], None]) -> dict[str, Any]:

@@ -35,11 +35,12 @@ EXEC_TRIES, EXEC_LOOK_S = 20, 0.005
 HANDOVER_S = 5.0
 
 
-def prepare(root: Path, config: Config, command: list[str], experiment: str = "") -> RunDir:
+def prepare(root: Path, config: Config, command: list[str], experiment: str = "", based_on: str = "") -> RunDir:
     """Make the run directory of a new run, ready for `start`.
 
     Args:
         experiment: name of the experiment that it belongs to; empty for none.
+        based_on: id of the run whose configuration it was made from; empty for none.
 
     Raises:
         RunError: the runs folder cannot be written.
@@ -49,7 +50,8 @@ def prepare(root: Path, config: Config, command: list[str], experiment: str = ""
     created = datetime.now(UTC).isoformat(timespec="seconds")
     words = [without_credentials(word) for word in command]
     provenance = {"run": run.id, "created": created, "command": words, "accl": __version__, "git": _git()}
-    run.write_json(run.provenance, {**provenance, "config": config.model_dump()})
+    base = {"based_on": based_on} if based_on else {}
+    run.write_json(run.provenance, {**provenance, **base, "config": config.model_dump()})
     if experiment:
         write_experiment(run, experiment)
     write_state(run, RunState(State.QUEUED))

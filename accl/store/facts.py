@@ -27,6 +27,7 @@ UNKNOWN = "?"  # an origin: another file than those that come with accl, or anot
 # In this order; what else there is follows, the encoder's own configuration last.
 _FIRST = (
     "created",
+    "based_on",
     "command",
     "git",
     "starts",
@@ -112,8 +113,8 @@ def read_facts(run: RunDir) -> Facts:
 def config_origins(values: Values, content: Mapping[str, Any]) -> dict[str, str]:
     """Return the layer that each value of a configuration came from.
 
-    What was typed is taken from the recorded command; a value that was not, from the topmost of the files that come
-    with accl and give the key this value. `UNKNOWN` where there is none.
+    What was typed is taken from the recorded command; a value that was not, from the run that this one is based on, or
+    else from the topmost of the files that come with accl and give the key this value. `UNKNOWN` where there is none.
     """
     typed = _typed_keys(content.get("command"))
     accepted: dict[str, str] = {}
@@ -129,6 +130,8 @@ def config_origins(values: Values, content: Mapping[str, Any]) -> dict[str, str]
     def origin(key: str) -> str:
         if found := accepted.get(f"config.{key}") or typed.get(key):
             return found
+        if based_on := content.get("based_on"):
+            return f"run {based_on}"
         return next((name for name, layer in layers if key in layer and layer[key] == values[key]), UNKNOWN)
 
     return {key: "command" if key in ("recipe", "profile") else origin(key) for key in values}
@@ -141,10 +144,14 @@ def _typed_keys(command: Any) -> dict[str, str]:
     for i, word in enumerate(words):
         option, equals, rest = word.partition("=")
         value = rest if equals else words[i + 1] if i + 1 < len(words) else ""
-        if option in ("--set", "-s"):
-            keys[value.partition("=")[0].strip()] = "--set"
-        elif option == "--seed":
-            keys["train.seed"] = "--seed"
+        if option in ("--set", "-s", "--grid", "-g"):
+            keys[value.partition("=")[0].strip()] = "--set" if option in ("--set", "-s") else "--grid"
+        elif option in ("--seed", "--seeds"):
+            keys["train.seed"] = option
+    if "sweep" in words[1:3]:  # perhaps after --debug
+        keys.setdefault("eval.test", "sweep")
+    if "sweep" in words[1:3] or "ablate" in words[1:3]:
+        keys.setdefault("train.seed", "--seeds")
     if "data.path" in keys:  # which implies the source
         keys.setdefault("data.source", "--set")
     return keys

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from accl.store.curve import Curve, Floats, Integers, raw_curve
 from accl.store.database import Row, Session
 from accl.store.reader import Confusion, Evaluation, Event, Task
-from accl.store.schema import BOUND, COLUMNS, check_rows
+from accl.store.schema import BOUND, COLUMNS, TESTED_STEP, check_rows
 
 SYSTEM_NAMES = tuple(COLUMNS["system"][2:])
 
@@ -78,7 +78,7 @@ class Measurements:
     @property
     def tested_step(self) -> int | None:
         """Step of the weights that the test evaluated; None if it is not known."""
-        step = self.meta.get("tested_step", "")
+        step = self.meta.get(TESTED_STEP, "")
         return int(step) if step.isdecimal() and len(step) < 12 else None
 
     def tested(self, name: str) -> float:

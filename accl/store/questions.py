@@ -171,8 +171,9 @@ def _joined(answers: Sequence[Row], asked: Sequence[Row], tasks: int) -> list[Qu
 
 
 def _answers_absent(run: RunDir, split: str) -> AbsentError:
-    when = "when it has been trained" if split == "test" else "with its first validation"
-    return AbsentError(f"{run.id} has no answers to the {split} questions.", f"A run records them {when}.")
+    tested = f"when it has been trained, or with: accl test {run.typed}"
+    when = tested if split == "test" else "with its first validation."
+    return AbsentError(f"{run.id} has no answers to the {split} questions.", f"A run records them {when}")
 
 
 def _texts_absent(run: RunDir, split: str) -> AbsentError:

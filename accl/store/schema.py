@@ -78,6 +78,8 @@ ADDED = {"questions"}
 
 # Key in ``meta``: step of the validation whose answers ``predictions`` has.
 VALIDATION_STEP = "validation_step"
+# Key in ``meta``: step of the weights that were tested.
+TESTED_STEP = "tested_step"
 
 
 def create_statements(catalog: str) -> list[str]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from accl.errors import DamagedError, TrainingError
 from accl.store.rundir import RunDir
 from accl.store.state import State
+from accl.store.tested import TEST_EVENT, look_words
 from accl.training import checkpoint
 from accl.training.backends.backend import StepBackend
 from accl.training.checkpoint import Files, Progress, Target
@@ -58,7 +59,7 @@ class Trainer:
         self._saver = Saver(run, reporter, interrupt, 60 * context.config.train.max_unsaved_minutes)
 
     def train(self) -> bool:
-        """Run to the end and test; False when interrupted before."""
+        """Run to the end and test, unless that is left for later; False when interrupted before."""
         context = self.context
         self.reporter.update(state=State.RUNNING, total_steps=context.total_steps)
         self.reporter.phase("training")
@@ -79,7 +80,13 @@ class Trainer:
             self._validated = not (step % context.config.eval.every == 0 or step == context.total_steps)
             if not self._validate_and_save():
                 return False
-        return self._test()
+        if context.config.eval.test and not self._test():
+            return False
+        record_speed(context, self.recorder, self.step, self.training_seconds)
+        if not context.config.eval.test:
+            unread = f"eval.test=false: the test split is unread; read it with: accl test {self.run.typed}"
+            self.reporter.event("info", "untested", unread)
+        return True
 
     def resume(self) -> bool:
         """Go on from the newest whole checkpoint of this run, and forget what was recorded after it.
@@ -264,8 +271,8 @@ class Trainer:
             result = self._evaluate("test", None)
         except StoppedEarly:
             return False
-        record_test(self.context, self.reporter, self.step, result)
-        record_speed(self.context, self.recorder, self.step, self.training_seconds, self.best_step)
+        record_test(self.context, self.reporter, self.step, self.best_step, result)
+        self.reporter.event("info", TEST_EVENT, look_words(self.best_step))
         return True
 
     def _checkpoint(self, required: bool = False) -> None:

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from accl.store.schema import VALIDATION_STEP
+from accl.store.schema import TESTED_STEP, VALIDATION_STEP
 from accl.store.writer import Recorder
 from accl.training.context import TrainingContext
 from accl.training.evaluate import Evaluated
@@ -53,8 +53,12 @@ def record_answers(context: TrainingContext, recorder: Recorder, split: str, res
     recorder.questions(asked)
 
 
-def record_test(context: TrainingContext, reporter: Reporter, step: int, result: Evaluated) -> None:
-    """Record the test: its metrics, every answer for paired tests, and the confusion of its embeddings."""
+def record_test(context: TrainingContext, reporter: Reporter, step: int, tested_step: int, result: Evaluated) -> None:
+    """Record the test: its metrics, every answer for paired tests, and the confusion of its embeddings.
+
+    Args:
+        step: the last one of the run. tested_step: that of the weights, which validation chose.
+    """
     record_evaluation(context, reporter, step, "test", result)
     recorder = reporter.recorder
     record_answers(context, recorder, "test", result)
@@ -63,11 +67,10 @@ def record_test(context: TrainingContext, reporter: Reporter, step: int, result:
         ("prototype/test", result.prototype, result.assigned),
     ):
         recorder.confusion(step, kind, values_KK.ravel().tolist(), counts_KK.ravel().tolist())
+    recorder.meta({TESTED_STEP: str(tested_step)})  # the last row: with it the test is whole
 
 
-def record_speed(
-    context: TrainingContext, recorder: Recorder, step: int, training_seconds: float, tested_step: int
-) -> None:
+def record_speed(context: TrainingContext, recorder: Recorder, step: int, training_seconds: float) -> None:
     """Record how long training took, and the GPU memory that it needed."""
     if context.placement.device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(context.placement.device)
@@ -78,7 +81,6 @@ def record_speed(
             "training_seconds": f"{training_seconds:.3f}",
             "milliseconds_per_step": f"{1000 * training_seconds / step:.3f}",
             "questions_per_second": f"{trained / max(training_seconds, 1e-9):.3f}",
-            "tested_step": str(tested_step),
         }
     )
 

@@ -75,8 +75,8 @@ def build_context(config: Config, phase: Callable[[str], None]) -> TrainingConte
     ).to(placement.device)
 
     train = data.positions["train"]
-    steps_per_epoch = -(-len(train) // config.train.batch_size)
-    total_steps = config.train.max_steps or max(1, round(config.train.epochs * steps_per_epoch))
+    steps_per_epoch = config.train.steps_per_epoch(len(train))
+    total_steps = config.train.total_steps(len(train))
     curriculum = _curriculum(config, data, steps_per_epoch, encoder.hidden_size, placement)
     start = config.memory_bank.start_step
     notices += _notices(config, data, encoder, curriculum, total_steps)

@@ -12,9 +12,11 @@ from textual.pilot import Pilot
 from tui_pilot import on_screen, open_app, open_newest_run, runs_listed, runs_screen, until
 
 from accl.errors import RunError
-from accl.launch import process
+from accl.launch import process, queue
 from accl.store.labels import Labels, edit_labels, read_labels
+from accl.store.lock import TRAINING, RunLock
 from accl.store.rundir import RunDir, list_runs
+from accl.store.trash import trashed_runs
 from tui.app import AcclApp
 from tui.screens.confirm import ConfirmScreen
 from tui.screens.prompt import PromptScreen
@@ -100,28 +102,44 @@ async def test_a_run_that_has_stopped_goes_on(tmp_path: Path, started: list[RunD
         assert told == [f"Resuming {run.id} It goes on from the beginning."]
 
 
+async def test_several_that_have_stopped_go_on_in_the_queue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: list[str]
+) -> None:
+    runs = [crashed_run(tmp_path, seed=seed) for seed in (1, 2, 3)]
+    monkeypatch.setattr(queue, "ensure_worker", lambda _: None)
+    with RunLock.acquire(runs[1], TRAINING):
+        async with open_app(tmp_path) as pilot:
+            await runs_listed(pilot, 3)
+            await pilot.press("ctrl+a")
+            await until(pilot, lambda: runs_screen(pilot).can_resume)
+            await asked(pilot, "r")
+            await pilot.press("y")
+            await until(pilot, lambda: bool(told))
+        assert told == ["Queued: 2 runs They go on one after the other; Q shows what waits."]
+    assert {entry.run for entry in queue.waiting(tmp_path)} == {runs[0], runs[2]}
+
+
 async def test_what_fails_for_some_runs_is_said_and_done_to_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: list[str]
 ) -> None:
     runs = [crashed_run(tmp_path, seed=seed) for seed in (1, 2, 3)]
     tried: list[RunDir] = []
 
-    def start(run: RunDir) -> Trainer:
-        tried.append(run)
-        if run == runs[1]:
+    def enqueue(_root: Path, several: list[RunDir]) -> None:
+        tried.extend(several)
+        if several == [runs[1]]:
             raise RunError("Its lock is held.", "Try again in a moment.")
-        return Trainer()
 
-    monkeypatch.setattr(process, "start", start)
+    monkeypatch.setattr(queue, "enqueue", enqueue)
     async with open_app(tmp_path) as pilot:
         await runs_listed(pilot, 3)
         await pilot.press("ctrl+a")
         await asked(pilot, "r")
         await pilot.press("y")
         await until(pilot, lambda: len(told) == 2)
-        assert sorted(tried, key=str) == sorted(runs, key=str)
-        assert f"Not resumed: {runs[1].id} Its lock is held. Try again in a moment." in told
-        assert "Resuming 2 runs It goes on from the beginning." in told
+        assert set(tried) == set(runs)
+        assert f"Not queued: {runs[1].id} Its lock is held. Try again in a moment." in told
+        assert any(each.startswith("Queued: 2 runs") for each in told)
 
 
 async def test_the_app_answers_while_a_start_hangs_and_says_so(
@@ -171,6 +189,50 @@ async def test_tags_are_added_and_removed_and_that_is_undone(tmp_path: Path) -> 
         assert not runs_screen(pilot).can_undo
 
 
+async def test_what_is_deleted_is_brought_back_together_by_one_key(tmp_path: Path, told: list[str]) -> None:
+    gone = {finished_run(tmp_path, seed=seed, curves=False).id for seed in (1, 2)}
+    live = running_run(tmp_path, "full", seed=3)
+    async with open_app(tmp_path) as pilot:
+        await runs_listed(pilot, 3)
+        await pilot.press("ctrl+a")
+        question = await asked(pilot, "D")
+        assert "Delete 2 runs?" in question
+        assert "1 active run is left." in question
+        await pilot.press("y")
+        await runs_listed(pilot, 1)
+        assert list_runs(tmp_path) == [live]
+        assert {entry.run.id for entry in trashed_runs(tmp_path)} == gone
+        await until(pilot, lambda: runs_screen(pilot).can_undo)
+        await pilot.press("u")
+        await runs_listed(pilot, 3)
+        assert trashed_runs(tmp_path) == []
+    assert [each.split(" ")[0] for each in told] == ["Deleted:", "Undone:"]
+
+
+async def test_a_run_that_is_deleted_on_its_screen_leaves_it(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        finished_run(tmp_path, seed=seed, curves=False)
+    async with open_app(tmp_path) as pilot:
+        await open_newest_run(pilot)
+        await asked(pilot, "D")
+        await pilot.press("y")
+        await until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen))
+        await runs_listed(pilot, 1)
+
+
+async def test_a_run_that_trains_is_not_deleted(tmp_path: Path, told: list[str]) -> None:
+    run = finished_run(tmp_path, curves=False)
+    async with open_app(tmp_path) as pilot:
+        await runs_listed(pilot)
+        await asked(pilot, "D")
+        with RunLock.acquire(run, TRAINING):  # meanwhile
+            await pilot.press("y")
+            await until(pilot, lambda: bool(told))
+        assert f"Not deleted: {run.id}" in told[0]
+        assert not runs_screen(pilot).can_undo
+    assert list_runs(tmp_path) == [run]
+
+
 async def test_a_run_gets_a_note_and_a_name_which_its_screen_and_the_list_show(tmp_path: Path) -> None:
     run = finished_run(tmp_path, curves=False)
     async with open_app(tmp_path, (120, 36)) as pilot:
@@ -197,7 +259,7 @@ async def test_a_label_that_is_refused_says_what_may_be_typed(tmp_path: Path, to
         await runs_listed(pilot)
         await type_line(pilot, "T", "paper")
         await until(pilot, lambda: bool(told))
-        assert f"Not changed: tags of {run.id}" in told[0]
+        assert f"Not changed: the tags of {run.id}" in told[0]
         assert not runs_screen(pilot).can_undo
     assert run.labels.read_text() == "no JSON"
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from textual.app import App
 
+from accl.errors import RunError
 from accl.store.deadline import each_within
 from accl.store.labels import Labels, edit_labels, read_labels
 from accl.store.rundir import RunDir
@@ -21,7 +23,7 @@ from tui.feed import RunSummary
 from tui.services import Services
 from tui.threads import in_daemon_thread
 
-DEADLINE_S = 30.0  # for one run: a start asks git, and a stop waits for a trainer that is only just being started
+DEADLINE_S = 60.0  # for one run: a start asks git, and the worker of the queue needs some seconds
 CHECK_DEADLINE_S = 600.0  # for the checks before a new run, which may fetch a model
 NAMED = 3  # runs that a question names
 
@@ -87,6 +89,14 @@ def resume(run: RunDir) -> str:
     return f"It goes on from {step}."
 
 
+def enqueue(run: RunDir) -> str:
+    """Let a run that has stopped go on as soon as there is a place for it."""
+    from accl.launch import queue
+
+    queue.enqueue(run.path.parent, [run])
+    return "They go on one after the other; Q shows what waits."
+
+
 def restart(old: RunDir) -> str:
     """Train a new run with the configuration of an old one, in the same folder."""
     from accl.launch import process
@@ -94,7 +104,7 @@ def restart(old: RunDir) -> str:
 
     config = old.load_config()
     check(config, lambda _: None)
-    run = process.prepare(old.path.parent, config, ["accl", "restart", old.id])
+    run = process.prepare(old.path.parent, config, ["accl", "restart", old.id], based_on=old.id)
     _reap(process.start(run))
     return f"It trains as {run.id}."
 
@@ -102,6 +112,22 @@ def restart(old: RunDir) -> str:
 def _reap(trainer: Any) -> None:
     """Wait for the end of a trainer in the background, so that none is left as a zombie while the app is open."""
     threading.Thread(target=trainer.wait, daemon=True).start()
+
+
+def deleting(steps: dict[RunDir, Callable[[], Any]]) -> Act:
+    """Return what moves a run to the trash, together with others, and adds what undoes that to the steps."""
+    from accl.store.trash import remove_runs, restore_run
+
+    now = datetime.now(UTC)
+
+    def act(run: RunDir) -> str:
+        (answer,) = remove_runs([run], now)
+        if isinstance(answer, RunError):
+            raise answer
+        steps[run] = lambda: restore_run(answer)
+        return "u brings it back, and so does: accl restore"
+
+    return act
 
 
 def labelling(steps: dict[RunDir, Callable[[], Any]], **changes: Any) -> Act:
@@ -138,6 +164,11 @@ def active(summaries: Sequence[RunSummary]) -> list[RunDir]:
 
 
 def resumable(summaries: Sequence[RunSummary]) -> list[RunDir]:
-    """Return the runs that can go on."""
-    ended = (State.STOPPED, State.FAILED, State.CRASHED)
+    """Return the runs that can go on, or be started: of those that wait, now."""
+    ended = (State.STOPPED, State.FAILED, State.CRASHED, State.QUEUED)
     return [each.run for each in summaries if each.summary.state is not None and each.state.state in ended]
+
+
+def deletable(summaries: Sequence[RunSummary]) -> list[RunDir]:
+    """Return the runs of which no trainer lives, those that cannot be read among them."""
+    return [each.run for each in summaries if not each.active or each.state.state is State.QUEUED]

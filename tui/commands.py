@@ -166,18 +166,27 @@ def _life(scope: str, taken: Collection[str] = ()) -> tuple[Command, ...]:
             "resume",
             *resumable,
         ),
-        Command(f"{scope}.undo", "undo the last change of tags, note or name", ("u",), "undo", "undo", *undoable),
+        Command(
+            f"{scope}.undo",
+            "undo the last deletion, or change of tags, note or name",
+            ("u",),
+            "undo",
+            "undo",
+            *undoable,
+        ),
     )
 
 
 def _order(scope: str, taken: Collection[str] = ()) -> tuple[Command, ...]:
     """Make the commands that keep order among runs."""
     one = attrgetter("has_one_target"), "a name is for one run"
+    deletable = attrgetter("can_delete"), "an active run cannot be deleted: t stops it"
     again = "train the same again, as a new run; asks first"
     commands = (
         Command(f"{scope}.restart", again, _free(("R", "A"), taken), "restart", "again", *_SOME),
         Command(f"{scope}.tag", "add tags, or remove them with -tag", ("T",), "tag", "tag", *_SOME),
         Command(f"{scope}.note", "write a note", _free(("N", "M"), taken), "note", "note", *_SOME),
+        Command(f"{scope}.delete", "move it to the trash; asks first", ("D", "delete"), "delete", "delete", *deletable),
         Command(f"{scope}.rename", "give it a name", ("E", "f2"), "rename", "name", *one),
     )
     return tuple(replace(command, late=True) for command in commands)

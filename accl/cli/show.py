@@ -18,6 +18,7 @@ from accl.errors import AbsentError, BusyError, ConfigError
 from accl.store.deadline import within
 from accl.store.files import RESTORE
 from accl.store.rundir import find_run
+from accl.store.state import State
 from accl.store.summary import SummaryReader, as_problem, numbers, read_summaries
 
 if TYPE_CHECKING:

@@ -27,6 +27,9 @@ class ActingScreen(PollingScreen):
         """Tags in use."""
         return sorted({tag for each in self.targets for tag in each.summary.labels.tags})
 
+    def after_deletion(self, runs: Sequence[RunDir]) -> None:
+        """Show no more what was deleted."""
+
     # What can be done now.
 
     @property
@@ -46,6 +49,10 @@ class ActingScreen(PollingScreen):
         return bool(actions.resumable(self.targets))
 
     @property
+    def can_delete(self) -> bool:
+        return bool(actions.deletable(self.targets))
+
+    @property
     def can_undo(self) -> bool:
         return bool(self.services.done)
 
@@ -62,14 +69,14 @@ class ActingScreen(PollingScreen):
 
     def action_resume(self) -> None:
         runs = actions.resumable(self.targets)
-
-        async def resume() -> None:
-            await self._perform(runs, actions.resume, "Resuming", "Not resumed:")
-
         if len(runs) == 1:
-            self._work(resume())
-        else:
-            self._ask("Resume", runs, ("They train at the same time.",), resume)
+            self._work(self._perform(runs, actions.resume, "Resuming", "Not resumed:"))
+            return
+
+        async def enqueue() -> None:
+            await self._perform(runs, actions.enqueue, "Queued:", "Not queued:")
+
+        self._ask("Resume", runs, ("They go on one after the other, in the queue.",), enqueue)
 
     def action_restart(self) -> None:
         runs = [each.run for each in self.targets]
@@ -112,6 +119,21 @@ class ActingScreen(PollingScreen):
         told = ("Commands find it by its name, too; its id and folder stay.",)
         self._prompt("Name", told, rename, self.targets[0].summary.labels.name)
 
+    def action_delete(self) -> None:
+        runs = actions.deletable(self.targets)
+
+        async def delete() -> None:
+            steps: dict[RunDir, Callable[[], Any]] = {}
+            deleted = await self._perform(runs, actions.deleting(steps), "Deleted:", "Not deleted:")
+            if deleted:
+                self.services.done.append(Undo("the deletion", steps))
+                self.after_deletion(deleted)
+
+        told = ["They go to the trash, where they stay until", "they are restored (u), or purged (accl purge)."]
+        if len(left := [each for each in self.targets if each.run not in runs]):
+            told.append(f"{len(left)} active {'run is' if len(left) == 1 else 'runs are'} left.")
+        self._ask("Delete", runs, tuple(told), delete)
+
     def action_undo(self) -> None:
         undo = self.services.done.pop()
         runs = list(undo.steps)
@@ -134,9 +156,11 @@ class ActingScreen(PollingScreen):
 
     async def _label(self, runs: Sequence[RunDir], what: str, **changes: Any) -> None:
         steps: dict[RunDir, Callable[[], Any]] = {}
-        await self._perform(runs, actions.labelling(steps, **changes), f"Changed: {what} of", f"Not changed: {what} of")
+        await self._perform(
+            runs, actions.labelling(steps, **changes), f"Changed: the {what} of", f"Not changed: the {what} of"
+        )
         if steps:
-            self.services.done.append(Undo(what, steps))
+            self.services.done.append(Undo(f"the {what}", steps))
 
     def _ask(
         self,

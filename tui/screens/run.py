@@ -98,6 +98,10 @@ class RunScreen(ActingScreen):
     def targets(self) -> Sequence[RunSummary]:
         return [self.view.summary] if self.view is not None else []
 
+    def after_deletion(self, runs: Sequence[RunDir]) -> None:
+        if self.run in runs and self.app.screen is self:
+            self.app.pop_screen()
+
     @property
     def pending(self) -> str:
         held = self.view is not None and self.view.stale and self.view.problem is None

@@ -18,10 +18,11 @@ from accl.store.vocabulary import QUESTIONS, RUNS
 from tui.app import AcclApp
 from tui.commands import COMMANDS
 from tui.feed import RunsFeed
-from tui.messages import Ask, Prompt
+from tui.messages import Ask, OpenLaunch, Prompt
 from tui.screens.compare import CompareScreen
 from tui.screens.confirm import ConfirmScreen
 from tui.screens.help import HelpScreen, KeyPage
+from tui.screens.launch import LaunchScreen
 from tui.screens.palette import PaletteScreen
 from tui.screens.prompt import PromptScreen
 from tui.screens.runs import RunsScreen
@@ -200,6 +201,10 @@ async def test_no_key_is_dead(tmp_path: Path) -> None:
         app.screen.dismiss()
         app.push_screen(ConfirmScreen(Ask("Stop this run?", "some-run", (), AsyncMock())))
         await until(pilot, lambda: isinstance(app.screen, ConfirmScreen))
+        check()
+        app.screen.dismiss()
+        app.push_screen(LaunchScreen(app.services, OpenLaunch()))
+        await until(pilot, lambda: isinstance(app.screen, LaunchScreen))
         check()
         app.screen.dismiss()
         app.push_screen(PromptScreen(Prompt("Note", "some-run", (), AsyncMock())))

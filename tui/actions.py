@@ -84,7 +84,7 @@ def resume(run: RunDir) -> str:
     from accl.launch import process
 
     checkpoint = read_state(run).checkpoint_last.removeprefix("step-")
-    _reap(process.start(run))
+    reap(process.start(run))
     step = f"step {int(checkpoint):,}" if checkpoint.isdecimal() else "the beginning"
     return f"It goes on from {step}."
 
@@ -105,11 +105,11 @@ def restart(old: RunDir) -> str:
     config = old.load_config()
     check(config, lambda _: None)
     run = process.prepare(old.path.parent, config, ["accl", "restart", old.id], based_on=old.id)
-    _reap(process.start(run))
+    reap(process.start(run))
     return f"It trains as {run.id}."
 
 
-def _reap(trainer: Any) -> None:
+def reap(trainer: Any) -> None:
     """Wait for the end of a trainer in the background, so that none is left as a zombie while the app is open."""
     threading.Thread(target=trainer.wait, daemon=True).start()
 

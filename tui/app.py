@@ -21,8 +21,9 @@ from textual.screen import ModalScreen, Screen
 from accl.store.rundir import RunDir
 from accl.text import printable
 from tui import theme
-from tui.commands import COMMANDS, Command, bindings, present, refused
-from tui.messages import Ask, OpenCompare, OpenHelp, OpenRun, Prompt
+from tui.command import Command
+from tui.commands import COMMANDS, bindings, present, refused
+from tui.messages import Ask, OpenCompare, OpenHelp, OpenLaunch, OpenRun, Prompt
 from tui.palettes import PALETTES
 from tui.repaint import shortened
 from tui.screens.runs import RunsScreen  # the other screens are imported when they are opened, for a fast start
@@ -146,6 +147,11 @@ class AcclApp(App[None], inherit_bindings=False):
         from tui.screens.compare import CompareScreen
 
         self.push_screen(CompareScreen(self.services, message.runs))
+
+    def on_open_launch(self, message: OpenLaunch) -> None:
+        from tui.screens.launch import LaunchScreen
+
+        self.push_screen(LaunchScreen(self.services, message))
 
     def on_open_help(self, message: OpenHelp) -> None:
         from tui.screens.help import HelpScreen

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from textual.message import Message
 
 from accl.store.rundir import RunDir
+from accl.store.summary import Summary
 
 
 @dataclass
@@ -38,6 +39,21 @@ class OpenCompare(Message):
     """Compare runs; the first is the reference."""
 
     runs: list[RunDir]
+
+
+@dataclass
+class OpenLaunch(Message):
+    """Fill in a form for new runs.
+
+    Attributes:
+        like: run whose configuration they begin with, in place of a recipe.
+        summaries: runs that were trained before, the newest first.
+        machine: texts about its load.
+    """
+
+    like: RunDir | None = None
+    summaries: Sequence[Summary] = ()
+    machine: Sequence[str] = ()
 
 
 @dataclass

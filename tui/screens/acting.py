@@ -8,14 +8,20 @@ from typing import Any
 from accl.store.rundir import RunDir
 from tui import actions
 from tui.feed import RunSummary
-from tui.messages import Ask, Prompt
+from tui.messages import Ask, OpenLaunch, Prompt
 from tui.screens.polling import PollingScreen
 from tui.services import Undo
 from tui.widgets.keybar import redraw_keys
 
 
 class ActingScreen(PollingScreen):
-    """A screen with runs that something can be done with; subclasses say which."""
+    """A screen with runs that something can be done with; subclasses say which.
+
+    Attributes:
+        machine: texts about the load of the machine, as far as it was looked at.
+    """
+
+    machine: tuple[str, ...] = ()
 
     @property
     def targets(self) -> Sequence[RunSummary]:
@@ -23,9 +29,9 @@ class ActingScreen(PollingScreen):
         raise NotImplementedError
 
     @property
-    def known_tags(self) -> Sequence[str]:
-        """Tags in use."""
-        return sorted({tag for each in self.targets for tag in each.summary.labels.tags})
+    def known(self) -> Sequence[RunSummary]:
+        """All runs that the screen knows of."""
+        return self.targets
 
     def after_deletion(self, runs: Sequence[RunDir]) -> None:
         """Show no more what was deleted."""
@@ -78,6 +84,10 @@ class ActingScreen(PollingScreen):
 
         self._ask("Resume", runs, ("They go on one after the other, in the queue.",), enqueue)
 
+    def action_launch(self, like: bool) -> None:
+        run = self.targets[0].run if like else None
+        self.post_message(OpenLaunch(run, [each.summary for each in self.known], self.machine))
+
     def action_restart(self) -> None:
         runs = [each.run for each in self.targets]
 
@@ -98,7 +108,8 @@ class ActingScreen(PollingScreen):
             await self._label(runs, "tags", add=added, remove=removed)
 
         shown = " ".join(f"#{each}" for each in now) or "none"
-        self._prompt("Tags", ("paper adds a tag, -old removes one", f"now: {shown}"), tag, words=self.known_tags)
+        words = sorted({tag for each in self.known for tag in each.summary.labels.tags})
+        self._prompt("Tags", ("paper adds a tag, -old removes one", f"now: {shown}"), tag, words=words)
 
     def action_note(self) -> None:
         runs = [each.run for each in self.targets]

@@ -50,7 +50,6 @@ class RunsScreen(ActingScreen):
     BINDINGS = bindings("runs")
     problem = ""
     unreadable = ""  # why the filter cannot be read
-    machine: tuple[str, ...] = ()
 
     def __init__(self, services: Services) -> None:
         super().__init__(services)
@@ -144,8 +143,8 @@ class RunsScreen(ActingScreen):
         return [each for each in self.summaries if each.run.id in selected] or self.highlighted_runs
 
     @property
-    def known_tags(self) -> Sequence[str]:
-        return sorted({tag for each in self.summaries for tag in each.summary.labels.tags})
+    def known(self) -> Sequence[RunSummary]:
+        return self.summaries
 
     # What is shown.
 

@@ -8,7 +8,8 @@ from textual.timer import Timer
 from textual.widget import Widget
 
 from tui import theme
-from tui.commands import Command, held, of_scope
+from tui.command import Command
+from tui.commands import held, of_scope
 from tui.text import Piece, cell_len, cut, strip
 from tui.widgets.strip import StripWidget
 

@@ -25,6 +25,7 @@ from tui.screens.help import HelpScreen, KeyPage
 from tui.screens.launch import LaunchScreen
 from tui.screens.palette import PaletteScreen
 from tui.screens.prompt import PromptScreen
+from tui.screens.queue import QueueScreen
 from tui.screens.runs import RunsScreen
 from tui.widgets.keybar import KeyBar
 from tui.widgets.table import Table
@@ -201,6 +202,10 @@ async def test_no_key_is_dead(tmp_path: Path) -> None:
         app.screen.dismiss()
         app.push_screen(ConfirmScreen(Ask("Stop this run?", "some-run", (), AsyncMock())))
         await until(pilot, lambda: isinstance(app.screen, ConfirmScreen))
+        check()
+        app.screen.dismiss()
+        app.push_screen(QueueScreen(app.services))
+        await until(pilot, lambda: isinstance(app.screen, QueueScreen))
         check()
         app.screen.dismiss()
         app.push_screen(LaunchScreen(app.services, OpenLaunch()))

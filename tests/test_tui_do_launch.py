@@ -23,7 +23,8 @@ from accl.store.rundir import RunDir, list_runs
 from accl.store.summary import Summary, SummaryReader
 from tui import draft as drafts
 from tui.app import AcclApp
-from tui.draft import Form, about, draft
+from tui.draft import about, draft
+from tui.form import Form
 from tui.screens.launch import Field, LaunchScreen, Way
 from tui.screens.runs import RunsScreen
 from tui.snapshot import _lines as lines_of

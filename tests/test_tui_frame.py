@@ -63,6 +63,7 @@ def test_every_command_has_an_id_of_its_own_a_title_and_a_scope() -> None:
         ("confirm",),
         ("prompt",),
         ("launch",),
+        ("queue", "lists"),
         ("help",),
     ],
 )

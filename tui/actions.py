@@ -43,7 +43,8 @@ async def perform(
     """Do something to runs, one after the other, and notify the user; return the runs to which it was done.
 
     Args:
-        done, failed: titles of the notifications, before the name of the run or the number of runs.
+        done, failed: titles of the notifications, before the name of the run or the number of runs; without ``done``
+            only what fails is told.
         deadline: seconds that it may take for one run.
     """
     answers = await in_daemon_thread(lambda: list(each_within(deadline, act, runs)))
@@ -54,7 +55,7 @@ async def perform(
         run, error = errors[0]
         others = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         app.notify(f"{as_problem(error, run.path)}{others}", title=f"{failed} {run.id}", severity="error")
-    if succeeded:
+    if succeeded and done:
         words = next((answer for _, answer in answers if isinstance(answer, str) and answer), "")
         app.notify(words, title=f"{done} {subject(succeeded)}")
     return succeeded

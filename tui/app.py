@@ -153,6 +153,11 @@ class AcclApp(App[None], inherit_bindings=False):
 
         self.push_screen(LaunchScreen(self.services, message))
 
+    def on_open_queue(self) -> None:
+        from tui.screens.queue import QueueScreen
+
+        self.push_screen(QueueScreen(self.services))
+
     def on_open_help(self, message: OpenHelp) -> None:
         from tui.screens.help import HelpScreen
 

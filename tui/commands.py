@@ -32,6 +32,7 @@ SCOPES = {
     "log": "6 Log",
     "machine": "7 Machine and configuration",
     "compare": "Compare",
+    "queue": "The queue",
     "lists": "Lists and tables",
     "grid": "The confusion grid",
     "filter": "While typing a filter",
@@ -62,6 +63,8 @@ BOTH_SHOWN = attrgetter("shows_both"), "there is room for one of them: z changes
 EVENTS_SHOWN = attrgetter("shows_events"), "the events are hidden: they need 18 lines, and ] not to hide them"
 OTHER_ARMS = attrgetter("has_other_arms"), "there is no other arm"
 SCROLLS = attrgetter("scrolls"), "long lines are wrapped: w scrolls them"
+WAITING = attrgetter("has_waiting"), "nothing waits"
+WAITS = attrgetter("waits"), "it does not wait: it trains already, or nothing is there"
 
 
 COMMANDS: tuple[Command, ...] = (
@@ -74,6 +77,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("runs.filter", "only runs a query finds: words, val>30%, lr>=1e-4", ("f",), "filter", "filter"),
     Command("runs.sort", "sort by the next column, or click its head", ("o",), "sort", "sort"),
     Command("runs.order", "sort by a config key or metric that you type", ("O",), "order"),
+    Command("runs.queue", "the queue: what trains, and what waits for its turn", ("Q",), "queue", "queue", late=True),
     *keeping_order("runs"),
     Command("runs.back", "forget the filter, then the selection", ("escape",), "back"),
     Command("groups.group", "group by arm, profile, state or nothing", ("g",), "screen.group", "group"),
@@ -188,6 +192,16 @@ COMMANDS: tuple[Command, ...] = (
     Command("compare.seeds", "the seeds of an arm: a median with a band, or a line each", ("l",), "seeds", "seeds"),
     *charts("compare", taken=("up", "down", "home", "end", "pageup", "pagedown", "w", "s"), when=CHARTS_SHOWN),
     Command("compare.back", "back to all charts, then no cursor, then to the runs", ("escape",), "back", "back"),
+    Command("queue.earlier", "let it start earlier", ("K", "shift+up"), "move_run(-1)", "earlier", *WAITS),
+    Command("queue.later", "let it start later", ("J", "shift+down"), "move_run(1)", "later", *WAITS),
+    Command("queue.first", "let it start first", ("F", "shift+home"), "first", "first", *WAITS),
+    Command("queue.pause", "keep it from being started, or not any more", ("p",), "pause(False)", "pause", *WAITS),
+    Command("queue.pause_all", "pause all that wait, or none", ("P",), "pause(True)", "pause all", *WAITING),
+    Command("queue.cancel", "take it out of the queue; asks first", ("t", "D"), "cancel", "cancel", *WAITS),
+    Command(
+        "queue.open", "open the run", ("enter",), "open", "open", attrgetter("has_runs"), "nothing trains or waits"
+    ),
+    Command("queue.back", "back to the runs", ("escape",), "screen.dismiss", "back"),
     *navigation("lists", "one line"),
     Command("grid.up", "cursor up", ("up", "k"), "move(-1, 0)"),
     Command("grid.down", "cursor down", ("down", "j"), "move(1, 0)"),

@@ -6,7 +6,6 @@ Everything here may block on the disk, and is called in threads.
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,48 +23,10 @@ from accl.store.config_values import config_value
 from accl.store.rundir import RunDir
 from accl.store.summary import Summary
 from tui.actions import reap
+from tui.form import Form
 
 # Keys beside its length on which the number of steps of a run depends.
 LENGTH = ("data.source", "data.path", "data.protocol", "data.split_seed", "train.batch_size")
-
-
-@dataclass(frozen=True)
-class Form:
-    """What was filled in.
-
-    Attributes:
-        recipe, profile: unused where the runs are ``like`` another one.
-        seeds: numbers between commas; empty for the seed of recipe or run.
-        changes: ``key=value`` between blanks, with quotes around values that have some.
-        queued: whether a single run waits for its turn; several always do.
-    """
-
-    recipe: str = ""
-    profile: str = ""
-    seeds: str = ""
-    changes: str = ""
-    queued: bool = False
-    like: RunDir | None = None
-
-    @property
-    def command(self) -> list[str]:
-        """The command that does the same."""
-        profile = ["--profile", self.profile] if self.profile else []
-        base = ["--like", self.like.id] if self.like else [self.recipe, *profile]
-        seeds = ["--seeds", self.seeds] if self.seeds else []
-        return ["accl", "train", *base, *seeds, *(word for change in self.words for word in ("--set", change))]
-
-    @property
-    def words(self) -> list[str]:
-        """The changes one by one.
-
-        Raises:
-            ConfigError: a quote is not closed.
-        """
-        try:
-            return shlex.split(self.changes)
-        except ValueError as error:
-            raise ConfigError(f"The changes cannot be taken apart: {error}.", "Close the quote.") from error
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,11 @@ class OpenLaunch(Message):
 
 
 @dataclass
+class OpenQueue(Message):
+    """Show what trains and what waits."""
+
+
+@dataclass
 class OpenHelp(Message):
     """Show all keys, those of the screen on top first."""
 

@@ -99,6 +99,7 @@ class Watcher:
         *,
         every: int = RARELY,
         deadline: float = DEADLINE_S,
+        prompt: bool = False,
     ) -> None:
         """Look at items every so many intervals, in place of what the owner watched before.
 
@@ -106,6 +107,7 @@ class Watcher:
 
         Args:
             deadline: seconds after which a look counts as failed.
+            prompt: whether `look_again` looks at them, too.
         """
 
         def task(item: Item) -> _Task:
@@ -118,7 +120,7 @@ class Watcher:
                     callback(item, answer)
                 return every
 
-            return _Task(owner, look_again, prompt=False)
+            return _Task(owner, look_again, prompt=prompt)
 
         self._replace(owner, [task(item) for item in items])
 

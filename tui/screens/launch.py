@@ -15,6 +15,7 @@ from textual.strip import Strip
 from textual.timer import Timer
 from textual.widgets import Input
 
+from accl.config.shipped import configs_folder
 from accl.errors import AcclError
 from accl.store.config_values import default_values
 from accl.store.deadline import within
@@ -22,6 +23,7 @@ from accl.store.rundir import RunDir
 from accl.text import printable
 from tui import theme
 from tui.commands import bindings, next_choice
+from tui.form import Form
 from tui.messages import OpenLaunch
 from tui.services import Services
 from tui.text import Piece, duration, strip, wrapped
@@ -32,7 +34,7 @@ from tui.widgets.suggest import WordSuggester
 from tui.widgets.text import Text
 
 if TYPE_CHECKING:
-    from tui.draft import Draft, Form
+    from tui.draft import Draft
 
 TYPED_S = 0.15  # who types on sooner has not finished
 DRAFT_DEADLINE_S = 30.0
@@ -134,17 +136,15 @@ class LaunchScreen(ModalScreen[None]):
         return "what is filled in to be judged" if self._typed or self._judged != self.form else ""
 
     def compose(self) -> ComposeResult:
-        from accl.config.recipes import DEFAULT_PROFILE, available
-
-        newest = next((each.setup for each in self.summaries if each.setup), None)
-        profiles, recipes = available("profiles"), available("recipes")
-        profile = newest.profile if newest and newest.profile in profiles else DEFAULT_PROFILE
+        recipes, profiles = _shipped("recipes"), _shipped("profiles")
+        newest = next((each.setup.profile for each in self.summaries if each.setup), "")
+        profile = newest if newest in profiles else ""
         seed = f"{default_values()['train.seed']:.0f}"
         with Vertical(id="launch"):
             yield Text(id="launch-title")
             if self.like is None:
                 yield from _row("recipe", Field("full", recipes, "name or path", id="recipe"), recipes)
-                yield from _row("profile", Field(profile, profiles, "name or path", id="profile"), profiles)
+                yield from _row("profile", Field(profile, profiles, "the default", id="profile"), profiles)
             yield from _row("seeds", Field("", [seed, "1,2,3", "1,2,3,4,5"], "its own; or 1,2,3", id="seeds"))
             keys = [f"{key}=" for key in default_values()]
             yield from _row("changes", Field("", keys, "optim.lr=5e-5 train.epochs=3", words=True, id="changes"))
@@ -165,8 +165,6 @@ class LaunchScreen(ModalScreen[None]):
     @property
     def form(self) -> Form:
         """What is filled in."""
-        from tui.draft import Form
-
         values = {field.id: field.value.strip() for field in self.query(Field)}
         queued = self.query_one(Way).value != WAYS[0]
         return Form(**values, queued=queued, like=self.like)  # type: ignore[arg-type]
@@ -280,6 +278,11 @@ def described(draft: Draft, like: RunDir | None) -> list[list[Piece]]:
 
 def _value(value: object) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _shipped(kind: str) -> list[str]:
+    """Return the names of the recipes or profiles that come with accl."""
+    return sorted(path.stem for path in (configs_folder() / kind).glob("*.yaml"))
 
 
 def _row(label: str, field: Field | Way, choices: Sequence[str] = ()) -> ComposeResult:

@@ -18,7 +18,7 @@ from tui.arms import GROUPINGS, Group
 from tui.background import Background
 from tui.commands import bindings, next_choice
 from tui.feed import RunSummary, RunsView, RunView
-from tui.messages import OpenCompare, OpenRun
+from tui.messages import OpenCompare, OpenQueue, OpenRun
 from tui.rundetail import detail_lines
 from tui.runlist import Entry, RunList
 from tui.runorder import problem_of
@@ -312,6 +312,9 @@ class RunsScreen(ActingScreen):
             return
         runs = {summary.run.id: summary.run for summary in self.summaries}
         self.post_message(OpenCompare([runs[run_id] for run_id in self.list.selected]))
+
+    def action_queue(self) -> None:
+        self.post_message(OpenQueue())
 
     def action_filter(self) -> None:
         self.query_one("#filter", Filter).open()

@@ -21,6 +21,7 @@ from textual.screen import ModalScreen, Screen
 from accl.store.rundir import RunDir
 from accl.text import printable
 from tui import theme
+from tui.alerts import Alert, Alerts
 from tui.command import Command
 from tui.commands import COMMANDS, bindings, present, refused
 from tui.messages import Ask, OpenCompare, OpenHelp, OpenLaunch, OpenRun, Prompt
@@ -65,6 +66,7 @@ class AcclApp(App[None], inherit_bindings=False):
         self.palette = theme.DEFAULT
         self.services = Services(root, Watcher(interval), view or ViewState())
         self.services.view.attach("everywhere", self)
+        self.alerts = Alerts(self.services.watcher, root, lambda alert: self.call_later(self._tell, alert))
         self._forced = palette
         # Without colours, Textual shall write none either, instead of greys.
         super().__init__(ansi_color=True if self._shown_palette == "no-colours" else None)
@@ -93,6 +95,7 @@ class AcclApp(App[None], inherit_bindings=False):
         gc.set_threshold(2000, 5, 500)
         gc.enable()
         self.set_interval(SAVE_S, self.services.view.save)
+        self.alerts.follow()
         if len(self.opened) == 1:
             self.post_message(OpenRun(self.opened[0]))
         elif self.opened:
@@ -100,7 +103,11 @@ class AcclApp(App[None], inherit_bindings=False):
 
     def on_unmount(self) -> None:
         gc.unfreeze()
+        self.alerts.unfollow()
         self.services.view.save()
+
+    def _tell(self, alert: Alert) -> None:
+        self.notify(alert.message, title=alert.title, severity=alert.severity)
 
     def _show_palette(self) -> None:
         theme.use(self._shown_palette)

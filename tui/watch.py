@@ -67,26 +67,39 @@ class Watcher:
         """
         self._replace(owner, [self._task(owner, run, frozenset(needs), callback) for run in runs])
 
-    def watch_folder(self, owner: Hashable, root: Path, callback: Callable[[RunsView | AcclError], None]) -> None:
+    def watch_folder(
+        self,
+        owner: Hashable,
+        root: Path,
+        callback: Callable[[RunsView | AcclError], None],
+        *,
+        since: int = 0,
+        every: int = 1,
+    ) -> None:
         """Watch all runs of a folder in place of what the owner watched before.
 
-        The callback gets an error if the folder itself cannot be read.
+        The callback gets an error if the folder itself cannot be read; else a view that tells what has changed.
+
+        Args:
+            since: version of the view that the owner has seen; 0 for none.
+            every: intervals between two looks.
         """
         feed = self._folders.setdefault(root, RunsFeed(root, self._speedometers))
-        shown = False
+        version, shown = since, False
 
         def look() -> int:
-            nonlocal shown
+            nonlocal version, shown
             try:
-                changed = feed.fetch()
+                feed.refresh(self.interval / 2)
             except Exception as error:
                 shown = False
                 callback(as_problem(error, root))
                 return 1
-            if changed or not shown:
-                shown = True
-                callback(changed or feed.last)
-            return 1
+            if version != feed.last.version or not shown:
+                view = feed.since(version)
+                version, shown = view.version, True
+                callback(view)
+            return every
 
         self._replace(owner, [_Task(owner, look)])
 

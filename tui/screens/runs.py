@@ -96,7 +96,8 @@ class RunsScreen(ActingScreen):
 
     def follow(self) -> None:
         self._background.follow_load(self.delivered(self._load_arrived))
-        self.services.watcher.watch_folder(self, self.services.root, self.delivered(self.update_view))
+        receive, since = self.delivered(self.update_view), self.list.version
+        self.services.watcher.watch_folder(self, self.services.root, receive, since=since)
         self._follow_highlighted()
 
     def unfollow(self) -> None:

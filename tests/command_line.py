@@ -18,7 +18,7 @@ TIMEOUT_S = 240.0
 
 _SERVER = """
 import json, os, sys, tempfile
-from accl.cli import compare, config, control, labels, logs, progress, runs, show, train, trash
+from accl.cli import compare, config, control, labels, logs, progress, prune, runs, show, train, trash
 from accl.launch import preflight
 from accl.store import columns
 from accl.cli.main import main

@@ -19,9 +19,10 @@ from spoil import flip, put_a_folder, put_a_link, put_a_pipe
 from torch import Tensor, nn
 
 from accl.errors import DamagedError
-from accl.training import checkpoint, manifest
+from accl.store import manifest
+from accl.store.manifest import MANIFEST, MODEL, OPTIMIZER, PROGRESS
+from accl.training import checkpoint
 from accl.training.checkpoint import Progress, Target
-from accl.training.manifest import MANIFEST, MODEL, OPTIMIZER, PROGRESS
 from accl.training.tensorfile import write_tensors
 
 TASKS = 3

@@ -144,11 +144,11 @@ def test_help_imports_nothing_heavy() -> None:
     assert not modules & {"torch", "transformers", "duckdb", "numpy", "textual", "pydantic"}
 
 
-def test_a_list_of_runs_imports_no_database_and_no_configuration(tmp_path: Path) -> None:
+def test_a_list_of_runs_imports_no_database_and_no_schema(tmp_path: Path) -> None:
     finished_run(tmp_path, curves=False)
     modules, printed = modules_after("runs", "--runs", str(tmp_path))
     assert "finished" in printed
-    assert not modules & {"torch", "duckdb", "numpy", "textual", "psutil", "accl.config", "rich.table"}
+    assert not modules & {"torch", "duckdb", "numpy", "textual", "psutil", "accl.config.schema", "rich.table"}
 
 
 def test_a_run_whose_configuration_is_damaged_is_listed_with_the_reason(tmp_path: Path, accl: Accl) -> None:

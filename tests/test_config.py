@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accl.config import available, configs_folder, difference, dump, flat, load, resolve, resolve_like
+from accl.config.synonyms import SYNONYMS, known_as
+from accl.config.values import FIELDS
 from accl.errors import ConfigError
 
 PAPER = {
@@ -184,7 +186,7 @@ def test_the_configuration_of_an_old_run_is_translated_with_notes() -> None:
         ("recipe: full", "recipe: ../../etc", "names no recipe that can be part of a run's id: '../../etc'"),
         ("recipe: full", "recipe: a b", "names no recipe"),
         ("profile: demo\n", "", "names no profile"),
-        ("eval:\n  every: 200\n  max_questions: 500\n", "", "eval is missing"),
+        ("eval:\n  every: 200\n  max_questions: 500\n  test: true\n", "", "eval is missing"),
         ("  seed: 42\n  epochs", "  seed: x\n  epochs", r"train.seed='x' .*run.yaml, line"),
         ("path: cais/mmlu", "path: https://user:secret@example.org/mmlu", "holds a password"),
     ],
@@ -284,3 +286,12 @@ def test_configuration_does_not_import_torch() -> None:
     code = "import sys, accl.config, accl.store.reader, accl.launch.process; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
     assert configs_folder().is_dir()
+
+
+def test_names_of_other_tools_lead_to_keys_that_exist_and_hide_none() -> None:
+    assert set(SYNONYMS.values()) <= set(FIELDS)
+    assert not set(SYNONYMS) & {key.rpartition(".")[2] for key in FIELDS}
+    assert known_as("optim.learning_rate") == known_as("learning-rate") == "optim.lr"
+    with pytest.raises(ConfigError) as caught:
+        resolve("full", "demo", ["optim.learning_rate=1e-4"])
+    assert "'optim.lr'" in caught.value.hint

@@ -266,7 +266,7 @@ def test_damaged_weights_of_the_best_validation_are_said_at_once_and_never_teste
 
 def rewrite_state(folder: Path, **values: Any) -> None:
     """Change the scalars of a checkpoint as saving would have written them."""
-    from accl.training import manifest
+    from accl.store import manifest
     from accl.training.tensorfile import write_synced
 
     path = folder / manifest.PROGRESS

@@ -52,7 +52,7 @@ def run_doctor(*arguments: str, **environment: str) -> subprocess.CompletedProce
 
 
 def test_demo_can_train_without_gpu_and_hub(tmp_path: Path) -> None:
-    report = examine(["demo"], tmp_path / "runs", ())
+    report = examine(["demo"], tmp_path / "runs", terminal=())
 
     assert report.usable == ["demo"]
     assert line(report.checks, "profile demo").level is Level.OK
@@ -61,7 +61,7 @@ def test_demo_can_train_without_gpu_and_hub(tmp_path: Path) -> None:
 
 
 def test_paper_without_gpu_and_hub_says_what_is_missing_and_what_to_type(tmp_path: Path) -> None:
-    report = examine(["demo", "paper"], tmp_path, ())
+    report = examine(["demo", "paper"], tmp_path, terminal=())
 
     assert report.usable == ["demo"]
     failed = {check.name: check for check in report.checks if check.level is Level.FAIL}
@@ -80,7 +80,7 @@ def test_hub_that_answers_makes_a_missing_model_no_obstacle_and_a_cached_one_is_
     monkeypatch.setattr(sources, "HUB_SECONDS", 60.0)  # returns as soon as there is an answer
     with serve(tmp_path) as server:
         monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        before = examine(["paper"], tmp_path, ())
+        before = examine(["paper"], tmp_path, terminal=())
     assert line(before.checks, "Hub").finding == f"{server.url} answers"
     assert line(before.checks, "model").level is Level.OK
     assert "the first run fetches it" in line(before.checks, "model").finding
@@ -91,7 +91,7 @@ def test_hub_that_answers_makes_a_missing_model_no_obstacle_and_a_cached_one_is_
     for name in ("config.json", "spm.model", "pytorch_model.bin"):
         (snapshot / name).touch()
 
-    after = examine(["paper"], tmp_path, ())
+    after = examine(["paper"], tmp_path, terminal=())
 
     assert line(after.checks, "Hub").level is Level.WARN
     assert line(after.checks, "model").finding == f"{MODEL_REPO} is cached"
@@ -103,24 +103,26 @@ def test_a_missing_c_compiler_makes_training_on_the_cpu_slower_and_no_more(
 ) -> None:
     monkeypatch.delenv("ACCL_NATIVE", raising=False)
     monkeypatch.delenv("CC", raising=False)
-    assert line(examine(["demo"], tmp_path, ()).checks, "C compiler").level is Level.OK
+    assert line(examine(["demo"], tmp_path, terminal=()).checks, "C compiler").level is Level.OK
 
     monkeypatch.setenv("PATH", str(tmp_path))
-    report = examine(["demo"], tmp_path, ())
+    report = examine(["demo"], tmp_path, terminal=())
     found = line(report.checks, "C compiler")
     assert (found.level, found.finding) == (Level.WARN, "no C compiler (cc) was found")
     assert "Training on the CPU is slower" in found.advice
     assert "apt install gcc" in found.advice
     assert report.usable == ["demo"]
-    assert line(examine(["paper"], tmp_path, ()).checks, "C compiler").level is Level.OK
+    assert line(examine(["paper"], tmp_path, terminal=()).checks, "C compiler").level is Level.OK
 
     monkeypatch.setenv("CC", "my-cc -m64")
-    assert line(examine(["demo"], tmp_path, ()).checks, "C compiler").finding == "no C compiler (my-cc) was found"
+    assert (
+        line(examine(["demo"], tmp_path, terminal=()).checks, "C compiler").finding == "no C compiler (my-cc) was found"
+    )
 
 
 def test_compiled_code_that_is_switched_off_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCL_NATIVE", "0")
-    report = examine(["demo"], tmp_path, ())
+    report = examine(["demo"], tmp_path, terminal=())
     found = line(report.checks, "C compiler")
     assert (found.level, found.finding) == (
         Level.WARN,
@@ -128,7 +130,7 @@ def test_compiled_code_that_is_switched_off_is_told(tmp_path: Path, monkeypatch:
     )
     assert "unset ACCL_NATIVE" in found.advice
     assert report.usable == ["demo"]
-    assert line(examine(["paper"], tmp_path, ()).checks, "C compiler").level is Level.OK
+    assert line(examine(["paper"], tmp_path, terminal=()).checks, "C compiler").level is Level.OK
 
 
 @pytest.mark.parametrize("compiler", ["false", "true", "'", "cc --no-such-option"])
@@ -137,7 +139,7 @@ def test_a_compiler_that_does_not_compile_is_told(
 ) -> None:
     monkeypatch.delenv("ACCL_NATIVE", raising=False)
     monkeypatch.setenv("CC", compiler)
-    report = examine(["demo"], tmp_path, ())
+    report = examine(["demo"], tmp_path, terminal=())
     assert line(report.checks, "C compiler").level is Level.WARN
     assert report.usable == ["demo"]
 
@@ -146,12 +148,12 @@ def test_a_compiler_that_hangs_or_cannot_run_is_told(tmp_path: Path, monkeypatch
     monkeypatch.delenv("ACCL_NATIVE", raising=False)
     monkeypatch.setattr(checks, "COMPILER_SECONDS", 0.01)
     monkeypatch.setenv("CC", f"{sys.executable} -c 'import signal; signal.pause()'")
-    assert "no answer" in line(examine(["demo"], tmp_path, ()).checks, "C compiler").finding
+    assert "no answer" in line(examine(["demo"], tmp_path, terminal=()).checks, "C compiler").finding
     program = tmp_path / "cc"
     program.write_bytes(b"neither program nor script")
     program.chmod(0o755)
     monkeypatch.setenv("CC", str(program))
-    assert "Exec format error" in line(examine(["demo"], tmp_path, ()).checks, "C compiler").finding
+    assert "Exec format error" in line(examine(["demo"], tmp_path, terminal=()).checks, "C compiler").finding
 
 
 def test_compiled_code_that_would_be_refused_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +161,7 @@ def test_compiled_code_that_would_be_refused_is_told(tmp_path: Path, monkeypatch
     folder = tmp_path / "cache" / "native"
     folder.mkdir(parents=True)
     folder.chmod(0o777)
-    found = line(examine(["demo"], tmp_path, ()).checks, "C compiler")
+    found = line(examine(["demo"], tmp_path, terminal=()).checks, "C compiler")
     assert found.level is Level.WARN
     assert f"compiled code is not loaded from {folder}, which other users can write to" in found.finding
 
@@ -178,7 +180,7 @@ def test_a_cache_that_cannot_be_used_makes_training_slower_and_no_more(
         cache.touch()
     if kind == "below a file":
         monkeypatch.setenv("ACCL_CACHE", str(cache / "below"))
-    report = examine(["demo"], tmp_path, ())
+    report = examine(["demo"], tmp_path, terminal=())
     assert line(report.checks, "cache folder").level is Level.WARN
     assert report.usable == ["demo"]
 
@@ -233,7 +235,7 @@ def test_a_damaged_model_in_the_hubs_cache_is_told(tmp_path: Path) -> None:
     (repo / "blobs" / ("a" * 64)).write_bytes(b"not what it was")
     for name in ("config.json", "spm.model", "pytorch_model.bin"):
         (snapshot / name).symlink_to(repo / "blobs" / ("a" * 64))
-    found = line(examine(["paper"], tmp_path, ()).checks, "model")
+    found = line(examine(["paper"], tmp_path, terminal=()).checks, "model")
     assert (found.level, found.blocks) == (Level.FAIL, {"paper"})
     assert "is not as it was fetched" in found.finding
     assert str(repo) in found.advice
@@ -241,13 +243,13 @@ def test_a_damaged_model_in_the_hubs_cache_is_told(tmp_path: Path) -> None:
 
 def test_an_endpoint_that_is_no_address_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "not a url")
-    assert "HF_ENDPOINT is no address" in line(examine(["minilm"], tmp_path, ()).checks, "Hub").finding
+    assert "HF_ENDPOINT is no address" in line(examine(["minilm"], tmp_path, terminal=()).checks, "Hub").finding
 
 
 def test_offline_mode_is_told_apart_from_a_hub_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "out of reach" in line(examine(["minilm"], tmp_path, ()).checks, "Hub").finding
+    assert "out of reach" in line(examine(["minilm"], tmp_path, terminal=()).checks, "Hub").finding
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert line(examine(["minilm"], tmp_path, ()).checks, "Hub").finding == "HF_HUB_OFFLINE is set"
+    assert line(examine(["minilm"], tmp_path, terminal=()).checks, "Hub").finding == "HF_HUB_OFFLINE is set"
 
 
 def test_own_profile_with_malformed_local_data_fails_with_the_error_of_the_data(tmp_path: Path) -> None:
@@ -256,7 +258,7 @@ def test_own_profile_with_malformed_local_data_fails_with_the_error_of_the_data(
         f"data:\n  source: folder\n  path: {tmp_path / 'nowhere'}\n"
         f"model:\n  name: {tmp_path}\ntrain:\n  device: auto\n  precision: fp32\n"
     )
-    report = examine([str(profile)], tmp_path, ())
+    report = examine([str(profile)], tmp_path, terminal=())
 
     assert report.usable == []
     assert "nowhere" in line(report.checks, "data").finding
@@ -291,7 +293,7 @@ def test_a_gpu_counts_when_torch_and_driver_can_use_it(
     monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda index: index)
     monkeypatch.setattr(pynvml, "nvmlDeviceGetCudaComputeCapability", lambda _: capability)
 
-    check = line(examine(["paper"], tmp_path, ()).checks, "GPU")
+    check = line(examine(["paper"], tmp_path, terminal=()).checks, "GPU")
 
     assert check.level is level
     assert words in check.advice
@@ -326,7 +328,7 @@ def test_packages_too_old_or_missing_block_every_profile() -> None:
 def test_runs_folder_that_cannot_be_made_blocks_every_profile(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
 
-    report = examine(["demo"], tmp_path / "file" / "runs", ())
+    report = examine(["demo"], tmp_path / "file" / "runs", terminal=())
 
     assert report.usable == []
     assert line(report.checks, "runs folder").level is Level.FAIL
@@ -338,7 +340,7 @@ def test_runs_folder_on_a_network_file_system_is_warned_of(tmp_path: Path, monke
     parts = [SimpleNamespace(mountpoint=point, fstype=kind) for point, kind in mounts]
     monkeypatch.setattr(checks.psutil, "disk_partitions", lambda **_: parts)
 
-    check = line(examine(["demo"], tmp_path / "runs", ()).checks, "runs folder")
+    check = line(examine(["demo"], tmp_path / "runs", terminal=()).checks, "runs folder")
 
     assert check.level is Level.WARN
     assert "nfs4" in check.finding
@@ -350,7 +352,7 @@ def test_little_room_on_the_disk_warns_and_none_blocks(
     free: float, level: Level, usable: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checks.psutil, "disk_usage", lambda _: SimpleNamespace(free=free))
-    report = examine(["demo"], tmp_path, ())
+    report = examine(["demo"], tmp_path, terminal=())
     assert (line(report.checks, "disk").level, report.usable) == (level, usable)
 
 
@@ -379,7 +381,7 @@ def test_terminal_is_judged_by_size_and_colours(
     ours, theirs = pty.openpty()
     try:
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
-        found = {check.name: check.level for check in examine(["demo"], tmp_path, (theirs,)).checks}
+        found = {check.name: check.level for check in examine(["demo"], tmp_path, terminal=(theirs,)).checks}
     finally:
         os.close(ours)
         os.close(theirs)

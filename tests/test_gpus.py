@@ -214,7 +214,7 @@ def test_a_figure_that_is_not_supported_takes_no_other_with_it(
     monkeypatch.setattr(checks, "torch_cuda", lambda: "13.0")
     nvml.refuse(*missing)
     assert len(gpus.gpus()) == 2
-    found = {check.name: check for check in checks.examine(["demo"], tmp_path, ()).checks}
+    found = {check.name: check for check in checks.examine(["demo"], tmp_path, terminal=()).checks}
     assert found["GPU"].level is Level.OK
     used, memory, power, cpu, rss = MachineLoad().read()
     assert used == (None if "nvmlDeviceGetUtilizationRates" in missing else 50.0)
@@ -241,7 +241,7 @@ def test_a_machine_without_proc_tells_nothing_and_ends_nothing(monkeypatch: pyte
 
     monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
     assert MachineLoad().read() == (None,) * 5
-    found = {check.name: check for check in checks.examine(["demo"], tmp_path, ()).checks}
+    found = {check.name: check for check in checks.examine(["demo"], tmp_path, terminal=()).checks}
     assert found["memory"].level is Level.WARN
     assert found["profile demo"].level is Level.OK
 

@@ -14,8 +14,9 @@ from hostile import acting, hostile_run
 from typer.testing import CliRunner
 
 from accl.cli.labels import note, rename, tag
+from accl.cli.show import show
 from accl.errors import ConfigError, DamagedError
-from accl.store.labels import read_labels
+from accl.store.labels import edit_labels, read_labels
 from accl.store.rundir import RunDir, find_run
 
 
@@ -75,6 +76,14 @@ def test_a_name_means_the_run_and_neither_id_nor_folder_change(run: RunDir) -> N
     assert f"{run.id} has this name too" in done.output
     command(rename, run, other.id, "")
     assert find_run(root, "small bank") == run
+
+
+def test_one_run_is_shown_with_its_labels(run: RunDir) -> None:
+    assert "tags" not in command(show, run, "last").stdout
+    edit_labels(run, name="small bank", note="smoother", add=["paper", "new"])
+    words = " ".join(command(show, run, "small bank").stdout.split())
+    assert "name small bank tags paper, new note smoother recipe full" in words
+    assert json.loads(command(show, run, "last", "-f", "json").stdout)["tags"] == ["paper", "new"]
 
 
 def test_last_is_no_name(run: RunDir) -> None:

@@ -206,7 +206,24 @@ def test_killing_ends_the_whole_group(run: RunDir) -> None:
     assert os.getpgid(started.pid) == started.pid
     process.stop(run, kill=True)
     assert started.wait() == -signal.SIGKILL
-    assert process.wait_until_ended(run, 60).state is State.CRASHED
+    state = process.wait_until_ended(run, 60)
+    assert state.state is State.CRASHED
+    assert state.reason.startswith("killed by accl stop")
+
+
+@pytest.mark.usefixtures("idle")
+def test_a_run_tells_its_first_start_and_the_step_that_it_goes_on_from(run: RunDir) -> None:
+    assert read_state(run).begun == 0
+    first = process.start(run)
+    begun = read_state(run).begun
+    assert begun == read_state(run).started > 0
+    process.stop(run, kill=True)
+    first.wait()
+    write_state(run, process.wait_until_ended(run, 60).changed(checkpoint_last="step-00001200"))
+    process.start(run)
+    state = read_state(run)
+    assert (state.begun, state.goes_on_from) == (begun, 1200)
+    assert state.started > begun
 
 
 def test_a_trainer_in_the_group_of_a_shell_is_killed_alone(run: RunDir, idle: Path) -> None:

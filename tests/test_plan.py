@@ -7,10 +7,10 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accl.config import Config, difference, flat, resolve
+from accl.config import Config, difference, dump, flat, parse, resolve
 from accl.config.recipes import base_values
 from accl.errors import ConfigError
 from accl.launch import plan
@@ -54,6 +54,7 @@ def configs(*names: str, seeds: tuple[int, ...] = (1, 2)) -> list[Config]:
     return expand(bases(*names), [], seeds, [])[0]
 
 
+@settings(max_examples=25)
 @given(recipes, grids, seeds)
 def test_an_experiment_is_every_recipe_with_every_combination_and_every_seed_once(
     names: list[str], axes: list[Axis], seeds: list[int]
@@ -67,6 +68,7 @@ def test_an_experiment_is_every_recipe_with_every_combination_and_every_seed_onc
     assert made == expected
 
 
+@settings(max_examples=25)
 @given(recipes, grids, seeds, seeds, st.randoms(use_true_random=False))
 def test_the_name_depends_on_everything_but_seeds_and_order(
     names: list[str], axes: list[Axis], seeds: list[int], others: list[int], random: object
@@ -137,6 +139,23 @@ def test_a_second_call_has_nothing_to_make(names: list[str], seeds: list[int]) -
     made, _ = expand(bases(*names), [], seeds, [])
     there = [Existing(RunDir(Path(str(i))), config, State.FINISHED, 1.0) for i, config in enumerate(made)]
     assert {member.action for member in assign(made, there)} == {Action.KEEP}
+
+
+@given(
+    st.floats(1e-12, 100, allow_subnormal=False),
+    st.floats(1e-6, 1e6),
+    st.one_of(st.none(), st.floats(1e-3, 1e9)),
+    st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=20),
+)
+def test_a_member_is_known_again_by_what_its_file_says(lr: float, tau: float, repeats: float | None, name: str) -> None:
+    sets = [f"optim.lr={lr}", f"loss.temperature={tau}", f"curriculum.max_repeats={repeats}", f"model.revision={name}"]
+    try:
+        config = resolve("full", "demo", sets).config
+    except ConfigError:
+        return
+    read = parse(dump(config), Path("config.yaml"))
+    (member,) = assign([config], [Existing(RunDir(Path("a")), read, State.FINISHED, 1.0)])
+    assert member.action is Action.KEEP
 
 
 def test_a_run_of_another_configuration_does_not_count() -> None:

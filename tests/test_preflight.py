@@ -19,9 +19,10 @@ from hub_server import DATA_REPO, MODEL_REPO, make_data, make_questions
 from accl.config import Config, resolve
 from accl.data import hub
 from accl.data.architectures import ARCHITECTURES, architecture, longest_input
-from accl.data.prepared import prepare
+from accl.data.prepared import PreparedData, prepare
 from accl.errors import ConfigError, RunError
-from accl.launch.preflight import check
+from accl.launch import preflight
+from accl.launch.preflight import check, check_all
 
 MMLU = Path(os.environ.get("ACCL_MMLU", Path(__file__).resolve().parent.parent.parent / "shared" / "mmlu"))
 
@@ -44,6 +45,28 @@ def test_the_command_refuses_before_there_is_a_run(accl: Accl, tmp_path: Path) -
     assert (done.returncode, runs.exists()) == (4, False)
     assert f"The validation split of folder {data} (CSV) is empty under protocol pooled" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_several_configurations_share_what_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+
+    def counted(source: str, path: str, *rest: object) -> PreparedData:
+        loaded.append(path)
+        return prepare(source, path, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(preflight, "prepare", counted)
+    folders = [tasks(tmp_path / name, "anatomy", "virology", questions=n) for name, n in (("a", 40), ("b", 60))]
+    configs = [
+        resolve(recipe, "demo", [f"data.path={folder}", f"train.seed={seed}", "train.batch_size=4"]).config
+        for seed in (1, 2)
+        for folder in folders
+        for recipe in ("baseline", "full")
+    ]
+    findings = check_all(configs, print)
+    assert sorted(loaded) == sorted(map(str, folders))
+    assert [found.training_questions for found in findings] == [64, 64, 96, 96] * 2
+    with pytest.raises(ConfigError, match="A batch of 8 tasks"):
+        check_all([*configs, resolve("full", "demo", [f"data.path={folders[0]}"]).config], print)
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,12 @@ from safetensors.torch import load_file
 from test_checkpoint import STATE
 
 from accl.errors import RunError
+from accl.store.manifest import MODEL, OPTIMIZER
 from accl.store.rundir import RunDir
 from accl.store.state import RunState
 from accl.training import checkpoint, saver
 from accl.training.checkpoint import Files, Progress
 from accl.training.interrupt import Interrupt
-from accl.training.manifest import MODEL, OPTIMIZER
 from accl.training.saver import Saver
 
 

@@ -259,7 +259,9 @@ def test_a_second_press_a_second_later_kills(root: Path) -> None:
     until(lambda: stop.marked(run))
     until(lambda: foreground.send_signal(signal.SIGINT) or foreground.poll() is not None)
     assert "Ctrl-C again kills it now" in foreground.stderr.read()
-    assert observe(run).state is State.CRASHED
+    state = observe(run)
+    assert state.state is State.CRASHED
+    assert "a second Ctrl-C" in state.reason
 
 
 UNSHARE = ("unshare", "--pid", "--fork", "--mount-proc")

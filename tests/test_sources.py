@@ -218,8 +218,8 @@ def test_parquet_without_the_needed_columns_is_refused(tmp_path: Path) -> None:
     (tmp_path / "d" / "test.parquet").write_bytes(b"no parquet")
     with pytest.raises(DataError, match=r"test\.parquet cannot be read"):
         load_corpus("folder", str(tmp_path / "d"))
-    (tmp_path / "d" / "test.parquet").rename(tmp_path / "d" / "train.parquet")
-    with pytest.raises(DataError, match=r"train\.parquet belongs to no known split"):
+    (tmp_path / "d" / "test.parquet").rename(tmp_path / "d" / "extra.parquet")
+    with pytest.raises(DataError, match=r"extra\.parquet belongs to no known split"):
         load_corpus("folder", str(tmp_path / "d"))
 
 

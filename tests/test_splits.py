@@ -178,6 +178,20 @@ def test_official_chooses_on_one_in_ten_of_each_task() -> None:
     assert splits.auxiliary == made.parts["auxiliary_train"]
 
 
+def test_official_trains_on_train_and_chooses_on_validation_where_the_data_has_both() -> None:
+    parts = {name: distinct(name, "a", count) for name, count in (("train", 30), ("dev", 5), ("test", 7))}
+    splits = split(corpus({**parts, "validation": distinct("validation", "a", 20)}), "official", 0)
+    assert {name: len(questions) for name, questions in splits.named().items()} == {
+        "train": 35,
+        "validation": 20,
+        "test": 7,
+    }
+    assert not set(ids(splits.train)) & set(ids(splits.validation))
+    without = split(corpus(parts), "official", 0)
+    assert (len(without.train), len(without.validation)) == (31, 4)
+    assert len(split(corpus(parts), "pooled", 0).train) == 34  # of all 42
+
+
 def test_questions_without_subject_never_enter_the_pool() -> None:
     made = corpus({"test": distinct("test", "a", 20), "auxiliary_train": distinct("aux", "", 50)})
     splits = split(made, "pooled", 0)

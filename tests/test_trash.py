@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -23,8 +24,10 @@ from accl.launch import process
 from accl.store import trash
 from accl.store.lock import STARTING, RunLock
 from accl.store.rundir import RunDir, find_run, list_runs, run_folders
+from accl.store.selection import choose_runs
 from accl.store.state import State, read_state
 from accl.store.trash import Trashed, last_removal, purge_run, remove_runs, restore_run, trashed_runs, tree_size
+from accl.store.waiting import Waiting, read_waiting, write_waiting
 
 NOON = datetime(2026, 11, 26, 12, tzinfo=UTC)
 
@@ -98,8 +101,10 @@ def test_no_trainer_starts_while_a_run_is_moved(tmp_path: Path, monkeypatch: pyt
 
 def test_a_run_that_waits_is_stopped_before_it_is_moved(tmp_path: Path) -> None:
     run = queued(tmp_path)
+    write_waiting(run, Waiting(1.0, 1.0))
     restore_run(removed(run))
     assert read_state(run).state is State.STOPPED
+    assert read_waiting(run) is None
     process.start(run)  # and can be trained all the same
     process.stop(run, kill=True)
     assert wait(run) is not State.QUEUED
@@ -184,6 +189,15 @@ def test_what_people_keep_in_the_trash_is_no_run(tmp_path: Path) -> None:
     assert len(trashed_runs(tmp_path)) == 1
 
 
+def test_a_run_in_the_trash_is_not_removed_again_nor_purged_while_it_is_held(tmp_path: Path) -> None:
+    entry = removed(finished(tmp_path))
+    (answer,) = remove_runs([entry.run])
+    assert "already" in str(answer)
+    with RunLock.acquire(entry.run, STARTING), pytest.raises(BusyError):
+        purge_run(entry)
+    assert trashed_runs(tmp_path) == [entry]
+
+
 def test_sizes_are_of_files_and_not_of_what_links_lead_to(tmp_path: Path) -> None:
     (tmp_path / "run" / "inner").mkdir(parents=True)
     (tmp_path / "run" / "inner" / "file").write_bytes(bytes(1000))
@@ -221,6 +235,18 @@ def test_a_trained_run_is_refused_by_name_and_left_out_of_a_query(tmp_path: Path
     assert found.exit_code == 0
     assert f"{active.id} is running" in found.output
     assert list_runs(tmp_path) == [active]
+
+
+def test_a_run_that_does_not_answer_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hanging, run = finished(tmp_path), finished(tmp_path, seed=2)
+    choice = choose_runs(tmp_path, ["recipe:full"])
+    late = BusyError("There was no answer within 2 s.", "Does its disk hang?")
+    summaries = tuple(replace(s, problem=late) if s.run == hanging else s for s in choice.summaries)
+    monkeypatch.setattr(commands, "choose_runs", lambda *_words: replace(choice, summaries=summaries))
+    done = command(commands.rm, "recipe:full", "--yes", "--runs", str(tmp_path))
+    assert f"{hanging.id} is left alone" in done.output
+    assert list_runs(tmp_path) == [hanging]
+    assert [entry.home for entry in trashed_runs(tmp_path)] == [run]
 
 
 def test_the_trash_is_listed_restored_and_purged_by_name_and_query(tmp_path: Path) -> None:

@@ -141,8 +141,6 @@ def test_a_key_that_no_keyboard_has_is_refused(key: str) -> None:
         ({"size": "big"}, "columns x rows"),
         ({"size": "19x5"}, "from 20x5"),
         ({"size": "9999x9999"}, "from 20x5"),
-        ({"picture": Path("nowhere", "x.svg")}, r"x\.svg cannot be written \(there is no such folder\)"),
-        ({"picture": Path()}, "it is a folder"),
         ({"web": True}, "--web"),
         ({"once": False, "press": ["q"]}, "--once"),
         ({"names": ["nobody"]}, "No run named 'nobody'"),

@@ -5,20 +5,25 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from command_line import run_command
 from factory import crashed_run, finished_run, running_run
+from hostile import EVIL, acting, hostile_run
 from test_queue import order, prepared
 
 from accl.cli import waiting
+from accl.cli.output import Format, SafeConsole
+from accl.cli.queue import list_
 from accl.errors import INTERRUPTED, ConfigError, RunError, TrainingError
 from accl.launch import queue
 from accl.store.rundir import RunDir
 from accl.store.state import State, read_state, write_state
 from accl.store.summary import SummaryReader, read_summaries
+from accl.store.waiting import read_waiting, write_waiting
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +91,8 @@ def test_what_is_paused_is_not_waited_for_and_said(tmp_path: Path, capsys: pytes
     queue.pause(tmp_path, runs, "run x failed after 3 s: no memory")
     assert waiting.wait_for(tmp_path, runs) == TrainingError.exit_code
     printed = capsys.readouterr().err
-    assert "full s2 paused: run x failed after 3 s: no memory" in printed
+    assert "full s2  paused\n" in printed
+    assert printed.count("paused: run x failed after 3 s: no memory") == 1
     assert "accl queue resume" in printed
 
 
@@ -128,6 +134,36 @@ def test_runs_are_called_by_arm_and_seed_by_their_name_or_where_these_are_the_sa
     assert names() == [runs[0].id, "the good one", "full lr=0.1 s1", runs[3].id]
 
 
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_the_view_fits_the_terminal_and_shows_first_what_trains(tmp_path: Path, columns: int) -> None:
+    sets = ["loss.contrastive_weight=0.1", "optim.lr=1e-5"]
+    runs = [finished_run(tmp_path, "full", seed=seed, overrides=sets) for seed in (1, 2)]
+    runs += [running_run(tmp_path, "full", seed=3), prepared(tmp_path, 4), crashed_run(tmp_path)]
+    now = time.time()
+    training = read_state(runs[2]).changed(latest={"validation/accuracy": 0.4321, "steps_per_second": 0.01})
+    write_state(runs[2], training.changed(total_steps=24_000))
+    queue.enqueue(tmp_path, [runs[3]])
+    summaries = read_summaries([SummaryReader(run) for run in runs], now)
+    names = waiting.short_names(summaries)
+
+    def drawn(lines: int) -> list[str]:
+        console = SafeConsole(width=columns, file=StringIO())
+        console.print(waiting._view(summaries, names, (columns, lines)))
+        assert isinstance(console.file, StringIO)
+        return console.file.getvalue().splitlines()
+
+    head, *rows = drawn(24)
+    assert max(map(len, rows)) <= columns
+    assert len(rows) == 5
+    assert [row[0] for row in rows] == ["▶", "…", "✓", "✓", "☠"]
+    if columns >= 80:
+        assert head == "2 finished   1 training   1 waiting   1 crashed"
+        assert rows[0].rstrip().endswith("80/24,000 43.21 % 664 h 26 min")
+        assert all(f" s{seed} " in row for seed, row in zip((3, 4, 1, 2), rows, strict=False))
+    assert len(drawn(6)) == 5
+    assert drawn(6)[-1].startswith("… 2 more")
+
+
 # --- the commands, in a process of their own; nothing that waits is ready, so that no worker is started
 
 
@@ -158,6 +194,7 @@ def test_the_list_has_what_trains_and_what_waits_in_order(tmp_path: Path, paused
     assert lines[1].split()[2:] == ["‖", "paused", "weights"]
     assert "? damaged" in lines[4]
     assert printed.count("paused: by hand") == 1
+    assert "accl queue resume" in printed
     assert max(map(len, printed.splitlines()[:7])) <= 80
     rows = json.loads(accl(tmp_path, "queue", "list", "--format", "json"))
     assert [(row["place"], row["experiment"], row["paused"]) for row in rows] == [
@@ -174,6 +211,34 @@ def test_an_empty_queue_says_how_to_fill_it(tmp_path: Path) -> None:
     assert "accl queue add" in accl(tmp_path, "queue")
     assert json.loads(accl(tmp_path, "queue", "--format", "json")) == []
     assert "nothing trains or waits" in accl(tmp_path, "wait")
+
+
+def test_a_queue_whose_worker_cannot_start_is_listed_and_that_is_said(tmp_path: Path) -> None:
+    run = prepared(tmp_path)
+    queue.enqueue(tmp_path, [run])
+    (queue.queue_folder(tmp_path) / queue.LOCK).mkdir()
+    printed = accl(tmp_path, "queue")
+    assert "note: The worker of the queue ended with exit code 7. See: " in printed
+    assert f"1  {run.id}" in printed
+    assert "cannot be opened" in (tmp_path / queue.FOLDER / queue.LOG).read_text(encoding="utf-8")
+    assert "exit code 7" in accl(tmp_path, "wait", code=RunError.exit_code)
+
+
+def test_a_queue_that_goes_nowhere_names_the_log_of_its_worker(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = prepared(tmp_path)
+    queue.enqueue(tmp_path, [run])
+    list_(Format.TABLE, tmp_path)
+    assert capsys.readouterr().err == ""  # the worker has hardly looked
+    place = read_waiting(run)
+    assert place is not None
+    write_waiting(run, place.changed(since=time.time() - 60))
+    list_(Format.TABLE, tmp_path)
+    assert "nothing trains; the worker tells" in capsys.readouterr().err
+    running_run(tmp_path)
+    list_(Format.TABLE, tmp_path)
+    assert capsys.readouterr().err == ""
 
 
 def test_waiting_runs_are_chosen_by_a_query(tmp_path: Path, paused: list[RunDir]) -> None:
@@ -206,3 +271,26 @@ def test_wait_leaves_out_what_nobody_will_start_and_ends_with_the_code_of_the_re
     printed = accl(tmp_path, "wait", code=TrainingError.exit_code)
     assert "0 of 4 runs finished" in printed
     assert "nothing that matches s9 trains or waits" in accl(tmp_path, "wait", "s9")
+
+
+def test_hostile_text_is_shown_and_has_no_effect(tmp_path: Path) -> None:
+    run = hostile_run(tmp_path)
+    write_state(run, read_state(run).changed(state=State.STOPPED))
+    run.write_json(run.labels, {"name": EVIL})
+    run.write_json(run.experiment, {"name": EVIL})
+    queue.enqueue(tmp_path, [run])
+    content = run.read_json(run.queue)
+    run.write_json(run.queue, content | {"paused": EVIL, "command": [EVIL]})
+    damaged = prepared(tmp_path)
+    damaged.write_json(damaged.queue, content | {"inode": damaged.path.stat().st_ino, "position": EVIL})
+    printed = [accl(tmp_path, "queue", "--format", format) for format in ("table", "json", "csv", "md", "tex")]
+    printed.append(accl(tmp_path, "wait", code=TrainingError.exit_code))
+    for text in printed:
+        assert not acting(text)
+        assert "owned" in text
+    assert len(json.loads(printed[1])) == 2
+    view = SafeConsole(width=80, file=StringIO())
+    summaries = read_summaries([SummaryReader(run)], time.time())
+    view.print(waiting._view(summaries, waiting.short_names(summaries), (80, 24)))
+    assert isinstance(view.file, StringIO)
+    assert len(view.file.getvalue().splitlines()) == 2

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import gc
 import json
 import os
 import pty
@@ -28,7 +29,6 @@ from typing import NamedTuple
 import numpy as np
 
 from accl.store.deadline import ending
-from tui.app import AcclApp
 from tui.commands import of_scope
 
 WIDTH, HEIGHT = 160, 45
@@ -90,6 +90,9 @@ class Session:
 
     def __init__(self, root: Path, scale: float) -> None:
         self.terminal = Terminal()
+        gc.disable()  # as `accl tui` starts it
+        from tui.app import AcclApp
+
         self.app = AcclApp(root)
         self.scale = scale
 

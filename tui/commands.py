@@ -56,6 +56,7 @@ RANKED = attrgetter("ranking"), "there are no pairs yet"
 EARLIER = attrgetter("has_earlier"), "there is no earlier matrix"
 LATER = attrgetter("has_later"), "this is the newest matrix"
 MOMENTS = attrgetter("has_moments"), "there is one matrix only"
+BASES = attrgetter("has_base"), "there is no other run of these tasks to compare with"
 KINDS = attrgetter("has_kinds"), "there are no matrices of another kind"
 PAIRS_SHOWN = attrgetter("shows_list"), "the list of pairs is hidden: it needs 110 columns, and ] not to hide it"
 ANSWERS = attrgetter("has_arms"), "there are no other answers to put beside"
@@ -125,7 +126,7 @@ COMMANDS: tuple[Command, ...] = (
         "difference",
         "difference",
     ),
-    Command("confusion.base", "difference to the next run, or to the moment shown", ("b",), "base"),
+    Command("confusion.base", "difference to the next run, or to the moment shown", ("b",), "base", "", *BASES),
     Command("confusion.rows", "each row divided by its sum, or not", ("R",), "rows", "rows to 1"),
     Command("confusion.scale", "colour scale: quantiles, linear or logarithmic", ("y",), "scale", "scale"),
     Command("confusion.zoom", "size of a cell: fitting, small, medium, with numbers", ("z",), "zoom", "zoom"),

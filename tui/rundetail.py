@@ -34,7 +34,11 @@ def _load(view: RunView | None) -> Piece:
     measured = view.system if view else {}
     known = {name: values[np.isfinite(values)] for name, (_, values) in measured.items()}
     means = {name: float(values.mean()) for name, values in known.items() if len(values)}
-    figures = [("gpu_util", "GPU {:.0f}%"), ("power", "{:.0f}W")] if "gpu_util" in means else [("cpu", "CPU {:.0f}%")]
+    figures = (
+        [("gpu_util", "GPU {:.0f}%"), ("power", "{:.0f}W")]
+        if "gpu_util" in means
+        else [("cpu", "CPU {:.0f}% of a core")]
+    )
     words = " ".join(text.format(means[name]) for name, text in figures if name in means)
     return f"  mean {words}" if words else "", theme.DIM
 

@@ -8,7 +8,6 @@ without it everything is 404.
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import secrets
 import shlex
@@ -42,7 +41,6 @@ def serve(root: Path, opened: Sequence[RunDir], port: int, announce: Callable[[s
         raise AcclError("The app in a browser needs textual-serve, which is not installed.", "pip install 'accl[web]'")
     from aiohttp import web
 
-    gc.enable()  # which only the app itself starts without
     try:
         listener = socket.create_server((HOST, port))
     except OSError as error:

@@ -12,6 +12,7 @@ from accl.store.config_values import all_values
 Values = Mapping[str, str | float]
 
 SEED = re.compile(r"^  seed: .*\n?", re.MULTILINE)
+UNTOLD = ("recipe", "alerts.command")  # which make no arm: the one is its name, the other no part of the experiment
 SHOWN_KEYS = 2  # in the label of an arm
 
 
@@ -39,7 +40,7 @@ def group_runs(runs: Sequence[tuple[str, int, str]]) -> list[Arm]:
     # The same values may be written in several ways; a text without any is a configuration of its own.
     merged: dict[object, tuple[str, Values, list[int]]] = {}
     for (recipe, config), indices in texts.items():
-        values = {key: value for key, value in all_values(config).items() if key != "recipe"}
+        values = {key: value for key, value in all_values(config).items() if key not in UNTOLD}
         _, _, members = merged.setdefault((recipe, frozenset(values.items()) or config), (recipe, values, []))
         members += indices
     arms = [

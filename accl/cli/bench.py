@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from accl.cli.options import output_file
 from accl.cli.output import Format, FormatOption, emit, say
 from accl.cli.table import Table
 from accl.config import DEFAULT_PROFILE
@@ -25,7 +26,7 @@ app = typer.Typer(
     help="Measure accl on this machine: its store, app, commands and training.",
 )
 
-_OUTPUT = typer.Option("--output", "-o", metavar="FILE.json", help="Write the report as JSON too.")
+_OUTPUT = typer.Option("--output", "-o", parser=output_file, metavar="FILE.json", help="Write the report as JSON too.")
 OutputOption = Annotated[Path | None, _OUTPUT]
 
 

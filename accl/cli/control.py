@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from accl.cli.options import RUNS, DetachOption, RunArgument, RunsOption
-from accl.errors import RunError
+from accl.cli.options import RUNS, ChosenArgument, DetachOption, RunArgument, RunsOption
+from accl.errors import BusyError, ConfigError, RunError
+from accl.store.rundir import RunDir
 
 KILL_GRACE_S = 10.0  # a killed process ends well within it
 
@@ -31,9 +35,14 @@ def stop(
     from accl.cli.output import say
     from accl.launch import process
     from accl.store.rundir import find_run
+    from accl.store.state import observe
 
     chosen = find_run(runs, run)
     process.stop(chosen, kill)
+    state = observe(chosen)
+    if state.state.active and not kill:
+        doing = state.phase if state.phase not in ("", "training") else f"step {state.step + 1:,}"
+        say(f"waiting at most {grace:g} s for the end of {doing} and a checkpoint; --kill does not wait", err=True)
     state = process.wait_until_ended(chosen, KILL_GRACE_S if kill else grace)
     if state.state.active:
         process.stop(chosen, kill=True)
@@ -44,7 +53,7 @@ def stop(
 
 
 def resume(
-    run: RunArgument,
+    chosen: ChosenArgument,
     detach: DetachOption = False,
     accept_changes: Annotated[
         bool,
@@ -52,33 +61,96 @@ def resume(
     ] = False,
     runs: RunsOption = RUNS,
 ) -> None:
-    """Go on with a stopped run from its last checkpoint.
+    """Go on with stopped runs from their last checkpoints.
 
     A run of which a trainer lives is refused, with exit code 11 and the process that trains it. A run
     without a checkpoint, or one that was prepared and never started, begins at its first step. Signals
     mean what they mean to accl train.
 
+    Several runs go into the queue, which starts them as GPUs, or the processor, become free, and the command
+    waits for all of them, as accl wait does. Of the runs that a query finds, those that were stopped,
+    failed or crashed go on.
+
     A run whose configuration, questions or model have changed since it began is refused, with what has
     changed.
 
-    Example:
+    Examples:
 
       accl resume last --detach
+
+      accl resume experiment:lr state:stopped,crashed
     """
     from accl.cli.foreground import end_on_signals
     from accl.cli.output import say
     from accl.cli.progress import show_progress
     from accl.launch import process
     from accl.store.merge import merge_spool
-    from accl.store.rundir import find_run
+    from accl.store.state import read_state
 
     end_on_signals()
-    chosen = find_run(runs, run)
-    if count := merge_spool(chosen):  # a run that has finished gets no trainer that would do it
-        say(f"{count:,} measurements of {chosen.id} that were pending are in its database now", err=True)
-    start = partial(process.start, chosen, accept_changes)
+    several = _resumable(runs, chosen)
+    if len(several) > 1:
+        _resume_in_queue(runs, several, detach, accept_changes)
+        return
+    run = several[0]
+    if count := merge_spool(run):  # a run that has finished gets no trainer that would do it
+        say(f"{count:,} measurements of {run.id} that were pending are in its database now", err=True)
+    start = partial(process.start, run, accept_changes)
+    at = read_state(run).goes_on_from
+    say(f"going on from step {at:,}" if at else "no checkpoint: beginning at the first step", err=True)
     if detach:
         start()
-        say(chosen.id)
+        say(run.id)
         return
-    raise typer.Exit(show_progress(chosen, start))
+    raise typer.Exit(show_progress(run, start))
+
+
+def _resumable(root: Path, words: Sequence[str]) -> list[RunDir]:
+    """Return the runs to go on with: those that are named, or of those that a query finds the ones that ended early.
+
+    Raises:
+        QueryError, RunError: as `accl.store.selection.choose_runs`, or none of them can go on.
+    """
+    from accl.cli.output import print_notes
+    from accl.store.selection import choose_runs
+    from accl.store.state import State
+
+    choice = choose_runs(root, words)
+    if not choice.by_query:
+        for run, state in [(each.run, each.state) for each in choice.summaries if len(choice.summaries) > 1]:
+            if state and (state.state is State.FINISHED or (state.state.active and state.state is not State.QUEUED)):
+                what = f"{run.id} is {state.state}, and so none of the {len(choice.summaries)} runs is resumed."
+                raise (BusyError if state.state.active else RunError)(what, "Leave it out.")
+        return choice.runs
+    early = (State.STOPPED, State.FAILED, State.CRASHED)
+    able = [each.run for each in choice.summaries if each.state and each.state.state in early]
+    others = [each.state.state.value if each.state else "unreadable" for each in choice.summaries]
+    left_out = Counter(word for word in others if word not in early)
+    said = ", ".join(f"{count} {word}" for word, count in left_out.items())
+    if not able:
+        raise RunError(f"None of the runs that match can go on: {said}.", "See: accl runs")
+    if left_out:
+        print_notes([f"left out: {said}"])
+    return able
+
+
+def _resume_in_queue(root: Path, several: Sequence[RunDir], detach: bool, accept_changes: bool) -> None:
+    """Put runs into the queue of their folder and wait for them, unless ``detach``.
+
+    Raises:
+        ConfigError: changes were to be accepted, of which nobody could see which of which run.
+        RunError: one lies in another folder, cannot go on, or its measurements cannot be merged.
+    """
+    from accl.cli.output import say
+    from accl.cli.waiting import wait_for
+    from accl.launch.queue import enqueue
+
+    if accept_changes:
+        raise ConfigError("--accept-changes is for one run.", "Accept those of each by itself: accl resume RUN ...")
+    if elsewhere := [run for run in several if run.path.parent.resolve() != root.resolve()]:
+        raise RunError(f"{elsewhere[0].path} is not in {root}.", f"Give its folder: --runs {elsewhere[0].path.parent}")
+    enqueue(root, several)
+    if detach:
+        say(*(run.id for run in several))
+        return
+    raise typer.Exit(wait_for(root, several))

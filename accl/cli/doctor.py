@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from accl.cli.options import RUNS, RunsOption
+from accl.cli.options import RUNS, OverridesOption, RunsOption
 from accl.cli.output import Format, FormatOption, emit
 from accl.cli.table import Column, Table, fields
 
@@ -19,22 +19,25 @@ def doctor(
     profile: Annotated[
         str | None, typer.Option("--profile", "-p", help="Only what this profile needs; else all that come with accl.")
     ] = None,
+    overrides: OverridesOption = None,
     format: FormatOption = Format.TABLE,
     runs: RunsOption = RUNS,
 ) -> None:
     """Check that this machine has what training needs.
 
-    The checks cover versions, GPU, memory, disk, folders, terminal, the Hub, and the model and data of each profile.
-    The exit code is 1 when no profile can train here.
+    The checks cover versions, GPU, memory, disk, folders, terminal, the Hub, and the model and data of each profile,
+    with what --set puts in their place. The exit code is 1 when no profile can train here.
 
-    Example:
+    Examples:
 
       accl doctor --profile paper
+
+      accl doctor -p minilm --set data.path=mmlu --set model.name=all-MiniLM-L6-v2
     """
     from accl.config import available
     from accl.launch.checks import examine
 
-    report = examine([profile] if profile else available("profiles"), runs)
+    report = examine([profile] if profile else available("profiles"), runs, overrides or ())
     rows = [fields(check, check="name", result="level", found="finding", next="advice") for check in report.checks]
     columns = [
         Column("check", wrap=True),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.cells import cell_len
 from rich.text import Text
 
-from accl.cli.table import Table
+from accl.cli.table import Column, Row, Table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,6 +36,11 @@ def print_table(table: Table, console: Console) -> None:
         _draw(table.title, turned, ["left", *["right"] * len(table.rows)], console)
     else:
         _draw_records(table.title, upright, console)
+
+
+def least_width(column: Column, rows: Sequence[Row]) -> int:
+    """Return the width of a column whose title is broken between words and whose cells stay whole."""
+    return max(map(cell_len, [*column.title.split(), *(column.render(row) for row in rows)]), default=0)
 
 
 def _draw(title: str, grid: Grid, justify: Sequence[str], console: Console) -> None:

@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from accl import __version__
-from accl.errors import AcclError
+from accl.errors import AcclError, ConfigError
 from accl.store.deadline import ending
 from accl.streams import guard_streams
 
@@ -24,6 +24,12 @@ from accl.streams import guard_streams
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "demo": ("accl.cli.demo", "demo", "Train three arms of the ablation side by side, and watch them: what accl is."),
     "train": ("accl.cli.train", "train", "Train a recipe in a process of its own, and show how it goes."),
+    "ablate": ("accl.cli.grids", "ablate", "Train baseline, contrastive and full with several seeds."),
+    "sweep": (
+        "accl.cli.grids",
+        "sweep",
+        "Train a recipe with every combination of some values, and several seeds of each.",
+    ),
     "restart": ("accl.cli.train", "restart", "Train a run again from its first step, as a new run."),
     "tui": ("accl.cli.tui", "tui", "Watch, steer and compare runs in the terminal."),
     "compare": ("accl.cli.compare", "compare", "Compare finished runs on the test questions they all answered."),
@@ -31,26 +37,43 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "show": ("accl.cli.show", "show", "Show one run: state, newest figures, accuracy by category, events."),
     "logs": ("accl.cli.logs", "logs", "Print the console log of a run."),
     "stop": ("accl.cli.control", "stop", "Stop a run after its current step, with a checkpoint."),
-    "resume": ("accl.cli.control", "resume", "Go on with a stopped run from its last checkpoint."),
-    "queue": (
-        "accl.cli.queue",
-        "app",
-        "List what waits to be trained, and move, pause, resume or cancel it.",
-    ),
+    "resume": ("accl.cli.control", "resume", "Go on with stopped runs from their last checkpoints."),
+    "queue": ("accl.cli.queue", "app", "List what waits to be trained, and move, pause, resume or cancel it."),
     "wait": ("accl.cli.waiting", "wait", "Wait until the runs that train or wait have ended, and show how each goes."),
     "tag": ("accl.cli.labels", "tag", "Add tags to runs or take them away, and list the tags that the runs have then."),
-    "note": (
-        "accl.cli.labels",
-        "note",
-        "Write a note about a run, or print the one that it has.",
-    ),
+    "note": ("accl.cli.labels", "note", "Write a note about a run, or print the one that it has."),
     "rename": ("accl.cli.labels", "rename", "Give a run a name, which is taken wherever a RUN is."),
     "rm": ("accl.cli.trash", "rm", "Move runs to the trash, after showing which and asking."),
     "restore": ("accl.cli.trash", "restore", "List the runs in the trash, or bring some of them back."),
     "purge": ("accl.cli.trash", "purge", "Delete what lies in the trash for ever, after showing it and asking."),
+    "prune": ("accl.cli.prune", "prune", "Delete optimizer states and checkpoints that nothing needs, after asking."),
+    "test": ("accl.cli.model", "run_test", "Test finished runs whose test split is unread."),
+    "export": ("accl.cli.export", "export", "Write the model of a run as a plain transformers folder."),
     "config": ("accl.cli.config", "app", "Show recipes, profiles, resolved configurations and all keys."),
     "bench": ("accl.cli.bench", "app", "Measure accl on this machine: its store, app, commands and training."),
     "doctor": ("accl.cli.doctor", "doctor", "Check that this machine has what training needs."),
+}
+
+# Names that other tools have for them.
+COMMAND_SYNONYMS = {
+    "list": "runs",
+    "ls": "runs",
+    "ps": "runs",
+    "status": "runs",
+    "info": "show",
+    "log": "logs",
+    "tail": "logs",
+    "kill": "stop",
+    "continue": "resume",
+    "start": "train",
+    "run": "train",
+    "fit": "train",
+    "ui": "tui",
+    "watch": "tui",
+    "dashboard": "tui",
+    "check": "doctor",
+    "diff": "compare",
+    "benchmark": "bench",
 }
 
 
@@ -67,8 +90,21 @@ class LazyCommands(TyperGroup):
         return TyperCommand(cmd_name, help=COMMANDS[cmd_name][2]) if cmd_name in COMMANDS else None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        if args[0] not in COMMANDS:
+            raise unknown_command(args[0])
         name, command, rest = super().resolve_command(ctx, args)
         return name, load_command(name) if name and command else command, rest
+
+
+def unknown_command(name: str) -> ConfigError:
+    """Make the error for a command that there is not, which suggests the one that was most likely meant."""
+    import difflib
+
+    from accl.yamlfile import shown
+
+    near = COMMAND_SYNONYMS.get(name) or next(iter(difflib.get_close_matches(name, COMMANDS, n=1)), "")
+    hint = f"Did you mean: accl {near}? " if near else ""
+    return ConfigError(f"There is no command {shown(name)}.", f"{hint}All commands: accl --help")
 
 
 def load_command(name: str) -> Any:

@@ -31,6 +31,25 @@ def local_folder(text: str | Path) -> Path:
         raise ConfigError(what, "Change to one that exists, or give --runs a path from /.") from error
 
 
+def output_file(text: str | Path) -> Path:
+    """Return the path of a file that is to be written, so that what cannot be written is refused before the work.
+
+    Raises:
+        ConfigError: it is a folder, or lies in none, or in one that may not be written.
+    """
+    path = Path(text).expanduser()
+    folder = path.parent
+    if path.is_dir() or not path.name:
+        why = "it is a folder"
+    elif not folder.is_dir():
+        why = f"there is no folder {folder}"
+    elif not os.access(path if path.exists() else folder, os.W_OK):
+        why = "you may not write there"
+    else:
+        return path
+    raise ConfigError(f"{path} cannot be written: {why}.", "Name a file in a folder that exists and is yours.")
+
+
 def run_name(text: str) -> str:
     """Return what is typed for a run.
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from accl.cli.options import RUNS, RunsOption, run_name
-from accl.cli.output import Format, FormatOption, emit, say
+from accl.cli.output import Format, FormatOption, emit, print_notes, say
 from accl.cli.table import MISSING, Column, Row, Table, duration, fields
 from accl.errors import ConfigError, RunError
 from accl.launch import queue
@@ -20,11 +20,25 @@ from accl.store.state import State
 from accl.store.summary import Summary, SummaryReader, read_summaries
 from accl.text import shortened
 
-app = typer.Typer(
-    invoke_without_command=True,
-    add_completion=False,
-    help="List what waits to be trained, and move, pause, resume or cancel it.",
-)
+LONG_S = 10.0  # within which the worker starts what there is a place for
+HELP = """List what waits to be trained, and move, pause, resume or cancel it.
+
+Runs wait as folders of their own. A worker in the background starts them
+in their order, as GPUs, or the processor, become free. It outlives the
+terminal, ends when nothing waits any more, and is started again by the
+next command that looks at the queue.
+
+A run that fails within seconds pauses the others of its experiment.
+
+Examples:
+
+  accl queue
+
+  accl queue add last --runs runs
+
+  accl queue move s3 --to 1
+"""
+app = typer.Typer(invoke_without_command=True, add_completion=False, help=HELP)
 _RUNS = typer.Argument(parser=run_name, metavar="RUN...", help="Ids, parts of ids, or paths.", show_default=False)
 _SOME = typer.Argument(metavar="QUERY", help="Only the waiting runs that it matches, as in accl runs.")
 SomeArgument = Annotated[list[str] | None, _SOME]
@@ -38,22 +52,6 @@ COLUMNS = [
 
 @app.callback()
 def _queue(context: typer.Context, format: FormatOption = Format.TABLE, runs: RunsOption = RUNS) -> None:
-    """List what waits to be trained, and move, pause, resume or cancel it.
-
-    Runs wait as folders of their own. A worker in the background starts them in their order, as GPUs, or the
-    processor, become free. It goes on when the terminal is closed, ends when nothing waits any more, and is
-    started again by the next command that looks at the queue.
-
-    A run that fails within seconds pauses the others of its experiment.
-
-    Examples:
-
-      accl queue
-
-      accl queue add last --runs runs
-
-      accl queue move s3 --to 1
-    """
     if context.invoked_subcommand is None:
         list_(format, runs)
 
@@ -66,7 +64,10 @@ def list_(format: FormatOption = Format.TABLE, runs: RunsOption = RUNS) -> None:
 
       accl queue list --format json
     """
-    queue.ensure_worker(runs)
+    try:
+        queue.ensure_worker(runs)
+    except RunError as error:  # in a folder that is not ours, or on a full disk; what waits can be seen all the same
+        print_notes([str(error)])
     entries, now = queue.waiting(runs), time.time()
     places = {entry.run.id: number for number, entry in enumerate(entries, 1)}
     rows = []
@@ -84,6 +85,11 @@ def list_(format: FormatOption = Format.TABLE, runs: RunsOption = RUNS) -> None:
     remarks = dict.fromkeys(_remark(row) for row in rows if row["problem"] or row["paused"])
     if remarks and format is Format.TABLE:
         say(*remarks, style="dim")
+        if any(row["paused"] for row in rows):
+            say("to go on with what is paused:  accl queue resume", style="dim")
+    waits = [row["waits_seconds"] for row in rows if row["place"] and not (row["paused"] or row["problem"])]
+    if len(waits) == len(rows) and max(waits, default=0.0) > LONG_S:
+        print_notes([f"nothing trains; the worker tells what it found: {runs / queue.FOLDER / queue.LOG}"])
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from accl.cli.table import MISSING, Row, fields
@@ -16,14 +17,17 @@ def run_row(summary: Summary) -> dict[str, Any]:
     state, problem = summary.state, summary.problem
     return {
         "id": summary.run.id,
-        **fields(summary.labels, "name"),
+        **fields(summary.labels, "name", "tags", "note"),
+        "experiment": summary.experiment,
         **fields(state, "state"),
         "reason": problem.what if problem else state.reason if state else "",
         "problem": problem and {"kind": problem.kind, "message": str(problem)},
         **fields(state, "phase"),
         **fields(summary.setup, "recipe", "profile", "seed"),
         **fields(state, "step", "total_steps", eta_seconds="left_seconds"),
-        "started": state and (state.started or None),
+        "progress": state.step / state.total_steps if state and state.total_steps else None,
+        "created": created if math.isfinite(created := summary.age_key[0]) else None,
+        "started": state and (state.begun or None),
         "ended": state and (state.ended or None),
         **fields(state, "host", "pid"),
         **{name: state and state.latest.get(name) for name in LATEST},

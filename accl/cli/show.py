@@ -133,6 +133,7 @@ def _overview(summary: dict[str, Any], totals: dict[str, float], floors: dict[st
     speed, reason = summary["questions_per_second"], summary["reason"]
     overview: dict[str, Any] = {
         "state": words + (f": {reason}" if reason else ""),
+        **{key: summary[key] for key in ("name", "experiment", "tags", "note") if summary[key]},
         **{key: summary[key] for key in ("recipe", "profile", "seed")},
         "step": progress(summary),
         "started": moment(summary["started"]),

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from accl.cli.experiment import (
+    DryRunOption,
+    JobsOption,
+    NameOption,
+    Order,
+    PerGpuOption,
+    carry_out,
+    checked_steps,
+    read_speeds,
+)
+from accl.cli.experiment_tables import Shares, show_plan
 from accl.cli.options import RUNS, DetachOption, OverridesOption, ProfileOption, RunArgument, RunsOption, run_name
 from accl.cli.output import print_notes, say
 from accl.errors import ConfigError
@@ -32,6 +44,14 @@ def train(
             "--like", parser=run_name, metavar="RUN", help="Take the configuration of this run instead of a recipe."
         ),
     ] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option("--seeds", metavar="LIST", help="Train these seeds (1,2,3) as one experiment, through the queue."),
+    ] = None,
+    name: NameOption = None,
+    jobs: JobsOption = None,
+    per_gpu: PerGpuOption = 1,
+    dry_run: DryRunOption = False,
     detach: DetachOption = False,
     runs: RunsOption = RUNS,
 ) -> None:
@@ -49,9 +69,15 @@ def train(
     accl resume RUN goes on. As PID 1 of a container this command passes SIGHUP on as well, because its
     end would kill the run.
 
+    With --seeds the runs are one experiment, as those of accl ablate are: they wait in the queue, Ctrl-C
+    leaves them going, and the same command again finishes what is missing. So is a single run with --name,
+    --jobs or --per-gpu.
+
     Examples:
 
       accl train full --profile demo
+
+      accl train full --profile demo --seeds 1,2,3
 
       accl train baseline -p minilm --set data.path=mmlu --set model.name=all-MiniLM-L6-v2 --seed 1
 
@@ -59,10 +85,33 @@ def train(
 
       accl train full --detach
     """
-    extra = [f"train.seed={seed}"] if seed is not None else []
-    resolved, base = resolve_arguments(recipe, profile, like, [*(overrides or ()), *extra], runs)
-    print_notes(resolved.notes)
-    _train(resolved.config, base, detach, runs)
+    from accl.launch.plan import SEED, Action, Member, read_seeds
+
+    sets = list(overrides or ())
+    if seed is not None:
+        if seeds is not None:
+            raise ConfigError("--seed and --seeds are both given.", f"Write: --seeds {seeds}")
+        sets.append(f"{SEED}={seed}")
+    resolved, base = resolve_arguments(recipe, profile, like, sets, runs)
+    order = Order("train", name, Shares(jobs, per_gpu), dry_run, detach, base.id if base else "")
+    if seeds is None and name is None and jobs is None and per_gpu == 1:
+        print_notes(resolved.notes)
+        if dry_run:
+            steps, member = checked_steps([resolved.config]), Member(resolved.config, Action.TRAIN)
+            show_plan("one run, of no experiment", [member], steps, read_speeds(runs), order.shares)
+            return
+        _train(resolved.config, base, detach, runs)
+    if seeds is None:
+        chosen: tuple[int, ...] = (resolved.config.train.seed,)
+        sets = [item for item in sets if item.partition("=")[0].strip() != SEED]
+    else:
+        chosen = read_seeds(seeds, counted=False)
+    like_path = str(base.path) if base else None
+
+    def resolve_again(overrides: Sequence[str]) -> Resolved:
+        return resolve_arguments(recipe, profile, like_path, overrides, runs)[0]
+
+    raise typer.Exit(carry_out(order, [resolve_again], [], chosen, sets, runs))
 
 
 def restart(run: RunArgument, detach: DetachOption = False, runs: RunsOption = RUNS) -> None:
@@ -85,7 +134,7 @@ def restart(run: RunArgument, detach: DetachOption = False, runs: RunsOption = R
 
 
 def resolve_arguments(
-    recipe: str | None, profile: str | None, like: str | None, overrides: list[str], runs: Path
+    recipe: str | None, profile: str | None, like: str | None, overrides: Sequence[str], runs: Path
 ) -> tuple[Resolved, RunDir | None]:
     """Resolve a recipe, or the configuration of the run that ``--like`` names, which is returned as well.
 
@@ -114,8 +163,8 @@ def resolve_arguments(
     return resolve_like(run.config_text(), run.config, overrides), run
 
 
-def _train(config: Config, base: RunDir | None, detach: bool, runs: Path) -> None:
-    """Make a run of a configuration that is based on another run or on none, train it, and show how it goes."""
+def _train(config: Config, base: RunDir | None, detach: bool, runs: Path) -> NoReturn:
+    """Make a run of a configuration that is based on another run or on none, train it, show how it goes, and exit."""
     from accl.cli.foreground import end_on_signals
     from accl.cli.progress import show_progress
     from accl.launch import process
@@ -128,5 +177,5 @@ def _train(config: Config, base: RunDir | None, detach: bool, runs: Path) -> Non
     if detach:
         start()
         say(run.id)
-        return
+        raise typer.Exit
     raise typer.Exit(show_progress(run, start))

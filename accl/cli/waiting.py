@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -16,7 +17,7 @@ from accl.cli.options import RUNS, RunsOption
 from accl.cli.output import SafeConsole, print_notes, say
 from accl.cli.progress import figures
 from accl.cli.runs import QueryArgument
-from accl.cli.table import duration, percent
+from accl.cli.table import Justify, duration, percent
 from accl.errors import INTERRUPTED, BusyError, RunError, TrainingError
 from accl.launch import queue
 from accl.store.query import parse
@@ -25,13 +26,17 @@ from accl.store.rundir import RunDir, run_folders
 from accl.store.state import State, observe
 from accl.store.summary import Summary, SummaryReader, read_summaries
 from accl.store.waiting import read_waiting
-from accl.text import shortened
+from accl.text import printable, shortened
 
 POLL_EVERY_S = 0.5
+BUSY_SHARE = 10  # a look at many runs is followed by a pause so many times as long
 WORKER_EVERY_S = 2.0
-FRAME = 3  # lines of a terminal that the view leaves: its head line, one for what is left out, and the cursor's
-BAR = 12
-LEFT = 130  # exit code of a command that Ctrl-C ended
+FRAME = 3  # lines of a terminal beside the runs: the head line, one for what is left out, and the cursor's
+NAME, BAR = 16, 14  # columns of a name where there is room for all, and of a bar
+BESIDE = 50  # columns that all but the name take at most
+LEFT: tuple[Justify, ...] = ("left",)
+RIGHT: tuple[Justify, ...] = ("right",)
+INTERRUPT = 130  # exit code of a command that Ctrl-C ended
 
 
 def wait(query: QueryArgument = None, runs: RunsOption = RUNS) -> None:
@@ -83,10 +88,11 @@ def wait_for(root: Path, runs: Sequence[RunDir]) -> int:
     try:
         with Live(console=console, refresh_per_second=4, transient=True, auto_refresh=drawn) as live:
             while True:
+                begun = time.monotonic()
                 summaries = read_summaries(readers, time.time())
                 pending = [each.run for each in summaries if _pending(each)]
                 if drawn:
-                    live.update(_view(summaries, names, console.height - FRAME))
+                    live.update(_view(summaries, names, (console.width, console.height)))
                 for summary in summaries if not drawn else ():
                     printed[summary.run] = _print_news(console, summary, padded[summary.run], printed[summary.run])
                 if not pending:
@@ -94,11 +100,11 @@ def wait_for(root: Path, runs: Sequence[RunDir]) -> int:
                 if time.monotonic() - looked_after > WORKER_EVERY_S:
                     queue.ensure_worker(root)
                     looked_after = time.monotonic()
-                time.sleep(POLL_EVERY_S)
+                time.sleep(max(POLL_EVERY_S, BUSY_SHARE * (time.monotonic() - begun)))
     except KeyboardInterrupt:
         say("all of them go on by themselves", "to look again:  accl wait   accl queue   accl tui", err=True)
-        return LEFT
-    return _report(summaries, names)
+        return INTERRUPT
+    return _report(summaries, names, told=not drawn)
 
 
 def short_names(summaries: Sequence[Summary]) -> dict[RunDir, str]:
@@ -110,7 +116,7 @@ def short_names(summaries: Sequence[Summary]) -> dict[RunDir, str]:
     labels = {known[i].run: f"{arm.label} s{s.seed}" for arm in arms for i in arm.members if (s := known[i].setup)}
     names = {each.run: each.labels.name or labels.get(each.run, each.run.id) for each in summaries}
     counts = Counter(names.values())
-    return {run: name if counts[name] == 1 else run.id for run, name in names.items()}
+    return {run: printable(name if counts[name] == 1 else run.id) for run, name in names.items()}
 
 
 def _pending(summary: Summary) -> bool:
@@ -142,40 +148,54 @@ def _paused(summary: Summary) -> str:
     return place.paused if place else ""
 
 
-def _view(summaries: Sequence[Summary], names: dict[RunDir, str], room: int) -> Table:
-    """Return a line on all runs, and below it as many of them as there is room for, those that train first."""
-    counts = Counter(_word(summary) for summary in summaries)
-    grid = Table.grid()
-    grid.add_row(Text("   ".join(f"{count} {word}" for word, count in counts.items())))
-    rows = Table.grid(padding=(0, 1))
-    rows.add_column(no_wrap=True, overflow="ellipsis")
-    for _ in range(5):
-        rows.add_column(no_wrap=True)
+def _view(summaries: Sequence[Summary], names: dict[RunDir, str], size: tuple[int, int]) -> Group:
+    """Return a line on all runs, and below it as many of them as there is room for, those that train first.
+
+    Args:
+        size: columns and lines of the terminal.
+    """
+    columns, room = size[0], max(1, size[1] - FRAME)
+    counts = Counter(map(_word, summaries))
     order = sorted(summaries, key=lambda each: (not _pending(each), each.state is None or not each.state.step))
-    for summary in order[: max(1, room)]:
-        rows.add_row(Text(names[summary.run]), *_cells(summary))
-    grid.add_row(rows)
-    if left := len(order) - max(1, room):
-        grid.add_row(Text(f"… {left} more" if left > 0 else ""))
-    return grid
+    narrow = columns < NAME + BESIDE
+    width = max(1, columns - BAR - 4) if narrow else columns - BESIDE
+    rows = Table.grid(padding=(0, 1, 0, 0))
+    for justify in LEFT * 3 if narrow else LEFT * 3 + RIGHT * 3:
+        rows.add_column(no_wrap=True, justify=justify)
+    for summary in order[:room]:
+        rows.add_row(*_cells(summary, _both_ends(names[summary.run], width))[: len(rows.columns)])
+    left_out = [Text(f"… {len(order) - room} more")] if len(order) > room else []
+    head = Text("   ".join(f"{count} {word}" for word, count in counts.items()), no_wrap=True, overflow="ellipsis")
+    return Group(head, rows, *left_out)
 
 
-def _cells(summary: Summary) -> list[Text | ProgressBar]:
-    state, word = summary.state, _word(summary)
+def _cells(summary: Summary, name: str) -> list[Text | ProgressBar]:
+    """Return icon, name, what a run does, its steps, validation accuracy and time left."""
+    state = summary.state
     if state is None:
-        return [Text(f"? {word}")]
-    busy = state.phase if state.state.active and state.phase not in ("", "training") else word
-    if not state.total_steps or not state.state.active:
-        return [Text(f"{state.state.icon} {busy}")]
-    accuracy = state.latest.get("validation/accuracy")
-    left = state.left_seconds
+        return [Text("?"), Text(name), Text(_word(summary))]
+    steps = f"{state.step:,}/{state.total_steps:,}" if state.total_steps else ""
+    accuracy, left = state.latest.get("validation/accuracy"), state.left_seconds
+    doing: Text | ProgressBar = Text(_word(summary))
+    if state.state.active and state.state is not State.QUEUED:
+        words = printable(state.phase or state.state.value)
+        doing = Text(words if len(words) <= BAR else f"{words[: BAR - 1]}…")
+        if state.phase == "training":
+            doing = ProgressBar(total=state.total_steps, completed=state.step, width=BAR)
     return [
-        Text(f"{state.state.icon} {busy}"),
-        ProgressBar(total=state.total_steps, completed=state.step, width=BAR),
-        Text(f"{state.step:,}/{state.total_steps:,}"),
-        Text("" if accuracy is None else f"val {percent(accuracy)} %"),
-        Text("" if left is None else f"ETA {duration(left)}"),
+        Text(state.state.icon),
+        Text(name),
+        doing,
+        Text(steps),
+        Text("" if accuracy is None else f"{percent(accuracy)} %"),
+        Text("" if left is None else duration(left)),
     ]
+
+
+def _both_ends(text: str, width: int) -> str:
+    """Return a text of at most ``width`` characters: of a longer one both ends, since the seed stands last."""
+    half = width // 2
+    return text if len(text) <= width else f"{text[: width - half - 1]}…{text[-half:]}"
 
 
 def _word(summary: Summary) -> str:
@@ -204,12 +224,12 @@ def _print_news(console: SafeConsole, summary: Summary, name: str, printed: str)
         line = f"{state.step:,}/{state.total_steps:,}  {figures(state)}"
     if news != printed:
         icon = state.state.icon if state else "?"
-        console.print(f"{icon} {name}  {line}".rstrip(), soft_wrap=True)
+        console.print(printable(f"{icon} {name}  {line}".rstrip()), soft_wrap=True)
     return news
 
 
 def _because(summary: Summary) -> str:
-    """Return why a run is not finished, after a colon, or how well it did."""
+    """Return how well a finished run did, or why another is not finished, after a colon."""
     state = summary.state
     if state is None:
         return f": {summary.problem}" if summary.problem else ""
@@ -217,20 +237,26 @@ def _because(summary: Summary) -> str:
         splits = [split for split in ("test", "validation") if f"{split}/accuracy" in state.latest]
         words = [f"{split} {percent(state.latest[f'{split}/accuracy'])} %" for split in splits]
         return f" in {duration(state.ended - state.started)}{': ' if words else ''}{', '.join(words)}"
-    reason = _paused(summary) if state.state is State.QUEUED else state.reason
+    reason = "" if state.state.active else state.reason
     return f": {shortened(reason)}" if reason else ""
 
 
-def _report(summaries: Sequence[Summary], names: dict[RunDir, str]) -> int:
-    """Say how runs ended, those that did not finish one by one, and return the exit code."""
+def _report(summaries: Sequence[Summary], names: dict[RunDir, str], told: bool) -> int:
+    """Say how runs ended, and return the exit code.
+
+    Args:
+        told: whether it has been said of each of them.
+    """
+    width = max(map(len, names.values()), default=0)
+    for each in () if told else summaries:
+        icon = each.state.state.icon if each.state else "?"
+        say(f"{icon} {names[each.run]:<{width}}  {_word(each)}{_because(each)}", err=True)
     unfinished = [each for each in summaries if each.state is None or each.state.state is not State.FINISHED]
-    for each in unfinished:
-        say(f"{each.state.state.icon if each.state else '?'} {names[each.run]} {_word(each)}{_because(each)}", err=True)
     count = len(summaries) - len(unfinished)
     say(f"{count} of {len(summaries)} run{'s' * (len(summaries) > 1)} finished", err=True)
     if not unfinished:
         return 0
-    if any(map(_paused, unfinished)):
-        say("to go on with those that are paused:  accl queue resume", err=True)
+    if reasons := dict.fromkeys(filter(None, map(_paused, unfinished))):
+        say(*(f"paused: {reason}" for reason in reasons), "to go on with what is paused:  accl queue resume", err=True)
     interrupted = all(each.state and each.state.interrupted_by for each in unfinished)
     return INTERRUPTED if interrupted else TrainingError.exit_code

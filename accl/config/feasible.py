@@ -5,6 +5,8 @@ It is asked of new runs only: an old one that failed because of it stays readabl
 
 from __future__ import annotations
 
+import shlex
+import shutil
 from pathlib import Path
 
 from accl.config.schema import Config
@@ -28,5 +30,17 @@ def check_feasible(config: Config) -> None:
     if on_gpu and train.deterministic:
         what = f"train.backend={train.backend} is not deterministic, and train.deterministic=true."
         raise ConfigError(what, "Try: --set train.backend=reference")
+    if config.alerts.command is not None:
+        _check_command(config.alerts.command)
     if config.curriculum.weights_file is not None:
         read_weights(Path(config.curriculum.weights_file))
+
+
+def _check_command(command: str) -> None:
+    try:
+        program = next(iter(shlex.split(command)), "")
+    except ValueError as error:
+        raise ConfigError(f"alerts.command cannot be understood ({error}).", "Quote it as in a shell.") from error
+    if not program or shutil.which(program) is None:
+        what = f"There is no program {program!r}, which alerts.command would run."
+        raise ConfigError(what, "Give the path of an executable file, or null.")

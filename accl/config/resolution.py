@@ -82,7 +82,8 @@ def resolve_like(text: str, path: Path, overrides: Sequence[str] = ()) -> Resolv
 
 
 def _resolve_like(written: Mapping[str, Written], where: str, overrides: Sequence[str]) -> Resolved:
-    names, notes = {}, []
+    names: dict[str, str] = {}
+    notes: list[str] = []
     for kind in ("recipe", "profile"):
         name = written[kind].text if kind in written else ""
         if kind == "recipe":

@@ -49,7 +49,7 @@ class Data(_Section):
     revision: str = Field(description="Commit of the Hub data set; empty means the newest.")
     protocol: Literal["pooled", "official"] = Field(
         description="Which questions train and which test: `pooled` splits all labelled questions 80/10/10 by task, "
-        "`official` trains on dev and validation and tests on test."
+        "`official` trains on dev and validation and tests on test; on train and dev where the data has a train."
     )
     split_seed: int = Field(
         ge=0,
@@ -213,6 +213,15 @@ class Eval(_Section):
     )
 
 
+class Alerts(_Section):
+    """What is done when something happens to a run that a person would want to be told."""
+
+    command: str | None = Field(
+        description="Program with its arguments, run without a shell, that gets every alert (nan, spike, collapse, "
+        "stall, disk, finished, failed) as JSON on its standard input; null for none."
+    )
+
+
 class Config(_Section):
     """Everything that a training process needs to know."""
 
@@ -227,6 +236,7 @@ class Config(_Section):
     optim: Optim
     train: Train
     eval: Eval
+    alerts: Alerts
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Config:

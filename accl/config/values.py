@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 
 from accl.choices import Choice, Registry, parse_number, parse_whole_number
 from accl.config.schema import Config
+from accl.config.synonyms import known_as
 from accl.errors import ConfigError
 from accl.text import listed
 from accl.yamlfile import CONTROL, Written, shown
@@ -99,7 +100,8 @@ def unknown_key(key: str, where: str, near: Sequence[str] = ()) -> ConfigError:
     """Make the error for a key that there is not, which suggests ``near`` or the nearest key that there is."""
     if section := [known for known in FIELDS if known.startswith(f"{key}.")]:
         return ConfigError(f"{key} ({where}) is a section, not a key.", f"For example: {section[0]}")
-    near = near or difflib.get_close_matches(key, FIELDS, n=1, cutoff=0.5)
+    synonym = known_as(key)
+    near = [synonym] if synonym else near or difflib.get_close_matches(key, FIELDS, n=1, cutoff=0.5)
     if not near:  # perhaps only the section is missing: batch_size for train.batch_size
         leaves = {known.split(".", 1)[1]: known for known in FIELDS}
         near = [leaves[leaf] for leaf in difflib.get_close_matches(key.rsplit(".", 1)[-1], leaves, n=1)]

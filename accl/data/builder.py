@@ -16,10 +16,17 @@ from accl.text import printable
 
 AUXILIARY = "auxiliary_train"
 # Parts by the names of files, folders and splits.
-PART_OF = {"dev": "dev", "val": "validation", "validation": "validation", "test": "test", AUXILIARY: AUXILIARY}
+PART_OF = {
+    "train": "train",
+    "dev": "dev",
+    "val": "validation",
+    "validation": "validation",
+    "test": "test",
+    AUXILIARY: AUXILIARY,
+}
 LAYOUTS = (
-    "Looked for: test/<subject>_test.csv (also dev, val), all/test-*.parquet or test*.parquet (also dev, validation), "
-    "and a datasets save_to_disk folder."
+    "Looked for: test/<subject>_test.csv (also train, dev, val), all/test-*.parquet or test*.parquet (also train, dev, "
+    "validation), and a datasets save_to_disk folder."
 )
 # Limits of a question with its options, and of all questions together: what is beyond would only fill the memory. MMLU
 # with its auxiliary questions has 115,700 questions of 160 million characters.

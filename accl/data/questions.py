@@ -13,7 +13,7 @@ from accl.data.subjects import Subject
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 # The parts that a source can deliver, under MMLU's own names.
-PARTS = ("dev", "validation", "test", "auxiliary_train")
+PARTS = ("train", "dev", "validation", "test", "auxiliary_train")
 
 
 def letter(option: int) -> str:

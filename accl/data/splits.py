@@ -1,7 +1,8 @@
 """Protocols: which questions train, which choose the checkpoint, and which test.
 
 ``pooled``: all labelled questions together, split anew 80/10/10, stratified by task, with equal texts kept on one
-side. Its numbers are not leaderboard MMLU. ``official``: train on dev + validation, test on test.
+side. Its numbers are not leaderboard MMLU. ``official``: train on dev + validation, test on test; data with a split
+``train``, which MMLU has not, trains on train + dev and chooses the checkpoint on validation.
 """
 
 from __future__ import annotations
@@ -43,23 +44,28 @@ class Splits:
 def split(corpus: Corpus, protocol: str, seed: int) -> Splits:
     """Split a corpus; equal corpora, protocols and seeds give equal splits.
 
-    ``official`` holds out one in ten of each task's dev + validation questions for choosing the checkpoint, and no test
-    question. Its auxiliary questions are those of ``auxiliary_train``.
+    ``official`` chooses the checkpoint on one in ten of each task's dev + validation questions, which do not train, and
+    on no test question. With a split ``train`` it chooses on all of validation, and without a validation on one in ten
+    of train + dev. Its auxiliary questions are those of ``auxiliary_train``.
 
     Raises:
         DataError: the corpus lacks what the protocol needs.
     """
-    labelled = {part: corpus.parts.get(part, []) for part in ("dev", "validation", "test")}
+    labelled = {part: corpus.parts.get(part, []) for part in ("train", "dev", "validation", "test")}
     if protocol == "official":
-        if not labelled["test"] or not (labelled["dev"] or labelled["validation"]):
+        learning, validation = labelled["train"] + labelled["dev"], labelled["validation"]
+        if not labelled["test"] or not (learning or validation):
             raise DataError(
-                f"Protocol official needs dev or validation, and test; {corpus.source} has {_listing(corpus)}.",
+                f"Protocol official needs train, dev or validation, and test; {corpus.source} has {_listing(corpus)}.",
                 "Add the missing folder, or use --set data.protocol=pooled.",
             )
-        parts = _by_group(labelled["dev"] + labelled["validation"], HELD_OUT[:1], seed)
+        if labelled["train"] and validation:
+            parts = {"train": learning, "validation": validation}
+        else:
+            parts = _by_group(learning + validation, HELD_OUT[:1], seed)
         auxiliary = list(corpus.parts.get("auxiliary_train", []))
         return Splits(parts["train"], parts["validation"], labelled["test"], auxiliary)
-    pool = [q for part in ("test", "validation", "dev") for q in labelled[part]]
+    pool = [q for part in ("test", "validation", "dev", "train") for q in labelled[part]]
     if not pool:
         raise DataError(f"{corpus.source} has no labelled questions, only {_listing(corpus)}.", "Check data.path.")
     return Splits(**_by_group(pool, HELD_OUT, seed), auxiliary=[])

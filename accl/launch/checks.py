@@ -49,18 +49,21 @@ class Report:
     usable: list[str]
 
 
-def examine(profiles: Sequence[str], runs: Path, terminal: Sequence[int] = (0, 1, 2)) -> Report:
+def examine(
+    profiles: Sequence[str], runs: Path, overrides: Sequence[str] = (), terminal: Sequence[int] = (0, 1, 2)
+) -> Report:
     """Check everything that training these profiles needs.
 
     Args:
         profiles: names or paths.
         runs: runs folder; not created.
+        overrides: `KEY=VALUE` that take the place of values of every profile.
         terminal: file descriptors, one of which may be the terminal.
 
     Raises:
-        ConfigError: a profile does not exist or does not validate.
+        ConfigError: a profile does not exist, or does not validate with the overrides.
     """
-    configs = {name: resolve("full", name).config for name in profiles}
+    configs = {name: resolve("full", name, overrides).config for name in profiles}
     # Started first, to run beside the other checks.
     wait = start_hub_probe() if any(from_hub(config) for config in configs.values()) else None
     every = frozenset(profiles)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from accl.launch.gpus import Gpu, GpuLoad, gpus, installed, torch_cuda, visible
+from accl.launch.gpus import Gpu, GpuLoad, installed, torch_cuda, visible
 from accl.launch.machine import cores
 
 # A run needs more than torch counts as allocated: the CUDA context, the workspaces of its libraries, fragments.
@@ -94,6 +94,21 @@ def find_place(demand: Demand, occupants: Sequence[Occupant], loads: Sequence[Gp
     return Place(f"GPU {gpu.index}", name_of(gpu), variables)
 
 
+def describe(demand: Demand, loads: Sequence[GpuLoad]) -> str:
+    """Return what a run needs and what the GPUs have, in words, for a run that finds no place."""
+    totals = [load.gpu.memory_total for load in loads if load.gpu.memory_total is not None]
+    need = _need(demand.peak, USABLE * max(totals, default=0) / demand.per_gpu)
+    like = (
+        "like the last run of its size" if demand.peak is not None else "its share, since none of its size has finished"
+    )
+    free = [
+        f"GPU {load.gpu.index} has {(load.gpu.memory_total - load.memory) / 2**30:.1f} GiB free"
+        for load in loads
+        if load.gpu.memory_total is not None and load.memory is not None
+    ]
+    return f"it needs {need / 2**30:.1f} GiB ({like}); {', '.join(free)}"
+
+
 def _need(peak: float | None, share: float) -> float:
     """Return the bytes that a run takes of a GPU: its share if that is not known, and nothing more if it is there."""
     if peak is None:
@@ -111,12 +126,12 @@ def name_of(gpu: Gpu) -> str:
     return gpu.uuid or str(gpu.index)
 
 
-def trains_on_gpu(device: object, look: Callable[[], Sequence[Gpu]] = gpus) -> bool:
-    """Return whether a run with this ``train.device`` trains on a GPU of this machine.
+def trains_on_gpu(device: object, visible: Sequence[Gpu]) -> bool:
+    """Return whether a run with this ``train.device`` trains on a GPU.
 
-    Where there is none, one that asks for a GPU says so itself once it is started.
+    Where there is none, a run that asks for one says so itself once it is started.
     """
-    return device != "cpu" and bool(look()) and torch_cuda() is not None
+    return device != "cpu" and bool(visible) and torch_cuda() is not None
 
 
 def gpu_of(pid: int) -> str | None:

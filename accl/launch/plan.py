@@ -35,7 +35,7 @@ Base = Callable[[Sequence[str]], Resolved]  # resolves a recipe, or the configur
 
 
 class Action(StrEnum):
-    """What has to be done for a member of an experiment."""
+    """Things that may have to be done for a member of an experiment."""
 
     TRAIN = "train"
     RESUME = "resume"

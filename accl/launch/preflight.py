@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from accl.data import hub
 from accl.data.architectures import RANDOM, architecture, longest_input, read_architecture
 from accl.data.cache import cache_folder, refusal
 from accl.data.fit import check_batch, check_length, check_tasks, order_weights
-from accl.data.prepared import prepare
+from accl.data.prepared import PreparedData, prepare
 from accl.errors import DeviceError, RunError
 from accl.launch.checks import current_folder_removed, unwritable
 from accl.launch.gpus import absence, gpus, torch_cuda
@@ -37,31 +38,39 @@ def check(config: Config, notify: Callable[[str], None]) -> list[str]:
     return list(examine(config, notify).notes)
 
 
-def check_all(configs: Iterable[Config], notify: Callable[[str], None]) -> list[Findings]:
+def check_all(configs: Sequence[Config], notify: Callable[[str], None]) -> list[Findings]:
     """Check configurations as `examine` does, those that share all that it looks at only once.
 
     Returns:
         the findings for each.
     """
     found: dict[tuple[object, ...], Findings] = {}
-    findings = []
-    for config in configs:
-        subject = (
-            *(section.model_dump_json() for section in (config.data, config.model, config.sampler)),
-            *(config.train.device, config.train.backend, config.train.batch_size),
-            *(config.loss.contrastive_weight > 0, config.curriculum.policy, config.curriculum.weights_file),
-        )
-        if subject not in found:
-            found[subject] = examine(config, notify)
-        findings.append(found[subject])
-    return findings
+    # Questions are the slow part: those that share them are checked together, and one set is kept at a time.
+    load = lru_cache(maxsize=1)(prepare)
+    order = list(dict.fromkeys(config.data.model_dump_json() for config in configs))
+    for config in sorted(configs, key=lambda config: order.index(config.data.model_dump_json())):
+        if (subject := _subject(config)) not in found:
+            found[subject] = examine(config, notify, load)
+    return [found[_subject(config)] for config in configs]
 
 
-def examine(config: Config, notify: Callable[[str], None]) -> Findings:
+def _subject(config: Config) -> tuple[object, ...]:
+    """Return all of a configuration that `examine` looks at."""
+    return (
+        *(section.model_dump_json() for section in (config.data, config.model, config.sampler)),
+        *(config.train.device, config.train.backend, config.train.batch_size, config.profile),
+        *(config.loss.contrastive_weight > 0, config.curriculum.policy, config.curriculum.weights_file),
+    )
+
+
+def examine(
+    config: Config, notify: Callable[[str], None], load: Callable[[str, str, str, str, int], PreparedData] | None = None
+) -> Findings:
     """Make sure that a run of this configuration can start, and download what it needs from the Hub.
 
     Args:
         notify: called with a few words before every slow operation.
+        load: loads the questions; `accl.data.prepared.prepare` when None.
 
     Raises:
         DeviceError, DataError, HubError, ConfigError, RunError: something that the run needs is missing, or does not
@@ -84,8 +93,8 @@ def examine(config: Config, notify: Callable[[str], None]) -> Findings:
     source = config.data
     if source.source == "hub":
         notify(f"fetching {source.path} from the Hub")
-    data = prepare(source.source, source.path, source.revision, source.protocol, source.split_seed)
-    check_tasks(data.train_sizes, config.loss.contrastive_weight, config.curriculum.policy)
+    data = (load or prepare)(source.source, source.path, source.revision, source.protocol, source.split_seed)
+    check_tasks(data.train_sizes, config.loss.contrastive_weight > 0, config.curriculum.policy)
     check_batch(data.train_sizes, config.train.batch_size, config.sampler.questions_per_task)
     if config.curriculum.weights_file is not None:
         path = Path(config.curriculum.weights_file)

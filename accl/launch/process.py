@@ -122,6 +122,7 @@ def _launch(run: RunDir, lock: RunLock, options: Sequence[str], turn: Turn | Non
         reason="",
         phase="",
         interrupted_by="",
+        first_started=before.begun or now,
         started=now,
         heartbeat=now,
         progressed=now,
@@ -207,8 +208,8 @@ def stop(run: RunDir, kill: bool = False) -> None:
             raise RunError(f"Process {pid} on this machine is not the trainer of {run.id}.", "Is it in a container?")
         return  # it ended meanwhile
     try:
+        stop_request.mark(run, kill=kill)
         if not kill:
-            stop_request.mark(run)
             os.kill(pid, signal.SIGTERM)
         elif os.getpgid(pid) == pid:
             os.killpg(pid, signal.SIGKILL)

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from accl.errors import INTERRUPTED, AcclError, BusyError, RunError
 from accl.launch import gpus, places, process, queue
-from accl.launch.places import Demand, Occupant, find_place
+from accl.launch.gpus import Gpu
+from accl.launch.places import Demand, Occupant, describe, find_place
 from accl.launch.queue import Entry
 from accl.store.config_values import config_value
 from accl.store.experiment import read_experiment
@@ -30,7 +31,9 @@ from accl.text import printable, shortened
 LOOK_EVERY_S = 1.0
 BUSY_SHARE = 20  # a look that takes long, at many runs or a slow disk, is followed by a pause so many times as long
 QUICK_S = 30.0  # a run that fails sooner, or before its first step, would most likely fail again
+AGAIN_S = 30.0  # a full disk may be emptied
 LOADED_S = 60.0  # from then on a GPU's driver counts what a run takes of its memory
+ASKED = 5  # runs, at most, for how much memory they took; one on the processor does not tell
 PEAK = "peak_gpu_memory_bytes"
 # Keys whose values decide how much memory a run needs, so that one with equal ones tells it.
 SIZES = ("profile", "model.name", "data.max_length", "train.batch_size", "train.precision")
@@ -41,17 +44,22 @@ class Worker:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._visible: list[Gpu] = []
         self._readers: dict[RunDir, SummaryReader] = {}
         self._trainers: dict[RunDir, subprocess.Popen[bytes]] = {}
         self._training: set[RunDir] = set()  # at the last look, whoever started them
-        self._refused: set[RunDir] = set()  # cannot be started, nor written to say so
+        self._told: set[RunDir] = set()  # of which the log says that they find no place
+        self._later: dict[RunDir, float] = {}  # cannot be started, nor written to say so: when that is tried again
 
     def work(self) -> None:
         """Start what waits, one look after the other, until nothing waits and all that was started has ended."""
         while True:
             begun = time.monotonic()
-            if not self.look():
-                return
+            try:
+                if not self.look():
+                    return
+            except BusyError as error:  # a disk that does not answer at the moment
+                say(f"{error}")
             time.sleep(max(LOOK_EVERY_S, BUSY_SHARE * (time.monotonic() - begun)))
 
     def look(self) -> bool:
@@ -59,13 +67,13 @@ class Worker:
         summaries = self._read()
         training = [summary for summary in summaries if _trains_here(summary)]
         self._pause_after_failures(summaries, {summary.run for summary in training})
-        ready = [each for each in queue.waiting(self.root) if each.ready and each.run not in self._refused]
-        waits = bool(ready)
-        if ready:
-            self._start(ready, training, {summary.run: summary for summary in summaries})
-        self._training = {summary.run for summary in training} | self._trainers.keys()
+        ready = [each for each in queue.waiting(self.root) if each.ready]
+        self._training = {summary.run for summary in training}
+        now = time.monotonic()
+        if startable := [each for each in ready if self._later.get(each.run, now) <= now]:
+            self._start(startable, training, {summary.run: summary for summary in summaries})
         self._trainers = {run: trainer for run, trainer in self._trainers.items() if trainer.poll() is None}
-        return waits or bool(self._trainers)
+        return bool(ready or self._trainers)
 
     def _read(self) -> list[Summary]:
         runs = run_folders(self.root)
@@ -74,7 +82,7 @@ class Worker:
 
     def _start(self, ready: list[Entry], training: list[Summary], summaries: dict[RunDir, Summary]) -> None:
         """Start runs in their order: none passes another that waits for the same kind of place."""
-        visible = gpus.gpus()
+        self._visible = gpus.gpus()
         occupants = [self._occupant(summary, summaries) for summary in training]
         full: set[bool] = set()  # whether there is no place left: for those on a GPU, and for the others
         for entry in ready:
@@ -85,9 +93,12 @@ class Worker:
                 continue
             peak = self._peak(summary, summaries) if on_gpu else None
             demand = Demand(on_gpu, peak, entry.waiting.per_gpu, entry.waiting.jobs)
-            place = find_place(demand, occupants, [gpus.load(gpu) for gpu in visible] if on_gpu else [])
+            loads = [gpus.load(gpu) for gpu in self._visible] if on_gpu else []
+            place = find_place(demand, occupants, loads)
             if place is None:
                 full.add(on_gpu)
+                if not occupants:  # nothing of ours, of which the list of the queue would tell, is in the way
+                    self._say_once(entry.run, f"{entry.run.id} finds no place: {describe(demand, loads)}")
                 continue
             turn = process.Turn(entry.waiting.command, entry.waiting.folder, place.variables)
             try:
@@ -98,10 +109,16 @@ class Worker:
                 self._refuse(entry.run, error)
             else:
                 say(f"started {entry.run.id} on {place.words}")
+                self._training.add(entry.run)
                 occupants.append(Occupant(place.gpu, peak if on_gpu else 0.0))
 
+    def _say_once(self, run: RunDir, words: str) -> None:
+        if run not in self._told:
+            self._told.add(run)
+            say(words)
+
     def _on_gpu(self, summary: Summary) -> bool:
-        return places.trains_on_gpu(config_value(summary.config, "train.device"))
+        return places.trains_on_gpu(config_value(summary.config, "train.device"), self._visible)
 
     def _occupant(self, summary: Summary, summaries: dict[RunDir, Summary]) -> Occupant:
         if not self._on_gpu(summary):
@@ -115,13 +132,13 @@ class Worker:
         """Return the GPU memory that the newest finished run of the same size took."""
         from accl.store.reader import query  # here: without a GPU nothing is read from any database
 
-        sizes = _sizes(like)
-        for other in sorted(summaries.values(), key=lambda summary: summary.age_key, reverse=True):
-            if other.state and other.state.state is State.FINISHED and _sizes(other) == sizes:
-                with suppress(AcclError):
-                    [rows] = query(other.run.database, ("SELECT key, value FROM run.meta WHERE key = ?", (PEAK,)))
-                    if found := numbers(dict(rows), (PEAK,)):
-                        return found[PEAK]
+        finished = [each for each in summaries.values() if each.state and each.state.state is State.FINISHED]
+        alike = [each for each in finished if _sizes(each) == _sizes(like)]
+        for other in sorted(alike, key=lambda summary: summary.age_key, reverse=True)[:ASKED]:
+            with suppress(AcclError):
+                [rows] = query(other.run.database, ("SELECT key, value FROM run.meta WHERE key = ?", (PEAK,)))
+                if found := numbers(dict(rows), (PEAK,)):
+                    return found[PEAK]
         return None
 
     def _pause_after_failures(self, summaries: list[Summary], training: set[RunDir]) -> None:
@@ -148,7 +165,7 @@ class Worker:
         try:
             queue.pause(self.root, [run], str(error))
         except RunError as why:
-            self._refused.add(run)
+            self._later[run] = time.monotonic() + AGAIN_S
             say(f"{why}")
 
 

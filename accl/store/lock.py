@@ -39,6 +39,8 @@ STARTING = "starting"
 TRAINING = "training"
 MERGING = "merging measurements"
 REMOVING = "removing"
+PRUNING = "pruning"
+TESTING = "testing"
 
 _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 
@@ -49,7 +51,7 @@ class Holder:
 
     Attributes:
         since: time at which the lock was taken, as ISO 8601 with a blank and the offset from UTC.
-        purpose: what for: `STARTING`, `TRAINING`, `MERGING` or `REMOVING`.
+        purpose: what for: `STARTING`, `TRAINING`, `MERGING`, `REMOVING`, `PRUNING` or `TESTING`.
     """
 
     host: str = ""
@@ -60,7 +62,7 @@ class Holder:
     @property
     def trains(self) -> bool:
         """Whether a trainer lives; a holder that does not say is taken for one."""
-        return self.purpose not in (MERGING, REMOVING)
+        return self.purpose not in (MERGING, REMOVING, PRUNING, TESTING)
 
     def __str__(self) -> str:
         if not self.pid:

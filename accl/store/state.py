@@ -24,6 +24,7 @@ from itertools import takewhile
 from typing import Any
 
 from accl.errors import AbsentError, BusyError, DamagedError
+from accl.store import stop as stop_request
 from accl.store.files import RESTORE, read_tail
 from accl.store.lock import Holder, Proof, RunLock, probe
 from accl.store.rundir import RunDir
@@ -78,6 +79,7 @@ class RunState:
         step, total_steps: optimizer steps done and planned.
         heartbeat: last time the process showed that it lives.
         progressed: last time the work moved on (a step, a file read, an evaluation batch).
+        first_started: start of the first process.
         started, ended: start and end of the current process. exit_code: None until it ended.
         elapsed: seconds of training before the current process started, of a resumed run.
         reason: why the run is in this state, in words.
@@ -97,6 +99,7 @@ class RunState:
     total_steps: int = 0
     heartbeat: float = 0.0
     progressed: float = 0.0
+    first_started: float = 0.0
     started: float = 0.0
     ended: float = 0.0
     elapsed: float = 0.0
@@ -111,6 +114,17 @@ class RunState:
     def changed(self, **values: Any) -> RunState:
         """Return a copy with some fields replaced."""
         return dataclasses.replace(self, **values)
+
+    @property
+    def begun(self) -> float:
+        """Start of the first process; 0 before there was one."""
+        return self.first_started or self.started  # a run of an earlier version does not have the former
+
+    @property
+    def goes_on_from(self) -> int:
+        """Step of the last checkpoint, from which a resume goes on; 0 without one."""
+        name = self.checkpoint_last.rpartition("-")[2]
+        return int(name) if name.isdecimal() else 0
 
     @property
     def left_seconds(self) -> float | None:
@@ -229,6 +243,9 @@ def assess(state: RunState, run: RunDir, now: float, proof: Proof | None = None)
         newer = read_state(run)
         if not newer.state.active or newer.started != state.started:
             return newer
+        if stop_request.killed(run):
+            why = "killed by accl stop or a second Ctrl-C, before there was a checkpoint of its last steps"
+            return state.changed(state=State.CRASHED, reason=why, ended=max(state.heartbeat, state.started))
         who = f"process {state.pid} is gone" if state.pid else "the process never came up"
         return _crashed(state, run, f"{who} and left no message (killed, or out of memory?)")
     if not alive and (silent := silence(run)) > HEARTBEAT_LOST_S:

@@ -12,23 +12,33 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from accl.errors import DamagedError
 from accl.files import open_regular
+from accl.store.files import read_tail
 from accl.store.rundir import RunDir
 
+_KILL = b"kill"
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
-def mark(run: RunDir) -> None:
-    """Say that a person asks for the stop that follows."""
+def mark(run: RunDir, *, kill: bool = False) -> None:
+    """Say that a person asks for the stop that follows, or kills the trainer."""
     # Where the file cannot be made (a full disk) the run stops all the same, and counts as interrupted.
-    with suppress(OSError):
-        os.close(open_regular(run.stop, os.O_WRONLY | os.O_CREAT))
+    with suppress(OSError), open(open_regular(run.stop, os.O_WRONLY | os.O_CREAT), "wb") as file:
+        file.write(_KILL if kill else b"")
 
 
 def unmark(run: RunDir) -> None:
     """Forget who asked for the stop of an earlier process."""
     with suppress(OSError):
         run.stop.unlink()
+
+
+def killed(run: RunDir) -> bool:
+    """Return whether a person killed the trainer instead of waiting for its checkpoint."""
+    with suppress(OSError, DamagedError):
+        return read_tail(run.stop, len(_KILL)) == _KILL
+    return False
 
 
 def marked(run: RunDir) -> bool:

@@ -22,9 +22,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from accl.errors import BusyError, DamagedError, RunError
-from accl.store.lock import REMOVING, RunLock
+from accl.store.lock import REMOVING, RunLock, holder
 from accl.store.rundir import RunDir
 from accl.store.state import State, claim, read_state, write_state
+from accl.store.waiting import forget_waiting
 
 TRASH = ".trash"
 _REMOVAL = re.compile(r"\d{8}-\d{6}-\d{6}")
@@ -76,6 +77,8 @@ def remove_runs(runs: Sequence[RunDir], now: datetime | None = None) -> list[Tra
 
 
 def _remove(run: RunDir, target: RunDir) -> None:
+    if run.path.parent.parent.name == TRASH:
+        raise RunError(f"{run.id} is in the trash already.", "Delete it for ever with: accl purge")
     lock = _keep_trainers_away(run)
     try:
         _cancel(run)
@@ -120,6 +123,7 @@ def _cancel(run: RunDir) -> None:
     with suppress(RunError):  # what cannot be read waits for nothing
         if (state := read_state(run)).state is State.QUEUED:
             write_state(run, state.changed(state=State.STOPPED, reason="removed before it was started"))
+    forget_waiting(run)
 
 
 def trashed_runs(root: Path) -> list[Trashed]:
@@ -169,9 +173,12 @@ def purge_run(entry: Trashed) -> None:
     """Delete a run in the trash for ever; of a link only the link.
 
     Raises:
+        BusyError: a trainer was started on it by its path.
         RunError: something of it cannot be deleted.
     """
     path = entry.run.path
+    if (held := holder(entry.run)) is not None:
+        raise BusyError(f"{entry.run.path} is held by {held}.", "Restore the run, and stop it.")
     try:
         if _is_folder(path):
             shutil.rmtree(path)

@@ -9,6 +9,7 @@ import difflib
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from accl.config.synonyms import known_as
 from accl.store.config_values import default_values
 
 CONFIG = "cfg."
@@ -71,6 +72,8 @@ class Vocabulary:
         """Return the key that was most likely meant; empty if none is near."""
         names = {known: known for key in self.keys for known in (key.name, key.also) if known}
         if self.configured:
+            if synonym := known_as(name):
+                return CONFIG + synonym
             keys = [CONFIG + key for key in default_values()]
             # Perhaps all but the last part is missing: lr for cfg.optim.lr.
             names = {key.rpartition(".")[2]: key for key in keys} | {key: key for key in keys} | names

@@ -12,14 +12,14 @@ import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from accl.errors import BusyError, RunError
 from accl.store.append import RunAppender
 from accl.store.database import DiskFullError
+from accl.store.rows import RowWriter, plain_row
 from accl.store.schema import is_row
 from accl.store.spool import Rows, Values
 
@@ -42,7 +42,7 @@ STOP_WAIT_S = 1.0
 MAX_QUEUED = 2_000_000
 
 
-class Recorder:
+class Recorder(RowWriter):
     """Writer of the measurements of one run.
 
     Methods may be called from any thread and return at once, except `flush` and `end_flush`, which write what is
@@ -97,50 +97,6 @@ class Recorder:
             self._appender.append({})
         self._thread = threading.Thread(target=self._loop, name="recorder", daemon=True)
         self._thread.start()
-
-    def metrics(self, step: int, epoch: float, seconds: float, values: dict[str, float]) -> None:
-        """Record metrics of a step; ``seconds`` is running time since the first start of the run."""
-        self._put("metrics", [(step, epoch, seconds, name, value) for name, value in values.items()])
-
-    def curriculum(self, step: int, policy: str, weights: Sequence[float], drawn: Sequence[int]) -> None:
-        """Record the task distribution in force from ``step`` on, and questions drawn of each task so far."""
-        self._put("curriculum", [(step, policy, list(weights), list(drawn))])
-
-    def confusion(self, step: int, kind: str, matrix: Sequence[float], counts: Sequence[int]) -> None:
-        """Record a K x K confusion matrix and the pairs behind each cell, both row by row."""
-        self._put("confusion", [(step, kind, list(matrix), list(counts))])
-
-    def evaluation(self, step: int, split: str, values: Mapping[str, float | None]) -> None:
-        """Record one evaluation: number of questions ``n``, and metrics by name; None where one was not measured."""
-        self._put("evals", [(step, split, name, float(value)) for name, value in values.items() if value is not None])
-
-    def task_evaluations(self, rows: Iterable[tuple[int, str, int, int, int]]) -> None:
-        """Record rows of (step, split, task, n, correct)."""
-        self._put("task_evals", list(rows))
-
-    def predictions(self, rows: Iterable[tuple[str, str, int, int, int, list[float]]]) -> None:
-        """Record rows of (split, question id, task, gold, predicted, probabilities) in place of earlier answers."""
-        self._put("predictions", list(rows))
-
-    def questions(self, rows: Iterable[tuple[str, int, str, list[str], int, list[int]]]) -> None:
-        """Record rows of (id, task, text, options, right option, neighbouring tasks), in place of earlier ones."""
-        self._put("questions", list(rows))
-
-    def system(self, seconds: float, values: Sequence[float | None]) -> None:
-        """Record GPU %, GPU bytes, watts, CPU %, resident bytes; None for what the machine lacks."""
-        self._put("system", [(seconds, *values)])
-
-    def event(self, seconds: float, level: str, kind: str, message: str) -> None:
-        """Record an event; ``level`` is ``info``, ``warning`` or ``error``."""
-        self._put("events", [(seconds, level, kind, message)])
-
-    def tasks(self, rows: Iterable[tuple[int, str, str, str]]) -> None:
-        """Record rows of (task, name, subcategory, category)."""
-        self._put("tasks", list(rows))
-
-    def meta(self, values: dict[str, str]) -> None:
-        """Record facts about the run as a whole, by key."""
-        self._put("meta", list(values.items()))
 
     @property
     def stuck_seconds(self) -> float:
@@ -215,7 +171,7 @@ class Recorder:
                 self._queued = 0
             return self._appender.pending()
 
-    def _put(self, table: str, rows: list[Values]) -> None:
+    def put(self, table: str, rows: list[Values]) -> None:
         with self._queue_lock:
             if self._queued + len(rows) > MAX_QUEUED:
                 self.lost += len(rows)
@@ -304,7 +260,7 @@ class Recorder:
         with self._queue_lock:
             queue, self._queue = self._queue, defaultdict(list)
         for table, rows in queue.items():
-            good = [row for row in map(_plain, rows) if is_row(table, row)]
+            good = [row for row in map(plain_row, rows) if is_row(table, row)]
             self._batch[table] += good
             if len(good) < len(rows):
                 with self._queue_lock:
@@ -335,14 +291,3 @@ class Recorder:
         problem = self._problem
         words = problem.what if isinstance(problem, RunError) else str(problem)
         return words.replace(f"{self._appender.path.parent}{os.sep}", "").removesuffix(".")
-
-
-def _plain(row: Values) -> Values:
-    """Replace what is no text in strings and lists of strings, such as bytes of a file name."""
-    return [[_plain_text(one) for one in value] if isinstance(value, list) else _plain_text(value) for value in row]
-
-
-def _plain_text(value: Any) -> Any:
-    if isinstance(value, str) and not value.isascii():
-        return value.encode("utf-8", "replace").decode()
-    return value

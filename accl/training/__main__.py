@@ -78,6 +78,7 @@ def _run(run: RunDir, lock: RunLock, launch: Launch, interrupt: Interrupt) -> in
     with LockGuard(lock, reporter):
         try:
             config = load(run.config)
+            reporter.alerts.use(config.alerts.command)
             if not launch.accept_changes:
                 check_config(run, config)  # before anything is loaded by it
             with memory_errors(run, config):
@@ -107,6 +108,7 @@ def _run(run: RunDir, lock: RunLock, launch: Launch, interrupt: Interrupt) -> in
 def _close(run: RunDir, reporter: Reporter, interrupt: Interrupt, state: State, reached: str) -> int:
     """Record the end of a run that did not fail, and return its exit code."""
     if state is State.FINISHED:
+        reporter.event("info", "finished", f"finished after step {reporter.state.step}")
         return reporter.close(state, "", 0)
     how, code = "as asked", 0
     if interrupt.signal != "SIGINT" and not stop.marked(run):

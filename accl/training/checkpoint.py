@@ -6,7 +6,7 @@
       model.safetensors       weights by name; the encoder's under `encoder.`, with their Hugging Face names
       optimizer.safetensors   AdamW's moments, memory bank and confusion; dropped when only the weights are kept
       state.json              step, sampler, curriculum, clock, best score so far
-      manifest.json           size and SHA-256 of the others; written last (see `accl.training.manifest`)
+      manifest.json           size and SHA-256 of the others; written last (see `accl.store.manifest`)
 
 Files are the same whichever backend trained. An embedding whose unused rows have no moments is stored by its used rows
 alone, with their indices under ``rows.<parameter>``. Nothing is put into a model before all of a checkpoint was found
@@ -30,9 +30,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from accl.errors import DamagedError
+from accl.store import manifest
 from accl.store.files import open_run_file, read_text
-from accl.training import manifest
-from accl.training.manifest import MANIFEST, MODEL, OPTIMIZER, PROGRESS, folder_name
+from accl.store.manifest import MANIFEST, MODEL, OPTIMIZER, PROGRESS, folder_name
 from accl.training.optim import MOMENTS
 from accl.training.tensorfile import write_synced, write_tensors
 

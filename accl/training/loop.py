@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from accl.errors import DamagedError, TrainingError
+from accl.store.manifest import MANIFEST, folder_name
 from accl.store.rundir import RunDir
 from accl.store.state import State
 from accl.store.tested import TEST_EVENT, look_words
@@ -17,9 +18,8 @@ from accl.training import checkpoint
 from accl.training.backends.backend import StepBackend
 from accl.training.checkpoint import Files, Progress, Target
 from accl.training.context import TrainingContext
-from accl.training.evaluate import Evaluated, evaluate
+from accl.training.evaluate import Evaluated
 from accl.training.interrupt import Interrupt, StoppedEarly
-from accl.training.manifest import MANIFEST, folder_name
 from accl.training.optim import learning_rate
 from accl.training.recording import (
     record_best_validation,
@@ -30,12 +30,11 @@ from accl.training.recording import (
 )
 from accl.training.report import Reporter
 from accl.training.saver import Saver
+from accl.training.testing import evaluate_split, load_best
 
 # Metrics stay on the device for so many steps or seconds, and leave it together: each look at it waits for it.
 LOG_STEPS = 50
 LOG_SECONDS = 0.5
-# Questions of one evaluation batch, as a multiple of the training batch: without gradients there is room for more.
-EVALUATION_BATCHES = 4
 
 
 class Trainer:
@@ -170,6 +169,7 @@ class Trainer:
         for step, row in zip(range(self.step - count + 1, self.step + 1), rows, strict=True):
             metrics = dict(zip(names, row, strict=True))
             if not math.isfinite(metrics["loss"]):
+                self.reporter.alerts.tell("nan", f"the loss is {metrics['loss']} at step {step}", "error")
                 raise TrainingError(
                     f"The loss is {metrics['loss']} at step {step}.",
                     "Lower optim.lr, or look at train/grad_norm before it: accl tui",
@@ -177,6 +177,8 @@ class Trainer:
             finite = {f"train/{name}": value for name, value in metrics.items() if math.isfinite(value)}
             finite["train/lr"] = learning_rate(config.optim, step, self.context.total_steps)
             self.recorder.metrics(step, step / epoch_length, seconds, finite)
+        at = names.index("classification" if "classification" in names else "loss")
+        self.reporter.alerts.losses(self.step, [row[at] for row in rows])
         speed = steps_per_second * config.train.batch_size
         self.recorder.metrics(self.step, self.step / epoch_length, seconds, {"train/questions_per_second": speed})
         self.reporter.latest(
@@ -213,7 +215,7 @@ class Trainer:
         return not stopping
 
     def _evaluate(self, split: str, limit: int | None) -> Evaluated:
-        """Evaluate a split, or some of its questions.
+        """Evaluate a split, or some of its questions, as `evaluate_split`.
 
         Raises:
             StoppedEarly: a stop was asked for; evaluations may take longer than whoever asked is willing to wait.
@@ -223,23 +225,7 @@ class Trainer:
             self.interrupt.check()
             self.reporter.update()
 
-        context = self.context
-        questions = context.positions[split]
-        if limit is not None and limit < len(questions):
-            # The same spread over tasks each time: splits lie in the order of tasks.
-            questions = questions[torch.linspace(0, len(questions) - 1, limit).long().numpy()]
-        context.model.eval()
-        result = evaluate(
-            self.backend.forward,
-            context.assembler,
-            questions,
-            context.tasks,
-            context.placement.device,
-            batch_size=EVALUATION_BATCHES * context.config.train.batch_size,
-            progress=progress,
-        )
-        context.model.train()
-        return result
+        return evaluate_split(self.context, self.backend, split, limit, progress)
 
     def _validate(self) -> None:
         self._record_remaining_steps()
@@ -258,15 +244,7 @@ class Trainer:
     def _test(self) -> bool:
         """Look at the test split once, with the weights that validation chose; False when interrupted before."""
         self.reporter.phase("testing")
-        # No other weights will do: testing those that validation did not choose would be another experiment.
-        try:
-            checkpoint.load_model(self.run.checkpoints / folder_name(self.best_step), self.context.model)
-        except DamagedError as error:
-            raise DamagedError(
-                f"The weights that validation chose cannot be tested: {error.what}",
-                "Restore the file from a backup, or train a new run.",
-            ) from error
-        self.backend.sync_weights()
+        load_best(self.run, self.context, self.backend, self.best_step)
         try:
             result = self._evaluate("test", None)
         except StoppedEarly:

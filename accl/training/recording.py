@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import torch
 
+from accl.store.rows import RowWriter
 from accl.store.schema import TESTED_STEP, VALIDATION_STEP
-from accl.store.writer import Recorder
 from accl.training.context import TrainingContext
 from accl.training.evaluate import Evaluated
 from accl.training.report import Reporter, say
 
 
-def record_evaluation(context: TrainingContext, reporter: Reporter, step: int, split: str, result: Evaluated) -> None:
+class Journal(Protocol):
+    """Where an evaluation is recorded: a `accl.training.report.Reporter`, or what stands in for it after training."""
+
+    @property
+    def recorder(self) -> RowWriter:
+        """Takes the rows."""
+
+    @property
+    def seconds(self) -> float:
+        """Running time of the run."""
+
+    def latest(self, values: dict[str, float]) -> None:
+        """Update the newest values of the metrics that tables of runs show."""
+
+
+def record_evaluation(context: TrainingContext, reporter: Journal, step: int, split: str, result: Evaluated) -> None:
     """Record the metrics of an evaluated split, overall and by task, and print them on the console."""
     recorder, metrics = reporter.recorder, result.metrics()
     recorder.evaluation(step, split, {"n": len(result.gold), **metrics})
@@ -33,13 +49,13 @@ def record_evaluation(context: TrainingContext, reporter: Reporter, step: int, s
     say(line)
 
 
-def record_best_validation(context: TrainingContext, recorder: Recorder, step: int, result: Evaluated) -> None:
+def record_best_validation(context: TrainingContext, recorder: RowWriter, step: int, result: Evaluated) -> None:
     """Record the answers of the best validation so far, in place of those before."""
     recorder.meta({VALIDATION_STEP: str(step)})
     record_answers(context, recorder, "validation", result)
 
 
-def record_answers(context: TrainingContext, recorder: Recorder, split: str, result: Evaluated) -> None:
+def record_answers(context: TrainingContext, recorder: RowWriter, split: str, result: Evaluated) -> None:
     """Record every answer of an evaluated split, and the questions themselves."""
     columns = (result.task, result.gold, result.predicted, result.probabilities.round(6))
     answers, asked = [], []
@@ -53,7 +69,7 @@ def record_answers(context: TrainingContext, recorder: Recorder, split: str, res
     recorder.questions(asked)
 
 
-def record_test(context: TrainingContext, reporter: Reporter, step: int, tested_step: int, result: Evaluated) -> None:
+def record_test(context: TrainingContext, reporter: Journal, step: int, tested_step: int, result: Evaluated) -> None:
     """Record the test: its metrics, every answer for paired tests, and the confusion of its embeddings.
 
     Args:
@@ -70,7 +86,7 @@ def record_test(context: TrainingContext, reporter: Reporter, step: int, tested_
     recorder.meta({TESTED_STEP: str(tested_step)})  # the last row: with it the test is whole
 
 
-def record_speed(context: TrainingContext, recorder: Recorder, step: int, training_seconds: float) -> None:
+def record_speed(context: TrainingContext, recorder: RowWriter, step: int, training_seconds: float) -> None:
     """Record how long training took, and the GPU memory that it needed."""
     if context.placement.device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(context.placement.device)
@@ -91,6 +107,6 @@ def record_curriculum(context: TrainingContext, reporter: Reporter, step: int) -
     weights = curriculum.weights
     recorder.curriculum(step, curriculum.name(step), weights.tolist(), context.sampler.drawn.tolist())
     entropy = -sum(p * math.log(p) for p in weights.tolist() if p > 0)
-    recorder.metrics(
-        step, step / context.steps_per_epoch, reporter.seconds, {"curriculum/effective_tasks": math.exp(entropy)}
-    )
+    effective = math.exp(entropy)
+    recorder.metrics(step, step / context.steps_per_epoch, reporter.seconds, {"curriculum/effective_tasks": effective})
+    reporter.alerts.effective_tasks(step, effective, context.tasks)

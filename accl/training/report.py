@@ -19,6 +19,7 @@ from accl.store.rundir import RunDir
 from accl.store.state import RunState, State, overwrite_state, read_state, write_state
 from accl.store.writer import Recorder
 from accl.text import without_credentials
+from accl.training.alerts import Alerts
 
 SYSTEM_EVERY_S = 2.0
 
@@ -45,6 +46,7 @@ class Reporter:
             pid=os.getpid(),
             pid_started=psutil.Process().create_time(),
             host=socket.gethostname(),
+            first_started=before.begun or now,
             started=now,
             heartbeat=now,
             progressed=now,
@@ -55,6 +57,7 @@ class Reporter:
             interrupted_by="",
         )
         write_state(run, self._state)
+        self.alerts = Alerts(run, self.event, lambda: self._state)
         self._read_load: Callable[[], Sequence[float | None]] | None = None
         self._load_due = 0.0
         self.recorder = Recorder(
@@ -136,6 +139,7 @@ class Reporter:
         if not self.save():
             with suppress(OSError):  # the last resort
                 overwrite_state(self.run, self._state)
+        self.alerts.ended(self._state)
         _drop_console_output()
         return exit_code
 
@@ -143,6 +147,7 @@ class Reporter:
         if self._read_load is not None and time.monotonic() >= self._load_due:
             self._load_due = time.monotonic() + SYSTEM_EVERY_S
             self.recorder.system(self.seconds, self._read_load())
+        self.alerts.look()
         self.save()
 
 

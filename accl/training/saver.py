@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from accl.errors import RunError
+from accl.store.manifest import MODEL, folder_name
 from accl.store.rundir import RunDir
 from accl.training import checkpoint
 from accl.training.checkpoint import Files, Progress
 from accl.training.interrupt import Interrupt
-from accl.training.manifest import MODEL, folder_name
 from accl.training.report import Reporter
 
 TRAINING = "training"

@@ -54,7 +54,7 @@ def build_context(config: Config, phase: Callable[[str], None]) -> TrainingConte
     data = prepare(source.source, source.path, source.revision, source.protocol, source.split_seed)
     check_tasks(data.train_sizes, config.loss.contrastive_weight, config.curriculum.policy)
     phase("tokenising")
-    tokenizer = _tokenizer(config, data.splits.train, cache)
+    tokenizer = make_tokenizer(config, data.splits.train, cache)
     blob = tokenise(data.questions, data.corpus.task_index, tokenizer, cache)
     notices += [Notice("warning", "cache", warning) for warning in cache.warnings]
     # On a GPU a few long chunks are worse than some padding; on a CPU every padded token costs.
@@ -129,7 +129,7 @@ def _baselines(splits: Splits) -> dict[str, float]:
     }
 
 
-def _tokenizer(config: Config, train: list[Question], cache: Cache) -> Tokenizer:
+def make_tokenizer(config: Config, train: list[Question], cache: Cache) -> Tokenizer:
     """Return the encoder's own tokenizer, or one trained on the training questions."""
     if config.model.name.startswith(RANDOM):
         texts = [part for q in train for part in (q.text, *q.options)]

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from accl.training.manifest import Entry
+from accl.store.manifest import Entry
 
 _DTYPES = {
     torch.float64: "F64",

@@ -68,8 +68,8 @@ def run_label(arm: Arm, view: RunView, views: Sequence[RunView]) -> str:
 def title(known: Comparing, waits: str) -> list[Piece]:
     """Say what is compared, and what takes no part or is waited for."""
     seeds = {len(arm.members) for arm in known.arms}
-    text = f"  {len(known.runs)} runs"
-    if len(seeds) == 1:
+    text = f"  {_counted(len(known.runs), 'run')}"
+    if len(seeds) == 1 and not known.missing:  # else these are the arms of what has been read so far
         text = f"  {_counted(len(known.arms), 'arm')} x {_counted(seeds.pop(), 'seed')}"
     if active := sum(view.summary.active for view in known.views):
         text += f" · {active} still active"

@@ -148,6 +148,10 @@ class ConfusionPane(Pane):
         return self.has_moments and self.step is not None
 
     @property
+    def has_base(self) -> bool:
+        return self.view is not None and (self.difference == "moment" or self._matrices.references(self.view, "") != [])
+
+    @property
     def has_kinds(self) -> bool:
         return self.view is not None and len(self.view.confusion) > 1
 
@@ -162,6 +166,9 @@ class ConfusionPane(Pane):
     def show_view(self, view: RunView) -> None:
         kind, matrices = Matrices.kind(view, self.kind), self._matrices
         if not kind or len(view.tasks) != len(view.confusion[kind].matrix):
+            grid = self.query_one(Heatmap)
+            grid.otherwise = "no confusion measured yet"
+            grid.redraw()
             return
         confusion = matrices.at(view, kind, self.step)
         if confusion is not None:  # else it is being read, and what is shown stays

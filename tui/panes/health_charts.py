@@ -61,7 +61,7 @@ LATER = (
 )
 # What the machine measures: name, unit, the size of the unit, and the least value of a full cell.
 GPU = (("gpu_util", "GPU", "%", 1.0, 100.0), ("power", "power", "W", 1.0, 0.0), ("gpu_memory", "memory", "G", 1e9, 0.0))
-CPU = (("cpu", "CPU", "%", 1.0, 100.0), ("rss", "memory", "G", 1e9, 0.0))
+CPU = (("cpu", "of a core", "%", 1.0, 100.0), ("rss", "memory", "G", 1e9, 0.0))
 ORDERS = ("category", "weight")
 # Which of the series' colours a metric has, by its name or split, else the first; none is that of a floor.
 COLOURS = {"train/classification": 5, "train/contrastive": 7, "validation": 1, "test": 2}

@@ -88,7 +88,7 @@ class TasksPane(Pane):
 
     def compose(self) -> ComposeResult:
         yield Text(id="evaluation")
-        yield Table((), "No evaluation yet.", id="task-table")
+        yield Table((), "reading …", id="task-table")
 
     def show_view(self, view: RunView) -> None:
         splits = [split for split in SPLITS if split in view.task_accuracy] if view.tasks else []
@@ -96,7 +96,7 @@ class TasksPane(Pane):
         head: list[Piece] = [("accuracy by task", theme.TITLE), (by, theme.DIM)]
         self.query_one("#evaluation", Text).show(head, *(_summary(view, split) for split in splits))
         if not splits:
-            self.query_one(Table).show([], "" if view.problem else None)
+            self.query_one(Table).show([], "" if view.problem else "No evaluation yet.")
             return
         counts = {split: list(zip(*map(list, view.task_accuracy[split][1:]), strict=True)) for split in splits}
         entries = [

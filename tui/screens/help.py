@@ -34,6 +34,10 @@ MARKS = (
     ("•", "a single measurement; among arms: a seed"),
     (TEST_SYMBOL, "the test, at the step whose weights were tested"),
 )
+FIGURES = (
+    ("loss below 0", "contrastive: only negatives are in its denominator"),
+    ("effective", "tasks that would be drawn as evenly: exp(entropy)"),
+)
 KEYS_WIDTH, COLUMN_WIDTH, MAX_COLUMNS = 13, 66, 3
 
 Block = list[tuple[str, str]]  # keys and description; the first line is the title
@@ -50,7 +54,7 @@ class KeyPage(Navigable, StripWidget, can_focus=True):
         self.scopes = [*first, *(scope for scope in SCOPES if scope not in first)]
 
     def blocks(self) -> list[Block]:
-        """Return a block of lines for each scope, those of its queries behind it, then of the states and the marks."""
+        """Return a block of lines for each scope, its queries behind it, then for states, marks and figures."""
         blocks = []
         for scope in self.scopes:
             keys = ((command.keys_display or ":", command.title) for command in of_scope(scope))
@@ -58,7 +62,7 @@ class KeyPage(Navigable, StripWidget, can_focus=True):
             if scope in QUERIES:
                 blocks.append(_query_keys(*QUERIES[scope]))
         states = ((state[:1], state[2:]) for state in STATES.split("  "))
-        return [*blocks, [("States", ""), *states], [("Marks", ""), *MARKS]]
+        return [*blocks, [("States", ""), *states], [("Marks", ""), *MARKS], [("Figures", ""), *FIGURES]]
 
     def columns(self, count: int) -> list[Block]:
         """Return the blocks in so many columns of about the same height, in reading order."""

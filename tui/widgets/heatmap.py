@@ -39,7 +39,13 @@ DOTS = 3
 
 
 class Heatmap(Navigable, StripWidget, can_focus=True):
-    """A heatmap of a matrix; `cursor` is (row, column), `top` the first visible cell or gap of both axes."""
+    """A heatmap of a matrix.
+
+    Attributes:
+        cursor: row and column.
+        top: first visible cell, or gap, of both axes.
+        otherwise: what is said while there is no matrix.
+    """
 
     BINDINGS = bindings("grid")
 
@@ -54,6 +60,7 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
     groups: Sequence[str] = ()
     slots: Sequence[int] = ()
     zoom = "fitting"
+    otherwise = "reading …"
     scale = lower_scale = Scale("linear", False, np.zeros(0))
     _painted: tuple[object, ...] = ()
     _rgb: NDArray[np.int64] = np.zeros((0, 0), np.int64)
@@ -184,7 +191,7 @@ class Heatmap(Navigable, StripWidget, can_focus=True):
 
     def draw(self, width: int, height: int) -> list[Strip]:
         if not len(self.matrix):
-            return centred("no confusion measured yet", width, height, theme.VERY_DIM)
+            return centred(self.otherwise, width, height, theme.VERY_DIM)
         self._paint()
         size, gutter = self._cell_size(width, height)
         cell_columns, rows_per_line = self._cell_columns(size), _rows_per_line(size)

@@ -7,9 +7,9 @@
   (index from 0). Classes of ``datasets`` are read by their names.
 - A folder of ``save_to_disk`` with these columns.
 
-Splits are dev, val or validation, test, and auxiliary_train. Every row becomes a question or is refused by file and
-row. All questions need the same number of options, none of them blank. Hidden files (names that begin with a dot or a
-tilde) are no data. At most 512 MiB a file and a million questions of 2,000 subjects are read.
+Splits are train, dev, val or validation, test, and auxiliary_train. Every row becomes a question or is refused by file
+and row. All questions need the same number of options, none of them blank. Hidden files (names that begin with a dot or
+a tilde) are no data. At most 512 MiB a file and a million questions of 2,000 subjects are read.
 
 ``data.revision`` is not used.
 """

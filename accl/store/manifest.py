@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -104,6 +105,19 @@ def _verify_file(path: Path, entry: Entry | None) -> None:
         raise DamagedError(f"{path} is damaged: its checksum is not that of what was written.")
 
 
+def is_whole(folder: Path, names: tuple[str, ...] = FILES) -> bool:
+    """Return whether files of a checkpoint are there in the size that its manifest says, without reading them."""
+    try:
+        entries = read(folder)
+        sizes = {name: os.lstat(folder / name) for name in names}
+    except (OSError, DamagedError):
+        return False
+    return all(
+        name in entries and stat.S_ISREG(found.st_mode) and found.st_size == entries[name].size
+        for name, found in sizes.items()
+    )
+
+
 def step_folders(root: Path) -> list[Path]:
     """Return the folders directly in ``root`` that are named as checkpoints are, newest step first."""
     if not root.is_dir():
@@ -134,11 +148,17 @@ def remove(folder: Path, names: tuple[str, ...] = FILES) -> None:
     _unlink(folder, (*(name for name in names if name in entries), *last))
 
 
+def partials(root: Path) -> list[Path]:
+    """Return the folders that a kill while saving has left behind."""
+    if not root.is_dir():
+        return []
+    return [p for p in root.iterdir() if _PARTIAL.fullmatch(p.name) and p.is_dir() and not p.is_symlink()]
+
+
 def remove_partials(root: Path) -> None:
     """Remove what a kill while saving has left behind."""
-    for path in root.iterdir():
-        if _PARTIAL.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
-            _unlink(path, (*FILES, MANIFEST))
+    for path in partials(root):
+        _unlink(path, (*FILES, MANIFEST))
 
 
 def _unlink(folder: Path, names: tuple[str, ...]) -> None:

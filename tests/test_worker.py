@@ -1,0 +1,353 @@
+"""The worker of the queue: what it starts, where, what it leaves alone, and what survives it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import SHORT, run_accl
+from factory import running_run
+from test_life import kill, until
+from test_places import GIB, A, B
+
+from accl.config import resolve
+from accl.errors import ConfigError, RunError
+from accl.launch import gpus, places, process, queue, worker
+from accl.launch.gpus import GpuLoad
+from accl.launch.places import Demand
+from accl.launch.worker import Worker
+from accl.store.lock import TRAINING, holder
+from accl.store.rundir import RunDir
+from accl.store.state import START_MARK, State, observe, read_state, write_state
+from accl.store.writer import Recorder
+
+IDLE = "import signal; signal.pthread_sigmask(signal.SIG_SETMASK, ()); signal.pause()"
+FAIL = "raise SystemExit(1)"
+
+
+class Folder:
+    """A folder of runs whose trainers are programs that do nothing, or fail at once."""
+
+    def __init__(self, root: Path, program: Path) -> None:
+        self.root, self._program, self._python = root, program, sys.executable
+        self.train(IDLE)
+
+    def train(self, code: str) -> None:
+        """Let trainers that are started from now on run this code, with the run's lock inherited."""
+        self._program.write_text(f'#!/bin/sh\nexec {self._python} -c "{code}" "$@"\n', encoding="utf-8")
+        self._program.chmod(0o755)
+
+    def queued(
+        self, *seeds: int, experiment: str = "", jobs: int | None = None, sets: Sequence[str] = ()
+    ) -> list[RunDir]:
+        """Prepare runs with these seeds, and put them into the queue."""
+        config = [resolve("full", "demo", [f"train.seed={seed}", *sets]).config for seed in seeds]
+        runs = [process.prepare(self.root, each, ["accl"], experiment) for each in config]
+        queue.enqueue(self.root, runs, jobs=jobs)
+        return runs
+
+    def training(self) -> list[RunDir]:
+        return [run for run in self.runs() if (held := holder(run)) is not None and held.purpose == TRAINING]
+
+    def runs(self) -> list[RunDir]:
+        return [RunDir(path) for path in sorted(self.root.glob("2*")) if path.is_dir()]
+
+    def end(self, run: RunDir, state: State = State.FINISHED) -> None:
+        """End a trainer, with the state that it would have written."""
+        kill(run)
+        write_state(run, read_state(run).changed(state=state, step=9, ended=read_state(run).started + 99))
+
+
+@pytest.fixture(name="folder")
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
+    folder = Folder(tmp_path / "runs", tmp_path / "trainer")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "trainer"))
+    monkeypatch.setattr(queue, "ensure_worker", lambda _root: None)
+    yield folder
+    for run in folder.runs():
+        kill(run)
+
+
+def test_runs_are_started_one_after_the_other_in_their_order(folder: Folder) -> None:
+    runs = folder.queued(1, 2, 3)
+    queue.move(folder.root, [runs[2]], 2)
+    hand = Worker(folder.root)
+    for run in (runs[0], runs[2], runs[1]):
+        assert hand.look()
+        assert hand.look()
+        assert folder.training() == [run]
+        assert not run.queue.exists()
+        folder.end(run)
+    assert not hand.look()
+
+
+def test_as_many_as_were_asked_for_train_at_once(folder: Folder) -> None:
+    runs = folder.queued(1, 2, 3, jobs=2)
+    hand = Worker(folder.root)
+    hand.look()
+    hand.look()
+    assert folder.training() == runs[:2]
+    shares = {psutil.Process(held.pid).environ().get(places.THREADS) for run in runs[:2] if (held := holder(run))}
+    assert shares == {os.environ[places.THREADS]}  # the user has settled that
+    folder.end(runs[0])
+    hand.look()
+    assert folder.training() == runs[1:]
+
+
+def test_trainers_go_on_without_a_worker_and_take_their_place_with_the_next(folder: Folder) -> None:
+    runs = folder.queued(1, 2)
+    Worker(folder.root).look()
+    by_hand = running_run(folder.root, "baseline")
+    folder.end(runs[0])
+    new = Worker(folder.root)
+    new.look()
+    assert folder.training() == [by_hand]
+    assert observe(runs[1]).state is State.QUEUED
+
+
+def test_a_run_that_fails_at_once_pauses_its_experiment_and_no_other(
+    folder: Folder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = folder.queued(1, 2, 3, experiment="weights")
+    others = folder.queued(4, experiment="rates")
+    hand = Worker(folder.root)
+    folder.train(FAIL)
+    hand.look()
+    until(lambda: holder(runs[0]) is None)
+    folder.train(IDLE)
+    hand.look()
+    assert observe(runs[0]).state is State.CRASHED
+    assert folder.training() == others
+    for run in runs[1:]:
+        assert observe(run).reason.startswith(f"paused: {runs[0].id} crashed after ")
+    hand.look()
+    assert capsys.readouterr().out.count(f"{runs[0].id} crashed after ") == 1  # said once, whenever its process ends
+    folder.end(others[0])
+    assert not hand.look()  # what is paused is nothing to wait for
+    queue.unpause(folder.root, runs[1:])
+    assert hand.look()
+    assert folder.training() == runs[1:2]
+
+
+def test_a_new_worker_also_sees_the_failure_of_a_run_that_an_earlier_one_started(folder: Folder) -> None:
+    runs = folder.queued(1, 2, experiment="weights")
+    Worker(folder.root).look()
+    new = Worker(folder.root)
+    new.look()
+    kill(runs[0])
+    new.look()
+    assert "crashed" in observe(runs[1]).reason
+    assert folder.training() == []
+
+
+@pytest.mark.parametrize(
+    ("state", "step", "seconds", "exit_code", "quick"),
+    [
+        (State.FAILED, 0, 300.0, 1, True),
+        (State.FAILED, 5, 29.0, 1, True),
+        (State.FAILED, 5, 31.0, 1, False),
+        (State.CRASHED, 0, 300.0, None, True),
+        (State.STOPPED, 0, 1.0, 0, False),
+        (State.STOPPED, 0, 1.0, 75, False),
+        (State.STOPPED, 0, 1.0, ConfigError.exit_code, True),
+        (State.FINISHED, 0, 1.0, 0, False),
+    ],
+)
+def test_which_ends_count_as_failing_at_once(
+    folder: Folder, state: State, step: int, seconds: float, exit_code: int | None, quick: bool
+) -> None:
+    runs = folder.queued(1, 2, experiment="weights")
+    hand = Worker(folder.root)
+    hand.look()
+    kill(runs[0])
+    started = read_state(runs[0]).started
+    ended = read_state(runs[0]).changed(state=state, step=step, ended=started + seconds, exit_code=exit_code)
+    write_state(runs[0], ended)
+    hand.look()
+    assert observe(runs[1]).reason.startswith("paused") == quick
+    assert folder.training() == ([] if quick else runs[1:])
+
+
+def test_a_run_that_cannot_be_started_is_paused_with_the_reason(folder: Folder) -> None:
+    runs = folder.queued(1, 2)
+    text = runs[0].config.read_text(encoding="utf-8")
+    runs[0].config.write_text(text.replace("batch_size: ", "batch_size: many "), encoding="utf-8")
+    hand = Worker(folder.root)
+    hand.look()
+    assert "batch_size" in observe(runs[0]).reason
+    assert observe(runs[0]).reason.startswith("paused: ")
+    assert folder.training() == runs[1:]
+
+
+def test_a_run_that_cannot_even_be_paused_is_tried_again_later(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    (run,) = folder.queued(1)
+    tries = []
+
+    def fail(*words: object, **_: object) -> None:
+        tries.append(words[0])
+        raise RunError("No space left on device.")
+
+    monkeypatch.setattr(process, "start", fail)
+    monkeypatch.setattr(queue, "pause", fail)
+    hand = Worker(folder.root)
+    assert hand.look()
+    assert hand.look()
+    assert tries == [run, folder.root]  # started, and paused
+    monkeypatch.setattr(worker, "AGAIN_S", 0.0)
+    other = Worker(folder.root)
+    assert other.look()
+    assert other.look()
+    assert len(tries) == 6
+
+
+def test_a_trainer_works_where_its_command_was_typed(
+    folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (run,) = folder.queued(1)
+    monkeypatch.chdir("/")
+    Worker(folder.root).look()
+    held = holder(run)
+    assert held is not None
+    assert psutil.Process(held.pid).cwd() == str(tmp_path)
+
+
+def test_no_run_is_started_twice_by_two_who_see_it_wait(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    (run,) = folder.queued(1)
+    seen = queue.waiting(folder.root)
+    one, other = Worker(folder.root), Worker(folder.root)
+    one.look()
+    monkeypatch.setattr(queue, "waiting", lambda _root: seen)
+    monkeypatch.setattr(worker, "_trains_here", lambda _summary: False)
+    other.look()
+    assert run.console.read_text(encoding="utf-8").count(START_MARK) == 1
+    kill(run)
+    write_state(run, read_state(run).changed(state=State.STOPPED))
+    other.look()
+    assert run.console.read_text(encoding="utf-8").count(START_MARK) == 1
+
+
+def test_what_comes_while_a_worker_ends_is_started_by_it(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.root.mkdir()
+    works = 0
+
+    def work(_self: Worker) -> None:
+        nonlocal works
+        works += 1
+        if works == 1:
+            folder.queued(1)
+        else:
+            queue.cancel(folder.root, folder.runs())
+
+    monkeypatch.setattr(Worker, "work", work)
+    assert worker.main(folder.root) == 0
+    assert works == 2
+
+
+def test_a_second_worker_ends_at_once(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.root.mkdir()
+    lock = queue.take_worker_lock(folder.root)
+    assert lock is not None
+    monkeypatch.setattr(Worker, "work", lambda _self: pytest.fail("it works"))
+    assert worker.main(folder.root) == 0
+    os.close(lock)
+
+
+# --- GPUs
+
+
+@pytest.fixture(name="two_gpus")
+def _two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpus, "gpus", lambda: [A, B])
+    monkeypatch.setattr(places, "installed", lambda: [A, B])
+    monkeypatch.setattr(gpus, "load", lambda gpu: GpuLoad(gpu, None, None, GIB))
+    monkeypatch.setattr(places, "torch_cuda", lambda: "12.8")
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_each_gpu_gets_a_run_and_one_for_the_processor_passes(folder: Folder) -> None:
+    runs = folder.queued(1, 2, 3, sets=["train.device=cuda"])
+    (on_cpu,) = folder.queued(4)
+    hand = Worker(folder.root)
+    hand.look()
+    hand.look()
+    assert folder.training() == sorted([*runs[:2], on_cpu], key=lambda run: run.id)
+    held = [holder(run) for run in runs[:2]]
+    shown = [psutil.Process(each.pid).environ()["CUDA_VISIBLE_DEVICES"] for each in held if each]
+    assert shown == ["GPU-a", "GPU-b"]
+    folder.end(runs[1])
+    Worker(folder.root).look()  # another one finds GPU a taken by looking at its trainer
+    held_third = holder(runs[2])
+    assert held_third is not None
+    assert psutil.Process(held_third.pid).environ()["CUDA_VISIBLE_DEVICES"] == "GPU-b"
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_a_run_that_finds_no_place_on_gpus_of_others_says_so_once(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gpus, "load", lambda gpu: GpuLoad(gpu, None, None, 20 * GIB))
+    (run,) = folder.queued(1, sets=["train.device=cuda"])
+    hand = Worker(folder.root)
+    assert hand.look()
+    assert hand.look()
+    assert folder.training() == []
+    (line,) = capsys.readouterr().out.splitlines()
+    assert f"{run.id} finds no place: it needs 72.0 GiB (its share, since none of its size has finished)" in line
+    assert "GPU 0 has 60.0 GiB free, GPU 1 has 60.0 GiB free" in line
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_the_need_of_a_run_is_what_the_last_one_like_it_took(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, *unlike = folder.queued(1, 2, 3, sets=["train.device=cuda"])
+    for run, peak in ((before, 30 * GIB), (unlike[0], 10**15)):
+        recorder = Recorder(run.database)
+        recorder.meta({worker.PEAK: str(peak)})
+        recorder.close()
+        write_state(run, read_state(run).changed(state=State.FINISHED))
+    text = unlike[0].config.read_text(encoding="utf-8")
+    unlike[0].config.write_text(text.replace("max_length: 64", "max_length: 32"), encoding="utf-8")
+    asked: list[float | None] = []
+
+    def note(demand: Demand, *_: object) -> None:
+        asked.append(demand.peak)
+
+    monkeypatch.setattr(worker, "find_place", note)
+    Worker(folder.root).look()
+    assert asked == [30 * GIB]
+
+
+# --- the real thing: a process of its own, and two trainers
+
+
+def test_a_killed_worker_is_replaced_and_what_it_started_goes_on(tmp_path: Path) -> None:
+    sets = [option.removeprefix("--set=") for option in SHORT]
+    configs = [resolve("baseline", "demo", [*sets, f"train.seed={seed}"]).config for seed in (1, 2)]
+    runs = [process.prepare(tmp_path, config, ["accl", "train"], "pair") for config in configs]
+    try:
+        added = run_accl("queue", "add", *(run.id for run in runs), cwd=tmp_path, ACCL_RUNS=str(tmp_path))
+        assert added.returncode == 0, added.stderr
+        first = queue.worker_pid(tmp_path)
+        assert first
+        assert os.getsid(first) == first  # of no terminal
+        until(lambda: (held := holder(runs[0])) is not None and held.purpose == TRAINING)
+        os.kill(first, signal.SIGKILL)
+        until(lambda: queue.worker_pid(tmp_path) is None)
+        waited = run_accl("wait", cwd=tmp_path, ACCL_RUNS=str(tmp_path))
+        assert waited.returncode == 0, waited.stderr
+        assert "2 of 2 runs finished" in waited.stderr
+    finally:
+        if pid := queue.worker_pid(tmp_path):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for run in runs:
+            kill(run)
+    assert [observe(run).state for run in runs] == [State.FINISHED] * 2
+    assert all(run.console.read_text(encoding="utf-8").count(START_MARK) == 1 for run in runs)
+    assert read_state(runs[0]).latest != read_state(runs[1]).latest

@@ -146,7 +146,7 @@ def pair_seeds(
 def _scores(members: Sequence[int], pairs: Sequence[tuple[int, int]], results: Mapping[int, Results]) -> Scores:
     accuracies = {i: float(results[i].right.mean()) for i in members}
     values = list(accuracies.values())
-    floors = [results[i].number(f"floor/test/{name}") for name in TRIVIAL_BASELINES for i in members]
+    floors = [results[i].number(f"floor/{results[i].split}/{name}") for name in TRIVIAL_BASELINES for i in members]
     difference: PairedDifference | SeedDifference | None = None
     needed: int | None = None
     deltas: tuple[float, ...] = ()
@@ -232,7 +232,8 @@ def _warnings(arms: Sequence[Arm], scores: Mapping[str, Scores], results: Mappin
     if any(isinstance(pair, SeedDifference) for pair in pairs):
         notes.append(
             "Over several seeds: interval and p cover the choice of seeds and of questions (Student's t with "
-            "Satterthwaite's degrees of freedom, on the variance over seeds plus that over questions)."
+            "Satterthwaite's degrees of freedom, on the variance over seeds plus that over questions, without what "
+            "both count)."
         )
     if pairs:
         notes.append("p is Holm-adjusted over the arms; ± is the standard deviation over seeds.")

@@ -28,7 +28,9 @@ TESTED_COLUMNS = [
 
 
 def run_test(chosen: ChosenArgument, format: FormatOption = Format.TABLE, runs: RunsOption = RUNS) -> None:
-    """Test finished runs whose test split is unread, and record it as the end of training would have.
+    """Test finished runs whose test split is unread.
+
+    What is recorded is what the end of training would have.
 
     A run of eval.test=false is chosen on validation alone, and its test split stays unread until this
     command. It tests the weights that validation chose, as the end of training does, with the same

@@ -1,0 +1,158 @@
+"""Comparison of what is named on a command line, over as many seeds as there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from accl.analysis.ablation import Ablation, compare_seeds
+from accl.analysis.breakdown import Flip, Part, PartScore, find_flips, score_parts
+from accl.analysis.compare import Comparison, arm_labels, compare, split_warnings
+from accl.analysis.members import select_members
+from accl.analysis.results import Results, Split, check_pairable, read_all
+from accl.analysis.select import SeedSelection, select_runs, select_seeds, shared_seeds
+from accl.errors import CompareError
+from accl.store.rundir import RunDir
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Runs to compare.
+
+    Attributes:
+        selection: of arms over several seeds; None for single runs.
+        runs: single runs, or the newest of every arm.
+        labels: of the arms; empty where they are to be made of the results.
+        warnings: what the choice lacks.
+    """
+
+    selection: SeedSelection | None
+    runs: tuple[RunDir, ...]
+    labels: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """Arms compared part by part, or question by question.
+
+    Attributes:
+        reference: label of the arm that the others are compared with.
+        n, seeds: number of questions, and of seeds.
+        parts: empty where it is by question. flips: empty where it is by part.
+        flipped: by arm, how many questions it gained and lost.
+    """
+
+    reference: str
+    profile: str
+    protocol: str
+    split: Split
+    n: int
+    seeds: int
+    parts: tuple[PartScore, ...]
+    flips: tuple[Flip, ...]
+    flipped: dict[str, tuple[int, int]]
+    warnings: tuple[str, ...]
+
+
+def choose(
+    root: Path,
+    names: Sequence[str],
+    *,
+    profile: str | None = None,
+    all_seeds: bool | None = None,
+    reference: str = "",
+    split: Split = "test",
+) -> Chosen:
+    """Choose runs by recipes, runs, experiments or arms of experiments.
+
+    Args:
+        names: what `accl.analysis.members.select_members` takes; the first is the reference.
+        all_seeds: True for every seed that all recipes have, also under other settings; False for one seed; None for
+            every seed of one configuration of each.
+        reference: name to begin with; it need not be among the others.
+
+    Raises:
+        CompareError: what is named cannot be compared.
+        RunError, ConfigError: there is nothing of a name, or the files of a run are damaged.
+    """
+    names = [reference, *(name for name in names if name != reference)] if reference else list(names)
+    selection = select_members(root, names, profile, split)
+    if selection is None and all_seeds:
+        selection = select_seeds(root, names, profile, split)
+    if selection is None:
+        chosen = select_runs(root, names, profile, split)
+        every = shared_seeds(chosen.seeds, 0) if len(chosen.seeds) == len(names) else None
+        if every is None or len(every.seeds) < 2:
+            return Chosen(None, chosen.runs, (), tuple(chosen.gaps))
+        if all_seeds is None:
+            every = replace(every, absent=tuple(chosen.gaps))
+            return Chosen(every, chosen.runs, every.labels, tuple(every.gaps))
+        return Chosen(None, chosen.runs, (), (_more_seeds(every), *chosen.gaps))
+    shared = len(selection.seeds)
+    runs = tuple(max(of_arm, key=lambda run: run.age_key) for of_arm in selection.runs)
+    if shared > 1 and all_seeds is not False:
+        return Chosen(selection, runs, selection.labels, tuple(selection.gaps))
+    said = []
+    if shared > 1:
+        said.append(_more_seeds(selection))
+    elif shared == 0:
+        said.append("No seed has a run of every arm: the newest run of each is compared.")
+    elif all_seeds or (all_seeds is None and selection.left_out):
+        said.append(f"Only seed {selection.seeds[0]} has a run of every arm: there is nothing to average over.")
+    return Chosen(None, runs, selection.labels, (*said, *selection.gaps))
+
+
+def _more_seeds(selection: SeedSelection) -> str:
+    return f"{len(selection.seeds)} seeds of every arm exist, and one is compared: --all-seeds uses them all."
+
+
+def compare_chosen(chosen: Chosen, split: Split = "test") -> Comparison | Ablation:
+    """Compare chosen runs.
+
+    Raises:
+        CompareError, RunError, ConfigError: as `accl.analysis.compare.compare`.
+    """
+    if chosen.selection is not None:
+        return compare_seeds(chosen.selection, split)
+    comparison = compare(chosen.runs, split, chosen.labels)
+    return replace(comparison, warnings=(*chosen.warnings, *comparison.warnings))
+
+
+def break_down(
+    chosen: Chosen, by: Part | Literal["question"], split: Split = "test", limit: int | None = None
+) -> Breakdown:
+    """Compare chosen runs part by part, or question by question with at most ``limit`` questions of an arm.
+
+    Raises:
+        CompareError, RunError, ConfigError: as `accl.analysis.compare.compare`.
+    """
+    rows = chosen.selection.runs if chosen.selection else [(run,) for run in chosen.runs]
+    if len(rows) < 2:
+        raise CompareError("A comparison needs at least two arms.", "For example: accl compare baseline full")
+    results = read_all([run for runs in rows for run in runs], split)
+    check_pairable(results)
+    seeds = len(rows[0])
+    grid = [results[i : i + seeds] for i in range(0, len(results), seeds)]
+    labels = chosen.labels or arm_labels(results)
+    flips, flipped = find_flips(labels, grid, limit) if by == "question" else ([], {})
+    config = results[0].setup.config
+    return Breakdown(
+        reference=labels[0],
+        profile=config.profile,
+        protocol=config.data.protocol,
+        split=split,
+        n=len(results[0].question_ids),
+        seeds=seeds,
+        parts=() if by == "question" else tuple(score_parts(labels, grid, by)),
+        flips=tuple(flips),
+        flipped=flipped,
+        warnings=(*split_warnings(split, _accuracies(labels, grid)), *chosen.warnings),
+    )
+
+
+def _accuracies(labels: Sequence[str], grid: Sequence[Sequence[Results]]) -> dict[str, float]:
+    of_arms = ([float(result.right.mean()) for result in row] for row in grid)
+    return {label: sum(values) / len(values) for label, values in zip(labels, of_arms, strict=True)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -44,8 +45,12 @@ class Told:
 
     def wait_for_events(self, run: RunDir, seq: int) -> None:
         """Wait until the events of a run are read up to a place."""
+        readers = self.watched._readers
+        self.wait(lambda: run in readers and readers[run]._signature is not None and readers[run].seq >= seq)
+
+    def wait(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + WAIT_S
-        while (reader := self.watched._readers.get(run)) is None or reader._signature is None or reader.seq < seq:
+        while not condition():
             assert time.monotonic() < deadline
             time.sleep(0.005)
 
@@ -62,11 +67,9 @@ def record(run: RunDir, *events: tuple[str, str, str]) -> None:
     assert recorder.close() == 0
 
 
-def test_warnings_of_runs_that_train_are_told_once_and_not_those_of_before(tmp_path: Path) -> None:
+def test_warnings_of_runs_that_train_are_told_once_and_not_those_of_before(tmp_path: Path, told: Told) -> None:
     run = running_run(tmp_path)
-    run.write_json(run.provenance, run.read_json(run.provenance) | {"created": "2026-01-01T00:00:00+00:00"})
     record(run, ("warning", "disk", "of before"))
-    told = Told(tmp_path)
     told.watched.follow()
     told.wait_for_events(run, 0)
     record(run, ("info", "model", "no matter"), ("warning", "disk", "it is full"), ("error", "failed", "its state"))
@@ -115,6 +118,7 @@ def test_a_run_that_ends_is_told_with_its_result_or_reason(
 
 def test_a_run_that_fails_before_it_was_seen_to_live_is_told(tmp_path: Path, told: Told) -> None:
     told.watched.follow()
+    told.wait(lambda: told.watched._old is not None)
     run = running_run(tmp_path, alive=False)
     write_state(run, read_state(run).changed(state=State.FAILED, reason="no data"))
     assert "failed" in told.next().title

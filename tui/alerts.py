@@ -6,7 +6,6 @@ What happened before the app was opened is on the screens, and is not told.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +48,7 @@ class Alerts:
 
     def __init__(self, watcher: Watcher, root: Path, tell: Tell) -> None:
         self._watcher, self._root, self._tell = watcher, root, tell
-        self._opened = math.floor(time.time())  # a run says the second in which it was made
+        self._old: frozenset[RunDir] | None = None  # runs that there were at the first look
         self._states: dict[RunDir, State] = {}
         self._summaries: dict[RunDir, RunSummary] = {}
         self._readers: dict[RunDir, EventReader] = {}
@@ -67,10 +66,11 @@ class Alerts:
     def _runs_arrived(self, view: RunsView | AcclError) -> None:
         if isinstance(view, AcclError):
             return
+        if self._old is None:
+            self._old = frozenset(each.run for each in view.summaries)
         for summary in view.summaries:
             if summary.run in view.changed and summary.summary.state is not None:
-                is_new = summary.created >= self._opened
-                before = self._states.get(summary.run, State.STARTING if is_new else None)
+                before = self._states.get(summary.run, None if summary.run in self._old else State.STARTING)
                 self._states[summary.run] = summary.state.state
                 if before is not None and (alert := changed_state(summary, before)):
                     self._tell(alert)
@@ -96,8 +96,7 @@ class Alerts:
         ended = run not in self._living()
         reader = self._readers.get(run)
         if reader is None:
-            summary = self._summaries[run]
-            reader = self._readers[run] = EventReader(run, new=summary.created >= self._opened)
+            reader = self._readers[run] = EventReader(run, new=run not in (self._old or ()))
         events = reader.read()
         return reader.seq, ended, [Alert(name_of(self._summaries[run]), *event) for event in events]
 

@@ -22,9 +22,9 @@ from accl.data.prepared import PreparedData
 from accl.data.questions import Question
 from accl.errors import ConfigError, DamagedError
 from accl.method.model import ModelOutput
+from accl.store import manifest
 from accl.store.rundir import RunDir
 from accl.text import printable
-from accl.training import manifest
 from accl.training.evaluate import outputs
 from accl.training.testing import EVALUATION_BATCHES
 from accl.training.trained import TrainedModel, Which, load_trained

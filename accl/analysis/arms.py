@@ -231,8 +231,9 @@ def _warnings(arms: Sequence[Arm], scores: Mapping[str, Scores], results: Mappin
         )
     if any(isinstance(pair, SeedDifference) for pair in pairs):
         notes.append(
-            "Over several seeds: interval and p cover the choice of seeds and of questions (Student's t on the variance "
-            "over seeds plus that over questions, without what both count; checked with: accl bench statistics)."
+            "Over several seeds: interval and p cover the choice of seeds and of questions (Student's t on the "
+            "variance over seeds plus that over questions, without what both count; checked with: accl bench "
+            "statistics)."
         )
     if pairs:
         notes.append("p is Holm-adjusted over the arms; ± is the standard deviation over seeds.")

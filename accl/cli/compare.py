@@ -156,4 +156,5 @@ def _screen_tables(data: Comparison | Ablation, tasks: int) -> list[Table]:
         return [compare_screen.runs_table(data), arms, *by_task, *compare_screen.config_tables(data)]
     arms = compare_screen.ranking_table(data) if many else compare_screen.seed_arms_table(data)
     runs = compare_screen.accuracies_table(data) if many else compare_screen.seed_runs_table(data)
-    return [arms, runs, *compare_screen.config_tables(data)]
+    by_task = [] if many else compare_screen.seed_task_tables(data, tasks)
+    return [arms, runs, *by_task, *compare_screen.config_tables(data)]

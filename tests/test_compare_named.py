@@ -335,5 +335,9 @@ def test_several_looks_at_the_test_split_are_noted(tmp_path: Path) -> None:
     for seconds in (1.0, 2.0, 3.0):
         recorder.event(seconds, "info", "test", "looked at the test split")
     assert recorder.close() == 0
-    notes = compare_named(tmp_path, ["baseline", "full"]).notes
-    assert any(note.startswith("Looks at the test split, most of a run: full 3 times.") for note in notes)
+    finished_run(tmp_path, "contrastive", curves=False)
+    shown = " ".join(printed_by_compare(tmp_path, "baseline", "full", "--notes").split())
+    assert "Looks at the test split: 5, by 3 runs in" in shown
+    assert "of which 2 are compared here" in shown
+    assert "Looks at" not in printed_by_compare(tmp_path, "baseline", "full")
+    assert "Looks at" in printed_by_compare(tmp_path, "baseline", "full", "--format", "md")

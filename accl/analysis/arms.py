@@ -21,6 +21,8 @@ from accl.analysis.stats import PairedDifference, holm, paired_difference
 from accl.errors import AcclError
 from accl.text import listed
 
+BARS = "Bars by task: 95 % Wilson interval of the mean accuracy over seeds, of n questions."  # the last note
+
 
 @dataclass(frozen=True)
 class Change:
@@ -231,10 +233,9 @@ def _warnings(arms: Sequence[Arm], scores: Mapping[str, Scores], results: Mappin
         )
     if any(isinstance(pair, SeedDifference) for pair in pairs):
         notes.append(
-            "Over several seeds: interval and p cover the choice of seeds and of questions (Student's t on the "
-            "variance over seeds plus that over questions, without what both count; checked with: accl bench "
-            "statistics)."
+            "Over several seeds: interval and p cover the choice of seeds and questions (Student's t on the variance "
+            "over seeds plus that over questions, without what both count; checked with: accl bench statistics)."
         )
     if pairs:
         notes.append("p is Holm-adjusted over the arms; ± is the standard deviation over seeds.")
-    return [*notes, "Bars by task: 95 % Wilson interval of the mean accuracy over seeds, of n questions."]
+    return [*notes, BARS]

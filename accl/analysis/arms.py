@@ -21,6 +21,8 @@ from accl.analysis.stats import PairedDifference, holm, paired_difference
 from accl.errors import AcclError
 from accl.text import listed
 
+BARS = "Bars by task: 95 % Wilson interval of the mean accuracy over seeds, of n questions."  # the last note
+
 
 @dataclass(frozen=True)
 class Change:
@@ -233,4 +235,4 @@ def _warnings(arms: Sequence[Arm], scores: Mapping[str, Scores], results: Mappin
         notes.append(f"Over several seeds: interval and p cover the choice of seeds and of questions: {METHOD}.")
     if pairs:
         notes.append("p is Holm-adjusted over the arms; ± is the standard deviation over seeds.")
-    return [*notes, "Bars by task: 95 % Wilson interval of the mean accuracy over seeds, of n questions."]
+    return [*notes, BARS]

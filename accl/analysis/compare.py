@@ -19,7 +19,7 @@ from accl.analysis.efficiency import SampleEfficiency
 from accl.analysis.learning import describe_power, read_efficiencies
 from accl.analysis.pairs import HardPairs, HardScore, describe, hard_pairs, hard_score
 from accl.analysis.power import smallest_difference
-from accl.analysis.results import Results, Split, check_pairable, read_all
+from accl.analysis.results import NO_SETTINGS, Results, Split, check_pairable, read_all
 from accl.analysis.stats import Z_95, PairedDifference, holm, paired_difference, standard_error
 from accl.config import Config, difference
 from accl.errors import CompareError
@@ -335,7 +335,7 @@ def arm_labels(results: Sequence[Results]) -> list[str]:
 
 def _warnings(arms: Sequence[Arm]) -> list[str]:
     warnings = steps_warnings({arm.label: arm.steps for arm in arms})
-    settings = {arm.recipe for arm in arms}.union(*(arm.config_difference.keys() - {"train.seed"} for arm in arms))
+    settings = {arm.recipe for arm in arms}.union(*(arm.config_difference.keys() - NO_SETTINGS for arm in arms))
     if len({arm.seed for arm in arms}) > 1 and len(settings) > 1:
         seeds = ", ".join(f"{arm.label} {arm.seed}" for arm in arms)
         warnings.append(f"The arms have different seeds ({seeds}): part of any difference is the seed's.")

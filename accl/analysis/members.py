@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,6 +24,7 @@ from accl.store.summary import Summary, SummaryReader, read_summaries
 from accl.store.tested import ACCURACY
 from accl.text import listed
 
+_NUMBER = re.compile(r"((?<==)[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?)")
 LISTED = 8  # arms in a message
 
 
@@ -37,8 +40,12 @@ class Experiment:
 
     @cached_property
     def arms(self) -> dict[str, Arm]:
-        """Arms of all runs, by label, the reference first: also those without results, which would change labels."""
+        """Arms of all runs, by label, the reference first: also those without results, which would change labels.
+
+        Their order is that of the numbers in their labels: the runs of an experiment are made within a second.
+        """
         arms = group_runs([(s.setup.recipe, s.setup.seed, s.config) for s in self.summaries if s.setup])
+        arms.sort(key=lambda arm: _natural(arm.label))
         if not arms:
             return {}
         first = first_reference(arms, [summary.age_key[0] for summary in self.summaries])
@@ -56,6 +63,12 @@ class Experiment:
         states = Counter(s.state.state.value if s.state else "unreadable" for s in members if not _has_finished(s))
         said = listed([f"{count} {state}" for state, count in states.items()], "and")
         return [f"Left out, not having finished: {said} of the {len(members)} runs of {self.name}."] if states else []
+
+
+def _natural(label: str) -> list[tuple[float, str]]:
+    """Return a key that sorts labels by the numbers in them."""
+    parts = _NUMBER.split(label)  # text, number, text, number ...
+    return [(float(part), "") if i % 2 else (math.inf, part) for i, part in enumerate(parts)]
 
 
 def _has_finished(summary: Summary) -> bool:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from accl import config as configuration
 from accl.config import Config
 from accl.config.renamed import translate_recipe
-from accl.errors import AbsentError, CompareError, DamagedError
+from accl.errors import AbsentError, AcclError, CompareError, DamagedError
 from accl.store.database import Row, Session
 from accl.store.deadline import within
 from accl.store.merge import merge_spool
@@ -45,6 +45,7 @@ Shared = TypeVar("Shared", bound=tuple[Any, ...])
 
 Split = Literal["test", "validation"]
 
+NO_SETTINGS = {"train.seed", "eval.test"}  # keys in which the runs of an arm may differ
 TYPED_IDS = 6  # in a command to type
 DEADLINE_S = 60.0  # for the answers of one run, from a slow disk
 SIMILARITY = "similarity/test"  # no other split has its own
@@ -155,16 +156,29 @@ def read_all(runs: Sequence[RunDir], split: Split = "test") -> list[Results]:
         UntestedError: some of them left the test split unread; it names all of these.
         AcclError: as `read_results`.
     """
-    results: list[Results] = []
-    untested: list[RunDir] = []
+    found = read_what_can_be(runs, split)
+    for answer in found:
+        if isinstance(answer, AcclError):
+            raise answer
+    return [answer for answer in found if isinstance(answer, Results)]
+
+
+def read_what_can_be(runs: Sequence[RunDir], split: Split = "test") -> list[Results | AcclError]:
+    """Read the answers of several runs, as `read_results`; an error stands for a run that cannot be read.
+
+    Raises:
+        UntestedError: some of them left the test split unread; it names all of these.
+    """
+    found: list[Results | AcclError] = []
     for run in runs:
         try:
-            results.append(read_results(run, split=split))
-        except UntestedError:
-            untested.append(run)
+            found.append(read_results(run, split=split))
+        except AcclError as error:
+            found.append(error)
+    untested = [run for run, answer in zip(runs, found, strict=True) if isinstance(answer, UntestedError)]
     if untested:
         raise _untested(untested, of=len(runs))
-    return results
+    return found
 
 
 def _untested(runs: Sequence[RunDir], of: int) -> UntestedError:

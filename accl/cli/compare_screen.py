@@ -63,9 +63,13 @@ def seed_arms_table(ablation: Ablation) -> Table:
         *_calibration_columns(),
         *_efficiency_columns(ablation),
         Column("steps"),
+        Column("seconds", "training time", show=duration),
     ]
     title = f"Accuracy on {ablation.n:,} {ablation.split} questions over {len(ablation.seeds)} seeds"
-    rows = [_seed_arm_row(arm, len(ablation.seeds)) for arm in ablation.arms]
+    rows = [
+        {**_seed_arm_row(arm, len(ablation.seeds)), "seconds": _mean_seconds(runs)}
+        for arm, runs in zip(ablation.arms, zip(*(c.arms for c in ablation.per_seed), strict=True), strict=True)
+    ]
     return Table(title, [Column("arm"), *columns], rows, sideways=True)
 
 
@@ -180,6 +184,11 @@ def _seed_arm_row(arm: SeedArm, seeds: int) -> Row:
         **_difference(arm.difference),
         **_difference(arm.hard_difference, "hard_"),
     }
+
+
+def _mean_seconds(runs: Sequence[Arm]) -> float | None:
+    seconds = [run.training_seconds for run in runs if run.training_seconds is not None]
+    return sum(seconds) / len(seconds) if len(seconds) == len(runs) else None
 
 
 def _difference(difference: PairedDifference | SeedDifference | None, prefix: str = "") -> Row:

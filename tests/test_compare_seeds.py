@@ -275,7 +275,7 @@ def test_the_terminal_shows_means_runs_and_how_they_were_tested(
     assert f"{100 * full.accuracy.mean:.2f} ± {100 * full.accuracy.sd:.2f}" in shown
     words = " ".join(shown.split())
     assert "Seeds 1, 2, 3; ± is the standard deviation over them" in words
-    assert "Satterthwaite" in words
+    assert "its own quantile of Student's t" in words
     if columns >= 80:
         assert all(run.id in shown for run in grid.values())
 

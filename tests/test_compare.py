@@ -294,7 +294,7 @@ def test_different_questions_or_right_answers_are_refused(tmp_path: Path) -> Non
 def test_the_command_shows_runs_numbers_warnings_and_protocol(
     tmp_path: Path, three: list[RunDir], columns: int
 ) -> None:
-    shown = printed_by_compare(tmp_path, columns=columns)
+    shown = printed_by_compare(tmp_path, "--notes", columns=columns)
     assert max(map(len, shown.splitlines())) <= columns
     words = " ".join(shown.split())
     for expected in ("50.00 ± 4.56", "+5.00", "0.109", "humanities", "12 s", "Configuration differences"):
@@ -303,6 +303,38 @@ def test_the_command_shows_runs_numbers_warnings_and_protocol(
     assert "nothing about MMLU" in words
     if columns >= 80:
         assert all(run.id in shown for run in three)
+
+
+@pytest.mark.usefixtures("three")
+def test_arms_stand_side_by_side_in_80_columns_and_notes_wait_to_be_asked_for(tmp_path: Path) -> None:
+    lines = printed_by_compare(tmp_path).splitlines()
+    assert ["arm", "baseline", "contrastive", "full"] in [line.split() for line in lines]
+    accuracy = next(line for line in lines if line.startswith("accuracy (%) "))
+    assert " ".join(accuracy.split()) == "accuracy (%) 50.00 ± 4.56 55.00 ± 4.54 25.00 ± 3.95"
+    assert any(line.startswith("Warning: full does not beat its floor") for line in lines)
+    assert lines[-1] == "How these numbers are made: --notes"
+    assert not any("Bonett" in line for line in lines)
+
+
+def test_more_arms_than_fit_follow_in_blocks(tmp_path: Path) -> None:
+    runs = [finished_run(tmp_path, "full", seed=seed, curves=False) for seed in range(1, 5)]
+    lines = printed_by_compare(tmp_path, *(run.id for run in runs)).splitlines()
+    assert max(map(len, lines)) <= 80
+    heads = [line.split()[1:] for line in lines if line.startswith("arm  ") and " run " not in line]
+    assert [" ".join(head) for head in heads] == ["full s1 full s2 full s3", "full s4"]
+
+
+def test_many_arms_are_ranked(tmp_path: Path) -> None:
+    rates = {1: 0.5, 2: 0.7, 3: 0.3, 4: 0.6, 5: 0.4}
+    runs = [
+        finished_run(tmp_path, "full", seed=seed, correct=np.arange(N) < N * rate, curves=False)
+        for seed, rate in rates.items()
+    ]
+    lines = printed_by_compare(tmp_path, *(run.id for run in runs)).splitlines()
+    assert max(map(len, lines)) <= 80
+    ranked = [line.split() for line in lines if line.startswith("full s") and "±" in line]
+    assert [row[1] for row in ranked] == ["s2", "s4", "s1", "s5", "s3"]
+    assert [row[5] for row in ranked] == ["+20.00", "+10.00", "–", "-10.00", "-20.00"]
 
 
 def test_the_command_prints_one_raw_row_per_arm_as_csv(tmp_path: Path, three: list[RunDir]) -> None:

@@ -14,11 +14,15 @@ from conftest import printed_by_compare
 from factory import STARTED, crashed_run, finished_run, running_run
 
 from accl.analysis.ablation import Ablation, compare_seeds
+from accl.analysis.compare import compare
 from accl.analysis.crossed import difference_over_seeds
+from accl.analysis.power import seeds_needed, smallest_difference
 from accl.analysis.select import select_seeds
 from accl.analysis.stats import holm
+from accl.bench.runs import record_evaluation
 from accl.errors import CompareError
 from accl.store.rundir import RunDir
+from accl.store.writer import Recorder
 
 N = 240
 RATES = {"baseline": 0.40, "contrastive": 0.42, "full": 0.62}
@@ -192,6 +196,49 @@ def test_what_makes_the_numbers_less_than_they_seem_is_told(tmp_path: Path) -> N
     ]
 
 
+def test_power_is_that_of_the_answers(tmp_path: Path, grid: dict[tuple[str, int], RunDir]) -> None:
+    found = ablation(tmp_path)
+    before, after = (np.stack([answers(r, s) for s in (1, 2, 3)]) for r in ("baseline", "full"))
+    full = found.arms[2]
+    assert full.smallest_difference == smallest_difference(before, after)
+    assert full.seeds_needed == seeds_needed(before, after)
+    assert found.arms[0].smallest_difference is None
+    assert f"{100 * full.smallest_difference:.1f} (full) points (with 80 % power)" in found.power
+    assert found.power.startswith(f"Power: {N} questions and 3 seeds could have shown a difference of ")
+    one = compare([grid["baseline", 3], grid["full", 3]])
+    assert one.arms[1].smallest_difference == smallest_difference(before[2:], after[2:])
+    assert one.power.endswith("points (with 80 % power).")
+    assert one.power in printed_by_compare(tmp_path, "--one-seed", "baseline", "full", columns=200)
+
+
+def test_how_soon_an_arm_is_as_accurate_as_the_reference_at_its_end(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        for recipe, steps in (("baseline", 200), ("full", 200), ("contrastive", 200)):
+            run = finished_run(tmp_path, recipe, seed=seed, steps=steps, curves=False)
+            recorder = Recorder(run.database)
+            rates = {"baseline": (10, 40, 60), "full": (30, 70, 90), "contrastive": (10, 20, 30)}[recipe]
+            for step, rate in zip((50, 100, 200), rates, strict=True):
+                record_evaluation(recorder, step, "validation", np.arange(100) < rate, 6)
+            assert recorder.close() == 0
+    baseline, full, contrastive = ablation(tmp_path, "baseline", "full", "contrastive").arms
+    assert baseline.efficiency is None
+    assert full.efficiency is not None
+    assert contrastive.efficiency is not None
+    assert (full.efficiency.steps, full.efficiency.reference_steps) == (100, 200)
+    assert (contrastive.efficiency.reached, contrastive.efficiency.censored) == (0, True)
+    lines = [
+        " ".join(line.split()) for line in printed_by_compare(tmp_path, "baseline", "full", "contrastive").splitlines()
+    ]
+    assert "steps to reach reference 200 100 > 200 (0 of 2)" in lines
+    assert any(line.startswith("difference (steps) – -100 > +0") for line in lines)
+
+
+def test_arms_without_validations_have_no_row_for_them(tmp_path: Path, grid: dict[tuple[str, int], RunDir]) -> None:
+    assert grid
+    assert ablation(tmp_path).arms[1].efficiency is None
+    assert "steps to reach reference" not in printed_by_compare(tmp_path)
+
+
 # The command -------------------------------------------------------------------------------------
 
 
@@ -222,7 +269,7 @@ def test_markdown_holds_one_compact_table_with_a_row_per_recipe(tmp_path: Path) 
 def test_the_terminal_shows_means_runs_and_how_they_were_tested(
     tmp_path: Path, columns: int, grid: dict[tuple[str, int], RunDir]
 ) -> None:
-    shown = printed_by_compare(tmp_path, "--all-seeds", columns=columns)
+    shown = printed_by_compare(tmp_path, "--all-seeds", "--notes", columns=columns)
     assert max(map(len, shown.splitlines())) <= columns
     full = ablation(tmp_path).arms[2]
     assert f"{100 * full.accuracy.mean:.2f} ± {100 * full.accuracy.sd:.2f}" in shown
@@ -253,7 +300,7 @@ def test_a_single_shared_seed_is_an_ordinary_comparison_that_says_so(tmp_path: P
     for recipe, seed in (("baseline", 1), ("full", 1), ("full", 2)):
         finished_run(tmp_path, recipe, seed=seed)
     found = json.loads(printed_by_compare(tmp_path, "baseline", "full", "--all-seeds", "--format", "json"))
-    assert found["warnings"][0].startswith("Only seed 1 has a run of every recipe")
+    assert found["warnings"][0].startswith("Only seed 1 has a run of every arm")
     assert [arm["seed"] for arm in found["arms"]] == [1, 1]
     shown = " ".join(printed_by_compare(tmp_path, "baseline", "full", "--all-seeds").split())
     assert "Warning: Only seed 1 has a run" in shown

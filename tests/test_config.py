@@ -295,3 +295,13 @@ def test_names_of_other_tools_lead_to_keys_that_exist_and_hide_none() -> None:
     with pytest.raises(ConfigError) as caught:
         resolve("full", "demo", ["optim.learning_rate=1e-4"])
     assert "'optim.lr'" in caught.value.hint
+
+
+def test_a_run_from_before_the_alerts_is_read_and_one_that_lost_a_section_is_not(tmp_path: Path) -> None:
+    text = dump(resolve("full", "demo").config)
+    path = tmp_path / "config.yaml"
+    path.write_text(text[: text.index("\nalerts:")])
+    assert load(path) == resolve("full", "demo").config
+    path.write_text(text[: text.index("\neval:")])
+    with pytest.raises(ConfigError, match="eval"):
+        load(path)

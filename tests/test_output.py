@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,15 @@ def test_a_wide_table_with_few_rows_is_turned_on_its_side() -> None:
     lines = printed(wide_table(9, 3), Format.TABLE, 60).splitlines()
     assert lines[1].split() == ["column", "0", *(f"{'x' * 12}{r}" for r in range(3))]
     assert len(lines) == 3 + 8
+
+
+def test_a_table_that_lies_on_its_side_is_split_into_blocks_that_fit() -> None:
+    table = replace(wide_table(3, 5), sideways=True)
+    lines = printed(table, Format.TABLE, 40).splitlines()
+    assert max(map(len, lines)) <= 40
+    heads = [line.split()[2:] for line in lines if line.startswith("column 0")]
+    assert [len(head) for head in heads] == [2, 2, 1]
+    assert printed(table, Format.TABLE, 12) == printed(wide_table(3, 5), Format.TABLE, 12), "record by record"
 
 
 def test_a_wide_table_with_many_rows_is_printed_record_by_record() -> None:

@@ -8,9 +8,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats as reference  # type: ignore[import-untyped]
+from scipy import optimize  # type: ignore[import-untyped]
+from scipy import stats as reference
 
-from accl.analysis.crossed import difference_over_seeds, student_t_quantile, student_t_tail
+from accl.analysis.crossed import (
+    contrast_over_seeds,
+    crossed_variance,
+    difference_over_seeds,
+    student_t_quantile,
+    student_t_tail,
+)
 from accl.analysis.stats import (
     Z_95,
     holm,
@@ -172,14 +179,39 @@ def test_difference_over_seeds_agrees_with_a_calculation_by_hand() -> None:
     assert found.delta == pytest.approx(1 / 3)
     assert found.sd == pytest.approx(math.sqrt(1 / 48))  # (1/36 + 1/144 + 1/144) / 2 = 1/48
     of_seeds = 1 / 48 / 3
-    questions = [1, 2 / 3, 0, -1 / 3, 1, -1]  # with the two imaginary ones
-    mean = sum(questions) / 6
-    of_questions = sum((d - mean) ** 2 for d in questions) / 5 / 6
-    variance = of_seeds + of_questions
-    freedom = variance**2 / (of_seeds**2 / 2 + of_questions**2 / 5)
-    half = reference.t.ppf(0.975, freedom) * math.sqrt(variance)
+    questions = [1, 2 / 3, 0, -1 / 3, 3**-0.5, -(3**-0.5)]  # with the two imaginary ones
+    of_questions = np.var(questions, ddof=1) / 6
+    # d_sq - d_s - d_q + 1/3: (-1/6, 1/6, -1/6, 1/6), (1/12, -7/12, 1/12, 5/12), (1/12, 5/12, 1/12, -7/12)
+    rest = (4 / 36 + 2 * (1 + 49 + 1 + 25) / 144) / (2 * 3) / 12
+    variance = of_seeds + of_questions - rest
+    of_two, of_four = reference.t.ppf(0.975, [2, 4])
+    half = math.sqrt(of_two**2 * of_seeds + of_four**2 * (of_questions - rest))
+    assert half > reference.norm.ppf(0.85) * math.sqrt(of_questions)
+    freedom = optimize.brentq(lambda f: reference.t.ppf(0.975, f) - half / math.sqrt(variance), 2, 4)
     assert (found.low, found.high) == pytest.approx((1 / 3 - half, 1.0 if 1 / 3 + half > 1 else 1 / 3 + half))
     assert found.p == pytest.approx(2 * reference.t.sf(1 / 3 / math.sqrt(variance), freedom))
+
+
+def test_variance_of_the_mean_counts_seeds_questions_and_rest_once() -> None:
+    generator = np.random.default_rng(3)
+    shape = (400, 4, 300)
+    seeds, questions = generator.normal(0, 0.02, (400, 4, 1)), generator.normal(0, 0.3, (400, 1, 300))
+    d = seeds + questions + generator.normal(0, 0.5, shape)
+    estimated = np.mean([crossed_variance(matrix).of_mean for matrix in d])
+    assert estimated == pytest.approx(0.02**2 / 4 + 0.3**2 / 300 + 0.5**2 / 1200, rel=0.05)
+
+
+def test_seeds_that_agree_by_luck_leave_what_the_questions_alone_leave() -> None:
+    first, second = np.zeros((2, 5, 600), bool)
+    for seed, start in enumerate(range(0, 300, 60)):  # 36 gains and 24 losses under each seed, of different questions
+        second[seed, start : start + 36] = True
+        first[seed, start + 36 : start + 60] = True
+    found = difference_over_seeds(first, second)
+    assert found.sd == pytest.approx(0, abs=1e-12)
+    of_questions = crossed_variance(second.astype(float) - first).over_questions
+    assert found.high - found.delta == pytest.approx(reference.norm.ppf(0.85) * math.sqrt(of_questions))
+    assert found.p == pytest.approx(reference.norm.sf(0.02 / math.sqrt(of_questions)) / 3)
+    assert difference_over_seeds(first, first).p == 1.0
 
 
 @given(st.integers(2, 5), st.integers(1, 60), st.integers(0, 2**32 - 1))
@@ -209,6 +241,27 @@ def test_interval_over_seeds_covers_the_truth_whether_seeds_or_questions_vary(
         found = difference_over_seeds(loss, gain)
         inside += found.low <= delta <= found.high
     assert inside / repetitions >= 0.93
+
+
+def test_a_contrast_is_the_gain_on_a_group_minus_that_on_the_others() -> None:
+    generator = np.random.default_rng(4)
+    first = generator.random((4, 900)) < 0.5
+    group = np.arange(900) < 300
+    second = np.where(group & (generator.random((4, 900)) < 0.4), True, first)  # about 20 points, in the group alone
+    found = contrast_over_seeds(first, second, group)
+    inside, outside = (difference_over_seeds(first[:, part], second[:, part]) for part in (group, ~group))
+    assert outside.delta == 0
+    assert found.delta == pytest.approx(inside.delta - outside.delta)
+    assert found.p < 0.001
+    assert found.low > 0.1
+    back = contrast_over_seeds(first, second, ~group)
+    assert (back.delta, back.low, back.high, back.p) == pytest.approx((-found.delta, -found.high, -found.low, found.p))
+    everywhere = np.where(generator.random((4, 900)) < 0.4, True, first)
+    assert contrast_over_seeds(first, everywhere, group).p > 0.05
+    with pytest.raises(ValueError, match="inside and outside"):
+        contrast_over_seeds(first, second, group | True)
+    with pytest.raises(ValueError, match="cannot contrast"):
+        contrast_over_seeds(first, second, group[1:])
 
 
 def test_seeds_that_disagree_widen_the_interval() -> None:

@@ -185,10 +185,12 @@ class RunsView:
     Attributes:
         summaries: newest first.
         changed: runs that are new, or whose summary is another than at the last look.
+        version: how many views there were before.
     """
 
     summaries: tuple[RunSummary, ...]
     changed: frozenset[RunDir]
+    version: int = 0
 
 
 class RunsFeed:
@@ -205,6 +207,9 @@ class RunsFeed:
         self.last = RunsView((), frozenset())
         self._listed = -1  # time of the last change of the folder that was seen
         self._looks = 0
+        self._closely = False  # whether the next look takes notice of everything
+        self._changed: dict[RunDir, int] = {}  # version in which each run changed last
+        self._fetched = -math.inf  # time of the last look
 
     def fetch(self) -> RunsView | None:
         """Read the summaries; None if they are those of before.
@@ -213,7 +218,8 @@ class RunsFeed:
             RunError: the folder cannot be read.
             BusyError: it does not answer in time.
         """
-        now, rarely = time.time(), self._looks % RARELY == 0
+        now, rarely = time.time(), self._closely or self._looks % RARELY == 0
+        self._closely = False
         self._looks += 1
         known, summaries = self._readers, self._summaries
         if self._folder_may_have_changed(now) or rarely:
@@ -228,8 +234,29 @@ class RunsFeed:
             return None
         self._summaries = {run: read.get(run) or summaries[run] for run in self._readers}
         newest_first = sorted(self._summaries.values(), key=lambda summary: summary.summary.age_key, reverse=True)
-        self.last = RunsView(tuple(newest_first), frozenset(changed))
+        version = self.last.version + 1
+        self.last = RunsView(tuple(newest_first), frozenset(changed), version)
+        self._changed = {run: version if run in changed else self._changed[run] for run in self._readers}
         return self.last
+
+    def refresh(self, age: float) -> None:
+        """Fetch, unless that was done less than ``age`` seconds ago for somebody else.
+
+        Raises:
+            RunError, BusyError: as `fetch`.
+        """
+        if self._closely or time.monotonic() - self._fetched >= age:
+            self._fetched = -math.inf
+            self.fetch()
+            self._fetched = time.monotonic()
+
+    def since(self, version: int) -> RunsView:
+        """Return the newest view for whoever has seen that of a version; 0 for none."""
+        return replace(self.last, changed=frozenset(run for run, at in self._changed.items() if at > version))
+
+    def look_closely(self) -> None:
+        """Let the next look take notice of runs that have ended, too."""
+        self._closely = True
 
     def _folder_may_have_changed(self, now: float) -> bool:
         ((_, changed),) = each_within(DEADLINE_S, _changed_at, [self.root])

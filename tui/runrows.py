@@ -104,7 +104,7 @@ def run_row(summary: RunSummary, context: Context, *, selected: bool, indented: 
     total, test = state.total_steps, summary.latest("test/accuracy")
     glance = context.glance(run)
     arm = theme.arm_style(setup.recipe)
-    name = f"s{summary.seed} {run.id.rpartition('-')[2]}"
+    name = f"s{summary.seed} {summary.summary.labels.name or run.id.rpartition('-')[2]}"
     steps = f"{state.step:,}" if state.state is State.FINISHED else f"{state.step:,}/{total:,}"
     own = Group(("",), (summary,))
     cells: tuple[Piece, ...] = (

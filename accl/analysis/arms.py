@@ -21,6 +21,8 @@ from accl.analysis.stats import PairedDifference, holm, paired_difference
 from accl.errors import AcclError
 from accl.text import listed
 
+BARS = "Bars by task: 95 % Wilson interval of the mean accuracy over seeds, of n questions."  # the last note
+
 
 @dataclass(frozen=True)
 class Change:
@@ -146,7 +148,7 @@ def pair_seeds(
 def _scores(members: Sequence[int], pairs: Sequence[tuple[int, int]], results: Mapping[int, Results]) -> Scores:
     accuracies = {i: float(results[i].right.mean()) for i in members}
     values = list(accuracies.values())
-    floors = [results[i].number(f"floor/test/{name}") for name in TRIVIAL_BASELINES for i in members]
+    floors = [results[i].number(f"floor/{results[i].split}/{name}") for name in TRIVIAL_BASELINES for i in members]
     difference: PairedDifference | SeedDifference | None = None
     needed: int | None = None
     deltas: tuple[float, ...] = ()
@@ -231,9 +233,9 @@ def _warnings(arms: Sequence[Arm], scores: Mapping[str, Scores], results: Mappin
         )
     if any(isinstance(pair, SeedDifference) for pair in pairs):
         notes.append(
-            "Over several seeds: interval and p cover the choice of seeds and of questions (Student's t with "
-            "Satterthwaite's degrees of freedom, on the variance over seeds plus that over questions)."
+            "Over several seeds: interval and p cover the choice of seeds and questions (Student's t on the variance "
+            "over seeds plus that over questions, without what both count; checked with: accl bench statistics)."
         )
     if pairs:
         notes.append("p is Holm-adjusted over the arms; ± is the standard deviation over seeds.")
-    return [*notes, "Bars by task: 95 % Wilson interval of the mean accuracy over seeds, of n questions."]
+    return [*notes, BARS]

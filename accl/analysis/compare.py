@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from accl.analysis.efficiency import SampleEfficiency
+from accl.analysis.learning import describe_power, read_efficiencies
 from accl.analysis.pairs import HardPairs, HardScore, describe, hard_pairs, hard_score
-from accl.analysis.results import Results, check_pairable, read_results
+from accl.analysis.power import smallest_difference
+from accl.analysis.results import NO_SETTINGS, Results, Split, check_pairable, read_all
 from accl.analysis.stats import Z_95, PairedDifference, holm, paired_difference, standard_error
 from accl.config import Config, difference
 from accl.errors import CompareError
+from accl.store.labels import read_labels
 from accl.store.reader import Task
 from accl.store.rundir import RunDir
+from accl.text import listed
 
 TRIVIAL_BASELINES = {
     "majority_letter": "always giving the letter that is right most often in each task's training questions",
@@ -58,16 +63,20 @@ class Arm:
 
     Attributes:
         label: the recipe, with seed or run id where arms share it.
-        tested_step: step of the weights, chosen on validation, that answered the test questions.
+        name: that people gave the run; empty for none.
+        tested_step: step of the weights, chosen on validation, that answered the questions.
         finished: end of the run in seconds since the epoch.
         macro_accuracy: mean accuracy over the tasks that have test questions.
-        loss, ece, brier: of the test evaluation, see `accl.method.metrics`; None when the run did not record them.
+        loss, ece, brier: of the evaluation, see `accl.method.metrics`; None when the run did not record them.
         predicted_shares, gold_shares: share of the questions where each letter was chosen, and where it is right.
         hard: score on the questions of the hard pairs' tasks, its p not adjusted; None when no pairs could be named.
         trivial_baselines: accuracy without reading the question, by name of `TRIVIAL_BASELINES`, as recorded.
         above_trivial: whether the accuracy beats the higher trivial baseline; None when none was recorded.
         paired: difference to the first arm; None for the first arm itself.
         p_holm: McNemar p of ``paired``, adjusted over all arms.
+        smallest_difference: that these questions could have shown; None for the first arm itself.
+        efficiency: how soon it was as accurate on validation as the first arm; None for that, and where no validation
+            was recorded.
         training_seconds: training time without evaluations. This, ``questions_per_second`` and ``tested_step`` are
             None when the run did not record them.
         tasks: tasks with test questions, in index order.
@@ -77,6 +86,7 @@ class Arm:
     label: str
     recipe: str
     run_id: str
+    name: str
     path: Path
     seed: int
     steps: int
@@ -99,6 +109,8 @@ class Arm:
     above_trivial: bool | None
     paired: PairedDifference | None
     p_holm: float | None
+    smallest_difference: float | None
+    efficiency: SampleEfficiency | None
     training_seconds: float | None
     questions_per_second: float | None
     tasks: tuple[TaskScore, ...]
@@ -115,6 +127,7 @@ class Comparison:
     """All arms, the reference first.
 
     Attributes:
+        power: what the questions could have shown, in a sentence.
         hard_pairs: task pairs that the first arm confuses most; None when its similarities were not recorded.
         warnings: reasons to distrust the numbers. notes: the protocol, and the meaning of the statistics.
     """
@@ -122,19 +135,25 @@ class Comparison:
     profile: str
     protocol: str
     fingerprint: str
+    split: Split
     n: int
     arms: tuple[Arm, ...]
+    power: str
     hard_pairs: HardPairs | None
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
 
 
-def compare(runs: Sequence[RunDir]) -> Comparison:
-    """Compare finished runs that answered the same test questions.
+def compare(runs: Sequence[RunDir], split: Split = "test", labels: Sequence[str] = ()) -> Comparison:
+    """Compare finished runs that answered the same questions of a split.
+
+    Args:
+        labels: of the arms; made from recipes, seeds and ids when there are none.
 
     Raises:
-        CompareError: fewer than two runs, one twice, one without test answers, or runs that differ in
-            profile, protocol, data or questions.
+        CompareError: fewer than two runs, one twice, one without answers, or runs that differ in profile, protocol,
+            data or questions.
+        UntestedError: some of them left the test split unread.
         RunError, ConfigError: the files of a run are damaged.
     """
     if len(runs) < 2:
@@ -142,33 +161,45 @@ def compare(runs: Sequence[RunDir]) -> Comparison:
     for run, count in Counter(RunDir(Path(os.path.realpath(run.path))) for run in runs).items():
         if count > 1:
             raise CompareError(f"Run {run.id} was named twice.", "List the runs there are with: accl runs")
-    results = [read_results(run) for run in runs]
+    results = read_all(runs, split)
     check_pairable(results)
     first = results[0]
-    return compare_results(results, hard_pairs(first.tasks, first.task, [first.similarity]))
+    comparison = compare_results(results, hard_pairs(first.tasks, first.task, [first.similarity]), labels)
+    pairs = zip(comparison.arms, read_efficiencies([[result] for result in results]), strict=True)
+    arms = tuple(replace(arm, efficiency=efficiency) for arm, efficiency in pairs)
+    return replace(comparison, arms=arms)
 
 
-def compare_results(results: Sequence[Results], hard: HardPairs | None) -> Comparison:
-    """Compare results that passed `check_pairable`, with ``hard`` as the hard pairs."""
+def compare_results(results: Sequence[Results], hard: HardPairs | None, labels: Sequence[str] = ()) -> Comparison:
+    """Compare results that passed `check_pairable`, with ``hard`` as the hard pairs; ``labels`` as in `compare`.
+
+    How soon the arms learned is left out.
+    """
     first = results[0]
     mask = None if hard is None else hard.members(first.task)
-    arms = [_arm(result, first, label, mask) for result, label in zip(results, _labels(results), strict=True)]
+    arms = [
+        _arm(result, first, label, mask) for result, label in zip(results, labels or arm_labels(results), strict=True)
+    ]
     adjusted = iter(holm([arm.paired.p for arm in arms if arm.paired]))
     arms = [replace(arm, p_holm=next(adjusted)) if arm.paired else arm for arm in arms]
+    smallest = {arm.label: arm.smallest_difference for arm in arms if arm.smallest_difference is not None}
     return Comparison(
         profile=first.setup.config.profile,
         protocol=first.setup.config.data.protocol,
         fingerprint=first.setup.fingerprint,
+        split=first.split,
         n=len(first.question_ids),
         arms=tuple(arms),
+        power=describe_power(arms[0].n, 1, smallest, {}),
         hard_pairs=hard,
-        warnings=tuple(_warnings(arms)),
+        warnings=(*split_warnings(first.split, {arm.label: arm.accuracy for arm in arms}), *_warnings(arms)),
         notes=(
             describe_protocol(first.setup.config),
+            *looks_notes({arm.label: [result] for arm, result in zip(arms, results, strict=True)}),
             f"± is one standard error. Differences are paired with {arms[0].label} question by question: exact McNemar "
             "p, Holm-adjusted over the arms, and Bonett-Price 95 % intervals. They cover the choice of questions, not "
             "of the seed: repeat with three to five seeds before believing a small difference.",
-            describe(hard, arms[0].label, arms[0].n),
+            describe(hard, arms[0].label, arms[0].n, first.split),
         ),
     )
 
@@ -188,11 +219,36 @@ def describe_protocol(config: Config) -> str:
     return "Protocol official: trained on the dev and validation splits, tested on the official test split."
 
 
+def split_warnings(split: Split, accuracies: Mapping[str, float]) -> list[str]:
+    """Warn of questions on which weights were chosen, and say which arm is to be chosen by them."""
+    if split == "test":
+        return []
+    best = max(accuracies, key=lambda label: accuracies[label])
+    return [
+        "This is the validation, not the test: the weights of every run were chosen on these questions, so that all "
+        f"accuracies here are too high. Choose settings by it ({best} is best, with {100 * accuracies[best]:.2f} %), "
+        "and report the test."
+    ]
+
+
+def looks_notes(results: Mapping[str, Sequence[Results]]) -> list[str]:
+    """Note, by arm, how often the test split was looked at where it was more than once."""
+    often = {label: most for label, of_arm in results.items() if (most := max(result.looks for result in of_arm)) > 1}
+    if not often or all(result.split != "test" for of_arm in results.values() for result in of_arm):
+        return []
+    said = listed([f"{label} {most} times" for label, most in often.items()], "and")
+    return [f"Looks at the test split, most of a run: {said}. What was chosen after a look is tested less honestly."]
+
+
 def _arm(result: Results, first: Results, label: str, hard: NDArray[np.bool_] | None) -> Arm:
     right, config = result.right, result.setup.config
     n, correct = len(right), int(right.sum())
     tasks = _task_scores(result, first)
-    trivial = {name: value for name in TRIVIAL_BASELINES if (value := result.number(f"floor/test/{name}")) is not None}
+    trivial = {
+        name: value
+        for name in TRIVIAL_BASELINES
+        if (value := result.number(f"floor/{result.split}/{name}")) is not None
+    }
     changed = difference(first.setup.config, config)
     changed.pop("recipe", None)
     before = None if result is first else first.right
@@ -201,10 +257,11 @@ def _arm(result: Results, first: Results, label: str, hard: NDArray[np.bool_] | 
         label=label,
         recipe=config.recipe,
         run_id=result.setup.run.id,
+        name=read_labels(result.setup.run).name,
         path=result.setup.run.path,
         seed=config.train.seed,
         steps=result.state.step,
-        tested_step=None if (tested := result.number("tested_step")) is None else int(tested),
+        tested_step=result.step,
         finished=result.state.ended,
         n=n,
         correct=correct,
@@ -224,6 +281,8 @@ def _arm(result: Results, first: Results, label: str, hard: NDArray[np.bool_] | 
         above_trivial=correct > round(max(trivial.values()) * n) if trivial else None,
         paired=None if before is None else paired_difference(before, right),
         p_holm=None,
+        smallest_difference=None if before is None else smallest_difference(before[None], right[None]),
+        efficiency=None,
         training_seconds=result.number("training_seconds"),
         questions_per_second=result.number("questions_per_second"),
         tasks=tuple(tasks),
@@ -261,28 +320,34 @@ def _groups(tasks: Sequence[TaskScore], name_of: Callable[[Task], str]) -> tuple
     return tuple(Group(name, n, correct, correct / n) for name, (n, correct) in sorted(sums.items()))
 
 
-def _labels(results: Sequence[Results]) -> list[str]:
-    """Return the recipes, with the seed, or else the end of the run id, where arms share one."""
-    forms = [
-        (recipe := result.setup.config.recipe, f"{recipe} s{result.setup.config.train.seed}", result.setup.run.id)
-        for result in results
-    ]
-    counts = Counter(form for recipe, seeded, _ in forms for form in (recipe, seeded))
+def arm_labels(results: Sequence[Results]) -> list[str]:
+    """Return the recipes; where arms share one the name that people gave, the seed, or else the end of the run id."""
+    forms = []
+    for result in results:
+        recipe, run = result.setup.config.recipe, result.setup.run
+        forms.append(((recipe, read_labels(run).name, f"{recipe} s{result.setup.config.train.seed}"), run.id))
+    counts = Counter(form for short, _ in forms for form in short)
     return [
-        next((form for form in (recipe, seeded) if counts[form] == 1), f"{recipe} {run_id.rsplit('-', 1)[-1]}")
-        for recipe, seeded, run_id in forms
+        next((form for form in short if form and counts[form] == 1), f"{short[0]} {run_id.rsplit('-', 1)[-1]}")
+        for short, run_id in forms
     ]
 
 
 def _warnings(arms: Sequence[Arm]) -> list[str]:
-    warnings = []
-    if len({arm.steps for arm in arms}) > 1:
-        steps = ", ".join(f"{arm.label} {arm.steps:,}" for arm in arms)
-        warnings.append(f"The arms did not take the same number of optimizer steps ({steps}): compare at equal steps.")
-    if len({arm.seed for arm in arms}) > 1 and len({arm.recipe for arm in arms}) > 1:
+    warnings = steps_warnings({arm.label: arm.steps for arm in arms})
+    settings = {arm.recipe for arm in arms}.union(*(arm.config_difference.keys() - NO_SETTINGS for arm in arms))
+    if len({arm.seed for arm in arms}) > 1 and len(settings) > 1:
         seeds = ", ".join(f"{arm.label} {arm.seed}" for arm in arms)
         warnings.append(f"The arms have different seeds ({seeds}): part of any difference is the seed's.")
     return [*warnings, *filter(None, map(_floor_warning, arms))]
+
+
+def steps_warnings(steps: Mapping[str, int]) -> list[str]:
+    """Warn of arms, given with their numbers of optimizer steps, that cannot be compared at equal steps."""
+    if len(set(steps.values())) < 2:
+        return []
+    said = ", ".join(f"{label} {taken:,}" for label, taken in steps.items())
+    return [f"The arms did not take the same number of optimizer steps ({said}): compare at equal steps."]
 
 
 def _floor_warning(arm: Arm) -> str:

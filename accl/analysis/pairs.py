@@ -93,8 +93,10 @@ def hard_score(mask: NDArray[np.bool_], right: NDArray[np.bool_], first: NDArray
     return HardScore(n, correct, correct / n, None if first is None else paired_difference(first[mask], masked))
 
 
-def describe(hard: HardPairs | None, reference: str, n: int) -> str:
-    """Describe the hard pairs and how many of the n test questions they cover."""
+def describe(hard: HardPairs | None, reference: str, n: int, split: str = "test") -> str:
+    """Describe the hard pairs and how many of the n questions they cover."""
+    if split != "test":
+        return f"Hard pairs cannot be named: the similarity of tasks is measured on the test, not on the {split}."
     if hard is None:
         return f"Hard pairs cannot be named: {reference} has no record of how similar tasks were on the test questions."
     everything = " They touch every task, so this is the accuracy on all questions once more." if hard.n == n else ""

@@ -1,14 +1,23 @@
-"""How many seeds a difference of two arms needs until its interval is narrow enough."""
+"""Smallest difference that a comparison of two arms can show, and seeds that a narrow interval needs."""
 
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
-from accl.analysis.crossed import student_t_quantile
+from accl.analysis.crossed import (
+    Z_70,
+    CrossedVariance,
+    crossed_variance,
+    imaginary_questions,
+    student_t_quantile,
+)
+from accl.analysis.stats import Z_95, paired_difference
 
+POWER = 0.8  # chance of p <= 0.05, two-sided, that the smallest difference has
 MAX_SEEDS = 1000
 ASSUMPTIONS = (
     "Assumes the same questions, as many seeds in both arms, and that further seeds vary as those seen do, "
@@ -16,13 +25,44 @@ ASSUMPTIONS = (
 )
 
 
+def smallest_difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
+    """Return the true difference that these questions and seeds show with 80 % power, two-sided at 5 %, as a fraction.
+
+    With the variance V and the degrees of freedom f of the test that compares the arms::
+
+        smallest = (t_{f, 0.975} + t_{f, 0.8}) sqrt(V)
+
+    Over several seeds these are those of `accl.analysis.crossed.difference_over_seeds`, and the result is at least
+    (z_0.85 + z_0.8) sqrt(B), as that also tests the questions alone. Under one seed they are the normal quantiles and
+    V = (p + q - (p - q)^2) / (n + 2) of `accl.analysis.stats.paired_interval`, for the choice of the questions alone.
+    Smaller differences may exist: that none was significant does not rule them out.
+    Source: the normal approximation with t quantiles, Julious, Sample Sizes for Clinical Trials (2009), chapter 3.
+
+    Args:
+        first, second: (S, n) whether each question was answered right under each seed.
+
+    Raises:
+        ValueError: the two differ in shape, or there is no question.
+    """
+    if len(first) == 1:
+        paired = paired_difference(first[0], second[0])
+        p, q = (paired.gains + 1) / (paired.n + 2), (paired.losses + 1) / (paired.n + 2)
+        return (Z_95 + NormalDist().inv_cdf(POWER)) * math.sqrt((p + q - (p - q) ** 2) / (paired.n + 2))
+    if first.shape != second.shape or first.size == 0:
+        raise ValueError(f"cannot pair answers of shapes {first.shape} and {second.shape} over seeds")
+    variance = crossed_variance(second.astype(np.float64) - first)
+    quantiles = student_t_quantile(0.975, variance.freedom) + student_t_quantile(POWER, variance.freedom)
+    of_questions = (Z_70 + NormalDist().inv_cdf(POWER)) * math.sqrt(variance.over_questions)
+    return max(quantiles * math.sqrt(variance.of_mean), of_questions)
+
+
 def seeds_needed(first: NDArray[np.bool_], second: NDArray[np.bool_], half_width: float = 0.01) -> int | None:
     """Return the number of seeds of both arms for which the interval of their difference is ± ``half_width``.
 
-    The variance of `accl.analysis.crossed.difference_over_seeds` is split into the parts of its model, by the mean
-    squares of seeds, questions and rest, and put together again for another number of seeds::
+    The variance of `accl.analysis.crossed.difference_over_seeds` is split into the parts of its model, and put
+    together again for another number of seeds::
 
-        A(S) = (var(seed) + var(rest)/n) / S,   B(S) = var(question)/n + var(rest)/(n S)
+        A(S) = (var(seed) + var(rest)/n) / S,   C(S) = var(rest)/(n S),   B(S) = var(question)/n + C(S)
 
     Args:
         first, second: (S, n) whether each question was answered right under each seed.
@@ -35,17 +75,14 @@ def seeds_needed(first: NDArray[np.bool_], second: NDArray[np.bool_], half_width
     if seeds < 2 or n < 2:
         return None
     d_SN = second.astype(np.float64) - first
-    d_S, d_N, mean = d_SN.mean(axis=1), d_SN.mean(axis=0), d_SN.mean()
-    rest = float(((d_SN - d_S[:, None] - d_N + mean) ** 2).sum()) / ((seeds - 1) * (n - 1))
-    per_seed = float(d_S.var(ddof=1))
-    per_question = max(0.0, float(d_N.var(ddof=1)) - rest / seeds)
+    seen = crossed_variance(d_SN)
+    of_questions = max(0.0, float(d_SN.mean(axis=0).var(ddof=1)) / n - seen.rest)
     for count in range(2, MAX_SEEDS + 1):
-        of_seeds, of_questions = per_seed / count, (per_question + rest / count) / n
-        variance = of_seeds + of_questions
-        if variance == 0.0:
-            return count
-        freedom = variance**2 / (of_seeds**2 / (count - 1) + of_questions**2 / (n - 1))
+        rest = seen.rest * seeds / count
+        then = CrossedVariance(
+            count, n, seen.over_seeds * seeds / count, of_questions + rest + imaginary_questions(count, n), rest
+        )
         # Student's quantile is above the normal one, and takes a while to compute.
-        if 1.9599 * math.sqrt(variance) <= half_width >= student_t_quantile(0.975, freedom) * math.sqrt(variance):
+        if Z_95 * math.sqrt(then.of_mean) <= half_width >= then.half_width:
             return count
     return 0

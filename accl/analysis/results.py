@@ -1,4 +1,7 @@
-"""The part of a finished run that comparisons use: its setup, and its answers to the test questions."""
+"""The part of a finished run that comparisons use: its setup, and its answers to the questions of a split.
+
+That of ``validation`` is the best one, whose weights are those that are tested.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +17,7 @@ from numpy.typing import NDArray
 from accl import config as configuration
 from accl.config import Config
 from accl.config.renamed import translate_recipe
-from accl.errors import AbsentError, CompareError, DamagedError
+from accl.errors import AbsentError, AcclError, CompareError, DamagedError
 from accl.store.database import Row, Session
 from accl.store.deadline import within
 from accl.store.merge import merge_spool
@@ -31,17 +34,22 @@ from accl.store.reader import (
     read_tasks,
 )
 from accl.store.rundir import RunDir
-from accl.store.schema import COLUMNS, check_rows
+from accl.store.schema import COLUMNS, TESTED_STEP, VALIDATION_STEP, check_rows
 from accl.store.spool import spool_of
 from accl.store.state import RunState, State, observe
 from accl.store.summary import numbers, reading
+from accl.store.tested import read_tested
 from accl.text import listed
 
 Shared = TypeVar("Shared", bound=tuple[Any, ...])
 
-SPLIT = "test"
+Split = Literal["test", "validation"]
+
+NO_SETTINGS = {"train.seed", "eval.test"}  # keys in which the runs of an arm may differ
+TYPED_IDS = 6  # in a command to type
 DEADLINE_S = 60.0  # for the answers of one run, from a slow disk
-SIMILARITY = f"similarity/{SPLIT}"
+SIMILARITY = "similarity/test"  # no other split has its own
+_STEP = {"test": TESTED_STEP, "validation": VALIDATION_STEP}
 _DATA_KEYS = ("data.source", "data.path", "data.revision", "data.protocol")
 
 
@@ -74,19 +82,21 @@ class Setup:
 
 @dataclass(frozen=True)
 class Results:
-    """Answers of a finished run to the n questions of the test split, ordered by their unique ids.
+    """Answers of a finished run to the n questions of a split, ordered by their unique ids.
 
     Attributes:
         tasks: K tasks, in index order.
         task, gold, predicted: (n,) task index, right option, chosen option.
         choices: number of options C of a question.
-        evaluation: evaluation of the test split; None when it was not recorded, or not asked for.
+        evaluation: evaluation of the split; None when it was not recorded, or not asked for.
         similarity: K x K mean positive cosine of the test questions' features (kind `SIMILARITY`), NaN where no pair
             was observed; None when it was not recorded, or not asked for.
+        looks: how often the run has looked at the test split; 0 when that was not asked for.
     """
 
     setup: Setup
     state: RunState
+    split: Split
     tasks: tuple[Task, ...]
     question_ids: tuple[str, ...]
     task: NDArray[np.int64]
@@ -96,6 +106,17 @@ class Results:
     evaluation: Evaluation | None
     similarity: NDArray[np.float64] | None
     meta: dict[str, str]
+    looks: int
+
+    @property
+    def step(self) -> int | None:
+        """Step of the weights that answered; None when the run did not record it.
+
+        Raises:
+            DamagedError: what it recorded is no number.
+        """
+        step = self.number(_STEP[self.split])
+        return None if step is None else int(step)
 
     @property
     def right(self) -> NDArray[np.bool_]:
@@ -124,21 +145,68 @@ def read_setup(run: RunDir) -> Setup:
     return Setup(run, config.model_copy(update={"recipe": recipe}), fingerprint)
 
 
-def read_results(run: RunDir, *, measured: bool = True) -> Results:
-    """Read the test answers of a finished run, and what was ``measured`` beside them if that is asked for.
+class UntestedError(AbsentError):
+    """A run that left its test split unread, as ``eval.test: false`` asks."""
+
+
+def read_all(runs: Sequence[RunDir], split: Split = "test") -> list[Results]:
+    """Read the answers of several runs, as `read_results`.
+
+    Raises:
+        UntestedError: some of them left the test split unread; it names all of these.
+        AcclError: as `read_results`.
+    """
+    found = read_what_can_be(runs, split)
+    for answer in found:
+        if isinstance(answer, AcclError):
+            raise answer
+    return [answer for answer in found if isinstance(answer, Results)]
+
+
+def read_what_can_be(runs: Sequence[RunDir], split: Split = "test") -> list[Results | AcclError]:
+    """Read the answers of several runs, as `read_results`; an error stands for a run that cannot be read.
+
+    Raises:
+        UntestedError: some of them left the test split unread; it names all of these.
+    """
+    found: list[Results | AcclError] = []
+    for run in runs:
+        try:
+            found.append(read_results(run, split=split))
+        except AcclError as error:
+            found.append(error)
+    untested = [run for run, answer in zip(runs, found, strict=True) if isinstance(answer, UntestedError)]
+    if untested:
+        raise _untested(untested, of=len(runs))
+    return found
+
+
+def _untested(runs: Sequence[RunDir], of: int) -> UntestedError:
+    which = f"Run {runs[0].id} has" if of == 1 else f"{len(runs)} of {of} runs have"
+    ids = [run.typed for run in runs] if len(runs) <= TYPED_IDS else ["RUN..."]
+    return UntestedError(
+        f"{which} not been tested, as eval.test=false asks.",
+        "Choose by --split validation; then test what is chosen, and what it is compared with: "
+        f"accl test {' '.join(ids)}",
+    )
+
+
+def read_results(run: RunDir, *, split: Split = "test", measured: bool = True) -> Results:
+    """Read the answers of a finished run, and what was ``measured`` beside them if that is asked for.
 
     Raises:
         CompareError: the run is not finished.
-        AbsentError: it has no test answers, or a file is missing.
+        UntestedError: its test split is unread, as it was told.
+        AbsentError: it has no answers to the split, or a file is missing.
         DamagedError: its files hold what they cannot hold.
         BusyError: another process holds the database, or the disk does not answer.
         RunError: the database has a later schema.
     """
     with reading(run.database), checking(run.database):
-        return within(DEADLINE_S, lambda: _read_results(run, measured))
+        return within(DEADLINE_S, lambda: _read_results(run, split, measured))
 
 
-def _read_results(run: RunDir, measured: bool) -> Results:
+def _read_results(run: RunDir, split: Split, measured: bool) -> Results:
     state = observe(run)
     if state.state is not State.FINISHED:
         hint = (
@@ -159,21 +227,24 @@ def _read_results(run: RunDir, measured: bool) -> Results:
         tasks = execute(TASKS)
         columns = ", ".join(COLUMNS["predictions"][:5])
         answers = execute(
-            f"SELECT {columns}, len(probabilities) FROM run.predictions WHERE split = ? ORDER BY question_id", SPLIT
+            f"SELECT {columns}, len(probabilities) FROM run.predictions WHERE split = ? ORDER BY question_id", split
         )
-        evaluations, matrices = _read_measured(execute, meta["schema_version"]) if measured else ([], [])
+        evaluations, matrices = _read_measured(execute, meta, split) if measured else ([], [])
+    if not answers and split == "test" and not setup.config.eval.test:
+        raise _untested([run], of=1)
     if not answers:
-        raise AbsentError(f"Run {run.id} has no answers to the test split.", retrain)
+        raise AbsentError(f"Run {run.id} has no answers to the {split} split.", retrain)
     check_rows("predictions", [row[:5] for row in answers])
     _, ids, task, gold, predicted, options = zip(*answers, strict=True)
     choices = max((count for count in options if count is not None), default=0)
     if len(set(ids)) != len(ids):
-        raise DamagedError(f"Run {run.id} answered some test questions more than once.", retrain)
+        raise DamagedError(f"Run {run.id} answered some {split} questions more than once.", retrain)
     if not (choices and _within(task, len(tasks)) and _within(gold, choices) and _within(predicted, choices)):
         raise DamagedError(f"Run {run.id} answered with options, or in tasks, that it does not have.", retrain)
     return Results(
         setup=setup,
         state=state,
+        split=split,
         tasks=_one_of_equals(tuple(read_tasks(tasks))),
         question_ids=_one_of_equals(ids),
         task=np.asarray(task, np.int64),
@@ -183,11 +254,15 @@ def _read_results(run: RunDir, measured: bool) -> Results:
         evaluation=evaluations[-1] if evaluations else None,
         similarity=np.asarray(matrices[0][0], float).reshape(len(tasks), len(tasks)) if matrices else None,
         meta=meta,
+        looks=tested.looks if measured and (tested := read_tested(run)) else 0,
     )
 
 
-def _read_measured(execute: Session, version: str) -> tuple[list[Evaluation], list[Row]]:
-    evaluations = [e for e in group_evaluations(read_evals(execute, version)) if e.split == SPLIT]
+def _read_measured(execute: Session, meta: dict[str, str], split: Split) -> tuple[list[Evaluation], list[Row]]:
+    """Return the evaluations of the weights that answered, and the similarity of tasks on the questions."""
+    evaluations = [e for e in group_evaluations(read_evals(execute, meta["schema_version"])) if e.split == split]
+    if split != "test":
+        return [e for e in evaluations if str(e.step) == meta.get(_STEP[split])], []
     return evaluations, execute("SELECT matrix FROM run.confusion WHERE kind = ? ORDER BY seq DESC LIMIT 1", SIMILARITY)
 
 
@@ -222,7 +297,7 @@ def _unpairable(first: Results, other: Results) -> str:
     if other.question_ids != first.question_ids:
         left, right = set(first.question_ids), set(other.question_ids)
         only = f"{len(left - right)} only the first, {len(right - left)} only the second"
-        return f"answered different test questions ({only})"
+        return f"answered different {first.split} questions ({only})"
     if first.tasks != other.tasks or (first.gold != other.gold).any() or (first.task != other.task).any():
-        return "disagree on the tasks or the right answers of the test questions"
+        return f"disagree on the tasks or the right answers of the {first.split} questions"
     return ""

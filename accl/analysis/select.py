@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from accl.analysis.results import Setup, read_setup
-from accl.config import available
+from accl.analysis.results import NO_SETTINGS, Setup, Split, read_setup
+from accl.config import available, difference
 from accl.config.renamed import translate_recipe
 from accl.errors import CompareError
 from accl.store.deadline import DEADLINE_S, each_within, within
+from accl.store.experiment import read_experiment
 from accl.store.rundir import RunDir, find_run, list_runs
 from accl.store.state import State, read_state
+from accl.store.tested import ACCURACY
 from accl.text import listed
 
 _Terms = tuple[tuple[str, ...], int]  # profile, protocol and data; optimizer steps
@@ -23,23 +26,40 @@ EXAMPLE_PROFILE = "demo"  # of suggested commands, when nothing else names a pro
 
 @dataclass(frozen=True)
 class Selection:
-    """Runs chosen one by one, and ``unreadable``, the number of runs that were left out because of damage."""
+    """Runs chosen one by one.
+
+    Attributes:
+        unreadable: number of runs that were left out because of damage.
+        untested: number of runs, by recipe, that are newer than the chosen one and not tested.
+        seeds: newest run of every seed that is set up like the chosen one, by recipe.
+        other_seeds: seeds that have runs with other settings alone, by recipe.
+    """
 
     runs: tuple[RunDir, ...]
     unreadable: int
+    untested: dict[str, int]
+    seeds: dict[str, dict[int, RunDir]]
+    other_seeds: dict[str, set[int]]
 
     @property
     def gaps(self) -> list[str]:
         """Warnings about runs that the selection lacks."""
-        return _unreadable_gap(self.unreadable)
+        gaps = [
+            f"Left out, not having been tested: {count} newer run{'s' * (count > 1)} of {recipe} with eval.test=false; "
+            "accl test RUN... tests them."
+            for recipe, count in self.untested.items()
+        ]
+        return gaps + _unreadable_gap(self.unreadable)
 
 
-def select_runs(root: Path, names: Sequence[str], profile: str | None = None) -> Selection:
+def select_runs(root: Path, names: Sequence[str], profile: str | None = None, split: Split = "test") -> Selection:
     """Return the runs that ``names`` mean, in that order.
 
     A name is a recipe, or a run id, an unambiguous part of one, ``last`` or a path. Runs chosen by recipe
     share profile, protocol and data: with the first run named by id if there is one, else with the newest
     finished run of the first recipe that has such partners. Among those the same seed is preferred, then the newest.
+
+    Where the split is the test, a run that has not been tested is chosen for want of another only.
 
     Raises:
         CompareError: no finished runs, or none that share their terms.
@@ -63,40 +83,98 @@ def select_runs(root: Path, names: Sequence[str], profile: str | None = None) ->
     for recipe in by_recipe:
         options = [s for s in setups if s.config.recipe == recipe and profile in (None, s.config.profile)]
         # An arm is not compared with itself where there is another run.
-        candidates[recipe] = [s for s in options if s.run.id not in named_ids] or options
+        options = [s for s in options if s.run.id not in named_ids] or options
+        candidates[recipe] = [s for s in options if split != "test" or _is_tested(s)] or options
     anchors = list(named.values())[:1] or (candidates[by_recipe[0]] if by_recipe else [])
     if missing := [name for name, options in candidates.items() if not options]:
         have = [*anchors, *(setup for options in candidates.values() for setup in options)]
         raise _missing(missing, root, profile, have[0].config.profile if have else None, unreadable)
     chosen = _matching(anchors, candidates) if by_recipe else {}
     runs = tuple((named[name] if name in named else chosen[name]).run for name in names)
-    return Selection(runs, unreadable if by_recipe else 0)
+    untested = {name: _newer_untested(setups, setup) for name, setup in chosen.items()} if split == "test" else {}
+    seeds = {name: _other_seeds(setups, setup, split) for name, setup in chosen.items()}
+    return Selection(
+        runs,
+        unreadable if by_recipe else 0,
+        {name: count for name, count in untested.items() if count},
+        {name: runs for name, (runs, _) in seeds.items()},
+        {name: others for name, (_, others) in seeds.items()},
+    )
+
+
+def _is_tested(setup: Setup) -> bool:
+    return setup.config.eval.test or ACCURACY in read_state(setup.run).latest
+
+
+def _newer_untested(setups: Sequence[Setup], chosen: Setup) -> int:
+    """Return how many runs on the terms of a chosen one are newer, and not tested; setups come newest first."""
+    newer = setups[: setups.index(chosen)] if chosen in setups else []
+    alike = [s for s in newer if (s.config.recipe, s.terms) == (chosen.config.recipe, chosen.terms)]
+    return sum(not _is_tested(setup) for setup in alike)
+
+
+def _other_seeds(setups: Sequence[Setup], chosen: Setup, split: Split) -> tuple[dict[int, RunDir], set[int]]:
+    """Return the newest run of every seed that is set up like a chosen one, and the seeds that have others alone."""
+    runs, others, terms = {chosen.config.train.seed: chosen.run}, set(), _terms(chosen)
+    for setup in setups:
+        seed = setup.config.train.seed
+        if setup.config.recipe != chosen.config.recipe or seed in runs or _terms(setup) != terms:
+            continue
+        if split == "test" and not _is_tested(setup):
+            continue
+        if difference(setup.config, chosen.config).keys() <= NO_SETTINGS:
+            runs[seed] = setup.run
+        else:
+            others.add(seed)
+    return runs, others - runs.keys()
 
 
 @dataclass(frozen=True)
 class SeedSelection:
-    """Runs of several recipes over shared seeds.
+    """Runs of several arms over shared seeds.
 
     Attributes:
+        labels: of the arms: recipes, or what tells those of an experiment apart.
         seeds: S seeds, ascending.
-        runs: run of each seed, for each recipe in the order of the names.
-        left_out: seeds of runs on the same terms that other recipes lack, by recipe.
+        runs: run of each seed, for each arm in the order of the labels; the newest of each where no seed is shared.
+        left_out: seeds of runs on the same terms that other arms lack, by label.
         unreadable: number of runs, of unknown recipe and seed, that could not be read.
+        absent: sentences about other runs that the selection lacks.
     """
 
+    labels: tuple[str, ...]
     seeds: tuple[int, ...]
     runs: tuple[tuple[RunDir, ...], ...]
     left_out: dict[str, tuple[int, ...]]
     unreadable: int
+    absent: tuple[str, ...] = ()
 
     @property
     def gaps(self) -> list[str]:
         """Warnings about runs that the selection lacks."""
         gaps = [
-            f"Left out for want of partners: seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))} of {recipe}."
-            for recipe, seeds in self.left_out.items()
+            f"Left out for want of partners: seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))} of {label}."
+            for label, seeds in self.left_out.items()
         ]
-        return gaps + _unreadable_gap(self.unreadable)
+        return [*self.absent, *gaps, *_unreadable_gap(self.unreadable)]
+
+
+def shared_seeds(
+    arms: Mapping[str, Mapping[int, RunDir]], unreadable: int, absent: Sequence[str] = ()
+) -> SeedSelection:
+    """Return the runs of the seeds that all arms have, given by label and seed; the rest is left out."""
+    seeds = tuple(sorted(set.intersection(*map(set, arms.values()))))
+    return SeedSelection(
+        tuple(arms),
+        seeds,
+        tuple(
+            tuple(runs[seed] for seed in seeds) or (max(runs.values(), key=lambda run: run.age_key),)
+            for runs in arms.values()
+        ),
+        {label: extra for label, runs in arms.items() if (extra := tuple(sorted(set(runs) - set(seeds))))},
+        unreadable,
+        tuple(absent),
+    )
 
 
 def _unreadable_gap(count: int) -> list[str]:
@@ -104,11 +182,14 @@ def _unreadable_gap(count: int) -> list[str]:
     return [f"{runs} in the folder could not be read and may be missing here; see: accl runs"] if count else []
 
 
-def select_seeds(root: Path, recipes: Sequence[str], profile: str | None = None) -> SeedSelection:
+def select_seeds(
+    root: Path, recipes: Sequence[str], profile: str | None = None, split: Split = "test"
+) -> SeedSelection:
     """Return, for each recipe, its newest finished run of every seed that all recipes share.
 
     Runs match when profile, protocol, data and the number of steps are equal. Of several such groups with all recipes,
-    the one with the most shared seeds is chosen, then the one with the newest run of the first recipe.
+    the one with the most shared seeds is chosen, then the one with the newest run of the first recipe. Where the split
+    is the test, a run that has not been tested is chosen for want of another only.
 
     Raises:
         CompareError: a name is no recipe or comes twice, a recipe has no finished run, or no seed is shared.
@@ -125,7 +206,7 @@ def select_seeds(root: Path, recipes: Sequence[str], profile: str | None = None)
             raise CompareError(f"Recipe {name} was named twice.", "Name every recipe once.")
     # recipe -> (terms, steps) -> seed -> newest run; dicts keep the order of `setups`, newest first.
     grouped: dict[str, dict[_Terms, dict[int, Setup]]] = {name: {} for name in recipes}
-    for setup in setups:
+    for setup in sorted(setups, key=lambda setup: split == "test" and not _is_tested(setup)):
         if setup.config.recipe in grouped and profile in (None, setup.config.profile):
             by_seed = grouped[setup.config.recipe].setdefault(_terms(setup), {})
             by_seed.setdefault(setup.config.train.seed, setup)
@@ -137,15 +218,10 @@ def select_seeds(root: Path, recipes: Sequence[str], profile: str | None = None)
         for terms in grouped[recipes[0]]
     }
     terms = max(shared, key=lambda terms: len(shared[terms]))  # the first of equals
-    seeds = tuple(sorted(shared[terms]))
-    if not seeds:
+    if not shared[terms]:
         raise _nothing_shared(grouped)
-    return SeedSelection(
-        seeds,
-        tuple(tuple(grouped[name][terms][seed].run for seed in seeds) for name in recipes),
-        {name: extra for name in recipes if (extra := tuple(sorted(set(grouped[name][terms]) - set(seeds))))},
-        unreadable,
-    )
+    runs = {name: {seed: setup.run for seed, setup in grouped[name][terms].items()} for name in recipes}
+    return shared_seeds(runs, unreadable)
 
 
 def _todays(names: Sequence[str]) -> list[str]:
@@ -217,4 +293,7 @@ def _missing(recipes: list[str], root: Path, profile: str | None, other: str | N
     names = listed(recipes, "or")
     ignored = f" ({unreadable} unreadable run{'s' * (unreadable > 1)} ignored)" if unreadable else ""
     commands = " && ".join(f"accl train {name} --profile {profile or other or EXAMPLE_PROFILE}" for name in recipes)
+    named = [name for _, name in each_within(DEADLINE_S, read_experiment, list_runs(root)[::-1])]
+    if experiment := next((name for name in named if name and isinstance(name, str)), ""):
+        commands += f", or compare an experiment: accl compare {shlex.quote(experiment)}"
     return CompareError(f"There is no finished run of {names} in {where}{ignored}.", f"Train first: {commands}")

@@ -33,14 +33,16 @@ class Report:
     """The results of one benchmark.
 
     Attributes:
-        name: ``store``, ``tui``, ``cli`` or ``train``.
+        name: ``store``, ``tui``, ``cli``, ``statistics`` or ``train``.
         date: time in UTC, ISO 8601.
         commit: commit of the tree that accl was imported from, ``-dirty`` where it was changed; None without a clone.
         device: processor and cores, then the GPUs.
         versions: versions of Python and of the packages that the numbers depend on.
         settings: options of the benchmark.
         rows: figures, each with ``what``, ``value``, ``unit``, ``spread`` (the width of the middle half of the samples,
-            in the same unit; None for a single one) and ``target`` (None without one); any other key is free.
+            in the same unit; None for a single one) and ``target`` (the most that the value may be; None without one).
+            A row may have ``least`` (the least that it may be) and ``error`` (its Monte Carlo standard error, where it
+            is simulated); any other key is free.
     """
 
     name: str
@@ -95,8 +97,13 @@ def row(what: str, samples: Sequence[float], unit: str, target: float | None = N
 
 
 def missed(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows whose value is above their target, for figures that a target limits."""
-    return [row for row in rows if row["target"] is not None and row["value"] > row["target"]]
+    """Return the rows whose value is above their target or below their least, for figures that those limit."""
+
+    def outside(row: Row) -> bool:
+        least, most = row.get("least"), row["target"]
+        return (least is not None and row["value"] < least) or (most is not None and row["value"] > most)
+
+    return [row for row in rows if outside(row)]
 
 
 def timed(work: Callable[[], object]) -> float:

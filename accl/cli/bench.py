@@ -23,7 +23,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
-    help="Measure accl on this machine: its store, app, commands and training.",
+    help="Measure accl: its store, app, commands, statistics and training.",
 )
 
 _OUTPUT = typer.Option("--output", "-o", parser=output_file, metavar="FILE.json", help="Write the report as JSON too.")
@@ -105,12 +105,9 @@ def tui(
       accl bench tui --runs 50 --repeat 1 --only list,keys
     """
     from accl.bench.app import measure_app
-    from accl.bench.report import figure, missed
 
     report = _report(measure_app, output, format, "tui", steps=steps, runs=runs, repeat=repeat, only=only)
-    if rows := missed(report.rows):
-        worst = "; ".join(f"{row['what']}: {figure(row['value'], row['unit'])}" for row in rows)
-        raise AcclError(f"{len(rows)} targets missed: {worst}.", "A busy machine needs more: look at its load.")
+    _check_targets(report, "A busy machine needs more: look at its load.")
 
 
 @app.command()
@@ -129,6 +126,34 @@ def cli(
     from accl.bench.commands import measure_commands
 
     _report(measure_commands, output, format, "cli", runs=runs, repeat=repeat)
+
+
+@app.command()
+def statistics(
+    experiments: Annotated[int, typer.Option("--experiments", min=1, help="Simulated experiments per setting.")] = 1000,
+    questions: Annotated[
+        int, typer.Option("--questions", min=100, help="Test questions of each; 14042 is official MMLU's number.")
+    ] = 1589,
+    output: OutputOption = None,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """Simulate experiments whose truth is known, and count how often compare is right. Fails where a target is missed.
+
+    Coverage is the share of 95 % intervals that hold the true difference,
+    a false positive any significant difference where there is none, under
+    2 to 10 seeds whose true difference varies with a standard deviation
+    of 0 to 1.5 points. McNemar's test, Student's t and Wilson's interval
+    are held against scipy where it is installed. It takes about two
+    minutes of one core.
+
+    Example:
+
+      accl bench statistics --experiments 200 --output statistics.json
+    """
+    from accl.bench.statistics import measure
+
+    report = _report(measure, output, format, "statistics", experiments=experiments, questions=questions)
+    _check_targets(report, "Fewer than 1,000 experiments miss targets by chance: look at the errors.")
 
 
 @app.command()
@@ -220,6 +245,19 @@ def _report(
         report = Report.create(name, settings, measure(Path(folder), **settings))
     _print(report, [Table("", figure_columns(), report.rows, name=name)], output, format)
     return report
+
+
+def _check_targets(report: Report, hint: str) -> None:
+    """Fail where a figure is outside of its target.
+
+    Raises:
+        AcclError: one is.
+    """
+    from accl.bench.report import figure, missed
+
+    if rows := missed(report.rows):
+        worst = "; ".join(f"{row['what']}: {figure(row['value'], row['unit'])}" for row in rows)
+        raise AcclError(f"{len(rows)} targets missed: {worst}.", hint)
 
 
 def _print(report: Report, tables: Sequence[Table], output: Path | None, format: Format = Format.TABLE) -> None:

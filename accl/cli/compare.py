@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import Annotated
 
 import typer
 
-from accl.analysis.ablation import Ablation, compare_seeds
-from accl.analysis.compare import TRIVIAL_BASELINES, Arm, Comparison
-from accl.analysis.compare import compare as compare_runs
-from accl.analysis.select import select_runs, select_seeds
-from accl.cli.compare_seeds import CALIBRATION, ablation_tables, hard_delta, low_to_high, spread
+from accl.analysis.ablation import Ablation
+from accl.analysis.compare import Comparison
+from accl.analysis.named import Chosen, break_down, choose, compare_chosen
+from accl.cli import compare_by, compare_screen, compare_tables
+from accl.cli.compare_by import By
+from accl.cli.compare_seeds import ablation_tables
 from accl.cli.options import RUNS, RunsOption, run_name
 from accl.cli.output import Format, FormatOption, emit
-from accl.cli.table import Column, Row, Table, duration, fields, moment, number, p_value, percent, points, typed
+from accl.cli.questions import Split
+from accl.cli.table import Table
+from accl.errors import ConfigError
 
 DEFAULT_NAMES = ["baseline", "contrastive", "full"]
 
@@ -25,37 +26,67 @@ def compare(
         list[str] | None,
         typer.Argument(
             parser=run_name,
-            metavar="RECIPE|RUN",
-            help="Recipes, run ids, parts of run ids or paths; the first is the reference. "
-            f"Without any: {' '.join(DEFAULT_NAMES)}.",
+            metavar="EXPERIMENT|ARM|RECIPE|RUN",
+            help="Experiments, arms of one, recipes, or runs by id, a part of it, name or path; the first is the "
+            f"reference. Without any: {' '.join(DEFAULT_NAMES)}.",
         ),
     ] = None,
+    reference: Annotated[
+        str, typer.Option("--reference", "-r", metavar="ARM", help="Compare all others with this one.")
+    ] = "",
     profile: Annotated[str | None, typer.Option("--profile", "-p", help="Take only runs of this profile.")] = None,
+    split: Annotated[
+        Split, typer.Option("--split", help="Which answers: of the test, or of the best validation, to choose by.")
+    ] = Split.TEST,
+    all_seeds: Annotated[
+        bool | None,
+        typer.Option(
+            "--all-seeds/--one-seed",
+            help="Average over every seed of a recipe, also under other settings; or compare the newest run of each. "
+            "Without either: every seed of the newest settings.",
+            show_default=False,
+        ),
+    ] = None,
+    by: Annotated[
+        By | None, typer.Option("--by", help="Compare part by part instead, or list the questions that changed.")
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit",
+            min=1,
+            help="With --by question: at most N of each arm.",
+            show_default=f"{compare_by.SHOWN}; all in json and csv",
+        ),
+    ] = None,
     tasks: Annotated[
         int, typer.Option("--tasks", min=0, help="How many tasks with the largest gains, and losses, to list per arm.")
     ] = 5,
-    format: FormatOption = Format.TABLE,
-    all_seeds: Annotated[
-        bool, typer.Option("--all-seeds", help="Average each recipe over every seed that all of them have.")
+    notes: Annotated[
+        bool, typer.Option("--notes", help="Print below the tables how the numbers are made; other formats have it.")
     ] = False,
+    format: FormatOption = Format.TABLE,
     runs: RunsOption = RUNS,
 ) -> None:
     """Compare finished runs on the test questions they all answered.
 
     A recipe stands for its newest finished run that shares profile,
-    protocol and data (and the seed, where it can) with the others. Every
-    arm is paired with the first one question by question: exact McNemar
-    test, Holm-adjusted over the arms, and 95 % interval of the difference.
-    Both floors, the accuracies of two rules that never read the question,
-    are shown beside the accuracy.
+    protocol and data with the others, and for all runs that differ from
+    it in nothing but the seed, as far as every arm has that seed. An
+    experiment stands for all its arms, named by what tells them apart.
+
+    Every arm is paired with the first one, seed by seed and question by
+    question: 95 % interval of the difference, p Holm-adjusted over the
+    arms. From two seeds on both cover the choice of seeds as well as of
+    questions; with one it is the exact McNemar test. Both floors, the
+    accuracies of two rules that never read the question, are shown
+    beside the accuracy.
 
     Hard pairs are the tenth of all task pairs that the first arm tells
     apart least; their accuracy is that on the questions of these tasks.
 
-    With --all-seeds an arm is all runs of its recipe: the newest finished
-    one of every seed that all recipes have, with equal profile, protocol,
-    data and number of steps. Intervals and p values then cover the choice
-    of the seeds as well as of the questions.
+    Settings are chosen by --split validation, whose numbers are too high
+    for having been chosen by, and reported on the test.
 
     csv holds one row per arm; json holds everything: all tasks,
     categories and subcategories, and every seed.
@@ -64,151 +95,65 @@ def compare(
 
       accl compare baseline contrastive full
 
-      accl compare baseline full --profile demo --tasks 10
+      accl compare baseline full --profile demo --tasks 10 --notes
+
+      accl compare weights --split validation --reference baseline
+
+      accl compare baseline full --by task
+
+      accl compare baseline full --by question --limit 40
 
       accl compare baseline contrastive full --all-seeds --format md
 
       accl compare 7f3a 91cc --format csv
 
-      accl compare --format json
+      accl compare --one-seed --format json
     """
-    if all_seeds:
-        selection = select_seeds(runs, names or DEFAULT_NAMES, profile)
-        if len(selection.seeds) > 1:
-            ablation = compare_seeds(selection)
-            tables = ablation_tables(ablation)
-            _emit(tables if format is Format.TABLE else tables[:1], ablation, format)
-            return
-        comparison = compare_runs([seeds[0] for seeds in selection.runs])
-        lone = f"Only seed {selection.seeds[0]} has a run of every recipe: there is nothing to average over."
-        comparison = replace(comparison, warnings=(lone, *selection.gaps, *comparison.warnings))
-    else:
-        chosen = select_runs(runs, names or DEFAULT_NAMES, profile)
-        comparison = compare_runs(chosen.runs)
-        comparison = replace(comparison, warnings=(*chosen.gaps, *comparison.warnings))
-    tables = [_arms_table(comparison)]
-    if format is not Format.CSV:
-        tables = [_runs_table(comparison), *tables, *_task_tables(comparison, tasks), *_config_tables(comparison)]
-    _emit(tables, comparison, format)
+    if limit is not None and by is not By.QUESTION:
+        raise ConfigError("--limit is for --by question.", "How many tasks are listed is said with --tasks.")
+    chosen = choose(
+        runs, names or DEFAULT_NAMES, profile=profile, all_seeds=all_seeds, reference=reference, split=split.value
+    )
+    if by is not None:
+        _emit_by(chosen, by, split, limit, format)
+        return
+    data = compare_chosen(chosen, split.value)
+    said = [data.power]
+    said += [f"Warning: {warning}" for warning in data.warnings]
+    if format is not Format.TABLE or notes:
+        said += data.notes
+        if format is Format.TABLE and any(arm.efficiency for arm in data.arms):
+            said.append(compare_screen.EFFICIENCY_NOTE)
+    elif data.notes:
+        said.append("How these numbers are made: --notes")
+    emit(_tables(data, format, tasks), format, data=data, notes=said)
 
 
-def _emit(tables: Sequence[Table], data: Comparison | Ablation, format: Format) -> None:
-    notes = [*(f"Warning: {warning}" for warning in data.warnings), *data.notes]
-    emit(tables, format, data=data, notes=notes)
+def _emit_by(chosen: Chosen, by: By, split: Split, limit: int | None, format: Format) -> None:
+    for_people = format not in (Format.JSON, Format.CSV)
+    found = break_down(chosen, by.value, split.value, compare_by.SHOWN if limit is None and for_people else limit)
+    tables = compare_by.tables_by_arm(found, by) if for_people else [compare_by.whole_table(found, by)]
+    emit(tables, format, notes=[*(f"Warning: {warning}" for warning in found.warnings), *compare_by.notes(found, by)])
 
 
-def _runs_table(comparison: Comparison) -> Table:
-    columns = [
-        Column("arm"),
-        Column("run"),
-        Column("finished", show=moment, wrap=True),
-        Column("seed", justify="right", show=str),
-        Column("steps", justify="right"),
-    ]
-    rows = [fields(arm, "finished", "seed", "steps", arm="label", run="run_id") for arm in comparison.arms]
-    return Table(f"Runs: profile {comparison.profile}, protocol {comparison.protocol}", columns, rows)
+def _tables(data: Comparison | Ablation, format: Format, tasks: int) -> list[Table]:
+    """Return the tables of a format, with ``tasks`` gains, and as many losses, for each arm."""
+    if format is Format.TABLE:
+        return _screen_tables(data, tasks)
+    if isinstance(data, Ablation):
+        return ablation_tables(data)[:1]
+    if format is Format.CSV:
+        return [compare_tables.arms_table(data)]
+    arms = [compare_tables.runs_table(data), compare_tables.arms_table(data)]
+    return [*arms, *compare_tables.task_tables(data, tasks), *compare_tables.config_tables(data)]
 
 
-def _arms_table(comparison: Comparison) -> Table:
-    first = comparison.arms[0]
-    names = "/".join(first.gold_shares)
-
-    def accuracy(row: Row) -> str:
-        return spread(row, "accuracy", "standard_error")
-
-    columns = [
-        Column("arm"),
-        Column("accuracy", "", "%", "right", cell=accuracy, style=_floor_style),
-        Column("macro_accuracy", "macro", "%", "right", percent),
-        *(Column(f"category/{group.name}", group.name, "%", "right", percent) for group in first.categories),
-        *(
-            Column(f"floor/{name}", f"floor: {name}".replace("_", " "), "%", "right", percent)
-            for name in TRIVIAL_BASELINES
-        ),
-        Column("above_floor", "beats its floor", justify="right", style=_floor_style),
-        Column("delta", f"delta to {first.label}", "points", "right", points),
-        Column("delta_low", "95 % interval", "points", "right", cell=low_to_high),
-        Column("p", "McNemar p", "", "right", p_value),
-        Column("p_holm", "Holm p", "", "right", p_value),
-        Column("hard_accuracy", "hard pairs", "%", "right", percent),
-        Column("hard_delta", "hard pairs, delta [95 %]", "points", "right", cell=hard_delta),
-        Column("hard_p", "hard pairs, McNemar p", "", "right", p_value),
-        *CALIBRATION,
-        Column("predicted", f"answers {names}", "%", "right", cell=lambda row: _letters(row, "predicted", names)),
-        Column("gold", f"right answers {names}", "%", "right", cell=lambda row: _letters(row, "gold", names)),
-        Column("tested_step", "tested at step", justify="right"),
-        Column("training_seconds", "training time", "", "right", duration),
-        Column("questions_per_second", "questions/s", "", "right", number(",.1f")),
-    ]
-    rows = [_arm_row(arm, comparison) for arm in comparison.arms]
-    return Table(f"Accuracy on {comparison.n:,} test questions", columns, rows)
-
-
-def _arm_row(arm: Arm, comparison: Comparison) -> Row:
-    hard = arm.hard
-    names = {"delta": "delta", "delta_low": "low", "delta_high": "high", "p": "p"}
-    return {
-        **fields(arm, arm="label", recipe="recipe", run="run_id", seed="seed"),
-        **fields(comparison, "profile", "protocol"),
-        **fields(arm, "steps", "tested_step", "n", "correct", "accuracy", "standard_error", "macro_accuracy"),
-        **{f"category/{group.name}": group.accuracy for group in arm.categories},
-        **{f"floor/{name}": arm.trivial_baselines.get(name) for name in TRIVIAL_BASELINES},
-        "above_floor": arm.above_trivial,
-        **fields(arm.paired, "gains", "losses", **names),
-        "p_holm": arm.p_holm,
-        **fields(hard, hard_n="n", hard_accuracy="accuracy"),
-        **fields(hard and hard.paired, **{f"hard_{key}": name for key, name in names.items()}),
-        **fields(arm, "loss", "ece", "brier"),
-        **{f"predicted/{letter}": share for letter, share in arm.predicted_shares.items()},
-        **{f"gold/{letter}": share for letter, share in arm.gold_shares.items()},
-        **fields(arm, "training_seconds", "questions_per_second"),
-    }
-
-
-def _task_tables(comparison: Comparison, count: int) -> list[Table]:
-    """For each arm but the first, the tasks with the largest gains, then those with the largest losses."""
-    tables = []
-    first = comparison.arms[0]
-    reference = {task.task.index: task.accuracy for task in first.tasks}
-    for arm in comparison.arms[1:]:
-        gained = [task for task in arm.tasks_by_delta if task.delta > 0][:count]
-        lost = [task for task in reversed(arm.tasks_by_delta) if task.delta < 0][:count]
-        rows = [
-            {"task": task.task.name, "n": task.n, "accuracy_first": reference[task.task.index]}
-            | fields(task, "accuracy", "delta", "gains", "losses")
-            for task in [*gained, *reversed(lost)]
-        ]
-        columns = [
-            Column("task", show=lambda name: str(name).replace("_", " "), wrap=True),
-            Column("n", justify="right"),
-            Column("accuracy_first", first.label, "%", "right", percent),
-            Column("accuracy", arm.label, "%", "right", percent),
-            Column("delta", "delta", "points", "right", points),
-            Column("gains", justify="right"),
-            Column("losses", justify="right"),
-        ]
-        if rows:
-            tables.append(Table(f"Largest gains and losses of {arm.label} against {first.label}", columns, rows))
-    return tables
-
-
-def _config_tables(comparison: Comparison) -> list[Table]:
-    """Every other difference to the first arm: one row per key, one column per arm."""
-    arms = comparison.arms
-    firsts = {key: first for arm in reversed(arms) for key, (first, _) in arm.config_difference.items()}
-    keys = dict.fromkeys(key for arm in arms for key in arm.config_difference)
-    rows = [
-        {"key": key} | {arm.label: arm.config_difference.get(key, (None, firsts[key]))[1] for arm in arms}
-        for key in keys
-    ]
-    columns = [Column("key"), *(Column(arm.label, arm.label, "", "right", typed) for arm in arms)]
-    return [Table("Configuration differences", columns, rows)] if rows else []
-
-
-def _letters(row: Row, kind: str, names: str) -> str:
-    """Percentage of each letter, as ``27/24/26/23``."""
-    return "/".join(f"{100 * row[f'{kind}/{letter}']:.0f}" for letter in names.split("/"))
-
-
-def _floor_style(row: Row) -> str:
-    return "bold red" if row["above_floor"] is False else ""
+def _screen_tables(data: Comparison | Ablation, tasks: int) -> list[Table]:
+    many = len(data.arms) >= compare_screen.MANY_ARMS
+    if isinstance(data, Comparison):
+        arms = compare_screen.ranking_table(data) if many else compare_screen.arms_table(data)
+        by_task = [] if many else compare_screen.task_tables(data, tasks)
+        return [compare_screen.runs_table(data), arms, *by_task, *compare_screen.config_tables(data)]
+    arms = compare_screen.ranking_table(data) if many else compare_screen.seed_arms_table(data)
+    runs = compare_screen.accuracies_table(data) if many else compare_screen.seed_runs_table(data)
+    return [arms, runs, *compare_screen.config_tables(data)]

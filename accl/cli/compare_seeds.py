@@ -64,7 +64,7 @@ def ablation_tables(ablation: Ablation) -> list[Table]:
         Column("hard_p", "hard pairs, p", "", "right", p_value),
         *CALIBRATION,
     ]
-    title = f"Accuracy on {ablation.n:,} test questions over {len(ablation.seeds)} seeds"
+    title = f"Accuracy on {ablation.n:,} {ablation.split} questions over {len(ablation.seeds)} seeds"
     rows = [_arm_row(arm, ablation) for arm in ablation.arms]
     return [Table(title, arms, rows), Table("Hard pairs and calibration", details, rows), _runs_table(ablation)]
 
@@ -72,7 +72,7 @@ def ablation_tables(ablation: Ablation) -> list[Table]:
 def _runs_table(ablation: Ablation) -> Table:
     """Compare every run with the first arm's run of the same seed."""
     rows = [
-        {"arm": arm.recipe, "seed": seed, "run": arm.run_id, "accuracy": arm.accuracy}
+        {"arm": arm.label, "seed": seed, "run": arm.run_id, "accuracy": arm.accuracy}
         | fields(arm.paired, "delta", "p")
         | {"training_seconds": arm.training_seconds}
         for arms in zip(*(comparison.arms for comparison in ablation.per_seed), strict=True)

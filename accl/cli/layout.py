@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
@@ -17,18 +18,29 @@ if TYPE_CHECKING:
 
 Grid = Sequence[Sequence[Text]]  # row by row, headers first
 
+_WORDS = re.compile(r"\S+\s*")
+_PARTS = re.compile(r"[^\s_]*_+\s*|\S+\s*")  # also of the names of settings, which arms are called by
+
 GAP = 2  # blanks between columns
 RULE = 40  # width of the line between records
 
 
 def print_table(table: Table, console: Console) -> None:
-    """Print the first layout that fits the terminal: upright, with stacked headers, on its side, record by record."""
+    """Print the first layout that fits the terminal: upright, with stacked headers, on its side, record by record.
+
+    A table that shall lie on its side does, unless not even one of its rows fits beside the headers.
+    """
     columns, room = table.columns, console.width
     upright = [[Text(column.title) for column in columns]]
     upright += [[Text(c.render(row), c.style(row) if c.style else "") for c in columns] for row in table.rows]
     stacked, turned = _stack(upright), list(zip(*upright, strict=True))
     few = len(columns) < 3  # nothing is gained by records: let the cells break
-    if (fitting := next((grid for grid in (upright, stacked) if _width(grid) <= room), None)) is not None:
+    if table.sideways and (blocks := _blocks(turned, room)):
+        for number, block in enumerate(blocks):
+            if number:
+                console.print()
+            _draw("" if number else table.title, block, ["left", *["right"] * (len(block[0]) - 1)], console)
+    elif (fitting := next((grid for grid in (upright, stacked) if _width(grid) <= room), None)) is not None:
         _draw(table.title, fitting, [column.justify for column in columns], console)
     elif few or _width(stacked, [column.wrap for column in columns]) <= room:
         _draw_wrapped(table, upright if few else stacked, console)
@@ -41,6 +53,24 @@ def print_table(table: Table, console: Console) -> None:
 def least_width(column: Column, rows: Sequence[Row]) -> int:
     """Return the width of a column whose title is broken between words and whose cells stay whole."""
     return max(map(cell_len, [*column.title.split(), *(column.render(row) for row in rows)]), default=0)
+
+
+def _blocks(turned: Grid, room: int) -> list[Grid]:
+    """Split the columns beside the first into blocks that fit; none if one of them alone does not."""
+    blocks: list[Grid] = []
+    first, count = 1, len(turned[0])
+    while first < count:
+        block: Grid = []
+        for end in range(first + 1, count + 1):
+            wider = _stack([[row[0], *row[first:end]] for row in turned], _PARTS)
+            if _width(wider) > room:
+                break
+            block = wider
+        if not block:
+            return []
+        blocks.append(block)
+        first += len(block[0]) - 1
+    return blocks
 
 
 def _draw(title: str, grid: Grid, justify: Sequence[str], console: Console) -> None:
@@ -103,12 +133,18 @@ def _rule(width: int, console: Console) -> str:
     return ("-" if console.options.ascii_only else "─") * width
 
 
-def _stack(grid: Grid) -> Grid:
-    """Break headers between words, no narrower than fits above their cells, and let them end in the same line."""
+def _stack(grid: Grid, parts: re.Pattern[str] = _WORDS) -> Grid:
+    """Break headers between parts, no narrower than fits above their cells, and let them end in the same line."""
     headers = []
     for title, *cells in zip(*grid, strict=True):
-        width = max(map(cell_len, [*title.plain.split(), *(cell.plain for cell in cells)]), default=1)
-        headers.append(textwrap.wrap(title.plain, width, break_long_words=False, break_on_hyphens=False))
+        found = parts.findall(title.plain)
+        width = max(map(cell_len, [*map(str.rstrip, found), *(cell.plain for cell in cells)]), default=1)
+        lines = [""]
+        for part in found:
+            if lines[-1] and cell_len((lines[-1] + part).rstrip()) > width:
+                lines.append("")
+            lines[-1] += part
+        headers.append([line.rstrip() for line in lines])
     height = max(map(len, headers))
     return [[Text("\n" * (height - len(lines)) + "\n".join(lines)) for lines in headers], *grid[1:]]
 

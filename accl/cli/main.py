@@ -33,6 +33,17 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "restart": ("accl.cli.train", "restart", "Train a run again from its first step, as a new run."),
     "tui": ("accl.cli.tui", "tui", "Watch, steer and compare runs in the terminal."),
     "compare": ("accl.cli.compare", "compare", "Compare finished runs on the test questions they all answered."),
+    "claims": (
+        "accl.cli.claims",
+        "claims",
+        "Check the claims of the method: supported, not supported, inconclusive.",
+    ),
+    "figure": ("accl.cli.figure", "app", "Draw figures for a paper: curves, weights, confusion, differences."),
+    "report": (
+        "accl.cli.report",
+        "report",
+        "Write a report of runs: one HTML page with results, curves, weights, confusion and tasks.",
+    ),
     "runs": ("accl.cli.runs", "runs", "List the runs and what each is doing."),
     "show": ("accl.cli.show", "show", "Show one run: state, newest figures, accuracy by category, events."),
     "logs": ("accl.cli.logs", "logs", "Print the console log of a run."),
@@ -47,10 +58,12 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "restore": ("accl.cli.trash", "restore", "List the runs in the trash, or bring some of them back."),
     "purge": ("accl.cli.trash", "purge", "Delete what lies in the trash for ever, after showing it and asking."),
     "prune": ("accl.cli.prune", "prune", "Delete optimizer states and checkpoints that nothing needs, after asking."),
-    "test": ("accl.cli.model", "run_test", "Test finished runs whose test split is unread."),
+    "test": ("accl.cli.testing", "run_test", "Test finished runs whose test split is unread."),
+    "ask": ("accl.cli.ask", "ask", "Ask the model of a run a question of your own."),
+    "evaluate": ("accl.cli.evaluate", "evaluate", "Answer other labelled questions with the model of a run."),
     "export": ("accl.cli.export", "export", "Write the model of a run as a plain transformers folder."),
     "config": ("accl.cli.config", "app", "Show recipes, profiles, resolved configurations and all keys."),
-    "bench": ("accl.cli.bench", "app", "Measure accl on this machine: its store, app, commands and training."),
+    "bench": ("accl.cli.bench", "app", "Measure accl: its store, app, commands, statistics and training."),
     "doctor": ("accl.cli.doctor", "doctor", "Check that this machine has what training needs."),
 }
 

@@ -23,10 +23,23 @@ COLUMNS = {
 
 
 def figure_columns() -> list[Column]:
-    """Return the columns of a report's rows: the figure, its median, spread and target."""
+    """Return the columns of a report's rows: the figure, its median, spread or error, and target."""
+    cells = {"value": _value, "spread": _spread, "target": _target}
     titles = {"value": "median", "spread": "spread", "target": "target"}
-    cells = {key: lambda row, key=key: figure(row[key], row["unit"]) for key in titles}
     return [Column("what", wrap=True), *(Column(key, titles[key], "", "right", cell=cells[key]) for key in titles)]
+
+
+def _value(row: Row) -> str:
+    return figure(row["value"], row["unit"])
+
+
+def _spread(row: Row) -> str:
+    return f"± {figure(row['error'], row['unit'])}" if "error" in row else figure(row["spread"], row["unit"])
+
+
+def _target(row: Row) -> str:
+    most = figure(row["target"], row["unit"])
+    return most if row.get("least") is None else f"{figure(row['least'])} to {most}"
 
 
 def report_tables(reports: Sequence[Report]) -> list[Table]:

@@ -129,13 +129,15 @@ class Table:
 
     Titles and cells are printable, rows hold whatever they were given.
 
-    ``name`` is the key of this table in json where there are several; made from the title when empty.
+    ``name`` is the key of this table in json where there are several; made from the title when empty. A table that is
+    ``sideways`` has its rows side by side in a terminal, as many as fit, with the headers on the left.
     """
 
     title: str
     columns: Sequence[Column]
     rows: Sequence[Row] = field(default_factory=list)
     name: str = ""
+    sideways: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "title", printable(self.title))

@@ -23,6 +23,9 @@ from accl.errors import ConfigError
 from accl.text import without_credentials
 from accl.yamlfile import Written, parse_yaml, read_yaml, shown
 
+# Sections that the first runs did not have: of any other, a file that lacks it has lost a part.
+LATER_SECTIONS = {"alerts"}
+
 
 @dataclass(frozen=True)
 class Resolved:
@@ -145,7 +148,7 @@ def parse(text: str, path: Path) -> Config:
 def _read_config(values_written: Mapping[str, Written], where: str) -> Config:
     written, _ = translate(values_written)
     names = {key: read_text(key, written.pop(key)) for key in ("recipe", "profile") if key in written}
-    sections = {key.partition(".")[0] for key in written}
+    sections = {key.partition(".")[0] for key in written} | LATER_SECTIONS
     values = {key: value for key, value in base_values().items() if key.partition(".")[0] in sections}
     values |= {key: read_value(key, value) for key, value in written.items()}
     return _validate(names | nest(values), written, where)

@@ -214,7 +214,7 @@ class Eval(_Section):
 
 
 class Alerts(_Section):
-    """What is done when something happens to a run that a person would want to be told."""
+    """Messages about what happens to a run that a person would want to be told."""
 
     command: str | None = Field(
         description="Program with its arguments, run without a shell, that gets every alert (nan, spike, collapse, "

@@ -58,13 +58,13 @@ def show(
     What cannot be read is said: with exit code 11 when it is busy, 12
     when it is damaged, and 13 when it is absent.
 
-    Example:
+    Examples:
 
       accl show last --format json
 
-      accl show last --questions --split validation
+      accl show last --questions --split validation --limit 40
 
-      accl show last --questions wrong task:logic "p>.8" flip:baseline
+      accl show last --questions wrong task:physics "p>.5" flip:baseline
     """
     from accl.store.columns import RunReader
     from accl.store.follow import follow

@@ -14,7 +14,6 @@ from accl.analysis.compare import (
     Comparison,
     compare_results,
     describe_protocol,
-    looks_notes,
     split_warnings,
     steps_warnings,
 )
@@ -143,7 +142,6 @@ def compare_seeds(selection: SeedSelection, split: Split = "test") -> Ablation:
         ),
         notes=(
             describe_protocol(config),
-            *looks_notes(dict(zip(selection.labels, grid, strict=True))),
             *_notes(arms, selection),
             f"Power. {ASSUMPTIONS}",
             describe(hard, arms[0].label, arms[0].n, split),

@@ -81,7 +81,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("runs.queue", "the queue: what trains, and what waits for its turn", ("Q",), "queue", "queue", late=True),
     *keeping_order("runs"),
     Command("runs.back", "forget the filter, then the selection", ("escape",), "back"),
-    Command("groups.group", "group by arm, profile, state or nothing", ("g",), "screen.group", "group"),
+    Command("groups.group", "group by arm, profile, experiment, state or nothing", ("g",), "screen.group", "group"),
     Command("groups.fold", "fold the group", ("left", "h"), "screen.fold(True)"),
     Command("groups.unfold", "unfold the group", ("right", "l"), "screen.fold(False)"),
     Command("run.health", "pane: health, everything over time", ("1",), "pane('health')"),

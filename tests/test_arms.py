@@ -43,6 +43,12 @@ def test_seeds_of_a_recipe_are_one_arm_and_other_configurations_are_others(tmp_p
     assert "curriculum.policy" in differing_keys(arms)
 
 
+def test_numbers_in_labels_are_written_as_they_were_typed(tmp_path: Path) -> None:
+    runs = [finished_run(tmp_path, overrides=[f"train.max_steps={steps}"], curves=False) for steps in (40, 1000)]
+    arms = group_runs([("baseline", 42, run.config_text()) for run in runs])
+    assert [arm.label for arm in arms] == ["baseline max_steps=40", "baseline max_steps=1000"]
+
+
 def test_configurations_that_cannot_be_read_are_never_one_arm() -> None:
     arms = group_runs([("full", 1, "rubbish"), ("full", 2, "other"), ("full", 3, "rubbish")])
     assert [arm.members for arm in arms] == [(0, 2), (1,)]

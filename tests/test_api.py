@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import warnings
@@ -45,6 +46,16 @@ def held(run: RunDir) -> Iterator[None]:
             yield
         finally:
             process.communicate("\n")
+
+
+def test_the_python_of_the_readme_runs(tmp_path: Path, run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run.path.parent == tmp_path
+    readme = Path(accl.__file__).parent / "store" / "README.md"
+    [code] = re.findall(r"```python\n(.*?)```", readme.read_text(encoding="utf-8"), re.DOTALL)
+    monkeypatch.setenv("ACCL_RUNS", str(tmp_path))
+    names: dict[str, object] = {}
+    exec(code, names)
+    assert repr(names["runs"]) == f"<accl.Runs ['{run.id}']>"
 
 
 def test_importing_accl_imports_nothing_that_takes_time() -> None:

@@ -49,6 +49,12 @@ def test_numbers_in_labels_are_written_as_they_were_typed(tmp_path: Path) -> Non
     assert [arm.label for arm in arms] == ["baseline max_steps=40", "baseline max_steps=1000"]
 
 
+def test_a_run_that_is_tested_later_is_of_the_same_arm(tmp_path: Path) -> None:
+    runs = [finished_run(tmp_path, seed=1, curves=False)]
+    runs += [finished_run(tmp_path, seed=2, curves=False, overrides=["eval.test=false"])]
+    assert [(arm.label, arm.members) for arm in grouped(runs)] == [("baseline", (0, 1))]
+
+
 def test_configurations_that_cannot_be_read_are_never_one_arm() -> None:
     arms = group_runs([("full", 1, "rubbish"), ("full", 2, "other"), ("full", 3, "rubbish")])
     assert [arm.members for arm in arms] == [(0, 2), (1,)]

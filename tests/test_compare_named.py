@@ -337,7 +337,7 @@ def test_several_looks_at_the_test_split_are_noted(tmp_path: Path) -> None:
     assert recorder.close() == 0
     finished_run(tmp_path, "contrastive", curves=False)
     shown = " ".join(printed_by_compare(tmp_path, "baseline", "full", "--notes").split())
-    assert "Looks at the test split: 5, by 3 runs in" in shown
-    assert "of which 2 are compared here" in shown
-    assert "Looks at" not in printed_by_compare(tmp_path, "baseline", "full")
-    assert "Looks at" in printed_by_compare(tmp_path, "baseline", "full", "--format", "md")
+    assert "3 runs of this folder looked at this test split 5 times in all" in shown
+    assert "; 2 are compared here." in shown
+    assert "looked at" not in printed_by_compare(tmp_path, "baseline", "full")
+    assert "looked at" in printed_by_compare(tmp_path, "baseline", "full", "--format", "md")

@@ -1,4 +1,4 @@
-"""What happens to runs while the app is open, told once and on any screen: they end, they stall, they warn.
+"""Messages on any screen, each told once, of what happens to runs: they end, they stall, they warn.
 
 What happened before the app was opened is on the screens, and is not told.
 """

@@ -138,13 +138,7 @@ def _looks_notes(root: Path, data: Comparison | Ablation, format: Format) -> lis
 
     compared = len(data.arms) * (len(data.seeds) if isinstance(data, Ablation) else 1)
     found = looks_in(root, data.fingerprint)
-    if found.looks <= compared:
-        return []
-    runs = f"{found.runs:,} run{'s' * (found.runs > 1)} in {root}"
-    return [
-        f"Looks at the test split: {found.looks:,}, by {runs}, of which {compared} are compared here; "
-        "the best of many tests is better than it is."
-    ]
+    return [f"{str(found)[:-1]}; {compared} are compared here."] if found.looks > compared else []
 
 
 def _emit_by(chosen: Chosen, by: By, split: Split, limit: int | None, format: Format) -> None:

@@ -46,6 +46,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     ),
     "runs": ("accl.cli.runs", "runs", "List the runs and what each is doing."),
     "show": ("accl.cli.show", "show", "Show one run: state, newest figures, accuracy by category, events."),
+    "sql": ("accl.cli.sql", "sql", "Query the tables of runs with SQL; nothing is changed."),
     "logs": ("accl.cli.logs", "logs", "Print the console log of a run."),
     "stop": ("accl.cli.control", "stop", "Stop a run after its current step, with a checkpoint."),
     "resume": ("accl.cli.control", "resume", "Go on with stopped runs from their last checkpoints."),

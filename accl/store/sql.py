@@ -18,8 +18,10 @@ from accl.store.tables import RUN_COLUMNS, TablesOfRuns, read_tables, runs_table
 
 LIMIT_S = 60.0
 HINT = "The tables and their columns: accl sql .tables"
-# A PIVOT is several statements in one.
-_READS = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.MULTI)
+_READS = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
+# A statement with a PIVOT in it is several in one, and may be a query or not.
+_PIVOT = duckdb.StatementType.MULTI
+_QUERY = re.compile(r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*(?:select|with|from|pivot)", re.IGNORECASE | re.DOTALL)
 _ABSENT = re.compile(r"Table with name (.+) does not exist")
 
 
@@ -72,9 +74,7 @@ def run_sql(statement: str, summaries: Sequence[Summary]) -> Answer:
                 partial[i] = read.left_out
         try:
             with time_limit(tables.connection, LIMIT_S):
-                if (relation := tables.connection.sql(statement)) is None:
-                    raise _no_query()
-                return Answer(relation.to_arrow_table(), unread, partial)
+                return Answer(tables.connection.sql(statement).to_arrow_table(), unread, partial)
         except duckdb.InterruptException as error:
             what = f"The query gave no answer within {LIMIT_S:g} s."
             raise BusyError(what, "Name fewer runs, or narrow it with WHERE.") from error
@@ -90,12 +90,9 @@ def _check(connection: duckdb.DuckDBPyConnection, statement: str) -> None:
         raise _refused(error) from error
     if not statements:
         raise SqlError("The query is empty.", 'For example: accl sql "select run, state from runs"')
-    if len(statements) > 1 or statements[0].type not in _READS:
-        raise _no_query()
-
-
-def _no_query() -> SqlError:
-    return SqlError("Only one query is run, and it changes nothing.", "Begin it with SELECT, WITH, FROM or PIVOT.")
+    kind = statements[0].type
+    if len(statements) > 1 or not (kind in _READS or (kind == _PIVOT and _QUERY.match(statement))):
+        raise SqlError("Only one query is run, and it changes nothing.", "Begin it with SELECT, WITH, FROM or PIVOT.")
 
 
 def _refused(error: Exception) -> SqlError:

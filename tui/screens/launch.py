@@ -72,7 +72,7 @@ class Field(Input):
 
     @property
     def begun(self) -> str:
-        """What was typed of the last word, before another choice took its place."""
+        """Text typed of the last word, before another choice took its place."""
         word = self.value.rpartition(" ")[2]
         return self._begun if word in self.choices else word
 
@@ -179,7 +179,7 @@ class LaunchScreen(ModalScreen[None]):
 
     @property
     def form(self) -> Form:
-        """What is filled in."""
+        """The values that are filled in."""
         values = {field.id: field.value.strip() for field in self.query(Field)}
         queued = self.query_one(Way).value != WAYS[0]
         return Form(**values, queued=queued, like=self.like)  # type: ignore[arg-type]

@@ -24,16 +24,21 @@ from accl.store import columns
 from accl.cli.main import main
 
 for line in sys.stdin:
-    words, folder, environment = json.loads(line)
+    words, folder, environment, before, typed = json.loads(line)
     outputs = [tempfile.TemporaryFile() for _ in range(2)]
     if (child := os.fork()) == 0:
-        for number, descriptor in enumerate((os.open(os.devnull, os.O_RDONLY), *(o.fileno() for o in outputs))):
+        answers = tempfile.TemporaryFile()
+        answers.write(typed.encode())
+        answers.seek(0)
+        for number, descriptor in enumerate(each.fileno() for each in (answers, *outputs)):
             os.dup2(descriptor, number)
         os.chdir(folder)
         os.environ.clear()
         os.environ.update(environment)
         sys.argv, code = ["accl", *words], 0
         try:
+            if before:
+                exec(compile(open(before).read(), before, "exec"), {"__name__": "before"})
             main()
         except SystemExit as left:
             code = left.code or 0
@@ -59,15 +64,23 @@ class Printed(NamedTuple):
         return (self.stdout + self.stderr).decode()
 
 
-def run_command(*words: str, cwd: Path | None = None, **env: str) -> Printed:
-    """Run a command, in this process's environment with ``env``."""
+def run_command(
+    *words: str, cwd: Path | None = None, before: Path | None = None, typed: str = "", **env: str
+) -> Printed:
+    """Run a command, in this process's environment with ``env``.
+
+    Args:
+        before: a Python file that is executed in the command's process before it runs.
+        typed: what it can read from stdin.
+    """
     environment = {**os.environ, "COLUMNS": "200", **env}
     # What Python itself reads from it, it reads when it starts.
     read_at_start = {name: value for name, value in environment.items() if name.startswith("PYTHON")}
     server = _server(frozenset(read_at_start.items()))
+    request = [words, os.fspath(cwd or Path.cwd()), environment, before and os.fspath(before), typed]
     assert server.stdin is not None
     assert server.stdout is not None
-    server.stdin.write(json.dumps([words, os.fspath(cwd or Path.cwd()), environment]).encode() + b"\n")
+    server.stdin.write(json.dumps(request).encode() + b"\n")
     server.stdin.flush()
     if not select([server.stdout], [], [], TIMEOUT_S)[0]:
         server.kill()

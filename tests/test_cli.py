@@ -123,22 +123,6 @@ def test_every_command_explains_itself(name: str) -> None:
     assert COMMANDS[name][2].split(".")[0] in " ".join(done.stdout.split())
 
 
-def documented() -> list[tuple[str, str]]:
-    """Name and help text of every command and subcommand."""
-    texts = []
-    for name, (module, attribute, _) in COMMANDS.items():
-        command = getattr(import_module(module), attribute)
-        functions = [c.callback for c in command.registered_commands] if isinstance(command, typer.Typer) else [command]
-        texts += [(f"{name} {function.__name__}", inspect.getdoc(function) or "") for function in functions]
-    return texts
-
-
-@pytest.mark.parametrize(("name", "words"), [pytest.param(*entry, id=entry[0]) for entry in documented()])
-def test_every_command_has_an_example(name: str, words: str) -> None:
-    if not name.startswith("config"):
-        assert re.search(rf"Examples?:\n\n  accl {name.split()[0]}\b", words)
-
-
 def test_help_imports_nothing_heavy() -> None:
     modules, _ = modules_after("--help")
     assert not modules & {"torch", "transformers", "duckdb", "numpy", "textual", "pydantic"}

@@ -201,6 +201,15 @@ def test_a_seed_with_a_run_that_cannot_be_read_is_left_out_while_two_others_rema
         compare_named(tmp_path, ["weights"])
 
 
+def test_a_damaged_configuration_makes_no_arm(tmp_path: Path, sweep: list[RunDir]) -> None:
+    text = sweep[1].config.read_text(encoding="utf-8")
+    sweep[1].config.write_text(text.replace("temperature: 0.07", 'temperature: "x\\e[31my"'), encoding="utf-8")
+    found = compare_named(tmp_path, ["weights"])
+    assert isinstance(found, Ablation)
+    assert (labels(found), found.seeds) == (ARMS, (1, 3))
+    assert any(text.startswith("1 run in the folder could not be read") for text in found.warnings)
+
+
 @pytest.mark.usefixtures("sweep")
 def test_runs_that_have_not_finished_are_told_and_do_not_change_the_names_of_arms(tmp_path: Path) -> None:
     write_experiment(running_run(tmp_path, overrides=["loss.contrastive_weight=0.9"], alive=False), "weights")
@@ -326,5 +335,9 @@ def test_several_looks_at_the_test_split_are_noted(tmp_path: Path) -> None:
     for seconds in (1.0, 2.0, 3.0):
         recorder.event(seconds, "info", "test", "looked at the test split")
     assert recorder.close() == 0
-    notes = compare_named(tmp_path, ["baseline", "full"]).notes
-    assert any(note.startswith("Looks at the test split, most of a run: full 3 times.") for note in notes)
+    finished_run(tmp_path, "contrastive", curves=False)
+    shown = " ".join(printed_by_compare(tmp_path, "baseline", "full", "--notes").split())
+    assert "3 runs of this folder looked at this test split 5 times in all" in shown
+    assert "; 2 are compared here." in shown
+    assert "looked at" not in printed_by_compare(tmp_path, "baseline", "full")
+    assert "looked at" in printed_by_compare(tmp_path, "baseline", "full", "--format", "md")

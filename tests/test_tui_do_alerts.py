@@ -91,6 +91,18 @@ def test_of_many_events_at_once_the_first_are_told_and_how_many_more(tmp_path: P
     told.watched.unfollow()
 
 
+def test_what_several_runs_say_is_told_of_the_first(tmp_path: Path, told: Told) -> None:
+    runs = [running_run(tmp_path, seed=seed) for seed in (1, 2)]
+    told.watched.follow()
+    for run in runs:
+        told.wait_for_events(run, -1)
+    for i, run in enumerate(runs):
+        record(run, ("warning", "model", "random weights"), ("warning", "disk", f"number {i}"))
+        messages = [told.next().message for _ in range(2 - i)]
+        assert messages == ["model: random weights", "disk: number 0"] if i == 0 else ["disk: number 1"]
+    told.watched.unfollow()
+
+
 @pytest.mark.parametrize(
     ("state", "severity", "words"),
     [
@@ -119,8 +131,9 @@ def test_a_run_that_ends_is_told_with_its_result_or_reason(
 def test_a_run_that_fails_before_it_was_seen_to_live_is_told(tmp_path: Path, told: Told) -> None:
     told.watched.follow()
     told.wait(lambda: told.watched._old is not None)
-    run = running_run(tmp_path, alive=False)
+    run = running_run(tmp_path / "elsewhere", alive=False)
     write_state(run, read_state(run).changed(state=State.FAILED, reason="no data"))
+    run.path.rename(tmp_path / run.id)
     assert "failed" in told.next().title
     told.watched.unfollow()
 

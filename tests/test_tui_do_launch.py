@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,14 @@ def test_runs_like_another_one_take_all_of_its_configuration(tmp_path: Path) -> 
     assert drafted.config.train.seed == 7
     assert drafted.config.optim.lr == 3e-5
     assert drafted.changed.keys() == {"loss.contrastive_weight"}
+
+
+def test_runs_may_be_like_one_from_before_a_section_was_added(tmp_path: Path) -> None:
+    old = finished_run(tmp_path, "full", curves=False)
+    written = old.config.read_text()
+    old.config.write_text("".join(re.split(r"^alerts:\n(?:  .*\n)+", written, flags=re.MULTILINE)))
+    assert "alerts" not in old.config.read_text()
+    assert draft(tmp_path, Form(like=old)).changed == {}
 
 
 @pytest.mark.parametrize(

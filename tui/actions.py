@@ -1,4 +1,4 @@
-"""What can be done with runs, one or several, each in a thread; the app says how it went.
+"""Actions on runs, one or several, each in a thread; the app says how it went.
 
 Nothing here waits in the thread that draws. What is done to a run that does not answer in time is left behind, and
 said.

@@ -1,4 +1,4 @@
-"""What happens to runs while the app is open, told once and on any screen: they end, they stall, they warn.
+"""Messages on any screen, each told once, of what happens to runs: they end, they stall, they warn.
 
 What happened before the app was opened is on the screens, and is not told.
 """
@@ -53,6 +53,7 @@ class Alerts:
         self._summaries: dict[RunDir, RunSummary] = {}
         self._readers: dict[RunDir, EventReader] = {}
         self._watched: set[RunDir] = set()
+        self._told: set[tuple[str, str]] = set()  # what several runs say is told of the first
 
     def follow(self) -> None:
         """Begin to watch."""
@@ -103,7 +104,9 @@ class Alerts:
     def _arrived(self, run: RunDir, found: tuple[int, bool, Sequence[Alert]] | BaseException) -> None:
         if isinstance(found, BaseException):  # which the screens show
             return
-        _, ended, alerts = found
+        _, ended, events = found
+        alerts = [each for each in events if (each.message, each.severity) not in self._told]
+        self._told |= {(each.message, each.severity) for each in alerts}
         for alert in alerts[:TOLD]:
             self._tell(alert)
         if len(alerts) > TOLD:

@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from accl.analysis.grouping import group_runs
 from accl.errors import AcclError, BusyError
 from accl.store.columns import RunReader
 from accl.store.deadline import DEADLINE_S, each_within
@@ -50,12 +51,14 @@ class RunSummary:
     Attributes:
         state: the defaults while `summary` has none.
         speed_spread: standard deviation of the speed, as a share of it; NaN if unknown.
+        arm: name of its arm among all runs of its folder and profile; empty while nobody has told them apart.
     """
 
     summary: Summary
     state: RunState
     steps_per_second: float
     speed_spread: float = math.nan
+    arm: str = ""
 
     @property
     def run(self) -> RunDir:
@@ -193,6 +196,27 @@ class RunsView:
     version: int = 0
 
 
+class ArmNames:
+    """Names of the arms of runs by their configurations, which are compared again only where one is new."""
+
+    def __init__(self) -> None:
+        self._of: dict[RunDir, tuple[Setup, str]] = {}
+        self._names: dict[RunDir, str] = {}
+
+    def names(self, summaries: Mapping[RunDir, RunSummary]) -> dict[RunDir, str]:
+        """Return the name of the arm of each run: its recipe, with the keys that differ where it has several."""
+        found = {run: (each.setup, each.summary.config) for run, each in summaries.items()}
+        if found != self._of:
+            self._of, self._names = found, {}
+            profiles: dict[str, list[RunDir]] = defaultdict(list)
+            for run, (setup, _) in found.items():
+                profiles[setup.profile].append(run)
+            for runs in profiles.values():
+                each = [(found[run][0].recipe, found[run][0].seed, found[run][1]) for run in runs]
+                self._names |= {runs[i]: arm.label for arm in group_runs(each) for i in arm.members}
+        return self._names
+
+
 class RunsFeed:
     """Summaries of all runs in a folder; the newest view is kept as ``last``.
 
@@ -205,6 +229,7 @@ class RunsFeed:
         self._readers: dict[RunDir, tuple[SummaryReader, Speedometer]] = {}
         self._summaries: dict[RunDir, RunSummary] = {}
         self.last = RunsView((), frozenset())
+        self._arms = ArmNames()
         self._listed = -1  # time of the last change of the folder that was seen
         self._looks = 0
         self._closely = False  # whether the next look takes notice of everything
@@ -229,6 +254,10 @@ class RunsFeed:
         read = {
             summary.run: self._readers[summary.run][1].observe(summary, now) for summary in read_summaries(due, now)
         }
+        now_there = {run: read.get(run) or summaries[run] for run in self._readers}
+        arms = self._arms.names(now_there)
+        read |= {run: each for run, each in now_there.items() if each.arm != arms[run]}
+        read = {run: replace(each, arm=arms[run]) for run, each in read.items()}
         changed = {run for run, summary in read.items() if not _is_same(summary, summaries.get(run))}
         if not changed and summaries.keys() == self._readers.keys():
             return None

@@ -1,4 +1,4 @@
-"""What is filled into the form for new runs."""
+"""The content of the form for new runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from accl.store.rundir import RunDir
 
 @dataclass(frozen=True)
 class Form:
-    """What was filled in.
+    """The values that were filled in.
 
     Attributes:
         recipe, profile: unused where the runs are ``like`` another one.

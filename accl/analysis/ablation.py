@@ -14,11 +14,10 @@ from accl.analysis.compare import (
     Comparison,
     compare_results,
     describe_protocol,
-    looks_notes,
     split_warnings,
     steps_warnings,
 )
-from accl.analysis.crossed import SeedDifference, difference_over_seeds
+from accl.analysis.crossed import METHOD, SeedDifference, difference_over_seeds
 from accl.analysis.efficiency import SampleEfficiency
 from accl.analysis.learning import describe_power, read_efficiencies
 from accl.analysis.pairs import HardPairs, describe, hard_pairs
@@ -143,7 +142,6 @@ def compare_seeds(selection: SeedSelection, split: Split = "test") -> Ablation:
         ),
         notes=(
             describe_protocol(config),
-            *looks_notes(dict(zip(selection.labels, grid, strict=True))),
             *_notes(arms, selection),
             f"Power. {ASSUMPTIONS}",
             describe(hard, arms[0].label, arms[0].n, split),
@@ -248,6 +246,5 @@ def _notes(arms: Sequence[SeedArm], selection: SeedSelection) -> list[str]:
         *([f"Floors, what one gets without reading the question: {scores}."] if scores else []),
         f"Seeds {seeds}; ± is the standard deviation over them. Differences are paired with {reference} seed by seed "
         "and question by question; their 95 % intervals and p values (Holm-adjusted over the arms) cover the choice of "
-        "both: Student's t on the variance of the mean difference over seeds plus that over questions, without what "
-        "both count (intervals: Banerjee; p: Satterthwaite's degrees of freedom), checked with: accl bench statistics.",
+        f"both: {METHOD}.",
     ]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accl.analysis.compare import TRIVIAL_BASELINES, describe_protocol
-from accl.analysis.crossed import SeedDifference, difference_over_seeds
+from accl.analysis.crossed import METHOD, SeedDifference, difference_over_seeds
 from accl.analysis.grouping import Arm
 from accl.analysis.power import seeds_needed
 from accl.analysis.results import Results, check_pairable
@@ -232,10 +232,7 @@ def _warnings(arms: Sequence[Arm], scores: Mapping[str, Scores], results: Mappin
             "of the seed. Train three to five seeds before believing a small difference."
         )
     if any(isinstance(pair, SeedDifference) for pair in pairs):
-        notes.append(
-            "Over several seeds: interval and p cover the choice of seeds and questions (Student's t on the variance "
-            "over seeds plus that over questions, without what both count; checked with: accl bench statistics)."
-        )
+        notes.append(f"Over several seeds: interval and p cover the choice of seeds and of questions: {METHOD}.")
     if pairs:
         notes.append("p is Holm-adjusted over the arms; ± is the standard deviation over seeds.")
     return [*notes, BARS]

@@ -26,7 +26,6 @@ from accl.errors import CompareError
 from accl.store.labels import read_labels
 from accl.store.reader import Task
 from accl.store.rundir import RunDir
-from accl.text import listed
 
 TRIVIAL_BASELINES = {
     "majority_letter": "always giving the letter that is right most often in each task's training questions",
@@ -195,7 +194,6 @@ def compare_results(results: Sequence[Results], hard: HardPairs | None, labels: 
         warnings=(*split_warnings(first.split, {arm.label: arm.accuracy for arm in arms}), *_warnings(arms)),
         notes=(
             describe_protocol(first.setup.config),
-            *looks_notes({arm.label: [result] for arm, result in zip(arms, results, strict=True)}),
             f"± is one standard error. Differences are paired with {arms[0].label} question by question: exact McNemar "
             "p, Holm-adjusted over the arms, and Bonett-Price 95 % intervals. They cover the choice of questions, not "
             "of the seed: repeat with three to five seeds before believing a small difference.",
@@ -229,15 +227,6 @@ def split_warnings(split: Split, accuracies: Mapping[str, float]) -> list[str]:
         f"accuracies here are too high. Choose settings by it ({best} is best, with {100 * accuracies[best]:.2f} %), "
         "and report the test."
     ]
-
-
-def looks_notes(results: Mapping[str, Sequence[Results]]) -> list[str]:
-    """Note, by arm, how often the test split was looked at where it was more than once."""
-    often = {label: most for label, of_arm in results.items() if (most := max(result.looks for result in of_arm)) > 1}
-    if not often or all(result.split != "test" for of_arm in results.values() for result in of_arm):
-        return []
-    said = listed([f"{label} {most} times" for label, most in often.items()], "and")
-    return [f"Looks at the test split, most of a run: {said}. What was chosen after a look is tested less honestly."]
 
 
 def _arm(result: Results, first: Results, label: str, hard: NDArray[np.bool_] | None) -> Arm:

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from accl.analysis.grouping import Arm, first_reference, group_runs
-from accl.analysis.results import Split
+from accl.analysis.results import Setup, Split, read_setup
 from accl.analysis.select import SeedSelection, select_runs, shared_seeds
 from accl.config import available
 from accl.config.renamed import translate_recipe
@@ -34,9 +34,12 @@ class Experiment:
     def __init__(self, name: str, runs: Sequence[RunDir], profile: str | None = None) -> None:
         """Read the summaries of the runs, without those of other profiles than ``profile``."""
         self.name = name
+        # Whole configurations alone make arms: a damaged one would be an arm of its own, and share no seed with others.
+        whole = {run for run, setup in each_within(DEADLINE_S, read_setup, runs) if isinstance(setup, Setup)}
         read = read_summaries([SummaryReader(run) for run in runs], time.time())
-        self.unreadable = sum(summary.setup is None for summary in read)
-        self.summaries = [s for s in read if s.setup and profile in (None, s.setup.profile)]
+        usable = [summary for summary in read if summary.setup and summary.run in whole]
+        self.unreadable = len(read) - len(usable)
+        self.summaries = [s for s in usable if s.setup and profile in (None, s.setup.profile)]
 
     @cached_property
     def arms(self) -> dict[str, Arm]:

@@ -38,7 +38,6 @@ from accl.store.schema import COLUMNS, TESTED_STEP, VALIDATION_STEP, check_rows
 from accl.store.spool import spool_of
 from accl.store.state import RunState, State, observe
 from accl.store.summary import numbers, reading
-from accl.store.tested import read_tested
 from accl.text import listed
 
 Shared = TypeVar("Shared", bound=tuple[Any, ...])
@@ -91,7 +90,6 @@ class Results:
         evaluation: evaluation of the split; None when it was not recorded, or not asked for.
         similarity: K x K mean positive cosine of the test questions' features (kind `SIMILARITY`), NaN where no pair
             was observed; None when it was not recorded, or not asked for.
-        looks: how often the run has looked at the test split; 0 when that was not asked for.
     """
 
     setup: Setup
@@ -106,7 +104,6 @@ class Results:
     evaluation: Evaluation | None
     similarity: NDArray[np.float64] | None
     meta: dict[str, str]
-    looks: int
 
     @property
     def step(self) -> int | None:
@@ -254,7 +251,6 @@ def _read_results(run: RunDir, split: Split, measured: bool) -> Results:
         evaluation=evaluations[-1] if evaluations else None,
         similarity=np.asarray(matrices[0][0], float).reshape(len(tasks), len(tasks)) if matrices else None,
         meta=meta,
-        looks=tested.looks if measured and (tested := read_tested(run)) else 0,
     )
 
 

@@ -21,6 +21,7 @@ from accl.text import listed
 
 _Terms = tuple[tuple[str, ...], int]  # profile, protocol and data; optimizer steps
 
+LISTED_SEEDS = 20  # in a warning
 EXAMPLE_PROFILE = "demo"  # of suggested commands, when nothing else names a profile
 
 
@@ -152,11 +153,13 @@ class SeedSelection:
     @property
     def gaps(self) -> list[str]:
         """Warnings about runs that the selection lacks."""
-        gaps = [
-            f"Left out for want of partners: seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))} of {label}."
-            for label, seeds in self.left_out.items()
-        ]
+        gaps = [f"Left out for want of partners: {_seeds(seeds)} of {label}." for label, seeds in self.left_out.items()]
         return [*self.absent, *gaps, *_unreadable_gap(self.unreadable)]
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    listed = ", ".join(map(str, seeds))
+    return f"{len(seeds)} seeds" if len(seeds) > LISTED_SEEDS else f"seed{'s' * (len(seeds) > 1)} {listed}"
 
 
 def shared_seeds(

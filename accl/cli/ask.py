@@ -132,9 +132,9 @@ def _piped(question: bool, options: bool) -> list[str]:
 def _typed(question: bool, options: bool) -> list[str]:
     """Ask a person for what is missing; an empty line ends the options."""
     lines = [prompt("Question: ").strip()] if question else []
-    while (
-        options and len(lines) < len(LETTERS) and (line := prompt(f"Option {letter(len(lines) - question)}: ").strip())
-    ):
+    for index in range(len(LETTERS) if options else 0):
+        if not (line := prompt(f"Option {letter(index)}: ").strip()):
+            break
         lines.append(line)
     return lines
 

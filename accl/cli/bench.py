@@ -75,7 +75,7 @@ def soak(
 
     Example:
 
-      accl bench soak --minutes 1 --seeds 1 --only kills,load
+      accl bench soak --minutes 1 --seeds 1 --only kills,load --output soak.json
     """
     from accl.bench.soak.measure import measure
 
@@ -102,7 +102,7 @@ def tui(
 
     Example:
 
-      accl bench tui --runs 50 --repeat 1 --only list,keys
+      accl bench tui --runs 50 --steps 1000 --repeat 1 --only list,keys --output tui.json
     """
     from accl.bench.app import measure_app
 
@@ -121,7 +121,7 @@ def cli(
 
     Example:
 
-      accl bench cli --runs 1000 --format md
+      accl bench cli --runs 1000 --repeat 3 --output cli.json --format md
     """
     from accl.bench.commands import measure_commands
 
@@ -148,7 +148,7 @@ def statistics(
 
     Example:
 
-      accl bench statistics --experiments 200 --output statistics.json
+      accl bench statistics --experiments 200 --questions 14042 --output statistics.json
     """
     from accl.bench.statistics import measure
 
@@ -191,9 +191,15 @@ def train(
 ) -> None:
     """Measure training steps, in turns with transformers' Trainer on the same questions.
 
-    Example:
+    Examples:
 
       accl bench train baseline --profile demo --peer eager --steps 100
+
+      accl bench train -p demo --arms baseline,full --warmup 50 --rounds 5 --together --output train.json
+
+      accl bench train -p demo --backends reference,cpu --set train.batch_size=32 --apart --limit 600
+
+      accl bench train -p demo --peer compile --compile-warmup 100 --min-tokens 20
     """
     given = dict(locals())
     from accl.bench.train import Options, measure

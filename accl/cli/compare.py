@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -121,12 +122,23 @@ def compare(
     said = [data.power]
     said += [f"Warning: {warning}" for warning in data.warnings]
     if format is not Format.TABLE or notes:
-        said += data.notes
+        said += [*data.notes, *_looks_notes(runs, data, format)]
         if format is Format.TABLE and any(arm.efficiency for arm in data.arms):
             said.append(compare_screen.EFFICIENCY_NOTE)
     elif data.notes:
         said.append("How these numbers are made: --notes")
     emit(_tables(data, format, tasks), format, data=data, notes=said)
+
+
+def _looks_notes(root: Path, data: Comparison | Ablation, format: Format) -> list[str]:
+    """Note how often runs of the folder looked at this test split, where that is more than once for each compared."""
+    if data.split != "test" or format in (Format.JSON, Format.CSV):
+        return []
+    from accl.store.tested import looks_in
+
+    compared = len(data.arms) * (len(data.seeds) if isinstance(data, Ablation) else 1)
+    found = looks_in(root, data.fingerprint)
+    return [f"{str(found)[:-1]}; {compared} are compared here."] if found.looks > compared else []
 
 
 def _emit_by(chosen: Chosen, by: By, split: Split, limit: int | None, format: Format) -> None:
@@ -156,4 +168,5 @@ def _screen_tables(data: Comparison | Ablation, tasks: int) -> list[Table]:
         return [compare_screen.runs_table(data), arms, *by_task, *compare_screen.config_tables(data)]
     arms = compare_screen.ranking_table(data) if many else compare_screen.seed_arms_table(data)
     runs = compare_screen.accuracies_table(data) if many else compare_screen.seed_runs_table(data)
-    return [arms, runs, *compare_screen.config_tables(data)]
+    by_task = [] if many else compare_screen.seed_task_tables(data, tasks)
+    return [arms, runs, *by_task, *compare_screen.config_tables(data)]

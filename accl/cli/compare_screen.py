@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from statistics import fmean as mean
 from typing import Any
 
 from accl.analysis.ablation import Ablation, Mean, SeedArm
@@ -143,6 +144,30 @@ def task_tables(comparison: Comparison, count: int) -> list[Table]:
     return [
         replace(table, columns=short_headers(table.columns)) for table in compare_tables.task_tables(comparison, count)
     ]
+
+
+def seed_task_tables(ablation: Ablation, count: int) -> list[Table]:
+    """List, for each arm but the first, the tasks with the largest mean gains and losses; flips are summed up."""
+    tables = []
+    by_seed = [[arm.tasks for arm in comparison.arms] for comparison in ablation.per_seed]
+    for i, arm in enumerate(ablation.arms[1:], start=1):
+        firsts, others = (zip(*(arms[j] for arms in by_seed), strict=True) for j in (0, i))
+        rows = [
+            {
+                "task": after[0].task.name,
+                "n": after[0].n,
+                "accuracy_first": mean(score.accuracy for score in before),
+                "accuracy": mean(score.accuracy for score in after),
+                "delta": mean(score.delta for score in after),
+                "gains": sum(score.gains for score in after),
+                "losses": sum(score.losses for score in after),
+            }
+            for before, after in zip(firsts, others, strict=True)
+        ]
+        rows.sort(key=lambda row: -row["delta"])
+        table = compare_tables.changes_table(ablation.arms[0].label, arm.label, rows, count)
+        tables += [replace(table, columns=short_headers(table.columns))] if table.rows else []
+    return tables
 
 
 def short_headers(columns: Sequence[Column]) -> list[Column]:

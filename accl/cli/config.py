@@ -51,7 +51,12 @@ def show(
 
 @app.command(name="list")
 def list_(format: FormatOption = Format.TABLE) -> None:
-    """List the recipes and profiles that come with accl."""
+    """List the recipes and profiles that come with accl.
+
+    Example:
+
+      accl config list
+    """
     rows = [
         {"kind": kind[:-1], "name": name, "about": _first_comment(kind, name)}
         for kind in ("recipes", "profiles")

@@ -28,9 +28,11 @@ def stop(
     The command waits until the run has ended, and kills it when it has not after the grace period. A run
     that was prepared and never started counts as stopped from then on.
 
-    Example:
+    Examples:
 
       accl stop last --grace 60
+
+      accl stop full-s1 --kill
     """
     from accl.cli.output import say
     from accl.launch import process
@@ -77,6 +79,8 @@ def resume(
     Examples:
 
       accl resume last --detach
+
+      accl resume 7f3a --accept-changes
 
       accl resume experiment:lr state:stopped,crashed
     """

@@ -42,9 +42,11 @@ def ablate(
 
       accl ablate --profile demo --seeds 3
 
-      accl ablate -p minilm --set train.epochs=1 --dry-run
+      accl ablate -p demo --set train.max_steps=200 --dry-run
 
       accl ablate --profile demo --seeds 1,2 --jobs 2 --detach
+
+      accl ablate -p demo --seeds 2 --name pilot --per-gpu 3
     """
     from accl.config import resolve
     from accl.launch.plan import read_seeds
@@ -85,9 +87,9 @@ def sweep(
 
       accl sweep full -p demo --grid loss.contrastive_weight=0.03,0.1,0.3 --grid optim.lr=1e-3,2e-3 --seeds 2
 
-      accl sweep contrastive -p minilm --grid loss.temperature=0.07,0.2 --seeds 1,2 --name temperature
+      accl sweep contrastive -p demo --grid loss.temperature=0.07,0.2 --seeds 1,2 --name temperature --detach
 
-      accl sweep full --grid optim.lr=1e-5,2e-5 --dry-run
+      accl sweep full -p demo -g optim.lr=1e-3,2e-3 --set eval.test=true --jobs 4 --per-gpu 2 --dry-run
     """
     from accl.config import resolve
     from accl.launch.plan import TEST, read_axes, read_seeds

@@ -69,9 +69,9 @@ def show(
 
       accl show last --series train/loss --series validation/accuracy -f csv
 
-      accl show last --questions --split validation
+      accl show last --questions --split validation --limit 40
 
-      accl show last --questions wrong task:logic "p>.8" flip:baseline
+      accl show last --questions wrong task:physics "p>.5" flip:baseline
     """
     from accl.store.columns import RunReader
     from accl.store.follow import follow

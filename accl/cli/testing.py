@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from accl.cli.model import interval, progress
 from accl.cli.options import RUNS, ChosenArgument, RunsOption
 from accl.cli.output import Format, FormatOption, emit, print_notes
-from accl.cli.table import Column, Row, Table, counted, percent
+from accl.cli.table import Column, Row, Table, percent
 from accl.errors import AcclError, RunError
 
 if TYPE_CHECKING:
@@ -134,9 +134,5 @@ def _looks_notes(runs: Sequence[RunDir], rows: Sequence[Row]) -> list[str]:
         notes.append(f"Tested before, and not again: {', '.join(before)}.")
     tested = [run for run in runs if any(row["run"] == run.id for row in rows)]
     for root, fingerprint in dict.fromkeys((run.path.parent, data_fingerprint(read_provenance(run))) for run in tested):
-        looks = looks_in(root, fingerprint)
-        unknown = f", and {counted(looks.unreadable, 'run')} of which it is not known" if looks.unreadable else ""
-        many = ": the best of many tests is better than it is" if looks.runs > 1 else ""
-        times = counted(looks.looks, "time")
-        notes.append(f"{counted(looks.runs, 'run')} in {root} looked at this test split {times} in all{unknown}{many}.")
+        notes.append(str(looks_in(root, fingerprint)))
     return notes

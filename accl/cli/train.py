@@ -79,11 +79,11 @@ def train(
 
       accl train full --profile demo --seeds 1,2,3
 
+      accl train full -p demo --seeds 1,2,3,4 --name pilot --jobs 2 --per-gpu 2 --dry-run
+
       accl train baseline -p minilm --set data.path=mmlu --set model.name=all-MiniLM-L6-v2 --seed 1
 
-      accl train --like full-s42 --set optim.lr=5e-5
-
-      accl train full --detach
+      accl train --like full-s42 --set optim.lr=5e-5 --detach
     """
     from accl.launch.plan import SEED, Action, Member, read_seeds
 

@@ -63,9 +63,13 @@ def tui(
 
       accl tui baseline full
 
-      accl tui last --once --press 3
+      accl tui last --once --press 3 --size 100x30
 
       accl tui --picture confusion.svg --press enter --press 3
+
+      accl tui --reset-view
+
+      accl tui --web --port 8001
     """
     snapshot = once or picture is not None
     if not snapshot and (press or size):

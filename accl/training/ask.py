@@ -92,7 +92,8 @@ def ask(
         told, why = NONE, "the head of this run sees no task"
     elif not task:
         told = tasks[0]["task"] if tasks else NONE
-        why = "the nearest one" if tasks else "the nearest one is not known"
+        unknown = "the nearest one is not known" if near else "the nearest one was not looked for; --task names one"
+        why = "the nearest one" if tasks else unknown
     index = trained.task_index.get(told, -1)
     with torch.no_grad(), trained.placement.autocasting():
         logits_BC = trained.model.classify(output.pooled_ND, torch.tensor([index], device=output.pooled_ND.device))

@@ -71,7 +71,7 @@ class ActingScreen(PollingScreen):
         async def stop() -> None:
             await self._perform(runs, actions.stop, "Stopping", "Not stopped:")
 
-        self._ask("Stop", runs, consequences, stop)
+        self._ask("Stop {}?", runs, consequences, stop)
 
     def action_resume(self) -> None:
         runs = actions.resumable(self.targets)
@@ -82,7 +82,7 @@ class ActingScreen(PollingScreen):
         async def enqueue() -> None:
             await self._perform(runs, actions.enqueue, "Queued:", "Not queued:")
 
-        self._ask("Resume", runs, ("They go on one after the other, in the queue.",), enqueue)
+        self._ask("Resume {}?", runs, ("They go on one after the other, in the queue.",), enqueue)
 
     def action_launch(self, like: bool) -> None:
         run = self.targets[0].run if like else None
@@ -95,7 +95,7 @@ class ActingScreen(PollingScreen):
             self.app.notify("Checking its data and model …", title=f"Again: {actions.subject(runs)}")
             await self._perform(runs, actions.restart, "Again:", "Not started:", actions.CHECK_DEADLINE_S)
 
-        self._ask("Train again, as new,", runs, ("The same configuration, from the beginning.",), restart)
+        self._ask("Train {} again, as new?", runs, ("The same configuration, from the beginning.",), restart)
 
     def action_tag(self) -> None:
         runs = [each.run for each in self.targets]
@@ -140,10 +140,10 @@ class ActingScreen(PollingScreen):
                 self.services.done.append(Undo("the deletion", steps))
                 self.after_deletion(deleted)
 
-        told = ["They go to the trash, where they stay until", "they are restored (u), or purged (accl purge)."]
+        told = ["The trash keeps it until u, or accl restore,", "brings it back, or accl purge ends it."]
         if len(left := [each for each in self.targets if each.run not in runs]):
             told.append(f"{len(left)} active {'run is' if len(left) == 1 else 'runs are'} left.")
-        self._ask("Delete", runs, tuple(told), delete)
+        self._ask("Delete {}?", runs, tuple(told), delete)
 
     def action_undo(self) -> None:
         undo = self.services.done.pop()
@@ -175,13 +175,13 @@ class ActingScreen(PollingScreen):
 
     def _ask(
         self,
-        verb: str,
+        question: str,
         runs: Sequence[RunDir],
         consequences: tuple[str, ...],
         then: Callable[[], Awaitable[None]],
     ) -> None:
         which = "this run" if len(runs) == 1 else f"{len(runs)} runs"
-        self.post_message(Ask(f"{verb} {which}?", ", ".join(actions.named(runs)), consequences, then))
+        self.post_message(Ask(question.format(which), ", ".join(actions.named(runs)), consequences, then))
 
     def _prompt(
         self,

@@ -45,13 +45,24 @@ WAYS = ("now", "in the queue")
 class Field(Input):
     """A field of the form; what is typed or pasted is made printable.
 
-    ``choices`` are what it is often filled with, or what words in it may be completed to.
+    Args:
+        choices: what it is often filled with, or what ``words`` in it may be completed to.
+        suggested: whether what is typed is completed by one of them.
     """
 
     BINDINGS = bindings("launch")
 
-    def __init__(self, value: str, choices: Sequence[str], placeholder: str = "", *, words: bool = False, id: str):
-        suggester = WordSuggester(lambda: self.choices)
+    def __init__(
+        self,
+        value: str,
+        choices: Sequence[str],
+        placeholder: str = "",
+        *,
+        words: bool = False,
+        suggested: bool = True,
+        id: str,
+    ) -> None:
+        suggester = WordSuggester(lambda: self.choices) if suggested else None
         super().__init__(value, compact=True, placeholder=placeholder, suggester=suggester, id=id)
         self.choices, self.words = choices, words
         self._begun = ""  # what was typed of the word that another choice replaces
@@ -61,7 +72,7 @@ class Field(Input):
 
     @property
     def begun(self) -> str:
-        """What was typed of the last word, before another choice took its place."""
+        """Text typed of the last word, before another choice took its place."""
         word = self.value.rpartition(" ")[2]
         return self._begun if word in self.choices else word
 
@@ -145,9 +156,13 @@ class LaunchScreen(ModalScreen[None]):
             if self.like is None:
                 yield from _row("recipe", Field("full", recipes, "name or path", id="recipe"), recipes)
                 yield from _row("profile", Field(profile, profiles, "the default", id="profile"), profiles)
-            yield from _row("seeds", Field("", [seed, "1,2,3", "1,2,3,4,5"], "its own; or 1,2,3", id="seeds"))
+            yield from _row(
+                "seeds", Field("", [seed, "1,2,3", "1,2,3,4,5"], "its own; or 1,2,3", suggested=False, id="seeds")
+            )
             keys = [f"{key}=" for key in default_values()]
-            yield from _row("changes", Field("", keys, "optim.lr=5e-5 train.epochs=3", words=True, id="changes"))
+            yield from _row(
+                "changes", Field("", keys, "none; or optim.lr=5e-5 train.epochs=3", words=True, id="changes")
+            )
             yield Text(id="launch-about")
             yield from _row("start", Way(id="way"))
             yield Text(id="launch-told")
@@ -164,7 +179,7 @@ class LaunchScreen(ModalScreen[None]):
 
     @property
     def form(self) -> Form:
-        """What is filled in."""
+        """The values that are filled in."""
         values = {field.id: field.value.strip() for field in self.query(Field)}
         queued = self.query_one(Way).value != WAYS[0]
         return Form(**values, queued=queued, like=self.like)  # type: ignore[arg-type]

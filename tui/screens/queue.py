@@ -67,7 +67,7 @@ def look(root: Path) -> Seen:
 
 
 class QueueScreen(PollingScreen):
-    """What trains and what waits, followed while the screen is on top."""
+    """The runs that train and that wait, followed while the screen is on top."""
 
     BINDINGS = bindings("queue")
 

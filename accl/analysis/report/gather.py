@@ -15,7 +15,6 @@ from accl.analysis.arms import BARS, ArmsComparison, compare_arms
 from accl.analysis.armset import SHOWN, ArmSet, choose_armsets, left_out, without_path
 from accl.analysis.claim_runs import ARMS, select_claim_runs
 from accl.analysis.claims import Claims, check_claims
-from accl.analysis.compare import looks_notes
 from accl.analysis.figures import (
     SIMILARITY,
     Matrix,
@@ -36,6 +35,7 @@ from accl.store.measurements import Measurements
 from accl.store.provenance import read_provenance
 from accl.store.reader import Task
 from accl.store.state import RunState, observe
+from accl.store.tested import looks_in
 from accl.text import listed
 
 Read = TypeVar("Read")
@@ -159,8 +159,10 @@ def _part(chosen: ArmSet, split: Split | None) -> Part:
     problems += untested
     comparison = compare_arms(chosen.arms, chosen.reference, results)
     problems += [f"Not in the comparison: {without_path(runs[i], e)}" for i, e in comparison.problems.items()]
-    answers = {arm.label: [results[i] for i in arm.members if i in results] for arm in chosen.arms}
-    looks = looks_notes({label: found for label, found in answers.items() if found})
+    looks = []
+    if split == "test" and results:
+        setup = next(iter(results.values())).setup
+        looks = [str(looks_in(setup.run.path.parent, setup.fingerprint))]
     recorded = [name for name in METRICS if any(name in each.curves for each in measured)]
 
     kind = SIMILARITY if any(SIMILARITY in each.confusion for each in measured) else TRAINING_SIMILARITY

@@ -57,9 +57,10 @@ def export(
     model card has the results of the run and the lines of code that use the heads. A licence is left to
     you. A folder that has something in it is refused.
 
-    With --to it writes what runs measured: tensorboard event files, wandb
-    offline runs, the results and samples of lm-eval (lm-evaluation-harness),
-    or csv or parquet files, one for each table of accl sql.
+    With --to it writes what runs measured: event files for tensorboard,
+    offline runs for wandb (both need the extra of that name), results and
+    samples as lm-eval (lm-evaluation-harness) has them, or csv or parquet
+    files, one for each table of accl sql.
 
     Examples:
 
@@ -67,9 +68,9 @@ def export(
 
       accl export last my-model --checkpoint last
 
-      accl export --to tensorboard state:finished logs
+      accl export --to parquet state:finished tables
 
-      accl export --to parquet full-s1 full-s2 tables
+      accl export --to lm-eval full-s1 full-s2 results
     """
     from accl.launch.model import apply_model
     from accl.store.rundir import find_run

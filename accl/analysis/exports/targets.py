@@ -8,9 +8,12 @@ from enum import StrEnum
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from accl.analysis.exports.material import Material
 from accl.errors import AcclError, first_line
+
+if TYPE_CHECKING:
+    from accl.analysis.exports.material import Material
 
 
 class Target(StrEnum):

@@ -161,11 +161,21 @@ def run() -> None:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         try:
-            app()
+            code = app(prog_name="accl", standalone_mode=False)
         finally:
             sys.stdout.flush()
+    except typer.Abort:  # the end of what a prompt reads
+        sys.exit(1)
     except Exception as error:
         from accl.cli.output import print_error
+        from accl.cli.usage import UsageError, usage_error
+
+        if isinstance(error, UsageError):
+            if type(error).__name__ == "NoArgsIsHelpError":  # nothing was typed: the help is its message
+                help_text: Any = error
+                help_text.show()
+                sys.exit(help_text.exit_code)
+            error = usage_error(error)
 
         if os.environ.get("ACCL_DEBUG"):
             traceback.print_exc()
@@ -175,6 +185,8 @@ def run() -> None:
         what = f"accl failed in a way it should not have: {type(error).__name__}: {error}"
         print_error(AcclError(what, "Please report it with the output of the same command after: accl --debug"))
         sys.exit(1)
+    if isinstance(code, int):
+        sys.exit(code)
 
 
 def main() -> None:

@@ -43,6 +43,12 @@ def test_seeds_of_a_recipe_are_one_arm_and_other_configurations_are_others(tmp_p
     assert "curriculum.policy" in differing_keys(arms)
 
 
+def test_a_run_that_is_tested_later_is_of_the_same_arm(tmp_path: Path) -> None:
+    runs = [finished_run(tmp_path, seed=1, curves=False)]
+    runs += [finished_run(tmp_path, seed=2, curves=False, overrides=["eval.test=false"])]
+    assert [(arm.label, arm.members) for arm in grouped(runs)] == [("baseline", (0, 1))]
+
+
 def test_configurations_that_cannot_be_read_are_never_one_arm() -> None:
     arms = group_runs([("full", 1, "rubbish"), ("full", 2, "other"), ("full", 3, "rubbish")])
     assert [arm.members for arm in arms] == [(0, 2), (1,)]

@@ -21,6 +21,7 @@ from accl.analysis.crossed import contrast_over_seeds, difference_over_seeds
 from accl.analysis.efficiency import Training
 from accl.analysis.results import Setup, read_setup
 from accl.store.rundir import list_runs
+from accl.store.state import read_state, write_state
 
 N, TASKS = 1200, 6
 HARD = (0, 1)  # the tasks that are most alike
@@ -246,6 +247,18 @@ def test_of_two_runs_with_the_same_seed_the_newest_counts_and_a_broken_one_is_sa
     assert chosen.arms["baseline"][2].run != broken
     assert chosen.unreadable == 1
     assert "1 run in the folder could not be read; see: accl runs" in check_claims(chosen).warnings
+
+
+def test_a_run_that_was_tested_comes_before_a_newer_one_that_was_not(tmp_path: Path) -> None:
+    tested = finished_run(tmp_path, "full", seed=1, curves=False)
+    untested = finished_run(
+        tmp_path, "full", seed=1, curves=False, started=STARTED + 100, overrides=["eval.test=false"], predictions=False
+    )
+    state = read_state(untested)
+    write_state(untested, replace(state, latest={"train/loss": 0.5}))
+    assert select_claim_runs(list_runs(tmp_path)).arms["full"][1].run == tested
+    only = finished_run(tmp_path, "full", seed=2, curves=False, started=STARTED + 200, overrides=["eval.test=false"])
+    assert select_claim_runs(list_runs(tmp_path)).arms["full"][2].run == only
 
 
 def test_a_run_whose_answers_are_gone_leaves_its_claims_open(tmp_path: Path) -> None:

@@ -78,9 +78,17 @@ def test_a_recipe_is_all_seeds_of_its_newest_settings(tmp_path: Path) -> None:
     assert isinstance(found, Ablation)
     assert found.seeds == (1, 2, 3)
     assert not any("differ in more than the seed" in warning for warning in found.warnings)
+    assert not any("seeds of every arm exist" in warning for warning in found.warnings)
+    for seed in (4, 5):
+        finished_run(tmp_path, "baseline", seed=seed, curves=False)
+    more = "5 seeds of every arm exist, some under other settings, and 3 are compared: --all-seeds uses them all."
+    assert more in compare_named(tmp_path, ["baseline", "full"]).warnings
     one = compare_named(tmp_path, ["baseline", "full"], all_seeds=False)
     assert isinstance(one, Comparison)
-    assert one.warnings[0] == "3 seeds of every arm exist, and one is compared: --all-seeds uses them all."
+    assert (
+        one.warnings[0]
+        == "5 seeds of every arm exist, some under other settings, and one is compared: --all-seeds uses them all."
+    )
     assert {arm.seed for arm in one.arms} <= {1, 2, 3}
 
 
@@ -135,11 +143,22 @@ def test_an_experiment_is_all_its_arms_over_the_seeds_that_they_share(tmp_path: 
     assert (labels(one), len({arm.seed for arm in one.arms})) == (ARMS, 1)
 
 
+def test_arms_made_at_one_moment_stand_in_the_order_of_their_values(tmp_path: Path) -> None:
+    rates = ["3e-06", "2e-05", "0.0001", "0.001"]
+    for lr in rates[::-1]:
+        run = finished_run(tmp_path, "full", curves=False, overrides=[f"optim.lr={lr}"])
+        write_experiment(run, "rates")
+    assert labels(compare_named(tmp_path, ["rates"])) == [f"full lr={lr}" for lr in rates]
+
+
 @pytest.mark.usefixtures("sweep")
 def test_arms_are_named_by_what_tells_them_apart_and_any_may_be_the_reference(tmp_path: Path) -> None:
     assert labels(compare_named(tmp_path, ARMS[::-1])) == ARMS[::-1]
     assert labels(compare_named(tmp_path, ["weights"], reference=ARMS[1])) == ARMS[::-1]
     assert labels(compare_named(tmp_path, ["weights", ARMS[1]])) == ARMS[::-1]
+    with pytest.raises(CompareError, match="no finished run of baseline") as caught:
+        printed_by_compare(tmp_path, "baseline", "full")
+    assert caught.value.hint.endswith("or compare an experiment: accl compare weights")
     with pytest.raises(RunError, match="No run named 'full contrastive_weight=7'"):
         compare_named(tmp_path, ["weights"], reference="full contrastive_weight=7")
 
@@ -161,9 +180,34 @@ def test_the_baseline_of_an_experiment_is_its_reference(tmp_path: Path) -> None:
     for recipe in ("full", "baseline", "contrastive"):
         for seed in (1, 2):
             member(tmp_path, "ablation", recipe, seed=seed)
-    assert labels(compare_named(tmp_path, ["ablation"])) == ["baseline", "full", "contrastive"]
+    assert labels(compare_named(tmp_path, ["ablation"])) == ["baseline", "contrastive", "full"]
     assert labels(compare_named(tmp_path, ["ablation"], reference="full")) == ["full", "baseline", "contrastive"]
     assert labels(compare_named(tmp_path, ["ablation", "contrastive", "full"])) == ["contrastive", "full"]
+
+
+def test_a_seed_with_a_run_that_cannot_be_read_is_left_out_while_two_others_remain(
+    tmp_path: Path, sweep: list[RunDir]
+) -> None:
+    sweep[1].database.write_bytes(b"no database")
+    found = compare_named(tmp_path, ["weights"])
+    assert isinstance(found, Ablation)
+    assert found.seeds == (1, 3)
+    assert any(text.startswith("Left out: seed 2 of every arm.") for text in found.warnings)
+    shown = " ".join(printed_by_compare(tmp_path, "weights", "--by", "category").split())
+    assert "Warning: Left out: seed 2 of every arm." in shown
+    assert "over 2 seeds" in shown
+    sweep[0].database.unlink()
+    with pytest.raises(AbsentError, match=r"no run\.duckdb"):
+        compare_named(tmp_path, ["weights"])
+
+
+def test_a_damaged_configuration_makes_no_arm(tmp_path: Path, sweep: list[RunDir]) -> None:
+    text = sweep[1].config.read_text(encoding="utf-8")
+    sweep[1].config.write_text(text.replace("temperature: 0.07", 'temperature: "x\\e[31my"'), encoding="utf-8")
+    found = compare_named(tmp_path, ["weights"])
+    assert isinstance(found, Ablation)
+    assert (labels(found), found.seeds) == (ARMS, (1, 3))
+    assert any(text.startswith("1 run in the folder could not be read") for text in found.warnings)
 
 
 @pytest.mark.usefixtures("sweep")
@@ -280,7 +324,7 @@ def test_the_names_of_settings_are_broken_where_three_arms_would_not_fit(tmp_pat
     member(tmp_path, "weights", seed=1, weight="0.03")
     shown = printed_by_compare(tmp_path, "weights", "--one-seed")
     assert max(map(len, shown.splitlines())) <= 80
-    assert ["arm", "weight=0.1", "weight=0.3", "weight=0.03"] in [line.split() for line in shown.splitlines()]
+    assert ["arm", "weight=0.1", "weight=0.03", "weight=0.3"] in [line.split() for line in shown.splitlines()]
     assert "Configuration differences" not in shown, "the labels have them all"
 
 
@@ -291,5 +335,9 @@ def test_several_looks_at_the_test_split_are_noted(tmp_path: Path) -> None:
     for seconds in (1.0, 2.0, 3.0):
         recorder.event(seconds, "info", "test", "looked at the test split")
     assert recorder.close() == 0
-    notes = compare_named(tmp_path, ["baseline", "full"]).notes
-    assert any(note.startswith("Looks at the test split, most of a run: full 3 times.") for note in notes)
+    finished_run(tmp_path, "contrastive", curves=False)
+    shown = " ".join(printed_by_compare(tmp_path, "baseline", "full", "--notes").split())
+    assert "3 runs of this folder looked at this test split 5 times in all" in shown
+    assert "; 2 are compared here." in shown
+    assert "looked at" not in printed_by_compare(tmp_path, "baseline", "full")
+    assert "looked at" in printed_by_compare(tmp_path, "baseline", "full", "--format", "md")

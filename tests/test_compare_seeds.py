@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 from conftest import printed_by_compare
-from factory import STARTED, crashed_run, finished_run, running_run
+from factory import SIX_TASKS, STARTED, crashed_run, finished_run, running_run
 
 from accl.analysis.ablation import Ablation, compare_seeds
 from accl.analysis.compare import compare
@@ -275,9 +275,22 @@ def test_the_terminal_shows_means_runs_and_how_they_were_tested(
     assert f"{100 * full.accuracy.mean:.2f} ± {100 * full.accuracy.sd:.2f}" in shown
     words = " ".join(shown.split())
     assert "Seeds 1, 2, 3; ± is the standard deviation over them" in words
-    assert "Satterthwaite" in words
+    assert "its own quantile of Student's t" in words
     if columns >= 80:
         assert all(run.id in shown for run in grid.values())
+
+
+@pytest.mark.usefixtures("grid")
+def test_the_terminal_lists_the_tasks_that_change_most_over_all_seeds(tmp_path: Path) -> None:
+    shown = printed_by_compare(tmp_path, "baseline", "full", "--tasks", "1", columns=120)
+    before, after = (np.stack([answers(r, s) for s in (1, 2, 3)]) for r in ("baseline", "full"))
+    deltas = [(after[:, task::6].mean() - before[:, task::6].mean()) for task in range(6)]
+    best = int(np.argmax(deltas))
+    head, row = "Largest gains and losses of full against baseline", SIX_TASKS[best][0].replace("_", " ")
+    line = next(line for line in shown.split(head)[1].splitlines() if line.startswith(row))
+    expected = [f"{100 * side[:, best::6].mean():.2f}" for side in (before, after)]
+    assert line.removeprefix(row).split()[:4] == ["40", *expected, f"{100 * deltas[best]:+.2f}"]
+    assert "Largest" not in printed_by_compare(tmp_path, "baseline", "full", "--tasks", "0")
 
 
 @pytest.mark.usefixtures("grid")

@@ -84,7 +84,7 @@ def test_a_test_that_is_asked_for_later_records_what_the_end_of_training_would_h
     again = run_accl("test", "later", "--runs", str(root))
     assert again.returncode == 0, again.stderr
     assert "Tested before, and not again: later." in again.stdout
-    assert "2 runs in" in again.stdout
+    assert "2 runs of this folder" in again.stdout
     assert differences(later, tested) == []
     assert looks_in(root, data_fingerprint(read_provenance(later))) == Looks(2, 2, 0)
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats as reference  # type: ignore[import-untyped]
+from scipy import optimize  # type: ignore[import-untyped]
+from scipy import stats as reference
 
 from accl.analysis.crossed import (
     contrast_over_seeds,
@@ -183,9 +184,10 @@ def test_difference_over_seeds_agrees_with_a_calculation_by_hand() -> None:
     # d_sq - d_s - d_q + 1/3: (-1/6, 1/6, -1/6, 1/6), (1/12, -7/12, 1/12, 5/12), (1/12, 5/12, 1/12, -7/12)
     rest = (4 / 36 + 2 * (1 + 49 + 1 + 25) / 144) / (2 * 3) / 12
     variance = of_seeds + of_questions - rest
-    freedom = variance**2 / (of_seeds**2 / 2 + (of_questions - rest) ** 2 / 4)
-    half = reference.t.ppf(0.975, freedom) * math.sqrt(variance)
-    assert half > reference.norm.ppf(0.9) * math.sqrt(of_questions)
+    of_two, of_four = reference.t.ppf(0.975, [2, 4])
+    half = math.sqrt(of_two**2 * of_seeds + of_four**2 * (of_questions - rest))
+    assert half > reference.norm.ppf(0.85) * math.sqrt(of_questions)
+    freedom = optimize.brentq(lambda f: reference.t.ppf(0.975, f) - half / math.sqrt(variance), 2, 4)
     assert (found.low, found.high) == pytest.approx((1 / 3 - half, 1.0 if 1 / 3 + half > 1 else 1 / 3 + half))
     assert found.p == pytest.approx(2 * reference.t.sf(1 / 3 / math.sqrt(variance), freedom))
 
@@ -207,8 +209,8 @@ def test_seeds_that_agree_by_luck_leave_what_the_questions_alone_leave() -> None
     found = difference_over_seeds(first, second)
     assert found.sd == pytest.approx(0, abs=1e-12)
     of_questions = crossed_variance(second.astype(float) - first).over_questions
-    assert found.high - found.delta == pytest.approx(reference.norm.ppf(0.9) * math.sqrt(of_questions))
-    assert found.p == pytest.approx(reference.norm.sf(0.02 / math.sqrt(of_questions)) / 2)
+    assert found.high - found.delta == pytest.approx(reference.norm.ppf(0.85) * math.sqrt(of_questions))
+    assert found.p == pytest.approx(reference.norm.sf(0.02 / math.sqrt(of_questions)) / 3)
     assert difference_over_seeds(first, first).p == 1.0
 
 

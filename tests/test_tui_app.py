@@ -18,11 +18,14 @@ from accl.store.vocabulary import QUESTIONS, RUNS
 from tui.app import AcclApp
 from tui.commands import COMMANDS
 from tui.feed import RunsFeed
-from tui.messages import Ask
+from tui.messages import Ask, OpenLaunch, Prompt
 from tui.screens.compare import CompareScreen
 from tui.screens.confirm import ConfirmScreen
 from tui.screens.help import HelpScreen, KeyPage
+from tui.screens.launch import LaunchScreen
 from tui.screens.palette import PaletteScreen
+from tui.screens.prompt import PromptScreen
+from tui.screens.queue import QueueScreen
 from tui.screens.runs import RunsScreen
 from tui.widgets.keybar import KeyBar
 from tui.widgets.table import Table
@@ -199,6 +202,18 @@ async def test_no_key_is_dead(tmp_path: Path) -> None:
         app.screen.dismiss()
         app.push_screen(ConfirmScreen(Ask("Stop this run?", "some-run", (), AsyncMock())))
         await until(pilot, lambda: isinstance(app.screen, ConfirmScreen))
+        check()
+        app.screen.dismiss()
+        app.push_screen(QueueScreen(app.services))
+        await until(pilot, lambda: isinstance(app.screen, QueueScreen))
+        check()
+        app.screen.dismiss()
+        app.push_screen(LaunchScreen(app.services, OpenLaunch()))
+        await until(pilot, lambda: isinstance(app.screen, LaunchScreen))
+        check()
+        app.screen.dismiss()
+        app.push_screen(PromptScreen(Prompt("Note", "some-run", (), AsyncMock())))
+        await until(pilot, lambda: isinstance(app.screen, PromptScreen))
         check()
     for command in COMMANDS:
         assert {(key, command.run) for key in command.keys} <= bound

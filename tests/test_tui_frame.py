@@ -39,9 +39,6 @@ from tui.widgets.keybar import KeyBar
 from tui.widgets.strip import changed_regions
 from tui.widgets.table import Table
 
-RESERVED = {"n", "r", "Q", "T", "N", "D", "u"}  # on the list of runs, for what changes runs
-
-
 # --- commands
 
 
@@ -58,23 +55,21 @@ def test_every_command_has_an_id_of_its_own_a_title_and_a_scope() -> None:
     "scopes",
     [
         ("runs", "lists"),
+        ("runs", "groups"),
         *(("run", pane, widget) for pane in ("curriculum", "confusion", "tasks") for widget in ("lists", "grid")),
-        ("run", "health", "charts"),
-        ("compare", "charts"),
+        *(("run", pane) for pane in ("health", "questions", "log", "machine")),
         ("compare", "lists"),
         ("palette",),
         ("confirm",),
+        ("prompt",),
+        ("launch",),
+        ("queue", "lists"),
         ("help",),
     ],
 )
 def test_no_key_means_two_things(scopes: tuple[str, ...]) -> None:
     for one, other in combinations((command for scope in (*scopes, "everywhere") for command in of_scope(scope)), 2):
         assert not set(one.keys) & set(other.keys), (one.id, other.id)
-
-
-def test_keys_of_what_changes_runs_are_free() -> None:
-    taken = {key for scope in ("runs", "lists", "everywhere") for command in of_scope(scope) for key in command.keys}
-    assert not taken & RESERVED
 
 
 @pytest.mark.parametrize("key", ["colon", "ctrl+p"])

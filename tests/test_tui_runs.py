@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,13 @@ from textual.pilot import Pilot
 from textual.strip import Strip
 from tui_pilot import TICK, on_screen, open_app, runs_listed, runs_screen, until
 
+from accl.store.experiment import write_experiment
 from accl.store.rundir import RunDir
 from accl.store.state import RunState, State, read_state, write_state
 from accl.store.summary import Summary
 from accl.store.writer import Recorder
 from tui.app import AcclApp
+from tui.arms import Group
 from tui.feed import RunFeed, RunsFeed, RunSummary, Speedometer, Speedometers
 from tui.runlist import RunList
 from tui.runrows import scale_of, time_left
@@ -109,7 +112,7 @@ async def test_groups_fold_select_all_of_them_and_change_their_kind(three_arms: 
         await until(pilot, lambda: len(table.rows) == 9)
         await pilot.press("enter")
         await until(pilot, lambda: len(table.rows) == 12)
-        for grouping, count in (("profile", 10), ("state", 10), ("", 9), ("arm", 12)):
+        for grouping, count in (("profile", 10), ("experiment", 10), ("state", 10), ("", 9), ("arm", 12)):
             await pilot.press("g")
             await until(pilot, lambda count=count: len(table.rows) == count)
             assert screen.list.grouping == grouping
@@ -122,6 +125,29 @@ async def test_a_folded_group_is_folded_when_the_app_is_opened_again(three_arms:
             await runs_listed(pilot, 9)
             await pilot.press(*keys)
             await until(pilot, lambda rows=rows: len(pilot.app.screen.query_one(Table).rows) == rows)
+
+
+async def test_arms_of_a_sweep_are_told_apart_by_the_keys_that_differ(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        finished_run(tmp_path, "baseline", seed=seed, curves=False)
+        for rate in ("1e-3", "2e-3"):
+            run = finished_run(tmp_path, "full", seed=seed, overrides=[f"optim.lr={rate}"], curves=False)
+            write_experiment(run, "rates")
+    async with open_app(tmp_path, (120, 36)) as pilot:
+        await runs_listed(pilot, 6)
+
+        def groups() -> set[str]:
+            return {entry.name[0] for entry in runs_screen(pilot).list.entries.values() if isinstance(entry, Group)}
+
+        await until(pilot, lambda: groups() == {"baseline", "full lr=0.001", "full lr=0.002"})
+        assert "▾ full lr=0.002" in on_screen(pilot)
+        assert "reference" in on_screen(pilot)
+        edited = finished_run(tmp_path, "baseline", seed=3, overrides=["optim.lr=5e-3"], curves=False)
+        await until(pilot, lambda: "baseline lr=0.005 s3" in on_screen(pilot))
+        shutil.rmtree(edited.path)
+        await until(pilot, lambda: groups() == {"baseline", "full lr=0.001", "full lr=0.002"})
+        await pilot.press("g", "g")
+        await until(pilot, lambda: groups() == {"rates", "no experiment"})
 
 
 def test_arms_are_sorted_by_the_mean_over_their_seeds_and_follow_the_filter(tmp_path: Path) -> None:
@@ -158,7 +184,7 @@ async def test_runs_are_sorted_by_a_configuration_key_that_is_typed(tmp_path: Pa
         await pilot.press("O", *"optim.lr", "enter")
         table = pilot.app.screen.query_one(Table)
         await until(pilot, lambda: "optim.lr▼" in table.text_lines[0])
-        assert [row.cells[-1][0] for row in table.rows[1:]] == ["0.005", "0.002", "0.001"]
+        assert [row.cells[-1][0] for row in table.rows] == ["0.005", "0.002", "0.001"]
         await pilot.press("O", *"optim.lrr", "enter")
         await until(pilot, lambda: "No run has 'optim.lrr'" in on_screen(pilot))
         assert "Did you mean" in on_screen(pilot)

@@ -21,8 +21,11 @@ from tui.widgets.strip import StripWidget
 
 FEW = [(20, 5), (80, 24), (300, 5), (160, 45), (20, 100), (300, 100)]
 ALL = [(width, height) for width in (20, 40, 60, 80, 110, 160, 220, 300) for height in (5, 10, 24, 45, 100)]
+DOING = {f"runs.{name}" for name in ("restart", "tag", "note", "rename", "delete", "new", "like", "queue")}
 # Keys that lead to another screen, or change the runs, which other tests press.
 LEAVING = {"q", "ctrl+q", "ctrl+c", "escape", "enter", "c", "t", "f", "slash", "question_mark", "f1", "colon", "ctrl+p"}
+# What is done with runs asks first, or asks for text.
+LEAVING |= {key for command in COMMANDS if command.id in DOING for key in command.keys}
 KEYS = sorted({key for command in COMMANDS for key in command.keys if not key.isdigit()} - LEAVING)
 PANES = [command.keys[0] for command in of_scope("run") if command.keys and command.keys[0].isdigit()]
 # Keys from the list to each screen, by its name.
@@ -32,6 +35,9 @@ SCREENS: dict[str, list[list[str]]] = {
     "compare": [["ctrl+a", "c"]],
     "help": [["question_mark"]],
     "palette": [["colon"]],
+    "prompt": [["T"]],
+    "launch": [["n"], ["L"]],
+    "queue": [["Q"]],
 }
 
 

@@ -164,7 +164,7 @@ def test_a_missing_shard_and_a_file_cut_off_are_refused(tmp_path: Path) -> None:
         ('{"_split": "test"}', "has no _data_files"),
         ('{"_split": "test", "_data_files": [{"filename": "../x.arrow"}]}', "which is no file beside it"),
         ('{"_split": "test", "_data_files": [7]}', "which is no file beside it"),
-        ('{"_split": "train", "_data_files": [{}]}', "split 'train' has no known name"),
+        ('{"_split": "extra", "_data_files": [{}]}', "split 'extra' has no known name"),
     ],
 )
 def test_a_damaged_description_of_a_saved_folder_is_refused(tmp_path: Path, state: str, says: str) -> None:

@@ -21,8 +21,10 @@ from textual.screen import ModalScreen, Screen
 from accl.store.rundir import RunDir
 from accl.text import printable
 from tui import theme
-from tui.commands import COMMANDS, Command, bindings, present, refused
-from tui.messages import Ask, OpenCompare, OpenHelp, OpenRun
+from tui.alerts import Alert, Alerts
+from tui.command import Command
+from tui.commands import COMMANDS, bindings, present, refused
+from tui.messages import Ask, OpenCompare, OpenHelp, OpenLaunch, OpenRun, Prompt
 from tui.palettes import PALETTES
 from tui.repaint import shortened
 from tui.screens.runs import RunsScreen  # the other screens are imported when they are opened, for a fast start
@@ -64,6 +66,7 @@ class AcclApp(App[None], inherit_bindings=False):
         self.palette = theme.DEFAULT
         self.services = Services(root, Watcher(interval), view or ViewState())
         self.services.view.attach("everywhere", self)
+        self.alerts = Alerts(self.services.watcher, root, lambda alert: self.call_later(self._tell, alert))
         self._forced = palette
         # Without colours, Textual shall write none either, instead of greys.
         super().__init__(ansi_color=True if self._shown_palette == "no-colours" else None)
@@ -92,6 +95,7 @@ class AcclApp(App[None], inherit_bindings=False):
         gc.set_threshold(2000, 5, 500)
         gc.enable()
         self.set_interval(SAVE_S, self.services.view.save)
+        self.alerts.follow()
         if len(self.opened) == 1:
             self.post_message(OpenRun(self.opened[0]))
         elif self.opened:
@@ -99,7 +103,11 @@ class AcclApp(App[None], inherit_bindings=False):
 
     def on_unmount(self) -> None:
         gc.unfreeze()
+        self.alerts.unfollow()
         self.services.view.save()
+
+    def _tell(self, alert: Alert) -> None:
+        self.notify(alert.message, title=alert.title, severity=alert.severity)
 
     def _show_palette(self) -> None:
         theme.use(self._shown_palette)
@@ -147,6 +155,16 @@ class AcclApp(App[None], inherit_bindings=False):
 
         self.push_screen(CompareScreen(self.services, message.runs))
 
+    def on_open_launch(self, message: OpenLaunch) -> None:
+        from tui.screens.launch import LaunchScreen
+
+        self.push_screen(LaunchScreen(self.services, message))
+
+    def on_open_queue(self) -> None:
+        from tui.screens.queue import QueueScreen
+
+        self.push_screen(QueueScreen(self.services))
+
     def on_open_help(self, message: OpenHelp) -> None:
         from tui.screens.help import HelpScreen
 
@@ -161,6 +179,15 @@ class AcclApp(App[None], inherit_bindings=False):
                 self.run_worker(message.then(), group="asked")
 
         self.push_screen(ConfirmScreen(message), on_answer)
+
+    def on_prompt(self, prompt: Prompt) -> None:
+        from tui.screens.prompt import PromptScreen
+
+        def on_answer(text: str | None) -> None:
+            if text is not None and text != prompt.value:
+                self.run_worker(prompt.then(text), group="asked")
+
+        self.push_screen(PromptScreen(prompt), on_answer)
 
     def action_help(self) -> None:
         if not isinstance(self.screen, ModalScreen):

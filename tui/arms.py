@@ -1,4 +1,4 @@
-"""Groups of runs: an arm is a recipe with a profile, and its runs differ by their seeds."""
+"""Groups of runs: those of an arm have the same configuration, and differ by their seeds."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ BASELINE = "baseline"
 
 
 def arm_of(summary: RunSummary) -> tuple[str, str]:
-    """Return recipe and profile."""
-    return summary.setup.recipe, summary.setup.profile
+    """Return the name of the arm, which is the recipe where nothing else tells it from others, and the profile."""
+    return summary.arm or summary.setup.recipe, summary.setup.profile
 
 
 GROUPINGS: Mapping[str, Callable[[RunSummary], tuple[str, ...]]] = {
     "arm": arm_of,
     "profile": lambda summary: (summary.setup.profile,),
+    "experiment": lambda summary: (summary.summary.experiment or "no experiment",),
     "state": lambda summary: (summary.state_label[0][2:],),
 }
 
@@ -44,6 +45,16 @@ class Group:
     def is_arm(self) -> bool:
         """Whether its runs differ by nothing but the seed, as far as their setups tell."""
         return len({arm_of(summary) for summary in self.runs}) == 1
+
+    @property
+    def profile(self) -> str:
+        """Profile of its first run, which is that of all runs of an arm."""
+        return self.runs[0].setup.profile
+
+    @property
+    def is_baseline(self) -> int:
+        """How well it does as a reference: 2 for the baseline, 1 for one of several baselines, 0 for others."""
+        return (self.runs[0].setup.recipe == BASELINE) + (arm_of(self.runs[0])[0] == BASELINE)
 
     @cached_property
     def tests(self) -> tuple[float, ...]:
@@ -103,11 +114,10 @@ class Reference:
 
 
 def references(arms: Sequence[Group]) -> dict[str, Reference]:
-    """Return the reference of each profile: the baseline, or else the oldest arm."""
+    """Return the reference of each profile: the baseline, of several the oldest, or else the oldest arm."""
     found: dict[str, Group] = {}
     for arm in sorted(arms, key=lambda arm: min(each.summary.age_key for each in arm.runs)):
-        recipe, profile = arm.name
-        if profile not in found or recipe == BASELINE:
-            found[profile] = arm
+        if (before := found.get(arm.profile)) is None or arm.is_baseline > before.is_baseline:
+            found[arm.profile] = arm
     counts = Counter(profile for _, profile in (arm.name for arm in arms))
     return {profile: Reference(arm, counts[profile] == 1) for profile, arm in found.items()}

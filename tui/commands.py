@@ -6,16 +6,15 @@ lets a keymap move it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any, TypeVar
 
 from textual.binding import Binding, BindingType
 from textual.dom import DOMNode
-from textual.keys import format_key
 from textual.screen import Screen
 
+from tui.command import Command, charts, keeping_order, navigation, processes
 from tui.palettes import PALETTES
 
 Choice = TypeVar("Choice")
@@ -33,120 +32,17 @@ SCOPES = {
     "log": "6 Log",
     "machine": "7 Machine and configuration",
     "compare": "Compare",
+    "queue": "The queue",
     "lists": "Lists and tables",
     "grid": "The confusion grid",
     "filter": "While typing a filter",
     "palette": "The list of commands",
     "confirm": "Before it is done",
+    "prompt": "While typing tags, a note or a name",
+    "launch": "New runs",
     "help": "Help",
     "everywhere": "Everywhere",
 }
-
-
-def _always(_: Any) -> bool:
-    return True
-
-
-@dataclass(frozen=True)
-class Command:
-    """Something that the user can do.
-
-    Attributes:
-        id: its scope, which is a key of `SCOPES`, a dot, and a name.
-        title: text for help and palette.
-        keys: Textual key names, the main one first; a command without is in the palette alone.
-        run: Textual action of the node that has the scope.
-        label: one or two words for the foot; empty keeps the command out of it.
-        enabled: whether the node can do it now; foot and palette leave out what cannot be done.
-        otherwise: what its key says while it cannot be done.
-        priority: whether the key also works while text is being typed.
-    """
-
-    id: str
-    title: str
-    keys: tuple[str, ...]
-    run: str
-    label: str = ""
-    enabled: Callable[[Any], bool] = _always
-    otherwise: str = "there is nothing here to do it with"
-    priority: bool = False
-
-    @property
-    def scope(self) -> str:
-        return self.id.partition(".")[0]
-
-    @property
-    def keys_display(self) -> str:
-        """All keys, as the help prints them."""
-        return " ".join(map(_display_name, self.keys))
-
-    @property
-    def main_key(self) -> str:
-        """First key, as the foot prints it."""
-        return _display_name(self.keys[0]) if self.keys else ""
-
-
-def _display_name(key: str) -> str:
-    return key if key == "enter" else format_key(key).replace("ctrl+", "^")
-
-
-def _navigation(scope: str, movement: str, *page_keys: str) -> tuple[Command, ...]:
-    down, up = page_keys[:1], page_keys[1:]
-    return (
-        Command(f"{scope}.up", f"{movement} up", ("up", "k"), "move(-1)"),
-        Command(f"{scope}.down", f"{movement} down", ("down", "j"), "move(1)"),
-        Command(f"{scope}.page_up", "a page up", ("pageup", "ctrl+b", *up), "page(-1)"),
-        Command(f"{scope}.page_down", "a page down", ("pagedown", "ctrl+f", *down), "page(1)"),
-        Command(f"{scope}.first", "to the first", ("home", "g"), "edge(-1)"),
-        Command(f"{scope}.last", "to the last", ("end", "G"), "edge(1)"),
-    )
-
-
-def _charts(
-    scope: str, taken: Collection[str] = (), when: tuple[Callable[[Any], bool], str] = (_always, "")
-) -> tuple[Command, ...]:
-    """Make the commands of charts, without the keys that are ``taken`` by lists beside them."""
-
-    def command(name: str, title: str, keys: tuple[str, ...], call: str, label: str = "") -> Command:
-        free = tuple(key for key in keys if key not in taken)
-        return Command(f"{scope}.{name}", title, free, f"charts({call})", label, *when)
-
-    commands = (
-        command("left", "cursor left", ("left",), "'move_cursor', -1"),
-        command("right", "cursor right: the values there beside the curves", ("right",), "'move_cursor', 1", "cursor"),
-        command("far_left", "cursor ten columns left", ("shift+left",), "'move_cursor', -10"),
-        command("far_right", "cursor ten columns right", ("shift+right",), "'move_cursor', 10"),
-        command("first", "cursor to the first visible step", ("home",), "'edge', -1"),
-        command("last", "cursor to the last visible step", ("end",), "'edge', 1"),
-        command("jump", "cursor to the step you type; +N and -N are relative", ("at",), "'open_jump'", "jump"),
-        command("zoom_in", "zoom in, around the cursor", ("plus", "equals_sign"), "'zoom', 1", "zoom"),
-        command("zoom_out", "zoom out", ("minus",), "'zoom', -1"),
-        command("zoom_all", "the whole x axis", ("0",), "'zoom', 0"),
-        command("pan_left", "pan left", ("less_than_sign",), "'pan', -0.5"),
-        command("pan_right", "pan right", ("greater_than_sign",), "'pan', 0.5"),
-        command("axis", "x axis: step, epoch, questions or time", ("x",), "'next_axis'", "x axis"),
-        command("log", "y axis: linear or logarithmic", ("y",), "'toggle_log'", "log y"),
-        command("raw", "every value, or the median with a band from 10 to 90 %", ("r",), "'toggle_raw'", "raw"),
-        command(
-            "filter",
-            "only charts whose title or metric match",
-            ("slash", "m"),
-            "'open_filter'",
-            "metrics",
-        ),
-        command("full", "the focused chart alone, or all", ("z",), "'toggle_full'", "full"),
-        command("above", "focus the chart above", ("up", "w"), "'focus_chart', 0, -1"),
-        command("below", "focus the chart below", ("down", "s"), "'focus_chart', 0, 1"),
-        command("beside_left", "focus the chart to the left", ("a",), "'focus_chart', -1, 0"),
-        command("beside_right", "focus the chart to the right", ("d",), "'focus_chart', 1, 0"),
-        command("next_page", "next page of charts", ("pagedown", "n"), "'turn', 1"),
-        command("previous_page", "previous page of charts", ("pageup", "N"), "'turn', -1"),
-    )
-    return tuple(command for command in commands if command.keys)
-
-
-def _has_highlighted(runs_screen: Any) -> bool:
-    return runs_screen.highlighted is not None
 
 
 def _has_entry(runs_screen: Any) -> bool:
@@ -168,6 +64,8 @@ BOTH_SHOWN = attrgetter("shows_both"), "there is room for one of them: z changes
 EVENTS_SHOWN = attrgetter("shows_events"), "the events are hidden: they need 18 lines, and ] not to hide them"
 OTHER_ARMS = attrgetter("has_other_arms"), "there is no other arm"
 SCROLLS = attrgetter("scrolls"), "long lines are wrapped: w scrolls them"
+WAITING = attrgetter("has_waiting"), "nothing waits"
+WAITS = attrgetter("waits"), "it does not wait: it trains already, or nothing is there"
 
 
 COMMANDS: tuple[Command, ...] = (
@@ -175,12 +73,15 @@ COMMANDS: tuple[Command, ...] = (
     Command("runs.select", "select the run or group, and step on", ("space",), "select", "select", _has_entry),
     Command("runs.select_all", "select all runs shown, or none", ("ctrl+a",), "select_all"),
     Command("runs.compare", "compare the selected runs", ("c",), "compare", "compare"),
+    Command("runs.new", "new runs: a form with recipe, profile, seeds and changes", ("n",), "launch(False)", "new"),
+    *processes("runs"),
     Command("runs.filter", "only runs a query finds: words, val>30%, lr>=1e-4", ("f",), "filter", "filter"),
     Command("runs.sort", "sort by the next column, or click its head", ("o",), "sort", "sort"),
     Command("runs.order", "sort by a config key or metric that you type", ("O",), "order"),
-    Command("runs.stop", "stop the highlighted run; asks first", ("t",), "stop", "stop", _has_highlighted),
+    Command("runs.queue", "the queue: what trains, and what waits for its turn", ("Q",), "queue", "queue", late=True),
+    *keeping_order("runs"),
     Command("runs.back", "forget the filter, then the selection", ("escape",), "back"),
-    Command("groups.group", "group by arm, profile, state or nothing", ("g",), "screen.group", "group"),
+    Command("groups.group", "group by arm, profile, experiment, state or nothing", ("g",), "screen.group", "group"),
     Command("groups.fold", "fold the group", ("left", "h"), "screen.fold(True)"),
     Command("groups.unfold", "unfold the group", ("right", "l"), "screen.fold(False)"),
     Command("run.health", "pane: health, everything over time", ("1",), "pane('health')"),
@@ -190,12 +91,13 @@ COMMANDS: tuple[Command, ...] = (
     Command("run.questions", "pane: questions and answers", ("5",), "pane('questions')"),
     Command("run.log", "pane: the whole console log, and the events", ("6",), "pane('log')"),
     Command("run.machine", "pane: load of the machine, configuration, provenance", ("7",), "pane('machine')"),
-    Command("run.stop", "stop this run; asks first", ("t",), "stop", "stop"),
+    *processes("run", taken=("r", "R", "N")),
+    *keeping_order("run", taken=("r", "R", "N")),
     Command("run.back", "back to the runs", ("escape",), "back", "back"),
     Command(
         "health.swap", "what was going on at the cursor: in place of the charts, or hidden", ("tab",), "swap", "list"
     ),
-    *_charts("health"),
+    *charts("health"),
     Command("health.future", "x axis to the last step of the run, or to the newest", ("e",), "charts('toggle_future')"),
     Command("health.order", "order of the task weights: category or weight", ("o",), "order", "order"),
     Command("curriculum.order", "order: weight, category, name", ("o",), "order", "order"),
@@ -275,7 +177,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("machine.reference", "another run as the reference", ("b",), "reference", "reference"),
     Command("machine.part", "between configuration, load and provenance", ("tab",), "part(1)", "part"),
     Command("machine.part_back", "the part before", ("shift+tab",), "part(-1)"),
-    *_charts(
+    *charts(
         "machine",
         taken=("up", "down", "home", "end", "pageup", "pagedown", "slash", "m", "d", "n", "N"),
         when=CHARTS_SHOWN,
@@ -289,9 +191,19 @@ COMMANDS: tuple[Command, ...] = (
     Command("compare.categories", "tasks or their categories", ("c",), "categories", "categories"),
     Command("compare.power", "seeds needed for an interval of ±1 point", ("w",), "part('power')", "seeds needed"),
     Command("compare.seeds", "the seeds of an arm: a median with a band, or a line each", ("l",), "seeds", "seeds"),
-    *_charts("compare", taken=("up", "down", "home", "end", "pageup", "pagedown", "w", "s"), when=CHARTS_SHOWN),
+    *charts("compare", taken=("up", "down", "home", "end", "pageup", "pagedown", "w", "s"), when=CHARTS_SHOWN),
     Command("compare.back", "back to all charts, then no cursor, then to the runs", ("escape",), "back", "back"),
-    *_navigation("lists", "one line"),
+    Command("queue.earlier", "let it start earlier", ("K", "shift+up"), "move_run(-1)", "earlier", *WAITS),
+    Command("queue.later", "let it start later", ("J", "shift+down"), "move_run(1)", "later", *WAITS),
+    Command("queue.first", "let it start first", ("F", "shift+home"), "first", "first", *WAITS),
+    Command("queue.pause", "keep it from being started, or not any more", ("p",), "pause(False)", "pause", *WAITS),
+    Command("queue.pause_all", "pause all that wait, or none", ("P",), "pause(True)", "pause all", *WAITING),
+    Command("queue.cancel", "take it out of the queue; asks first", ("t", "D"), "cancel", "cancel", *WAITS),
+    Command(
+        "queue.open", "open the run", ("enter",), "open", "open", attrgetter("has_runs"), "nothing trains or waits"
+    ),
+    Command("queue.back", "back to the runs", ("escape",), "screen.dismiss", "back"),
+    *navigation("lists", "one line"),
     Command("grid.up", "cursor up", ("up", "k"), "move(-1, 0)"),
     Command("grid.down", "cursor down", ("down", "j"), "move(1, 0)"),
     Command("grid.left", "cursor left", ("left", "h"), "move(0, -1)"),
@@ -308,7 +220,22 @@ COMMANDS: tuple[Command, ...] = (
     Command("palette.close", "close the list", ("escape",), "screen.dismiss", "close"),
     Command("confirm.yes", "yes, do it", ("y",), "dismiss(True)", "yes"),
     Command("confirm.no", "no, leave it", ("n", "escape"), "dismiss(False)", "no"),
-    *_navigation("help", "scroll"),
+    Command("prompt.keep", "save what is typed", ("enter",), "submit", "save"),
+    Command("prompt.complete", "complete the word", ("tab",), "complete", "complete"),
+    Command("prompt.drop", "leave it as it was", ("escape",), "screen.dismiss", "cancel"),
+    Command("launch.start", "start, or queue, what is described", ("enter",), "screen.start", "start"),
+    Command("launch.next", "next field", ("tab",), "app.focus_next", "field"),
+    Command("launch.previous", "field before", ("shift+tab",), "app.focus_previous"),
+    Command(
+        "launch.other",
+        "another recipe, profile or way to start; a key for what is typed",
+        ("down",),
+        "other(1)",
+        "other",
+    ),
+    Command("launch.other_back", "the one before", ("up",), "other(-1)"),
+    Command("launch.close", "start nothing", ("escape",), "screen.dismiss", "close"),
+    *navigation("help", "scroll"),
     Command("help.close", "close this page", ("escape",), "screen.dismiss", "close"),
     Command("everywhere.help", "the keys and what they do", ("question_mark", "f1"), "help", "help"),
     Command("everywhere.palette", "find a command by typing", ("colon", "ctrl+p"), "palette", "commands"),

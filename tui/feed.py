@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from accl.analysis.grouping import group_runs
 from accl.errors import AcclError, BusyError
 from accl.store.columns import RunReader
 from accl.store.deadline import DEADLINE_S, each_within
@@ -50,12 +51,14 @@ class RunSummary:
     Attributes:
         state: the defaults while `summary` has none.
         speed_spread: standard deviation of the speed, as a share of it; NaN if unknown.
+        arm: name of its arm among all runs of its folder and profile; empty while nobody has told them apart.
     """
 
     summary: Summary
     state: RunState
     steps_per_second: float
     speed_spread: float = math.nan
+    arm: str = ""
 
     @property
     def run(self) -> RunDir:
@@ -185,10 +188,33 @@ class RunsView:
     Attributes:
         summaries: newest first.
         changed: runs that are new, or whose summary is another than at the last look.
+        version: how many views there were before.
     """
 
     summaries: tuple[RunSummary, ...]
     changed: frozenset[RunDir]
+    version: int = 0
+
+
+class ArmNames:
+    """Names of the arms of runs by their configurations, which are compared again only where one is new."""
+
+    def __init__(self) -> None:
+        self._of: dict[RunDir, tuple[Setup, str]] = {}
+        self._names: dict[RunDir, str] = {}
+
+    def names(self, summaries: Mapping[RunDir, RunSummary]) -> dict[RunDir, str]:
+        """Return the name of the arm of each run: its recipe, with the keys that differ where it has several."""
+        found = {run: (each.setup, each.summary.config) for run, each in summaries.items()}
+        if found != self._of:
+            self._of, self._names = found, {}
+            profiles: dict[str, list[RunDir]] = defaultdict(list)
+            for run, (setup, _) in found.items():
+                profiles[setup.profile].append(run)
+            for runs in profiles.values():
+                each = [(found[run][0].recipe, found[run][0].seed, found[run][1]) for run in runs]
+                self._names |= {runs[i]: arm.label for arm in group_runs(each) for i in arm.members}
+        return self._names
 
 
 class RunsFeed:
@@ -203,8 +229,12 @@ class RunsFeed:
         self._readers: dict[RunDir, tuple[SummaryReader, Speedometer]] = {}
         self._summaries: dict[RunDir, RunSummary] = {}
         self.last = RunsView((), frozenset())
+        self._arms = ArmNames()
         self._listed = -1  # time of the last change of the folder that was seen
         self._looks = 0
+        self._closely = False  # whether the next look takes notice of everything
+        self._changed: dict[RunDir, int] = {}  # version in which each run changed last
+        self._fetched = -math.inf  # time of the last look
 
     def fetch(self) -> RunsView | None:
         """Read the summaries; None if they are those of before.
@@ -213,7 +243,8 @@ class RunsFeed:
             RunError: the folder cannot be read.
             BusyError: it does not answer in time.
         """
-        now, rarely = time.time(), self._looks % RARELY == 0
+        now, rarely = time.time(), self._closely or self._looks % RARELY == 0
+        self._closely = False
         self._looks += 1
         known, summaries = self._readers, self._summaries
         if self._folder_may_have_changed(now) or rarely:
@@ -223,13 +254,38 @@ class RunsFeed:
         read = {
             summary.run: self._readers[summary.run][1].observe(summary, now) for summary in read_summaries(due, now)
         }
+        now_there = {run: read.get(run) or summaries[run] for run in self._readers}
+        arms = self._arms.names(now_there)
+        read |= {run: each for run, each in now_there.items() if each.arm != arms[run]}
+        read = {run: replace(each, arm=arms[run]) for run, each in read.items()}
         changed = {run for run, summary in read.items() if not _is_same(summary, summaries.get(run))}
         if not changed and summaries.keys() == self._readers.keys():
             return None
         self._summaries = {run: read.get(run) or summaries[run] for run in self._readers}
         newest_first = sorted(self._summaries.values(), key=lambda summary: summary.summary.age_key, reverse=True)
-        self.last = RunsView(tuple(newest_first), frozenset(changed))
+        version = self.last.version + 1
+        self.last = RunsView(tuple(newest_first), frozenset(changed), version)
+        self._changed = {run: version if run in changed else self._changed[run] for run in self._readers}
         return self.last
+
+    def refresh(self, age: float) -> None:
+        """Fetch, unless that was done less than ``age`` seconds ago for somebody else.
+
+        Raises:
+            RunError, BusyError: as `fetch`.
+        """
+        if self._closely or time.monotonic() - self._fetched >= age:
+            self._fetched = -math.inf
+            self.fetch()
+            self._fetched = time.monotonic()
+
+    def since(self, version: int) -> RunsView:
+        """Return the newest view for whoever has seen that of a version; 0 for none."""
+        return replace(self.last, changed=frozenset(run for run, at in self._changed.items() if at > version))
+
+    def look_closely(self) -> None:
+        """Let the next look take notice of runs that have ended, too."""
+        self._closely = True
 
     def _folder_may_have_changed(self, now: float) -> bool:
         ((_, changed),) = each_within(DEADLINE_S, _changed_at, [self.root])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from textual.message import Message
 
 from accl.store.rundir import RunDir
+from accl.store.summary import Summary
 
 
 @dataclass
@@ -41,6 +42,26 @@ class OpenCompare(Message):
 
 
 @dataclass
+class OpenLaunch(Message):
+    """Fill in a form for new runs.
+
+    Attributes:
+        like: run whose configuration they begin with, in place of a recipe.
+        summaries: runs that were trained before, the newest first.
+        machine: texts about its load.
+    """
+
+    like: RunDir | None = None
+    summaries: Sequence[Summary] = ()
+    machine: Sequence[str] = ()
+
+
+@dataclass
+class OpenQueue(Message):
+    """Show what trains and what waits."""
+
+
+@dataclass
 class OpenHelp(Message):
     """Show all keys, those of the screen on top first."""
 
@@ -60,3 +81,24 @@ class Ask(Message):
     subject: str
     consequences: tuple[str, ...]
     then: Callable[[], Awaitable[None]]
+
+
+@dataclass
+class Prompt(Message):
+    """Ask for a line of text.
+
+    Attributes:
+        title: one line.
+        subject: what the text is about.
+        explanation: lines that say what may be typed.
+        then: what is done with another text than ``value``; the app runs it, as in `Ask`.
+        value: text to begin with.
+        words: what a word may be completed to.
+    """
+
+    title: str
+    subject: str
+    explanation: tuple[str, ...]
+    then: Callable[[str], Awaitable[None]]
+    value: str = ""
+    words: Sequence[str] = ()

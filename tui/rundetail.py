@@ -24,7 +24,7 @@ def detail_lines(entry: RunSummary | Group, context: Context, view: RunView | No
         return [_group_line(entry, context), _differences(entry.runs[0], context) if entry.is_arm else []]
     phase = f"  {entry.state.phase}" if entry.active and entry.state.phase else ""
     return [
-        [entry.state_label, (f"  {entry.run.id}", theme.PLAIN), (phase, theme.DIM), *_labels(entry), _load(view)],
+        [entry.state_label, (f"  {entry.run.id}", theme.PLAIN), (phase, theme.DIM), *labels_of(entry), _load(view)],
         [*_reason(entry, context), *_differences(entry, context)],
     ]
 
@@ -87,7 +87,8 @@ def _value(value: str | float) -> str:
     return value if isinstance(value, str) else f"{value:.12g}"
 
 
-def _labels(summary: RunSummary) -> list[Piece]:
+def labels_of(summary: RunSummary) -> list[Piece]:
+    """Return name, tags and note of a run, two blanks before each."""
     labels = summary.summary.labels
     words = " ".join(f"#{tag}" for tag in labels.tags)
     shown = [(labels.name, theme.PLAIN), (words, theme.MARK), (labels.note, theme.PLAIN)]

@@ -31,6 +31,7 @@ class RunList:
         folded: keys of groups whose runs are hidden.
         selected: ids of those to compare.
         entries: runs and groups that are listed, in their order, by the keys of their rows.
+        version: that of the newest view.
         shown, active: number of runs that match the filter, and of all that have not ended.
     """
 
@@ -44,7 +45,7 @@ class RunList:
     wanted = EVERYTHING
     sort = ""
     grouping = "arm"
-    shown = active = 0
+    shown = active = version = 0
     folded: Sequence[str] = ()
     selected: Sequence[str] = ()
     summaries: Sequence[RunSummary] = ()
@@ -61,7 +62,7 @@ class RunList:
 
     def update(self, view: RunsView) -> None:
         """Take new summaries."""
-        self.summaries = view.summaries
+        self.summaries, self.version = view.summaries, view.version
         self.active = sum(each.active for each in view.summaries)
         self.context.references = references(grouped(view.summaries, "arm"))
         tests = (each.latest("test/accuracy") for each in view.summaries)

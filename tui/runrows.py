@@ -104,12 +104,12 @@ def run_row(summary: RunSummary, context: Context, *, selected: bool, indented: 
     total, test = state.total_steps, summary.latest("test/accuracy")
     glance = context.glance(run)
     arm = theme.arm_style(setup.recipe)
-    name = f"s{summary.seed} {run.id.rpartition('-')[2]}"
+    name = f"s{summary.seed} {summary.summary.labels.name or run.id.rpartition('-')[2]}"
     steps = f"{state.step:,}" if state.state is State.FINISHED else f"{state.step:,}/{total:,}"
     own = Group(("",), (summary,))
     cells: tuple[Piece, ...] = (
         ("●" if selected else " ", theme.MARK),
-        (f"  {name}" if indented else f"{setup.recipe} {name}", theme.PLAIN if indented else arm),
+        (f"  {name}" if indented else f"{arm_of(summary)[0]} {name}", theme.PLAIN if indented else arm),
         summary.state_label,
         (setup.profile, theme.DIM),
         (steps if total else "", plain),
@@ -134,7 +134,7 @@ def group_row(group: Group, context: Context, *, selected: int, folded: bool) ->
     runs = group.runs
     setup = runs[0].setup
     arm = theme.arm_style(setup.recipe) if group.is_arm else theme.PLAIN
-    title = setup.recipe if group.is_arm else group.name[0]
+    title = group.name[0]
     losses = [context.glance(each.run).losses for each in runs[:GLANCED]] if group.is_arm else []
     left = [seconds for each in runs if math.isfinite(seconds := each.left_seconds)]
     icons = Counter(each.state_label[0][0] for each in runs)

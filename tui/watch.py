@@ -31,11 +31,13 @@ class _Task:
 
     Attributes:
         look: returns after how many intervals the next one is due.
+        prompt: whether it is due at once after a change that the app made.
     """
 
     owner: Hashable
     look: Callable[[], int]
     run: RunDir | None = None
+    prompt: bool = True
     due: float = 0.0
 
 
@@ -65,26 +67,39 @@ class Watcher:
         """
         self._replace(owner, [self._task(owner, run, frozenset(needs), callback) for run in runs])
 
-    def watch_folder(self, owner: Hashable, root: Path, callback: Callable[[RunsView | AcclError], None]) -> None:
+    def watch_folder(
+        self,
+        owner: Hashable,
+        root: Path,
+        callback: Callable[[RunsView | AcclError], None],
+        *,
+        since: int = 0,
+        every: int = 1,
+    ) -> None:
         """Watch all runs of a folder in place of what the owner watched before.
 
-        The callback gets an error if the folder itself cannot be read.
+        The callback gets an error if the folder itself cannot be read; else a view that tells what has changed.
+
+        Args:
+            since: version of the view that the owner has seen; 0 for none.
+            every: intervals between two looks.
         """
         feed = self._folders.setdefault(root, RunsFeed(root, self._speedometers))
-        shown = False
+        version, shown = since, False
 
         def look() -> int:
-            nonlocal shown
+            nonlocal version, shown
             try:
-                changed = feed.fetch()
+                feed.refresh(self.interval / 2)
             except Exception as error:
                 shown = False
                 callback(as_problem(error, root))
                 return 1
-            if changed or not shown:
-                shown = True
-                callback(changed or feed.last)
-            return 1
+            if version != feed.last.version or not shown:
+                view = feed.since(version)
+                version, shown = view.version, True
+                callback(view)
+            return every
 
         self._replace(owner, [_Task(owner, look)])
 
@@ -97,6 +112,7 @@ class Watcher:
         *,
         every: int = RARELY,
         deadline: float = DEADLINE_S,
+        prompt: bool = False,
     ) -> None:
         """Look at items every so many intervals, in place of what the owner watched before.
 
@@ -104,6 +120,7 @@ class Watcher:
 
         Args:
             deadline: seconds after which a look counts as failed.
+            prompt: whether `look_again` looks at them, too.
         """
 
         def task(item: Item) -> _Task:
@@ -116,13 +133,22 @@ class Watcher:
                     callback(item, answer)
                 return every
 
-            return _Task(owner, look_again)
+            return _Task(owner, look_again, prompt=prompt)
 
         self._replace(owner, [task(item) for item in items])
 
     def unwatch(self, owner: Hashable) -> None:
         """Look at nothing for this owner any more. A look that is under way may still call back."""
         self._replace(owner, [])
+
+    def look_again(self) -> None:
+        """Look at once at runs and folders, those of runs that have ended too: the app has changed something."""
+        with self._changed:
+            for folder in self._folders.values():
+                folder.look_closely()
+            for task in self._tasks:
+                task.due = 0.0 if task.prompt else task.due
+            self._changed.notify()
 
     def feed(self, run: RunDir) -> RunFeed:
         """Return the data of a run, to read on demand what no view holds."""

@@ -14,20 +14,19 @@ from accl.analysis.compare import (
     Comparison,
     compare_results,
     describe_protocol,
-    looks_notes,
     split_warnings,
     steps_warnings,
 )
-from accl.analysis.crossed import SeedDifference, difference_over_seeds
+from accl.analysis.crossed import METHOD, SeedDifference, difference_over_seeds
 from accl.analysis.efficiency import SampleEfficiency
 from accl.analysis.learning import describe_power, read_efficiencies
 from accl.analysis.pairs import HardPairs, describe, hard_pairs
 from accl.analysis.power import ASSUMPTIONS, seeds_needed, smallest_difference
-from accl.analysis.results import Results, Split, check_pairable, read_all
+from accl.analysis.results import NO_SETTINGS, Results, Split, check_pairable, read_what_can_be
 from accl.analysis.select import SeedSelection
 from accl.analysis.stats import holm
 from accl.config import difference
-from accl.errors import CompareError
+from accl.errors import AcclError, CompareError
 
 
 @dataclass(frozen=True)
@@ -112,10 +111,9 @@ def compare_seeds(selection: SeedSelection, split: Split = "test") -> Ablation:
         raise CompareError("A comparison needs at least two recipes.", "For example: accl compare baseline full")
     if len(selection.seeds) < 2:
         raise CompareError("Seeds are summed up from two on.", "Compare single runs without --all-seeds.")
-    results = read_all([run for runs in selection.runs for run in runs], split)
-    check_pairable(results)
+    selection, grid = read_grid(selection, split)
+    check_pairable([result for row in grid for result in row])
     seeds = len(selection.seeds)
-    grid = [results[i : i + seeds] for i in range(0, len(results), seeds)]
     first = grid[0]
     hard = hard_pairs(first[0].tasks, first[0].task, [result.similarity for result in first])
     per_seed = tuple(compare_results(column, hard, selection.labels) for column in zip(*grid, strict=True))
@@ -144,12 +142,40 @@ def compare_seeds(selection: SeedSelection, split: Split = "test") -> Ablation:
         ),
         notes=(
             describe_protocol(config),
-            *looks_notes(dict(zip(selection.labels, grid, strict=True))),
             *_notes(arms, selection),
             f"Power. {ASSUMPTIONS}",
             describe(hard, arms[0].label, arms[0].n, split),
         ),
     )
+
+
+def read_grid(selection: SeedSelection, split: Split) -> tuple[SeedSelection, list[list[Results]]]:
+    """Read the answers of all runs; a seed under which one cannot be read is left out while two others remain.
+
+    Returns:
+        What is left of the selection, and the results of each arm under each of its seeds.
+
+    Raises:
+        AcclError: as `accl.analysis.results.read_all`.
+    """
+    answers = iter(read_what_can_be([run for runs in selection.runs for run in runs], split))
+    found = [[next(answers) for _ in runs] for runs in selection.runs]
+    failed: dict[int, AcclError] = {}
+    for i, seed in enumerate(selection.seeds):
+        for answer in (row[i] for row in found):
+            if isinstance(answer, AcclError):
+                failed.setdefault(seed, answer)
+    kept = [i for i, seed in enumerate(selection.seeds) if seed not in failed]
+    if failed and len(kept) < 2:
+        raise next(iter(failed.values()))
+    said = [f"Left out: seed {seed} of every arm. {error.what}" for seed, error in failed.items()]
+    left = replace(
+        selection,
+        seeds=tuple(selection.seeds[i] for i in kept),
+        runs=tuple(tuple(runs[i] for i in kept) for runs in selection.runs),
+        absent=(*said, *selection.absent),
+    )
+    return left, [[answer for i in kept if isinstance(answer := row[i], Results)] for row in found]
 
 
 def _arm(
@@ -200,7 +226,7 @@ def _warnings(arms: Sequence[SeedArm], grid: Sequence[Sequence[Results]], select
     warnings += ["Two seeds say little about the spread over seeds: train three to five."] * (seeds == 2)
     for arm, row in zip(arms, grid, strict=True):
         keys = {key for result in row[1:] for key in difference(row[0].setup.config, result.setup.config)}
-        if changed := keys - {"train.seed"}:
+        if changed := keys - NO_SETTINGS:
             warnings.append(
                 f"The runs of {arm.label} differ in more than the seed ({', '.join(sorted(changed))}): "
                 "their mean mixes different settings."
@@ -220,6 +246,5 @@ def _notes(arms: Sequence[SeedArm], selection: SeedSelection) -> list[str]:
         *([f"Floors, what one gets without reading the question: {scores}."] if scores else []),
         f"Seeds {seeds}; ± is the standard deviation over them. Differences are paired with {reference} seed by seed "
         "and question by question; their 95 % intervals and p values (Holm-adjusted over the arms) cover the choice of "
-        "both: Student's t with Satterthwaite's degrees of freedom, on the variance of the mean difference over seeds "
-        "plus that over questions, without what both count; never narrower than the 80 % interval of the questions.",
+        f"both: {METHOD}.",
     ]

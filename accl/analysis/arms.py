@@ -13,13 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accl.analysis.compare import TRIVIAL_BASELINES, describe_protocol
-from accl.analysis.crossed import SeedDifference, difference_over_seeds
+from accl.analysis.crossed import METHOD, SeedDifference, difference_over_seeds
 from accl.analysis.grouping import Arm
 from accl.analysis.power import seeds_needed
 from accl.analysis.results import Results, check_pairable
 from accl.analysis.stats import PairedDifference, holm, paired_difference
 from accl.errors import AcclError
 from accl.text import listed
+
+BARS = "Bars by task: 95 % Wilson interval of the mean accuracy over seeds, of n questions."  # the last note
 
 
 @dataclass(frozen=True)
@@ -230,11 +232,7 @@ def _warnings(arms: Sequence[Arm], scores: Mapping[str, Scores], results: Mappin
             "of the seed. Train three to five seeds before believing a small difference."
         )
     if any(isinstance(pair, SeedDifference) for pair in pairs):
-        notes.append(
-            "Over several seeds: interval and p cover the choice of seeds and of questions (Student's t with "
-            "Satterthwaite's degrees of freedom, on the variance over seeds plus that over questions, without what "
-            "both count)."
-        )
+        notes.append(f"Over several seeds: interval and p cover the choice of seeds and of questions: {METHOD}.")
     if pairs:
         notes.append("p is Holm-adjusted over the arms; ± is the standard deviation over seeds.")
-    return [*notes, "Bars by task: 95 % Wilson interval of the mean accuracy over seeds, of n questions."]
+    return [*notes, BARS]

@@ -15,14 +15,17 @@ from accl.config.resolution import flat
 from accl.errors import AcclError
 from accl.store.deadline import DEADLINE_S, each_within
 from accl.store.rundir import RunDir
-from accl.store.state import State, read_state
+from accl.store.state import RunState, State, read_state
 
 ARMS = ("baseline", "contrastive", "full")
 # What makes an arm; contrastive and full have the weights in common all the same.
 _WEIGHTS = ("loss.classification_weight", "loss.contrastive_weight")
 _ARM_KEYS = {"recipe", "train.seed", "curriculum.policy", *_WEIGHTS}
 # What changes neither training nor which weights are tested.
-_IDLE_KEYS = {"train.device", "train.backend", "train.checkpoint_every", "train.max_unsaved_minutes", "eval.test"}
+_IDLE_KEYS = {
+    *("train.device", "train.backend", "train.checkpoint_every", "train.max_unsaved_minutes"),
+    *("eval.test", "alerts.command"),
+}
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,8 @@ class ClaimRuns:
     """Runs of the method's arms on equal terms.
 
     Attributes:
-        arms: newest finished run by seed, by recipe of `ARMS`; arms without a run are left out.
+        arms: newest finished run by seed, by recipe of `ARMS`, one that was tested if there is any; arms without a run
+            are left out.
         others: number of finished runs of these recipes on other terms, or with other values.
         unreadable: number of runs, of unknown recipe, that could not be read.
     """
@@ -61,12 +65,12 @@ def select_claim_runs(runs: Sequence[RunDir], profile: str | None = None) -> Cla
     # group -> recipe -> variant (all values but the seed) -> seed -> newest run, and the rank of the newest
     groups: dict[Any, dict[str, dict[Any, dict[int, Setup]]]] = defaultdict(lambda: defaultdict(dict))
     rank: dict[RunDir, int] = {}
-    for index, (setup, step) in enumerate(setups):
+    for index, (setup, state) in sorted(enumerate(setups), key=lambda item: not _is_tested(*item[1])):
         if setup.config.recipe not in ARMS:
             continue
         rank[setup.run] = index
         values = {key: value for key, value in flat(setup.config).items() if key not in _IDLE_KEYS}
-        group = (*setup.terms.values(), step, _key({k: v for k, v in values.items() if k not in _ARM_KEYS}))
+        group = (*setup.terms.values(), state.step, _key({k: v for k, v in values.items() if k not in _ARM_KEYS}))
         variant = _key({k: v for k, v in values.items() if k != "train.seed"})
         groups[group][setup.config.recipe].setdefault(variant, {}).setdefault(setup.config.train.seed, setup)
     best: dict[str, dict[int, Setup]] = {}
@@ -101,10 +105,14 @@ def train_command(anchor: Setup | None, recipes: Sequence[str], seeds: Sequence[
     return " && ".join(f"accl train {recipe}{ending}" for recipe in recipes)
 
 
-def _finished(run: RunDir) -> tuple[Setup, int] | None:
-    """Return the setup and the number of steps of a finished run; None for any other."""
+def _finished(run: RunDir) -> tuple[Setup, RunState] | None:
+    """Return the setup and the state of a finished run; None for any other."""
     state = read_state(run)
-    return (read_setup(run), state.step) if state.state is State.FINISHED else None
+    return (read_setup(run), state) if state.state is State.FINISHED else None
+
+
+def _is_tested(setup: Setup, state: RunState) -> bool:
+    return setup.config.eval.test or "test/accuracy" in state.latest
 
 
 def _key(values: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

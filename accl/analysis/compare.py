@@ -19,14 +19,13 @@ from accl.analysis.efficiency import SampleEfficiency
 from accl.analysis.learning import describe_power, read_efficiencies
 from accl.analysis.pairs import HardPairs, HardScore, describe, hard_pairs, hard_score
 from accl.analysis.power import smallest_difference
-from accl.analysis.results import Results, Split, check_pairable, read_all
+from accl.analysis.results import NO_SETTINGS, Results, Split, check_pairable, read_all
 from accl.analysis.stats import Z_95, PairedDifference, holm, paired_difference, standard_error
 from accl.config import Config, difference
 from accl.errors import CompareError
 from accl.store.labels import read_labels
 from accl.store.reader import Task
 from accl.store.rundir import RunDir
-from accl.text import listed
 
 TRIVIAL_BASELINES = {
     "majority_letter": "always giving the letter that is right most often in each task's training questions",
@@ -195,7 +194,6 @@ def compare_results(results: Sequence[Results], hard: HardPairs | None, labels: 
         warnings=(*split_warnings(first.split, {arm.label: arm.accuracy for arm in arms}), *_warnings(arms)),
         notes=(
             describe_protocol(first.setup.config),
-            *looks_notes({arm.label: [result] for arm, result in zip(arms, results, strict=True)}),
             f"± is one standard error. Differences are paired with {arms[0].label} question by question: exact McNemar "
             "p, Holm-adjusted over the arms, and Bonett-Price 95 % intervals. They cover the choice of questions, not "
             "of the seed: repeat with three to five seeds before believing a small difference.",
@@ -229,15 +227,6 @@ def split_warnings(split: Split, accuracies: Mapping[str, float]) -> list[str]:
         f"accuracies here are too high. Choose settings by it ({best} is best, with {100 * accuracies[best]:.2f} %), "
         "and report the test."
     ]
-
-
-def looks_notes(results: Mapping[str, Sequence[Results]]) -> list[str]:
-    """Note, by arm, how often the test split was looked at where it was more than once."""
-    often = {label: most for label, of_arm in results.items() if (most := max(result.looks for result in of_arm)) > 1}
-    if not often or all(result.split != "test" for of_arm in results.values() for result in of_arm):
-        return []
-    said = listed([f"{label} {most} times" for label, most in often.items()], "and")
-    return [f"Looks at the test split, most of a run: {said}. What was chosen after a look is tested less honestly."]
 
 
 def _arm(result: Results, first: Results, label: str, hard: NDArray[np.bool_] | None) -> Arm:
@@ -335,7 +324,7 @@ def arm_labels(results: Sequence[Results]) -> list[str]:
 
 def _warnings(arms: Sequence[Arm]) -> list[str]:
     warnings = steps_warnings({arm.label: arm.steps for arm in arms})
-    settings = {arm.recipe for arm in arms}.union(*(arm.config_difference.keys() - {"train.seed"} for arm in arms))
+    settings = {arm.recipe for arm in arms}.union(*(arm.config_difference.keys() - NO_SETTINGS for arm in arms))
     if len({arm.seed for arm in arms}) > 1 and len(settings) > 1:
         seeds = ", ".join(f"{arm.label} {arm.seed}" for arm in arms)
         warnings.append(f"The arms have different seeds ({seeds}): part of any difference is the seed's.")

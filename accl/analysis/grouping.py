@@ -12,7 +12,8 @@ from accl.store.config_values import all_values
 Values = Mapping[str, str | float]
 
 SEED = re.compile(r"^  seed: .*\n?", re.MULTILINE)
-UNTOLD = ("recipe", "alerts.command")  # which make no arm: the one is its name, the other no part of the experiment
+# Keys that make no arm: its name, what is no part of the experiment, and what is done when nothing is learnt any more.
+UNTOLD = ("recipe", "alerts.command", "eval.test")
 SHOWN_KEYS = 2  # in the label of an arm
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from accl.analysis.grouping import Arm, first_reference, group_runs
-from accl.analysis.results import Split
+from accl.analysis.results import Setup, Split, read_setup
 from accl.analysis.select import SeedSelection, select_runs, shared_seeds
 from accl.config import available
 from accl.config.renamed import translate_recipe
@@ -22,6 +24,7 @@ from accl.store.summary import Summary, SummaryReader, read_summaries
 from accl.store.tested import ACCURACY
 from accl.text import listed
 
+_NUMBER = re.compile(r"((?<==)[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?)")
 LISTED = 8  # arms in a message
 
 
@@ -31,14 +34,21 @@ class Experiment:
     def __init__(self, name: str, runs: Sequence[RunDir], profile: str | None = None) -> None:
         """Read the summaries of the runs, without those of other profiles than ``profile``."""
         self.name = name
+        # Whole configurations alone make arms: a damaged one would be an arm of its own, and share no seed with others.
+        whole = {run for run, setup in each_within(DEADLINE_S, read_setup, runs) if isinstance(setup, Setup)}
         read = read_summaries([SummaryReader(run) for run in runs], time.time())
-        self.unreadable = sum(summary.setup is None for summary in read)
-        self.summaries = [s for s in read if s.setup and profile in (None, s.setup.profile)]
+        usable = [summary for summary in read if summary.setup and summary.run in whole]
+        self.unreadable = len(read) - len(usable)
+        self.summaries = [s for s in usable if s.setup and profile in (None, s.setup.profile)]
 
     @cached_property
     def arms(self) -> dict[str, Arm]:
-        """Arms of all runs, by label, the reference first: also those without results, which would change labels."""
+        """Arms of all runs, by label, the reference first: also those without results, which would change labels.
+
+        Their order is that of the numbers in their labels: the runs of an experiment are made within a second.
+        """
         arms = group_runs([(s.setup.recipe, s.setup.seed, s.config) for s in self.summaries if s.setup])
+        arms.sort(key=lambda arm: _natural(arm.label))
         if not arms:
             return {}
         first = first_reference(arms, [summary.age_key[0] for summary in self.summaries])
@@ -56,6 +66,12 @@ class Experiment:
         states = Counter(s.state.state.value if s.state else "unreadable" for s in members if not _has_finished(s))
         said = listed([f"{count} {state}" for state, count in states.items()], "and")
         return [f"Left out, not having finished: {said} of the {len(members)} runs of {self.name}."] if states else []
+
+
+def _natural(label: str) -> list[tuple[float, str]]:
+    """Return a key that sorts labels by the numbers in them."""
+    parts = _NUMBER.split(label)  # text, number, text, number ...
+    return [(float(part), "") if i % 2 else (math.inf, part) for i, part in enumerate(parts)]
 
 
 def _has_finished(summary: Summary) -> bool:

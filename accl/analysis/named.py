@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from accl.analysis.ablation import Ablation, compare_seeds
+from accl.analysis.ablation import Ablation, compare_seeds, read_grid
 from accl.analysis.breakdown import Flip, Part, PartScore, find_flips, score_parts
 from accl.analysis.compare import Comparison, arm_labels, compare, split_warnings
 from accl.analysis.members import select_members
@@ -84,20 +84,23 @@ def choose(
         selection = select_seeds(root, names, profile, split)
     if selection is None:
         chosen = select_runs(root, names, profile, split)
-        every = shared_seeds(chosen.seeds, 0) if len(chosen.seeds) == len(names) else None
-        if every is None or len(every.seeds) < 2:
+        if len(chosen.seeds) < len(names):
             return Chosen(None, chosen.runs, (), tuple(chosen.gaps))
-        if all_seeds is None:
-            every = replace(every, absent=tuple(chosen.gaps))
-            return Chosen(every, chosen.runs, every.labels, tuple(every.gaps))
-        return Chosen(None, chosen.runs, (), (_more_seeds(every), *chosen.gaps))
+        every = shared_seeds(chosen.seeds, 0)
+        used = len(every.seeds) if all_seeds is None else 1
+        exist = len(set.intersection(*(chosen.seeds[name].keys() | chosen.other_seeds[name] for name in chosen.seeds)))
+        said = [_more_seeds(exist, used, len(every.seeds))] if exist > max(1, used) else []
+        if used < 2:
+            return Chosen(None, chosen.runs, (), (*said, *chosen.gaps))
+        every = replace(every, absent=(*said, *chosen.gaps))
+        return Chosen(every, chosen.runs, every.labels, tuple(every.gaps))
     shared = len(selection.seeds)
     runs = tuple(max(of_arm, key=lambda run: run.age_key) for of_arm in selection.runs)
     if shared > 1 and all_seeds is not False:
         return Chosen(selection, runs, selection.labels, tuple(selection.gaps))
     said = []
     if shared > 1:
-        said.append(_more_seeds(selection))
+        said.append(_more_seeds(shared, 1, shared))
     elif shared == 0:
         said.append("No seed has a run of every arm: the newest run of each is compared.")
     elif all_seeds or (all_seeds is None and selection.left_out):
@@ -105,8 +108,11 @@ def choose(
     return Chosen(None, runs, selection.labels, (*said, *selection.gaps))
 
 
-def _more_seeds(selection: SeedSelection) -> str:
-    return f"{len(selection.seeds)} seeds of every arm exist, and one is compared: --all-seeds uses them all."
+def _more_seeds(exist: int, used: int, alike: int) -> str:
+    """Say that more seeds exist than are used, of which some may have other settings."""
+    settings = "" if alike == exist else ", some under other settings"
+    compared = "one is compared" if used < 2 else f"{used} are compared"
+    return f"{exist} seeds of every arm exist{settings}, and {compared}: --all-seeds uses them all."
 
 
 def compare_chosen(chosen: Chosen, split: Split = "test") -> Comparison | Ablation:
@@ -129,13 +135,16 @@ def break_down(
     Raises:
         CompareError, RunError, ConfigError: as `accl.analysis.compare.compare`.
     """
-    rows = chosen.selection.runs if chosen.selection else [(run,) for run in chosen.runs]
-    if len(rows) < 2:
+    if len(chosen.runs) < 2:
         raise CompareError("A comparison needs at least two arms.", "For example: accl compare baseline full")
-    results = read_all([run for runs in rows for run in runs], split)
+    warnings = chosen.warnings
+    if chosen.selection is not None:
+        selection, grid = read_grid(chosen.selection, split)
+        warnings = tuple(selection.gaps)
+    else:
+        grid = [[result] for result in read_all(chosen.runs, split)]
+    results = [result for row in grid for result in row]
     check_pairable(results)
-    seeds = len(rows[0])
-    grid = [results[i : i + seeds] for i in range(0, len(results), seeds)]
     labels = chosen.labels or arm_labels(results)
     flips, flipped = find_flips(labels, grid, limit) if by == "question" else ([], {})
     config = results[0].setup.config
@@ -145,11 +154,11 @@ def break_down(
         protocol=config.data.protocol,
         split=split,
         n=len(results[0].question_ids),
-        seeds=seeds,
+        seeds=len(grid[0]),
         parts=() if by == "question" else tuple(score_parts(labels, grid, by)),
         flips=tuple(flips),
         flipped=flipped,
-        warnings=(*split_warnings(split, _accuracies(labels, grid)), *chosen.warnings),
+        warnings=(*split_warnings(split, _accuracies(labels, grid)), *warnings),
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accl.analysis.crossed import (
-    Z_80,
+    Z_70,
     CrossedVariance,
     crossed_variance,
     imaginary_questions,
@@ -33,7 +33,7 @@ def smallest_difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> 
         smallest = (t_{f, 0.975} + t_{f, 0.8}) sqrt(V)
 
     Over several seeds these are those of `accl.analysis.crossed.difference_over_seeds`, and the result is at least
-    (z_0.9 + z_0.8) sqrt(B), as that also tests the questions alone. Under one seed they are the normal quantiles and
+    (z_0.85 + z_0.8) sqrt(B), as that also tests the questions alone. Under one seed they are the normal quantiles and
     V = (p + q - (p - q)^2) / (n + 2) of `accl.analysis.stats.paired_interval`, for the choice of the questions alone.
     Smaller differences may exist: that none was significant does not rule them out.
     Source: the normal approximation with t quantiles, Julious, Sample Sizes for Clinical Trials (2009), chapter 3.
@@ -52,7 +52,7 @@ def smallest_difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> 
         raise ValueError(f"cannot pair answers of shapes {first.shape} and {second.shape} over seeds")
     variance = crossed_variance(second.astype(np.float64) - first)
     quantiles = student_t_quantile(0.975, variance.freedom) + student_t_quantile(POWER, variance.freedom)
-    of_questions = (Z_80 + NormalDist().inv_cdf(POWER)) * math.sqrt(variance.over_questions)
+    of_questions = (Z_70 + NormalDist().inv_cdf(POWER)) * math.sqrt(variance.over_questions)
     return max(quantiles * math.sqrt(variance.of_mean), of_questions)
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from accl import config as configuration
 from accl.config import Config
 from accl.config.renamed import translate_recipe
-from accl.errors import AbsentError, CompareError, DamagedError
+from accl.errors import AbsentError, AcclError, CompareError, DamagedError
 from accl.store.database import Row, Session
 from accl.store.deadline import within
 from accl.store.merge import merge_spool
@@ -38,13 +38,13 @@ from accl.store.schema import COLUMNS, TESTED_STEP, VALIDATION_STEP, check_rows
 from accl.store.spool import spool_of
 from accl.store.state import RunState, State, observe
 from accl.store.summary import numbers, reading
-from accl.store.tested import read_tested
 from accl.text import listed
 
 Shared = TypeVar("Shared", bound=tuple[Any, ...])
 
 Split = Literal["test", "validation"]
 
+NO_SETTINGS = {"train.seed", "eval.test"}  # keys in which the runs of an arm may differ
 TYPED_IDS = 6  # in a command to type
 DEADLINE_S = 60.0  # for the answers of one run, from a slow disk
 SIMILARITY = "similarity/test"  # no other split has its own
@@ -90,7 +90,6 @@ class Results:
         evaluation: evaluation of the split; None when it was not recorded, or not asked for.
         similarity: K x K mean positive cosine of the test questions' features (kind `SIMILARITY`), NaN where no pair
             was observed; None when it was not recorded, or not asked for.
-        looks: how often the run has looked at the test split; 0 when that was not asked for.
     """
 
     setup: Setup
@@ -105,7 +104,6 @@ class Results:
     evaluation: Evaluation | None
     similarity: NDArray[np.float64] | None
     meta: dict[str, str]
-    looks: int
 
     @property
     def step(self) -> int | None:
@@ -155,16 +153,29 @@ def read_all(runs: Sequence[RunDir], split: Split = "test") -> list[Results]:
         UntestedError: some of them left the test split unread; it names all of these.
         AcclError: as `read_results`.
     """
-    results: list[Results] = []
-    untested: list[RunDir] = []
+    found = read_what_can_be(runs, split)
+    for answer in found:
+        if isinstance(answer, AcclError):
+            raise answer
+    return [answer for answer in found if isinstance(answer, Results)]
+
+
+def read_what_can_be(runs: Sequence[RunDir], split: Split = "test") -> list[Results | AcclError]:
+    """Read the answers of several runs, as `read_results`; an error stands for a run that cannot be read.
+
+    Raises:
+        UntestedError: some of them left the test split unread; it names all of these.
+    """
+    found: list[Results | AcclError] = []
     for run in runs:
         try:
-            results.append(read_results(run, split=split))
-        except UntestedError:
-            untested.append(run)
+            found.append(read_results(run, split=split))
+        except AcclError as error:
+            found.append(error)
+    untested = [run for run, answer in zip(runs, found, strict=True) if isinstance(answer, UntestedError)]
     if untested:
         raise _untested(untested, of=len(runs))
-    return results
+    return found
 
 
 def _untested(runs: Sequence[RunDir], of: int) -> UntestedError:
@@ -240,7 +251,6 @@ def _read_results(run: RunDir, split: Split, measured: bool) -> Results:
         evaluation=evaluations[-1] if evaluations else None,
         similarity=np.asarray(matrices[0][0], float).reshape(len(tasks), len(tasks)) if matrices else None,
         meta=meta,
-        looks=tested.looks if measured and (tested := read_tested(run)) else 0,
     )
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from accl.analysis.results import Setup, Split, read_setup
+from accl.analysis.results import NO_SETTINGS, Setup, Split, read_setup
 from accl.config import available, difference
 from accl.config.renamed import translate_recipe
 from accl.errors import CompareError
 from accl.store.deadline import DEADLINE_S, each_within, within
+from accl.store.experiment import read_experiment
 from accl.store.rundir import RunDir, find_run, list_runs
 from accl.store.state import State, read_state
 from accl.store.tested import ACCURACY
@@ -19,6 +21,7 @@ from accl.text import listed
 
 _Terms = tuple[tuple[str, ...], int]  # profile, protocol and data; optimizer steps
 
+LISTED_SEEDS = 20  # in a warning
 EXAMPLE_PROFILE = "demo"  # of suggested commands, when nothing else names a profile
 
 
@@ -29,13 +32,15 @@ class Selection:
     Attributes:
         unreadable: number of runs that were left out because of damage.
         untested: number of runs, by recipe, that are newer than the chosen one and not tested.
-        seeds: newest run of every seed that differs in nothing else from the chosen one, by recipe.
+        seeds: newest run of every seed that is set up like the chosen one, by recipe.
+        other_seeds: seeds that have runs with other settings alone, by recipe.
     """
 
     runs: tuple[RunDir, ...]
     unreadable: int
     untested: dict[str, int]
     seeds: dict[str, dict[int, RunDir]]
+    other_seeds: dict[str, set[int]]
 
     @property
     def gaps(self) -> list[str]:
@@ -88,11 +93,13 @@ def select_runs(root: Path, names: Sequence[str], profile: str | None = None, sp
     chosen = _matching(anchors, candidates) if by_recipe else {}
     runs = tuple((named[name] if name in named else chosen[name]).run for name in names)
     untested = {name: _newer_untested(setups, setup) for name, setup in chosen.items()} if split == "test" else {}
+    seeds = {name: _other_seeds(setups, setup, split) for name, setup in chosen.items()}
     return Selection(
         runs,
         unreadable if by_recipe else 0,
         {name: count for name, count in untested.items() if count},
-        {name: _other_seeds(setups, setup) for name, setup in chosen.items()},
+        {name: runs for name, (runs, _) in seeds.items()},
+        {name: others for name, (_, others) in seeds.items()},
     )
 
 
@@ -107,15 +114,20 @@ def _newer_untested(setups: Sequence[Setup], chosen: Setup) -> int:
     return sum(not _is_tested(setup) for setup in alike)
 
 
-def _other_seeds(setups: Sequence[Setup], chosen: Setup) -> dict[int, RunDir]:
-    """Return the newest run of every seed that differs from a chosen one in nothing else."""
-    runs, terms = {chosen.config.train.seed: chosen.run}, _terms(chosen)
+def _other_seeds(setups: Sequence[Setup], chosen: Setup, split: Split) -> tuple[dict[int, RunDir], set[int]]:
+    """Return the newest run of every seed that is set up like a chosen one, and the seeds that have others alone."""
+    runs, others, terms = {chosen.config.train.seed: chosen.run}, set(), _terms(chosen)
     for setup in setups:
-        if setup.config.recipe == chosen.config.recipe and setup.config.train.seed not in runs:
-            alike = difference(setup.config, chosen.config).keys() <= {"train.seed"}
-            if alike and _terms(setup) == terms:
-                runs[setup.config.train.seed] = setup.run
-    return runs
+        seed = setup.config.train.seed
+        if setup.config.recipe != chosen.config.recipe or seed in runs or _terms(setup) != terms:
+            continue
+        if split == "test" and not _is_tested(setup):
+            continue
+        if difference(setup.config, chosen.config).keys() <= NO_SETTINGS:
+            runs[seed] = setup.run
+        else:
+            others.add(seed)
+    return runs, others - runs.keys()
 
 
 @dataclass(frozen=True)
@@ -141,11 +153,13 @@ class SeedSelection:
     @property
     def gaps(self) -> list[str]:
         """Warnings about runs that the selection lacks."""
-        gaps = [
-            f"Left out for want of partners: seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))} of {label}."
-            for label, seeds in self.left_out.items()
-        ]
+        gaps = [f"Left out for want of partners: {_seeds(seeds)} of {label}." for label, seeds in self.left_out.items()]
         return [*self.absent, *gaps, *_unreadable_gap(self.unreadable)]
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    listed = ", ".join(map(str, seeds))
+    return f"{len(seeds)} seeds" if len(seeds) > LISTED_SEEDS else f"seed{'s' * (len(seeds) > 1)} {listed}"
 
 
 def shared_seeds(
@@ -282,4 +296,7 @@ def _missing(recipes: list[str], root: Path, profile: str | None, other: str | N
     names = listed(recipes, "or")
     ignored = f" ({unreadable} unreadable run{'s' * (unreadable > 1)} ignored)" if unreadable else ""
     commands = " && ".join(f"accl train {name} --profile {profile or other or EXAMPLE_PROFILE}" for name in recipes)
+    named = [name for _, name in each_within(DEADLINE_S, read_experiment, list_runs(root)[::-1])]
+    if experiment := next((name for name in named if name and isinstance(name, str)), ""):
+        commands += f", or compare an experiment: accl compare {shlex.quote(experiment)}"
     return CompareError(f"There is no finished run of {names} in {where}{ignored}.", f"Train first: {commands}")

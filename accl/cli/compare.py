@@ -118,4 +118,4 @@ def compare(
     if by is not None:
         print_breakdown(chosen, by, split, limit, format)
     else:
-        print_comparison(chosen, split, tasks, notes, format)
+        print_comparison(runs, chosen, split, tasks, notes, format)

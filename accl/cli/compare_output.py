@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from accl.analysis.ablation import Ablation
 from accl.analysis.compare import Comparison
 from accl.analysis.named import Chosen, break_down, compare_chosen
@@ -12,22 +14,34 @@ from accl.cli.questions import SHOWN, By, Split
 from accl.cli.table import Table
 
 
-def print_comparison(chosen: Chosen, split: Split, tasks: int, notes: bool, format: Format) -> None:
+def print_comparison(root: Path, chosen: Chosen, split: Split, tasks: int, notes: bool, format: Format) -> None:
     """Print a comparison: its tables with ``tasks`` gains and losses of each arm, and what is to be said of them.
 
     Args:
+        root: folder whose looks at the test split are counted.
         notes: whether to say in a table for people, too, how the numbers are made.
     """
     data = compare_chosen(chosen, split.value)
     said = [data.power]
     said += [f"Warning: {warning}" for warning in data.warnings]
     if format is not Format.TABLE or notes:
-        said += data.notes
+        said += [*data.notes, *_looks_notes(root, data, format)]
         if format is Format.TABLE and any(arm.efficiency for arm in data.arms):
             said.append(compare_screen.EFFICIENCY_NOTE)
     elif data.notes:
         said.append("How these numbers are made: --notes")
     emit(_tables(data, format, tasks), format, data=data, notes=said)
+
+
+def _looks_notes(root: Path, data: Comparison | Ablation, format: Format) -> list[str]:
+    """Note how often runs of the folder looked at this test split, where that is more than once for each compared."""
+    if data.split != "test" or format in (Format.JSON, Format.CSV):
+        return []
+    from accl.store.tested import looks_in
+
+    compared = len(data.arms) * (len(data.seeds) if isinstance(data, Ablation) else 1)
+    found = looks_in(root, data.fingerprint)
+    return [f"{str(found)[:-1]}; {compared} are compared here."] if found.looks > compared else []
 
 
 def print_breakdown(chosen: Chosen, by: By, split: Split, limit: int | None, format: Format) -> None:
@@ -58,4 +72,5 @@ def _screen_tables(data: Comparison | Ablation, tasks: int) -> list[Table]:
         return [compare_screen.runs_table(data), arms, *by_task, *compare_screen.config_tables(data)]
     arms = compare_screen.ranking_table(data) if many else compare_screen.seed_arms_table(data)
     runs = compare_screen.accuracies_table(data) if many else compare_screen.seed_runs_table(data)
-    return [arms, runs, *compare_screen.config_tables(data)]
+    by_task = [] if many else compare_screen.seed_task_tables(data, tasks)
+    return [arms, runs, *by_task, *compare_screen.config_tables(data)]

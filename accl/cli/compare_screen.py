@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from statistics import fmean as mean
 from typing import Any
 
 from accl.analysis.ablation import Ablation, Mean, SeedArm
@@ -63,9 +64,13 @@ def seed_arms_table(ablation: Ablation) -> Table:
         *_calibration_columns(),
         *_efficiency_columns(ablation),
         Column("steps"),
+        Column("seconds", "training time", show=duration),
     ]
     title = f"Accuracy on {ablation.n:,} {ablation.split} questions over {len(ablation.seeds)} seeds"
-    rows = [_seed_arm_row(arm, len(ablation.seeds)) for arm in ablation.arms]
+    rows = [
+        {**_seed_arm_row(arm, len(ablation.seeds)), "seconds": _mean_seconds(runs)}
+        for arm, runs in zip(ablation.arms, zip(*(c.arms for c in ablation.per_seed), strict=True), strict=True)
+    ]
     return Table(title, [Column("arm"), *columns], rows, sideways=True)
 
 
@@ -141,6 +146,30 @@ def task_tables(comparison: Comparison, count: int) -> list[Table]:
     ]
 
 
+def seed_task_tables(ablation: Ablation, count: int) -> list[Table]:
+    """List, for each arm but the first, the tasks with the largest mean gains and losses; flips are summed up."""
+    tables = []
+    by_seed = [[arm.tasks for arm in comparison.arms] for comparison in ablation.per_seed]
+    for i, arm in enumerate(ablation.arms[1:], start=1):
+        firsts, others = (zip(*(arms[j] for arms in by_seed), strict=True) for j in (0, i))
+        rows = [
+            {
+                "task": after[0].task.name,
+                "n": after[0].n,
+                "accuracy_first": mean(score.accuracy for score in before),
+                "accuracy": mean(score.accuracy for score in after),
+                "delta": mean(score.delta for score in after),
+                "gains": sum(score.gains for score in after),
+                "losses": sum(score.losses for score in after),
+            }
+            for before, after in zip(firsts, others, strict=True)
+        ]
+        rows.sort(key=lambda row: -row["delta"])
+        table = compare_tables.changes_table(ablation.arms[0].label, arm.label, rows, count)
+        tables += [replace(table, columns=short_headers(table.columns))] if table.rows else []
+    return tables
+
+
 def short_headers(columns: Sequence[Column]) -> list[Column]:
     """Return columns in which a name of an arm that is too long for a header is replaced."""
     names = {"before": "first arm", "accuracy_first": "first arm", "accuracy": "this arm"}
@@ -180,6 +209,11 @@ def _seed_arm_row(arm: SeedArm, seeds: int) -> Row:
         **_difference(arm.difference),
         **_difference(arm.hard_difference, "hard_"),
     }
+
+
+def _mean_seconds(runs: Sequence[Arm]) -> float | None:
+    seconds = [run.training_seconds for run in runs if run.training_seconds is not None]
+    return sum(seconds) / len(seconds) if len(seconds) == len(runs) else None
 
 
 def _difference(difference: PairedDifference | SeedDifference | None, prefix: str = "") -> Row:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from accl.analysis.compare import TRIVIAL_BASELINES, Arm, Comparison
 from accl.cli.compare_seeds import CALIBRATION, hard_delta, low_to_high, spread
 from accl.cli.table import Column, Row, Table, duration, fields, moment, number, p_value, percent, points, typed
@@ -77,29 +79,38 @@ def _arm_row(arm: Arm, comparison: Comparison) -> Row:
 
 def task_tables(comparison: Comparison, count: int) -> list[Table]:
     """For each arm but the first, the tasks with the largest gains, then those with the largest losses."""
-    tables = []
     first = comparison.arms[0]
     reference = {task.task.index: task.accuracy for task in first.tasks}
-    for arm in comparison.arms[1:]:
-        gained = [task for task in arm.tasks_by_delta if task.delta > 0][:count]
-        lost = [task for task in reversed(arm.tasks_by_delta) if task.delta < 0][:count]
-        rows = [
-            {"task": task.task.name, "n": task.n, "accuracy_first": reference[task.task.index]}
-            | fields(task, "accuracy", "delta", "gains", "losses")
-            for task in [*gained, *reversed(lost)]
-        ]
-        columns = [
-            Column("task", show=lambda name: str(name).replace("_", " "), wrap=True),
-            Column("n", justify="right"),
-            Column("accuracy_first", first.label, "%", "right", percent),
-            Column("accuracy", arm.label, "%", "right", percent),
-            Column("delta", "delta", "points", "right", points),
-            Column("gains", justify="right"),
-            Column("losses", justify="right"),
-        ]
-        if rows:
-            tables.append(Table(f"Largest gains and losses of {arm.label} against {first.label}", columns, rows))
-    return tables
+    found = [
+        changes_table(
+            first.label,
+            arm.label,
+            [
+                {"task": task.task.name, "n": task.n, "accuracy_first": reference[task.task.index]}
+                | fields(task, "accuracy", "delta", "gains", "losses")
+                for task in arm.tasks_by_delta
+            ],
+            count,
+        )
+        for arm in comparison.arms[1:]
+    ]
+    return [table for table in found if table.rows]
+
+
+def changes_table(first: str, arm: str, rows: Sequence[Row], count: int) -> Table:
+    """Return a table of the first ``count`` rows that gain, and the last that lose; rows come by their ``delta``."""
+    gained = [row for row in rows if row["delta"] > 0][:count]
+    lost = [row for row in reversed(rows) if row["delta"] < 0][:count]
+    columns = [
+        Column("task", show=lambda name: str(name).replace("_", " "), wrap=True),
+        Column("n", justify="right"),
+        Column("accuracy_first", first, "%", "right", percent),
+        Column("accuracy", arm, "%", "right", percent),
+        Column("delta", "delta", "points", "right", points),
+        Column("gains", justify="right"),
+        Column("losses", justify="right"),
+    ]
+    return Table(f"Largest gains and losses of {arm} against {first}", columns, [*gained, *reversed(lost)])
 
 
 def config_tables(comparison: Comparison) -> list[Table]:

@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import os
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from accl.cli.model import progress
+from accl.cli.model import Checkpoint, CheckpointOption, progress
 from accl.cli.options import RUNS, RunArgument, RunsOption
 from accl.cli.output import Format, FormatOption, emit
 from accl.cli.table import Column, Table, size
 from accl.errors import ConfigError
 
-
-class Checkpoint(StrEnum):
-    """Values of ``--checkpoint``."""
-
-    BEST = "best"
-    LAST = "last"
-
-
-CheckpointOption = Annotated[
-    Checkpoint, typer.Option("--checkpoint", help="Weights that validation chose, or the last ones.")
-]
 FolderArgument = Annotated[Path, typer.Argument(metavar="DIR", help="New folder, or an empty one.")]
 COLUMNS = [Column("file"), Column("size", "", "", "right", size), Column("holds", wrap=True)]
 FILES = {
@@ -70,7 +58,7 @@ def export(
         different = done["sampled"] - done["equal"]
         notes.append(
             f"{different:,} of {done['sampled']:,} sampled questions get other ids from AutoTokenizer than in training:"
-            " long ones that training truncated, or names of special tokens in a text."
+            " their texts hold names of special tokens, or blanks between options that its tokens take in."
         )
     emit(Table(str(target), COLUMNS, rows, name="files"), format, data={"folder": str(target), **done}, notes=notes)
 

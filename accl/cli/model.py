@@ -1,81 +1,36 @@
-"""`accl test`, `accl evaluate` and `accl ask`: the model of a run at work."""
+"""Progress and options of the commands that need the model of a run: `accl test`, `evaluate`, `ask`, `export`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.text import Text
 
-from accl.cli.options import RUNS, ChosenArgument, RunsOption
-from accl.cli.output import Format, FormatOption, SafeConsole, emit, print_notes
-from accl.cli.table import Column, Row, Table, counted, percent
-from accl.errors import AcclError, RunError
+from accl.cli.output import SafeConsole
+from accl.cli.table import Row, percent
 
 if TYPE_CHECKING:
     from accl.store.rundir import RunDir
-    from accl.store.selection import Choice
-    from accl.store.summary import Summary
 
-TESTED_COLUMNS = [
-    Column("run"),
-    Column("n", "questions", justify="right"),
-    Column("accuracy", "test", "%", "right", percent),
-    Column("low", "95 % interval", justify="right", cell=lambda row: interval(row)),
-    Column("floor", "", "%", "right", percent),
+
+_NUMBERS = re.compile(r"[\d,]+")
+
+
+class Checkpoint(StrEnum):
+    """Values of ``--checkpoint``."""
+
+    BEST = "best"
+    LAST = "last"
+
+
+CheckpointOption = Annotated[
+    Checkpoint, typer.Option("--checkpoint", help="Weights that validation chose, or the last ones.")
 ]
-
-
-def run_test(chosen: ChosenArgument, format: FormatOption = Format.TABLE, runs: RunsOption = RUNS) -> None:
-    """Test finished runs whose test split is unread.
-
-    What is recorded is what the end of training would have.
-
-    A run of eval.test=false is chosen on validation alone, and its test split stays unread until this
-    command. It tests the weights that validation chose, as the end of training does, with the same
-    numbers; compare, show and the app then know them. A run that has been tested is not tested again.
-
-    Every look at a test split makes the best of the runs look a little better than it is: the command
-    counts them.
-
-    Examples:
-
-      accl test 7f3a
-
-      accl test experiment:lr "cfg.lr=1e-4"
-    """
-    from accl.launch.model import apply_model
-    from accl.store.merge import merge_spool
-    from accl.store.selection import choose_runs
-    from accl.store.tested import note_accuracy, read_tested
-
-    choice = choose_runs(runs, chosen)
-    able, problems = _testable(choice)
-    if problems and not (able and choice.by_query):
-        raise problems[0]
-    print_notes([str(problem) for problem in problems])
-    problems = []
-    rows = []
-    for run in able:
-        merge_spool(run)
-        try:
-            before = read_tested(run)
-            if before is None:
-                with progress(run) as phase:
-                    apply_model("test", run, phase)
-            else:
-                note_accuracy(run, before)
-            rows.append(_tested_row(run, new=before is None))
-        except AcclError as error:
-            if len(able) == 1:
-                raise
-            problems.append(error)
-    notes = _looks_notes(able, rows)
-    emit(Table("", TESTED_COLUMNS, rows, name="tests"), format, notes=notes)
-    if problems:
-        print_notes([str(problem) for problem in problems[1:]])
-        raise problems[0]
 
 
 @contextmanager
@@ -85,78 +40,18 @@ def progress(run: RunDir) -> Iterator[Callable[[str], None]]:
     if console.is_terminal and not console.is_dumb_terminal:
         with console.status(Text(f"{run.id} …")) as status:  # a Text: rich reads markup in what is only a string
             yield lambda words: status.update(Text(f"{run.id}: {words} …"))
-    else:
-        yield lambda words: console.print(f"{run.id}: {words} …", soft_wrap=True)
+        return
+    printed = ""
+
+    def say(words: str) -> None:
+        nonlocal printed
+        if (kind := _NUMBERS.sub("", words)) != printed:  # a phase that counts is told once
+            printed = kind
+            console.print(f"{run.id}: {words} …", soft_wrap=True)
+
+    yield say
 
 
 def interval(row: Row) -> str:
     """Write the interval of a share, in per cent."""
     return f"{percent(row['low'])} – {percent(row['high'])}"
-
-
-def _testable(choice: Choice) -> tuple[list[RunDir], list[AcclError]]:
-    """Return the runs that have finished, and why others cannot be tested."""
-    able: list[RunDir] = []
-    problems: list[AcclError] = []
-    for summary in choice.summaries:
-        problem = _untestable(summary)
-        if problem is None:
-            able.append(summary.run)
-        else:
-            problems.append(problem)
-    return able, problems
-
-
-def _untestable(summary: Summary) -> AcclError | None:
-    from accl.store.state import State
-
-    run, state = summary.run, summary.state
-    if summary.problem is not None:
-        return summary.problem
-    if state is None or state.state is State.FINISHED:  # what cannot be read is told when it is tested
-        return None
-    hint = "Wait for it: accl runs" if state.state.active else f"Go on with: accl resume {run.typed}"
-    return RunError(f"{run.id} is {state.state}, not finished.", hint)
-
-
-def _tested_row(run: RunDir, new: bool) -> dict[str, Any]:
-    from accl.analysis.stats import wilson
-    from accl.store.columns import RunReader
-    from accl.store.summary import numbers
-    from accl.store.tested import read_tested
-
-    tested, measured = read_tested(run), RunReader(run).read(("tasks",))
-    assert tested is not None  # it has been tested just now
-    low, high = wilson(tested.correct, tested.n)
-    floors = numbers(measured.meta, ("floor/test/",)).values()
-    return {
-        "run": run.id,
-        "tested_step": measured.tested_step,
-        "n": tested.n,
-        "correct": tested.correct,
-        "accuracy": tested.accuracy,
-        "low": low,
-        "high": high,
-        "floor": max(floors, default=None),
-        "looks": tested.looks,
-        "new": new,
-    }
-
-
-def _looks_notes(runs: Sequence[RunDir], rows: Sequence[Row]) -> list[str]:
-    """Say which runs had been tested before, and how often the test split was looked at in the folder."""
-    from accl.store.provenance import data_fingerprint, read_provenance
-    from accl.store.tested import looks_in
-
-    notes = []
-    if before := [row["run"] for row in rows if not row["new"]]:
-        notes.append(f"Tested before, and not again: {', '.join(before)}.")
-    tested = [run for run in runs if any(row["run"] == run.id for row in rows)]
-    for root, fingerprint in dict.fromkeys((run.path.parent, data_fingerprint(read_provenance(run))) for run in tested):
-        looks = looks_in(root, fingerprint)
-        unknown = f", and {counted(looks.unreadable, 'run')} of which it is not known" if looks.unreadable else ""
-        notes.append(
-            f"{counted(looks.runs, 'run')} in {root} looked at this test split "
-            f"{counted(looks.looks, 'time')} in all{unknown}: the best of many tests is better than it is."
-        )
-    return notes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ import typer
 
 from accl.cli.completion import complete_override, complete_profile, complete_run, complete_runs_or_query
 from accl.errors import ConfigError
+from accl.text import listed
 
 
 def local_folder(text: str | Path) -> Path:
@@ -49,6 +51,18 @@ def output_file(text: str | Path) -> Path:
     else:
         return path
     raise ConfigError(f"{path} cannot be written: {why}.", "Name a file in a folder that exists and is yours.")
+
+
+def checked_suffix(path: Path, suffixes: Sequence[str]) -> Path:
+    """Return a path whose suffix names a format that can be written.
+
+    Raises:
+        ConfigError: it has another suffix.
+    """
+    if path.suffix.lower() in suffixes:
+        return path
+    what = f"{path} has the suffix {path.suffix!r}, which names no format that can be written."
+    raise ConfigError(what, f"Let the name end in {listed(list(suffixes), 'or')}.")
 
 
 def run_name(text: str) -> str:

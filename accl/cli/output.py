@@ -147,13 +147,18 @@ def ask(question: str) -> bool:
     Raises:
         ConfigError: there is nobody to type one.
     """
-    stream = styled(sys.stderr)
-    stream.write(f"{printable(question)} [y/N] ")
-    stream.flush()
-    if not (answer := sys.stdin.readline()):
+    if not (answer := prompt(f"{question} [y/N] ")):
         say(err=True)
         raise ConfigError("Nobody is there to answer.", "To do it without being asked, add: --yes")
     return answer.strip().casefold() in ("y", "yes")
+
+
+def prompt(words: str) -> str:
+    """Ask for a line on stderr, and return what is typed on stdin with the end of its line; empty at the end of it."""
+    stream = styled(sys.stderr)
+    stream.write(printable(words))
+    stream.flush()
+    return sys.stdin.readline()
 
 
 def plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -199,4 +200,5 @@ def _print(rows: Sequence[Mapping[str, Any]], asked: list[Column], keys: Differi
     if left_out:
         more = f" and {len(left_out) - NAMED} more" if len(left_out) > NAMED else ""
         names = ", ".join(left_out[:NAMED])
-        say(f"No room for {names}{more}; choose with --columns NAME,NAME.", style="dim")
+        said = f"No room for {names}{more}; choose with --columns NAME,NAME."
+        say(*textwrap.wrap(said, SafeConsole().width), style="dim")

@@ -13,6 +13,7 @@ from accl.cli.options import RUNS, RunArgument, RunsOption
 from accl.cli.output import Format, FormatOption, emit
 from accl.cli.questions import LimitOption, QuestionsOption, Split, SplitOption, show_questions
 from accl.cli.runrows import progress, run_row, state_words
+from accl.cli.series import SeriesOption, raw_table, show_series
 from accl.cli.table import MISSING, Column, Table, duration, fields, moment, number, percent
 from accl.errors import AbsentError, BusyError, ConfigError
 from accl.store.deadline import within
@@ -45,6 +46,7 @@ def show(
     questions: QuestionsOption = False,
     split: SplitOption = None,
     limit: LimitOption = None,
+    series: SeriesOption = None,
     format: FormatOption = Format.TABLE,
     runs: RunsOption = RUNS,
 ) -> None:
@@ -55,12 +57,17 @@ def show(
     wrong, right, task, category, id, p, gold, predicted, flip:ARM and
     pair:TASK,TASK; other words are a part of the text.
 
+    With --series it prints every recorded value of a metric. csv is one
+    table of raw values: of the series, the questions, or all of the run.
+
     What cannot be read is said: with exit code 11 when it is busy, 12
     when it is damaged, and 13 when it is absent.
 
     Examples:
 
       accl show last --format json
+
+      accl show last --series train/loss --series validation/accuracy -f csv
 
       accl show last --questions --split validation --limit 40
 
@@ -72,6 +79,11 @@ def show(
     from accl.store.tested import count_looks
 
     chosen = find_run(runs, run)
+    if series:
+        if questions or split or limit is not None or query:
+            raise ConfigError("--series is not for questions.", f"accl show {chosen.typed} --series {series[0]}")
+        show_series(chosen, series, format)
+        return
     if questions:
         show_questions(chosen, split or Split.TEST, " ".join(query or ()), limit, format)
         return
@@ -122,7 +134,7 @@ def show(
         *([Table("Accuracy by category", CATEGORY_COLUMNS, categories)] if categories else []),
         *([Table("Events", EVENT_COLUMNS, events)] if events else []),
     ]
-    emit(tables, format, data=data)
+    emit(raw_table(data) if format is Format.CSV else tables, format, data=data)
     if problems:
         raise problems[0]
 

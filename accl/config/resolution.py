@@ -98,7 +98,7 @@ def _resolve_like(written: Mapping[str, Written], where: str, overrides: Sequenc
             raise ConfigError(what, "Is it the config.yaml of a run, and whole?")
         names[kind] = name
     values = {key: value for key, value in written.items() if key not in names}
-    sections = {key.partition(".")[0] for key in values}
+    sections = {key.partition(".")[0] for key in values} | LATER_SECTIONS
     base = {key: value for key, value in base_values().items() if key.partition(".")[0] in sections}
     return _resolve(names, base, [(where, values)], overrides, notes)
 

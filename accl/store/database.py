@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ from accl.errors import AbsentError, BusyError, DamagedError, RunError
 from accl.store.files import open_run_file
 from accl.store.instances import SIDE_FILES, connected, quoted
 from accl.store.schema import ADDED, EVALS_1, TABLES, create_statements, schema_problem
+
+if TYPE_CHECKING:
+    import pyarrow
 
 Row = tuple[Any, ...]
 Definitions = dict[str, set[str]]
@@ -99,6 +102,18 @@ class Session:
         except duckdb.Error as error:
             raise self._database.explain(error) from error
 
+    def arrow(self, sql: str) -> pyarrow.Table:
+        """Return all rows of a query as an Arrow table.
+
+        Raises:
+            as a call.
+        """
+        try:
+            self._check_time()
+            return self._connection.sql(sql).to_arrow_table()
+        except duckdb.Error as error:
+            raise self._database.explain(error) from error
+
     def append(self, table: str, rows: Iterable[Sequence[Any]]) -> None:
         """Append rows to a table of the attached database: far faster than INSERT.
 
@@ -149,7 +164,7 @@ class Database:
                 raise RunError(what, "Rename the folder.")
             # Writing has no limit: a commit that is interrupted would be done again.
             limit_s = math.inf if write else READ_LIMIT_S
-            with connected(self.path, alone=write) as connection, _time_limit(connection, limit_s):
+            with connected(self.path, alone=write) as connection, time_limit(connection, limit_s):
                 session = Session(self, connection, limit_s)
                 catalog = "file" if beside else "run"
                 definitions = _definitions(connection)
@@ -267,7 +282,7 @@ def database_at(path: Path) -> Database:
 
 
 @contextmanager
-def _time_limit(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[None]:
+def time_limit(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[None]:
     """Interrupt what a connection does after so many seconds, and again every second until the block ends."""
     if seconds == math.inf:
         yield

@@ -11,7 +11,7 @@ import atexit
 import os
 import threading
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -72,6 +72,13 @@ def connected(database: str, *, alone: bool) -> Iterator[duckdb.DuckDBPyConnecti
             instance.connection.close()
 
 
+def separate() -> duckdb.DuckDBPyConnection:
+    """Make an instance for SQL that people type: it opens no file and sees no variable of this process."""
+    connection = duckdb.connect(":memory:", config=_CONFIGURATION | {"python_enable_replacements": "false"})
+    _lock_up(connection, [])
+    return connection
+
+
 def _taken(database: str, alone: bool) -> _Instance | None:
     """Take the instance used last out of those that are idle and fit; None if none does."""
     with _lock:
@@ -94,12 +101,16 @@ def _keep(instance: _Instance) -> None:
 
 def _made(databases: list[str]) -> _Instance:
     connection = duckdb.connect(":memory:", config=_CONFIGURATION)
-    paths = ", ".join(quoted(database + suffix) for database in databases for suffix in SIDE_FILES)
+    _lock_up(connection, [database + suffix for database in databases for suffix in SIDE_FILES])
+    return _Instance(connection, frozenset(databases))
+
+
+def _lock_up(connection: duckdb.DuckDBPyConnection, files: Iterable[str]) -> None:
+    """Let a connection open no file but these, for good."""
     # In this order: each closes the way back.
-    connection.execute(f"SET allowed_paths = [{paths}]")
+    connection.execute(f"SET allowed_paths = [{', '.join(map(quoted, files))}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
-    return _Instance(connection, frozenset(databases))
 
 
 def _together(database: str) -> list[str]:

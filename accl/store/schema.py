@@ -108,6 +108,19 @@ def check_rows(table: str, rows: Sequence[Sequence[Any]]) -> None:
             raise ValueError(f"{table}.{column} out of range")
 
 
+def wrong_rows(table: str) -> str:
+    """Return the condition, in SQL, of the rows of a table that `check_rows` refuses."""
+    conditions = []
+    for column, sql_type in TYPES[table].items():
+        if column not in _NULLABLE:
+            conditions.append(f"{column} IS NULL")
+            if sql_type.endswith("[]"):
+                conditions.append(f"list_count({column}) < len({column})")
+            elif sql_type in ("INTEGER", "DOUBLE"):
+                conditions.append(f"NOT ({column} > -{BOUND:.0f} AND {column} < {BOUND:.0f})")
+    return " OR ".join(conditions)
+
+
 def is_row(table: str, values: Sequence[Any]) -> bool:
     """Say whether values, without ``seq``, are a row of a table: as many as it has columns, each of its type."""
     types = [sql_type for column, sql_type in TYPES[table].items() if column != "seq"]

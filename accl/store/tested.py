@@ -100,6 +100,14 @@ class Looks:
     looks: int = 0
     unreadable: int = 0
 
+    def __str__(self) -> str:
+        """Say it in a sentence."""
+        who = f"{self.runs:,} run{'' if self.runs == 1 else 's'} of this folder"
+        unknown = f", and {self.unreadable:,} of which it is not known" if self.unreadable else ""
+        many = ": the best of many tests is better than it is" if self.runs > 1 else ""
+        times = "once" if self.looks == 1 else f"{self.looks:,} times in all"
+        return f"{who} looked at this test split {times}{unknown}{many}."
+
 
 def looks_at(runs: Iterable[RunDir], fingerprint: str) -> Looks:
     """Count the looks of runs at the test split of the questions with a fingerprint (`data_fingerprint`)."""

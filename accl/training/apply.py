@@ -34,7 +34,25 @@ def _export(run: RunDir, arguments: Mapping[str, Any], phase: Phase) -> dict[str
     return export(run, Path(arguments["folder"]), arguments["checkpoint"], phase)
 
 
-JOBS: dict[str, Callable[[RunDir, Mapping[str, Any], Phase], Any]] = {"export": _export, "test": _test}
+def _ask(run: RunDir, arguments: Mapping[str, Any], phase: Phase) -> Any:
+    from accl.training.ask import ask
+
+    text, options, task = arguments["text"], arguments["options"], arguments["task"]
+    return ask(run, text, options, task, arguments["checkpoint"], arguments["near"], phase)
+
+
+def _evaluate(run: RunDir, arguments: Mapping[str, Any], phase: Phase) -> Any:
+    from accl.training.other_questions import evaluate_folder
+
+    return evaluate_folder(run, Path(arguments["folder"]), arguments["split"], arguments["checkpoint"], phase)
+
+
+JOBS: dict[str, Callable[[RunDir, Mapping[str, Any], Phase], Any]] = {
+    "ask": _ask,
+    "evaluate": _evaluate,
+    "export": _export,
+    "test": _test,
+}
 
 
 def main(descriptor: int) -> int:

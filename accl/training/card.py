@@ -171,7 +171,7 @@ folder = "."
 {_USE[trained.model.head]}```
 
 Inputs longer than {config.data.max_length} tokens were truncated in training, from the beginning of the question. The
-tokenizer gives {same} sampled questions the ids that training gave them.
+tokenizer gives {same} sampled questions that fit the ids that training gave them.
 
 The embedding of the contrastive loss is `x @ heads["contrastive_head.weight"].T + heads["contrastive_head.bias"]`, \
 divided by its norm, where `x` is the mean over \

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from accl.choices import METRICS
 from accl.data.questions import LETTERS
@@ -87,17 +88,14 @@ def evaluate(
         batch_size: most questions of a batch; fewer if they are long. progress: called before each batch; it may
             raise, which ends the evaluation.
     """
-    lengths = assembler.lengths(questions)
-    by_length = np.argsort(-lengths, kind="stable")
-    rows = assembler.blob.choices if assembler.head == "per_option" else 1
-    logits_parts, feature_parts = [], []
-    for batch in _batches(rows * lengths[by_length], batch_size):
-        progress()
-        output = forward(questions[by_length[batch]])
-        logits_parts.append(output.logits_BC.float())
-        feature_parts.append(output.features_BD.float())
-    back = torch.from_numpy(np.argsort(by_length)).to(device)
-    logits, features = torch.cat(logits_parts)[back], torch.cat(feature_parts)[back]
+    logits, features = outputs(
+        forward,
+        assembler,
+        questions,
+        lambda output: (output.logits_BC, output.features_BD),
+        batch_size=batch_size,
+        progress=lambda _done: progress(),
+    )
     gold, task = assembler.blob.answer[questions], assembler.blob.task[questions]
     task_N = torch.from_numpy(task).to(device)
     similarity, pairs = mean_similarity(features, task_N, tasks)
@@ -113,6 +111,35 @@ def evaluate(
         assigned.long().cpu().numpy(),
         nearest_tasks(features, task_N, tasks, NEIGHBOURS),
     )
+
+
+@torch.no_grad()
+def outputs(
+    forward: Callable[[NDArray[np.int64]], ModelOutput],
+    assembler: Assembler,
+    questions: NDArray[np.int64],
+    pick: Callable[[ModelOutput], tuple[Tensor, ...]],
+    *,
+    batch_size: int,
+    progress: Callable[[int], Any],
+) -> list[Tensor]:
+    """Compute what is picked of the model's output for N questions, in fp32 and in their order.
+
+    Questions of like length share a batch.
+
+    Args:
+        forward, batch_size: as for `evaluate`. pick: returns tensors of B rows.
+        progress: called before each batch with the number of questions done; it may raise, which ends the work.
+    """
+    lengths = assembler.lengths(questions)
+    by_length = np.argsort(-lengths, kind="stable")
+    rows = assembler.blob.choices if assembler.head == "per_option" else 1
+    parts: list[tuple[Tensor, ...]] = []
+    for batch in _batches(rows * lengths[by_length], batch_size):
+        progress(batch.start)
+        parts.append(tuple(tensor.float() for tensor in pick(forward(questions[by_length[batch]]))))
+    back = torch.from_numpy(np.argsort(by_length)).to(parts[0][0].device)
+    return [torch.cat(tensors)[back] for tensors in zip(*parts, strict=True)]
 
 
 def _batches(tokens: NDArray[np.int64], most: int) -> Iterator[slice]:

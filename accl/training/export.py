@@ -34,7 +34,7 @@ from accl.training.trained import TrainedModel, Which, load_trained
 
 FORMAT = 1
 HEADS, HEADS_JSON = "heads.safetensors", "heads.json"
-SAMPLE = 500  # questions whose ids are compared with those of training
+SAMPLE = 500  # questions, those that were not truncated, whose ids are compared with those of training
 _ENCODER = "encoder."
 
 
@@ -117,17 +117,19 @@ def _check_ids(trained: TrainedModel, tokenizer: Any) -> dict[str, int]:
     names = [task.name for task in trained.tasks]
     questions = [Question(q.id, names[q.task], q.text, tuple(q.options), q.answer) for q in asked]
     assembler = trained.assemble(questions)
+    fit = np.flatnonzero(assembler.lengths(np.arange(len(questions))) < trained.config.data.max_length)
     equal = 0
-    for index, question in enumerate(questions):
+    for index in fit:
+        question = questions[index]
         pairs = input_texts(trained.model.head, question.text, question.options)
         ids = tokenizer([first for first, _ in pairs], [second for _, second in pairs])["input_ids"]
-        start, length, _ = assembler.segments(np.array([index], np.int64))
+        start, length, _ = assembler.segments(np.array([index]))
         rows = [
             [int(i) for at, n in zip(starts, lengths, strict=True) for i in assembler.tokens[at : at + n]]
             for starts, lengths in zip(start.tolist(), length.tolist(), strict=True)
         ]
         equal += rows == ids
-    return {"sampled": len(questions), "equal": equal}
+    return {"sampled": len(fit), "equal": equal}
 
 
 def _sample(run: RunDir) -> list[Answered]:

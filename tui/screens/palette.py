@@ -13,7 +13,8 @@ from textual.widgets import Input
 
 from accl.text import printable
 from tui import theme
-from tui.commands import SCOPES, Command, bindings
+from tui.command import Command
+from tui.commands import SCOPES, bindings
 from tui.widgets.keybar import KeyBar
 from tui.widgets.listing import Listing
 from tui.widgets.table import Column, Row, Table

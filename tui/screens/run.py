@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from rich.style import Style
@@ -13,9 +13,8 @@ from textual.widgets import ContentSwitcher
 
 from accl.store.rundir import RunDir
 from tui import theme
-from tui.actions import stop_after_confirmation
 from tui.commands import BY_ID, bindings
-from tui.feed import RunView, without_path
+from tui.feed import RunSummary, RunView, without_path
 from tui.messages import ShowQuestions, ShowStep
 from tui.panes.confusion import ConfusionPane
 from tui.panes.curriculum import CurriculumPane
@@ -25,9 +24,10 @@ from tui.panes.machine import MachinePane
 from tui.panes.pane import Pane
 from tui.panes.questions import QuestionsPane
 from tui.panes.tasks import TasksPane
+from tui.rundetail import labels_of
 from tui.runrows import time_left
 from tui.scale import percent, short
-from tui.screens.polling import PollingScreen
+from tui.screens.acting import ActingScreen
 from tui.services import Services
 from tui.text import Piece, bar, cell_len
 from tui.viewstate import Choices, HasSettings
@@ -50,7 +50,7 @@ PANES: dict[str, type[Pane]] = {
 }
 
 
-class RunScreen(PollingScreen):
+class RunScreen(ActingScreen):
     """A run, followed while the screen is on top."""
 
     BINDINGS = bindings("run")
@@ -95,6 +95,14 @@ class RunScreen(PollingScreen):
             self.services.view.detach(owner)
 
     @property
+    def targets(self) -> Sequence[RunSummary]:
+        return [self.view.summary] if self.view is not None else []
+
+    def after_deletion(self, runs: Sequence[RunDir]) -> None:
+        if self.run in runs and self.app.screen is self:
+            self.app.pop_screen()
+
+    @property
     def pending(self) -> str:
         held = self.view is not None and self.view.stale and self.view.problem is None
         return super().pending or ("its database, which is held" if held else "") or self.pane.pending
@@ -117,6 +125,7 @@ class RunScreen(PollingScreen):
         first: list[Piece] = [summary.state_label, ("  " + self.run.id, theme.BOLD)]
         if state.phase:
             first.append(("  " + state.phase, theme.DIM))
+        first += labels_of(summary)
         is_wide = self.size.width >= VERY_WIDE
         second: list[Piece] = []
         if view.problem is not None and summary.summary.state is not None:
@@ -198,11 +207,6 @@ class RunScreen(PollingScreen):
         self.query_one(QuestionsPane).seek(message.query)
         self.action_pane("questions")
         self._came_from = came_from
-
-    def action_stop(self) -> None:
-        if self.view is not None:
-            summary = self.view.summary
-            stop_after_confirmation(self, self.run, summary.state_label[0][2:], summary.active)
 
     def action_back(self) -> None:
         # Escape first undoes what hides charts or stands over them; only then it leaves the screen.

@@ -14,17 +14,16 @@ from accl.errors import AcclError, QueryError
 from accl.store.query import EVERYTHING
 from accl.store.rundir import RunDir
 from tui import theme
-from tui.actions import stop_after_confirmation
 from tui.arms import GROUPINGS, Group
 from tui.background import Background
 from tui.commands import bindings, next_choice
 from tui.feed import RunSummary, RunsView, RunView
-from tui.messages import OpenCompare, OpenRun
+from tui.messages import OpenCompare, OpenQueue, OpenRun
 from tui.rundetail import detail_lines
 from tui.runlist import Entry, RunList
 from tui.runorder import problem_of
 from tui.runrows import COLUMNS, GLANCED, SORTS
-from tui.screens.polling import PollingScreen
+from tui.screens.acting import ActingScreen
 from tui.services import Services
 from tui.text import wrapped
 from tui.widgets.filter import Filter
@@ -45,13 +44,12 @@ Start one in another terminal, it appears here at once:
   accl train full --profile demo"""
 
 
-class RunsScreen(PollingScreen):
+class RunsScreen(ActingScreen):
     """All runs of a folder, with the curves of what is at the cursor."""
 
     BINDINGS = bindings("runs")
     problem = ""
     unreadable = ""  # why the filter cannot be read
-    machine: tuple[str, ...] = ()
 
     def __init__(self, services: Services) -> None:
         super().__init__(services)
@@ -98,7 +96,8 @@ class RunsScreen(PollingScreen):
 
     def follow(self) -> None:
         self._background.follow_load(self.delivered(self._load_arrived))
-        self.services.watcher.watch_folder(self, self.services.root, self.delivered(self.update_view))
+        receive, since = self.delivered(self.update_view), self.list.version
+        self.services.watcher.watch_folder(self, self.services.root, receive, since=since)
         self._follow_highlighted()
 
     def unfollow(self) -> None:
@@ -137,6 +136,16 @@ class RunsScreen(PollingScreen):
         """Run at the cursor, or all those of the group there."""
         entry = self.entry
         return entry.runs if isinstance(entry, Group) else [entry] if entry else []
+
+    @property
+    def targets(self) -> Sequence[RunSummary]:
+        """The selected runs, or without any those highlighted."""
+        selected = set(self.list.selected)
+        return [each for each in self.summaries if each.run.id in selected] or self.highlighted_runs
+
+    @property
+    def known(self) -> Sequence[RunSummary]:
+        return self.summaries
 
     # What is shown.
 
@@ -305,9 +314,8 @@ class RunsScreen(PollingScreen):
         runs = {summary.run.id: summary.run for summary in self.summaries}
         self.post_message(OpenCompare([runs[run_id] for run_id in self.list.selected]))
 
-    def action_stop(self) -> None:
-        if (summary := self.highlighted) is not None:
-            stop_after_confirmation(self, summary.run, summary.state_label[0][2:], summary.active)
+    def action_queue(self) -> None:
+        self.post_message(OpenQueue())
 
     def action_filter(self) -> None:
         self.query_one("#filter", Filter).open()

@@ -8,7 +8,8 @@ from textual.timer import Timer
 from textual.widget import Widget
 
 from tui import theme
-from tui.commands import Command, held, of_scope
+from tui.command import Command
+from tui.commands import held, of_scope
 from tui.text import Piece, cell_len, cut, strip
 from tui.widgets.strip import StripWidget
 
@@ -67,7 +68,7 @@ class KeyBar(StripWidget):
             if command.label and self._is_offered(command)
         ]
         leaving = [command for command in own if "escape" in command.keys]
-        others = [command for command in own if command not in leaving]
+        others = sorted((command for command in own if command not in leaving), key=lambda command: command.late)
         kept, available = set(), width
         for command in (*everywhere, *leaving, *others):
             if _width(command) <= available:

@@ -42,7 +42,7 @@ def cut(text: str, width: int) -> str:
 
 
 def cut_middle(text: str, width: int) -> str:
-    """Shorten the text to at most ``width`` cells by what is before its end: names of arms differ in their last keys."""
+    """Shorten the text to at most ``width`` cells, keeping its end: names of arms differ in their last keys."""
     text = printable(text)
     if cell_len(text) <= width:
         return text

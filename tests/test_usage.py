@@ -18,6 +18,12 @@ from command_line import run_command
         ("ablate --jobs 0", "--jobs should be greater than or equal to 1.", "How it is typed: accl ablate --help"),
         ("ablate --jobs x", "--jobs should be a valid integer.", "How it is typed: accl ablate --help"),
         ("compare --format x", "--format: 'x' is not one of 'table'", "How it is typed: accl compare --help"),
+        (
+            "train full --set a.b=1 optim.lr=2",
+            "accl train does not take: optim.lr=2",
+            "Did you mean: --set optim.lr=2? ",
+        ),
+        ("figure curvs last", "accl figure: No such command 'curvs'.", "Did you mean 'curves'? It has: curves, "),
         ("rename a b c", "accl rename does not take: c", "How it is typed: accl rename --help"),
         ("show last --format", "Option '--format' requires an argument.", "How it is typed: accl show --help"),
         ("queue foo", "accl queue: No such command 'foo'.", "It has: list, add, move, pause, resume, cancel. "),

@@ -22,7 +22,7 @@ from accl.store.summary import Summary, SummaryReader, read_summaries
 from accl.text import shortened
 
 LONG_S = 10.0  # within which the worker starts what there is a place for
-HELP = """List what waits to be trained, and move, pause, resume or cancel it.
+HELP = """List what waits to be trained; move, pause, resume, cancel it.
 
 Runs wait as folders of their own. A worker in the background starts them
 in their order, as GPUs, or the processor, become free. It outlives the

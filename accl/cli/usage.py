@@ -39,9 +39,12 @@ def _told(error: Any, command: str) -> tuple[str, str]:
         refused = message.removeprefix("Input ")
         return (f"{name} {refused}." if refused != message else f"{name}: {message}."), ""
     if extra := re.fullmatch(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", message, re.DOTALL):
-        return f"{command} does not take: {extra[1]}", ""
+        override = next((word for word in extra[1].split() if re.match(r"\w+\.\w+=", word)), "")
+        return f"{command} does not take: {extra[1]}", f"Did you mean: --set {override}? " if override else ""
     if inner := getattr(error.ctx and error.ctx.command, "commands", None):
-        return f"{command}: {message}.", f"It has: {', '.join(inner)}. "
+        what, _, near = message.partition(" Did you mean ")
+        hint = f"Did you mean {near} " if near else ""
+        return f"{command}: {what.rstrip('.')}.", f"{hint}It has: {', '.join(inner)}. "
     return f"{message}.", ""
 
 

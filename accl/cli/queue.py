@@ -162,6 +162,7 @@ def pause(query: SomeArgument = None, runs: RunsOption = RUNS) -> None:
     chosen = _matching(runs, query)
     queue.pause(runs, chosen)
     _say_done("paused", chosen)
+    say("to go on with what is paused:  accl queue resume", err=True)
 
 
 @app.command()

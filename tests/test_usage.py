@@ -14,6 +14,8 @@ from command_line import run_command
         ("train --sed 1", "accl train has no option --sed.", "Did you mean: --seed, --seeds, --set? "),
         ("config show --zzz", "accl config show has no option --zzz.", "How it is typed: accl config show --help"),
         ("show", "accl show needs RUN.", "For example: accl show last "),
+        ("export last --to csv", "accl export needs RUN... and DIR.", "For example: accl export full-s1 my-model "),
+        ("rename", "accl rename needs RUN and NAME.", "For example: accl rename last "),
         ("sweep full", "accl sweep needs --grid.", "For example: accl sweep full "),
         ("ablate --jobs 0", "--jobs should be greater than or equal to 1.", "How it is typed: accl ablate --help"),
         ("ablate --jobs x", "--jobs should be a valid integer.", "How it is typed: accl ablate --help"),

@@ -33,7 +33,10 @@ def _told(error: Any, command: str) -> tuple[str, str]:
         return f"{command} has no option {error.option_name}.", f"Did you mean: {near}? " if near else ""
     if kind == "MissingParameter" and parameter is not None:
         example = _example(error.ctx.command)
-        return f"{command} needs {_name(parameter)}.", f"For example: {example}   " if example else ""
+        return (
+            f"{command} needs {_missing(error.ctx.command, parameter)}",
+            f"For example: {example}   " if example else "",
+        )
     if parameter is not None:
         name = _name(parameter)
         refused = message.removeprefix("Input ")
@@ -58,6 +61,15 @@ def _name(parameter: Any) -> str:
     if parameter.param_type_name == "option":
         return str(max(parameter.opts, key=len))
     return str(parameter.metavar or parameter.name.upper())
+
+
+def _missing(command: Any, parameter: Any) -> str:
+    """Return what is missing: of arguments all that are needed, since it is not known which of them was typed."""
+    if parameter.param_type_name == "option":
+        return f"{_name(parameter)}."
+    needed = [_name(each) for each in command.params if each.param_type_name == "argument" and each.required]
+    words = " and ".join(needed)
+    return words if words.endswith(".") else f"{words}."
 
 
 def _example(command: Any) -> str:

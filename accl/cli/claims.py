@@ -5,19 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from accl.analysis.claim_runs import select_claim_runs
-from accl.analysis.claims import Claim, Claims, Evidence, check_claims
-from accl.cli.options import RUNS, RunsOption
+from accl.cli.completion import complete_query
+from accl.cli.options import RUNS, OneProfileOption, RunsOption
 from accl.cli.output import Format, FormatOption, emit, print_notes, say
 from accl.cli.table import MISSING, Column, Row, Table, fields, number, p_value, points
 from accl.store.query import parse
 from accl.store.run_subject import RunSubject
 from accl.store.rundir import RunDir, list_runs
 from accl.store.summary import SummaryReader, read_summaries
+
+if TYPE_CHECKING:
+    from accl.analysis.claims import Claim, Claims, Evidence
 
 _STYLES = {"supported": "bold green", "not supported": "bold red", "inconclusive": "yellow"}
 _NUMBERS = {"points": points, "steps": number("+,.0f"), "%": number("+.1f", 100)}
@@ -61,9 +63,12 @@ EVIDENCE = [
 
 def claims(
     query: Annotated[
-        list[str] | None, typer.Argument(metavar="QUERY", help="Take only runs that it matches, as accl runs does.")
+        list[str] | None,
+        typer.Argument(
+            metavar="QUERY", help="Take only runs that it matches, as accl runs does.", autocompletion=complete_query
+        ),
     ] = None,
-    profile: Annotated[str | None, typer.Option("--profile", "-p", help="Take only runs of this profile.")] = None,
+    profile: OneProfileOption = None,
     format: FormatOption = Format.TABLE,
     runs: RunsOption = RUNS,
 ) -> None:
@@ -98,6 +103,11 @@ def claims(
 
       accl claims experiment:weights cfg.optim.lr=1e-5
     """
+    from accl.analysis.claim_runs import (
+        select_claim_runs,  # here: numpy and duckdb would keep help and completion waiting
+    )
+    from accl.analysis.claims import check_claims
+
     chosen = select_claim_runs(_matching(runs, " ".join(query or ())), profile)
     found = check_claims(chosen)
     terms = f": profile {found.profile}, protocol {found.protocol}" if found.runs else ""

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from accl.cli.completion import complete_axis, complete_recipe
 from accl.cli.experiment import DetachOption, DryRunOption, JobsOption, NameOption, Order, PerGpuOption, carry_out
 from accl.cli.experiment_tables import Shares
 from accl.cli.options import RUNS, OverridesOption, ProfileOption, RunsOption
@@ -58,11 +59,21 @@ def ablate(
 
 def sweep(
     recipe: Annotated[
-        str, typer.Argument(help="baseline, contrastive, full, the path of a recipe file or of a run's config.yaml.")
+        str,
+        typer.Argument(
+            help="baseline, contrastive, full, the path of a recipe file or of a run's config.yaml.",
+            autocompletion=complete_recipe,
+        ),
     ],
     grid: Annotated[
         list[str],
-        typer.Option("--grid", "-g", metavar="KEY=VALUE,VALUE", help="A key and its values; may be repeated."),
+        typer.Option(
+            "--grid",
+            "-g",
+            metavar="KEY=VALUE,VALUE",
+            help="A key and its values; may be repeated.",
+            autocompletion=complete_axis,
+        ),
     ],
     profile: ProfileOption = None,
     seeds: SeedsOption = "3",

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from accl.cli.completion import complete_override, complete_profile, complete_run, complete_runs_or_query
 from accl.errors import ConfigError
 from accl.text import listed
 
@@ -78,21 +79,35 @@ def run_name(text: str) -> str:
 
 
 _RUN = typer.Argument(
-    parser=run_name, metavar="RUN", help="Id or a part of it, name, path or `last`.", show_default=False
+    parser=run_name,
+    metavar="RUN",
+    help="Id or a part of it, name, path or `last`.",
+    show_default=False,
+    autocompletion=complete_run,
 )
 RunArgument = Annotated[str, _RUN]
 _CHOSEN = "Runs, each as its id or a part of it, name, path or `last`; or a query, as for accl runs."
-ChosenArgument = Annotated[list[str], typer.Argument(parser=run_name, metavar="RUN...|QUERY", help=_CHOSEN)]
+ChosenArgument = Annotated[
+    list[str],
+    typer.Argument(parser=run_name, metavar="RUN...|QUERY", help=_CHOSEN, autocompletion=complete_runs_or_query),
+]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
 _RUNS = typer.Option("--runs", envvar="ACCL_RUNS", parser=local_folder, metavar="DIR", help="The folder of the runs.")
 RunsOption = Annotated[Path, _RUNS]
 RUNS = Path("runs")  # the default of `RunsOption`
-_OVERRIDES = typer.Option("--set", metavar="KEY=VALUE", help="Override one value; may be repeated.")
+_OVERRIDES = typer.Option(
+    "--set", metavar="KEY=VALUE", help="Override one value; may be repeated.", autocompletion=complete_override
+)
 OverridesOption = Annotated[list[str] | None, _OVERRIDES]
 # None lets the profile of a run's own configuration stand; the default has to be written out, as help imports nothing.
 _PROFILE = typer.Option(
-    "--profile", "-p", help="Scale and data: demo, minilm, paper, or the path of a file.  [default: paper]"
+    "--profile",
+    "-p",
+    help="Scale and data: demo, minilm, paper, or the path of a file.  [default: paper]",
+    autocompletion=complete_profile,
 )
 ProfileOption = Annotated[str | None, _PROFILE]
+_ONE_PROFILE = typer.Option("--profile", "-p", help="Take only runs of this profile.", autocompletion=complete_profile)
+OneProfileOption = Annotated[str | None, _ONE_PROFILE]
 _DETACH = typer.Option("--detach", "-d", help="Print the run's id and return; the run goes on by itself.")
 DetachOption = Annotated[bool, _DETACH]

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from accl.cli.completion import complete_runs_or_query
 from accl.cli.options import RUNS, RunsOption, YesOption, run_name
 from accl.cli.output import ask, emit, print_notes, say
 from accl.cli.table import Column, Table, counted, size
@@ -19,7 +20,10 @@ from accl.store.selection import choose_runs
 LOOK_S = 10.0  # for the checkpoints of one run
 COLUMNS = [Column("id", "run"), Column("removes", wrap=True), Column("size", "", "", "right", size)]
 _CHOSEN = "Runs, as for accl rm, or a query; all runs when left out."
-ChosenArgument = Annotated[list[str] | None, typer.Argument(parser=run_name, metavar="RUN...|QUERY", help=_CHOSEN)]
+ChosenArgument = Annotated[
+    list[str] | None,
+    typer.Argument(parser=run_name, metavar="RUN...|QUERY", help=_CHOSEN, autocompletion=complete_runs_or_query),
+]
 
 
 def prune(

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from accl.analysis.differing import Differing, differing
+from accl.cli.completion import complete_query
 from accl.cli.options import RUNS, RunsOption
 from accl.cli.output import Format, FormatOption, SafeConsole, emit, print_notes, say
 from accl.cli.runcolumns import (
@@ -37,7 +38,10 @@ from accl.store.summary import Summary, SummaryReader, read_summaries
 from accl.text import shortened
 
 NAMED = 3  # of the columns that do not fit
-QueryArgument = Annotated[list[str] | None, typer.Argument(metavar="QUERY", help="Show only the runs that it matches.")]
+QueryArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="QUERY", help="Show only the runs that it matches.", autocompletion=complete_query),
+]
 ColumnsOption = Annotated[
     str | None,
     typer.Option("--columns", "-c", metavar="NAME,NAME", help="Show these columns, of whatever a run is known by."),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from accl.cli.completion import complete_recipe, complete_run
 from accl.cli.experiment import (
     DryRunOption,
     JobsOption,
@@ -33,7 +34,10 @@ if TYPE_CHECKING:
 def train(
     recipe: Annotated[
         str | None,
-        typer.Argument(help="baseline, contrastive, full, the path of a recipe file or of a run's config.yaml."),
+        typer.Argument(
+            help="baseline, contrastive, full, the path of a recipe file or of a run's config.yaml.",
+            autocompletion=complete_recipe,
+        ),
     ] = None,
     profile: ProfileOption = None,
     overrides: OverridesOption = None,
@@ -41,7 +45,11 @@ def train(
     like: Annotated[
         str | None,
         typer.Option(
-            "--like", parser=run_name, metavar="RUN", help="Take the configuration of this run instead of a recipe."
+            "--like",
+            parser=run_name,
+            metavar="RUN",
+            help="Take the configuration of this run instead of a recipe.",
+            autocompletion=complete_run,
         ),
     ] = None,
     seeds: Annotated[
@@ -142,8 +150,7 @@ def resolve_arguments(
         ConfigError: both or none of the two is given, or as `accl.config.resolve`.
         RunError: there is no such run, or its configuration cannot be read.
     """
-    from accl.config import resolve, resolve_like
-    from accl.config.recipes import available
+    from accl.config import available, resolve, resolve_like
     from accl.store.rundir import find_run
 
     if like is None:

@@ -78,14 +78,12 @@ def test_every_command_has_an_example_and_each_of_its_options_stands_in_one(name
     own = examples_of(ALL[name])
     assert any(line.startswith(f"accl {name}") for line in own)
     typed, anywhere = _words(own), _words(line for _, line in EXAMPLES)
-    spellings = [
-        each
+    options = [
+        {*parameter.opts, *parameter.secondary_opts}
         for parameter in ALL[name].params
         if parameter.param_type_name == "option"
-        for each in (parameter.opts, parameter.secondary_opts)
-        if each
     ]
-    assert [each for each in spellings if not (anywhere if SHARED & {*each} else typed) & {*each}] == []
+    assert [each for each in options if not (anywhere if SHARED & each else typed) & each] == []
 
 
 def _words(lines: Iterable[str]) -> set[str]:
@@ -120,11 +118,12 @@ def test_an_example_works(made: Path, tmp_path: Path, name: str, line: str) -> N
         state(folder / "runs")
     env = {"COLUMNS": "80", "CUDA_VISIBLE_DEVICES": "", "EXAMPLE_RUN": str(find_run(made / "runs", "full-s42").path)}
     for typed in line.split(" && "):
-        words = shlex.split(typed)[1:]
-        done = run_command(*words, cwd=folder, before=BOUNDARIES, typed="y\n", HOME=str(tmp_path), **env)
+        typed, _, source = typed.partition(" < ")
+        words, answers = shlex.split(typed)[1:], (folder / source).read_text() if source else "y\n"
+        done = run_command(*words, cwd=folder, before=BOUNDARIES, typed=answers, HOME=str(tmp_path), **env)
         assert done.code == CODES.get(line, 0), done.text
         assert "Traceback" not in done.text
-        written = [folder / word for word in words if word.endswith((".json", ".svg"))]
+        written = [folder / word for word in words if word.endswith((".json", ".svg", ".pdf", ".png", ".html"))]
         assert done.text.strip() or written
         assert all(path.stat().st_size for path in written)
 
@@ -153,6 +152,7 @@ def _made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert spec is not None
     assert spec.origin is not None
     (folder / "all-MiniLM-L6-v2").symlink_to(Path(spec.origin).with_name("model"))
+    (folder / "question.txt").write_text("What do plants take in?\noxygen\ncarbon dioxide\n")
     for name in ("store", "cli"):
         Report.create(name, {}, [row("time", [1.0], "ms")]).write(folder / f"{name}.json")
     return folder
@@ -170,7 +170,7 @@ def _make_runs(root: Path) -> None:
     for seed, rate in ((3, "1e-4"), (4, "2e-4")):
         overrides = [f"optim.lr={rate}", "eval.test=false"]
         run = finished_run(
-            root, "contrastive", seed=seed, started=next(minutes), overrides=overrides, predictions=False
+            root, "independent", seed=seed, started=next(minutes), overrides=overrides, predictions=False
         )
         write_experiment(run, "lr")
         edit_labels(run, add=["old"])
@@ -209,7 +209,7 @@ def _prepared(root: Path) -> None:
 
 
 def _stopped(root: Path) -> None:
-    for query in ("7f3a", "last", "contrastive-s3", "contrastive-s4"):
+    for query in ("7f3a", "last", "independent-s3", "independent-s4"):
         run = find_run(root, query)
         write_state(run, read_state(run).changed(state=State.STOPPED, reason="stopped by hand"))
 

@@ -55,6 +55,8 @@ def report(
       accl report
 
       accl report baseline contrastive full -o ablation.html
+
+      accl report weights --reference baseline --split validation -o weights.html
     """
     path = checked_suffix(output, SUFFIXES)
     from accl.analysis.report.gather import gather

@@ -62,7 +62,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "test": ("accl.cli.testing", "run_test", "Test finished runs whose test split is unread."),
     "ask": ("accl.cli.ask", "ask", "Ask the model of a run a question of your own."),
     "evaluate": ("accl.cli.evaluate", "evaluate", "Answer other labelled questions with the model of a run."),
-    "export": ("accl.cli.export", "export", "Write the model of a run as a plain transformers folder."),
+    "export": (
+        "accl.cli.export",
+        "export",
+        "Write the model of a run as a plain transformers folder, or measurements for other programs.",
+    ),
     "config": ("accl.cli.config", "app", "Show recipes, profiles, resolved configurations and all keys."),
     "bench": ("accl.cli.bench", "app", "Measure accl: its store, app, commands, statistics and training."),
     "doctor": ("accl.cli.doctor", "doctor", "Check that this machine has what training needs."),

@@ -116,11 +116,16 @@ def test_an_example_works(made: Path, tmp_path: Path, name: str, line: str) -> N
     shutil.copytree(made, folder, symlinks=True, copy_function=_copy)
     if state := STATES.get(name) or STATES.get(name.split()[0]):
         state(folder / "runs")
-    env = {"COLUMNS": "80", "CUDA_VISIBLE_DEVICES": "", "EXAMPLE_RUN": str(find_run(made / "runs", "full-s42").path)}
+    env = {
+        "HOME": str(made / "home"),
+        "COLUMNS": "80",
+        "CUDA_VISIBLE_DEVICES": "",
+        "EXAMPLE_RUN": str(find_run(made / "runs", "full-s42").path),
+    }
     for typed in line.split(" && "):
         typed, _, source = typed.partition(" < ")
         words, answers = shlex.split(typed)[1:], (folder / source).read_text() if source else "y\n"
-        done = run_command(*words, cwd=folder, before=BOUNDARIES, typed=answers, HOME=str(tmp_path), **env)
+        done = run_command(*words, cwd=folder, before=BOUNDARIES, typed=answers, **env)
         assert done.code == CODES.get(line, 0), done.text
         assert "Traceback" not in done.text
         written = [folder / word for word in words if word.endswith((".json", ".svg", ".pdf", ".png", ".html"))]

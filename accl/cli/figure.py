@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from accl.cli.options import RUNS, RunsOption, checked_suffix, output_file, run_name
+from accl.cli.completion import complete_arm
+from accl.cli.options import RUNS, OneProfileOption, RunsOption, checked_suffix, output_file, run_name
 from accl.cli.output import emit, print_notes, say
 from accl.cli.questions import Split
 from accl.cli.table import Column, Table, text
@@ -40,7 +41,10 @@ class Axis(StrEnum):
 
 
 _NAMES = typer.Argument(
-    parser=run_name, metavar="RUN", help="Recipes, experiments, run ids or paths; the first is the reference."
+    parser=run_name,
+    metavar="RUN",
+    help="Recipes, experiments, run ids or paths; the first is the reference.",
+    autocompletion=complete_arm,
 )
 NamesArgument = Annotated[list[str], _NAMES]
 _OUTPUT = typer.Option(
@@ -49,11 +53,11 @@ _OUTPUT = typer.Option(
 OutputOption = Annotated[Path, _OUTPUT]
 _COLUMNS = typer.Option("--columns", min=1, max=2, help="How many columns of a page it is wide: 3.25 or 6.75 inches.")
 ColumnsOption = Annotated[int, _COLUMNS]
-_PROFILE = typer.Option("--profile", "-p", help="Take only runs of this profile.")
-ProfileOption = Annotated[str | None, _PROFILE]
 _SPLIT = typer.Option("--split", help="Questions of the test, or of the best validation.")
 FigureSplitOption = Annotated[Split, _SPLIT]
-_REFERENCE = typer.Option("--reference", metavar="ARM", help="Arm that the others are compared with.")
+_REFERENCE = typer.Option(
+    "--reference", metavar="ARM", help="Arm that the others are compared with.", autocompletion=complete_arm
+)
 ReferenceOption = Annotated[str | None, _REFERENCE]
 
 
@@ -67,7 +71,7 @@ def curves(
     ] = None,
     x: Annotated[Axis, typer.Option("--x", help="The horizontal axis.")] = Axis.STEP,
     columns: ColumnsOption = 1,
-    profile: ProfileOption = None,
+    profile: OneProfileOption = None,
     runs: RunsOption = RUNS,
 ) -> None:
     """Draw metrics over training, with seed bands.
@@ -99,7 +103,7 @@ def weights(
     names: NamesArgument,
     output: OutputOption,
     columns: ColumnsOption = 1,
-    profile: ProfileOption = None,
+    profile: OneProfileOption = None,
     runs: RunsOption = RUNS,
 ) -> None:
     """Draw the weight of every task over training.
@@ -135,7 +139,7 @@ def confusion(
         bool, typer.Option("--differences", help="Draw what the other arms differ in from the first.")
     ] = False,
     columns: ColumnsOption = 1,
-    profile: ProfileOption = None,
+    profile: OneProfileOption = None,
     reference: ReferenceOption = None,
     runs: RunsOption = RUNS,
 ) -> None:
@@ -167,7 +171,7 @@ def forest(
     output: OutputOption,
     split: FigureSplitOption = Split.TEST,
     columns: ColumnsOption = 1,
-    profile: ProfileOption = None,
+    profile: OneProfileOption = None,
     reference: ReferenceOption = None,
     runs: RunsOption = RUNS,
 ) -> None:
@@ -204,7 +208,7 @@ def tasks(
     ] = 0,
     split: FigureSplitOption = Split.TEST,
     columns: ColumnsOption = 1,
-    profile: ProfileOption = None,
+    profile: OneProfileOption = None,
     reference: ReferenceOption = None,
     runs: RunsOption = RUNS,
 ) -> None:

@@ -61,7 +61,7 @@ def _leaves(name: str, command: Any) -> Iterator[tuple[str, Any]]:
 def examples_of(command: Any) -> list[str]:
     """Return the lines of a command's help that are examples."""
     _, _, below = (command.help or "").partition("\nExample")
-    return [line.strip() for line in below.splitlines() if line.startswith("  ")]
+    return [line for line in below.splitlines()[1:] if line.strip(" \b")]
 
 
 ALL = dict(commands())
@@ -88,6 +88,13 @@ def test_every_command_has_an_example_and_each_of_its_options_stands_in_one(name
 
 def _words(lines: Iterable[str]) -> set[str]:
     return {word.partition("=")[0] for line in lines for word in shlex.split(line)}
+
+
+@pytest.mark.parametrize("name", ["train", "sweep", "bench train"])
+def test_help_shows_an_example_in_one_line_however_narrow_the_terminal_is(name: str) -> None:
+    shown = run_command(*name.split(), "--help", COLUMNS="60").stdout.decode().splitlines()
+    assert set(examples_of(ALL[name])) <= {line.strip() for line in shown}
+    assert max(map(len, examples_of(ALL[name]))) > 60
 
 
 OF_ACCL_ITSELF = [

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from accl.cli.figure import arms_table
-from accl.cli.options import RUNS, RunsOption, checked_suffix, output_file, run_name
+from accl.cli.completion import complete_arm
+from accl.cli.figure import ReferenceOption, arms_table
+from accl.cli.options import RUNS, OneProfileOption, RunsOption, checked_suffix, output_file, run_name
 from accl.cli.output import emit, print_notes, say
 from accl.cli.questions import Split
 from accl.errors import AcclError
@@ -24,15 +25,14 @@ def report(
             parser=run_name,
             metavar="RUN",
             help="Experiments, recipes, run ids or paths. Without any: all finished runs.",
+            autocompletion=complete_arm,
         ),
     ] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", parser=output_file, metavar="FILE.html", help="Where to write the page.")
     ] = OUTPUT,
-    profile: Annotated[str | None, typer.Option("--profile", "-p", help="Take only runs of this profile.")] = None,
-    reference: Annotated[
-        str | None, typer.Option("--reference", metavar="ARM", help="Arm that the others are compared with.")
-    ] = None,
+    profile: OneProfileOption = None,
+    reference: ReferenceOption = None,
     split: Annotated[
         Split | None,
         typer.Option(
@@ -55,6 +55,8 @@ def report(
       accl report
 
       accl report baseline contrastive full -o ablation.html
+
+      accl report weights --reference baseline --split validation -o weights.html
     """
     path = checked_suffix(output, SUFFIXES)
     from accl.analysis.report.gather import gather

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from accl.cli.completion import complete_runs_or_query
 from accl.cli.options import RUNS, RunsOption, run_name
 from accl.cli.output import Format, FormatOption, emit, print_notes
 from accl.cli.table import MISSING, Column, Table, counted, number
@@ -32,6 +33,7 @@ ChosenArgument = Annotated[
         parser=run_name,
         metavar="RUN...|QUERY",
         help="Runs, each as its id or a part of it, name, path or `last`; or a query, as for accl runs. All if none.",
+        autocompletion=complete_runs_or_query,
     ),
 ]
 

@@ -38,7 +38,7 @@ from accl.analysis.results import Results, check_pairable, read_results
 from accl.analysis.stats import paired_difference
 from accl.errors import AcclError
 from accl.store.rundir import RunDir
-from accl.text import listed
+from accl.text import counted, listed
 
 Verdict = Literal["supported", "not supported", "inconclusive"]
 Unit = Literal["points", "steps", "%"]
@@ -368,6 +368,5 @@ def _warnings(chosen: ClaimRuns, reader: _Reader) -> list[str]:
         have = "run of these arms has" if chosen.others == 1 else "runs of these arms have"
         warnings.append(f"{chosen.others} other finished {have} other terms, values or seeds, and take no part.")
     if chosen.unreadable:
-        runs = f"{chosen.unreadable} run{'s' * (chosen.unreadable > 1)}"
-        warnings.append(f"{runs} in the folder could not be read; see: accl runs")
+        warnings.append(f"{counted(chosen.unreadable, 'run')} in the folder could not be read; see: accl runs")
     return warnings

@@ -22,7 +22,7 @@ from accl.store.rundir import RunDir, list_runs
 from accl.store.state import State
 from accl.store.summary import Summary, SummaryReader, read_summaries
 from accl.store.tested import ACCURACY
-from accl.text import listed
+from accl.text import counted, listed
 
 _NUMBER = re.compile(r"((?<==)[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?)")
 LISTED = 8  # arms in a message
@@ -138,7 +138,7 @@ def _results(
     untested = sum(len(finished[label]) - len(runs) for label, runs in tested.items())
     if not untested or sum(map(bool, tested.values())) < max(1, fewest):
         return finished, absent
-    said = f"{untested} run{'s' * (untested > 1)} of {experiment.name}"
+    said = f"{counted(untested, 'run')} of {experiment.name}"
     return tested, [*absent, f"Left out, not having been tested: {said}; accl test RUN... tests them."]
 
 

@@ -17,7 +17,7 @@ from accl.store.experiment import read_experiment
 from accl.store.rundir import RunDir, find_run, list_runs
 from accl.store.state import State, read_state
 from accl.store.tested import ACCURACY
-from accl.text import listed
+from accl.text import counted, listed
 
 _Terms = tuple[tuple[str, ...], int]  # profile, protocol and data; optimizer steps
 
@@ -46,7 +46,7 @@ class Selection:
     def gaps(self) -> list[str]:
         """Warnings about runs that the selection lacks."""
         gaps = [
-            f"Left out, not having been tested: {count} newer run{'s' * (count > 1)} of {recipe} with eval.test=false; "
+            f"Left out, not having been tested: {counted(count, 'newer run')} of {recipe} with eval.test=false; "
             "accl test RUN... tests them."
             for recipe, count in self.untested.items()
         ]
@@ -181,8 +181,8 @@ def shared_seeds(
 
 
 def _unreadable_gap(count: int) -> list[str]:
-    runs = f"{count} run{'s' * (count > 1)}"
-    return [f"{runs} in the folder could not be read and may be missing here; see: accl runs"] if count else []
+    gap = f"{counted(count, 'run')} in the folder could not be read and may be missing here; see: accl runs"
+    return [gap] if count else []
 
 
 def select_seeds(
@@ -294,7 +294,7 @@ def _setup_of_finished(run: RunDir) -> Setup | None:
 def _missing(recipes: list[str], root: Path, profile: str | None, other: str | None, unreadable: int) -> CompareError:
     where = f"{root} with profile {profile}" if profile else str(root)
     names = listed(recipes, "or")
-    ignored = f" ({unreadable} unreadable run{'s' * (unreadable > 1)} ignored)" if unreadable else ""
+    ignored = f" ({counted(unreadable, 'unreadable run')} ignored)" if unreadable else ""
     commands = " && ".join(f"accl train {name} --profile {profile or other or EXAMPLE_PROFILE}" for name in recipes)
     named = [name for _, name in each_within(DEADLINE_S, read_experiment, list_runs(root)[::-1])]
     if experiment := next((name for name in named if name and isinstance(name, str)), ""):

@@ -13,6 +13,7 @@ import typer
 
 from accl.cli.experiment_tables import Shares, conclude, runs_option, show_plan, typed_query
 from accl.cli.output import print_notes, say
+from accl.text import counted
 
 if TYPE_CHECKING:
     from accl.config import Config
@@ -86,7 +87,7 @@ def carry_out(
         members = assign(configs, existing)
         known = {member.run for member in members}
         if others := sum(each.run not in known for each in existing):
-            problems.append(f"{name} has {others} more run{'s' * (others > 1)}, with other configurations than these.")
+            problems.append(f"{name} has {counted(others, 'more run')}, with other configurations than these.")
         print_notes(problems)
         return members
 

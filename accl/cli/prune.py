@@ -9,12 +9,13 @@ import typer
 
 from accl.cli.options import RUNS, RunsOption, YesOption, run_name
 from accl.cli.output import ask, emit, print_notes, say
-from accl.cli.table import Column, Table, counted, size
+from accl.cli.table import Column, Table, size
 from accl.errors import BusyError, RunError
 from accl.store.deadline import each_within
 from accl.store.prune import Prunable, find_prunable, prune_run
 from accl.store.rundir import RunDir, list_runs
 from accl.store.selection import choose_runs
+from accl.text import counted
 
 LOOK_S = 10.0  # for the checkpoints of one run
 COLUMNS = [Column("id", "run"), Column("removes", wrap=True), Column("size", "", "", "right", size)]

@@ -25,7 +25,7 @@ from accl.cli.runcolumns import (
     usual_columns,
 )
 from accl.cli.runrows import run_row
-from accl.cli.table import Column, Row, Table, counted
+from accl.cli.table import Column, Row, Table
 from accl.errors import AbsentError, ConfigError
 from accl.store.config_values import default_values
 from accl.store.deadline import DEADLINE_S, each_within
@@ -34,7 +34,7 @@ from accl.store.run_subject import RunSubject
 from accl.store.rundir import RunDir, run_folders
 from accl.store.state import State
 from accl.store.summary import Summary, SummaryReader, read_summaries
-from accl.text import shortened
+from accl.text import counted, shortened
 
 NAMED = 3  # of the columns that do not fit
 QueryArgument = Annotated[list[str] | None, typer.Argument(metavar="QUERY", help="Show only the runs that it matches.")]

@@ -21,6 +21,7 @@ from accl.store.files import RESTORE
 from accl.store.rundir import find_run
 from accl.store.state import State
 from accl.store.summary import SummaryReader, as_problem, numbers, read_summaries
+from accl.text import counted
 
 if TYPE_CHECKING:
     from accl.store.measurements import Measurements
@@ -124,7 +125,7 @@ def show(
     data |= {"test_looks": looks, "config": config, "provenance": provenance}
     overview = [{"key": key, "value": value} for key, value in _overview(row, totals, floors).items()]
     if looks:
-        overview.append({"key": "test split", "value": f"looked at {looks} time{'s' * (looks > 1)}"})
+        overview.append({"key": "test split", "value": f"looked at {counted(looks, 'time')}"})
     elif row["state"] == State.FINISHED and not problems:
         overview.append({"key": "test split", "value": f"unread; read it with: accl test {chosen.typed}"})
     newest = [{"name": name, "value": value} for name, value in metrics.items()]

@@ -14,8 +14,9 @@ import typer
 
 from accl.cli.options import RUNS, RunsOption, run_name
 from accl.cli.output import Format, FormatOption, emit, print_notes
-from accl.cli.table import MISSING, Column, Table, counted, number
+from accl.cli.table import MISSING, Column, Table, number
 from accl.errors import AbsentError, RunError
+from accl.text import counted
 
 if TYPE_CHECKING:
     import pyarrow

@@ -75,11 +75,6 @@ def size(count: float | None) -> str:
     return f"{count:.0f} {unit}" if unit in ("B", "kB") else f"{count:.1f} {unit}"
 
 
-def counted(count: int, noun: str) -> str:
-    """Write a number of things as ``1 run`` or ``1,200 runs``."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def moment(seconds: float | None) -> str:
     """Write seconds since the epoch as local date and time."""
     return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M") if seconds else MISSING

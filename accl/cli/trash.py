@@ -12,7 +12,7 @@ import typer
 from accl.cli.options import RUNS, ChosenArgument, RunsOption, YesOption, run_name
 from accl.cli.output import Format, FormatOption, ask, emit, print_notes, say
 from accl.cli.runrows import run_row, state_words
-from accl.cli.table import Column, Row, Table, counted, moment, size
+from accl.cli.table import Column, Row, Table, moment, size
 from accl.errors import BusyError, RunError
 from accl.store.deadline import DEADLINE_S, each_within
 from accl.store.rundir import LAST
@@ -28,6 +28,7 @@ from accl.store.trash import (
     trashed_runs,
     tree_size,
 )
+from accl.text import counted
 
 COLUMNS = [
     Column("id", "run"),

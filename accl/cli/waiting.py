@@ -26,7 +26,7 @@ from accl.store.rundir import RunDir, run_folders
 from accl.store.state import State, observe
 from accl.store.summary import Summary, SummaryReader, read_summaries
 from accl.store.waiting import read_waiting
-from accl.text import printable, shortened
+from accl.text import counted, printable, shortened
 
 POLL_EVERY_S = 0.5
 BUSY_SHARE = 10  # a look at many runs is followed by a pause so many times as long
@@ -253,7 +253,7 @@ def _report(summaries: Sequence[Summary], names: dict[RunDir, str], told: bool) 
         say(f"{icon} {names[each.run]:<{width}}  {_word(each)}{_because(each)}", err=True)
     unfinished = [each for each in summaries if each.state is None or each.state.state is not State.FINISHED]
     count = len(summaries) - len(unfinished)
-    say(f"{count} of {len(summaries)} run{'s' * (len(summaries) > 1)} finished", err=True)
+    say(f"{count} of {counted(len(summaries), 'run')} finished", err=True)
     if not unfinished:
         return 0
     if reasons := dict.fromkeys(filter(None, map(_paused, unfinished))):

@@ -32,7 +32,7 @@ from accl.analysis.report.svg import (
     tasks_chart,
     weights_chart,
 )
-from accl.text import listed, printable_lines, without_credentials
+from accl.text import counted, listed, printable_lines, without_credentials
 
 # Nothing is loaded from anywhere, and no script runs, whatever the text of a run says.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
@@ -75,7 +75,7 @@ def _part(part: Part, prefix: str) -> str:
     runs = sum(len(arm.members) for arm in chosen.arms)
     seeds = sorted({seed for arm in chosen.arms for seed in chosen.seeds(arm)})
     of = f"seed{'s' * (len(seeds) > 1)} {listed([*map(str, seeds)], 'and')}"
-    lead = f"{_count(len(chosen.arms), 'arm')}, {_count(runs, 'run')}, {of}"
+    lead = f"{counted(len(chosen.arms), 'arm')}, {counted(runs, 'run')}, {of}"
     lead += f"; {part.comparison.n:,} {part.split} questions" if part.comparison.n else "; not tested"
     body = "".join(f'\n<section id="{name}"><h3>{title}</h3>{text}</section>' for name, title, text in there)
     missing = "".join(f'<p class="warn">{escape(problem)}</p>' for problem in (*chosen.notes, *part.problems))
@@ -172,7 +172,7 @@ def _weights(part: Part) -> str:
     at_end = details("Weights at the end", table(head, rows, numbers_from=2))
     caption = "Means over seeds; dotted: uniform."
     if others := len(part.weights[DRAWN:]):
-        caption += f" {_count(others, 'arm')} more: accl figure weights draws any."
+        caption += f" {counted(others, 'arm')} more: accl figure weights draws any."
     return f'<div class="grid-of">{charts}</div><figcaption>{caption}</figcaption>{at_end}'
 
 
@@ -188,7 +188,7 @@ def _confusion(part: Part) -> str:
         said = f"Difference in {title}" if matrices[0].difference else title.capitalize()
         bar = scale_bar(low, high, matrices[0].difference)
         caption = f"{escape(said)}; means over seeds, tasks by category."
-        caption += f" {_count(others, 'arm')} more: accl figure confusion draws any." if others else ""
+        caption += f" {counted(others, 'arm')} more: accl figure confusion draws any." if others else ""
         text += f'<div class="grid-of">{drawn}</div>{bar}<figcaption>{caption}</figcaption>'
         pairs = "".join(_pairs(matrix) for matrix in matrices)
         text += details(
@@ -338,7 +338,3 @@ def _utc(seconds: float) -> str:
         return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M}" if seconds else MISSING
     except (OverflowError, ValueError, OSError):  # a time that no calendar has
         return MISSING
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'s' * (n != 1)}"

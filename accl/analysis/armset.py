@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +15,7 @@ from accl.errors import AcclError, CompareError
 from accl.store.deadline import DEADLINE_S, each_within, within
 from accl.store.rundir import RunDir, find_run, list_runs
 from accl.store.state import State
-from accl.store.summary import Summary, SummaryReader, as_problem, read_summaries
+from accl.store.summary import Summary, as_problem, summarize
 from accl.text import listed, printable
 
 SHOWN = 3  # ids in a sentence
@@ -71,7 +70,7 @@ def choose_armsets(
         CompareError: nothing is chosen, or no such reference.
         RunError: a name means nothing, or a run that was named cannot be read.
     """
-    summaries = read_summaries([SummaryReader(run) for run in list_runs(root)], time.time())
+    summaries = summarize(list_runs(root))
     finished = [s for s in summaries if s.state is not None and s.state.state is State.FINISHED]
     meant = _sorted_out(root, names, summaries)
     recipes, experiments, single = meant.recipes, meant.experiments, meant.single

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -20,7 +19,7 @@ from accl.store.deadline import DEADLINE_S, each_within
 from accl.store.experiment import read_experiment
 from accl.store.rundir import RunDir, list_runs
 from accl.store.state import State
-from accl.store.summary import Summary, SummaryReader, read_summaries
+from accl.store.summary import Summary, summarize
 from accl.store.tested import ACCURACY
 from accl.text import counted, listed
 
@@ -36,7 +35,7 @@ class Experiment:
         self.name = name
         # Whole configurations alone make arms: a damaged one would be an arm of its own, and share no seed with others.
         whole = {run for run, setup in each_within(DEADLINE_S, read_setup, runs) if isinstance(setup, Setup)}
-        read = read_summaries([SummaryReader(run) for run in runs], time.time())
+        read = summarize(runs)
         usable = [summary for summary in read if summary.setup and summary.run in whole]
         self.unreadable = len(read) - len(usable)
         self.summaries = [s for s in usable if s.setup and profile in (None, s.setup.profile)]

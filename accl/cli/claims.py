@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -14,10 +13,8 @@ from accl.analysis.claims import Claim, Claims, Evidence, check_claims
 from accl.cli.options import RUNS, RunsOption
 from accl.cli.output import Format, FormatOption, emit, print_notes, say
 from accl.cli.table import MISSING, Column, Row, Table, fields, number, p_value, points
-from accl.store.query import parse
-from accl.store.run_subject import RunSubject
 from accl.store.rundir import RunDir, list_runs
-from accl.store.summary import SummaryReader, read_summaries
+from accl.store.selection import matching_summaries
 
 _STYLES = {"supported": "bold green", "not supported": "bold red", "inconclusive": "yellow"}
 _NUMBERS = {"points": points, "steps": number("+,.0f"), "%": number("+.1f", 100)}
@@ -128,11 +125,9 @@ def _matching(root: Path, text: str) -> Sequence[RunDir]:
     found = list_runs(root)
     if not text:
         return found
-    wanted, now = parse(text), time.time()
-    summaries = read_summaries([SummaryReader(run) for run in found], now)
-    matching = [summary.run for summary in summaries if wanted.matches(RunSubject(summary, now))]
+    matching = [summary.run for summary in matching_summaries(found, text)]
     if not matching:
-        print_notes([f"no run of {len(summaries):,} in {root} matches: {text}"])
+        print_notes([f"no run of {len(found):,} in {root} matches: {text}"])
     return matching
 
 

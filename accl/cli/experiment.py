@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +128,6 @@ def read_speeds(root: Path) -> Speeds:
     """Read the speeds of the runs in a folder."""
     from accl.launch.experiment import Speeds
     from accl.store.rundir import run_folders
-    from accl.store.summary import SummaryReader, read_summaries
+    from accl.store.summary import summarize
 
-    return Speeds(read_summaries([SummaryReader(run) for run in run_folders(root)], time.time()))
+    return Speeds(summarize(run_folders(root)))

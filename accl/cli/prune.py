@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from accl.cli.options import RUNS, RunsOption, YesOption, run_name
-from accl.cli.output import ask, emit, print_notes, say
+from accl.cli.output import ask, emit, print_notes, raise_first, say
 from accl.cli.table import Column, Table, size
 from accl.errors import BusyError, RunError
 from accl.store.deadline import each_within
 from accl.store.prune import Prunable, find_prunable, prune_run
-from accl.store.rundir import RunDir, list_runs
+from accl.store.rundir import RunDir
 from accl.store.selection import choose_runs
 from accl.text import counted
 
@@ -42,10 +42,9 @@ def prune(
 
       accl prune state:finished "age>7d" --yes
     """
-    choice = choose_runs(runs, chosen) if chosen else None
-    named = choice is not None and not choice.by_query
-    found, failed = _found(choice.runs if choice else list_runs(runs))
-    if named and failed:
+    choice = choose_runs(runs, chosen or ())
+    found, failed = _found(choice.runs)
+    if failed and not choice.by_query:
         raise failed[0]
     active = sum(isinstance(error, BusyError) for error in failed)
     damaged = [error for error in failed if not isinstance(error, BusyError)]
@@ -72,9 +71,7 @@ def prune(
         except RunError as error:
             failed.append(error)
     say(f"{size(freed)} of {counted(len(found) - len(failed), 'run')} deleted.")
-    print_notes([str(error) for error in failed[1:]])
-    if failed:
-        raise failed[0]
+    raise_first(failed)
 
 
 def _found(runs: Sequence[RunDir]) -> tuple[list[Prunable], list[RunError]]:

@@ -13,11 +13,10 @@ from accl.cli.output import Format, FormatOption, emit, print_notes, say
 from accl.cli.table import MISSING, Column, Row, Table, duration, fields
 from accl.errors import ConfigError, RunError
 from accl.launch import queue
-from accl.store.query import parse
-from accl.store.run_subject import RunSubject
 from accl.store.rundir import RunDir, find_run, run_folders
+from accl.store.selection import matching_summaries
 from accl.store.state import State
-from accl.store.summary import Summary, SummaryReader, read_summaries
+from accl.store.summary import Summary, summarize
 from accl.text import shortened
 
 LONG_S = 10.0  # within which the worker starts what there is a place for
@@ -71,7 +70,7 @@ def list_(format: FormatOption = Format.TABLE, runs: RunsOption = RUNS) -> None:
     entries, now = queue.waiting(runs), time.time()
     places = {entry.run.id: number for number, entry in enumerate(entries, 1)}
     rows = []
-    for summary in read_summaries([SummaryReader(run) for run in run_folders(runs)], now):
+    for summary in summarize(run_folders(runs)):
         state = summary.state
         trains = state is not None and state.state.active and state.state is not State.QUEUED
         if trains or summary.run.id in places:
@@ -200,11 +199,9 @@ def _matching(root: Path, query: list[str] | None) -> list[RunDir]:
         QueryError: it is none.
         RunError: nothing waits that it matches.
     """
-    text, now = " ".join(query or ()), time.time()
-    wanted = parse(text)
+    text = " ".join(query or ())
     readable = [entry.run for entry in queue.waiting(root) if entry.waiting]
-    summaries = read_summaries([SummaryReader(run) for run in readable], now)
-    matching = [summary.run for summary in summaries if wanted.matches(RunSubject(summary, now))]
+    matching = [summary.run for summary in matching_summaries(readable, text)]
     if not matching:
         what = f"Nothing that waits in {root} matches: {text}" if text and readable else f"Nothing waits in {root}."
         raise RunError(what, "See: accl queue")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,11 +28,10 @@ from accl.cli.table import Column, Row, Table
 from accl.errors import AbsentError, ConfigError
 from accl.store.config_values import default_values
 from accl.store.deadline import DEADLINE_S, each_within
-from accl.store.query import parse
-from accl.store.run_subject import RunSubject
 from accl.store.rundir import RunDir, run_folders
+from accl.store.selection import matching_summaries
 from accl.store.state import State
-from accl.store.summary import Summary, SummaryReader, read_summaries
+from accl.store.summary import Summary
 from accl.text import counted, shortened
 
 NAMED = 3  # of the columns that do not fit
@@ -85,13 +83,11 @@ def runs(
 
       accl runs --format json
     """
-    text, now = " ".join(query or ()), time.time()
-    wanted = parse(text)
-    summaries = read_summaries([SummaryReader(run) for run in run_folders(runs)], now)
-    matching = [summary for summary in summaries if wanted.matches(RunSubject(summary, now))]
+    text, there = " ".join(query or ()), run_folders(runs)
+    matching = matching_summaries(there, text)
     matching.sort(key=lambda summary: summary.age_key, reverse=True)
     if not matching:
-        _say_that_there_is_none(runs, len(summaries), text, format)
+        _say_that_there_is_none(runs, len(there), text, format)
         return
     asked, by = _asked(columns, sort, matching)
     keys = differing(matching)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,7 +19,7 @@ from accl.store.deadline import within
 from accl.store.files import RESTORE
 from accl.store.rundir import find_run
 from accl.store.state import State
-from accl.store.summary import SummaryReader, as_problem, numbers, read_summaries
+from accl.store.summary import as_problem, numbers, summarize
 from accl.text import counted
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ def show(
     if split or limit is not None or query:
         what = "A query, --split and --limit are for --questions."
         raise ConfigError(what, f"accl show {chosen.typed} --questions")
-    (summary,) = read_summaries([SummaryReader(chosen)], time.time())
+    (summary,) = summarize([chosen])
     problems = [summary.problem] if summary.problem else []
 
     def attempt(read: Callable[[], Any]) -> Any:

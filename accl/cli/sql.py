@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from datetime import date, datetime
 from datetime import time as clock
 from decimal import Decimal
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,8 +18,6 @@ from accl.text import counted
 
 if TYPE_CHECKING:
     import pyarrow
-
-    from accl.store.selection import Choice
 
 SHOWN = 100  # rows of a table for people
 # Typed for the list of tables: what other SQL shells have for it.
@@ -66,6 +62,7 @@ def sql(
 
       accl sql "select seed, avg((gold = predicted)::int) from predictions group by all" recipe:full state:finished
     """
+    from accl.store.selection import choose_runs
     from accl.store.sql import described_tables, run_sql
 
     if " ".join(query.lower().split()) in TABLES_WORDS:
@@ -75,7 +72,9 @@ def sql(
         ]
         emit(Table("", [Column("table"), Column("columns", wrap=True)], rows, name="tables"), format, notes=notes)
         return
-    found = _chosen(runs, chosen or [])
+    found = choose_runs(runs, chosen or ())
+    if not found.summaries:
+        raise RunError(f"No runs in {runs} yet.", "Start one: accl train full --profile demo")
     answer = run_sql(query, found.summaries)
     problems = [error for error in answer.unread.values() if not (found.by_query and isinstance(error, AbsentError))]
     if problems and not found.by_query:
@@ -86,18 +85,6 @@ def sql(
     if more := len(answer.rows) - len(rows_shown):
         notes.append(f"{counted(more, 'more row')}; print all of them with --format csv.")
     emit(_table(rows_shown), format, notes=notes)
-
-
-def _chosen(root: Path, words: list[str]) -> Choice:
-    from accl.store.rundir import list_runs
-    from accl.store.selection import Choice, choose_runs
-    from accl.store.summary import SummaryReader, read_summaries
-
-    if words:
-        return choose_runs(root, words)
-    if not (found := list_runs(root)):
-        raise RunError(f"No runs in {root} yet.", "Start one: accl train full --profile demo")
-    return Choice(tuple(read_summaries([SummaryReader(run) for run in found], time.time())), True)
 
 
 def _table(rows: pyarrow.Table) -> Table:

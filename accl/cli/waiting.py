@@ -20,9 +20,8 @@ from accl.cli.runs import QueryArgument
 from accl.cli.table import Justify, duration, percent
 from accl.errors import INTERRUPTED, BusyError, RunError, TrainingError
 from accl.launch import queue
-from accl.store.query import parse
-from accl.store.run_subject import RunSubject
 from accl.store.rundir import RunDir, run_folders
+from accl.store.selection import matching_summaries
 from accl.store.state import State, observe
 from accl.store.summary import Summary, SummaryReader, read_summaries
 from accl.store.waiting import read_waiting
@@ -58,11 +57,9 @@ def wait(query: QueryArgument = None, runs: RunsOption = RUNS) -> None:
     from accl.cli.foreground import end_on_signals
 
     end_on_signals()
-    text, now = " ".join(query or ()), time.time()
-    wanted = parse(text)
-    summaries = read_summaries([SummaryReader(run) for run in run_folders(runs)], now)
-    active = [each for each in summaries if each.state and each.state.state.active]
-    chosen = [each.run for each in active if wanted.matches(RunSubject(each, now)) and not _unqueued(each)]
+    text = " ".join(query or ())
+    active = [each for each in matching_summaries(run_folders(runs), text) if each.state and each.state.state.active]
+    chosen = [each.run for each in active if not _unqueued(each)]
     if not chosen:
         print_notes([f"nothing {f'that matches {text} ' if text else ''}trains or waits in {runs}"])
         return

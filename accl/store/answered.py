@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
@@ -14,7 +13,7 @@ from accl.store.questions import Answer, Question, read_answers, read_questions
 from accl.store.reader import TASKS, Task, query, read_tasks
 from accl.store.rundir import RunDir, run_folders
 from accl.store.state import State
-from accl.store.summary import Summary, SummaryReader, read_summaries, reading
+from accl.store.summary import Summary, reading, summarize
 from accl.store.vocabulary import WORDS, Value
 from accl.text import listed, printable
 
@@ -29,7 +28,7 @@ def arms_beside(run: RunDir) -> dict[str, Summary]:
     ones. The arm ``baseline`` is first.
     """
     runs = dict.fromkeys((run, *run_folders(run.path.parent)))
-    own, *others = read_summaries([SummaryReader(each) for each in runs], time.time())
+    own, *others = summarize(runs)
     if (wanted := own.setup) is None:
         return {}
     arms: dict[str, Summary] = {}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -121,6 +122,11 @@ def read_summaries(readers: Sequence[SummaryReader], now: float) -> list[Summary
         else answer
         for run, answer in answers
     ]
+
+
+def summarize(runs: Iterable[RunDir]) -> list[Summary]:
+    """Read the summaries of several runs once, as `read_summaries`."""
+    return read_summaries([SummaryReader(run) for run in runs], time.time())
 
 
 def as_problem(error: BaseException, path: object) -> AcclError:

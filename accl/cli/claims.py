@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from accl.analysis.claim_runs import select_claim_runs
 from accl.analysis.claims import Claim, Claims, Evidence, check_claims
-from accl.cli.options import RUNS, RunsOption
+from accl.cli.options import RUNS, OfProfileOption, QueryArgument, RunsOption
 from accl.cli.output import Format, FormatOption, emit, print_notes, say
 from accl.cli.table import MISSING, Column, Row, Table, fields, number, p_value, points
 from accl.store.rundir import RunDir, list_runs
@@ -57,10 +54,8 @@ EVIDENCE = [
 
 
 def claims(
-    query: Annotated[
-        list[str] | None, typer.Argument(metavar="QUERY", help="Take only runs that it matches, as accl runs does.")
-    ] = None,
-    profile: Annotated[str | None, typer.Option("--profile", "-p", help="Take only runs of this profile.")] = None,
+    query: QueryArgument = None,
+    profile: OfProfileOption = None,
     format: FormatOption = Format.TABLE,
     runs: RunsOption = RUNS,
 ) -> None:

@@ -13,9 +13,8 @@ from accl.analysis.named import Chosen, break_down, choose, compare_chosen
 from accl.cli import compare_by, compare_screen, compare_tables
 from accl.cli.compare_by import By
 from accl.cli.compare_seeds import ablation_tables
-from accl.cli.options import RUNS, RunsOption, run_name
+from accl.cli.options import RUNS, OfProfileOption, ReferenceOption, RunsOption, Split, SplitOption, run_name
 from accl.cli.output import Format, FormatOption, emit
-from accl.cli.questions import Split
 from accl.cli.table import Table
 from accl.errors import ConfigError
 
@@ -32,13 +31,9 @@ def compare(
             f"reference. Without any: {' '.join(DEFAULT_NAMES)}.",
         ),
     ] = None,
-    reference: Annotated[
-        str, typer.Option("--reference", "-r", metavar="ARM", help="Compare all others with this one.")
-    ] = "",
-    profile: Annotated[str | None, typer.Option("--profile", "-p", help="Take only runs of this profile.")] = None,
-    split: Annotated[
-        Split, typer.Option("--split", help="Which answers: of the test, or of the best validation, to choose by.")
-    ] = Split.TEST,
+    reference: ReferenceOption = None,
+    profile: OfProfileOption = None,
+    split: SplitOption = Split.TEST,
     all_seeds: Annotated[
         bool | None,
         typer.Option(

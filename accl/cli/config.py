@@ -19,7 +19,10 @@ from accl.config.renamed import translate_key
 from accl.text import printable
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Show recipes, profiles, resolved configurations and all keys."
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Show recipes, profiles, resolved configurations and all keys.",
 )
 
 

@@ -27,15 +27,7 @@ NameOption = Annotated[
         help="Name of the experiment; made from command, recipe, profile and values when left out.",
     ),
 ]
-JobsOption = Annotated[
-    int | None,
-    typer.Option("--jobs", "-j", min=1, help="Train N runs at a time; one on each GPU, or one on a CPU, by default."),
-]
-PerGpuOption = Annotated[int, typer.Option("--per-gpu", min=1, help="Let N runs share a GPU.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would run, and start nothing.")]
-DetachOption = Annotated[
-    bool, typer.Option("--detach", "-d", help="Print the experiment's name and return; its runs go on by themselves.")
-]
 
 
 @dataclass(frozen=True)

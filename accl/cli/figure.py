@@ -9,11 +9,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from accl.cli.options import RUNS, RunsOption, checked_suffix, output_file, run_name
+from accl.cli.options import (
+    RUNS,
+    OfProfileOption,
+    ReferenceOption,
+    RunsOption,
+    Split,
+    SplitOption,
+    checked_suffix,
+    output_file,
+    run_name,
+    writing,
+)
 from accl.cli.output import emit, print_notes, say
-from accl.cli.questions import Split
 from accl.cli.table import Column, Table, text
-from accl.errors import AcclError
 from accl.text import listed
 
 if TYPE_CHECKING:
@@ -49,12 +58,6 @@ _OUTPUT = typer.Option(
 OutputOption = Annotated[Path, _OUTPUT]
 _COLUMNS = typer.Option("--columns", min=1, max=2, help="How many columns of a page it is wide: 3.25 or 6.75 inches.")
 ColumnsOption = Annotated[int, _COLUMNS]
-_PROFILE = typer.Option("--profile", "-p", help="Take only runs of this profile.")
-ProfileOption = Annotated[str | None, _PROFILE]
-_SPLIT = typer.Option("--split", help="Questions of the test, or of the best validation.")
-FigureSplitOption = Annotated[Split, _SPLIT]
-_REFERENCE = typer.Option("--reference", metavar="ARM", help="Arm that the others are compared with.")
-ReferenceOption = Annotated[str | None, _REFERENCE]
 
 
 @app.command()
@@ -67,7 +70,7 @@ def curves(
     ] = None,
     x: Annotated[Axis, typer.Option("--x", help="The horizontal axis.")] = Axis.STEP,
     columns: ColumnsOption = 1,
-    profile: ProfileOption = None,
+    profile: OfProfileOption = None,
     runs: RunsOption = RUNS,
 ) -> None:
     """Draw metrics over training, with seed bands.
@@ -99,7 +102,7 @@ def weights(
     names: NamesArgument,
     output: OutputOption,
     columns: ColumnsOption = 1,
-    profile: ProfileOption = None,
+    profile: OfProfileOption = None,
     runs: RunsOption = RUNS,
 ) -> None:
     """Draw the weight of every task over training.
@@ -133,7 +136,7 @@ def confusion(
         bool, typer.Option("--differences", help="Draw what the other arms differ in from the first.")
     ] = False,
     columns: ColumnsOption = 1,
-    profile: ProfileOption = None,
+    profile: OfProfileOption = None,
     reference: ReferenceOption = None,
     runs: RunsOption = RUNS,
 ) -> None:
@@ -163,9 +166,9 @@ def confusion(
 def forest(
     names: NamesArgument,
     output: OutputOption,
-    split: FigureSplitOption = Split.TEST,
+    split: SplitOption = Split.TEST,
     columns: ColumnsOption = 1,
-    profile: ProfileOption = None,
+    profile: OfProfileOption = None,
     reference: ReferenceOption = None,
     runs: RunsOption = RUNS,
 ) -> None:
@@ -198,9 +201,9 @@ def tasks(
     top: Annotated[
         int, typer.Option("--top", min=0, help="How many tasks with the largest gains, and losses; 0 for all tasks.")
     ] = 0,
-    split: FigureSplitOption = Split.TEST,
+    split: SplitOption = Split.TEST,
     columns: ColumnsOption = 1,
-    profile: ProfileOption = None,
+    profile: OfProfileOption = None,
     reference: ReferenceOption = None,
     runs: RunsOption = RUNS,
 ) -> None:
@@ -242,10 +245,8 @@ def _draw(
     from accl.analysis.armset import choose_armsets, only_one
 
     chosen = only_one(choose_armsets(root, names, profile=profile, reference=reference))
-    try:
+    with writing(path):
         notes = save(path, drawing(chosen))
-    except OSError as error:
-        raise AcclError(f"{path} cannot be written ({error.strerror}).", "Is there room?") from error
     emit(arms_table(chosen))
     print_notes([*chosen.notes, *notes])
     say(f"Wrote {path}")

@@ -7,9 +7,18 @@ from typing import Annotated
 
 import typer
 
-from accl.cli.experiment import DetachOption, DryRunOption, JobsOption, NameOption, Order, PerGpuOption, carry_out
+from accl.cli.experiment import DryRunOption, NameOption, Order, carry_out
 from accl.cli.experiment_tables import Shares
-from accl.cli.options import RUNS, OverridesOption, ProfileOption, RunsOption
+from accl.cli.options import (
+    RUNS,
+    DetachOption,
+    JobsOption,
+    NeededRecipeArgument,
+    OverridesOption,
+    PerGpuOption,
+    ProfileOption,
+    RunsOption,
+)
 from accl.cli.output import print_notes
 
 ARMS = ("baseline", "contrastive", "full")
@@ -57,9 +66,7 @@ def ablate(
 
 
 def sweep(
-    recipe: Annotated[
-        str, typer.Argument(help="baseline, contrastive, full, the path of a recipe file or of a run's config.yaml.")
-    ],
+    recipe: NeededRecipeArgument,
     grid: Annotated[
         list[str],
         typer.Option("--grid", "-g", metavar="KEY=VALUE,VALUE", help="A key and its values; may be repeated."),

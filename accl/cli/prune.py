@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from accl.cli.options import RUNS, RunsOption, YesOption, run_name
+from accl.cli.options import RUNS, ChosenOrAllArgument, RunsOption, YesOption
 from accl.cli.output import ask, emit, print_notes, raise_first, say
 from accl.cli.table import Column, Table, size
 from accl.errors import BusyError, RunError
@@ -19,12 +19,10 @@ from accl.text import counted
 
 LOOK_S = 10.0  # for the checkpoints of one run
 COLUMNS = [Column("id", "run"), Column("removes", wrap=True), Column("size", "", "", "right", size)]
-_CHOSEN = "Runs, as for accl rm, or a query; all runs when left out."
-ChosenArgument = Annotated[list[str] | None, typer.Argument(parser=run_name, metavar="RUN...|QUERY", help=_CHOSEN)]
 
 
 def prune(
-    chosen: ChosenArgument = None,
+    chosen: ChosenOrAllArgument = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be deleted.")] = False,
     yes: YesOption = False,
     runs: RunsOption = RUNS,

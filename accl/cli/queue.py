@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from accl.cli.options import RUNS, RunsOption, run_name
+from accl.cli.options import RUNS, JobsOption, NeededQueryArgument, PerGpuOption, QueryArgument, RunsOption, run_name
 from accl.cli.output import Format, FormatOption, emit, print_notes, say
 from accl.cli.table import MISSING, Column, Row, Table, duration, fields
 from accl.errors import ConfigError, RunError
@@ -37,10 +37,8 @@ Examples:
 
   accl queue move s3 --to 1
 """
-app = typer.Typer(invoke_without_command=True, add_completion=False, help=HELP)
+app = typer.Typer(invoke_without_command=True, add_completion=False, rich_markup_mode=None, help=HELP)
 _RUNS = typer.Argument(parser=run_name, metavar="RUN...", help="Ids, parts of ids, or paths.", show_default=False)
-_SOME = typer.Argument(metavar="QUERY", help="Only the waiting runs that it matches, as in accl runs.")
-SomeArgument = Annotated[list[str] | None, _SOME]
 COLUMNS = [
     Column("place", "#", "", "right", lambda value: MISSING if value is None else str(value)),
     Column("id", "run"),
@@ -94,10 +92,8 @@ def list_(format: FormatOption = Format.TABLE, runs: RunsOption = RUNS) -> None:
 @app.command()
 def add(
     names: Annotated[list[str], _RUNS],
-    jobs: Annotated[
-        int | None, typer.Option("--jobs", "-j", min=1, help="Train as many runs of the folder at once; 1 on a CPU.")
-    ] = None,
-    per_gpu: Annotated[int, typer.Option("--per-gpu", min=1, help="Let so many runs share a GPU.")] = 1,
+    jobs: JobsOption = None,
+    per_gpu: PerGpuOption = 1,
     runs: RunsOption = RUNS,
 ) -> None:
     """Put runs at the end of the queue that were prepared and not started, or have stopped.
@@ -122,7 +118,7 @@ def add(
 
 @app.command()
 def move(
-    query: Annotated[list[str], _SOME],
+    query: NeededQueryArgument,
     to: Annotated[int, typer.Option("--to", min=1, help="Place; 1 starts next.")] = 1,
     runs: RunsOption = RUNS,
 ) -> None:
@@ -140,7 +136,7 @@ def move(
 
 
 @app.command()
-def pause(query: SomeArgument = None, runs: RunsOption = RUNS) -> None:
+def pause(query: QueryArgument = None, runs: RunsOption = RUNS) -> None:
     """Keep waiting runs from being started; those that train already go on.
 
     Examples:
@@ -155,7 +151,7 @@ def pause(query: SomeArgument = None, runs: RunsOption = RUNS) -> None:
 
 
 @app.command()
-def resume(query: SomeArgument = None, runs: RunsOption = RUNS) -> None:
+def resume(query: QueryArgument = None, runs: RunsOption = RUNS) -> None:
     """Let paused runs be started when their turn comes.
 
     Examples:
@@ -171,7 +167,7 @@ def resume(query: SomeArgument = None, runs: RunsOption = RUNS) -> None:
 
 @app.command()
 def cancel(
-    query: SomeArgument = None,
+    query: QueryArgument = None,
     all: Annotated[bool, typer.Option("--all", help="All that wait.")] = False,
     runs: RunsOption = RUNS,
 ) -> None:

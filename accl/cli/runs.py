@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from accl.analysis.differing import Differing, differing
-from accl.cli.options import RUNS, RunsOption
+from accl.cli.options import RUNS, QueryArgument, RunsOption
 from accl.cli.output import Format, FormatOption, SafeConsole, emit, print_notes, say
 from accl.cli.runcolumns import (
     RUN,
@@ -35,7 +35,6 @@ from accl.store.summary import Summary
 from accl.text import counted, shortened
 
 NAMED = 3  # of the columns that do not fit
-QueryArgument = Annotated[list[str] | None, typer.Argument(metavar="QUERY", help="Show only the runs that it matches.")]
 ColumnsOption = Annotated[
     str | None,
     typer.Option("--columns", "-c", metavar="NAME,NAME", help="Show these columns, of whatever a run is known by."),

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from accl.cli.options import RUNS, RunArgument, RunsOption
+from accl.cli.options import RUNS, RunArgument, RunsOption, Split
 from accl.cli.output import Format, FormatOption, emit
-from accl.cli.questions import LimitOption, QuestionsOption, Split, SplitOption, show_questions
+from accl.cli.questions import LimitOption, QuestionsOption, QuestionSplitOption, show_questions
 from accl.cli.runrows import progress, run_row, state_words
 from accl.cli.series import SeriesOption, raw_table, show_series
 from accl.cli.table import MISSING, Column, Table, duration, fields, moment, number, percent
@@ -44,7 +44,7 @@ def show(
     run: RunArgument,
     query: QuestionQueryArgument = None,
     questions: QuestionsOption = False,
-    split: SplitOption = None,
+    split: QuestionSplitOption = None,
     limit: LimitOption = None,
     series: SeriesOption = None,
     format: FormatOption = Format.TABLE,

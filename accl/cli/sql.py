@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from accl.cli.options import RUNS, RunsOption, run_name
+from accl.cli.options import RUNS, ChosenOrAllArgument, RunsOption
 from accl.cli.output import Format, FormatOption, emit, print_notes
 from accl.cli.table import MISSING, Column, Table, number
 from accl.errors import AbsentError, RunError
@@ -23,19 +23,11 @@ SHOWN = 100  # rows of a table for people
 # Typed for the list of tables: what other SQL shells have for it.
 TABLES_WORDS = (".tables", ".schema", "\\d", "\\dt", "show tables", "show tables;")
 QueryArgument = Annotated[str, typer.Argument(metavar="SQL", help="One query of DuckDB's SQL, or .tables.")]
-ChosenArgument = Annotated[
-    list[str] | None,
-    typer.Argument(
-        parser=run_name,
-        metavar="RUN...|QUERY",
-        help="Runs, each as its id or a part of it, name, path or `last`; or a query, as for accl runs. All if none.",
-    ),
-]
 
 
 def sql(
     query: QueryArgument,
-    chosen: ChosenArgument = None,
+    chosen: ChosenOrAllArgument = None,
     format: FormatOption = Format.TABLE,
     runs: RunsOption = RUNS,
 ) -> None:

@@ -13,10 +13,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from accl.cli.options import RUNS, RunsOption
+from accl.cli.options import RUNS, QueryArgument, RunsOption
 from accl.cli.output import SafeConsole, print_notes, say
 from accl.cli.progress import figures
-from accl.cli.runs import QueryArgument
 from accl.cli.table import Justify, duration, percent
 from accl.errors import INTERRUPTED, BusyError, RunError, TrainingError
 from accl.launch import queue

@@ -63,6 +63,11 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def typed(value: object) -> str:
+    """Write a value as it is typed after --set."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def printable_lines(text: str) -> str:
     """Return the text as `printable` does, with its line feeds kept and tabs expanded to blanks.
 

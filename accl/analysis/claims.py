@@ -28,6 +28,7 @@ from typing import Literal
 
 import numpy as np
 
+from accl.analysis.candidates import unreadable_gap
 from accl.analysis.claim_runs import ARMS, ClaimRuns, train_command
 from accl.analysis.compare import TRIVIAL_BASELINES, describe_protocol
 from accl.analysis.crossed import contrast_over_seeds, difference_over_seeds, student_t_quantile, student_t_tail
@@ -38,7 +39,7 @@ from accl.analysis.results import Results, check_pairable, read_results
 from accl.analysis.stats import paired_difference
 from accl.errors import AcclError
 from accl.store.rundir import RunDir
-from accl.text import counted, listed
+from accl.text import listed
 
 Verdict = Literal["supported", "not supported", "inconclusive"]
 Unit = Literal["points", "steps", "%"]
@@ -367,6 +368,4 @@ def _warnings(chosen: ClaimRuns, reader: _Reader) -> list[str]:
     if chosen.others:
         have = "run of these arms has" if chosen.others == 1 else "runs of these arms have"
         warnings.append(f"{chosen.others} other finished {have} other terms, values or seeds, and take no part.")
-    if chosen.unreadable:
-        warnings.append(f"{counted(chosen.unreadable, 'run')} in the folder could not be read; see: accl runs")
-    return warnings
+    return warnings + unreadable_gap(chosen.unreadable)

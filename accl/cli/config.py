@@ -12,11 +12,11 @@ import yaml
 from accl.choices import Choice
 from accl.cli.options import OverridesOption, ProfileOption
 from accl.cli.output import Format, FormatOption, emit, print_notes, say
-from accl.cli.table import Column, Table, fields, text, typed
+from accl.cli.table import Column, Table, fields, text
 from accl.config import Resolved, available, configs_folder, flat, resolve
 from accl.config.explain import explain, explain_all
 from accl.config.renamed import translate_key
-from accl.text import printable
+from accl.text import printable, typed
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -31,11 +31,6 @@ def text(value: Any) -> str:
     return str(value)
 
 
-def typed(value: Any) -> str:
-    """Write a value as it is typed after --set."""
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
 def number(spec: str, scale: float = 1) -> Callable[[float | None], str]:
     """Return a function that formats ``scale`` times a number by ``spec``, and None and NaN as a dash."""
     return lambda value: MISSING if value is None or math.isnan(value) else format(scale * value, spec)

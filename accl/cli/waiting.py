@@ -247,7 +247,7 @@ def _report(summaries: Sequence[Summary], names: dict[RunDir, str], told: bool) 
     for each in () if told else summaries:
         icon = each.state.state.icon if each.state else "?"
         say(f"{icon} {names[each.run]:<{width}}  {_word(each)}{_because(each)}", err=True)
-    unfinished = [each for each in summaries if each.state is None or each.state.state is not State.FINISHED]
+    unfinished = [each for each in summaries if not each.has_finished]
     count = len(summaries) - len(unfinished)
     say(f"{count} of {counted(len(summaries), 'run')} finished", err=True)
     if not unfinished:

@@ -16,7 +16,7 @@ from accl.store.experiment import read_experiment
 from accl.store.files import RESTORE
 from accl.store.labels import Labels, read_labels
 from accl.store.rundir import RunDir, Setup
-from accl.store.state import RunState, assess, read_state
+from accl.store.state import RunState, State, assess, read_state
 from accl.yamlfile import shown
 
 CONFIG_LIMIT = 2**16  # characters; accl writes 3,000, and a list keeps those of all its runs
@@ -43,6 +43,11 @@ class Summary:
     config: str = field(default="", repr=False)
     labels: Labels = field(default_factory=Labels)
     experiment: str = ""
+
+    @property
+    def has_finished(self) -> bool:
+        """Whether the run is known to have finished."""
+        return self.state is not None and self.state.state is State.FINISHED
 
 
 class SummaryReader:

@@ -47,6 +47,12 @@ def printable(text: str) -> str:
     return _UNSAFE.sub(_visible, text)
 
 
+def spreadsheet_text(text: str) -> str:
+    """Return the text printable, and with an apostrophe before what a spreadsheet would take for a formula."""
+    text = printable(text)
+    return f"'{text}" if text.lstrip().startswith(tuple("=+-@")) else text
+
+
 def shortened(text: str) -> str:
     """Return the text cut to what anybody reads of a cell or a message: one of a run may have megabytes."""
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"

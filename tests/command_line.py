@@ -18,7 +18,9 @@ TIMEOUT_S = 240.0
 
 _SERVER = """
 import json, os, sys, tempfile
-from accl.cli import compare, config, control, labels, logs, progress, prune, runs, show, train, trash
+from accl.cli import compare_output, config, control, labels, logs, progress, prune, runs, show, train, trash
+from accl.analysis import claim_runs
+from accl.config import explain
 from accl.launch import preflight
 from accl.store import columns
 from accl.cli.main import main

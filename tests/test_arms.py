@@ -43,6 +43,12 @@ def test_seeds_of_a_recipe_are_one_arm_and_other_configurations_are_others(tmp_p
     assert "curriculum.policy" in differing_keys(arms)
 
 
+def test_numbers_in_labels_are_written_as_they_were_typed(tmp_path: Path) -> None:
+    runs = [finished_run(tmp_path, overrides=[f"train.max_steps={steps}"], curves=False) for steps in (40, 1000)]
+    arms = group_runs([("baseline", 42, run.config_text()) for run in runs])
+    assert [arm.label for arm in arms] == ["baseline max_steps=40", "baseline max_steps=1000"]
+
+
 def test_a_run_that_is_tested_later_is_of_the_same_arm(tmp_path: Path) -> None:
     runs = [finished_run(tmp_path, seed=1, curves=False)]
     runs += [finished_run(tmp_path, seed=2, curves=False, overrides=["eval.test=false"])]

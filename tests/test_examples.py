@@ -7,6 +7,7 @@ and cut where `example_boundaries` says: nothing trains, is measured or opens.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import time
@@ -19,12 +20,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
 from command_line import run_command
 from factory import finished_run
 
 from accl.bench.report import Report, row
 from accl.bench.runs import new_run, record_answers, record_evaluation
-from accl.cli.main import COMMANDS, load_command
+from accl.cli.main import COMMANDS, app, load_command
 from accl.data.subjects import MMLU
 from accl.store.experiment import write_experiment
 from accl.store.labels import edit_labels
@@ -90,7 +92,27 @@ def _words(lines: Iterable[str]) -> set[str]:
     return {word.partition("=")[0] for line in lines for word in shlex.split(line)}
 
 
-@pytest.mark.parametrize(("name", "line"), [pytest.param(*each, id=each[1]) for each in EXAMPLES])
+OF_ACCL_ITSELF = [
+    "accl demo",
+    "accl --install-completion",
+    "accl --show-completion",
+    "accl --debug runs",
+    "accl --version",
+]
+
+
+def test_options_of_accl_itself_have_help_and_an_example() -> None:
+    root: Any = typer.main.get_command(app)
+    assert [each.name for each in root.params if not each.help] == []
+    assert {each.opts[0] for each in root.params} <= _words(OF_ACCL_ITSELF)
+    shown = re.findall(r"accl .*", root.epilog)
+    assert shown == OF_ACCL_ITSELF[: len(shown)]
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [pytest.param(*each, id=each[1]) for each in (*EXAMPLES, *(("runs", line) for line in OF_ACCL_ITSELF[1:]))],
+)
 def test_an_example_works(made: Path, tmp_path: Path, name: str, line: str) -> None:
     folder = tmp_path / "here"
     shutil.copytree(made, folder, symlinks=True, copy_function=_copy)

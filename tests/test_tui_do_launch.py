@@ -250,6 +250,17 @@ async def test_down_goes_through_recipes_and_through_keys_that_contain_what_is_t
     assert list_runs(tmp_path) == []
 
 
+async def test_the_field_that_is_typed_into_is_seen_on_the_smallest_screen(tmp_path: Path) -> None:
+    async with open_app(tmp_path, (20, 5)) as pilot:
+        await runs_listed(pilot, 0)
+        screen = await opened(pilot)
+        for key in ("shift+tab", "shift+tab", "shift+tab", "tab", "tab", "tab"):
+            focused = screen.focused
+            assert focused is not None
+            await until(pilot, lambda focused=focused: focused.region.bottom <= 4 and focused.region.y >= 0)
+            await pilot.press(key)
+
+
 async def test_what_cannot_run_here_makes_no_run_and_leaves_the_form_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

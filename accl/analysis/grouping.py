@@ -59,8 +59,12 @@ def group_runs(runs: Sequence[tuple[str, int, str]]) -> list[Arm]:
 
 def _label(arm: Arm, arms: Sequence[Arm], shorten: bool) -> str:
     keys = differing_keys([other for other in arms if other.recipe == arm.recipe])
-    shown = [f"{key.rpartition('.')[2] if shorten else key}={arm.values.get(key, '?')}" for key in keys]
+    shown = [f"{key.rpartition('.')[2] if shorten else key}={_shown(arm.values.get(key, '?'))}" for key in keys]
     return " ".join([arm.recipe, *(shown[:SHOWN_KEYS] if shorten else shown)])
+
+
+def _shown(value: str | float) -> str:
+    return value if isinstance(value, str) else f"{value:.12g}"
 
 
 def differing_keys(arms: Sequence[Arm]) -> list[str]:

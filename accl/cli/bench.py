@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from accl.cli.completion import complete_override, complete_profile, complete_recipe
 from accl.cli.options import output_file
 from accl.cli.output import Format, FormatOption, emit, say
 from accl.cli.table import Table
@@ -158,12 +159,27 @@ def statistics(
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="What accl trains; the peers train baseline.")] = "baseline",
+    recipe: Annotated[
+        str, typer.Argument(help="What accl trains; the peers train baseline.", autocompletion=complete_recipe)
+    ] = "baseline",
     profile: Annotated[
-        str, typer.Option("--profile", "-p", help="Scale and data: demo, minilm, paper, or the path of a file.")
+        str,
+        typer.Option(
+            "--profile",
+            "-p",
+            help="Scale and data: demo, minilm, paper, or the path of a file.",
+            autocompletion=complete_profile,
+        ),
     ] = DEFAULT_PROFILE,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override one value; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            "-s",
+            metavar="KEY=VALUE",
+            help="Override one value; may be repeated.",
+            autocompletion=complete_override,
+        ),
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps of a timed window.")] = 200,
     warmup: Annotated[int, typer.Option(min=1, help="Untimed steps before the first window.")] = 30,

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from accl.analysis.claim_runs import select_claim_runs
-from accl.analysis.claims import Claim, Claims, Evidence, check_claims
-from accl.cli.options import RUNS, OfProfileOption, QueryArgument, RunsOption
+from accl.cli.options import RUNS, OneProfileOption, QueryArgument, RunsOption
 from accl.cli.output import Format, FormatOption, emit, print_notes, say
 from accl.cli.table import MISSING, Column, Row, Table, fields, number, p_value, points
 from accl.store.rundir import RunDir, list_runs
 from accl.store.selection import matching_summaries
+
+if TYPE_CHECKING:
+    from accl.analysis.claims import Claim, Claims, Evidence
 
 _STYLES = {"supported": "bold green", "not supported": "bold red", "inconclusive": "yellow"}
 _NUMBERS = {"points": points, "steps": number("+,.0f"), "%": number("+.1f", 100)}
@@ -55,7 +57,7 @@ EVIDENCE = [
 
 def claims(
     query: QueryArgument = None,
-    profile: OfProfileOption = None,
+    profile: OneProfileOption = None,
     format: FormatOption = Format.TABLE,
     runs: RunsOption = RUNS,
 ) -> None:
@@ -90,6 +92,11 @@ def claims(
 
       accl claims experiment:weights cfg.optim.lr=1e-5
     """
+    from accl.analysis.claim_runs import (
+        select_claim_runs,  # here: numpy and duckdb would keep help and completion waiting
+    )
+    from accl.analysis.claims import check_claims
+
     chosen = select_claim_runs(_matching(runs, " ".join(query or ())), profile)
     found = check_claims(chosen)
     terms = f": profile {found.profile}, protocol {found.protocol}" if found.runs else ""

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import textwrap
-from enum import StrEnum
 
 from accl.analysis.named import Breakdown
 from accl.cli.compare_screen import short_headers
+from accl.cli.questions import By
 from accl.cli.table import Column, Row, Table, fields, p_value, percent, points
 
-SHOWN = 20  # questions of an arm in the formats for people
 TEXT_WIDTH = 100  # of a question in a table
-
-
-class By(StrEnum):
-    """Values of ``--by``."""
-
-    CATEGORY = "category"
-    SUBCATEGORY = "subcategory"
-    TASK = "task"
-    QUESTION = "question"
 
 
 def whole_table(found: Breakdown, by: By) -> Table:

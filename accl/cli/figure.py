@@ -11,7 +11,7 @@ import typer
 
 from accl.cli.options import (
     RUNS,
-    OfProfileOption,
+    OneProfileOption,
     ReferenceOption,
     RunsOption,
     Split,
@@ -70,7 +70,7 @@ def curves(
     ] = None,
     x: Annotated[Axis, typer.Option("--x", help="The horizontal axis.")] = Axis.STEP,
     columns: ColumnsOption = 1,
-    profile: OfProfileOption = None,
+    profile: OneProfileOption = None,
     runs: RunsOption = RUNS,
 ) -> None:
     """Draw metrics over training, with seed bands.
@@ -102,7 +102,7 @@ def weights(
     names: NamesArgument,
     output: OutputOption,
     columns: ColumnsOption = 1,
-    profile: OfProfileOption = None,
+    profile: OneProfileOption = None,
     runs: RunsOption = RUNS,
 ) -> None:
     """Draw the weight of every task over training.
@@ -136,7 +136,7 @@ def confusion(
         bool, typer.Option("--differences", help="Draw what the other arms differ in from the first.")
     ] = False,
     columns: ColumnsOption = 1,
-    profile: OfProfileOption = None,
+    profile: OneProfileOption = None,
     reference: ReferenceOption = None,
     runs: RunsOption = RUNS,
 ) -> None:
@@ -168,7 +168,7 @@ def forest(
     output: OutputOption,
     split: SplitOption = Split.TEST,
     columns: ColumnsOption = 1,
-    profile: OfProfileOption = None,
+    profile: OneProfileOption = None,
     reference: ReferenceOption = None,
     runs: RunsOption = RUNS,
 ) -> None:
@@ -203,7 +203,7 @@ def tasks(
     ] = 0,
     split: SplitOption = Split.TEST,
     columns: ColumnsOption = 1,
-    profile: OfProfileOption = None,
+    profile: OneProfileOption = None,
     reference: ReferenceOption = None,
     runs: RunsOption = RUNS,
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from accl.cli.completion import complete_axis
 from accl.cli.experiment import DryRunOption, NameOption, Order, carry_out
 from accl.cli.experiment_tables import Shares
 from accl.cli.options import (
@@ -69,7 +70,13 @@ def sweep(
     recipe: NeededRecipeArgument,
     grid: Annotated[
         list[str],
-        typer.Option("--grid", "-g", metavar="KEY=VALUE,VALUE", help="A key and its values; may be repeated."),
+        typer.Option(
+            "--grid",
+            "-g",
+            metavar="KEY=VALUE,VALUE",
+            help="A key and its values; may be repeated.",
+            autocompletion=complete_axis,
+        ),
     ],
     profile: ProfileOption = None,
     seeds: SeedsOption = "3",

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from accl.cli.completion import complete_tag
 from accl.cli.options import RUNS, ChosenArgument, RunArgument, RunsOption
 from accl.cli.output import Format, FormatOption, emit, print_notes, raise_first, say
 from accl.cli.table import MISSING, Column, Table
@@ -15,9 +16,15 @@ from accl.store.rundir import LAST, find_run, given_name, list_runs
 from accl.store.selection import choose_runs
 
 COLUMNS = [Column("id", "run"), Column("tags", show=lambda tags: ", ".join(tags) or MISSING, wrap=True)]
-AddOption = Annotated[list[str] | None, typer.Option("--add", "-a", metavar="TAG", help="Add a tag; may be repeated.")]
+AddOption = Annotated[
+    list[str] | None,
+    typer.Option("--add", "-a", metavar="TAG", help="Add a tag; may be repeated.", autocompletion=complete_tag),
+]
 RemoveOption = Annotated[
-    list[str] | None, typer.Option("--remove", "-r", metavar="TAG", help="Take a tag away; may be repeated.")
+    list[str] | None,
+    typer.Option(
+        "--remove", "-r", metavar="TAG", help="Take a tag away; may be repeated.", autocompletion=complete_tag
+    ),
 ]
 
 

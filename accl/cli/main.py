@@ -62,7 +62,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "test": ("accl.cli.testing", "run_test", "Test finished runs whose test split is unread."),
     "ask": ("accl.cli.ask", "ask", "Ask the model of a run a question of your own."),
     "evaluate": ("accl.cli.evaluate", "evaluate", "Answer other labelled questions with the model of a run."),
-    "export": ("accl.cli.export", "export", "Write the model of a run as a plain transformers folder."),
+    "export": (
+        "accl.cli.export",
+        "export",
+        "Write the model of a run as a plain transformers folder, or measurements for other programs.",
+    ),
     "config": ("accl.cli.config", "app", "Show recipes, profiles, resolved configurations and all keys."),
     "bench": ("accl.cli.bench", "app", "Measure accl: its store, app, commands, statistics and training."),
     "doctor": ("accl.cli.doctor", "doctor", "Check that this machine has what training needs."),
@@ -107,7 +111,13 @@ class LazyCommands(TyperGroup):
         if args[0] not in COMMANDS:
             raise unknown_command(args[0])
         name, command, rest = super().resolve_command(ctx, args)
-        return name, load_command(name) if name and command else command, rest
+        if name and command:
+            command = load_command(name)
+            if ctx.resilient_parsing:  # a shell completes the line, and nothing of it will be run
+                from accl.cli.shell import leave_unread
+
+                leave_unread(command)
+        return name, command, rest
 
 
 def unknown_command(name: str) -> ConfigError:
@@ -140,12 +150,12 @@ app = typer.Typer(
     help="Adaptive Contrastive Curriculum Learning on MMLU: train, watch and compare from a terminal.",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: typer's rich one takes longer to import than everything else
-    epilog="Start with:  accl demo",
+    epilog="Start with:  accl demo\n\nTo complete runs and keys with TAB:  accl --install-completion",
 )
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(context: typer.Context, asked: bool) -> None:
+    if asked and not context.resilient_parsing:  # which is a look at the line, such as that of completion
         from accl.cli.output import say
 
         say(f"accl {__version__}")
@@ -166,15 +176,29 @@ def _options(
 def run() -> None:
     """Run the command line; an `AcclError` becomes one line on stderr and its exit code."""
     guard_streams()
+    if "_ACCL_COMPLETE" in os.environ:
+        from accl.cli.shell import answer_shell
+
+        sys.exit(answer_shell(app))
     if hasattr(signal, "SIGPIPE"):  # `accl runs | head` must not end in a traceback
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         try:
-            app()
+            code = app(prog_name="accl", standalone_mode=False)
         finally:
             sys.stdout.flush()
+    except typer.Abort:  # the end of what a prompt reads
+        sys.exit(1)
     except Exception as error:
         from accl.cli.output import print_error
+        from accl.cli.usage import UsageError, usage_error
+
+        if isinstance(error, UsageError):
+            if type(error).__name__ == "NoArgsIsHelpError":  # nothing was typed: the help is its message
+                help_text: Any = error
+                help_text.show()
+                sys.exit(help_text.exit_code)
+            error = usage_error(error)
 
         if os.environ.get("ACCL_DEBUG"):
             traceback.print_exc()
@@ -184,6 +208,8 @@ def run() -> None:
         what = f"accl failed in a way it should not have: {type(error).__name__}: {error}"
         print_error(AcclError(what, "Please report it with the output of the same command after: accl --debug"))
         sys.exit(1)
+    if isinstance(code, int):
+        sys.exit(code)
 
 
 def main() -> None:

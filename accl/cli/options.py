@@ -12,6 +12,15 @@ from typing import Annotated
 
 import typer
 
+from accl.cli.completion import (
+    complete_arm,
+    complete_override,
+    complete_profile,
+    complete_query,
+    complete_recipe,
+    complete_run,
+    complete_runs_or_query,
+)
 from accl.errors import AcclError, ConfigError
 from accl.text import listed
 
@@ -93,34 +102,62 @@ def run_name(text: str) -> str:
 
 
 _RUN = typer.Argument(
-    parser=run_name, metavar="RUN", help="Id or a part of it, name, path or `last`.", show_default=False
+    parser=run_name,
+    metavar="RUN",
+    help="Id or a part of it, name, path or `last`.",
+    show_default=False,
+    autocompletion=complete_run,
 )
 RunArgument = Annotated[str, _RUN]
 _CHOSEN = "Runs, each as its id or a part of it, name, path or `last`; or a query, as for accl runs."
-ChosenArgument = Annotated[list[str], typer.Argument(parser=run_name, metavar="RUN...|QUERY", help=_CHOSEN)]
+ChosenArgument = Annotated[
+    list[str],
+    typer.Argument(parser=run_name, metavar="RUN...|QUERY", help=_CHOSEN, autocompletion=complete_runs_or_query),
+]
 _ALL = f"{_CHOSEN[:-1]}; all when left out."
-ChosenOrAllArgument = Annotated[list[str] | None, typer.Argument(parser=run_name, metavar="RUN...|QUERY", help=_ALL)]
-_QUERY = typer.Argument(metavar="QUERY", help="Only the runs that it matches; its keys: accl runs --help")
+ChosenOrAllArgument = Annotated[
+    list[str] | None,
+    typer.Argument(parser=run_name, metavar="RUN...|QUERY", help=_ALL, autocompletion=complete_runs_or_query),
+]
+_QUERY = typer.Argument(
+    metavar="QUERY",
+    help="Only the runs that it matches; its keys: accl runs --help",
+    autocompletion=complete_query,
+)
 QueryArgument = Annotated[list[str] | None, _QUERY]
 NeededQueryArgument = Annotated[list[str], _QUERY]
-_RECIPE = typer.Argument(help="baseline, contrastive, full, the path of a recipe file or of a run's config.yaml.")
+_RECIPE = typer.Argument(
+    help="baseline, contrastive, full, the path of a recipe file or of a run's config.yaml.",
+    autocompletion=complete_recipe,
+)
 RecipeArgument = Annotated[str | None, _RECIPE]
 NeededRecipeArgument = Annotated[str, _RECIPE]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
 _RUNS = typer.Option("--runs", envvar="ACCL_RUNS", parser=local_folder, metavar="DIR", help="The folder of the runs.")
 RunsOption = Annotated[Path, _RUNS]
 RUNS = Path("runs")  # the default of `RunsOption`
-_OVERRIDES = typer.Option("--set", metavar="KEY=VALUE", help="Override one value; may be repeated.")
+_OVERRIDES = typer.Option(
+    "--set", metavar="KEY=VALUE", help="Override one value; may be repeated.", autocompletion=complete_override
+)
 OverridesOption = Annotated[list[str] | None, _OVERRIDES]
 # None lets the profile of a run's own configuration stand; the default has to be written out, as help imports nothing.
 _PROFILE = typer.Option(
-    "--profile", "-p", help="Scale and data: demo, minilm, paper, or the path of a file.  [default: paper]"
+    "--profile",
+    "-p",
+    help="Scale and data: demo, minilm, paper, or the path of a file.  [default: paper]",
+    autocompletion=complete_profile,
 )
 ProfileOption = Annotated[str | None, _PROFILE]
 # Of runs that have been trained, in contrast to `ProfileOption`.
-_OF_PROFILE = typer.Option("--profile", "-p", help="Take only runs of this profile.")
-OfProfileOption = Annotated[str | None, _OF_PROFILE]
-_REFERENCE = typer.Option("--reference", "-r", metavar="ARM", help="Arm that the others are compared with.")
+_ONE_PROFILE = typer.Option("--profile", "-p", help="Take only runs of this profile.", autocompletion=complete_profile)
+OneProfileOption = Annotated[str | None, _ONE_PROFILE]
+_REFERENCE = typer.Option(
+    "--reference",
+    "-r",
+    metavar="ARM",
+    help="Arm that the others are compared with.",
+    autocompletion=complete_arm,
+)
 ReferenceOption = Annotated[str | None, _REFERENCE]
 _DETACH = typer.Option(
     "--detach", "-d", help="Print the run's id, or the experiment's name, and return; training goes on by itself."

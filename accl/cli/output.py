@@ -28,7 +28,7 @@ from accl.cli.layout import print_table
 from accl.cli.table import Table
 from accl.errors import AcclError, ConfigError
 from accl.streams import styled
-from accl.text import printable, printable_json, printable_lines, shortened, without_credentials
+from accl.text import printable, printable_json, printable_lines, shortened, spreadsheet_text, without_credentials
 
 LEAST_WIDTH = 10  # columns; lines are wrapped no narrower
 
@@ -206,8 +206,7 @@ def _csv_cell(value: Any) -> Any:
         return _json(value)
     if not isinstance(value, str):
         return value
-    text = printable(value)
-    return f"'{text}" if text.lstrip().startswith(tuple("=+-@")) else text
+    return spreadsheet_text(value)
 
 
 def _markdown(table: Table) -> str:

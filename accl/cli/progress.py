@@ -17,7 +17,6 @@ from accl.cli.table import duration, percent
 from accl.errors import AbsentError, BusyError, ConfigError, RunError, TrainingError
 from accl.launch import process
 from accl.store.lock import holder
-from accl.store.reader import query
 from accl.store.rundir import RunDir
 from accl.store.state import RunState, State, observe
 
@@ -137,6 +136,8 @@ def _report(run: RunDir, state: RunState, code: int, console: SafeConsole) -> in
 
 def _floors(run: RunDir) -> str:
     """Write the accuracies of the rules that never read the question, to stand beside that of the run."""
+    from accl.store.reader import query  # which imports DuckDB
+
     try:
         [rows] = query(run.database, ("SELECT key, value FROM run.meta WHERE key LIKE 'floor/test/%' ORDER BY key", ()))
     except RunError:

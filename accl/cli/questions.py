@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,7 +22,16 @@ if TYPE_CHECKING:
     from accl.store.questions import Question
 
 READ_S = 15.0
-SHOWN = 20  # questions in the formats for people
+SHOWN = 20  # questions of a run or an arm in the formats for people
+
+
+class By(StrEnum):
+    """Values of ``--by``: what a comparison is broken down by."""
+
+    CATEGORY = "category"
+    SUBCATEGORY = "subcategory"
+    TASK = "task"
+    QUESTION = "question"
 
 
 QuestionsOption = Annotated[bool, typer.Option("--questions", help="List questions and answers, wrong ones first.")]

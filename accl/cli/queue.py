@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from accl.cli.completion import complete_run
 from accl.cli.options import RUNS, JobsOption, NeededQueryArgument, PerGpuOption, QueryArgument, RunsOption, run_name
 from accl.cli.output import Format, FormatOption, emit, print_notes, say
 from accl.cli.table import MISSING, Column, Row, Table, duration, fields
@@ -38,7 +39,13 @@ Examples:
   accl queue move s3 --to 1
 """
 app = typer.Typer(invoke_without_command=True, add_completion=False, rich_markup_mode=None, help=HELP)
-_RUNS = typer.Argument(parser=run_name, metavar="RUN...", help="Ids, parts of ids, or paths.", show_default=False)
+_RUNS = typer.Argument(
+    parser=run_name,
+    metavar="RUN...",
+    help="Ids, parts of ids, or paths.",
+    show_default=False,
+    autocompletion=complete_run,
+)
 COLUMNS = [
     Column("place", "#", "", "right", lambda value: MISSING if value is None else str(value)),
     Column("id", "run"),

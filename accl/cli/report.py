@@ -11,7 +11,7 @@ from accl.cli.figure import arms_table
 from accl.cli.options import (
     RUNS,
     SPLIT_HELP,
-    OfProfileOption,
+    OneProfileOption,
     ReferenceOption,
     RunsOption,
     Split,
@@ -42,7 +42,7 @@ def report(
     output: Annotated[
         Path, typer.Option("--output", "-o", parser=output_file, metavar="FILE.html", help="Where to write the page.")
     ] = OUTPUT,
-    profile: OfProfileOption = None,
+    profile: OneProfileOption = None,
     reference: ReferenceOption = None,
     split: ReportSplitOption = None,
     runs: RunsOption = RUNS,

@@ -48,11 +48,11 @@ def sql(
 
       accl sql .tables
 
-      accl sql 'select recipe, seed, "validation/accuracy" from runs order by 3 desc'
+      accl sql 'select recipe, seed, "validation/accuracy" from runs order by 3'
 
-      accl sql "select step, value from metrics where name = 'train/loss'" last --format csv
+      accl sql "select step, value from metrics where name = 'train/lr'" last
 
-      accl sql "select seed, avg((gold = predicted)::int) from predictions group by all" recipe:full state:finished
+      accl sql "select run, count(*) from events group by run" state:finished
     """
     from accl.store.selection import choose_runs
     from accl.store.sql import described_tables, run_sql

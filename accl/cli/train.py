@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from accl.cli.completion import complete_run
 from accl.cli.experiment import DryRunOption, NameOption, Order, carry_out, checked_steps, read_speeds
 from accl.cli.experiment_tables import Shares, show_plan
 from accl.cli.options import (
@@ -40,7 +41,11 @@ def train(
     like: Annotated[
         str | None,
         typer.Option(
-            "--like", parser=run_name, metavar="RUN", help="Take the configuration of this run instead of a recipe."
+            "--like",
+            parser=run_name,
+            metavar="RUN",
+            help="Take the configuration of this run instead of a recipe.",
+            autocompletion=complete_run,
         ),
     ] = None,
     seeds: Annotated[
@@ -141,8 +146,7 @@ def resolve_arguments(
         ConfigError: both or none of the two is given, or as `accl.config.resolve`.
         RunError: there is no such run, or its configuration cannot be read.
     """
-    from accl.config import resolve, resolve_like
-    from accl.config.recipes import available
+    from accl.config import available, resolve, resolve_like
     from accl.store.rundir import find_run
 
     if like is None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from accl.cli.completion import complete_trashed
 from accl.cli.options import RUNS, ChosenArgument, RunsOption, YesOption, run_name
 from accl.cli.output import Format, FormatOption, ask, emit, print_notes, raise_first, say
 from accl.cli.runrows import run_row, state_words
@@ -37,7 +38,10 @@ COLUMNS = [
 ]
 REMOVED = Column("removed", show=moment)
 _TRASHED = "Removed runs, each as its id or a part of it or name; `last` for all of the last removal; or a query."
-TrashedArgument = Annotated[list[str] | None, typer.Argument(parser=run_name, metavar="RUN...|QUERY", help=_TRASHED)]
+TrashedArgument = Annotated[
+    list[str] | None,
+    typer.Argument(parser=run_name, metavar="RUN...|QUERY", help=_TRASHED, autocompletion=complete_trashed),
+]
 
 
 def rm(chosen: ChosenArgument, yes: YesOption = False, runs: RunsOption = RUNS) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from accl.cli.completion import complete_arm
 from accl.cli.options import RUNS, RunsOption, output_file, run_name
 from accl.errors import ConfigError, RunError, TerminalError
 from accl.store.rundir import RunDir
@@ -25,7 +26,11 @@ def tui(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            parser=run_name, metavar="[RUN]...", help="Open this run; several are compared.", show_default=False
+            parser=run_name,
+            metavar="[RUN]...",
+            help="Open this run; several are compared.",
+            show_default=False,
+            autocompletion=complete_arm,
         ),
     ] = None,
     runs: RunsOption = RUNS,

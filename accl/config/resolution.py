@@ -15,9 +15,11 @@ import yaml
 from pydantic import ValidationError
 
 from accl.config.feasible import check_feasible
-from accl.config.recipes import DEFAULT_PROFILE, base_values, find_file, flatten, is_name, nest
+from accl.config.recipes import base_values, find_file, is_name
 from accl.config.renamed import translate, translate_recipe
 from accl.config.schema import Config
+from accl.config.shipped import DEFAULT_PROFILE
+from accl.config.tree import flatten, nest
 from accl.config.values import read_text, read_value, refusal
 from accl.errors import ConfigError
 from accl.text import without_credentials

@@ -2,7 +2,7 @@
 
 An alert is an event of the run, and is handed to the command of ``alerts.command``, as JSON on its standard input, in a
 thread: a step never waits for it, and nothing that it does or fails to do harms the run. Whoever kills a trainer takes
-this with it: a run that crashed is told by those who look, the list of runs, the app and the worker of the queue.
+this with it: that a run crashed is told by those who look at it, the list of runs and the app.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ from tui.screens.polling import PollingScreen
 from tui.services import Undo
 from tui.widgets.keybar import redraw_keys
 
+Steps = dict[RunDir, Callable[[], Any]]  # what undoes something, by the run to which it was done
+
 
 class ActingScreen(PollingScreen):
     """A screen with runs that something can be done with; subclasses say which.
@@ -75,14 +77,29 @@ class ActingScreen(PollingScreen):
 
     def action_resume(self) -> None:
         runs = actions.resumable(self.targets)
-        if len(runs) == 1:
-            self._work(self._perform(runs, actions.resume, "Resuming", "Not resumed:"))
+        if len(runs) > 1:
+            self.action_enqueue()
             return
+
+        async def resume() -> None:
+            await self._perform(runs, actions.resume, "Resuming", "Not resumed:")
+
+        if programs := actions.programs(self.targets):  # the run may be a copy of somebody else's
+            self._ask("Resume {}?", runs, tuple(programs), resume)
+        else:
+            self._work(resume())
+
+    def action_enqueue(self) -> None:
+        runs, programs = actions.resumable(self.targets), actions.programs(self.targets)
 
         async def enqueue() -> None:
             await self._perform(runs, actions.enqueue, "Queued:", "Not queued:")
 
-        self._ask("Resume {}?", runs, ("They go on one after the other, in the queue.",), enqueue)
+        if len(runs) > 1 or programs:
+            consequences = ("They go on one after the other, in the queue.", *programs)
+            self._ask("Resume {}?", runs, consequences, enqueue)
+        else:
+            self._work(enqueue())
 
     def action_launch(self, like: bool) -> None:
         run = self.targets[0].run if like else None
@@ -95,7 +112,8 @@ class ActingScreen(PollingScreen):
             self.app.notify("Checking its data and model …", title=f"Again: {actions.subject(runs)}")
             await self._perform(runs, actions.restart, "Again:", "Not started:", actions.CHECK_DEADLINE_S)
 
-        self._ask("Train {} again, as new?", runs, ("The same configuration, from the beginning.",), restart)
+        told = ("The same configuration, from the beginning.", *actions.programs(self.targets))
+        self._ask("Train {} again, as new?", runs, told, restart)
 
     def action_tag(self) -> None:
         runs = [each.run for each in self.targets]
@@ -105,7 +123,7 @@ class ActingScreen(PollingScreen):
             words = text.split()
             removed = [word.removeprefix("-") for word in words if word.startswith("-")]
             added = [word.removeprefix("+") for word in words if not word.startswith("-")]
-            await self._label(runs, "tags", add=added, remove=removed)
+            await self._label(runs, "tags", lambda steps: actions.labelling(steps, add=added, remove=removed))
 
         shown = " ".join(f"#{each}" for each in now) or "none"
         words = sorted({tag for each in self.known for tag in each.summary.labels.tags})
@@ -116,16 +134,17 @@ class ActingScreen(PollingScreen):
         notes = {each.summary.labels.note for each in self.targets}
 
         async def note(text: str) -> None:
-            await self._label(runs, "note", note=text)
+            await self._label(runs, "note", lambda steps: actions.labelling(steps, note=text))
 
         several = () if len(notes) == 1 else ("Their notes differ: what is typed replaces all of them.",)
         self._prompt("Note", several, note, notes.pop() if len(notes) == 1 else "")
 
     def action_rename(self) -> None:
         runs = [each.run for each in self.targets]
+        names = {each.summary.labels.name for each in self.known if each.run not in runs}
 
         async def rename(text: str) -> None:
-            await self._label(runs, "name", name=text)
+            await self._label(runs, "name", lambda steps: actions.naming(steps, text, names))
 
         told = ("Commands find it by its name, too; its id and folder stay.",)
         self._prompt("Name", told, rename, self.targets[0].summary.labels.name)
@@ -134,7 +153,7 @@ class ActingScreen(PollingScreen):
         runs = actions.deletable(self.targets)
 
         async def delete() -> None:
-            steps: dict[RunDir, Callable[[], Any]] = {}
+            steps: Steps = {}
             deleted = await self._perform(runs, actions.deleting(steps), "Deleted:", "Not deleted:")
             if deleted:
                 self.services.done.append(Undo("the deletion", steps))
@@ -165,11 +184,9 @@ class ActingScreen(PollingScreen):
             redraw_keys(self)
         return done_to
 
-    async def _label(self, runs: Sequence[RunDir], what: str, **changes: Any) -> None:
-        steps: dict[RunDir, Callable[[], Any]] = {}
-        await self._perform(
-            runs, actions.labelling(steps, **changes), f"Changed: the {what} of", f"Not changed: the {what} of"
-        )
+    async def _label(self, runs: Sequence[RunDir], what: str, make: Callable[[Steps], actions.Act]) -> None:
+        steps: Steps = {}
+        await self._perform(runs, make(steps), f"Changed: the {what} of", f"Not changed: the {what} of")
         if steps:
             self.services.done.append(Undo(f"the {what}", steps))
 

@@ -18,7 +18,7 @@ from accl.analysis.arms import ArmsComparison, compare_arms
 from accl.analysis.armset import ArmSet
 from accl.analysis.compare import split_warnings
 from accl.analysis.crossed import SeedDifference
-from accl.analysis.results import Split, read_all
+from accl.analysis.results import SIMILARITY, Split, read_all
 from accl.errors import AbsentError, CompareError
 from accl.store.columns import RunReader
 from accl.store.curve import Curve, Floats
@@ -33,7 +33,6 @@ READ_S = 60.0  # the measurements of one run, from a slow disk
 MAX_POINTS = 100  # of a line; more are averaged in bins of equal width
 _WORDS = {"train": "training", "lr": "learning rate", "ece": "ECE", "brier": "Brier score"}
 AXIS_TITLES = {"step": "optimizer step", "epoch": "epoch", "questions": "questions seen", "time": "training time (min)"}
-SIMILARITY = "similarity/test"
 WEIGHTS_NEED, CURVES_NEED, CONFUSION_NEED = ("curriculum",), ("curves",), ("confusion",)
 
 

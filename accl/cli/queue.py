@@ -77,8 +77,7 @@ def list_(format: FormatOption = Format.TABLE, runs: RunsOption = RUNS) -> None:
     rows = []
     for summary in summarize(run_folders(runs)):
         state = summary.state
-        trains = state is not None and state.state.active and state.state is not State.QUEUED
-        if trains or summary.run.id in places:
+        if (state and state.state.trains) or summary.run.id in places:
             place = places.get(summary.run.id)
             rows.append(_row(summary, place, entries[place - 1] if place else None, now))
     rows.sort(key=lambda row: (row["place"] or 0, row["started"] or 0.0))
@@ -116,9 +115,6 @@ def add(
       accl queue add last --per-gpu 2
     """
     chosen = [find_run(runs, name) for name in names]
-    for run in chosen:
-        if run.path.parent != Path(runs).resolve() and run.path.parent != runs:
-            raise RunError(f"{run.path} is not in {runs}.", f"accl queue add {run.typed} --runs {run.path.parent}")
     queue.enqueue(runs, chosen, per_gpu=per_gpu, jobs=jobs)
     say(*(run.id for run in chosen))
 

@@ -17,7 +17,6 @@ from accl.errors import BusyError, RunError
 from accl.store.deadline import DEADLINE_S, each_within
 from accl.store.rundir import LAST
 from accl.store.selection import Choice, choose_among, choose_runs
-from accl.store.state import State
 from accl.store.summary import Summary, summarize
 from accl.store.trash import (
     Trashed,
@@ -86,7 +85,7 @@ def _removable(choice: Choice) -> tuple[list[Summary], list[RunError]]:
         run, state = summary.run, summary.state
         if isinstance(summary.problem, BusyError):
             refused.append(BusyError(f"{run.id} is left alone: {summary.problem.what}", summary.problem.hint))
-        elif state and state.state.active and state.state is not State.QUEUED:
+        elif state and state.state.trains:
             refused.append(BusyError(f"{run.id} is {state.state}.", f"Stop it first: accl stop {run.typed}"))
         else:
             able.append(summary)

@@ -173,7 +173,7 @@ def _cells(summary: Summary, name: str) -> list[Text | ProgressBar]:
     steps = f"{state.step:,}/{state.total_steps:,}" if state.total_steps else ""
     accuracy, left = state.latest.get("validation/accuracy"), state.left_seconds
     doing: Text | ProgressBar = Text(_word(summary))
-    if state.state.active and state.state is not State.QUEUED:
+    if state.state.trains:
         words = printable(state.phase or state.state.value)
         doing = Text(words if len(words) <= BAR else f"{words[: BAR - 1]}…")
         if state.phase == "training":
@@ -213,7 +213,7 @@ def _print_news(console: SafeConsole, summary: Summary, name: str, printed: str)
         printed: what the last call returned, or nothing.
     """
     state = summary.state
-    if state is None or not state.state.active or state.state is State.QUEUED or not state.total_steps:
+    if state is None or not state.state.trains or not state.total_steps:
         news = line = f"{_word(summary)}{_because(summary)}"
     else:
         news = f"{10 * state.step // state.total_steps}"

@@ -173,7 +173,7 @@ def _trains_here(summary: Summary) -> bool:
     state = summary.state
     if state is None or state.host not in ("", socket.gethostname()):
         return False
-    return state.state.active and state.state is not State.QUEUED
+    return state.state.trains
 
 
 def _failed_quickly(state: RunState) -> bool:

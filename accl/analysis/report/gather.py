@@ -16,7 +16,6 @@ from accl.analysis.armset import ArmSet, choose_armsets, left_out, some_ids, wit
 from accl.analysis.claim_runs import ARMS, select_claim_runs
 from accl.analysis.claims import Claims, check_claims
 from accl.analysis.figures import (
-    SIMILARITY,
     Matrix,
     Panel,
     Weights,
@@ -27,7 +26,7 @@ from accl.analysis.figures import (
     warnings_of,
 )
 from accl.analysis.grouping import Arm
-from accl.analysis.results import Results, Split, UntestedError, read_results
+from accl.analysis.results import SIMILARITY, Results, Split, UntestedError, read_results
 from accl.errors import AbsentError, AcclError
 from accl.store.deadline import DEADLINE_S, within
 from accl.store.labels import Labels, read_labels

@@ -83,9 +83,10 @@ def in_order(arms: Sequence[Arm], created: Sequence[float]) -> list[Arm]:
     """
     if not arms:
         return []
+    arms = sorted(arms, key=lambda arm: _natural(arm.label))
     labels = [arm.label for arm in arms]
     first = "baseline" if "baseline" in labels else min(arms, key=lambda a: min(created[i] for i in a.members)).label
-    return sorted(arms, key=lambda arm: (arm.label != first, _natural(arm.label)))
+    return sorted(arms, key=lambda arm: arm.label != first)
 
 
 def _natural(label: str) -> list[tuple[float, str]]:

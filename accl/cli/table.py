@@ -47,6 +47,11 @@ def p_value(value: float | None) -> str:
     return "< 0.001" if value is not None and value < 0.001 else number(".3f")(value)
 
 
+def span(low: float | None, high: float | None, show: Callable[[float | None], str] = points) -> str:
+    """Write the ends of an interval as ``+0.30 to +2.10``."""
+    return MISSING if low is None else f"{show(low)} to {show(high)}"
+
+
 def duration(seconds: float | None) -> str:
     """Write seconds as ``0.8 s``, ``42 s``, ``3 min 07 s`` or ``2 h 05 min``."""
     if seconds is None or not math.isfinite(seconds):

@@ -20,7 +20,7 @@ TESTED_COLUMNS = [
     Column("run"),
     Column("n", "questions", justify="right"),
     Column("accuracy", "test", "%", "right", percent),
-    Column("low", "95 % interval", justify="right", cell=lambda row: interval(row)),
+    Column("low", "95 % interval", justify="right", cell=interval),
     Column("floor", "", "%", "right", percent),
 ]
 

@@ -11,11 +11,9 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
-
 from accl import __version__
 from accl.analysis.arms import Change, Scores
-from accl.analysis.figures import Matrix, forest_rows, task_rows
+from accl.analysis.figures import Matrix, forest_rows, limits, task_rows
 from accl.analysis.grouping import Arm, differing_keys
 from accl.analysis.report.cells import MISSING, cell, details, figure, number_cell, spread_cell, table
 from accl.analysis.report.claims import claims_section
@@ -182,7 +180,7 @@ def _confusion(part: Part) -> str:
         if not matrices:
             continue
         matrices, others = matrices[:DRAWN], len(matrices[DRAWN:])
-        low, high = _limits(matrices)
+        low, high = limits(matrices)
         drawn = "".join(f"<div><h4>{escape(m.label)}</h4>{matrix_chart(m, low, high)}</div>" for m in matrices)
         title = matrices[0].title
         said = f"Difference in {title}" if matrices[0].difference else title.capitalize()
@@ -204,18 +202,6 @@ def _pairs(matrix: Matrix) -> str:
         for a, b, value in matrix.ranked(PAIRS)
     ]
     return f"<div><h4>{escape(matrix.label)}</h4>{table(['pair of tasks', ''], rows, numbers_from=1)}</div>"
-
-
-def _limits(matrices: Sequence[Matrix]) -> tuple[float, float]:
-    """Return the ends of one scale: the middle 98 % of the pairs, or as much on both sides of no difference."""
-    values = np.concatenate([matrix.off_diagonal for matrix in matrices])
-    if not len(values):
-        return 0.0, 1.0
-    if matrices[0].difference:
-        most = float(np.quantile(np.abs(values), 0.98)) or 1.0
-        return -most, most
-    low, high = (float(value) for value in np.quantile(values, [0.01, 0.99]))
-    return (low, high) if low < high else (low - 0.5, high + 0.5)
 
 
 def _tasks(part: Part) -> str:

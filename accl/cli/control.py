@@ -129,14 +129,13 @@ def _resumable(root: Path, words: Sequence[str]) -> list[RunDir]:
     choice = choose_runs(root, words)
     if not choice.by_query:
         for run, state in [(each.run, each.state) for each in choice.summaries if len(choice.summaries) > 1]:
-            if state and (state.state is State.FINISHED or (state.state.active and state.state is not State.QUEUED)):
+            if state and (state.state is State.FINISHED or state.state.trains):
                 what = f"{run.id} is {state.state}, and so none of the {len(choice.summaries)} runs is resumed."
                 raise (BusyError if state.state.active else RunError)(what, "Leave it out.")
         return choice.runs
-    early = (State.STOPPED, State.FAILED, State.CRASHED)
-    able = [each.run for each in choice.summaries if each.state and each.state.state in early]
-    others = [each.state.state.value if each.state else "unreadable" for each in choice.summaries]
-    left_out = Counter(word for word in others if word not in early)
+    able = [each.run for each in choice.summaries if each.state and each.state.state.ended_early]
+    others = [each for each in choice.summaries if each.run not in able]
+    left_out = Counter(each.state.state.value if each.state else "unreadable" for each in others)
     said = ", ".join(f"{count} {word}" for word, count in left_out.items())
     if not able:
         raise RunError(f"None of the runs that match can go on: {said}.", "See: accl runs")
@@ -173,8 +172,6 @@ def _resume_in_queue(root: Path, several: Sequence[RunDir], detach: bool, accept
 
     if accept_changes:
         raise ConfigError("--accept-changes is for one run.", "Accept those of each by itself: accl resume RUN ...")
-    if elsewhere := [run for run in several if run.path.parent.resolve() != root.resolve()]:
-        raise RunError(f"{elsewhere[0].path} is not in {root}.", f"Give its folder: --runs {elsewhere[0].path.parent}")
     enqueue(root, several)
     if detach:
         say(*(run.id for run in several))

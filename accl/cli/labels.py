@@ -8,7 +8,7 @@ import typer
 
 from accl.cli.completion import complete_tag
 from accl.cli.options import RUNS, ChosenArgument, RunArgument, RunsOption
-from accl.cli.output import Format, FormatOption, emit, print_notes, say
+from accl.cli.output import Format, FormatOption, emit, print_notes, raise_first, say
 from accl.cli.table import MISSING, Column, Table
 from accl.errors import ConfigError, RunError
 from accl.store.labels import edit_labels, read_labels
@@ -58,9 +58,7 @@ def tag(
             failed.append(error)
     if rows:
         emit(Table("", COLUMNS, rows, name="runs"), format)
-    print_notes([str(error) for error in failed[1:]])
-    if failed:
-        raise failed[0]
+    raise_first(failed)
 
 
 def note(

@@ -100,9 +100,11 @@ def enqueue(root: Path, runs: Sequence[RunDir], *, per_gpu: int = 1, jobs: int |
 
     Raises:
         BusyError: a trainer of one lives.
-        RunError: one has finished, cannot be read or written, or the worker does not start.
+        RunError: one lies in another folder, has finished, cannot be read or written, or the worker does not start.
     """
     for run in runs:
+        if run.path.parent.resolve() != root.resolve():
+            raise RunError(f"{run.path} is not in {root}.", f"Give its folder: --runs {run.path.parent}")
         if observe(run).state is State.FINISHED:
             raise RunError(f"{run.id} has finished.", "Train it again as a new run: accl train ...")
     try:

@@ -21,6 +21,7 @@ from accl.store.state import State
 from accl.store.summary import Summary, SummaryReader, read_summaries
 from accl.store.trash import (
     Trashed,
+    end_purges,
     last_removal,
     purge_run,
     remove_runs,
@@ -129,6 +130,7 @@ def purge(chosen: TrashedArgument = None, yes: YesOption = False, runs: RunsOpti
 
       accl purge "age>30d" --yes
     """
+    end_purges(runs)
     entries = trashed_runs(runs)
     if not entries:
         say(f"The trash of {runs} is empty.")

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import suppress
+import fcntl
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from accl.errors import ConfigError, RunError
+from accl.errors import BusyError, ConfigError, RunError
+from accl.store.deadline import DEADLINE_S
 from accl.store.rundir import RunDir
 from accl.text import printable
 
 NAME_LIMIT = 100  # characters of a name or a tag
 NOTE_LIMIT = 10_000
+TRY_AGAIN_S = 0.01
 
 
 @dataclass(frozen=True)
@@ -39,11 +44,50 @@ def _text(value: Any, limit: int) -> str:
     return value[:limit] if isinstance(value, str) else ""
 
 
+def load_labels(run: RunDir) -> Labels:
+    """Return the labels of a run, of which there are none where there is no file.
+
+    Raises:
+        DamagedError: the file cannot be read, or holds something else.
+    """
+    return as_labels(run.read_json(run.labels))
+
+
 def read_labels(run: RunDir) -> Labels:
     """Return the labels of a run; none when the file cannot be read."""
     with suppress(RunError, OSError):
-        return as_labels(run.read_json(run.labels))
+        return load_labels(run)
     return Labels()
+
+
+@contextmanager
+def _editing(run: RunDir) -> Iterator[None]:
+    """Keep others from editing the labels of a run, where its file system has locks: an edit is a read and a write.
+
+    Raises:
+        BusyError: another edit does not end.
+        RunError: the folder cannot be opened.
+    """
+    try:
+        descriptor = os.open(run.path, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise RunError(f"{run.path} cannot be opened ({error.strerror}).", "See: accl runs") from error
+    try:
+        deadline = time.monotonic() + DEADLINE_S
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    what = f"The labels of {run.id} are being edited by another process."
+                    raise BusyError(what, "Try again in a moment.") from None
+                time.sleep(TRY_AGAIN_S)
+            except OSError:  # no locks
+                break
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def edit_labels(
@@ -59,10 +103,16 @@ def edit_labels(
     Raises:
         ConfigError: a name, a tag or the note is too long, or has characters that no terminal shows; a tag is empty or
             has a blank.
+        BusyError: another process does not end to edit them.
         DamagedError: the file holds something else, which is not overwritten.
         RunError: the folder cannot be written.
     """
-    labels = as_labels(run.read_json(run.labels))
+    with _editing(run):
+        return _edit(run, name, note, add, remove)
+
+
+def _edit(run: RunDir, name: str | None, note: str | None, add: Iterable[str], remove: Iterable[str]) -> Labels:
+    labels = load_labels(run)
     added, removed = [_checked_tag(tag) for tag in add], {tag.removeprefix("#") for tag in remove}
     labels = Labels(
         labels.name if name is None else _checked(name, NAME_LIMIT, "name"),

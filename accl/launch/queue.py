@@ -20,6 +20,7 @@ from accl.errors import AcclError, DamagedError, RunError
 from accl.files import open_regular
 from accl.launch import process
 from accl.store.deadline import DEADLINE_S, each_within
+from accl.store.files import writing
 from accl.store.lock import STARTING, holder
 from accl.store.rundir import RunDir, run_folders
 from accl.store.state import RunState, State, claim, observe, read_state, write_state
@@ -127,9 +128,8 @@ def _enqueue(run: RunDir, place: Waiting) -> None:
                     place = place.changed(since=before.since, position=before.position)
         write_waiting(run, place)
         if state.state is not State.QUEUED:
-            write_state(run, state.changed(state=State.QUEUED, reason="", phase="", interrupted_by=""))
-    except OSError as error:
-        raise RunError(f"{run.state} cannot be written ({error.strerror}).", "Is its folder writable?") from error
+            with writing(run.state):
+                write_state(run, state.changed(state=State.QUEUED, reason="", phase="", interrupted_by=""))
     finally:
         lock.abandon()
 

@@ -6,10 +6,13 @@ than a limit is read.
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from accl.errors import DamagedError
+from accl.errors import DamagedError, RunError
 from accl.files import open_regular
 
 LIMIT = 16 * 2**20  # bytes; the largest file that is read whole, a provenance of many resumes, is a thousandth of it
@@ -67,3 +70,29 @@ def read_tail(path: Path, limit: int) -> bytes:
             return file.read(limit)
         except OSError as error:
             raise DamagedError(f"{path} cannot be read ({error.strerror}).", RESTORE) from error
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say what went wrong where a file or folder of a run cannot be written, moved or made, as a `RunError`."""
+    try:
+        yield
+    except OSError as error:
+        raise not_done(path, "written", error) from error
+
+
+def not_done(path: Path, done: str, error: OSError) -> RunError:
+    """Return the error for something that could not be done to a path, with what helps against that cause."""
+    return RunError(f"{path} cannot be {done} ({error.strerror}).", _HELP.get(error.errno or 0, "Is its folder yours?"))
+
+
+_ROOM = "Make room, for example with: accl prune"
+_HELP = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EIO: "Is its disk alive?",
+    errno.ESTALE: "Is its disk alive?",
+    errno.ENOENT: "Another command may have moved it: accl runs",
+    errno.EXDEV: "It is on another disk than its folder; move it by hand.",
+    errno.EBUSY: "Is something mounted there?",
+}

@@ -12,6 +12,7 @@ from typing import Any
 
 from accl.errors import BusyError, ConfigError, RunError
 from accl.store.deadline import DEADLINE_S
+from accl.store.files import writing
 from accl.store.rundir import RunDir
 from accl.text import printable
 
@@ -119,11 +120,8 @@ def _edit(run: RunDir, name: str | None, note: str | None, add: Iterable[str], r
         tuple(tag for tag in dict.fromkeys((*labels.tags, *added)) if tag not in removed),
         labels.note if note is None else _checked(note, NOTE_LIMIT, "note"),
     )
-    try:
+    with writing(run.labels):
         run.write_json(run.labels, asdict(labels))
-    except OSError as error:
-        what = f"{run.labels} cannot be written ({error.strerror})."
-        raise RunError(what, "Is its folder writable, and is there room?") from error
     return labels
 
 

@@ -24,9 +24,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from accl.errors import BusyError, DamagedError, RunError
+from accl.store.files import not_done
 from accl.store.lock import REMOVING, RunLock
 from accl.store.rundir import RunDir
-from accl.store.state import State, claim, read_state, write_state
+from accl.store.state import State, claim, end_waiting, read_state
 from accl.store.waiting import forget_waiting
 
 TRASH = ".trash"
@@ -89,7 +90,7 @@ def _remove(run: RunDir, target: RunDir) -> None:
             target.path.parent.mkdir(parents=True, exist_ok=True)
             move(target.path)
     except OSError as error:
-        raise _not_moved(run.path, error) from error
+        raise not_done(run.path, "moved", error) from error
     finally:
         with suppress(OSError):  # of a removal in which nothing could be moved
             target.path.parent.rmdir()
@@ -142,7 +143,7 @@ def _cancel(run: RunDir) -> None:
     """Let a run that waits be stopped, so that no queue starts it once it is restored."""
     with suppress(RunError):  # what cannot be read waits for nothing
         if (state := read_state(run)).state is State.QUEUED:
-            write_state(run, state.changed(state=State.STOPPED, reason="removed before it was started"))
+            end_waiting(run, state.changed(state=State.STOPPED, reason="removed before it was started"))
     forget_waiting(run)
 
 
@@ -163,7 +164,7 @@ def trashed_runs(root: Path) -> list[Trashed]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise RunError(f"{root / TRASH} cannot be read ({error.strerror}).", "Is the runs folder yours?") from error
+        raise not_done(root / TRASH, "read", error) from error
     return found
 
 
@@ -186,7 +187,7 @@ def restore_run(entry: Trashed) -> RunDir:
         with _moving(entry.run) as move:
             move(home.path)
     except OSError as error:
-        raise _not_moved(entry.run.path, error) from error
+        raise not_done(entry.run.path, "moved", error) from error
     _tidy(entry.run.path.parent)
     return home
 
@@ -207,14 +208,13 @@ def purge_run(entry: Trashed) -> None:
         with _moving(entry.run) as move:
             move(doomed)
     except OSError as error:
-        raise _not_moved(path, error) from error
+        raise not_done(path, "moved", error) from error
     try:
         _delete(doomed)
     except OSError as error:
         with suppress(OSError):
             os.rename(doomed, path)
-        what = f"{str(error.filename or path).replace(str(doomed), str(path))} cannot be deleted ({error.strerror})."
-        raise RunError(what, "Is the runs folder yours?") from error
+        raise not_done(Path(str(error.filename or path).replace(str(doomed), str(path))), "deleted", error) from error
     _tidy(entry.run.path.parent)
 
 
@@ -234,8 +234,7 @@ def end_purges(root: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        what = f"{error.filename or root / TRASH} cannot be deleted ({error.strerror})."
-        raise RunError(what, "Is the runs folder yours?") from error
+        raise not_done(Path(error.filename or root / TRASH), "deleted", error) from error
 
 
 def _delete(path: Path) -> None:
@@ -288,7 +287,3 @@ def _time(text: str) -> float:
     with suppress(ValueError):
         return datetime.strptime(text, _TIME).replace(tzinfo=UTC).timestamp()
     return 0.0
-
-
-def _not_moved(path: Path, error: OSError) -> RunError:
-    return RunError(f"{path} cannot be moved ({error.strerror}).", "Is its folder yours, and no mount?")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from accl.errors import BusyError, ConfigError, DamagedError
-from accl.store import labels
+from accl.store import files
 from accl.store.experiment import checked_name, read_experiment, write_experiment
 from accl.store.labels import Labels, edit_labels, read_labels
 from accl.store.rundir import RunDir
@@ -61,7 +61,7 @@ def test_no_edit_is_lost_to_another_at_the_same_time(run: RunDir) -> None:
 
 
 def test_an_edit_that_another_keeps_waiting_says_so(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(labels, "DEADLINE_S", 0.0)
+    monkeypatch.setattr(files, "ALONE_S", 0.0)
     descriptor = os.open(run.path, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     with pytest.raises(BusyError):

@@ -28,7 +28,7 @@ from accl.store.lock import LOCK_VARIABLE, STARTING, TRAINING, Holder, RunLock, 
 from accl.store.provenance import check_config
 from accl.store.rundir import RunDir, create_run, write_atomically
 from accl.store.state import START_MARK, RunState, State, claim, end_waiting, observe, read_state, write_state
-from accl.store.waiting import forget_waiting
+from accl.store.waiting import forget_waiting, read_waiting
 from accl.text import without_credentials
 
 POLL_EVERY_S = 0.2
@@ -101,6 +101,8 @@ def start(run: RunDir, accept_changes: bool = False, turn: Turn | None = None) -
         state = read_state(run).state
         if turn and state is not State.QUEUED:
             raise BusyError(f"{run.id} does not wait any more: it is {state}.", "See: accl runs")
+        if turn and ((place := read_waiting(run)) is None or place.paused):
+            raise BusyError(f"{run.id} has been paused, or taken out of the queue.", "See: accl queue")
         if state is State.FINISHED:
             hint = "Train longer with a new run: accl train ... --set train.epochs=N"
             raise RunError(f"{run.id} has finished.", hint)

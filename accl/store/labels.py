@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from accl.errors import BusyError, ConfigError, RunError
-from accl.store.deadline import DEADLINE_S
-from accl.store.files import writing
+from accl.errors import ConfigError, RunError
+from accl.store.files import alone_in, writing
 from accl.store.rundir import RunDir
 from accl.text import printable
 
 NAME_LIMIT = 100  # characters of a name or a tag
 NOTE_LIMIT = 10_000
-TRY_AGAIN_S = 0.01
 
 
 @dataclass(frozen=True)
@@ -61,36 +56,6 @@ def read_labels(run: RunDir) -> Labels:
     return Labels()
 
 
-@contextmanager
-def _editing(run: RunDir) -> Iterator[None]:
-    """Keep others from editing the labels of a run, where its file system has locks: an edit is a read and a write.
-
-    Raises:
-        BusyError: another edit does not end.
-        RunError: the folder cannot be opened.
-    """
-    try:
-        descriptor = os.open(run.path, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as error:
-        raise RunError(f"{run.path} cannot be opened ({error.strerror}).", "See: accl runs") from error
-    try:
-        deadline = time.monotonic() + DEADLINE_S
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    what = f"The labels of {run.id} are being edited by another process."
-                    raise BusyError(what, "Try again in a moment.") from None
-                time.sleep(TRY_AGAIN_S)
-            except OSError:  # no locks
-                break
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def edit_labels(
     run: RunDir,
     *,
@@ -108,7 +73,7 @@ def edit_labels(
         DamagedError: the file holds something else, which is not overwritten.
         RunError: the folder cannot be written.
     """
-    with _editing(run):
+    with alone_in(run.path, f"The labels of {run.id} are being edited by another process."):
         return _edit(run, name, note, add, remove)
 
 

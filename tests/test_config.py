@@ -310,9 +310,17 @@ def test_a_run_from_before_the_alerts_is_read_and_one_that_lost_a_section_is_not
 @pytest.mark.parametrize(
     ("recipe", "typed", "words"),
     [
-        ("full", "train.epochs=2", "train.epochs changes nothing: train.max_steps is set"),
-        ("baseline", "loss.temperature=0.1", "loss.temperature changes nothing: loss.contrastive_weight is 0."),
-        ("contrastive", "curriculum.temperature=1", "curriculum.temperature changes nothing: curriculum.policy"),
+        ("full", "train.epochs=2", "train.epochs changes nothing in full: train.max_steps is set"),
+        (
+            "baseline",
+            "loss.temperature=0.1",
+            "loss.temperature changes nothing in baseline: loss.contrastive_weight is 0.",
+        ),
+        (
+            "contrastive",
+            "curriculum.temperature=1",
+            "curriculum.temperature changes nothing in contrastive: curriculum.policy",
+        ),
         ("full", "loss.temperature=0.1", ""),
         ("full", "train.max_steps=20", ""),
     ],

@@ -42,4 +42,4 @@ def idle_notes(config: Config, typed: Collection[str]) -> list[str]:
     for keys, idles, why in _RULES:
         if idles(config):
             found |= {key: why for key in keys if key in typed and key not in found}
-    return [f"{key} changes nothing: {why}." for key, why in found.items()]
+    return [f"{key} changes nothing in {config.recipe}: {why}." for key, why in found.items()]

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from accl.analysis.results import read_results
 from accl.bench.runs import record_tasks
 from accl.cli import show as show_command
-from accl.cli.questions import Split
+from accl.cli.options import Split
 from accl.errors import AbsentError, ConfigError, DamagedError, QueryError
 from accl.store.answered import Answered, arms_beside
 from accl.store.columns import RunReader

@@ -9,10 +9,10 @@ import typer
 
 from accl.cli.completion import complete_tag
 from accl.cli.options import RUNS, ChosenArgument, RunArgument, RunsOption
-from accl.cli.output import Format, FormatOption, emit, print_notes, say
+from accl.cli.output import Format, FormatOption, emit, print_notes, raise_first, say
 from accl.cli.table import MISSING, Column, Table
 from accl.errors import ConfigError, RunError
-from accl.store.labels import edit_labels, read_labels
+from accl.store.labels import edit_labels, load_labels
 from accl.store.rundir import LAST, find_run, given_name, list_runs
 from accl.store.selection import choose_runs
 
@@ -60,15 +60,13 @@ def tag(
         raise RunError(error.what, f"Did you mean: accl tag {shlex.quote(chosen[0])} {adds}") from error
     for run in found:
         try:
-            labels = edit_labels(run, add=add or (), remove=remove or ()) if add or remove else read_labels(run)
+            labels = edit_labels(run, add=add or (), remove=remove or ()) if add or remove else load_labels(run)
             rows.append({"id": run.id, "tags": labels.tags})
         except RunError as error:
             failed.append(error)
     if rows:
         emit(Table("", COLUMNS, rows, name="runs"), format)
-    print_notes([str(error) for error in failed[1:]])
-    if failed:
-        raise failed[0]
+    raise_first(failed)
 
 
 def note(
@@ -90,7 +88,7 @@ def note(
     if text is not None:
         edit_labels(chosen, note=text)
         say(f"The note about {chosen.id} is {'written' if text.strip() else 'gone'}.")
-    elif words := read_labels(chosen).note:
+    elif words := load_labels(chosen).note:
         say(words)
     else:
         print_notes([f"{chosen.id} has no note"])

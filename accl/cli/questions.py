@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from accl.cli.options import SPLIT_HELP, Split
 from accl.cli.output import Format, emit, say
 from accl.cli.table import Column, Row, Table, number
 from accl.data.questions import letter
@@ -24,13 +25,6 @@ READ_S = 15.0
 SHOWN = 20  # questions of a run or an arm in the formats for people
 
 
-class Split(StrEnum):
-    """Values of ``--split``."""
-
-    TEST = "test"
-    VALIDATION = "validation"
-
-
 class By(StrEnum):
     """Values of ``--by``: what a comparison is broken down by."""
 
@@ -41,9 +35,7 @@ class By(StrEnum):
 
 
 QuestionsOption = Annotated[bool, typer.Option("--questions", help="List questions and answers, wrong ones first.")]
-SplitOption = Annotated[
-    Split | None, typer.Option("--split", help="Questions of the test, or of the best validation.", show_default="test")
-]
+QuestionSplitOption = Annotated[Split | None, typer.Option("--split", help=SPLIT_HELP, show_default="test")]
 LimitOption = Annotated[
     int | None,
     typer.Option("--limit", min=1, help="At most N questions.", show_default=f"{SHOWN}; all in json and csv"),

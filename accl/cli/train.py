@@ -10,19 +10,21 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from accl.cli.completion import complete_recipe, complete_run
-from accl.cli.experiment import (
-    DryRunOption,
-    JobsOption,
-    NameOption,
-    Order,
-    PerGpuOption,
-    carry_out,
-    checked_steps,
-    read_speeds,
-)
+from accl.cli.completion import complete_run
+from accl.cli.experiment import DryRunOption, NameOption, Order, carry_out, checked_steps, read_speeds
 from accl.cli.experiment_tables import Shares, show_plan
-from accl.cli.options import RUNS, DetachOption, OverridesOption, ProfileOption, RunArgument, RunsOption, run_name
+from accl.cli.options import (
+    RUNS,
+    DetachOption,
+    JobsOption,
+    OverridesOption,
+    PerGpuOption,
+    ProfileOption,
+    RecipeArgument,
+    RunArgument,
+    RunsOption,
+    run_name,
+)
 from accl.cli.output import print_notes, say
 from accl.errors import ConfigError
 
@@ -32,13 +34,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    recipe: Annotated[
-        str | None,
-        typer.Argument(
-            help="baseline, contrastive, full, the path of a recipe file or of a run's config.yaml.",
-            autocompletion=complete_recipe,
-        ),
-    ] = None,
+    recipe: RecipeArgument = None,
     profile: ProfileOption = None,
     overrides: OverridesOption = None,
     seed: Annotated[str | None, typer.Option("--seed", metavar="N", help="Short for --set train.seed=N.")] = None,

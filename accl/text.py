@@ -64,6 +64,16 @@ def listed(words: Sequence[str], conjunction: str) -> str:
     return f"{', '.join(others)} {conjunction} {last}" if others else last
 
 
+def counted(count: int, noun: str) -> str:
+    """Write a number of things as ``1 run`` or ``1,200 runs``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def typed(value: object) -> str:
+    """Write a value as it is typed after --set."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def printable_lines(text: str) -> str:
     """Return the text as `printable` does, with its line feeds kept and tabs expanded to blanks.
 

@@ -10,7 +10,7 @@ from factory import finished_run
 
 from accl.analysis.arms import ArmsComparison, compare_arms
 from accl.analysis.crossed import difference_over_seeds
-from accl.analysis.grouping import Arm, differing_keys, first_reference, group_runs
+from accl.analysis.grouping import Arm, differing_keys, group_runs, in_order
 from accl.analysis.power import seeds_needed
 from accl.analysis.results import read_results
 from accl.store.rundir import RunDir
@@ -63,8 +63,8 @@ def test_configurations_that_cannot_be_read_are_never_one_arm() -> None:
 
 def test_the_reference_is_the_baseline_or_the_oldest() -> None:
     arms = group_runs([("full", 1, ""), ("contrastive", 1, "")])
-    assert first_reference(arms, [2.0, 1.0]) == "contrastive"
-    assert first_reference([*arms, *group_runs([("baseline", 1, "")])], [2.0, 1.0]) == "baseline"
+    assert in_order(arms, [2.0, 1.0])[0].label == "contrastive"
+    assert in_order([*arms, *group_runs([("baseline", 1, "")])], [2.0, 1.0])[0].label == "baseline"
 
 
 def test_several_seeds_are_compared_over_seeds_and_questions(tmp_path: Path) -> None:

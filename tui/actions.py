@@ -14,7 +14,6 @@ from typing import Any
 from textual.app import App
 
 from accl.errors import ConfigError, RunError
-from accl.store.config_values import config_value
 from accl.store.deadline import each_within
 from accl.store.labels import Labels, edit_labels, read_labels
 from accl.store.rundir import LAST, RunDir
@@ -85,10 +84,9 @@ def resume(run: RunDir) -> str:
     """Start the trainer of a run that has stopped, from its last checkpoint."""
     from accl.launch import process
 
-    checkpoint = read_state(run).checkpoint_last.removeprefix("step-")
+    step = read_state(run).goes_on_from
     reap(process.start(run))
-    step = f"step {int(checkpoint):,}" if checkpoint.isdecimal() else "the beginning"
-    return f"It goes on from {step}."
+    return f"It goes on from {f'step {step:,}' if step else 'the beginning'}."
 
 
 def enqueue(run: RunDir) -> str:
@@ -180,16 +178,10 @@ def active(summaries: Sequence[RunSummary]) -> list[RunDir]:
 
 def resumable(summaries: Sequence[RunSummary]) -> list[RunDir]:
     """Return the runs that can go on, or be started: of those that wait, now."""
-    ended = (State.STOPPED, State.FAILED, State.CRASHED, State.QUEUED)
-    return [each.run for each in summaries if each.summary.state is not None and each.state.state in ended]
+    known = [each for each in summaries if each.summary.state is not None]
+    return [each.run for each in known if each.state.state.ended_early or each.state.state is State.QUEUED]
 
 
 def deletable(summaries: Sequence[RunSummary]) -> list[RunDir]:
     """Return the runs of which no trainer lives, those that cannot be read among them."""
-    return [each.run for each in summaries if not each.active or each.state.state is State.QUEUED]
-
-
-def programs(summaries: Sequence[RunSummary]) -> list[str]:
-    """Return lines about the programs that trainers of runs would run for their alerts."""
-    commands = {config_value(each.summary.config, "alerts.command") for each in summaries}
-    return [f"Alerts run: {command}" for command in sorted(map(str, commands - {"null", None}))]
+    return [each.run for each in summaries if not each.trains]

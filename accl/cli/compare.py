@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from accl.cli.completion import complete_arm
-from accl.cli.options import RUNS, OneProfileOption, RunsOption, run_name
+from accl.cli.options import RUNS, OneProfileOption, ReferenceOption, RunsOption, Split, SplitOption, run_name
 from accl.cli.output import Format, FormatOption
-from accl.cli.questions import SHOWN, By, Split
+from accl.cli.questions import SHOWN, By
 from accl.errors import ConfigError
 
 DEFAULT_NAMES = ["baseline", "contrastive", "full"]
@@ -26,16 +26,9 @@ def compare(
             autocompletion=complete_arm,
         ),
     ] = None,
-    reference: Annotated[
-        str,
-        typer.Option(
-            "--reference", "-r", metavar="ARM", help="Compare all others with this one.", autocompletion=complete_arm
-        ),
-    ] = "",
+    reference: ReferenceOption = None,
     profile: OneProfileOption = None,
-    split: Annotated[
-        Split, typer.Option("--split", help="Which answers: of the test, or of the best validation, to choose by.")
-    ] = Split.TEST,
+    split: SplitOption = Split.TEST,
     all_seeds: Annotated[
         bool | None,
         typer.Option(

@@ -9,8 +9,9 @@ from accl.analysis.compare import Comparison
 from accl.analysis.named import Chosen, break_down, compare_chosen
 from accl.cli import compare_by, compare_screen, compare_tables
 from accl.cli.compare_seeds import ablation_tables
+from accl.cli.options import Split
 from accl.cli.output import Format, emit
-from accl.cli.questions import SHOWN, By, Split
+from accl.cli.questions import SHOWN, By
 from accl.cli.table import Table
 
 

@@ -12,9 +12,9 @@ from accl.choices import Choice
 from accl.cli.completion import complete_recipe, complete_topic
 from accl.cli.options import OverridesOption, ProfileOption
 from accl.cli.output import Format, FormatOption, emit, print_notes, say
-from accl.cli.table import Column, Table, fields, text, typed
+from accl.cli.table import Column, Table, fields, text
 from accl.config import available, configs_folder
-from accl.text import printable
+from accl.text import printable, typed
 
 if TYPE_CHECKING:
     from accl.config import Resolved

@@ -12,8 +12,9 @@ from accl.analysis.exports.material import Material, read_material
 from accl.analysis.exports.targets import EXPORTERS, Target, check_target, write_run, write_together
 from accl.cli.model import progress
 from accl.cli.output import Format, emit, print_notes
-from accl.cli.table import Column, Table, counted
+from accl.cli.table import Column, Table
 from accl.errors import AbsentError, AcclError, RunError
+from accl.text import counted
 
 
 def export_to(target: Target, root: Path, names: Sequence[str], folder: Path, format: Format) -> None:

@@ -10,11 +10,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from accl.cli.completion import complete_arm
-from accl.cli.options import RUNS, OneProfileOption, RunsOption, checked_suffix, output_file, run_name
+from accl.cli.options import (
+    RUNS,
+    OneProfileOption,
+    ReferenceOption,
+    RunsOption,
+    Split,
+    SplitOption,
+    checked_suffix,
+    output_file,
+    run_name,
+    writing,
+)
 from accl.cli.output import emit, print_notes, say
-from accl.cli.questions import Split
 from accl.cli.table import Column, Table, text
-from accl.errors import AcclError
 from accl.text import listed
 
 if TYPE_CHECKING:
@@ -26,7 +35,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
-    help="Draw figures for a paper: curves, weights, confusion, differences.",
+    help="Draw figures for a paper: curves, weights, confusion and more.",
 )
 METRICS = ("train/loss", "validation/accuracy")
 
@@ -53,12 +62,6 @@ _OUTPUT = typer.Option(
 OutputOption = Annotated[Path, _OUTPUT]
 _COLUMNS = typer.Option("--columns", min=1, max=2, help="How many columns of a page it is wide: 3.25 or 6.75 inches.")
 ColumnsOption = Annotated[int, _COLUMNS]
-_SPLIT = typer.Option("--split", help="Questions of the test, or of the best validation.")
-FigureSplitOption = Annotated[Split, _SPLIT]
-_REFERENCE = typer.Option(
-    "--reference", metavar="ARM", help="Arm that the others are compared with.", autocompletion=complete_arm
-)
-ReferenceOption = Annotated[str | None, _REFERENCE]
 
 
 @app.command()
@@ -169,7 +172,7 @@ def confusion(
 def forest(
     names: NamesArgument,
     output: OutputOption,
-    split: FigureSplitOption = Split.TEST,
+    split: SplitOption = Split.TEST,
     columns: ColumnsOption = 1,
     profile: OneProfileOption = None,
     reference: ReferenceOption = None,
@@ -206,7 +209,7 @@ def tasks(
     top: Annotated[
         int, typer.Option("--top", min=0, help="How many tasks with the largest gains, and losses; 0 for all tasks.")
     ] = 0,
-    split: FigureSplitOption = Split.TEST,
+    split: SplitOption = Split.TEST,
     columns: ColumnsOption = 1,
     profile: OneProfileOption = None,
     reference: ReferenceOption = None,
@@ -252,10 +255,8 @@ def _draw(
     from accl.analysis.armset import choose_armsets, only_one
 
     chosen = only_one(choose_armsets(root, names, profile=profile, reference=reference))
-    try:
+    with writing(path):
         notes = save(path, drawing(chosen))
-    except OSError as error:
-        raise AcclError(f"{path} cannot be written ({error.strerror}).", "Is there room?") from error
     emit(arms_table(chosen))
     print_notes([*chosen.notes, *notes])
     say(f"Wrote {path}")

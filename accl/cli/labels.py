@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated, Any
 
 import typer
 
 from accl.cli.completion import complete_tag
 from accl.cli.options import RUNS, ChosenArgument, RunArgument, RunsOption
-from accl.cli.output import Format, FormatOption, emit, print_notes, say
+from accl.cli.output import Format, FormatOption, emit, print_notes, raise_first, say
 from accl.cli.table import MISSING, Column, Table
 from accl.errors import ConfigError, RunError
-from accl.store.labels import edit_labels, read_labels
+from accl.store.labels import edit_labels, load_labels
 from accl.store.rundir import LAST, find_run, given_name, list_runs
 from accl.store.selection import choose_runs
 
@@ -35,7 +36,7 @@ def tag(
     format: FormatOption = Format.TABLE,
     runs: RunsOption = RUNS,
 ) -> None:
-    """Add tags to runs or take them away, and list the tags that the runs have then.
+    """Add tags to runs or take them away, and list them.
 
     Without --add and --remove it only lists them. A tag is one word. Runs with a tag are found by tag:WORD,
     in every query and in the app's filter.
@@ -50,17 +51,22 @@ def tag(
     """
     rows: list[dict[str, Any]] = []
     failed: list[RunError] = []
-    for run in choose_runs(runs, chosen).runs:
+    try:
+        found = choose_runs(runs, chosen).runs
+    except RunError as error:
+        if add or remove or not chosen[1:]:
+            raise
+        adds = " ".join(f"--add {shlex.quote(word)}" for word in chosen[1:])
+        raise RunError(error.what, f"Did you mean: accl tag {shlex.quote(chosen[0])} {adds}") from error
+    for run in found:
         try:
-            labels = edit_labels(run, add=add or (), remove=remove or ()) if add or remove else read_labels(run)
+            labels = edit_labels(run, add=add or (), remove=remove or ()) if add or remove else load_labels(run)
             rows.append({"id": run.id, "tags": labels.tags})
         except RunError as error:
             failed.append(error)
     if rows:
         emit(Table("", COLUMNS, rows, name="runs"), format)
-    print_notes([str(error) for error in failed[1:]])
-    if failed:
-        raise failed[0]
+    raise_first(failed)
 
 
 def note(
@@ -82,7 +88,7 @@ def note(
     if text is not None:
         edit_labels(chosen, note=text)
         say(f"The note about {chosen.id} is {'written' if text.strip() else 'gone'}.")
-    elif words := read_labels(chosen).note:
+    elif words := load_labels(chosen).note:
         say(words)
     else:
         print_notes([f"{chosen.id} has no note"])

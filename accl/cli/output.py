@@ -160,6 +160,13 @@ def ask(question: str) -> bool:
     return answer.strip().casefold() in ("y", "yes")
 
 
+def raise_first(errors: Sequence[AcclError]) -> None:
+    """Print all errors but the first as notes, and raise that; do nothing without any."""
+    print_notes([str(error) for error in errors[1:]])
+    if errors:
+        raise errors[0]
+
+
 def prompt(words: str) -> str:
     """Ask for a line on stderr, and return what is typed on stdin with the end of its line; empty at the end of it."""
     stream = styled(sys.stderr)

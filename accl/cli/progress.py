@@ -116,7 +116,7 @@ def _report(run: RunDir, state: RunState, code: int, console: SafeConsole) -> in
         took, then = duration(state.ended - state.started), f"accl show {run.typed}"
         accuracy = f"test accuracy {percent(state.latest.get('test/accuracy'))} %{_floors(run)}"
         if "test/accuracy" not in state.latest:  # eval.test=false
-            best = percent(state.latest.get("validation/accuracy/best"))
+            best = percent(state.validated)
             accuracy, then = f"validation accuracy {best} %, test split unread", f"accl test {run.typed}"
         console.print(f"{state.state.icon} finished in {took}: {accuracy}\n  {then}", soft_wrap=True)
         return 0

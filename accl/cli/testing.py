@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from accl.cli.model import interval, progress
 from accl.cli.options import RUNS, ChosenArgument, RunsOption
-from accl.cli.output import Format, FormatOption, emit, print_notes
+from accl.cli.output import Format, FormatOption, emit, print_notes, raise_first
 from accl.cli.table import Column, Row, Table, percent
 from accl.errors import AcclError, RunError
 
@@ -20,7 +20,7 @@ TESTED_COLUMNS = [
     Column("run"),
     Column("n", "questions", justify="right"),
     Column("accuracy", "test", "%", "right", percent),
-    Column("low", "95 % interval", justify="right", cell=lambda row: interval(row)),
+    Column("low", "95 % interval", justify="right", cell=interval),
     Column("floor", "", "%", "right", percent),
 ]
 
@@ -70,9 +70,7 @@ def run_test(chosen: ChosenArgument, format: FormatOption = Format.TABLE, runs: 
             problems.append(error)
     notes = _looks_notes(able, rows)
     emit(Table("", TESTED_COLUMNS, rows, name="tests"), format, notes=notes)
-    if problems:
-        print_notes([str(problem) for problem in problems[1:]])
-        raise problems[0]
+    raise_first(problems)
 
 
 def _testable(choice: Choice) -> tuple[list[RunDir], list[AcclError]]:

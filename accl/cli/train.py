@@ -10,19 +10,21 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from accl.cli.completion import complete_recipe, complete_run
-from accl.cli.experiment import (
-    DryRunOption,
-    JobsOption,
-    NameOption,
-    Order,
-    PerGpuOption,
-    carry_out,
-    checked_steps,
-    read_speeds,
-)
+from accl.cli.completion import complete_run
+from accl.cli.experiment import DryRunOption, NameOption, Order, carry_out, checked_steps, read_speeds
 from accl.cli.experiment_tables import Shares, show_plan
-from accl.cli.options import RUNS, DetachOption, OverridesOption, ProfileOption, RunArgument, RunsOption, run_name
+from accl.cli.options import (
+    RUNS,
+    DetachOption,
+    JobsOption,
+    OverridesOption,
+    PerGpuOption,
+    ProfileOption,
+    RecipeArgument,
+    RunArgument,
+    RunsOption,
+    run_name,
+)
 from accl.cli.output import print_notes, say
 from accl.errors import ConfigError
 
@@ -32,13 +34,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    recipe: Annotated[
-        str | None,
-        typer.Argument(
-            help="baseline, contrastive, full, the path of a recipe file or of a run's config.yaml.",
-            autocompletion=complete_recipe,
-        ),
-    ] = None,
+    recipe: RecipeArgument = None,
     profile: ProfileOption = None,
     overrides: OverridesOption = None,
     seed: Annotated[str | None, typer.Option("--seed", metavar="N", help="Short for --set train.seed=N.")] = None,
@@ -104,6 +100,8 @@ def train(
     order = Order("train", name, Shares(jobs, per_gpu), dry_run, detach, base.id if base else "")
     if seeds is None and name is None and jobs is None and per_gpu == 1:
         print_notes(resolved.notes)
+        if base is not None:
+            say(_changes(base, resolved.config), err=True)
         if dry_run:
             steps, member = checked_steps([resolved.config]), Member(resolved.config, Action.TRAIN)
             show_plan("one run, of no experiment", [member], steps, read_speeds(runs), order.shares)
@@ -168,6 +166,16 @@ def resolve_arguments(
             )
     run = find_run(runs, like)
     return resolve_like(run.config_text(), run.config, overrides), run
+
+
+def _changes(base: RunDir, config: Config) -> str:
+    """Say by which values a configuration differs from that of the run that it is based on."""
+    from accl.config import difference, resolve_like
+
+    found = difference(resolve_like(base.config_text(), base.config).config, config)
+    if not found:
+        return f"as {base.id}, with nothing changed"
+    return f"as {base.id}, with " + ", ".join(f"{key} {old} → {new}" for key, (old, new) in found.items())
 
 
 def _train(config: Config, base: RunDir | None, detach: bool, runs: Path) -> NoReturn:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,17 +10,17 @@ import typer
 
 from accl.cli.completion import complete_trashed
 from accl.cli.options import RUNS, ChosenArgument, RunsOption, YesOption, run_name
-from accl.cli.output import Format, FormatOption, ask, emit, print_notes, say
+from accl.cli.output import Format, FormatOption, ask, emit, print_notes, raise_first, say
 from accl.cli.runrows import run_row, state_words
-from accl.cli.table import Column, Row, Table, counted, moment, size
+from accl.cli.table import Column, Row, Table, moment, size
 from accl.errors import BusyError, RunError
 from accl.store.deadline import DEADLINE_S, each_within
 from accl.store.rundir import LAST
 from accl.store.selection import Choice, choose_among, choose_runs
-from accl.store.state import State
-from accl.store.summary import Summary, SummaryReader, read_summaries
+from accl.store.summary import Summary, summarize
 from accl.store.trash import (
     Trashed,
+    end_purges,
     last_removal,
     purge_run,
     remove_runs,
@@ -29,6 +28,7 @@ from accl.store.trash import (
     trashed_runs,
     tree_size,
 )
+from accl.text import counted
 
 COLUMNS = [
     Column("id", "run"),
@@ -75,7 +75,7 @@ def rm(chosen: ChosenArgument, yes: YesOption = False, runs: RunsOption = RUNS) 
     if moved:
         say(f"{counted(len(moved), 'run')} moved to {moved[0].run.path.parent}")
         say("Bring them back:  accl restore last     Free the room:  accl purge", style="dim")
-    _raise_first(failed)
+    raise_first(failed)
 
 
 def _removable(choice: Choice) -> tuple[list[Summary], list[RunError]]:
@@ -86,7 +86,7 @@ def _removable(choice: Choice) -> tuple[list[Summary], list[RunError]]:
         run, state = summary.run, summary.state
         if isinstance(summary.problem, BusyError):
             refused.append(BusyError(f"{run.id} is left alone: {summary.problem.what}", summary.problem.hint))
-        elif state and state.state.active and state.state is not State.QUEUED:
+        elif state and state.state.trains:
             refused.append(BusyError(f"{run.id} is {state.state}.", f"Stop it first: accl stop {run.typed}"))
         else:
             able.append(summary)
@@ -121,11 +121,11 @@ def restore(chosen: TrashedArgument = None, format: FormatOption = Format.TABLE,
             say(f"{restore_run(entry).id} is back.")
         except RunError as error:
             failed.append(error)
-    _raise_first(failed)
+    raise_first(failed)
 
 
 def purge(chosen: TrashedArgument = None, yes: YesOption = False, runs: RunsOption = RUNS) -> None:
-    """Delete what lies in the trash for ever, after showing it and asking.
+    """Delete what lies in the trash for ever, after asking.
 
     Examples:
 
@@ -133,6 +133,7 @@ def purge(chosen: TrashedArgument = None, yes: YesOption = False, runs: RunsOpti
 
       accl purge "age>30d" --yes
     """
+    end_purges(runs)
     entries = trashed_runs(runs)
     if not entries:
         say(f"The trash of {runs} is empty.")
@@ -150,7 +151,7 @@ def purge(chosen: TrashedArgument = None, yes: YesOption = False, runs: RunsOpti
         except RunError as error:
             failed.append(error)
     say(f"{counted(len(entries) - len(failed), 'run')} deleted.")
-    _raise_first(failed)
+    raise_first(failed)
 
 
 def _chosen_of(entries: Sequence[Trashed], words: Sequence[str], root: Path) -> list[Trashed]:
@@ -169,7 +170,7 @@ def _chosen_of(entries: Sequence[Trashed], words: Sequence[str], root: Path) -> 
 
 
 def _trashed_rows(entries: Sequence[Trashed]) -> list[dict[str, Any]]:
-    summaries = read_summaries([SummaryReader(entry.run) for entry in entries], time.time())
+    summaries = summarize(entry.run for entry in entries)
     return [_row(summary) | {"removed": entry.removed} for summary, entry in zip(summaries, entries, strict=True)]
 
 
@@ -185,10 +186,3 @@ def _table(rows: Sequence[Row], columns: Sequence[Column]) -> Table:
 
 def _what(rows: Sequence[Row]) -> str:
     return f"{counted(len(rows), 'run')} of {size(sum(row['size'] or 0 for row in rows))}"
-
-
-def _raise_first(errors: Sequence[RunError]) -> None:
-    """Print all errors but the first as notes, and raise that."""
-    print_notes([str(error) for error in errors[1:]])
-    if errors:
-        raise errors[0]

@@ -123,7 +123,7 @@ def submit(root: Path, runs: Sequence[RunDir], *, per_gpu: int = 1, jobs: int | 
 
 def _rests(run: RunDir) -> bool:
     state = observe(run).state
-    return state is State.QUEUED or not (state.active or state is State.FINISHED)
+    return state is State.QUEUED or state.ended_early
 
 
 @dataclass(frozen=True)

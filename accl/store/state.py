@@ -8,6 +8,7 @@ trainer holds, so that a killed run never shows as running, and a living one nev
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import math
 import os
@@ -25,7 +26,7 @@ from typing import Any
 
 from accl.errors import AbsentError, BusyError, DamagedError
 from accl.store import stop as stop_request
-from accl.store.files import RESTORE, read_tail
+from accl.store.files import RESTORE, read_tail, writing
 from accl.store.lock import Holder, Proof, RunLock, probe
 from accl.store.rundir import RunDir
 from accl.store.waiting import queued_words
@@ -50,8 +51,18 @@ class State(StrEnum):
 
     @property
     def active(self) -> bool:
-        """Whether the run has, or should have, a live process."""
-        return self in (State.QUEUED, State.STARTING, State.RUNNING, State.STALLED)
+        """Whether the run is under way, or will be once there is a place for it."""
+        return self is State.QUEUED or self.trains
+
+    @property
+    def trains(self) -> bool:
+        """Whether the run has, or should have, a trainer; what is queued has none yet."""
+        return self in (State.STARTING, State.RUNNING, State.STALLED)
+
+    @property
+    def ended_early(self) -> bool:
+        """Whether the run ended before its last step, so that it can go on."""
+        return self in (State.FAILED, State.STOPPED, State.CRASHED)
 
 
 _ICONS = dict(zip(State, "…◌▶◍✓✗■☠", strict=True))
@@ -119,6 +130,14 @@ class RunState:
     def begun(self) -> float:
         """Start of the first process; 0 before there was one."""
         return self.first_started or self.started  # a run of an earlier version does not have the former
+
+    @property
+    def validated(self) -> float | None:
+        """Validation accuracy of the best weights, which are those that are tested; None if unknown.
+
+        Runs of earlier versions only say that of the last ones.
+        """
+        return self.latest.get("validation/accuracy/best", self.latest.get("validation/accuracy"))
 
     @property
     def goes_on_from(self) -> int:
@@ -197,7 +216,7 @@ def write_state(run: RunDir, state: RunState) -> None:
 
 
 def overwrite_state(run: RunDir, state: RunState) -> None:
-    """Write over ``state.json`` in its place, for the end of a run on a full disk: no room is needed for a new file.
+    """Write over ``state.json`` in its place, as the end of a run on a full disk: no room is needed for a new file.
 
     Raises:
         OSError: it cannot be written all the same.
@@ -207,6 +226,21 @@ def overwrite_state(run: RunDir, state: RunState) -> None:
         os.ftruncate(descriptor, os.pwrite(descriptor, json.dumps(dataclasses.asdict(state)).encode(), 0))
     finally:
         os.close(descriptor)
+
+
+def end_waiting(run: RunDir, state: RunState) -> None:
+    """Write the state of a run that does not wait any more, on a full disk too: nothing else keeps it from starting.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    with writing(run.state):
+        try:
+            write_state(run, state)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            overwrite_state(run, state)
 
 
 def observe(run: RunDir, now: float | None = None) -> RunState:
@@ -270,7 +304,7 @@ def claim(run: RunDir, purpose: str) -> RunLock:
     try:
         proof = Proof(False if lock.works and not lock.created else None)
         state = assess(read_state(run), run, time.time(), proof)
-        if not state.state.active or state.state is State.QUEUED:
+        if not state.state.trains:
             lock.sign(purpose)
             return lock
         since = "an unknown time"

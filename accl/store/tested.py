@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from accl.store.deadline import DEADLINE_S, each_within
+from accl.store.files import writing
 from accl.store.lock import TESTING
 from accl.store.measurements import Measurements
 from accl.store.provenance import data_fingerprint, read_provenance
@@ -18,6 +19,7 @@ from accl.store.reader import attached, checking
 from accl.store.rundir import RunDir, run_folders
 from accl.store.schema import check_rows
 from accl.store.state import claim, read_state, write_state
+from accl.text import counted
 
 TEST_EVENT = "test"
 ACCURACY = "test/accuracy"  # in ``state.json``
@@ -82,7 +84,8 @@ def note_accuracy(run: RunDir, test: SplitTest) -> None:
     lock = claim(run, TESTING)
     try:
         state = read_state(run)
-        write_state(run, state.changed(latest={**state.latest, ACCURACY: test.accuracy}))
+        with writing(run.state):
+            write_state(run, state.changed(latest={**state.latest, ACCURACY: test.accuracy}))
     finally:
         lock.abandon()
 
@@ -102,7 +105,7 @@ class Looks:
 
     def __str__(self) -> str:
         """Say it in a sentence."""
-        who = f"{self.runs:,} run{'' if self.runs == 1 else 's'} of this folder"
+        who = f"{counted(self.runs, 'run')} of this folder"
         unknown = f", and {self.unreadable:,} of which it is not known" if self.unreadable else ""
         many = ": the best of many tests is better than it is" if self.runs > 1 else ""
         times = "once" if self.looks == 1 else f"{self.looks:,} times in all"

@@ -15,7 +15,6 @@ from textual.app import ComposeResult
 from accl.errors import AcclError
 from accl.store.deadline import within
 from accl.store.rundir import RunDir
-from accl.store.state import State
 from accl.store.summary import as_problem
 from tui import theme
 from tui.commands import bindings
@@ -127,8 +126,7 @@ class QueueScreen(PollingScreen):
     def training(self) -> list[RunSummary]:
         """Runs that have a process."""
         waiting = {entry.run for entry in self.entries}
-        active = (each for each in self.summaries.values() if each.active and each.run not in waiting)
-        return [each for each in active if each.state.state is not State.QUEUED]
+        return [each for each in self.summaries.values() if each.trains and each.run not in waiting]
 
     def show(self) -> None:
         training, paused = self.training, [each for each in self.entries if each.waiting and each.waiting.paused]

@@ -102,32 +102,6 @@ async def test_a_run_that_has_stopped_goes_on(tmp_path: Path, started: list[RunD
         assert told == [f"Resuming {run.id} It goes on from the beginning."]
 
 
-async def test_the_program_that_a_run_would_run_is_named_before_it_goes_on(
-    tmp_path: Path, started: list[RunDir], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(queue, "ensure_worker", lambda _: None)
-    crashed_run(tmp_path)
-    run = crashed_run(tmp_path, seed=7)
-    config = run.config.read_text()
-    assert "  command: null" in config
-    run.config.write_text(config.replace("  command: null", "  command: echo owned"))
-    async with open_app(tmp_path) as pilot:
-        await runs_listed(pilot, 2)
-        await pilot.press("ctrl+a")
-        for key in ("r", "W", "R"):
-            assert "Alerts run: echo owned" in await asked(pilot, key)
-            await pilot.press("n")
-            await until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen))
-        await pilot.press("escape", "home")
-        await until(pilot, lambda: not runs_screen(pilot).list.selected)
-        while runs_screen(pilot).targets != [each for each in runs_screen(pilot).summaries if each.run == run]:
-            await pilot.press("down")
-        assert "Alerts run: echo owned" in await asked(pilot, "r")
-        await pilot.press("n")
-    assert not started
-    assert not queue.waiting(tmp_path)
-
-
 async def test_several_that_have_stopped_go_on_in_the_queue(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: list[str]
 ) -> None:

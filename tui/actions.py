@@ -14,7 +14,6 @@ from typing import Any
 from textual.app import App
 
 from accl.errors import ConfigError, RunError
-from accl.store.config_values import config_value
 from accl.store.deadline import each_within
 from accl.store.labels import Labels, edit_labels, read_labels
 from accl.store.rundir import LAST, RunDir
@@ -186,9 +185,3 @@ def resumable(summaries: Sequence[RunSummary]) -> list[RunDir]:
 def deletable(summaries: Sequence[RunSummary]) -> list[RunDir]:
     """Return the runs of which no trainer lives, those that cannot be read among them."""
     return [each.run for each in summaries if not each.trains]
-
-
-def programs(summaries: Sequence[RunSummary]) -> list[str]:
-    """Return lines about the programs that trainers of runs would run for their alerts."""
-    commands = {config_value(each.summary.config, "alerts.command") for each in summaries}
-    return [f"Alerts run: {command}" for command in sorted(map(str, commands - {"null", None}))]

@@ -61,6 +61,9 @@ def resume(
         bool,
         typer.Option("--accept-changes", help="Go on although configuration, data or model are not what they were."),
     ] = False,
+    alerts: Annotated[
+        bool, typer.Option("--alerts", help="Allow the program of its alerts.command, which was typed elsewhere.")
+    ] = False,
     runs: RunsOption = RUNS,
 ) -> None:
     """Go on with stopped runs from their last checkpoints.
@@ -82,6 +85,8 @@ def resume(
 
       accl resume 7f3a --accept-changes
 
+      accl resume last --alerts
+
       accl resume experiment:lr state:stopped,crashed
     """
     from accl.cli.foreground import end_on_signals
@@ -93,6 +98,8 @@ def resume(
 
     end_on_signals()
     several = _resumable(runs, chosen)
+    if alerts:
+        _allow_alerts(several)
     if len(several) > 1:
         _resume_in_queue(runs, several, detach, accept_changes)
         return
@@ -135,6 +142,21 @@ def _resumable(root: Path, words: Sequence[str]) -> list[RunDir]:
     if left_out:
         print_notes([f"left out: {said}"])
     return able
+
+
+def _allow_alerts(several: Sequence[RunDir]) -> None:
+    """Allow the programs that runs name, and say which.
+
+    Raises:
+        RunError: a configuration cannot be read, or what is allowed cannot be remembered.
+    """
+    from accl.cli.output import print_notes
+    from accl.store.trusted import allow
+
+    for command in dict.fromkeys(run.load_config().alerts.command for run in several):
+        if command is not None:
+            allow(command)
+            print_notes([f"from now on alerts may run: {command}"])
 
 
 def _resume_in_queue(root: Path, several: Sequence[RunDir], detach: bool, accept_changes: bool) -> None:

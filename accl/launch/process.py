@@ -25,6 +25,7 @@ from accl.store.lock import LOCK_VARIABLE, STARTING, TRAINING, Holder, RunLock, 
 from accl.store.provenance import check_config
 from accl.store.rundir import RunDir, create_run, write_atomically
 from accl.store.state import START_MARK, RunState, State, claim, observe, read_state, write_state
+from accl.store.trusted import allow
 from accl.store.waiting import forget_waiting
 from accl.text import without_credentials
 
@@ -49,6 +50,8 @@ def prepare(root: Path, config: Config, command: list[str], experiment: str = ""
     """
     from accl.config import dump  # here and below: most who look at runs and their processes need no schema
 
+    if config.alerts.command is not None and any("alerts.command=" in word for word in command):
+        allow(config.alerts.command)  # it was typed, and not only found in the file of another run
     run = create_run(root, config.recipe, config.train.seed)
     # The part of the provenance that only the launcher knows.
     created = datetime.now(UTC).isoformat(timespec="seconds")

@@ -77,29 +77,20 @@ class ActingScreen(PollingScreen):
 
     def action_resume(self) -> None:
         runs = actions.resumable(self.targets)
-        if len(runs) > 1:
-            self.action_enqueue()
+        if len(runs) == 1:
+            self._work(self._perform(runs, actions.resume, "Resuming", "Not resumed:"))
             return
 
-        async def resume() -> None:
-            await self._perform(runs, actions.resume, "Resuming", "Not resumed:")
+        async def enqueue() -> None:
+            await self._enqueue(runs)
 
-        if programs := actions.programs(self.targets):  # the run may be a copy of somebody else's
-            self._ask("Resume {}?", runs, tuple(programs), resume)
-        else:
-            self._work(resume())
+        self._ask("Resume {}?", runs, ("They go on one after the other, in the queue.",), enqueue)
 
     def action_enqueue(self) -> None:
-        runs, programs = actions.resumable(self.targets), actions.programs(self.targets)
+        self._work(self._enqueue(actions.resumable(self.targets)))
 
-        async def enqueue() -> None:
-            await self._perform(runs, actions.enqueue, "Queued:", "Not queued:")
-
-        if len(runs) > 1 or programs:
-            consequences = ("They go on one after the other, in the queue.", *programs)
-            self._ask("Resume {}?", runs, consequences, enqueue)
-        else:
-            self._work(enqueue())
+    async def _enqueue(self, runs: Sequence[RunDir]) -> None:
+        await self._perform(runs, actions.enqueue, "Queued:", "Not queued:")
 
     def action_launch(self, like: bool) -> None:
         run = self.targets[0].run if like else None
@@ -112,8 +103,7 @@ class ActingScreen(PollingScreen):
             self.app.notify("Checking its data and model …", title=f"Again: {actions.subject(runs)}")
             await self._perform(runs, actions.restart, "Again:", "Not started:", actions.CHECK_DEADLINE_S)
 
-        told = ("The same configuration, from the beginning.", *actions.programs(self.targets))
-        self._ask("Train {} again, as new?", runs, told, restart)
+        self._ask("Train {} again, as new?", runs, ("The same configuration, from the beginning.",), restart)
 
     def action_tag(self) -> None:
         runs = [each.run for each in self.targets]

@@ -280,8 +280,6 @@ def described(draft: Draft, like: RunDir | None) -> list[list[Piece]]:
             [(f"experiment {draft.experiment}", theme.PLAIN), ("".join(f" · {each}" for each in known), theme.MARK)]
         )
     lines += [[(note, theme.MARK)] for note in draft.notes]
-    if config.alerts.command is not None:
-        lines.append([(f"alerts run: {config.alerts.command}", theme.MARK)])
     base = like.id if like else f"{config.recipe} ({config.profile})"
     if not draft.changed:
         return [*lines, [], [(f"as {base}", theme.DIM)]]

@@ -41,6 +41,7 @@ COLUMNS = (
     Column("step", 15, right=True, rank=2),
     Column("left", 16, right=True, rank=3, sparse=True),
     Column("waits", 5, right=True, rank=1),
+    Column("paused because", 36, rank=2, sparse=True),
     Column("experiment", 32, rank=4, sparse=True),
     Column("id", 44, rank=5),
 )
@@ -165,6 +166,7 @@ class QueueScreen(PollingScreen):
                 (f"{step:,}/{total:,}" if total else "", theme.PLAIN),
                 (time_left(summary) if summary else "", theme.PLAIN),
                 (waits, theme.DIM),
+                (entry.waiting.paused if entry and entry.waiting else "", theme.MARK),
                 (summary.summary.experiment if summary else "", theme.DIM),
                 (run.id, theme.VERY_DIM),
             ),

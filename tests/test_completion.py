@@ -50,7 +50,7 @@ def short(root: Path, recipe: str) -> str:
     return path.name.split("-", 2)[2]
 
 
-@pytest.mark.parametrize("command", ["show", "logs", "stop", "restart", "export", "note", "rename", "queue add"])
+@pytest.mark.parametrize("command", ["show", "logs", "stop", "restart", "ask", "note", "rename", "queue add"])
 def test_runs_are_completed_by_id_and_name(root: Path, command: str) -> None:
     words = [*command.split(), "--runs", str(root)]
     assert set(completions(*words, "")) == {"last", "warm", short(root, "full"), short(root, "baseline")}
@@ -94,6 +94,10 @@ def test_the_folder_of_the_runs_is_the_one_that_the_line_or_the_environment_name
         (["rm", "tag", ":"], ["paper"]),
         (["tag", "last", "--remove", ""], ["paper"]),
         (["compare", "lr"], ["lr-grid"]),
+        (["figure", "forest", "lr"], ["lr-grid"]),
+        (["report", "--reference", "full"], ["full", "full-s1-"]),
+        (["sql", ".tables", "wa"], ["warm"]),
+        (["export", "wa"], ["warm"]),
         (["compare", "warm", "--reference", "baseline"], ["baseline", "baseline-s2-"]),
         (["restore", "fu"], ["full-s3-"]),
         (["config", "explain", "metr"], ["metrics"]),
@@ -154,19 +158,19 @@ def test_text_of_runs_that_a_shell_would_act_upon_is_not_offered(tmp_path: Path)
             assert word.replace("-", "").replace("_", "").isalnum()
 
 
-def test_completion_imports_nothing_heavy(root: Path) -> None:
+def test_no_command_imports_anything_heavy_before_it_runs(root: Path) -> None:
+    """A shell that completes a word waits for what the command imports, and so does who asks for its help."""
+    asked = {"_ACCL_COMPLETE": "complete_bash", "COMP_WORDS": "accl\nwait\nexperiment\n:", "COMP_CWORD": "3"}
     code = (
-        "import sys; from accl.cli.main import app; from accl.cli.shell import answer_shell\n"
-        "answer_shell(app); print(*sys.modules)"
+        "import sys; from accl.cli.main import COMMANDS, app, load_command; from accl.cli.shell import answer_shell\n"
+        "answer_shell(app); [load_command(name) for name in COMMANDS]; print(*sys.modules)"
     )
-    for words in (["compare", ""], ["wait", "experiment", ":"], ["train", "full", "--set", "curriculum.policy", "="]):
-        line = "\n".join(["accl", *words])
-        asked = {"_ACCL_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words))}
-        environment = {**os.environ, **asked, "ACCL_RUNS": str(root)}
-        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-        *offered, modules = done.stdout.splitlines()
-        assert offered
-        assert not {*modules.split()} & {"torch", "transformers", "duckdb", "numpy", "pydantic", "textual", "psutil"}
+    environment = {**os.environ, **asked, "ACCL_RUNS": str(root)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    *offered, modules = done.stdout.splitlines()
+    assert offered == ["lr-grid"]
+    heavy = {"torch", "transformers", "duckdb", "numpy", "pandas", "pydantic", "textual", "psutil", "matplotlib"}
+    assert not {*modules.split()} & heavy
 
 
 def test_bash_completes_by_the_script_of_the_command(root: Path, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def evaluate(
 
       accl evaluate full-s1 --data bigbench
 
-      accl evaluate last --data my-questions --split all --format csv
+      accl evaluate last --data my-questions --split all --checkpoint last --format csv
     """
     from accl.launch.model import apply_model
     from accl.store.rundir import find_run

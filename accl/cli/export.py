@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from accl.analysis.exports.targets import Target
+from accl.cli.completion import complete_runs_or_query
 from accl.cli.model import Checkpoint, progress
 from accl.cli.options import RUNS, RunsOption, run_name
 from accl.cli.output import Format, FormatOption, emit
@@ -21,6 +22,7 @@ RunsArgument = Annotated[
         parser=run_name,
         metavar="RUN...",
         help="Run, as its id or a part of it, name, path or `last`; with --to several, or a query, as for accl runs.",
+        autocompletion=complete_runs_or_query,
     ),
 ]
 ToOption = Annotated[

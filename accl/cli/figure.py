@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from accl.cli.completion import complete_arm
 from accl.cli.options import (
     RUNS,
     OneProfileOption,
@@ -49,7 +50,10 @@ class Axis(StrEnum):
 
 
 _NAMES = typer.Argument(
-    parser=run_name, metavar="RUN", help="Recipes, experiments, run ids or paths; the first is the reference."
+    parser=run_name,
+    metavar="RUN",
+    help="Recipes, experiments, run ids or paths; the first is the reference.",
+    autocompletion=complete_arm,
 )
 NamesArgument = Annotated[list[str], _NAMES]
 _OUTPUT = typer.Option(
@@ -84,7 +88,7 @@ def curves(
 
       accl figure curves baseline full -o curves.pdf
 
-      accl figure curves full -o loss.svg --metric train/loss --x epoch
+      accl figure curves full -o loss.svg --metric train/loss --x epoch --columns 2
     """
 
     def drawing(chosen: ArmSet) -> Callable[[Figure], None]:
@@ -110,9 +114,11 @@ def weights(
     Every arm with a curriculum has a panel. Weights are means over the seeds; the five tasks that are heaviest in
     the end have names, and a dotted line shows the uniform weight.
 
-    Example:
+    Examples:
 
       accl figure weights full -o weights.pdf
+
+      accl figure weights full -o weights.png --columns 2
     """
 
     def drawing(chosen: ArmSet) -> Callable[[Figure], None]:
@@ -147,9 +153,9 @@ def confusion(
 
     Examples:
 
-      accl figure confusion full -o confusion.pdf --columns 2
+      accl figure confusion full -o confusion.pdf --kind similarity --columns 2
 
-      accl figure confusion baseline full --differences -o change.png
+      accl figure confusion weights --differences --reference baseline -o change.png
     """
 
     def drawing(chosen: ArmSet) -> Callable[[Figure], None]:
@@ -177,9 +183,11 @@ def forest(
     Intervals (95 %) and p values (Holm-adjusted) are those of accl compare
     over the seeds that both arms have; a tick stands for a pair of seeds.
 
-    Example:
+    Examples:
 
       accl figure forest baseline contrastive full -o forest.pdf
+
+      accl figure forest weights --reference baseline --split validation --columns 2 -o forest.svg
     """
 
     def drawing(chosen: ArmSet) -> Callable[[Figure], None]:
@@ -212,9 +220,11 @@ def tasks(
     Tasks go from the largest gain to the largest loss. Accuracies are means over the seeds that an arm shares with the
     reference. A number in brackets is that of the task's questions.
 
-    Example:
+    Examples:
 
       accl figure tasks baseline full --top 10 -o tasks.pdf
+
+      accl figure tasks weights --reference baseline --split validation --columns 2 -o tasks.svg
     """
 
     def drawing(chosen: ArmSet) -> Callable[[Figure], None]:

@@ -6,6 +6,7 @@ Commands are imported when they run, not when they are listed, so that `accl --h
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import traceback
@@ -140,7 +141,18 @@ def load_command(name: str) -> Any:
         group.command(name)(function)
     command = typer.main.get_command(group)
     command.name = name
+    keep_examples(command)
     return command
+
+
+def keep_examples(command: Any) -> None:
+    """Let the help of a command and of its subcommands show each example in one line, which can be copied."""
+    if found := re.search(r"^Examples?:\n(?=\n)", command.help or "", re.MULTILINE):
+        lines = [line.strip() for line in command.help[found.end() :].splitlines() if line]
+        # Below \b typer leaves lines as they are.
+        command.help = "\n".join([command.help[: found.end()], "  \b", *lines])
+    for inner in getattr(command, "commands", {}).values():
+        keep_examples(inner)
 
 
 app = typer.Typer(

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from accl.cli.completion import complete_arm
 from accl.cli.figure import arms_table
 from accl.cli.options import (
     RUNS,
@@ -37,6 +38,7 @@ def report(
             parser=run_name,
             metavar="RUN",
             help="Experiments, recipes, run ids or paths. Without any: all finished runs.",
+            autocompletion=complete_arm,
         ),
     ] = None,
     output: Annotated[
@@ -59,6 +61,8 @@ def report(
       accl report
 
       accl report baseline contrastive full -o ablation.html
+
+      accl report weights --reference baseline --split validation -o weights.html
     """
     path = checked_suffix(output, SUFFIXES)
     from accl.analysis.report.gather import gather

@@ -58,5 +58,5 @@ def _name(parameter: Any) -> str:
 
 
 def _example(command: Any) -> str:
-    lines = [line.strip() for line in (command.help or "").splitlines() if line.startswith("  accl ")]
-    return lines[0] if lines else ""
+    _, _, below = (command.help or "").partition("\nExample")
+    return next((line for line in below.splitlines() if line.startswith("accl ")), "")

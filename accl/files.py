@@ -7,12 +7,15 @@ root, nobody else can write to it, and it is no link.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import secrets
 import stat
+import time
 from pathlib import Path
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+LOCK_AGAIN_S = 0.01
 LIMIT = 2**32  # bytes of a derived file; the tokens of all of MMLU are a thirtieth of it
 # What `os.open` says of a socket and of a pipe that nobody reads (ENXIO), and of a folder opened for writing.
 _NO_FILE = (errno.ENXIO, errno.EISDIR)
@@ -50,6 +53,24 @@ def open_regular(path: Path, flags: int = os.O_RDONLY, *, follow: bool = False) 
         return descriptor
     os.close(descriptor)
     raise NotAFileError(errno.EINVAL, "it is not a file", str(path))
+
+
+def lock_within(descriptor: int, seconds: float) -> None:
+    """Lock an open file, or a folder, for this process alone until the descriptor is closed.
+
+    Raises:
+        BlockingIOError: another process holds it for longer than ``seconds``.
+        OSError: the file system has no locks.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(LOCK_AGAIN_S)
 
 
 def replace_file(path: Path, content: bytes, mode: int = 0o666) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from accl.errors import ConfigError, DamagedError
+from accl.errors import BusyError, ConfigError, DamagedError
+from accl.store import files
 from accl.store.experiment import checked_name, read_experiment, write_experiment
 from accl.store.labels import Labels, edit_labels, read_labels
 from accl.store.rundir import RunDir
@@ -47,6 +51,23 @@ def test_a_damaged_file_of_labels_is_not_overwritten(run: RunDir) -> None:
     with pytest.raises(DamagedError):
         edit_labels(run, note="lost")
     assert run.labels.read_text() == "no json"
+
+
+def test_no_edit_is_lost_to_another_at_the_same_time(run: RunDir) -> None:
+    tags = [f"tag{i}" for i in range(24)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda tag: edit_labels(run, add=[tag]), tags))
+    assert sorted(read_labels(run).tags) == sorted(tags)
+
+
+def test_an_edit_that_another_keeps_waiting_says_so(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "ALONE_S", 0.0)
+    descriptor = os.open(run.path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with pytest.raises(BusyError):
+        edit_labels(run, note="late")
+    os.close(descriptor)
+    assert edit_labels(run, note="late").note == "late"
 
 
 def test_an_experiment_is_known_by_its_members(run: RunDir) -> None:

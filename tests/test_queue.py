@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -225,3 +226,38 @@ def test_a_run_whose_turn_has_come_is_not_started_once_it_was_taken_out(tmp_path
 
 def test_defaults_are_one_run_at_a_time() -> None:
     assert (Waiting(1.0, 2.0).per_gpu, Waiting(1.0, 2.0).jobs, Waiting(1.0, 2.0).paused) == (1, None, "")
+
+
+def test_a_run_that_is_paused_while_the_worker_comes_to_it_is_not_started(tmp_path: Path, runs: list[RunDir]) -> None:
+    turn = process.Turn(("accl",), "/", {})
+    queue.pause(tmp_path, runs[:1])
+    with pytest.raises(BusyError, match="paused"):
+        process.start(runs[0], turn=turn)
+    runs[1].queue.unlink()
+    with pytest.raises(BusyError, match="taken out of the queue"):
+        process.start(runs[1], turn=turn)
+    assert [observe(run).state for run in runs] == [State.QUEUED] * 5
+
+
+def test_a_run_that_is_just_being_started_is_not_said_to_be_paused(
+    tmp_path: Path, runs: list[RunDir], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = queue._entries(tmp_path, runs[:1])
+    monkeypatch.setattr(queue, "_entries", lambda *_: entries)  # as it was read before the worker came
+    with RunLock.acquire(runs[0], TRAINING), pytest.raises(BusyError):
+        queue.pause(tmp_path, runs[:1])
+    write_state(runs[0], read_state(runs[0]).changed(state=State.FINISHED))
+    with pytest.raises(RunError, match="does not wait"):
+        queue.pause(tmp_path, runs[:1])
+
+
+def test_changes_at_the_same_time_do_not_undo_each_other(tmp_path: Path, runs: list[RunDir]) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        moves = [pool.submit(queue.move, tmp_path, [run], 1) for run in runs]
+        pauses = [pool.submit(queue.pause, tmp_path, [run]) for run in runs]
+        adds = [pool.submit(queue.enqueue, tmp_path, [prepared(tmp_path, 10 + seed)]) for seed in range(5)]
+        for each in (*moves, *pauses, *adds):
+            each.result()
+    entries = queue.waiting(tmp_path)
+    assert {entry.run for entry in entries if not entry.ready} == set(runs)
+    assert len({entry.waiting.position for entry in entries if entry.waiting}) == 10

@@ -198,6 +198,60 @@ def test_a_run_in_the_trash_is_not_removed_again_nor_purged_while_it_is_held(tmp
     assert trashed_runs(tmp_path) == [entry]
 
 
+def test_a_run_in_the_trash_is_not_restored_under_a_trainer(tmp_path: Path) -> None:
+    entry = removed(finished(tmp_path))
+    with RunLock.acquire(entry.run, STARTING), pytest.raises(BusyError):
+        restore_run(entry)
+    assert trashed_runs(tmp_path) == [entry]
+
+
+def test_no_part_of_a_run_is_restored_while_it_is_purged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = removed(finished(tmp_path))
+    delete, refused = trash.shutil.rmtree, []
+
+    def interfere(path: Path) -> None:
+        with pytest.raises(RunError) as error:
+            restore_run(entry)
+        refused.append(error.value)
+        delete(path)
+
+    monkeypatch.setattr(trash.shutil, "rmtree", interfere)
+    purge_run(entry)
+    assert len(refused) == 1
+    assert not os.path.lexists(entry.home.path)
+    assert not (tmp_path / trash.TRASH).exists()
+
+
+def test_a_purge_that_was_killed_is_ended_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = removed(finished(tmp_path))
+
+    def die(_path: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trash.shutil, "rmtree", die)
+        with pytest.raises(KeyboardInterrupt):
+            purge_run(entry)
+    assert trashed_runs(tmp_path) == []
+    assert tree_size(tmp_path / trash.TRASH) > 1000
+    done = command(commands.purge, "--yes", "--runs", str(tmp_path))
+    assert "is empty" in done.output
+    assert not (tmp_path / trash.TRASH).exists()
+
+
+def test_what_cannot_be_deleted_goes_back_into_the_trash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = removed(finished(tmp_path))
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path / "run.duckdb"))
+
+    monkeypatch.setattr(trash.shutil, "rmtree", refuse)
+    with pytest.raises(RunError) as error:
+        purge_run(entry)
+    assert error.value.what == f"{entry.run.database} cannot be deleted (Permission denied)."
+    assert trashed_runs(tmp_path) == [entry]
+
+
 def test_sizes_are_of_files_and_not_of_what_links_lead_to(tmp_path: Path) -> None:
     (tmp_path / "run" / "inner").mkdir(parents=True)
     (tmp_path / "run" / "inner" / "file").write_bytes(bytes(1000))

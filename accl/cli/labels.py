@@ -11,7 +11,7 @@ from accl.cli.options import RUNS, ChosenArgument, RunArgument, RunsOption
 from accl.cli.output import Format, FormatOption, emit, print_notes, raise_first, say
 from accl.cli.table import MISSING, Column, Table
 from accl.errors import ConfigError, RunError
-from accl.store.labels import edit_labels, read_labels
+from accl.store.labels import edit_labels, load_labels
 from accl.store.rundir import LAST, find_run, given_name, list_runs
 from accl.store.selection import choose_runs
 
@@ -52,7 +52,7 @@ def tag(
     failed: list[RunError] = []
     for run in choose_runs(runs, chosen).runs:
         try:
-            labels = edit_labels(run, add=add or (), remove=remove or ()) if add or remove else read_labels(run)
+            labels = edit_labels(run, add=add or (), remove=remove or ()) if add or remove else load_labels(run)
             rows.append({"id": run.id, "tags": labels.tags})
         except RunError as error:
             failed.append(error)
@@ -80,7 +80,7 @@ def note(
     if text is not None:
         edit_labels(chosen, note=text)
         say(f"The note about {chosen.id} is {'written' if text.strip() else 'gone'}.")
-    elif words := read_labels(chosen).note:
+    elif words := load_labels(chosen).note:
         say(words)
     else:
         print_notes([f"{chosen.id} has no note"])

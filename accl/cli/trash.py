@@ -20,6 +20,7 @@ from accl.store.selection import Choice, choose_among, choose_runs
 from accl.store.summary import Summary, summarize
 from accl.store.trash import (
     Trashed,
+    end_purges,
     last_removal,
     purge_run,
     remove_runs,
@@ -132,6 +133,7 @@ def purge(chosen: TrashedArgument = None, yes: YesOption = False, runs: RunsOpti
 
       accl purge "age>30d" --yes
     """
+    end_purges(runs)
     entries = trashed_runs(runs)
     if not entries:
         say(f"The trash of {runs} is empty.")

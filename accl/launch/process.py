@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,12 +22,13 @@ from accl.errors import BusyError, DamagedError, RunError
 from accl.files import open_regular
 from accl.store import stop as stop_request
 from accl.store.experiment import write_experiment
+from accl.store.files import writing
 from accl.store.lock import LOCK_VARIABLE, STARTING, TRAINING, Holder, RunLock, holder
 from accl.store.provenance import check_config
 from accl.store.rundir import RunDir, create_run, write_atomically
-from accl.store.state import START_MARK, RunState, State, claim, observe, read_state, write_state
+from accl.store.state import START_MARK, RunState, State, claim, end_waiting, observe, read_state, write_state
 from accl.store.trusted import allow
-from accl.store.waiting import forget_waiting
+from accl.store.waiting import forget_waiting, read_waiting
 from accl.text import without_credentials
 
 if TYPE_CHECKING:
@@ -58,12 +60,17 @@ def prepare(root: Path, config: Config, command: list[str], experiment: str = ""
     words = [without_credentials(word) for word in command]
     provenance = {"run": run.id, "created": created, "command": words, "accl": __version__, "git": _git()}
     base = {"based_on": based_on} if based_on else {}
-    run.write_json(run.provenance, {**provenance, **base, "config": config.model_dump()})
-    if experiment:
-        write_experiment(run, experiment)
-    write_state(run, RunState(State.QUEUED))
-    # Last: a folder counts as a run once it has a configuration, so that no reader sees an incomplete one.
-    write_atomically(run.config, dump(config))
+    try:
+        with writing(run.path):
+            run.write_json(run.provenance, {**provenance, **base, "config": config.model_dump()})
+            if experiment:
+                write_experiment(run, experiment)
+            write_state(run, RunState(State.QUEUED))
+            # Last: a folder counts as a run once it has a configuration, so that no reader sees an incomplete one.
+            write_atomically(run.config, dump(config))
+    except BaseException:  # a full disk, or Ctrl-C: half a run would stay for ever, and be listed nowhere
+        shutil.rmtree(run.path, ignore_errors=True)
+        raise
     return run
 
 
@@ -101,6 +108,8 @@ def start(run: RunDir, accept_changes: bool = False, turn: Turn | None = None) -
         state = read_state(run).state
         if turn and state is not State.QUEUED:
             raise BusyError(f"{run.id} does not wait any more: it is {state}.", "See: accl runs")
+        if turn and ((place := read_waiting(run)) is None or place.paused):
+            raise BusyError(f"{run.id} has been paused, or taken out of the queue.", "See: accl queue")
         if state is State.FINISHED:
             hint = "Train longer with a new run: accl train ... --set train.epochs=N"
             raise RunError(f"{run.id} has finished.", hint)
@@ -243,7 +252,7 @@ def withdraw(run: RunDir) -> bool:
             return False
         # One that was resumed through the queue has been started before.
         reason = "stopped while it waited" if state.started else "stopped before it was started"
-        write_state(run, state.changed(state=State.STOPPED, reason=reason))
+        end_waiting(run, state.changed(state=State.STOPPED, reason=reason))
         forget_waiting(run)
         return True
 

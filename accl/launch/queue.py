@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from accl.errors import AcclError, DamagedError, RunError
 from accl.files import open_regular
 from accl.launch import process
 from accl.store.deadline import DEADLINE_S, each_within
+from accl.store.files import alone_in, writing
 from accl.store.lock import STARTING, holder
 from accl.store.rundir import RunDir, run_folders
 from accl.store.state import RunState, State, claim, observe, read_state, write_state
@@ -112,11 +113,17 @@ def enqueue(root: Path, runs: Sequence[RunDir], *, per_gpu: int = 1, jobs: int |
     except FileNotFoundError as error:
         raise RunError("The current folder has been removed.", "Change to one that exists.") from error
     command = tuple(map(without_credentials, sys.argv))
-    last = max((entry.waiting.position for entry in waiting(root) if entry.waiting), default=0.0)
-    place = Waiting(time.time(), last, per_gpu=per_gpu, jobs=jobs, folder=folder, command=command)
-    for number, run in enumerate(runs, 1):
-        _enqueue(run, place.changed(position=last + number))
+    with _changing(root):
+        last = max((entry.waiting.position for entry in waiting(root) if entry.waiting), default=0.0)
+        place = Waiting(time.time(), last, per_gpu=per_gpu, jobs=jobs, folder=folder, command=command)
+        for number, run in enumerate(runs, 1):
+            _enqueue(run, place.changed(position=last + number))
     ensure_worker(root)
+
+
+def _changing(root: Path) -> AbstractContextManager[None]:
+    """Keep others from changing places in the queue: a change that was read before another would undo that."""
+    return alone_in(queue_folder(root), f"The queue of {root} is being changed by another process.")
 
 
 def _enqueue(run: RunDir, place: Waiting) -> None:
@@ -129,9 +136,8 @@ def _enqueue(run: RunDir, place: Waiting) -> None:
                     place = place.changed(since=before.since, position=before.position)
         write_waiting(run, place)
         if state.state is not State.QUEUED:
-            write_state(run, state.changed(state=State.QUEUED, reason="", phase="", interrupted_by=""))
-    except OSError as error:
-        raise RunError(f"{run.state} cannot be written ({error.strerror}).", "Is its folder writable?") from error
+            with writing(run.state):
+                write_state(run, state.changed(state=State.QUEUED, reason="", phase="", interrupted_by=""))
     finally:
         lock.abandon()
 
@@ -140,8 +146,14 @@ def move(root: Path, runs: Sequence[RunDir], place: int) -> None:
     """Move waiting runs, in the order in which they are given, to a place of the queue; 1 is the first.
 
     Raises:
+        BusyError: another process does not end to change the queue.
         RunError: one of them does not wait, or cannot be written.
     """
+    with _changing(root):
+        _move(root, runs, place)
+
+
+def _move(root: Path, runs: Sequence[RunDir], place: int) -> None:
     moved = _entries(root, runs)
     names = {run.id for run, _ in moved}
     others = [(each.run, each.waiting) for each in waiting(root) if each.waiting and each.run.id not in names]
@@ -160,10 +172,18 @@ def pause(root: Path, runs: Iterable[RunDir], reason: str = BY_HAND) -> None:
     """Keep waiting runs from being started until `unpause`, for a reason in words.
 
     Raises:
+        BusyError: the trainer of one has been started meanwhile, or another process does not end to change the queue.
         RunError: one of them does not wait, or cannot be written.
     """
-    for run, place in _entries(root, runs):
-        write_waiting(run, place.changed(paused=reason))
+    with _changing(root):
+        for run, place in _entries(root, runs):
+            lock = claim(run, STARTING)  # who starts it looks whether it is paused while holding the lock
+            try:
+                if read_state(run).state is not State.QUEUED:
+                    raise _not_waiting(run)
+                write_waiting(run, place.changed(paused=reason))
+            finally:
+                lock.abandon()
 
 
 def unpause(root: Path, runs: Iterable[RunDir]) -> None:
@@ -172,8 +192,9 @@ def unpause(root: Path, runs: Iterable[RunDir]) -> None:
     Raises:
         RunError: as `pause`, or the worker does not start.
     """
-    for run, place in _entries(root, runs):
-        write_waiting(run, place.changed(paused=""))
+    with _changing(root):
+        for run, place in _entries(root, runs):
+            write_waiting(run, place.changed(paused=""))
     ensure_worker(root)
 
 
@@ -181,12 +202,13 @@ def cancel(root: Path, runs: Iterable[RunDir]) -> None:
     """Take waiting runs out of the queue; their state is ``stopped`` from then on, and their folders stay.
 
     Raises:
-        BusyError: the trainer of one has been started meanwhile.
+        BusyError: the trainer of one has been started meanwhile, or another process does not end to change the queue.
         RunError: one of them does not wait, or cannot be written.
     """
-    for run, _ in _entries(root, runs):
-        if not process.withdraw(run):
-            raise _not_waiting(run)
+    with _changing(root):
+        for run, _ in _entries(root, runs):
+            if not process.withdraw(run):
+                raise _not_waiting(run)
 
 
 def _entries(root: Path, runs: Iterable[RunDir]) -> list[tuple[RunDir, Waiting]]:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from accl.errors import ConfigError, RunError
+from accl.store.files import alone_in, writing
 from accl.store.rundir import RunDir
 from accl.text import printable
 
@@ -39,10 +40,19 @@ def _text(value: Any, limit: int) -> str:
     return value[:limit] if isinstance(value, str) else ""
 
 
+def load_labels(run: RunDir) -> Labels:
+    """Return the labels of a run, of which there are none where there is no file.
+
+    Raises:
+        DamagedError: the file cannot be read, or holds something else.
+    """
+    return as_labels(run.read_json(run.labels))
+
+
 def read_labels(run: RunDir) -> Labels:
     """Return the labels of a run; none when the file cannot be read."""
     with suppress(RunError, OSError):
-        return as_labels(run.read_json(run.labels))
+        return load_labels(run)
     return Labels()
 
 
@@ -59,21 +69,24 @@ def edit_labels(
     Raises:
         ConfigError: a name, a tag or the note is too long, or has characters that no terminal shows; a tag is empty or
             has a blank.
+        BusyError: another process does not end to edit them.
         DamagedError: the file holds something else, which is not overwritten.
         RunError: the folder cannot be written.
     """
-    labels = as_labels(run.read_json(run.labels))
+    with alone_in(run.path, f"The labels of {run.id} are being edited by another process."):
+        return _edit(run, name, note, add, remove)
+
+
+def _edit(run: RunDir, name: str | None, note: str | None, add: Iterable[str], remove: Iterable[str]) -> Labels:
+    labels = load_labels(run)
     added, removed = [_checked_tag(tag) for tag in add], {tag.removeprefix("#") for tag in remove}
     labels = Labels(
         labels.name if name is None else _checked(name, NAME_LIMIT, "name"),
         tuple(tag for tag in dict.fromkeys((*labels.tags, *added)) if tag not in removed),
         labels.note if note is None else _checked(note, NOTE_LIMIT, "note"),
     )
-    try:
+    with writing(run.labels):
         run.write_json(run.labels, asdict(labels))
-    except OSError as error:
-        what = f"{run.labels} cannot be written ({error.strerror})."
-        raise RunError(what, "Is its folder writable, and is there room?") from error
     return labels
 
 

@@ -8,6 +8,7 @@ trainer holds, so that a killed run never shows as running, and a living one nev
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import math
 import os
@@ -25,7 +26,7 @@ from typing import Any
 
 from accl.errors import AbsentError, BusyError, DamagedError
 from accl.store import stop as stop_request
-from accl.store.files import RESTORE, read_tail
+from accl.store.files import RESTORE, read_tail, writing
 from accl.store.lock import Holder, Proof, RunLock, probe
 from accl.store.rundir import RunDir
 from accl.store.waiting import queued_words
@@ -215,7 +216,7 @@ def write_state(run: RunDir, state: RunState) -> None:
 
 
 def overwrite_state(run: RunDir, state: RunState) -> None:
-    """Write over ``state.json`` in its place, for the end of a run on a full disk: no room is needed for a new file.
+    """Write over ``state.json`` in its place, as the end of a run on a full disk: no room is needed for a new file.
 
     Raises:
         OSError: it cannot be written all the same.
@@ -225,6 +226,21 @@ def overwrite_state(run: RunDir, state: RunState) -> None:
         os.ftruncate(descriptor, os.pwrite(descriptor, json.dumps(dataclasses.asdict(state)).encode(), 0))
     finally:
         os.close(descriptor)
+
+
+def end_waiting(run: RunDir, state: RunState) -> None:
+    """Write the state of a run that does not wait any more, on a full disk too: nothing else keeps it from starting.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    with writing(run.state):
+        try:
+            write_state(run, state)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            overwrite_state(run, state)
 
 
 def observe(run: RunDir, now: float | None = None) -> RunState:

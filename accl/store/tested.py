@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from accl.store.deadline import DEADLINE_S, each_within
+from accl.store.files import writing
 from accl.store.lock import TESTING
 from accl.store.measurements import Measurements
 from accl.store.provenance import data_fingerprint, read_provenance
@@ -83,7 +84,8 @@ def note_accuracy(run: RunDir, test: SplitTest) -> None:
     lock = claim(run, TESTING)
     try:
         state = read_state(run)
-        write_state(run, state.changed(latest={**state.latest, ACCURACY: test.accuracy}))
+        with writing(run.state):
+            write_state(run, state.changed(latest={**state.latest, ACCURACY: test.accuracy}))
     finally:
         lock.abandon()
 

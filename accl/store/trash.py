@@ -5,29 +5,33 @@
     runs/.trash/20261126-231700-084512/20261122-101500-full-s42-7f3a/
 
 Each removal has a folder of its own, named by its time in UTC to the microsecond, and a run keeps its id in it, so that
-a removal can be undone as a whole and one id may be there twice. Both ways are one rename within a file system. What
-lies there is no run for anybody who lists the runs folder.
+a removal can be undone as a whole and one id may be there twice. What lies there is no run for anybody who lists the
+runs folder. Every way of a run, there, back, and to its end, begins with one rename within a file system while its lock
+is held: of several commands at once one gets it whole, and no trainer lives in it.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import secrets
 import shutil
 import stat
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from accl.errors import BusyError, DamagedError, RunError
-from accl.store.lock import REMOVING, RunLock, holder
+from accl.store.files import not_done
+from accl.store.lock import REMOVING, RunLock
 from accl.store.rundir import RunDir
-from accl.store.state import State, claim, read_state, write_state
+from accl.store.state import State, claim, end_waiting, read_state
 from accl.store.waiting import forget_waiting
 
 TRASH = ".trash"
+_PURGED = ".purged-"  # begins the name of what is being deleted, or was when a purge was killed
 _REMOVAL = re.compile(r"\d{8}-\d{6}-\d{6}")
 _TIME = "%Y%m%d-%H%M%S-%f"
 
@@ -79,21 +83,38 @@ def remove_runs(runs: Sequence[RunDir], now: datetime | None = None) -> list[Tra
 def _remove(run: RunDir, target: RunDir) -> None:
     if run.path.parent.parent.name == TRASH:
         raise RunError(f"{run.id} is in the trash already.", "Delete it for ever with: accl purge")
-    lock = _keep_trainers_away(run)
     try:
-        _cancel(run)
-        _folder(run.path.parent)
-        target.path.parent.mkdir(parents=True, exist_ok=True)
-        os.rename(run.path, target.path)
-        if lock is not None and lock.created:  # a file without a history would prove too much
-            target.lock.unlink()
+        with _moving(run) as move:
+            _cancel(run)
+            _folder(run.path.parent)
+            target.path.parent.mkdir(parents=True, exist_ok=True)
+            move(target.path)
     except OSError as error:
-        raise _not_moved(run.path, error) from error
+        raise not_done(run.path, "moved", error) from error
+    finally:
+        with suppress(OSError):  # of a removal in which nothing could be moved
+            target.path.parent.rmdir()
+
+
+@contextmanager
+def _moving(run: RunDir) -> Iterator[Callable[[Path], None]]:
+    """Keep trainers away from a run, and yield what renames its folder.
+
+    Raises:
+        BusyError, RunError: as `_keep_trainers_away`.
+    """
+    lock = _keep_trainers_away(run)
+
+    def move(target: Path) -> None:
+        os.rename(run.path, target)
+        if lock is not None and lock.created:  # a file without a history would prove too much
+            RunDir(target).lock.unlink(missing_ok=True)
+
+    try:
+        yield move
     finally:
         if lock is not None:
             lock.abandon()
-        with suppress(OSError):  # of a removal in which nothing could be moved
-            target.path.parent.rmdir()
 
 
 def _keep_trainers_away(run: RunDir) -> RunLock | None:
@@ -122,7 +143,7 @@ def _cancel(run: RunDir) -> None:
     """Let a run that waits be stopped, so that no queue starts it once it is restored."""
     with suppress(RunError):  # what cannot be read waits for nothing
         if (state := read_state(run)).state is State.QUEUED:
-            write_state(run, state.changed(state=State.STOPPED, reason="removed before it was started"))
+            end_waiting(run, state.changed(state=State.STOPPED, reason="removed before it was started"))
     forget_waiting(run)
 
 
@@ -143,7 +164,7 @@ def trashed_runs(root: Path) -> list[Trashed]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise RunError(f"{root / TRASH} cannot be read ({error.strerror}).", "Is the runs folder yours?") from error
+        raise not_done(root / TRASH, "read", error) from error
     return found
 
 
@@ -156,38 +177,74 @@ def restore_run(entry: Trashed) -> RunDir:
     """Move a run back to where it lay.
 
     Raises:
+        BusyError: a trainer was started on it by its path.
         RunError: something lies there now, or it cannot be moved.
     """
     home = entry.home
     if os.path.lexists(home.path):
         raise RunError(f"{home.path} is there already.", "Move it out of the way, and restore the run then.")
     try:
-        os.rename(entry.run.path, home.path)
+        with _moving(entry.run) as move:
+            move(home.path)
     except OSError as error:
-        raise _not_moved(entry.run.path, error) from error
-    _tidy(entry)
+        raise not_done(entry.run.path, "moved", error) from error
+    _tidy(entry.run.path.parent)
     return home
 
 
 def purge_run(entry: Trashed) -> None:
     """Delete a run in the trash for ever; of a link only the link.
 
+    It has left the trash before anything of it is deleted, so that no part of it can be restored; what cannot be
+    deleted goes back there.
+
     Raises:
         BusyError: a trainer was started on it by its path.
-        RunError: something of it cannot be deleted.
+        RunError: it is gone, or something of it cannot be deleted.
     """
     path = entry.run.path
-    if (held := holder(entry.run)) is not None:
-        raise BusyError(f"{entry.run.path} is held by {held}.", "Restore the run, and stop it.")
+    doomed = path.parent.parent / f"{_PURGED}{secrets.token_hex(8)}"
     try:
-        if _is_folder(path):
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        with _moving(entry.run) as move:
+            move(doomed)
     except OSError as error:
-        what = f"{error.filename or path} cannot be deleted ({error.strerror})."
-        raise RunError(what, "Is the runs folder yours?") from error
-    _tidy(entry)
+        raise not_done(path, "moved", error) from error
+    try:
+        _delete(doomed)
+    except OSError as error:
+        with suppress(OSError):
+            os.rename(doomed, path)
+        raise not_done(Path(str(error.filename or path).replace(str(doomed), str(path))), "deleted", error) from error
+    _tidy(entry.run.path.parent)
+
+
+def end_purges(root: Path) -> None:
+    """Delete what purges that were killed left behind in the trash of a runs folder.
+
+    Raises:
+        DamagedError: the trash is no folder of its own.
+        RunError: something of it cannot be deleted.
+    """
+    try:
+        for name in os.listdir(_folder(root)):
+            if name.startswith(_PURGED):
+                _delete(root / TRASH / name)
+            elif _REMOVAL.fullmatch(name):
+                _tidy(root / TRASH / name)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise not_done(Path(error.filename or root / TRASH), "deleted", error) from error
+
+
+def _delete(path: Path) -> None:
+    """Delete a folder with all that is in it, or what stands in its place; others may be deleting it as well."""
+    while os.path.lexists(path):
+        with suppress(FileNotFoundError):  # others were faster
+            if _is_folder(path):
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 def tree_size(path: Path) -> int:
@@ -219,18 +276,14 @@ def _is_folder(path: Path) -> bool:
     return stat.S_ISDIR(os.lstat(path).st_mode)
 
 
-def _tidy(entry: Trashed) -> None:
+def _tidy(removal: Path) -> None:
     """Remove the folder of a removal of which nothing is left, and the trash if that was all."""
     with suppress(OSError):  # something is left
-        entry.run.path.parent.rmdir()
-        entry.run.path.parent.parent.rmdir()
+        removal.rmdir()
+        removal.parent.rmdir()
 
 
 def _time(text: str) -> float:
     with suppress(ValueError):
         return datetime.strptime(text, _TIME).replace(tzinfo=UTC).timestamp()
     return 0.0
-
-
-def _not_moved(path: Path, error: OSError) -> RunError:
-    return RunError(f"{path} cannot be moved ({error.strerror}).", "Is its folder yours, and no mount?")

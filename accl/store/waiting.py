@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from accl.errors import DamagedError, RunError
+from accl.store.files import writing
 from accl.store.rundir import RunDir
 from accl.text import printable, shortened
 
@@ -92,11 +93,8 @@ def write_waiting(run: RunDir, waiting: Waiting) -> None:
     Raises:
         RunError: its folder cannot be written.
     """
-    try:
+    with writing(run.queue):
         run.write_json(run.queue, asdict(waiting) | {"inode": os.stat(run.path).st_ino})
-    except OSError as error:
-        what = f"{run.queue} cannot be written ({error.strerror})."
-        raise RunError(what, "Is its folder writable, and is there room?") from error
 
 
 def forget_waiting(run: RunDir) -> None:

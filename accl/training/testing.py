@@ -11,6 +11,7 @@ import torch
 from accl.config import load
 from accl.errors import AbsentError, DamagedError, RunError
 from accl.store.additions import add_rows
+from accl.store.files import writing
 from accl.store.lock import TESTING
 from accl.store.manifest import folder_name
 from accl.store.provenance import Change, ChangedError, check_config, fact_changes, read_provenance
@@ -125,7 +126,8 @@ def _test(run: RunDir, state: RunState, phase: Callable[[str], None]) -> None:
     if device := _moved(run, context.provenance.device):
         journal.recorder.event(state.elapsed, "warning", "provenance", f"tested on other hardware: {device}")
     add_rows(run, journal.recorder.rows)
-    write_state(run, state.changed(latest=journal.newest))
+    with writing(run.state):
+        write_state(run, state.changed(latest=journal.newest))
 
 
 def _best_step(run: RunDir, state: RunState) -> int:

@@ -192,6 +192,12 @@ def test_wrong_answers_come_first_and_a_table_is_cut(shown: RunDir) -> None:
     assert show(shown, "--limit", "1").stdout.count("What is asked in") == 1
 
 
+def test_a_query_that_finds_no_question_is_told_without_an_empty_table(shown: RunDir) -> None:
+    done = show(shown, "nowhere")
+    assert done.stdout == f"{shown.id}: none of 30 questions of the test matches: nowhere\n"
+    assert json.loads(show(shown, "nowhere", "--format", "json").stdout) == []
+
+
 def test_programs_get_every_question_in_raw_values(shown: RunDir) -> None:
     rows = json.loads(show(shown, "--format", "json").stdout)
     assert len(rows) == 30

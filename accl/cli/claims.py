@@ -61,7 +61,7 @@ def claims(
     format: FormatOption = Format.TABLE,
     runs: RunsOption = RUNS,
 ) -> None:
-    """Check the claims of the method: supported, not supported, inconclusive.
+    """Judge the four claims of the method by what finished runs show.
 
     Arms are the finished runs of baseline, contrastive and full that are
     alike in all that does not make the arm, paired seed by seed. Of several

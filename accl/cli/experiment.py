@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from accl.cli.experiment_tables import Shares, conclude, runs_option, show_plan, typed_query
+from accl.cli.experiment_tables import Shares, conclude, runs_option, show_plan
 from accl.cli.output import print_notes, say
+from accl.store.rundir import typed_query
 from accl.text import counted
 
 if TYPE_CHECKING:

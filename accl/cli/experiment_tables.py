@@ -14,7 +14,7 @@ from accl.cli.options import RUNS
 from accl.cli.output import SafeConsole, emit, say
 from accl.cli.table import MISSING, Column, Row, Table, duration, percent
 from accl.errors import AcclError
-from accl.store.rundir import RunDir
+from accl.store.rundir import RunDir, typed_query
 from accl.store.state import RunState, State, observe
 from accl.text import listed
 
@@ -177,10 +177,3 @@ def runs_option(root: Path) -> str:
     """Write the option that names the folder of the runs, for a command that is suggested; empty for the default."""
     default = os.path.abspath(os.path.expanduser(os.environ.get("ACCL_RUNS") or RUNS))
     return "" if os.path.abspath(root) == default else f" --runs {shlex.quote(str(root))}"
-
-
-def typed_query(name: str) -> str:
-    """Write the query for the runs of an experiment as an argument of a command."""
-    plain = name.replace("-", "").replace("_", "").replace(".", "").isalnum()
-    quoted = name.replace('"', '""')
-    return shlex.quote(f"experiment={name}" if plain else f'experiment="{quoted}"')

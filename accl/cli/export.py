@@ -53,7 +53,7 @@ def export(
     format: FormatOption = Format.TABLE,
     runs: RunsOption = RUNS,
 ) -> None:
-    """Write the model of a run as a plain transformers folder, or measurements for other programs.
+    """Write the model of a run for transformers, or data as files.
 
     AutoModel and AutoTokenizer load encoder and tokenizer without accl; the heads lie beside them, and the
     model card has the results of the run and the lines of code that use the heads. A licence is left to

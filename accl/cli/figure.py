@@ -35,7 +35,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
-    help="Draw figures for a paper: curves, weights, confusion, differences.",
+    help="Draw figures for a paper: curves, weights, confusion and more.",
 )
 METRICS = ("train/loss", "validation/accuracy")
 

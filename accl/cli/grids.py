@@ -88,7 +88,7 @@ def sweep(
     detach: DetachOption = False,
     runs: RunsOption = RUNS,
 ) -> None:
-    """Train a recipe with every combination of some values, and several seeds of each.
+    """Train a recipe with all combinations of values and seeds.
 
     The runs are one experiment, as those of accl ablate are: the same command again finishes what is
     missing, and keeps what has finished. At the end the combinations are printed by their best validation

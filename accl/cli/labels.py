@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated, Any
 
 import typer
@@ -35,7 +36,7 @@ def tag(
     format: FormatOption = Format.TABLE,
     runs: RunsOption = RUNS,
 ) -> None:
-    """Add tags to runs or take them away, and list the tags that the runs have then.
+    """Add tags to runs or take them away, and list them.
 
     Without --add and --remove it only lists them. A tag is one word. Runs with a tag are found by tag:WORD,
     in every query and in the app's filter.
@@ -50,7 +51,14 @@ def tag(
     """
     rows: list[dict[str, Any]] = []
     failed: list[RunError] = []
-    for run in choose_runs(runs, chosen).runs:
+    try:
+        found = choose_runs(runs, chosen).runs
+    except RunError as error:
+        if add or remove or not chosen[1:]:
+            raise
+        adds = " ".join(f"--add {shlex.quote(word)}" for word in chosen[1:])
+        raise RunError(error.what, f"Did you mean: accl tag {shlex.quote(chosen[0])} {adds}") from error
+    for run in found:
         try:
             labels = edit_labels(run, add=add or (), remove=remove or ()) if add or remove else load_labels(run)
             rows.append({"id": run.id, "tags": labels.tags})

@@ -27,7 +27,7 @@ def prune(
     yes: YesOption = False,
     runs: RunsOption = RUNS,
 ) -> None:
-    """Delete optimizer states and checkpoints that nothing needs, after asking.
+    """Delete checkpoints and optimizer states that nothing needs.
 
     It shows what, with sizes, before it asks. Of a finished run the weights that validation chose and the
     last ones stay, so that it can be evaluated and exported. Of a run that ended otherwise what accl resume

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from accl.cli.options import SPLIT_HELP, Split
-from accl.cli.output import Format, emit
+from accl.cli.output import Format, emit, say
 from accl.cli.table import Column, Row, Table, number
 from accl.data.questions import letter
 from accl.store.deadline import within
@@ -72,6 +72,9 @@ def show_questions(run: RunDir, split: Split, text: str, limit: int | None, form
     names = [task.name for task in answered.tasks]
     rows = [_row(question, names) for question in found[:limit]]
     wrong = sum(not question.right for question in found)
+    if text and not found and format is Format.TABLE:
+        say(f"{run.id}: none of {len(answered.questions):,} questions of the {split} matches: {text}")
+        return
     of = f"{len(found):,} found of " if text else ""
     notes = [f"{len(rows):,} of {of}{len(answered.questions):,} questions, {wrong:,} of which were answered wrong."]
     emit(Table(f"{run.id}: {split}", COLUMNS, rows, name="questions"), format, notes=notes)

@@ -21,7 +21,7 @@ from accl.store.summary import Summary, summarize
 from accl.text import shortened
 
 LONG_S = 10.0  # within which the worker starts what there is a place for
-HELP = """List what waits to be trained, and move, pause, resume or cancel it.
+HELP = """List what waits to be trained; move, pause, resume, cancel it.
 
 Runs wait as folders of their own. A worker in the background starts them
 in their order, as GPUs, or the processor, become free. It outlives the
@@ -151,6 +151,7 @@ def pause(query: QueryArgument = None, runs: RunsOption = RUNS) -> None:
     chosen = _matching(runs, query)
     queue.pause(runs, chosen)
     _say_done("paused", chosen)
+    say("to go on with what is paused:  accl queue resume", err=True)
 
 
 @app.command()

@@ -49,7 +49,7 @@ def report(
     split: ReportSplitOption = None,
     runs: RunsOption = RUNS,
 ) -> None:
-    """Write a report of runs: one HTML page with results, curves, weights, confusion and tasks.
+    """Write one HTML page: results, curves, confusion, tasks, claims.
 
     The page needs neither a network nor scripts, is light or dark as the
     reader's system is, and can be printed. Where all arms have the same

@@ -50,7 +50,7 @@ def show(
     format: FormatOption = Format.TABLE,
     runs: RunsOption = RUNS,
 ) -> None:
-    """Show one run: state, newest figures, accuracy by category, events.
+    """Show one run: state, figures, accuracy by category, events.
 
     With --questions it lists what was asked, and what the run answered:
     those that a QUERY finds, the most confident mistakes first. Keys are

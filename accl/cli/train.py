@@ -100,6 +100,8 @@ def train(
     order = Order("train", name, Shares(jobs, per_gpu), dry_run, detach, base.id if base else "")
     if seeds is None and name is None and jobs is None and per_gpu == 1:
         print_notes(resolved.notes)
+        if base is not None:
+            say(_changes(base, resolved.config), err=True)
         if dry_run:
             steps, member = checked_steps([resolved.config]), Member(resolved.config, Action.TRAIN)
             show_plan("one run, of no experiment", [member], steps, read_speeds(runs), order.shares)
@@ -164,6 +166,16 @@ def resolve_arguments(
             )
     run = find_run(runs, like)
     return resolve_like(run.config_text(), run.config, overrides), run
+
+
+def _changes(base: RunDir, config: Config) -> str:
+    """Say by which values a configuration differs from that of the run that it is based on."""
+    from accl.config import difference, resolve_like
+
+    found = difference(resolve_like(base.config_text(), base.config).config, config)
+    if not found:
+        return f"as {base.id}, with nothing changed"
+    return f"as {base.id}, with " + ", ".join(f"{key} {old} → {new}" for key, (old, new) in found.items())
 
 
 def _train(config: Config, base: RunDir | None, detach: bool, runs: Path) -> NoReturn:

@@ -117,7 +117,7 @@ def restore(chosen: TrashedArgument = None, format: FormatOption = Format.TABLE,
 
 
 def purge(chosen: TrashedArgument = None, yes: YesOption = False, runs: RunsOption = RUNS) -> None:
-    """Delete what lies in the trash for ever, after showing it and asking.
+    """Delete what lies in the trash for ever, after asking.
 
     Examples:
 

@@ -33,15 +33,21 @@ def _told(error: Any, command: str) -> tuple[str, str]:
         return f"{command} has no option {error.option_name}.", f"Did you mean: {near}? " if near else ""
     if kind == "MissingParameter" and parameter is not None:
         example = _example(error.ctx.command)
-        return f"{command} needs {_name(parameter)}.", f"For example: {example}   " if example else ""
+        return (
+            f"{command} needs {_missing(error.ctx.command, parameter)}",
+            f"For example: {example}   " if example else "",
+        )
     if parameter is not None:
         name = _name(parameter)
         refused = message.removeprefix("Input ")
         return (f"{name} {refused}." if refused != message else f"{name}: {message}."), ""
     if extra := re.fullmatch(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", message, re.DOTALL):
-        return f"{command} does not take: {extra[1]}", ""
+        override = next((word for word in extra[1].split() if re.match(r"\w+\.\w+=", word)), "")
+        return f"{command} does not take: {extra[1]}", f"Did you mean: --set {override}? " if override else ""
     if inner := getattr(error.ctx and error.ctx.command, "commands", None):
-        return f"{command}: {message}.", f"It has: {', '.join(inner)}. "
+        what, _, near = message.partition(" Did you mean ")
+        hint = f"Did you mean {near} " if near else ""
+        return f"{command}: {what.rstrip('.')}.", f"{hint}It has: {', '.join(inner)}. "
     return f"{message}.", ""
 
 
@@ -55,6 +61,15 @@ def _name(parameter: Any) -> str:
     if parameter.param_type_name == "option":
         return str(max(parameter.opts, key=len))
     return str(parameter.metavar or parameter.name.upper())
+
+
+def _missing(command: Any, parameter: Any) -> str:
+    """Return what is missing: of arguments all that are needed, since it is not known which of them was typed."""
+    if parameter.param_type_name == "option":
+        return f"{_name(parameter)}."
+    needed = [_name(each) for each in command.params if each.param_type_name == "argument" and each.required]
+    words = " and ".join(needed)
+    return words if words.endswith(".") else f"{words}."
 
 
 def _example(command: Any) -> str:

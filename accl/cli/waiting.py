@@ -30,15 +30,15 @@ POLL_EVERY_S = 0.5
 BUSY_SHARE = 10  # a look at many runs is followed by a pause so many times as long
 WORKER_EVERY_S = 2.0
 FRAME = 3  # lines of a terminal beside the runs: the head line, one for what is left out, and the cursor's
-NAME, BAR = 16, 14  # columns of a name where there is room for all, and of a bar
-BESIDE = 50  # columns that all but the name take at most
+NAME, BAR = 16, 19  # columns of a name where there is room for all, and of a bar or a phase
+BESIDE = 55  # columns that all but the name take at most
 LEFT: tuple[Justify, ...] = ("left",)
 RIGHT: tuple[Justify, ...] = ("right",)
 INTERRUPT = 130  # exit code of a command that Ctrl-C ended
 
 
 def wait(query: QueryArgument = None, runs: RunsOption = RUNS) -> None:
-    """Wait until the runs that train or wait have ended, and show how each goes.
+    """Wait for all that trains or waits, and show how each run goes.
 
     A QUERY waits for some, as in accl runs. Ctrl-C ends the command and none of the runs.
 

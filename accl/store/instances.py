@@ -75,6 +75,7 @@ def connected(database: str, *, alone: bool) -> Iterator[duckdb.DuckDBPyConnecti
 def separate() -> duckdb.DuckDBPyConnection:
     """Make an instance for SQL that people type: it opens no file and sees no variable of this process."""
     connection = duckdb.connect(":memory:", config=_CONFIGURATION | {"python_enable_replacements": "false"})
+    connection.execute("SET enable_progress_bar = false")  # it goes to stdout, among the rows
     _lock_up(connection, [])
     return connection
 

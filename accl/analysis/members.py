@@ -15,7 +15,7 @@ from accl.config import available
 from accl.config.renamed import translate_recipe
 from accl.errors import CompareError
 from accl.store.deadline import DEADLINE_S, each_within
-from accl.store.experiment import read_experiment
+from accl.store.experiment import read_experiments
 from accl.store.rundir import RunDir, list_runs
 from accl.store.summary import summarize
 from accl.store.tested import ACCURACY
@@ -76,7 +76,7 @@ def select_members(
     runs, recipes = list_runs(root), available("recipes")
     known = {run.id for run in runs}
     unknown = [name for name in names if name not in known and translate_recipe(name)[0] not in recipes]
-    experiments = _experiments(runs) if unknown else {}
+    experiments = read_experiments(runs) if unknown else {}
     wanted = [name for name in dict.fromkeys(unknown) if name in experiments]
     if wanted:
         members = [run for name in wanted for run in experiments[name]]
@@ -128,15 +128,6 @@ def _meant(names: Sequence[str], wanted: Sequence[str], labels: Sequence[str]) -
     for name in names:
         meant = [*meant, *(rest if name in wanted else [name])]
     return list(dict.fromkeys(meant))
-
-
-def _experiments(runs: Sequence[RunDir]) -> dict[str, list[RunDir]]:
-    """Return the members of every experiment, from the oldest to the newest."""
-    experiments: dict[str, list[RunDir]] = {}
-    for run, name in each_within(DEADLINE_S, read_experiment, runs):
-        if name and isinstance(name, str):
-            experiments.setdefault(name, []).append(run)
-    return experiments
 
 
 def _with_arms(

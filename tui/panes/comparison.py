@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from accl.analysis.arms import Scores
 
 ARM_COLUMNS = (
-    Column("arm", 18, grow=True),
+    Column("arm", 18, grow=True, ends=True),
     Column("seeds", 20, rank=1),
     Column("steps", 11, right=True, rank=4),
     Column("val ± sd", 11, right=True, rank=2),
@@ -44,7 +44,7 @@ CHANGE_COLUMNS = (
     Column("lost", 5, right=True, rank=4),
 )
 FLIP_COLUMNS = (
-    Column("arm", 18, grow=True),
+    Column("arm", 18, grow=True, ends=True),
     Column("seed", 12, rank=1),
     Column("questions", 12),
     Column("count", 6, right=True),

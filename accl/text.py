@@ -2,7 +2,8 @@
 
 A terminal acts on control characters: it sets its title, writes the clipboard, clears the screen. Bidirectional marks
 make text read as what it is not, and line separators break tables. `printable` is the one function that all of it goes
-through before it reaches a terminal, a table, a page or a picture.
+through before it reaches a terminal, a table, a page or a picture. Lists, counts and values that several layers write
+in words are here as well.
 """
 
 from __future__ import annotations

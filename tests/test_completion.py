@@ -194,6 +194,8 @@ def test_other_shells_ask_in_their_own_way(root: Path) -> None:
     assert '"warm"' in run_command(_ACCL_COMPLETE="complete_zsh", **env).text
     fish = {"_ACCL_COMPLETE": "complete_fish", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
     assert run_command(**fish, **env).text == "warm\n"
+    words = run_command(**fish, **{**env, "_TYPER_COMPLETE_ARGS": "accl sho"}).text
+    assert words.startswith("show\tShow one run: ")  # the word, and what it does
     fish["_TYPER_COMPLETE_FISH_ACTION"] = "is-args"
     assert run_command(**fish, **env).code == 0
     assert run_command(**fish, **{**env, "_TYPER_COMPLETE_ARGS": "accl show zz"}).code == 1

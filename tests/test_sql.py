@@ -27,6 +27,7 @@ from accl.store.reader import query
 from accl.store.rundir import RunDir
 from accl.store.schema import TABLES
 from accl.store.spool import append_spool, spool_of
+from accl.store.sql import SqlError, run_sql
 
 
 @pytest.fixture(name="run")
@@ -271,3 +272,28 @@ def test_the_command_is_one_of_accl(tmp_path: Path, run: RunDir) -> None:
     assert (done.returncode, done.stdout) == (0, "seed\n3\n"), done.stderr
     done = run_accl("sql", "select 1", "--runs", str(tmp_path / "none"))
     assert done.returncode == RunError.exit_code
+
+
+@pytest.mark.parametrize("query", ["select * from range(10000000000)", "select repeat('x', 100000) from range(100000)"])
+def test_an_answer_that_no_memory_holds_is_refused_as_it_comes(query: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_sql, "MOST_BYTES", 1_000_000)
+    with pytest.raises(SqlError, match="more than 1 MB") as error:
+        run_sql(query, [])
+    assert "LIMIT" in error.value.hint
+
+
+def test_an_error_among_the_rows_is_one_of_the_query() -> None:
+    with pytest.raises(SqlError, match="boom"):
+        run_sql("select case when range = 50000 then error('boom') end from range(60000)", [])
+
+
+def test_rows_that_never_end_are_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_sql, "LIMIT_S", 0.2)
+    monkeypatch.setattr(store_sql, "MOST_BYTES", 10**18)
+    with pytest.raises(BusyError, match=r"no answer within 0\.2 s"):
+        run_sql("select null from range(100000000000) where range % 100 = 0", [])
+
+
+def test_no_progress_is_drawn_among_the_rows() -> None:
+    (row,) = run_sql("select current_setting('enable_progress_bar') as drawn", []).rows.to_pylist()
+    assert row == {"drawn": False}

@@ -188,12 +188,12 @@ def _options(
 def run() -> None:
     """Run the command line; an `AcclError` becomes one line on stderr and its exit code."""
     guard_streams()
+    if hasattr(signal, "SIGPIPE"):  # `accl runs | head` must not end in a traceback
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     if "_ACCL_COMPLETE" in os.environ:
         from accl.cli.shell import answer_shell
 
         sys.exit(answer_shell(app))
-    if hasattr(signal, "SIGPIPE"):  # `accl runs | head` must not end in a traceback
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         try:
             code = app(prog_name="accl", standalone_mode=False)

@@ -72,6 +72,13 @@ def say(*lines: str, err: bool = False, style: str = "") -> None:
     stream.flush()
 
 
+def say_fields(lines: Iterable[str]) -> None:
+    """Print lines on stdout for a shell, to which the tabs within them mean something."""
+    stream = styled(sys.stdout)
+    stream.write("".join("\t".join(map(printable, line.split("\t"))) + "\n" for line in lines))
+    stream.flush()
+
+
 def emit(
     tables: Table | Sequence[Table],
     format: Format = Format.TABLE,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
-import sys
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
 import typer
@@ -34,10 +33,10 @@ def answer_shell(app: typer.Typer) -> int:
             code = end.code if isinstance(end.code, int) else 1
         except Exception:
             return 1
-    with suppress(BrokenPipeError):
-        completions = [line.removeprefix(kept) for line in printed.getvalue().splitlines()]
-        sys.stdout.write("".join(f"{line}\n" for line in completions if line))
-        sys.stdout.flush()
+    from accl.cli.output import say_fields
+
+    completions = [line.removeprefix(kept) for line in printed.getvalue().splitlines()]
+    say_fields(line for line in completions if line)
     return code
 
 

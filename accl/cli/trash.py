@@ -8,15 +8,16 @@ from typing import Annotated, Any
 
 import typer
 
+from accl.cli.chosen import usable
 from accl.cli.completion import complete_trashed
 from accl.cli.options import RUNS, ChosenArgument, RunsOption, YesOption, run_name
-from accl.cli.output import Format, FormatOption, ask, emit, print_notes, raise_first, say
+from accl.cli.output import Format, FormatOption, ask, emit, raise_first, say
 from accl.cli.runrows import run_row, state_words
 from accl.cli.table import Column, Row, Table, moment, size
 from accl.errors import BusyError, RunError
 from accl.store.deadline import DEADLINE_S, each_within
 from accl.store.rundir import LAST
-from accl.store.selection import Choice, choose_among, choose_runs
+from accl.store.selection import choose_among, choose_runs
 from accl.store.summary import Summary, summarize
 from accl.store.trash import (
     Trashed,
@@ -59,11 +60,7 @@ def rm(chosen: ChosenArgument, yes: YesOption = False, runs: RunsOption = RUNS) 
 
       accl rm experiment:lr --yes
     """
-    choice = choose_runs(runs, chosen)
-    able, refused = _removable(choice)
-    if refused and not (able and choice.by_query):
-        raise refused[0]
-    print_notes([str(error) for error in refused])
+    able = usable(choose_runs(runs, chosen), _unremovable)
     rows = [_row(summary) for summary in able]
     emit(_table(rows, COLUMNS))
     if not (yes or ask(f"Move {_what(rows)} to the trash?")):
@@ -78,19 +75,14 @@ def rm(chosen: ChosenArgument, yes: YesOption = False, runs: RunsOption = RUNS) 
     raise_first(failed)
 
 
-def _removable(choice: Choice) -> tuple[list[Summary], list[RunError]]:
-    """Return the runs that may be removed, as far as is known before they are locked, and why not the others."""
-    able: list[Summary] = []
-    refused: list[RunError] = []
-    for summary in choice.summaries:
-        run, state = summary.run, summary.state
-        if isinstance(summary.problem, BusyError):
-            refused.append(BusyError(f"{run.id} is left alone: {summary.problem.what}", summary.problem.hint))
-        elif state and state.state.trains:
-            refused.append(BusyError(f"{run.id} is {state.state}.", f"Stop it first: accl stop {run.typed}"))
-        else:
-            able.append(summary)
-    return able, refused
+def _unremovable(summary: Summary) -> BusyError | None:
+    """Return why a run may not be removed, as far as is known before it is locked; None if it may."""
+    run, state = summary.run, summary.state
+    if isinstance(summary.problem, BusyError):
+        return BusyError(f"{run.id} is left alone: {summary.problem.what}", summary.problem.hint)
+    if state and state.state.trains:
+        return BusyError(f"{run.id} is {state.state}.", f"Stop it first: accl stop {run.typed}")
+    return None
 
 
 def restore(chosen: TrashedArgument = None, format: FormatOption = Format.TABLE, runs: RunsOption = RUNS) -> None:

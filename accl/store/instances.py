@@ -82,6 +82,7 @@ def separate(folder: Path | None = None) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(":memory:", config=_CONFIGURATION | {"python_enable_replacements": "false"})
     if folder is not None:
         connection.execute(f"SET allowed_directories = [{quoted(str(folder))}]")
+    connection.execute("SET enable_progress_bar = false")  # it goes to stdout, among the rows
     _lock_up(connection, [])
     return connection
 

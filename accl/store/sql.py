@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,9 @@ from accl.store.summary import Summary
 from accl.store.tables import RUN_COLUMNS, TablesOfRuns, read_tables, runs_table
 
 LIMIT_S = 60.0
+MOST_BYTES = 200_000_000  # of rows, which printing takes ten times as much memory for
+BATCH = 2048  # rows, as many as DuckDB computes at a time, between two looks at the clock and the size
+NARROWER = "Name fewer runs, or narrow it with WHERE or LIMIT."
 HINT = "The tables and their columns: accl sql .tables"
 _READS = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 # A statement with a PIVOT in it is several in one, and may be a query or not.
@@ -74,12 +78,38 @@ def run_sql(statement: str, summaries: Sequence[Summary]) -> Answer:
                 partial[i] = read.left_out
         try:
             with time_limit(tables.connection, LIMIT_S):
-                return Answer(tables.connection.sql(statement).to_arrow_table(), unread, partial)
+                return Answer(_rows(tables.connection, statement), unread, partial)
         except duckdb.InterruptException as error:
-            what = f"The query gave no answer within {LIMIT_S:g} s."
-            raise BusyError(what, "Name fewer runs, or narrow it with WHERE.") from error
+            raise _late() from error
+        except (pyarrow.ArrowException, MemoryError, OSError) as error:  # DuckDB's, from within a stream of rows
+            raise _late() if "Interrupt" in str(error) else _refused(error) from error
         except (duckdb.Error, RuntimeError) as error:
             raise _refused(error) from error
+
+
+def _rows(connection: duckdb.DuckDBPyConnection, statement: str) -> pyarrow.Table:
+    """Return the rows of a query, which count against no limit of DuckDB's once they have left it.
+
+    Raises:
+        BusyError: all of them were not there in time.
+        SqlError: they are more than `MOST_BYTES`.
+    """
+    deadline, size = time.monotonic() + LIMIT_S, 0
+    batches = []
+    # A relation gives its rows as they come; the result of `execute` would hold all of them before the first.
+    reader = connection.sql(statement).to_arrow_reader(BATCH)
+    for batch in reader:
+        batches.append(batch)
+        size += batch.nbytes
+        if size > MOST_BYTES:
+            raise SqlError(f"The answer has more than {MOST_BYTES / 1e6:,.0f} MB.", NARROWER)
+        if time.monotonic() > deadline:
+            raise _late()
+    return pyarrow.Table.from_batches(batches, reader.schema)
+
+
+def _late() -> BusyError:
+    return BusyError(f"The query gave no answer within {LIMIT_S:g} s.", NARROWER)
 
 
 def _check(connection: duckdb.DuckDBPyConnection, statement: str) -> None:

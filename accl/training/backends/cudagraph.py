@@ -16,7 +16,7 @@ from torch import Tensor
 from accl.errors import first_line
 from accl.training.backends.backend import UnavailableError
 from accl.training.backends.capture import preserve_state
-from accl.training.backends.position_bias import keep_buckets_on_device
+from accl.training.backends.mpnet import make_capturable
 from accl.training.backends.reference import ReferenceBackend
 from accl.training.context import TrainingContext
 from accl.training.device import DeviceBatch, Labels, seed_step
@@ -51,7 +51,7 @@ class CudaGraphBackend(ReferenceBackend):
     def prepare(self, progress: Callable[[int, int], None]) -> None:
         """Capture every length up to the longest of the training questions."""
         context = self.context
-        restore_encoder = keep_buckets_on_device(context.model.encoder)
+        restore_encoder = make_capturable(context.model.encoder)
         generator = torch.cuda.default_generators[context.placement.device.index or 0]
         untouched = generator.clone_state()
         longest = _padded(int(context.assembler.lengths(context.positions["train"]).max()))

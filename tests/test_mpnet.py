@@ -1,4 +1,4 @@
-"""Position biases that are looked up on the device, against those that transformers' MPNet computes."""
+"""MPNet as a CUDA graph can capture it, against transformers' own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from accl.training.backends.position_bias import keep_buckets_on_device
+from accl.training.backends.mpnet import make_capturable
 
 ROWS, LONGEST = 3, 514
 
@@ -43,7 +43,7 @@ def pass_through(encoder: Any, length: int) -> tuple[Tensor, dict[str, Tensor]]:
 @pytest.mark.parametrize("length", [1, 2, 17, 64, 129, 300, 512])
 def test_biases_outputs_and_gradients_are_bit_for_bit_those_of_transformers(length: int) -> None:
     own, adapted = encoder_of("mpnet"), encoder_of("mpnet")
-    keep_buckets_on_device(adapted)
+    make_capturable(adapted)
     x_BLD = torch.zeros(ROWS, length, 16)
     bias_BHLL = adapted.encoder.compute_position_bias(x_BLD)
     assert bias_BHLL.shape == (ROWS, 2, length, length)
@@ -58,7 +58,7 @@ def test_biases_outputs_and_gradients_are_bit_for_bit_those_of_transformers(leng
 def test_buckets_are_computed_once_and_are_no_part_of_the_state(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = encoder_of("mpnet")
     names = list(encoder.state_dict())
-    keep_buckets_on_device(encoder)
+    make_capturable(encoder)
 
     def compute_again(*_: object, **__: object) -> Tensor:
         raise AssertionError("the encoder computes its buckets again")
@@ -70,7 +70,7 @@ def test_buckets_are_computed_once_and_are_no_part_of_the_state(monkeypatch: pyt
 
 def test_a_copy_of_the_encoder_has_biases_of_its_own() -> None:
     encoder = encoder_of("mpnet")
-    keep_buckets_on_device(encoder)
+    make_capturable(encoder)
     x_BLD = torch.zeros(1, 5, 16)
     twin, before = copy.deepcopy(encoder), encoder.encoder.compute_position_bias(x_BLD)
     with torch.no_grad():
@@ -81,7 +81,7 @@ def test_a_copy_of_the_encoder_has_biases_of_its_own() -> None:
 
 def test_an_encoder_can_have_its_own_computation_back() -> None:
     encoder = encoder_of("mpnet")
-    undo = keep_buckets_on_device(encoder)
+    undo = make_capturable(encoder)
     assert "compute_position_bias" in vars(encoder.encoder)
     undo()
     assert "compute_position_bias" not in vars(encoder.encoder)
@@ -90,6 +90,6 @@ def test_an_encoder_can_have_its_own_computation_back() -> None:
 def test_other_encoders_stay_as_they_are() -> None:
     encoder = encoder_of("bert")
     before = {name: dict(vars(module)) for name, module in encoder.named_modules()}
-    undo = keep_buckets_on_device(encoder)
+    undo = make_capturable(encoder)
     undo()
     assert {name: dict(vars(module)) for name, module in encoder.named_modules()} == before

@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 
 from accl.store.state import RunState
+from accl.store.waiting import Waiting
 
 SPARSE_BYTES = 8 * 2**30
 # The folder of a checkpoint that a damage makes where the run has none.
@@ -31,6 +32,7 @@ FILES = (
     "provenance.json",
     "labels.json",
     "experiment.json",
+    "queue.json",
     "run.duckdb",
     "run.duckdb.wal",
     "run.spool.jsonl",
@@ -145,6 +147,7 @@ def _contents() -> Iterator[Damage]:
         "provenance.json": ["created", "command", "git", "data", "device", "accl"],
         "labels.json": ["name", "tags", "note"],
         "experiment.json": ["name"],
+        "queue.json": [field.name for field in dataclasses.fields(Waiting)],
     }
     for name, keys in fields.items():
         for kind, content in WRONG_JSON.items():

@@ -17,6 +17,23 @@ LIMIT_S = 300.0  # for a command on a busy machine; one that hangs takes for eve
 HEALTHY = ("baseline", "full", "contrastive")
 GROUP = 20  # damaged runs in one folder
 SHOWN = {0, 3, 7, 11, 12, 13}  # exit codes of a command that shows what can be shown, or says what is wrong
+# Commands that look at all runs of the folder ROOT, and commands that look at a run, or change it.
+LOOKS = (
+    ("queue", "list", "--format", "json"),
+    ("claims",),
+    ("report", "-o", "ROOT/report.html"),
+    ("prune", "--dry-run"),
+)
+CHANGES = (
+    ("tag", "RUN", "--add", "odd"),
+    ("note", "RUN", "a note"),
+    ("rename", "RUN", "odd one"),
+    ("train", "--like", "RUN", "--dry-run"),
+    ("show", "RUN", "--series", "train/loss", "--format", "csv"),
+    ("prune", "RUN", "--yes"),
+    ("queue", "cancel", "RUN"),
+    ("sql", "select count(*) from metrics", "RUN"),
+)
 # Words that only a command that failed in a way that nobody foresaw prints.
 CRASH = ("Traceback", "failed in a way", "Segmentation fault")
 
@@ -60,9 +77,18 @@ def _look(root: Path, kinds: list[Damage], healthy: list[RunDir]) -> list[str]:
     check(together, ["accl.cli.main", "runs", "--format", "json"], {0}, ids)
     check(together, ["accl.cli.main", "compare", *ids], {0}, [])
     check(together, ["tui.soak", str(root), *ids], {0}, [])
-    for run_id, damage in broken.items():
+    for words in LOOKS:
+        check(together, ["accl.cli.main", *(word.replace("ROOT", str(root)) for word in words)], {0}, [])
+    check(together, ["accl.cli.main", "sql", "select run from runs", "--format", "csv"], {0}, ids)
+    for number, (run_id, damage) in enumerate(broken.items()):
         check(damage.name, ["accl.cli.main", "show", run_id], SHOWN, [])
         check(damage.name, ["accl.cli.main", "logs", run_id], SHOWN, [])
+        for words in CHANGES[number % 4 :: 4]:  # each meets every fourth damage
+            check(damage.name, ["accl.cli.main", *(word.replace("RUN", run_id) for word in words)], SHOWN, [])
+    check(together, ["accl.cli.main", "rm", *broken, "--yes"], SHOWN, [])
+    check(together, ["accl.cli.main", "restore", "--format", "json"], {0}, [])
+    check(together, ["accl.cli.main", "restore", "last"], SHOWN, [])
+    check(together, ["accl.cli.main", "runs"], {0}, ids)
     subprocess.run(["chmod", "-R", "u+rwX", str(root)], capture_output=True)
     shutil.rmtree(root, ignore_errors=True)
     return problems

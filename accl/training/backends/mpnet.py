@@ -20,8 +20,8 @@ Keywords = dict[str, Any]
 def make_capturable(encoder: nn.Module) -> Callable[[], None]:
     """Keep the position buckets of an MPNet on its device, and make its mask there; do nothing to other encoders.
 
-    The buckets are those that the encoder computes itself, once, for its longest input, so outputs and gradients are
-    bit for bit its own. They are no part of its state.
+    The buckets are those that the encoder computes itself, once, for its longest input, so outputs are bit for bit its
+    own; gradients of the biases are summed over sequences before layers. The buckets are no part of its state.
 
     Returns:
         what undoes it.
@@ -34,12 +34,12 @@ def make_capturable(encoder: nn.Module) -> Callable[[], None]:
     buckets_LL = _buckets(layers, torch.empty(1, config.max_position_embeddings, 0, device=device))
 
     def compute_position_bias(module: Any, x_BLD: Tensor) -> Tensor:
-        batch, length = x_BLD.shape[:2]
+        length = x_BLD.shape[1]
         # Buckets follow from distances alone, so those of a shorter input are the corner of a longer one's.
         bias_LLH = module.relative_attention_bias(buckets_LL[:length, :length])
-        bias_HLL: Tensor = bias_LLH.permute(2, 0, 1)
-        # Expanded, as the encoder does it, so that gradients are summed over layers before they are over sequences.
-        return bias_HLL.expand(batch, -1, -1, -1)
+        # Not expanded over sequences, so that no layer writes a gradient of that size.
+        bias_1HLL: Tensor = bias_LLH.permute(2, 0, 1)[None]
+        return bias_1HLL
 
     # A bound method, which a copy of the encoder binds to itself.
     layers.compute_position_bias = MethodType(compute_position_bias, layers)

@@ -15,7 +15,6 @@ versions. What cannot be read is an error of `accl.errors`: busy, damaged or abs
 from __future__ import annotations
 
 import os
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,12 +27,11 @@ from accl.store.deadline import within
 from accl.store.experiment import read_experiment
 from accl.store.frames import EVALS, METRICS, PREDICTIONS, beside, eval_rows, metric_rows, prediction_rows
 from accl.store.labels import Labels, read_labels
-from accl.store.query import parse
-from accl.store.run_subject import RunSubject
 from accl.store.rundir import RunDir, Setup, find_run, run_folders
+from accl.store.selection import matching_summaries
 from accl.store.sql import run_sql
 from accl.store.state import RunState, State, observe
-from accl.store.summary import Summary, SummaryReader, read_summaries, reading
+from accl.store.summary import Summary, reading, summarize
 from accl.store.tables import READ_S, RunLabel, RunTables, empty_tables, read_tables, run_label, runs_table
 
 if TYPE_CHECKING:
@@ -197,7 +195,7 @@ class Run(Generic[FrameT]):
             AcclError: DuckDB refuses it, or it takes too long.
             BusyError, DamagedError, AbsentError: the measurements cannot be read.
         """
-        answer = run_sql(query, read_summaries([SummaryReader(self._run)], time.time()))
+        answer = run_sql(query, summarize([self._run]))
         for error in answer.unread.values():
             raise error
         for error in answer.partial.values():
@@ -285,7 +283,7 @@ class Runs(Sequence[Run[FrameT]]):
         return self._library.frame(answer.rows)
 
     def _summaries(self) -> list[Summary]:
-        return read_summaries([SummaryReader(RunDir(run.path)) for run in self._members], time.time())
+        return summarize(RunDir(run.path) for run in self._members)
 
     def _united(self, names: Sequence[str], make: Rows) -> FrameT:
         tables: list[tuple[RunLabel, pyarrow.Table]] = []
@@ -351,9 +349,8 @@ def runs(query: str = "", root: Folder | None = None, frame: str = "pandas") -> 
         BusyError: it does not answer in time.
         AcclError: the library is not installed.
     """
-    library, wanted, now = Library[Any](frame), parse(query), time.time()
-    summaries = read_summaries([SummaryReader(run) for run in run_folders(_folder(root))], now)
-    matching = [summary for summary in summaries if wanted.matches(RunSubject(summary, now))]
+    library = Library[Any](frame)
+    matching = matching_summaries(run_folders(_folder(root)), query)
     matching.sort(key=lambda summary: summary.age_key, reverse=True)
     return Runs([Run(summary.run, library) for summary in matching], library)
 

@@ -133,3 +133,10 @@ def read_trusted(path: Path) -> bytes:
         if state.st_size > LIMIT:
             raise ValueError(f"has more than {LIMIT:,} bytes")
         return file.read()
+
+
+def state_folder() -> Path:
+    """Return this user's folder for what accl remembers from one command to the next; it may not exist."""
+    home = os.environ.get("XDG_STATE_HOME", "")
+    states = Path(home) if os.path.isabs(home) else Path.home() / ".local" / "state"
+    return states / "accl"

@@ -2,7 +2,8 @@
 
 A terminal acts on control characters: it sets its title, writes the clipboard, clears the screen. Bidirectional marks
 make text read as what it is not, and line separators break tables. `printable` is the one function that all of it goes
-through before it reaches a terminal, a table, a page or a picture.
+through before it reaches a terminal, a table, a page or a picture. Lists, counts and values that several layers write
+in words are here as well.
 """
 
 from __future__ import annotations
@@ -47,6 +48,12 @@ def printable(text: str) -> str:
     return _UNSAFE.sub(_visible, text)
 
 
+def spreadsheet_text(text: str) -> str:
+    """Return the text printable, and with an apostrophe before what a spreadsheet would take for a formula."""
+    text = printable(text)
+    return f"'{text}" if text.lstrip().startswith(tuple("=+-@")) else text
+
+
 def shortened(text: str) -> str:
     """Return the text cut to what anybody reads of a cell or a message: one of a run may have megabytes."""
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
@@ -56,6 +63,16 @@ def listed(words: Sequence[str], conjunction: str) -> str:
     """Return the words with commas between them and a conjunction before the last: ``a, b or c``."""
     *others, last = words or [""]
     return f"{', '.join(others)} {conjunction} {last}" if others else last
+
+
+def counted(count: int, noun: str) -> str:
+    """Write a number of things as ``1 run`` or ``1,200 runs``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def typed(value: object) -> str:
+    """Write a value as it is typed after --set."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def printable_lines(text: str) -> str:

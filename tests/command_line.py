@@ -18,13 +18,23 @@ TIMEOUT_S = 240.0
 
 _SERVER = """
 import json, os, sys, tempfile
-from accl.cli import compare, config, control, labels, logs, progress, prune, runs, show, train, trash
+from contextlib import suppress
+from importlib import import_module
+from accl.cli import compare_output, config, control, labels, logs, progress, prune, runs, show, train, trash
+from accl.analysis import claim_runs
+from accl.config import explain
 from accl.launch import preflight
 from accl.store import columns
 from accl.cli.main import main
 
+# What takes long to import, and only these commands need.
+later = {"figure": ["matplotlib.figure", "matplotlib.backends.backend_pdf"], "tui": ["tui.app", "tui.snapshot"]}
+
 for line in sys.stdin:
     words, folder, environment, before, typed = json.loads(line)
+    for name in later.pop(words[0], ()) if words else ():
+        with suppress(ImportError):
+            import_module(name)
     outputs = [tempfile.TemporaryFile() for _ in range(2)]
     if (child := os.fork()) == 0:
         answers = tempfile.TemporaryFile()

@@ -50,6 +50,24 @@ def test_a_run_is_trained_again_with_one_change(tmp_path: Path, started: list[Ru
     assert ("based_on", old.id) in read_facts(new).provenance
 
 
+@pytest.mark.parametrize(
+    ("sets", "words"),
+    [
+        (["--set", "optim.lr=5e-5"], "with optim.lr 0.002 → 5e-05"),
+        (["--set", "optim.lr=2e-3"], "with nothing changed"),
+        ([], "with nothing changed"),
+    ],
+)
+def test_what_is_changed_of_a_run_is_said(
+    tmp_path: Path, started: list[RunDir], sets: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = finished_run(tmp_path, "full", seed=3, overrides=SETS)
+    with pytest.raises(typer.Exit):
+        train(like=old.id, overrides=sets[1:], detach=True, runs=tmp_path)
+    assert f"as {old.id}, {words}\n" in capsys.readouterr().err
+    assert len(started) == 1
+
+
 def test_a_restarted_run_is_a_new_one_with_the_same_configuration(tmp_path: Path, started: list[RunDir]) -> None:
     old = finished_run(tmp_path, "baseline", seed=5, overrides=SETS)
     call(restart, old.id, "-d", "--runs", str(tmp_path))

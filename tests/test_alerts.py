@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from accl.config import resolve
 from accl.errors import ConfigError
+from accl.launch import process
 from accl.store.rundir import RunDir
 from accl.store.state import STALLED_AFTER_S, RunState, State
+from accl.store.trusted import allow, is_allowed
 from accl.training import alerts as module
 from accl.training.alerts import Alerts
 
@@ -31,6 +33,11 @@ class Watched:
     @property
     def kinds(self) -> list[str]:
         return [kind for _, kind, _ in self.events]
+
+
+@pytest.fixture(autouse=True)
+def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
 
 @pytest.fixture
@@ -84,7 +91,8 @@ def test_the_command_gets_json_without_a_shell(watched: Watched, tmp_path: Path)
     told = tmp_path / "told $(touch owned).jsonl"
     script = tmp_path / "tell.py"
     script.write_text("import sys; open(sys.argv[1], 'ab').write(sys.stdin.buffer.read() + b'\\n')")
-    watched.alerts.use(f"{sys.executable} {script} '{told}'")
+    allow(command := f"{sys.executable} {script} '{told}'")
+    watched.alerts.use(command)
     watched.alerts.tell("nan", "the loss is nan at step 7", "error")
     watched.alerts.ended(watched.state.changed(state=State.FAILED, reason="the loss is nan"))
     lines = [json.loads(line) for line in told.read_text().splitlines()]
@@ -107,7 +115,8 @@ def test_a_command_that_fails_or_hangs_is_an_event(
     monkeypatch.setattr(module, "COMMAND_S", 1.0 if "sleep" in program else 30.0)
     script = tmp_path / "fail.py"
     script.write_text(program)
-    watched.alerts.use(f"{sys.executable} {script}")
+    allow(command := f"{sys.executable} {script}")
+    watched.alerts.use(command)
     watched.alerts.ended(watched.state.changed(state=State.FINISHED))
     [(level, kind, message)] = watched.events
     assert (level, kind) == ("warning", "alert")
@@ -122,3 +131,22 @@ def test_a_program_that_is_not_there_is_refused_before_the_run(tmp_path: Path) -
     script.write_text("#!/bin/sh\n")
     script.chmod(0o700)
     assert resolve("full", "demo", [f"alerts.command={script} --now"]).config.alerts.command == f"{script} --now"
+
+
+def test_a_program_that_only_a_run_names_is_not_run_until_it_is_typed(watched: Watched, tmp_path: Path) -> None:
+    script = tmp_path / "tell"
+    script.write_text(f"#!/bin/sh\ncat > {tmp_path}/told\n")
+    script.chmod(0o700)
+    config = resolve("full", "demo", [f"alerts.command={script}"]).config
+    process.prepare(tmp_path / "runs", config, ["accl", "restart", "full-s1"])
+    watched.alerts.use(str(script))
+    watched.alerts.ended(watched.state.changed(state=State.FAILED))
+    [(_, kind, message)] = watched.events
+    assert kind == "alert"
+    assert "accl resume" in message
+    assert not (tmp_path / "told").exists()
+    process.prepare(tmp_path / "runs", config, ["accl", "train", "full", "--set", f"alerts.command={script}"])
+    assert not is_allowed(f"{script} --now")
+    watched.alerts.use(str(script))
+    watched.alerts.ended(watched.state.changed(state=State.FAILED))
+    assert (tmp_path / "told").exists()

@@ -10,7 +10,7 @@ from factory import finished_run
 
 from accl.analysis.arms import ArmsComparison, compare_arms
 from accl.analysis.crossed import difference_over_seeds
-from accl.analysis.grouping import Arm, differing_keys, first_reference, group_runs
+from accl.analysis.grouping import Arm, differing_keys, group_runs, in_order
 from accl.analysis.power import seeds_needed
 from accl.analysis.results import read_results
 from accl.store.rundir import RunDir
@@ -43,6 +43,12 @@ def test_seeds_of_a_recipe_are_one_arm_and_other_configurations_are_others(tmp_p
     assert "curriculum.policy" in differing_keys(arms)
 
 
+def test_numbers_in_labels_are_written_as_they_were_typed(tmp_path: Path) -> None:
+    runs = [finished_run(tmp_path, overrides=[f"train.max_steps={steps}"], curves=False) for steps in (40, 1000)]
+    arms = group_runs([("baseline", 42, run.config_text()) for run in runs])
+    assert [arm.label for arm in arms] == ["baseline max_steps=40", "baseline max_steps=1000"]
+
+
 def test_a_run_that_is_tested_later_is_of_the_same_arm(tmp_path: Path) -> None:
     runs = [finished_run(tmp_path, seed=1, curves=False)]
     runs += [finished_run(tmp_path, seed=2, curves=False, overrides=["eval.test=false"])]
@@ -57,8 +63,8 @@ def test_configurations_that_cannot_be_read_are_never_one_arm() -> None:
 
 def test_the_reference_is_the_baseline_or_the_oldest() -> None:
     arms = group_runs([("full", 1, ""), ("contrastive", 1, "")])
-    assert first_reference(arms, [2.0, 1.0]) == "contrastive"
-    assert first_reference([*arms, *group_runs([("baseline", 1, "")])], [2.0, 1.0]) == "baseline"
+    assert in_order(arms, [2.0, 1.0])[0].label == "contrastive"
+    assert in_order([*arms, *group_runs([("baseline", 1, "")])], [2.0, 1.0])[0].label == "baseline"
 
 
 def test_several_seeds_are_compared_over_seeds_and_questions(tmp_path: Path) -> None:

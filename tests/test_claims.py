@@ -246,7 +246,9 @@ def test_of_two_runs_with_the_same_seed_the_newest_counts_and_a_broken_one_is_sa
     assert chosen.arms["baseline"][1].run == newer
     assert chosen.arms["baseline"][2].run != broken
     assert chosen.unreadable == 1
-    assert "1 run in the folder could not be read; see: accl runs" in check_claims(chosen).warnings
+    assert (
+        "1 run in the folder could not be read and may be missing here; see: accl runs" in check_claims(chosen).warnings
+    )
 
 
 def test_a_run_that_was_tested_comes_before_a_newer_one_that_was_not(tmp_path: Path) -> None:

@@ -116,6 +116,12 @@ def test_the_list_of_commands_says_what_each_command_says_of_itself(name: str) -
     assert own.splitlines()[0] == words
 
 
+def test_no_summary_is_cut_at_80_columns() -> None:
+    done = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"})
+    listed = " ".join(done.stdout.split())
+    assert [words for _, _, words in COMMANDS.values() if words not in listed] == []
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_explains_itself(name: str) -> None:
     done = CliRunner().invoke(app, [name, "--help"])

@@ -158,7 +158,7 @@ def test_arms_are_named_by_what_tells_them_apart_and_any_may_be_the_reference(tm
     assert labels(compare_named(tmp_path, ["weights", ARMS[1]])) == ARMS[::-1]
     with pytest.raises(CompareError, match="no finished run of baseline") as caught:
         printed_by_compare(tmp_path, "baseline", "full")
-    assert caught.value.hint.endswith("or compare an experiment: accl compare weights")
+    assert caught.value.hint.endswith("or name an experiment that is there: weights")
     with pytest.raises(RunError, match="No run named 'full contrastive_weight=7'"):
         compare_named(tmp_path, ["weights"], reference="full contrastive_weight=7")
 

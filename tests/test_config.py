@@ -305,3 +305,28 @@ def test_a_run_from_before_the_alerts_is_read_and_one_that_lost_a_section_is_not
     path.write_text(text[: text.index("\neval:")])
     with pytest.raises(ConfigError, match="eval"):
         load(path)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "typed", "words"),
+    [
+        ("full", "train.epochs=2", "train.epochs changes nothing in full: train.max_steps is set"),
+        (
+            "baseline",
+            "loss.temperature=0.1",
+            "loss.temperature changes nothing in baseline: loss.contrastive_weight is 0.",
+        ),
+        (
+            "contrastive",
+            "curriculum.temperature=1",
+            "curriculum.temperature changes nothing in contrastive: curriculum.policy",
+        ),
+        ("full", "loss.temperature=0.1", ""),
+        ("full", "train.max_steps=20", ""),
+    ],
+)
+def test_what_is_typed_and_changes_nothing_is_said(recipe: str, typed: str, words: str) -> None:
+    notes = " ".join(resolve(recipe, "demo", [typed]).notes)
+    assert words in notes
+    assert bool(notes) == bool(words)
+    assert not resolve(recipe, "demo").notes

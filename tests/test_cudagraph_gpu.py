@@ -34,35 +34,42 @@ pytestmark = [
 ]
 
 
-def bert_folder(folder: Path, dropout: float) -> Path:
-    """A small BERT with a tokenizer of its own, as one would download it."""
-    from transformers import BertConfig, BertModel
+SIZES = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
+# Encoders that people use, by transformers' names, and what they call the rates of dropout.
+ENCODERS = {
+    "bert": ("hidden_dropout_prob", "attention_probs_dropout_prob"),
+    "distilbert": ("dropout", "attention_dropout"),
+    "electra": ("hidden_dropout_prob", "attention_probs_dropout_prob"),
+    "modernbert": ("embedding_dropout", "mlp_dropout", "attention_dropout"),
+    "mpnet": ("hidden_dropout_prob", "attention_probs_dropout_prob"),
+    "roberta": ("hidden_dropout_prob", "attention_probs_dropout_prob"),
+}
+
+
+def encoder_folder(folder: Path, model_type: str, dropout: float) -> Path:
+    """A small encoder with a tokenizer of its own, as one would download it."""
+    from transformers import AutoConfig, AutoModel
 
     tokenizer = train_tokenizer(["which term goes with the law of force", "what is studied beside a cell"] * 9, 300)
     tokenizer.save(folder)
     torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=tokenizer.vocab_size,
-        hidden_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=128,
-        hidden_dropout_prob=dropout,
-        attention_probs_dropout_prob=dropout,
-    )
-    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    rates = dict.fromkeys(ENCODERS[model_type], dropout)
+    tokens = dict.fromkeys(["pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"], 0)
+    config = AutoConfig.for_model(model_type, vocab_size=tokenizer.vocab_size, **SIZES, **tokens, **rates)
+    AutoModel.from_config(config).save_pretrained(folder)
     return folder
 
 
-def bert_context(folder: Path, backend: str) -> TrainingContext:
+def folder_context(folder: Path, backend: str) -> TrainingContext:
     sets = [*SMALL, "train.device=cuda", f"model.name={folder}", f"train.backend={backend}", "data.max_length=128"]
     return build_context(resolve("full", "demo", sets).config, lambda _: None)
 
 
-def test_captured_steps_of_an_encoder_from_a_folder_are_those_of_the_reference(tmp_path: Path) -> None:
-    folder, metrics = bert_folder(tmp_path / "bert", 0.0), []
+@pytest.mark.parametrize("model_type", sorted(ENCODERS))
+def test_captured_steps_of_an_encoder_from_a_folder_are_those_of_the_reference(model_type: str, tmp_path: Path) -> None:
+    folder, metrics = encoder_folder(tmp_path / model_type, model_type, 0.0), []
     for name in ("reference", "cudagraph"):
-        context = bert_context(folder, name)
+        context = folder_context(folder, name)
         set_dropout(context, 0.0)
         backend, _ = select_backend(context, no_progress)
         set_rate(context, 1e-3)
@@ -72,7 +79,7 @@ def test_captured_steps_of_an_encoder_from_a_folder_are_those_of_the_reference(t
 
 def test_captured_steps_have_the_dropout_of_an_encoder_from_a_folder(tmp_path: Path) -> None:
     # transformers returns it in evaluation mode, and graphs are captured before the loop begins.
-    context = bert_context(bert_folder(tmp_path / "bert", 0.5), "cudagraph")
+    context = folder_context(encoder_folder(tmp_path / "bert", "bert", 0.5), "cudagraph")
     for module in context.model.classifier.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0

@@ -7,6 +7,7 @@ and cut where `example_boundaries` says: nothing trains, is measured or opens.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import time
@@ -19,12 +20,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
 from command_line import run_command
 from factory import finished_run
 
 from accl.bench.report import Report, row
 from accl.bench.runs import new_run, record_answers, record_evaluation
-from accl.cli.main import COMMANDS, load_command
+from accl.cli.main import COMMANDS, app, load_command
 from accl.data.subjects import MMLU
 from accl.store.experiment import write_experiment
 from accl.store.labels import edit_labels
@@ -59,7 +61,7 @@ def _leaves(name: str, command: Any) -> Iterator[tuple[str, Any]]:
 def examples_of(command: Any) -> list[str]:
     """Return the lines of a command's help that are examples."""
     _, _, below = (command.help or "").partition("\nExample")
-    return [line.strip() for line in below.splitlines() if line.startswith("  ")]
+    return [line for line in below.splitlines()[1:] if line.strip(" \b")]
 
 
 ALL = dict(commands())
@@ -76,33 +78,64 @@ def test_every_command_has_an_example_and_each_of_its_options_stands_in_one(name
     own = examples_of(ALL[name])
     assert any(line.startswith(f"accl {name}") for line in own)
     typed, anywhere = _words(own), _words(line for _, line in EXAMPLES)
-    spellings = [
-        each
+    options = [
+        {*parameter.opts, *parameter.secondary_opts}
         for parameter in ALL[name].params
         if parameter.param_type_name == "option"
-        for each in (parameter.opts, parameter.secondary_opts)
-        if each
     ]
-    assert [each for each in spellings if not (anywhere if SHARED & {*each} else typed) & {*each}] == []
+    assert [each for each in options if not (anywhere if SHARED & each else typed) & each] == []
 
 
 def _words(lines: Iterable[str]) -> set[str]:
     return {word.partition("=")[0] for line in lines for word in shlex.split(line)}
 
 
-@pytest.mark.parametrize(("name", "line"), [pytest.param(*each, id=each[1]) for each in EXAMPLES])
+@pytest.mark.parametrize("name", ["train", "sweep", "bench train"])
+def test_help_shows_an_example_in_one_line_however_narrow_the_terminal_is(name: str) -> None:
+    shown = run_command(*name.split(), "--help", COLUMNS="60").stdout.decode().splitlines()
+    assert set(examples_of(ALL[name])) <= {line.strip() for line in shown}
+    assert max(map(len, examples_of(ALL[name]))) > 60
+
+
+OF_ACCL_ITSELF = [
+    "accl demo",
+    "accl --install-completion",
+    "accl --show-completion",
+    "accl --debug runs",
+    "accl --version",
+]
+
+
+def test_options_of_accl_itself_have_help_and_an_example() -> None:
+    root: Any = typer.main.get_command(app)
+    assert [each.name for each in root.params if not each.help] == []
+    assert {each.opts[0] for each in root.params} <= _words(OF_ACCL_ITSELF)
+    shown = re.findall(r"accl .*", root.epilog)
+    assert shown == OF_ACCL_ITSELF[: len(shown)]
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [pytest.param(*each, id=each[1]) for each in (*EXAMPLES, *(("runs", line) for line in OF_ACCL_ITSELF[1:]))],
+)
 def test_an_example_works(made: Path, tmp_path: Path, name: str, line: str) -> None:
     folder = tmp_path / "here"
     shutil.copytree(made, folder, symlinks=True, copy_function=_copy)
     if state := STATES.get(name) or STATES.get(name.split()[0]):
         state(folder / "runs")
-    env = {"COLUMNS": "80", "CUDA_VISIBLE_DEVICES": "", "EXAMPLE_RUN": str(find_run(made / "runs", "full-s42").path)}
+    env = {
+        "HOME": str(made / "home"),
+        "COLUMNS": "80",
+        "CUDA_VISIBLE_DEVICES": "",
+        "EXAMPLE_RUN": str(find_run(made / "runs", "full-s42").path),
+    }
     for typed in line.split(" && "):
-        words = shlex.split(typed)[1:]
-        done = run_command(*words, cwd=folder, before=BOUNDARIES, typed="y\n", HOME=str(tmp_path), **env)
+        typed, _, source = typed.partition(" < ")
+        words, answers = shlex.split(typed)[1:], (folder / source).read_text() if source else "y\n"
+        done = run_command(*words, cwd=folder, before=BOUNDARIES, typed=answers, **env)
         assert done.code == CODES.get(line, 0), done.text
         assert "Traceback" not in done.text
-        written = [folder / word for word in words if word.endswith((".json", ".svg"))]
+        written = [folder / word for word in words if word.endswith((".json", ".svg", ".pdf", ".png", ".html"))]
         assert done.text.strip() or written
         assert all(path.stat().st_size for path in written)
 
@@ -131,6 +164,7 @@ def _made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert spec is not None
     assert spec.origin is not None
     (folder / "all-MiniLM-L6-v2").symlink_to(Path(spec.origin).with_name("model"))
+    (folder / "question.txt").write_text("What do plants take in?\noxygen\ncarbon dioxide\n")
     for name in ("store", "cli"):
         Report.create(name, {}, [row("time", [1.0], "ms")]).write(folder / f"{name}.json")
     return folder
@@ -148,7 +182,7 @@ def _make_runs(root: Path) -> None:
     for seed, rate in ((3, "1e-4"), (4, "2e-4")):
         overrides = [f"optim.lr={rate}", "eval.test=false"]
         run = finished_run(
-            root, "contrastive", seed=seed, started=next(minutes), overrides=overrides, predictions=False
+            root, "independent", seed=seed, started=next(minutes), overrides=overrides, predictions=False
         )
         write_experiment(run, "lr")
         edit_labels(run, add=["old"])
@@ -187,7 +221,7 @@ def _prepared(root: Path) -> None:
 
 
 def _stopped(root: Path) -> None:
-    for query in ("7f3a", "last", "contrastive-s3", "contrastive-s4"):
+    for query in ("7f3a", "last", "independent-s3", "independent-s4"):
         run = find_run(root, query)
         write_state(run, read_state(run).changed(state=State.STOPPED, reason="stopped by hand"))
 

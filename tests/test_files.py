@@ -112,8 +112,9 @@ def test_an_exception_of_one_call_is_its_result() -> None:
     assert within(5, lambda: 3) == 3
 
 
-def test_a_process_ends_with_its_code_while_a_query_runs_in_a_thread_left_behind() -> None:
-    code = """
+@pytest.mark.parametrize(("last", "code"), [("sys.exit(3)", 3), ("", 0)])
+def test_a_process_ends_with_its_code_while_a_query_runs_in_a_thread_left_behind(last: str, code: int) -> None:
+    script = f"""
 import sys, threading, duckdb
 from accl.store.deadline import ending
 
@@ -128,7 +129,7 @@ with ending():
     threading.Thread(target=query, daemon=True).start()
     begun.wait()
     print("shown")
-    sys.exit(3)
+    {last}
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (3, "shown\n", "")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "shown\n", "")

@@ -13,7 +13,6 @@ import typer
 from typer.testing import CliRunner
 
 from accl.cli import waiting
-from accl.cli.experiment_tables import typed_query
 from accl.cli.grids import ablate, sweep
 from accl.cli.train import train
 from accl.config import flat
@@ -23,7 +22,7 @@ from accl.launch import preflight, process, queue
 from accl.store.experiment import read_experiment
 from accl.store.query import parse
 from accl.store.run_subject import RunSubject
-from accl.store.rundir import RunDir, list_runs, run_folders
+from accl.store.rundir import RunDir, list_runs, run_folders, typed_query
 from accl.store.state import State, read_state, write_state
 from accl.store.summary import SummaryReader, read_summaries
 

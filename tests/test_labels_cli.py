@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from accl.cli.labels import note, rename, tag
 from accl.cli.show import show
-from accl.errors import ConfigError, DamagedError
+from accl.errors import ConfigError, DamagedError, RunError
 from accl.store.labels import edit_labels, read_labels
 from accl.store.rundir import RunDir, find_run
 
@@ -100,3 +100,10 @@ def test_hostile_labels_are_printed_harmlessly(tmp_path: Path) -> None:
         assert done.exit_code == 0
         assert not acting(done.output)
         assert "owned" in done.output
+
+
+def test_tags_that_are_typed_without_their_option_are_told_with_it(tmp_path: Path) -> None:
+    finished_run(tmp_path, curves=False, predictions=False)
+    with pytest.raises(RunError, match="matches: last best slow") as refused:
+        tag(["last", "best", "slow"], runs=tmp_path)
+    assert refused.value.hint == "Did you mean: accl tag last --add best --add slow"

@@ -163,6 +163,15 @@ def test_columns_that_may_wrap_break_between_words() -> None:
     assert max(map(len, found.splitlines())) <= 34
 
 
+@pytest.mark.parametrize("wrap", [False, True])
+def test_a_list_of_properties_has_no_empty_header(wrap: bool) -> None:
+    value = "y " * (60 if wrap else 2)
+    table = Table("Title", [Column("key", " "), Column("value", " ", wrap=wrap)], [{"key": "a", "value": value}])
+    lines = [line.rstrip() for line in printed(table, Format.TABLE, 60).splitlines()]
+    assert lines[0] == "Title"
+    assert lines[1].startswith("a  y y")
+
+
 def test_a_table_without_rows_still_shows_its_columns() -> None:
     empty = Table("Nothing", [Column("arm"), Column("accuracy"), Column("note")])
     assert "accuracy" in printed(empty, Format.TABLE)

@@ -198,6 +198,8 @@ def test_axes_are_read_with_old_names_translated() -> None:
         (["=1,2"], "is not key=value,value"),
         (["optim.lr=1e-5,"], "is not key=value,value"),
         (["train.seed=1,2"], "--seeds 1,2,3"),
+        (["optim.lrr=1"], "Unknown key 'optim.lrr' (--grid). Did you mean 'optim.lr'?"),
+        (["loss=1"], "loss (--grid) is a section"),
         (["optim.lr=1", "optim.lr=2"], "given twice"),
         (["train.path=fast", "train.backend=cpu"], "given twice"),
         (["sampler.tasks_per_batch=8"], "no longer a key"),

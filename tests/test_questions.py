@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from accl.analysis.results import read_results
 from accl.bench.runs import record_tasks
 from accl.cli import show as show_command
-from accl.cli.questions import Split
+from accl.cli.options import Split
 from accl.errors import AbsentError, ConfigError, DamagedError, QueryError
 from accl.store.answered import Answered, arms_beside
 from accl.store.columns import RunReader
@@ -190,6 +190,12 @@ def test_wrong_answers_come_first_and_a_table_is_cut(shown: RunDir) -> None:
     assert table.index("test/00001") < table.index("test/00028") < table.index("test/00000")
     assert "A Option 0  B Option 1" in table
     assert show(shown, "--limit", "1").stdout.count("What is asked in") == 1
+
+
+def test_a_query_that_finds_no_question_is_told_without_an_empty_table(shown: RunDir) -> None:
+    done = show(shown, "nowhere")
+    assert done.stdout == f"{shown.id}: none of 30 questions of the test matches: nowhere\n"
+    assert json.loads(show(shown, "nowhere", "--format", "json").stdout) == []
 
 
 def test_programs_get_every_question_in_raw_values(shown: RunDir) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.main import get_command
 
-from accl.cli.main import COMMANDS, load_command
+from accl.cli.main import COMMANDS, app, load_command
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -118,6 +119,9 @@ def commands_of_text(text: str) -> Iterator[list[str]]:
 def parse(words: list[str]) -> None:
     """Read a command line as `accl` does, without running it; a name alone is a mention, whatever it needs."""
     name, *rest = (re.sub(r"^\$\w+$", "1", word) for word in words)
+    if name.startswith("--"):
+        assert any(name in parameter.opts for parameter in get_command(app).params), f"accl {name}"
+        return
     assert name in COMMANDS, f"accl {name}"
     command: Any = load_command(name)
     while rest and hasattr(command, "commands"):

@@ -198,3 +198,17 @@ def test_a_suggested_command_takes_any_name_of_a_folder_as_one_argument(tmp_path
     assert RunDir(tmp_path / "20261122-101500-full-s42-7f3a").typed == "20261122-101500-full-s42-7f3a"
     hostile = RunDir(tmp_path / "x; rm -rf $(pwd) '")
     assert shlex.split(f"accl show {hostile.typed}") == ["accl", "show", hostile.id]
+
+
+def test_the_name_of_an_experiment_where_a_run_is_asked_for_is_told_as_one(tmp_path: Path) -> None:
+    for hour in (1, 2):
+        made(tmp_path, hour).write_json(RunDir(list_runs(tmp_path)[-1].path).experiment, {"name": "weights"})
+    damaged = made(tmp_path, 3)
+    damaged.experiment.write_text("{", encoding="utf-8")
+    with pytest.raises(RunError, match="No run named 'weights'") as refused:
+        find_run(tmp_path, "weights")
+    assert "an experiment of 2 runs" in str(refused.value.hint)
+    assert "accl runs experiment=weights" in str(refused.value.hint)
+    with pytest.raises(RunError, match="No run named 'wei'") as refused:
+        find_run(tmp_path, "wei")
+    assert "Did you mean the experiment weights?" in str(refused.value.hint)

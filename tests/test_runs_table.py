@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from accl.errors import ConfigError
 from accl.store.experiment import write_experiment
 from accl.store.labels import edit_labels
 from accl.store.rundir import RunDir, find_run
-from accl.store.state import read_state, write_state
+from accl.store.state import State, read_state, write_state
 from accl.store.summary import SummaryReader, read_summaries
 
 
@@ -158,6 +159,20 @@ def test_a_column_that_there_is_not_is_refused_with_the_nearest(sweep: Path, nam
         error = command(sweep, option, name).exception
         assert isinstance(error, ConfigError)
         assert near in error.hint
+
+
+def test_a_key_that_ends_as_a_column_is_titled_as_a_whole(tmp_path: Path) -> None:
+    made(tmp_path, "full", 1, 0.5, "eval.test=false")
+    made(tmp_path, "full", 2)
+    head = " ".join(printed(tmp_path).splitlines()[:2])
+    assert "eval.test" in head
+    assert head.split().count("test") == 1
+
+
+def test_steps_that_nobody_knows_yet_are_no_number(tmp_path: Path) -> None:
+    run = made(tmp_path)
+    write_state(run, replace(read_state(run), step=0, total_steps=0, state=State.STOPPED))
+    assert printed(tmp_path, "--columns", "step").split()[-1] == "–"
 
 
 def test_runs_are_sorted_by_any_column_and_unknown_values_come_last(tmp_path: Path) -> None:

@@ -83,10 +83,10 @@ async def test_arms_are_compared_over_their_seeds(tmp_path: Path, monkeypatch: p
         await pilot.press("c")
         assert {row.key for row in changes.rows} == {"STEM", "humanities", "other", "social sciences"}
         await pilot.press("w")
-        assert "for ±1" in on_screen(pilot)
+        await until(pilot, lambda: "for ±1" in on_screen(pilot))
         await pilot.press("shift+tab", "shift+tab")
         assert screen.part == "config"
-        assert "curriculum.policy" in on_screen(pilot)
+        await until(pilot, lambda: "curriculum.policy" in on_screen(pilot))
         await pilot.press("shift+tab", "end", "enter")
         await until(pilot, lambda: bool(opened))
         assert (opened[0].run, opened[0].pane, opened[0].questions) == (runs[-1], "questions", "flip:baseline wrong")

@@ -115,7 +115,7 @@ async def test_several_that_have_stopped_go_on_in_the_queue(
             await asked(pilot, "r")
             await pilot.press("y")
             await until(pilot, lambda: bool(told))
-        assert told == ["Queued: 2 runs They go on one after the other; Q shows what waits."]
+        assert told == ["Queued: 2 runs What waits goes on one after the other: Q shows it."]
     assert {entry.run for entry in queue.waiting(tmp_path)} == {runs[0], runs[2]}
 
 
@@ -250,6 +250,39 @@ async def test_a_run_gets_a_note_and_a_name_which_its_screen_and_the_list_show(t
         await pilot.press("escape")
         await until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen))
     assert read_labels(run).note == "too slow"
+
+
+async def test_one_run_waits_for_its_turn_if_it_is_told_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: list[str]
+) -> None:
+    run = crashed_run(tmp_path)
+    monkeypatch.setattr(queue, "ensure_worker", lambda _: None)
+    async with open_app(tmp_path) as pilot:
+        await open_newest_run(pilot)
+        await pilot.press("W")
+        await until(pilot, lambda: bool(told))
+    assert told[0].startswith(f"Queued: {run.id}")
+    assert [entry.run for entry in queue.waiting(tmp_path)] == [run]
+
+
+async def test_a_name_that_means_another_run_is_said_or_refused(tmp_path: Path, told: list[str]) -> None:
+    runs = [finished_run(tmp_path, seed=seed, curves=False) for seed in (1, 2)]
+    edit_labels(runs[0], name="best")
+    async with open_app(tmp_path) as pilot:
+        await runs_listed(pilot, 2)
+        target = runs_screen(pilot).targets[0].run
+        if target == runs[0]:
+            await pilot.press("down")
+        await type_line(pilot, "E", "best")
+        await until(pilot, lambda: len(told) == 1)
+        assert "so that it means none of them" in told[0]
+        await until(pilot, lambda: read_labels(runs[1]).name == "best")
+        await until(pilot, lambda: runs_screen(pilot).targets[0].summary.labels.name == "best")
+        await asked(pilot, "E")
+        await pilot.press(*["backspace"] * 4, *"last", "enter")
+        await until(pilot, lambda: len(told) == 2)
+        assert "always means the newest run" in told[1]
+    assert read_labels(runs[1]).name == "best"
 
 
 async def test_a_label_that_is_refused_says_what_may_be_typed(tmp_path: Path, told: list[str]) -> None:

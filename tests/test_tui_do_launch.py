@@ -30,6 +30,7 @@ from tui.screens.launch import Field, LaunchScreen, Way
 from tui.screens.runs import RunsScreen
 from tui.snapshot import _lines as lines_of
 from tui.snapshot import pending
+from tui.widgets.keybar import KeyBar
 
 
 @pytest.fixture(autouse=True)
@@ -233,6 +234,22 @@ async def test_one_run_waits_if_it_is_told_to(tmp_path: Path, started: list[RunD
     assert len(queue.waiting(tmp_path)) == 1
 
 
+async def test_the_form_is_filled_in_by_the_mouse_as_well(tmp_path: Path, started: list[RunDir]) -> None:
+    async with open_app(tmp_path) as pilot:
+        await runs_listed(pilot, 0)
+        await opened(pilot)
+        way = pilot.app.screen.query_one(Way)
+        await pilot.click(way, offset=(9, 0))
+        assert (way.value, way.has_focus) == ("in the queue", True)
+        await pilot.click(way, offset=(2, 0))
+        assert way.value == "now"
+        await pilot.click("#profile", offset=(3, 0))
+        await pilot.press(*"demo")
+        await pilot.click(pilot.app.screen.query_one(KeyBar), offset=(3, 0))
+        await until(pilot, lambda: bool(started))
+    assert load(started[0].config).profile == "demo"
+
+
 async def test_down_goes_through_recipes_and_through_keys_that_contain_what_is_typed(tmp_path: Path) -> None:
     async with open_app(tmp_path) as pilot:
         await runs_listed(pilot, 0)
@@ -248,6 +265,17 @@ async def test_down_goes_through_recipes_and_through_keys_that_contain_what_is_t
         await pilot.press("escape")
         await until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen))
     assert list_runs(tmp_path) == []
+
+
+async def test_the_field_that_is_typed_into_is_seen_on_the_smallest_screen(tmp_path: Path) -> None:
+    async with open_app(tmp_path, (20, 5)) as pilot:
+        await runs_listed(pilot, 0)
+        screen = await opened(pilot)
+        for key in ("shift+tab", "shift+tab", "shift+tab", "tab", "tab", "tab"):
+            focused = screen.focused
+            assert focused is not None
+            await until(pilot, lambda focused=focused: focused.region.bottom <= 4 and focused.region.y >= 0)
+            await pilot.press(key)
 
 
 async def test_what_cannot_run_here_makes_no_run_and_leaves_the_form_open(

@@ -176,6 +176,29 @@ def test_arms_are_sorted_by_the_mean_over_their_seeds_and_follow_the_filter(tmp_
     assert row.cells[2][0] == "✓ 2", "the row of a group tells of the runs that are shown"
 
 
+def test_a_seed_that_was_trained_again_counts_once_in_the_mean_of_its_arm(tmp_path: Path) -> None:
+    for seed, correct in (1, 0.5), (1, 0.5), (1, 0.5), (2, 0.75):
+        finished_run(tmp_path, "full", seed=seed, correct=correct, curves=False)
+    view = RunsFeed(tmp_path, Speedometers()).fetch()
+    assert view is not None
+    group = Group(("full",), view.summaries)
+    tests = {each.setup.seed: each.latest("test/accuracy") for each in view.summaries}
+    assert (len(group.runs), len(group.tests)) == (4, 2)
+    assert group.mean == pytest.approx((tests[1] + tests[2]) / 2)
+    assert group.validated == pytest.approx(
+        sum({each.setup.seed: each.validated for each in view.summaries}.values()) / 2
+    )
+
+
+async def test_arms_whose_names_do_not_fit_are_still_told_apart(tmp_path: Path) -> None:
+    for rate in ("1e-3", "2e-3"):
+        changes = [f"optim.lr={rate}", f"loss.contrastive_weight={'0.3' if rate == '1e-3' else '0.1'}"]
+        finished_run(tmp_path, "full", overrides=changes, curves=False)
+    async with open_app(tmp_path, (80, 24)) as pilot:
+        await runs_listed(pilot, 2)
+        await until(pilot, lambda: "=0.3 lr=0.001" in on_screen(pilot) and "=0.1 lr=0.002" in on_screen(pilot))
+
+
 async def test_runs_are_sorted_by_a_configuration_key_that_is_typed(tmp_path: Path) -> None:
     for seed, rate in ((1, "1e-3"), (2, "5e-3"), (3, "2e-3")):
         finished_run(tmp_path, seed=seed, overrides=[f"optim.lr={rate}"], curves=False)

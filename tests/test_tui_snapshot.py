@@ -18,6 +18,7 @@ import accl.analysis.arms
 import tui.snapshot
 from accl.cli.tui import tui as command
 from accl.errors import AcclError, ConfigError
+from accl.store.experiment import write_experiment
 from accl.store.summary import SummaryReader
 from tui.app import AcclApp
 from tui.snapshot import Snapshot, check_keys, take_snapshot
@@ -78,6 +79,17 @@ def test_one_run_opens_by_itself_and_several_compared_and_escape_leads_to_the_li
     assert "Δ test to baseline" in text(take_snapshot(tmp_path, runs, SIZE))
     for opened in (runs[:1], runs):
         assert "2 runs" in text(take_snapshot(tmp_path, opened, SIZE, ["escape"]))
+
+
+def test_an_experiment_opens_as_a_comparison_of_arms_that_are_told_apart(tmp_path: Path, accl: Accl) -> None:
+    for weight in ("0.03", "0.3"):
+        write_experiment(finished_run(tmp_path, "full", overrides=[f"loss.contrastive_weight={weight}"]), "weights")
+    finished_run(tmp_path, "baseline")
+    done = accl("tui", "weights", "--runs", str(tmp_path), "--once", "--size", "80x24")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(" compare  2 arms")
+    assert "_weight=0.3" in done.stdout
+    assert "_weight=0.03" in done.stdout
 
 
 @pytest.mark.parametrize("keys", [[], ["enter"], ["space", "down", "space", "c"]], ids=["list", "run", "compare"])

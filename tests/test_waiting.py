@@ -248,7 +248,9 @@ def test_waiting_runs_are_chosen_by_a_query(tmp_path: Path, paused: list[RunDir]
     assert order(tmp_path) == [paused[2], paused[3], *paused[:2]]
     accl(tmp_path, "queue", "cancel", "experiment:weights")
     assert order(tmp_path) == paused[2:]
-    assert "finished" not in accl(tmp_path, "queue", "pause", "s3", "OR", "s4")
+    done = accl(tmp_path, "queue", "pause", "s3", "OR", "s4")
+    assert "finished" not in done
+    assert "accl queue resume" in done
     accl(tmp_path, "queue", "cancel", "--all")
     assert order(tmp_path) == []
     assert read_state(paused[3]).state is State.STOPPED

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accl.config import dump, load, resolve
-from accl.config.recipes import flatten
+from accl.config.tree import flatten
 from accl.errors import ConfigError
 from accl.yamlfile import DEPTH_LIMIT, SIZE_LIMIT, parse_yaml, read_yaml
 

@@ -7,16 +7,16 @@ said.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from textual.app import App
 
-from accl.errors import RunError
+from accl.errors import ConfigError, RunError
 from accl.store.deadline import each_within
 from accl.store.labels import Labels, edit_labels, read_labels
-from accl.store.rundir import RunDir
+from accl.store.rundir import LAST, RunDir
 from accl.store.state import State, read_state
 from accl.store.summary import as_problem
 from tui.feed import RunSummary
@@ -84,10 +84,9 @@ def resume(run: RunDir) -> str:
     """Start the trainer of a run that has stopped, from its last checkpoint."""
     from accl.launch import process
 
-    checkpoint = read_state(run).checkpoint_last.removeprefix("step-")
+    step = read_state(run).goes_on_from
     reap(process.start(run))
-    step = f"step {int(checkpoint):,}" if checkpoint.isdecimal() else "the beginning"
-    return f"It goes on from {step}."
+    return f"It goes on from {f'step {step:,}' if step else 'the beginning'}."
 
 
 def enqueue(run: RunDir) -> str:
@@ -95,7 +94,7 @@ def enqueue(run: RunDir) -> str:
     from accl.launch import queue
 
     queue.enqueue(run.path.parent, [run])
-    return "They go on one after the other; Q shows what waits."
+    return "What waits goes on one after the other: Q shows it."
 
 
 def restart(old: RunDir) -> str:
@@ -143,6 +142,19 @@ def labelling(steps: dict[RunDir, Callable[[], Any]], **changes: Any) -> Act:
     return act
 
 
+def naming(steps: dict[RunDir, Callable[[], Any]], name: str, taken: Collection[str]) -> Act:
+    """Return what gives a run a name, as `labelling` does; ``taken``: names of other runs."""
+    label = labelling(steps, name=name)
+
+    def act(run: RunDir) -> str:
+        if name.strip() == LAST:
+            raise ConfigError(f"{LAST!r} always means the newest run.", "Give it another name.")
+        label(run)
+        return "Another run has this name too, so that it means none of them." if name.strip() in taken else ""
+
+    return act
+
+
 def _restore(run: RunDir, before: Labels, after: Labels) -> None:
     added = [tag for tag in before.tags if tag not in after.tags]
     removed = [tag for tag in after.tags if tag not in before.tags]
@@ -166,10 +178,10 @@ def active(summaries: Sequence[RunSummary]) -> list[RunDir]:
 
 def resumable(summaries: Sequence[RunSummary]) -> list[RunDir]:
     """Return the runs that can go on, or be started: of those that wait, now."""
-    ended = (State.STOPPED, State.FAILED, State.CRASHED, State.QUEUED)
-    return [each.run for each in summaries if each.summary.state is not None and each.state.state in ended]
+    known = [each for each in summaries if each.summary.state is not None]
+    return [each.run for each in known if each.state.state.ended_early or each.state.state is State.QUEUED]
 
 
 def deletable(summaries: Sequence[RunSummary]) -> list[RunDir]:
     """Return the runs of which no trainer lives, those that cannot be read among them."""
-    return [each.run for each in summaries if not each.active or each.state.state is State.QUEUED]
+    return [each.run for each in summaries if not each.trains]

@@ -80,7 +80,7 @@ class Alerts:
         self._follow_events(self._living() | (self._watched & self._summaries.keys()))
 
     def _living(self) -> set[RunDir]:
-        return {run for run, each in self._summaries.items() if each.active and each.state.state is not State.QUEUED}
+        return {run for run, each in self._summaries.items() if each.trains}
 
     def _follow_events(self, runs: set[RunDir]) -> None:
         if runs != self._watched:

@@ -58,8 +58,10 @@ class Group:
 
     @cached_property
     def tests(self) -> tuple[float, ...]:
-        """Test accuracies of the runs that have one."""
-        return tuple(test for each in self.runs if math.isfinite(test := each.latest("test/accuracy")))
+        """Test accuracy of every seed, that of its newest run that has one: a repeated seed is no further sample."""
+        runs = sorted(self.runs, key=lambda each: each.summary.age_key)
+        by_seed = {each.setup.seed: test for each in runs if math.isfinite(test := each.latest("test/accuracy"))}
+        return tuple(by_seed.values())
 
     @cached_property
     def tested(self) -> dict[int, RunSummary]:
@@ -80,9 +82,10 @@ class Group:
 
     @cached_property
     def validated(self) -> float:
-        """Mean over the runs of the validation accuracy of their best weights, NaN without any."""
-        values = [each.validated for each in self.runs if math.isfinite(each.validated)]
-        return float(np.mean(values)) if values else math.nan
+        """Mean over the seeds of the validation accuracy of the best weights, NaN without any."""
+        runs = sorted(self.runs, key=lambda each: each.summary.age_key)
+        by_seed = {each.setup.seed: each.validated for each in runs if math.isfinite(each.validated)}
+        return float(np.mean(list(by_seed.values()))) if by_seed else math.nan
 
 
 def grouped(summaries: Sequence[RunSummary], grouping: str) -> list[Group]:

@@ -135,6 +135,9 @@ def processes(scope: str, taken: Collection[str] = ()) -> tuple[Command, ...]:
             "resume",
             *resumable,
         ),
+        Command(
+            f"{scope}.enqueue", "let it go on when its turn comes, in the queue", ("W",), "enqueue", "", *resumable
+        ),
         Command(f"{scope}.undo", undo, ("u",), "undo", "undo", *undoable),
     )
 

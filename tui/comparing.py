@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from accl.analysis.grouping import Arm, first_reference, group_runs
+from accl.analysis.grouping import Arm, group_runs, in_order
 from accl.errors import AcclError
 from accl.store.rundir import RunDir
 from accl.store.state import RunState, State
@@ -73,12 +73,10 @@ class Comparing:
         known = [i for i in range(len(self.runs)) if i not in self.missing]
         summaries = [self.views[i].summary for i in known]
         arms = group_runs([(s.setup.recipe, s.setup.seed, s.summary.config) for s in summaries])
-        if not arms:
-            return [], []
-        first = first_reference(arms, [s.created for s in summaries])
-        reference = reference if reference in {arm.label for arm in arms} else first
-        arms = [Arm(a.label, a.recipe, tuple(known[i] for i in a.members), a.values) for a in arms]
-        groups = sorted(arms, key=lambda arm: arm.label != first)
+        groups = [
+            Arm(arm.label, arm.recipe, tuple(known[i] for i in arm.members), arm.values)
+            for arm in in_order(arms, [s.created for s in summaries])
+        ]
         return groups, sorted(groups, key=lambda arm: arm.label != reference)
 
     # Answers and the comparison.

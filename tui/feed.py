@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from accl.analysis.grouping import group_runs
 from accl.errors import AcclError, BusyError
 from accl.store.columns import RunReader
 from accl.store.deadline import DEADLINE_S, each_within
@@ -28,6 +27,7 @@ from accl.store.rundir import RunDir, Setup, run_folders
 from accl.store.state import RunState, State
 from accl.store.summary import Summary, SummaryReader, as_problem, numbers, read_summaries
 from tui import theme
+from tui.armnames import ArmNames
 from tui.text import Piece
 
 if TYPE_CHECKING:
@@ -100,6 +100,10 @@ class RunSummary:
         return self.summary.state is not None and self.state.state.active
 
     @property
+    def trains(self) -> bool:
+        return self.summary.state is not None and self.state.state.trains
+
+    @property
     def left_seconds(self) -> float:
         """Estimated time to the last step; NaN when the run does not progress."""
         left = self.state.left_at(self.steps_per_second)
@@ -111,11 +115,8 @@ class RunSummary:
 
     @property
     def validated(self) -> float:
-        """Validation accuracy of the best weights, which are those that are tested; NaN if unknown.
-
-        Runs of earlier versions only say that of the last ones.
-        """
-        return self.state.latest.get("validation/accuracy/best", self.latest("validation/accuracy"))
+        """Validation accuracy of the best weights; NaN if unknown."""
+        return math.nan if (validated := self.state.validated) is None else validated
 
     @property
     def questions_per_second(self) -> float:
@@ -196,27 +197,6 @@ class RunsView:
     version: int = 0
 
 
-class ArmNames:
-    """Names of the arms of runs by their configurations, which are compared again only where one is new."""
-
-    def __init__(self) -> None:
-        self._of: dict[RunDir, tuple[Setup, str]] = {}
-        self._names: dict[RunDir, str] = {}
-
-    def names(self, summaries: Mapping[RunDir, RunSummary]) -> dict[RunDir, str]:
-        """Return the name of the arm of each run: its recipe, with the keys that differ where it has several."""
-        found = {run: (each.setup, each.summary.config) for run, each in summaries.items()}
-        if found != self._of:
-            self._of, self._names = found, {}
-            profiles: dict[str, list[RunDir]] = defaultdict(list)
-            for run, (setup, _) in found.items():
-                profiles[setup.profile].append(run)
-            for runs in profiles.values():
-                each = [(found[run][0].recipe, found[run][0].seed, found[run][1]) for run in runs]
-                self._names |= {runs[i]: arm.label for arm in group_runs(each) for i in arm.members}
-        return self._names
-
-
 class RunsFeed:
     """Summaries of all runs in a folder; the newest view is kept as ``last``.
 
@@ -255,7 +235,7 @@ class RunsFeed:
             summary.run: self._readers[summary.run][1].observe(summary, now) for summary in read_summaries(due, now)
         }
         now_there = {run: read.get(run) or summaries[run] for run in self._readers}
-        arms = self._arms.names(now_there)
+        arms = self._arms.names({run: (each.setup, each.summary.config) for run, each in now_there.items()})
         read |= {run: each for run, each in now_there.items() if each.arm != arms[run]}
         read = {run: replace(each, arm=arms[run]) for run, each in read.items()}
         changed = {run for run, summary in read.items() if not _is_same(summary, summaries.get(run))}

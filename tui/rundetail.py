@@ -8,6 +8,7 @@ import numpy as np
 
 from accl.store.config_values import config_difference
 from accl.store.glance import Glance
+from accl.text import counted
 from tui import theme
 from tui.arms import Group
 from tui.feed import RunSummary, RunView, without_path
@@ -55,7 +56,7 @@ def _reason(summary: RunSummary, context: Context) -> list[Piece]:
 
 
 def _group_line(group: Group, context: Context) -> list[Piece]:
-    runs = "1 run" if len(group.runs) == 1 else f"{len(group.runs):,} runs"
+    runs = counted(len(group.runs), "run")
     parts = [f"  {runs}"]
     if group.is_arm:
         if group.tests:
@@ -68,7 +69,7 @@ def _group_line(group: Group, context: Context) -> list[Piece]:
         if isinstance(found, BaseException):
             parts.append(str(found))
         elif found:
-            parts.append(f"Δ paired by question, {found.seeds} {'seed' if found.seeds == 1 else 'seeds'}")
+            parts.append(f"Δ paired by question, {counted(found.seeds, 'seed')}")
     return [(" · ".join(group.name), theme.BOLD), (" · ".join(parts), theme.PLAIN)]
 
 

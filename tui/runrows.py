@@ -32,7 +32,7 @@ GLANCED = 8  # runs of an arm whose losses make up that of the arm
 TYPED_CELLS = 14
 COLUMNS = (
     Column("", 1),
-    Column("arm/run", 30, grow=True),
+    Column("arm/run", 30, grow=True, ends=True),
     Column("state", 11),
     Column("profile", 8, rank=7),
     Column("step", 15, right=True, rank=3),

@@ -41,6 +41,18 @@ def cut(text: str, width: int) -> str:
     return rich.cells.set_cell_size(text, width - 1) + "…" if width > 1 else "…"
 
 
+def cut_middle(text: str, width: int) -> str:
+    """Shorten the text to at most ``width`` cells, keeping its end: names of arms differ in their last keys."""
+    text = printable(text)
+    if cell_len(text) <= width:
+        return text
+    head = rich.cells.set_cell_size(text, max(0, width - 1) // 3)
+    room, start = width - 1 - cell_len(head), len(text)
+    while start and cell_len(text[start - 1 :]) <= room:
+        start -= 1
+    return f"{head}…{text[start:]}" if width > 1 else cut(text, width)
+
+
 def chopped(text: str, width: int) -> list[str]:
     """Return the text in pieces of at most ``width`` cells; one piece, if it is empty."""
     return rich.cells.chop_cells(printable(text), max(2, width)) or [""]

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from accl.files import read_trusted, replace_file
+from accl.files import read_trusted, replace_file, state_folder
 
 MAX_BYTES = 65536
 MAX_TEXT = 200
@@ -34,10 +34,8 @@ class HasSettings(Protocol):
 
 def view_file(root: Path) -> Path:
     """Return the file for a folder of runs, in the user's folder for state."""
-    home = os.environ.get("XDG_STATE_HOME", "")
-    states = Path(home) if os.path.isabs(home) else Path.home() / ".local" / "state"
     name = hashlib.sha256(os.path.abspath(root).encode(errors="surrogateescape")).hexdigest()[:16]
-    return states / "accl" / "views" / f"{name}.json"
+    return state_folder() / "views" / f"{name}.json"
 
 
 class ViewState:

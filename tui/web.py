@@ -1,8 +1,8 @@
 """The app in a browser of this machine, served by textual-serve: every page that is opened has an app of its own.
 
-The app can stop runs, so nobody but who was told the address may reach it: neither other users of this machine nor
-pages of other sites in the same browser, whatever name they give to 127.0.0.1. All paths begin with a secret, and
-without it everything is 404.
+The app can start, stop and delete runs, and lets them run programs (``alerts.command``), so nobody but who was told the
+address may reach it: neither other users of this machine nor pages of other sites in the same browser, whatever name
+they give to 127.0.0.1. All paths begin with a secret, and without it everything is 404.
 """
 
 from __future__ import annotations

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from accl.analysis.grouping import Arm, first_reference, group_runs
+from accl.analysis.candidates import missing_recipes, nothing_matches
+from accl.analysis.grouping import Arm, group_runs, in_order
 from accl.analysis.results import Setup, read_setup
 from accl.config import available
 from accl.config.renamed import translate_recipe
 from accl.errors import AcclError, CompareError
 from accl.store.deadline import DEADLINE_S, each_within, within
 from accl.store.rundir import RunDir, find_run, list_runs
-from accl.store.state import State
-from accl.store.summary import Summary, SummaryReader, as_problem, read_summaries
+from accl.store.summary import Summary, as_problem, summarize
 from accl.text import listed, printable
 
 SHOWN = 3  # ids in a sentence
@@ -71,8 +70,8 @@ def choose_armsets(
         CompareError: nothing is chosen, or no such reference.
         RunError: a name means nothing, or a run that was named cannot be read.
     """
-    summaries = read_summaries([SummaryReader(run) for run in list_runs(root)], time.time())
-    finished = [s for s in summaries if s.state is not None and s.state.state is State.FINISHED]
+    summaries = summarize(list_runs(root))
+    finished = [s for s in summaries if s.has_finished]
     meant = _sorted_out(root, names, summaries)
     recipes, experiments, single = meant.recipes, meant.experiments, meant.single
     wanted = [s for s in finished if not names or s.experiment in experiments or _recipe(s) in recipes]
@@ -153,6 +152,11 @@ def _read_setups(runs: Sequence[RunDir]) -> tuple[list[Setup], list[str]]:
     return setups, [left_out(run, problem) for run, problem in problems]
 
 
+def some_ids(runs: Sequence[RunDir]) -> str:
+    """Return the ids of the first runs for a sentence."""
+    return listed([run.id for run in runs[:SHOWN]] + ["others"] * (len(runs) > SHOWN), "and")
+
+
 def left_out(run: RunDir, problem: AcclError) -> str:
     """Say that a run is left out, and why."""
     return f"Left out: {without_path(run, problem)}"
@@ -167,10 +171,10 @@ def without_path(run: RunDir, problem: AcclError) -> str:
 def _unfinished(experiments: Iterable[str], summaries: Sequence[Summary]) -> list[str]:
     notes = []
     for name in experiments:
-        others = [s for s in summaries if s.experiment == name and not (s.state and s.state.state is State.FINISHED)]
+        others = [s for s in summaries if s.experiment == name and not s.has_finished]
         if others:
             are = "has" if len(others) == 1 else "have"
-            ids = listed([s.run.id for s in others[:SHOWN]] + ["others"] * (len(others) > SHOWN), "and")
+            ids = some_ids([s.run for s in others])
             notes.append(f"{len(others)} of {name} {are} not finished and {are} no part in this: {ids}.")
     return notes
 
@@ -180,22 +184,13 @@ def _of_recipes(
 ) -> list[Setup]:
     candidates = {name: [s for s in setups if s.config.recipe == name] for name in recipes}
     if missing := [name for name, runs in candidates.items() if not runs]:
-        where = f"{root} with profile {profile}" if profile else str(root)
-        command = " && ".join(f"accl train {name} --profile {profile or 'demo'}" for name in missing)
-        raise CompareError(f"There is no finished run of {listed(missing, 'or')} in {where}.", f"Train: {command}")
+        raise missing_recipes(missing, root, profile)
     anchors = list(named) or sorted(candidates[recipes[0]], key=lambda s: s.run.age_key, reverse=True)
     for terms in dict.fromkeys((*anchor.terms.items(),) for anchor in anchors):
         fitting = {name: [s for s in runs if s.terms == dict(terms)] for name, runs in candidates.items()}
         if all(fitting.values()):
             return [setup for runs in fitting.values() for setup in runs]
-    anchor = anchors[0]
-    others = ((name, runs[-1]) for name, runs in candidates.items() if all(s.terms != anchor.terms for s in runs))
-    name, other = next(others)
-    raise CompareError(
-        f"No finished run of {name} matches {anchor.run.id}: the newest, {other.run.id}, differs in "
-        f"{other.differs_from(anchor)}.",
-        f"Train one that does: {anchor.train_command(name, than=other)}",
-    )
+    raise nothing_matches(anchors[0], {name: runs[::-1] for name, runs in candidates.items()})
 
 
 def _as_arms(setups: Sequence[Setup], single: set[RunDir], order: Sequence[str], notes: Sequence[str]) -> ArmSet:
@@ -211,15 +206,14 @@ def _as_arms(setups: Sequence[Setup], single: set[RunDir], order: Sequence[str],
     kept = [i for i, setup in enumerate(setups) if i in newest or setup.run in single]
     place = {i: at for at, i in enumerate(kept)}
     arms = [replace(arm, members=tuple(place[i] for i in arm.members if i in place)) for arm in every]
-    if older := [setup.run.id for i, setup in enumerate(setups) if i not in place]:
-        ids = listed(older[:SHOWN] + ["others"] * (len(older) > SHOWN), "and")
-        notes = [*notes, f"Of runs that differ in nothing, not even the seed, the newest counts. Left out: {ids}."]
+    if older := [setup.run for i, setup in enumerate(setups) if i not in place]:
+        said = "Of runs that differ in nothing, not even the seed, the newest counts. Left out"
+        notes = [*notes, f"{said}: {some_ids(older)}."]
     setups, texts = [setups[i] for i in kept], [texts[i] for i in kept]
     if order:
         arms.sort(key=lambda arm: min(map(order.index, _names(arm, setups, order)), default=len(order)))
     else:
-        first = first_reference(arms, [setup.run.created for setup in setups])
-        arms.sort(key=lambda arm: arm.label != first)
+        arms = in_order(arms, [setup.run.created for setup in setups])
     return ArmSet(tuple(setups), tuple(texts), tuple(arms), tuple(notes))
 
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from accl.analysis.results import Setup, read_setup
+from accl.analysis.candidates import finished_runs, is_tested
+from accl.analysis.results import Setup
 from accl.config import difference, resolve
 from accl.config.resolution import flat
 from accl.errors import AcclError
-from accl.store.deadline import DEADLINE_S, each_within
 from accl.store.rundir import RunDir
-from accl.store.state import RunState, State, read_state
+from accl.text import typed
 
 ARMS = ("baseline", "contrastive", "full")
 # What makes an arm; contrastive and full have the weights in common all the same.
@@ -60,12 +60,12 @@ def select_claim_runs(runs: Sequence[RunDir], profile: str | None = None) -> Cla
     arm; contrastive and full have equal weights of the losses. Of several such groups the one with the most arms is
     taken, then with the most shared seeds, then with the newest run.
     """
-    answers = list(each_within(DEADLINE_S, _finished, list(runs)[::-1]))
-    setups = [a for _, a in answers if isinstance(a, tuple) and profile in (None, a[0].config.profile)]
+    every, unreadable = finished_runs(runs[::-1])
+    found = [each for each in every if profile in (None, each[0].config.profile)]
     # group -> recipe -> variant (all values but the seed) -> seed -> newest run, and the rank of the newest
     groups: dict[Any, dict[str, dict[Any, dict[int, Setup]]]] = defaultdict(lambda: defaultdict(dict))
     rank: dict[RunDir, int] = {}
-    for index, (setup, state) in sorted(enumerate(setups), key=lambda item: not _is_tested(*item[1])):
+    for index, (setup, state) in sorted(enumerate(found), key=lambda item: not is_tested(*item[1])):
         if setup.config.recipe not in ARMS:
             continue
         rank[setup.run] = index
@@ -83,7 +83,6 @@ def select_claim_runs(runs: Sequence[RunDir], profile: str | None = None) -> Cla
             newest = -min(rank[setup.run] for by_seed in arms.values() for setup in by_seed.values())
             if not best or (len(arms), len(shared), newest) > best_score:
                 best, best_score = arms, (len(arms), len(shared), newest)
-    unreadable = sum(isinstance(answer, BaseException) for _, answer in answers)
     return ClaimRuns(best, len(rank) - sum(map(len, best.values())), unreadable)
 
 
@@ -97,22 +96,12 @@ def train_command(anchor: Setup | None, recipes: Sequence[str], seeds: Sequence[
     except AcclError:  # a profile that is no longer there
         changed = {}
     sets = [
-        f" --set {shlex.quote(f'{key}={_typed(now)}')}"
+        f" --set {shlex.quote(f'{key}={typed(now)}')}"
         for key, (_, now) in changed.items()
         if key not in _IDLE_KEYS | {"recipe", "train.seed"}
     ]
     ending = f" --profile {config.profile}{''.join(sets)} --seeds {','.join(map(str, seeds))}"
     return " && ".join(f"accl train {recipe}{ending}" for recipe in recipes)
-
-
-def _finished(run: RunDir) -> tuple[Setup, RunState] | None:
-    """Return the setup and the state of a finished run; None for any other."""
-    state = read_state(run)
-    return (read_setup(run), state) if state.state is State.FINISHED else None
-
-
-def _is_tested(setup: Setup, state: RunState) -> bool:
-    return setup.config.eval.test or "test/accuracy" in state.latest
 
 
 def _key(values: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -126,7 +115,3 @@ def _alike(arms: dict[str, dict[int, Setup]]) -> dict[str, dict[int, Setup]]:
         if any(one[key] != other[key] for key in _WEIGHTS):
             return {recipe: runs for recipe, runs in arms.items() if recipe != "full"}
     return arms
-
-
-def _typed(value: Any) -> str:
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -28,6 +28,7 @@ from typing import Literal
 
 import numpy as np
 
+from accl.analysis.candidates import unreadable_gap
 from accl.analysis.claim_runs import ARMS, ClaimRuns, train_command
 from accl.analysis.compare import TRIVIAL_BASELINES, describe_protocol
 from accl.analysis.crossed import contrast_over_seeds, difference_over_seeds, student_t_quantile, student_t_tail
@@ -367,7 +368,4 @@ def _warnings(chosen: ClaimRuns, reader: _Reader) -> list[str]:
     if chosen.others:
         have = "run of these arms has" if chosen.others == 1 else "runs of these arms have"
         warnings.append(f"{chosen.others} other finished {have} other terms, values or seeds, and take no part.")
-    if chosen.unreadable:
-        runs = f"{chosen.unreadable} run{'s' * (chosen.unreadable > 1)}"
-        warnings.append(f"{runs} in the folder could not be read; see: accl runs")
-    return warnings
+    return warnings + unreadable_gap(chosen.unreadable)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -18,7 +18,7 @@ from accl.analysis.arms import ArmsComparison, compare_arms
 from accl.analysis.armset import ArmSet
 from accl.analysis.compare import split_warnings
 from accl.analysis.crossed import SeedDifference
-from accl.analysis.results import Split, read_all
+from accl.analysis.results import SIMILARITY, Split, read_all
 from accl.errors import AbsentError, CompareError
 from accl.store.columns import RunReader
 from accl.store.curve import Curve, Floats
@@ -33,7 +33,6 @@ READ_S = 60.0  # the measurements of one run, from a slow disk
 MAX_POINTS = 100  # of a line; more are averaged in bins of equal width
 _WORDS = {"train": "training", "lr": "learning rate", "ece": "ECE", "brier": "Brier score"}
 AXIS_TITLES = {"step": "optimizer step", "epoch": "epoch", "questions": "questions seen", "time": "training time (min)"}
-SIMILARITY = "similarity/test"
 WEIGHTS_NEED, CURVES_NEED, CONFUSION_NEED = ("curriculum",), ("curves",), ("confusion",)
 
 
@@ -323,15 +322,8 @@ def confusion_matrices(
         what = f"There is no matrix of {chosen.reference} and of another arm to subtract it from."
         raise AbsentError(what, "Name two arms that recorded one.")
     return [
-        Matrix(
-            f"{other.label} − {first.label}",
-            first.title,
-            other.seeds,
-            first.tasks,
-            other.values_KK - first.values_KK,
-            True,
-        )
-        for other in others
+        replace(m, label=f"{m.label} − {first.label}", values_KK=m.values_KK - first.values_KK, difference=True)
+        for m in others
     ]
 
 
@@ -389,3 +381,15 @@ def task_rows(comparison: ArmsComparison, top: int = 0) -> list[TaskRow]:
 def _gain(row: TaskRow, reference: str) -> float:
     others = [value for label, value in row.accuracy.items() if label != reference]
     return float(np.mean(others)) - row.accuracy.get(reference, 0.0) if others else 0.0
+
+
+def limits(matrices: Sequence[Matrix]) -> tuple[float, float]:
+    """Return the ends of one scale for all: the middle 98 % of the pairs, or as much on both sides of no difference."""
+    values = np.concatenate([matrix.off_diagonal for matrix in matrices])
+    if not len(values):
+        return 0.0, 1.0
+    if matrices[0].difference:
+        most = float(np.quantile(np.abs(values), 0.98)) or 1.0
+        return -most, most
+    low, high = (float(value) for value in np.quantile(values, [0.01, 0.99]))
+    return (low, high) if low < high else (low - 0.5, high + 0.5)

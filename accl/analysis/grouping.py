@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ Values = Mapping[str, str | float]
 SEED = re.compile(r"^  seed: .*\n?", re.MULTILINE)
 # Keys that make no arm: its name, what is no part of the experiment, and what is done when nothing is learnt any more.
 UNTOLD = ("recipe", "alerts.command", "eval.test")
+_NUMBER = re.compile(r"((?<==)[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?)")  # a value in a label
 SHOWN_KEYS = 2  # in the label of an arm
 
 
@@ -57,8 +59,12 @@ def group_runs(runs: Sequence[tuple[str, int, str]]) -> list[Arm]:
 
 def _label(arm: Arm, arms: Sequence[Arm], shorten: bool) -> str:
     keys = differing_keys([other for other in arms if other.recipe == arm.recipe])
-    shown = [f"{key.rpartition('.')[2] if shorten else key}={arm.values.get(key, '?')}" for key in keys]
+    shown = [f"{key.rpartition('.')[2] if shorten else key}={_shown(arm.values.get(key, '?'))}" for key in keys]
     return " ".join([arm.recipe, *(shown[:SHOWN_KEYS] if shorten else shown)])
+
+
+def _shown(value: str | float) -> str:
+    return value if isinstance(value, str) else f"{value:.12g}"
 
 
 def differing_keys(arms: Sequence[Arm]) -> list[str]:
@@ -67,7 +73,22 @@ def differing_keys(arms: Sequence[Arm]) -> list[str]:
     return [key for key in keys if len({arm.values.get(key) for arm in arms}) > 1]
 
 
-def first_reference(arms: Sequence[Arm], created: Sequence[float]) -> str:
-    """Return the label of the arm to compare with: ``baseline``, or else the one with the oldest run."""
+def in_order(arms: Sequence[Arm], created: Sequence[float]) -> list[Arm]:
+    """Return arms by the numbers in their labels, but first the one to compare with: ``baseline``, or the oldest.
+
+    The runs of an experiment are made within a second, so that their age tells nothing of the others.
+
+    Args:
+        created: time at which each run was made, by the indices in `Arm.members`.
+    """
+    if not arms:
+        return []
+    arms = sorted(arms, key=lambda arm: _natural(arm.label))
     labels = [arm.label for arm in arms]
-    return "baseline" if "baseline" in labels else min(arms, key=lambda a: min(created[i] for i in a.members)).label
+    first = "baseline" if "baseline" in labels else min(arms, key=lambda a: min(created[i] for i in a.members)).label
+    return sorted(arms, key=lambda arm: arm.label != first)
+
+
+def _natural(label: str) -> list[tuple[float, str]]:
+    parts = _NUMBER.split(label)  # text, number, text, number ...
+    return [(float(part), "") if i % 2 else (math.inf, part) for i, part in enumerate(parts)]

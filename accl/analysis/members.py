@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import math
-import re
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from accl.analysis.grouping import Arm, first_reference, group_runs
+from accl.analysis.candidates import untested_gap
+from accl.analysis.grouping import Arm, group_runs, in_order
 from accl.analysis.results import Setup, Split, read_setup
 from accl.analysis.select import SeedSelection, select_runs, shared_seeds
 from accl.config import available
 from accl.config.renamed import translate_recipe
 from accl.errors import CompareError
 from accl.store.deadline import DEADLINE_S, each_within
-from accl.store.experiment import read_experiment
+from accl.store.experiment import read_experiments
 from accl.store.rundir import RunDir, list_runs
-from accl.store.state import State
-from accl.store.summary import Summary, SummaryReader, read_summaries
+from accl.store.summary import summarize
 from accl.store.tested import ACCURACY
 from accl.text import listed
 
-_NUMBER = re.compile(r"((?<==)[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?)")
 LISTED = 8  # arms in a message
 
 
@@ -36,46 +32,29 @@ class Experiment:
         self.name = name
         # Whole configurations alone make arms: a damaged one would be an arm of its own, and share no seed with others.
         whole = {run for run, setup in each_within(DEADLINE_S, read_setup, runs) if isinstance(setup, Setup)}
-        read = read_summaries([SummaryReader(run) for run in runs], time.time())
+        read = summarize(runs)
         usable = [summary for summary in read if summary.setup and summary.run in whole]
         self.unreadable = len(read) - len(usable)
         self.summaries = [s for s in usable if s.setup and profile in (None, s.setup.profile)]
 
     @cached_property
     def arms(self) -> dict[str, Arm]:
-        """Arms of all runs, by label, the reference first: also those without results, which would change labels.
-
-        Their order is that of the numbers in their labels: the runs of an experiment are made within a second.
-        """
+        """Arms of all runs, by label, in their order: also those without results, which would change labels."""
         arms = group_runs([(s.setup.recipe, s.setup.seed, s.config) for s in self.summaries if s.setup])
-        arms.sort(key=lambda arm: _natural(arm.label))
-        if not arms:
-            return {}
-        first = first_reference(arms, [summary.age_key[0] for summary in self.summaries])
-        return {arm.label: arm for arm in sorted(arms, key=lambda arm: arm.label != first)}
+        return {arm.label: arm for arm in in_order(arms, [summary.age_key[0] for summary in self.summaries])}
 
     def finished(self, label: str, *, tested: bool = False) -> dict[int, RunDir]:
         """Return the newest finished run of every seed of an arm, of those that were ``tested`` if that is asked."""
-        ended = [s for i in self.arms[label].members if _has_finished(s := self.summaries[i])]
+        ended = [s for i in self.arms[label].members if (s := self.summaries[i]).has_finished]
         ended = [s for s in ended if not tested or (s.state and ACCURACY in s.state.latest)]
         return {s.setup.seed: s.run for s in sorted(ended, key=lambda s: s.age_key) if s.setup}
 
     def unfinished(self, labels: Sequence[str]) -> list[str]:
         """Say how many runs of some arms have not finished; nothing if all have."""
         members = [self.summaries[i] for label in labels for i in self.arms[label].members]
-        states = Counter(s.state.state.value if s.state else "unreadable" for s in members if not _has_finished(s))
+        states = Counter(s.state.state.value if s.state else "unreadable" for s in members if not s.has_finished)
         said = listed([f"{count} {state}" for state, count in states.items()], "and")
         return [f"Left out, not having finished: {said} of the {len(members)} runs of {self.name}."] if states else []
-
-
-def _natural(label: str) -> list[tuple[float, str]]:
-    """Return a key that sorts labels by the numbers in them."""
-    parts = _NUMBER.split(label)  # text, number, text, number ...
-    return [(float(part), "") if i % 2 else (math.inf, part) for i, part in enumerate(parts)]
-
-
-def _has_finished(summary: Summary) -> bool:
-    return summary.state is not None and summary.state.state is State.FINISHED
 
 
 def select_members(
@@ -84,7 +63,7 @@ def select_members(
     """Return the finished runs, of the seeds that all have, of the arms of an experiment that are meant by names.
 
     A name is that of an experiment, of an arm of one, or what `accl.analysis.select.select_runs` takes. An experiment
-    means its arms, beginning with the reference of `first_reference`: those named beside it, or else all. If a single
+    means its arms, in the order of `in_order`: those named beside it, or else all. If a single
     one is named, all others are compared with that.
 
     Returns:
@@ -97,7 +76,7 @@ def select_members(
     runs, recipes = list_runs(root), available("recipes")
     known = {run.id for run in runs}
     unknown = [name for name in names if name not in known and translate_recipe(name)[0] not in recipes]
-    experiments = _experiments(runs) if unknown else {}
+    experiments = read_experiments(runs) if unknown else {}
     wanted = [name for name in dict.fromkeys(unknown) if name in experiments]
     if wanted:
         members = [run for name in wanted for run in experiments[name]]
@@ -138,8 +117,7 @@ def _results(
     untested = sum(len(finished[label]) - len(runs) for label, runs in tested.items())
     if not untested or sum(map(bool, tested.values())) < max(1, fewest):
         return finished, absent
-    said = f"{untested} run{'s' * (untested > 1)} of {experiment.name}"
-    return tested, [*absent, f"Left out, not having been tested: {said}; accl test RUN... tests them."]
+    return tested, [*absent, untested_gap(untested, "run", experiment.name)]
 
 
 def _meant(names: Sequence[str], wanted: Sequence[str], labels: Sequence[str]) -> list[str]:
@@ -150,15 +128,6 @@ def _meant(names: Sequence[str], wanted: Sequence[str], labels: Sequence[str]) -
     for name in names:
         meant = [*meant, *(rest if name in wanted else [name])]
     return list(dict.fromkeys(meant))
-
-
-def _experiments(runs: Sequence[RunDir]) -> dict[str, list[RunDir]]:
-    """Return the members of every experiment, from the oldest to the newest."""
-    experiments: dict[str, list[RunDir]] = {}
-    for run, name in each_within(DEADLINE_S, read_experiment, runs):
-        if name and isinstance(name, str):
-            experiments.setdefault(name, []).append(run)
-    return experiments
 
 
 def _with_arms(
@@ -186,6 +155,6 @@ def _others(root: Path, name: str, experiment: Experiment, profile: str | None, 
 
     A recipe means runs on the terms of the experiment, all with one configuration.
     """
-    finished = [summary.run for summary in experiment.summaries if _has_finished(summary)]
+    finished = [summary.run for summary in experiment.summaries if summary.has_finished]
     chosen = select_runs(root, [*(str(run.path) for run in finished[:1]), name], profile, split)
     return chosen.seeds.get(translate_recipe(name)[0]) or {chosen.runs[-1].setup().seed: chosen.runs[-1]}

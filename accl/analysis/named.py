@@ -63,7 +63,7 @@ def choose(
     *,
     profile: str | None = None,
     all_seeds: bool | None = None,
-    reference: str = "",
+    reference: str | None = None,
     split: Split = "test",
 ) -> Chosen:
     """Choose runs by recipes, runs, experiments or arms of experiments.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from accl.analysis.figures import ForestRow, Matrix, Panel, TaskRow, Weights
+from accl.analysis.figures import ForestRow, Matrix, Panel, TaskRow, Weights, limits
 from accl.errors import AcclError
 from accl.files import replace_file
 from accl.text import printable
@@ -156,7 +156,7 @@ def draw_confusion(figure: Figure, matrices: Sequence[Matrix], columns: int) -> 
     side = (width - (0.9 if across == 1 else 0.7)) / across
     named = 72 * (side - 1.2) / k >= LEAST_ROW and across == 1
     figure.set_size_inches(width, down * (side + 0.25))
-    low, high = _limits(matrices)
+    low, high = limits(matrices)
     for place, matrix in enumerate(matrices):
         axes = figure.add_subplot(down, across, place + 1)
         image = axes.imshow(
@@ -278,15 +278,3 @@ def _label(text: str) -> str:
 
 def _task_name(name: str) -> str:
     return _label(name).replace("_", " ")
-
-
-def _limits(matrices: Sequence[Matrix]) -> tuple[float, float]:
-    """Return the ends of one scale for all: the middle 98 % of the pairs, or as much on both sides of no difference."""
-    values = np.concatenate([matrix.off_diagonal for matrix in matrices])
-    if not len(values):
-        return 0.0, 1.0
-    if matrices[0].difference:
-        most = float(np.quantile(np.abs(values), 0.98)) or 1.0
-        return -most, most
-    low, high = (float(value) for value in np.quantile(values, [0.01, 0.99]))
-    return (low, high) if low < high else (low - 0.5, high + 0.5)

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from accl.analysis.candidates import (
+    finished_runs,
+    is_tested,
+    missing_recipes,
+    nothing_matches,
+    unreadable_gap,
+    untested_gap,
+)
 from accl.analysis.results import NO_SETTINGS, Setup, Split, read_setup
 from accl.config import available, difference
 from accl.config.renamed import translate_recipe
 from accl.errors import CompareError
-from accl.store.deadline import DEADLINE_S, each_within, within
-from accl.store.experiment import read_experiment
+from accl.store.deadline import DEADLINE_S, within
 from accl.store.rundir import RunDir, find_run, list_runs
-from accl.store.state import State, read_state
-from accl.store.tested import ACCURACY
-from accl.text import listed
+from accl.store.state import read_state
 
 _Terms = tuple[tuple[str, ...], int]  # profile, protocol and data; optimizer steps
 
 LISTED_SEEDS = 20  # in a warning
-EXAMPLE_PROFILE = "demo"  # of suggested commands, when nothing else names a profile
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,8 @@ class Selection:
     @property
     def gaps(self) -> list[str]:
         """Warnings about runs that the selection lacks."""
-        gaps = [
-            f"Left out, not having been tested: {count} newer run{'s' * (count > 1)} of {recipe} with eval.test=false; "
-            "accl test RUN... tests them."
-            for recipe, count in self.untested.items()
-        ]
-        return gaps + _unreadable_gap(self.unreadable)
+        gaps = [untested_gap(count, "newer run", recipe) for recipe, count in self.untested.items()]
+        return gaps + unreadable_gap(self.unreadable)
 
 
 def select_runs(root: Path, names: Sequence[str], profile: str | None = None, split: Split = "test") -> Selection:
@@ -67,7 +66,8 @@ def select_runs(root: Path, names: Sequence[str], profile: str | None = None, sp
         RunError: a name is neither a recipe nor a run, or the run that it names cannot be read.
     """
     all_runs, names = list_runs(root), _todays(names)
-    setups, unreadable = _finished(all_runs)
+    found, unreadable = finished_runs(all_runs[::-1])
+    setups = [setup for setup, _ in found]
     recipes = {setup.config.recipe for setup in setups} | set(available("recipes"))
     ids = {run.id for run in all_runs}
     by_recipe = list(dict.fromkeys(name for name in names if name in recipes and name not in ids))
@@ -89,7 +89,7 @@ def select_runs(root: Path, names: Sequence[str], profile: str | None = None, sp
     anchors = list(named.values())[:1] or (candidates[by_recipe[0]] if by_recipe else [])
     if missing := [name for name, options in candidates.items() if not options]:
         have = [*anchors, *(setup for options in candidates.values() for setup in options)]
-        raise _missing(missing, root, profile, have[0].config.profile if have else None, unreadable)
+        raise missing_recipes(missing, root, profile, have[0].config.profile if have else None, unreadable)
     chosen = _matching(anchors, candidates) if by_recipe else {}
     runs = tuple((named[name] if name in named else chosen[name]).run for name in names)
     untested = {name: _newer_untested(setups, setup) for name, setup in chosen.items()} if split == "test" else {}
@@ -104,7 +104,7 @@ def select_runs(root: Path, names: Sequence[str], profile: str | None = None, sp
 
 
 def _is_tested(setup: Setup) -> bool:
-    return setup.config.eval.test or ACCURACY in read_state(setup.run).latest
+    return is_tested(setup, read_state(setup.run))
 
 
 def _newer_untested(setups: Sequence[Setup], chosen: Setup) -> int:
@@ -154,7 +154,7 @@ class SeedSelection:
     def gaps(self) -> list[str]:
         """Warnings about runs that the selection lacks."""
         gaps = [f"Left out for want of partners: {_seeds(seeds)} of {label}." for label, seeds in self.left_out.items()]
-        return [*self.absent, *gaps, *_unreadable_gap(self.unreadable)]
+        return [*self.absent, *gaps, *unreadable_gap(self.unreadable)]
 
 
 def _seeds(seeds: Sequence[int]) -> str:
@@ -180,11 +180,6 @@ def shared_seeds(
     )
 
 
-def _unreadable_gap(count: int) -> list[str]:
-    runs = f"{count} run{'s' * (count > 1)}"
-    return [f"{runs} in the folder could not be read and may be missing here; see: accl runs"] if count else []
-
-
 def select_seeds(
     root: Path, recipes: Sequence[str], profile: str | None = None, split: Split = "test"
 ) -> SeedSelection:
@@ -198,7 +193,8 @@ def select_seeds(
         CompareError: a name is no recipe or comes twice, a recipe has no finished run, or no seed is shared.
     """
     recipes = _todays(recipes)
-    setups, unreadable = _finished(list_runs(root))
+    found, unreadable = finished_runs(list_runs(root)[::-1])
+    setups = [setup for setup, _ in found]
     known = {setup.config.recipe for setup in setups} | set(available("recipes"))
     for name in recipes:
         if name not in known:
@@ -215,7 +211,7 @@ def select_seeds(
             by_seed.setdefault(setup.config.train.seed, setup)
     if missing := [name for name, groups in grouped.items() if not groups]:
         had = next((profile for groups in grouped.values() for (profile, *_), _ in groups), None)
-        raise _missing(missing, root, profile, had, unreadable)
+        raise missing_recipes(missing, root, profile, had, unreadable)
     shared = {
         terms: set.intersection(*(set(groups.get(terms, {})) for groups in grouped.values()))
         for terms in grouped[recipes[0]]
@@ -266,37 +262,4 @@ def _matching(anchors: Sequence[Setup], candidates: dict[str, list[Setup]]) -> d
                 name: next((s for s in options if s.config.train.seed == seed), options[0])
                 for name, options in fitting.items()
             }
-    anchor = anchors[0]
-    for name, options in candidates.items():
-        if all(setup.terms != anchor.terms for setup in options):
-            other = options[0]
-            raise CompareError(
-                f"No finished run of {name} matches {anchor.run.id}: "
-                f"the newest, {other.run.id}, differs in {other.differs_from(anchor)}.",
-                f"Train one that does: {anchor.train_command(name, than=other)}",
-            )
-    raise AssertionError("every recipe has a run on the terms of the first anchor, yet none was chosen")
-
-
-def _finished(runs: Sequence[RunDir]) -> tuple[list[Setup], int]:
-    """Return the setups of the finished runs, newest first, and the number of runs that could not be read.
-
-    One damaged run, or one of an older accl, must not keep all others from being compared.
-    """
-    answers = [setup for _, setup in each_within(DEADLINE_S, _setup_of_finished, runs[::-1])]
-    return [setup for setup in answers if isinstance(setup, Setup)], sum(isinstance(a, BaseException) for a in answers)
-
-
-def _setup_of_finished(run: RunDir) -> Setup | None:
-    return read_setup(run) if read_state(run).state is State.FINISHED else None
-
-
-def _missing(recipes: list[str], root: Path, profile: str | None, other: str | None, unreadable: int) -> CompareError:
-    where = f"{root} with profile {profile}" if profile else str(root)
-    names = listed(recipes, "or")
-    ignored = f" ({unreadable} unreadable run{'s' * (unreadable > 1)} ignored)" if unreadable else ""
-    commands = " && ".join(f"accl train {name} --profile {profile or other or EXAMPLE_PROFILE}" for name in recipes)
-    named = [name for _, name in each_within(DEADLINE_S, read_experiment, list_runs(root)[::-1])]
-    if experiment := next((name for name in named if name and isinstance(name, str)), ""):
-        commands += f", or compare an experiment: accl compare {shlex.quote(experiment)}"
-    return CompareError(f"There is no finished run of {names} in {where}{ignored}.", f"Train first: {commands}")
+    raise nothing_matches(anchors[0], candidates)

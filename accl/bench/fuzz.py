@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from accl.config import configs_folder, dump, flat, load, resolve
-from accl.config.recipes import flatten
+from accl.config.tree import flatten
 from accl.config.values import FIELDS, type_in_words
 from accl.errors import AcclError
 

@@ -22,6 +22,7 @@ from accl.analysis.crossed import difference_over_seeds, student_t_quantile, stu
 from accl.analysis.power import smallest_difference
 from accl.analysis.stats import Z_95, holm, mcnemar_exact, paired_difference, standard_error, wilson
 from accl.bench.report import Row
+from accl.text import counted
 
 SEEDS = (2, 3, 5, 10)
 SEED_SDS = (0.0, 0.005, 0.01, 0.015)  # of the true difference, as fractions
@@ -146,7 +147,7 @@ class Simulation:
                 for answers, _ in self._draws(seeds, seed_sd, [smallest])
                 for a, b in answers
             ]
-            where = f"{seeds} seed{'s' * (seeds > 1)}, sd {100 * seed_sd:g}"
+            where = f"{counted(seeds, 'seed')}, sd {100 * seed_sd:g}"
             yield share(f"{where}: power at {100 * smallest:.1f} points", significant, POWER)
 
     @property

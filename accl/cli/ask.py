@@ -73,7 +73,7 @@ def ask(
 
       accl ask last < question.txt
 
-      accl ask last "2 + 2 = ?" -o 3 -o 4 --task elementary_mathematics
+      accl ask last "2 + 2 = ?" -o 3 -o 4 --task elementary_mathematics --checkpoint last --no-near
     """
     from accl.launch.model import apply_model
     from accl.store.rundir import find_run

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from accl.cli.options import output_file
+from accl.cli.completion import complete_recipe
+from accl.cli.options import OverridesOption, ProfileOption, output_file
 from accl.cli.output import Format, FormatOption, emit, say
 from accl.cli.table import Table
 from accl.config import DEFAULT_PROFILE
@@ -158,13 +159,11 @@ def statistics(
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="What accl trains; the peers train baseline.")] = "baseline",
-    profile: Annotated[
-        str, typer.Option("--profile", "-p", help="Scale and data: demo, minilm, paper, or the path of a file.")
-    ] = DEFAULT_PROFILE,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override one value; may be repeated.")
-    ] = None,
+    recipe: Annotated[
+        str, typer.Argument(help="What accl trains; the peers train baseline.", autocompletion=complete_recipe)
+    ] = "baseline",
+    profile: ProfileOption = None,
+    overrides: OverridesOption = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps of a timed window.")] = 200,
     warmup: Annotated[int, typer.Option(min=1, help="Untimed steps before the first window.")] = 30,
     rounds: Annotated[int, typer.Option(min=1, help="Timed windows of each candidate.")] = 3,
@@ -207,14 +206,15 @@ def train(
 
     if together and apart:
         raise typer.BadParameter("--together and --apart exclude each other.")
-    lists = {
+    read = {
+        "profile": profile or DEFAULT_PROFILE,
         "overrides": overrides or [],
         "backends": _names(backends),
         "arms": _names(arms),
         "peer": [str(name) for name in peer or []],
         "output": None if output is None else str(output),
     }
-    report = measure(Options(**{**given, **lists}))
+    report = measure(Options(**{**given, **read}))
     _print(report, report_tables([report]), output)
 
 

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from accl.analysis.claim_runs import select_claim_runs
-from accl.analysis.claims import Claim, Claims, Evidence, check_claims
-from accl.cli.options import RUNS, RunsOption
+from accl.cli.options import RUNS, OneProfileOption, QueryArgument, RunsOption
 from accl.cli.output import Format, FormatOption, emit, print_notes, say
 from accl.cli.table import MISSING, Column, Row, Table, fields, number, p_value, points
-from accl.store.query import parse
-from accl.store.run_subject import RunSubject
 from accl.store.rundir import RunDir, list_runs
-from accl.store.summary import SummaryReader, read_summaries
+from accl.store.selection import matching_summaries
+
+if TYPE_CHECKING:
+    from accl.analysis.claims import Claim, Claims, Evidence
 
 _STYLES = {"supported": "bold green", "not supported": "bold red", "inconclusive": "yellow"}
 _NUMBERS = {"points": points, "steps": number("+,.0f"), "%": number("+.1f", 100)}
@@ -60,14 +56,12 @@ EVIDENCE = [
 
 
 def claims(
-    query: Annotated[
-        list[str] | None, typer.Argument(metavar="QUERY", help="Take only runs that it matches, as accl runs does.")
-    ] = None,
-    profile: Annotated[str | None, typer.Option("--profile", "-p", help="Take only runs of this profile.")] = None,
+    query: QueryArgument = None,
+    profile: OneProfileOption = None,
     format: FormatOption = Format.TABLE,
     runs: RunsOption = RUNS,
 ) -> None:
-    """Check the claims of the method: supported, not supported, inconclusive.
+    """Judge the four claims of the method by what finished runs show.
 
     Arms are the finished runs of baseline, contrastive and full that are
     alike in all that does not make the arm, paired seed by seed. Of several
@@ -98,6 +92,11 @@ def claims(
 
       accl claims experiment:weights cfg.optim.lr=1e-5
     """
+    from accl.analysis.claim_runs import (
+        select_claim_runs,  # here: numpy and duckdb would keep help and completion waiting
+    )
+    from accl.analysis.claims import check_claims
+
     chosen = select_claim_runs(_matching(runs, " ".join(query or ())), profile)
     found = check_claims(chosen)
     terms = f": profile {found.profile}, protocol {found.protocol}" if found.runs else ""
@@ -128,11 +127,9 @@ def _matching(root: Path, text: str) -> Sequence[RunDir]:
     found = list_runs(root)
     if not text:
         return found
-    wanted, now = parse(text), time.time()
-    summaries = read_summaries([SummaryReader(run) for run in found], now)
-    matching = [summary.run for summary in summaries if wanted.matches(RunSubject(summary, now))]
+    matching = [summary.run for summary in matching_summaries(found, text)]
     if not matching:
-        print_notes([f"no run of {len(summaries):,} in {root} matches: {text}"])
+        print_notes([f"no run of {len(found):,} in {root} matches: {text}"])
     return matching
 
 

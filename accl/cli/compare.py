@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from accl.analysis.ablation import Ablation
-from accl.analysis.compare import Comparison
-from accl.analysis.named import Chosen, break_down, choose, compare_chosen
-from accl.cli import compare_by, compare_screen, compare_tables
-from accl.cli.compare_by import By
-from accl.cli.compare_seeds import ablation_tables
-from accl.cli.options import RUNS, RunsOption, run_name
-from accl.cli.output import Format, FormatOption, emit
-from accl.cli.questions import Split
-from accl.cli.table import Table
+from accl.cli.completion import complete_arm
+from accl.cli.options import RUNS, OneProfileOption, ReferenceOption, RunsOption, Split, SplitOption, run_name
+from accl.cli.output import Format, FormatOption
+from accl.cli.questions import SHOWN, By
 from accl.errors import ConfigError
 
 DEFAULT_NAMES = ["baseline", "contrastive", "full"]
@@ -30,15 +23,12 @@ def compare(
             metavar="EXPERIMENT|ARM|RECIPE|RUN",
             help="Experiments, arms of one, recipes, or runs by id, a part of it, name or path; the first is the "
             f"reference. Without any: {' '.join(DEFAULT_NAMES)}.",
+            autocompletion=complete_arm,
         ),
     ] = None,
-    reference: Annotated[
-        str, typer.Option("--reference", "-r", metavar="ARM", help="Compare all others with this one.")
-    ] = "",
-    profile: Annotated[str | None, typer.Option("--profile", "-p", help="Take only runs of this profile.")] = None,
-    split: Annotated[
-        Split, typer.Option("--split", help="Which answers: of the test, or of the best validation, to choose by.")
-    ] = Split.TEST,
+    reference: ReferenceOption = None,
+    profile: OneProfileOption = None,
+    split: SplitOption = Split.TEST,
     all_seeds: Annotated[
         bool | None,
         typer.Option(
@@ -57,7 +47,7 @@ def compare(
             "--limit",
             min=1,
             help="With --by question: at most N of each arm.",
-            show_default=f"{compare_by.SHOWN}; all in json and csv",
+            show_default=f"{SHOWN}; all in json and csv",
         ),
     ] = None,
     tasks: Annotated[
@@ -112,61 +102,13 @@ def compare(
     """
     if limit is not None and by is not By.QUESTION:
         raise ConfigError("--limit is for --by question.", "How many tasks are listed is said with --tasks.")
+    from accl.analysis.named import choose  # here: numpy and duckdb would keep help and completion waiting
+    from accl.cli.compare_output import print_breakdown, print_comparison
+
     chosen = choose(
         runs, names or DEFAULT_NAMES, profile=profile, all_seeds=all_seeds, reference=reference, split=split.value
     )
     if by is not None:
-        _emit_by(chosen, by, split, limit, format)
-        return
-    data = compare_chosen(chosen, split.value)
-    said = [data.power]
-    said += [f"Warning: {warning}" for warning in data.warnings]
-    if format is not Format.TABLE or notes:
-        said += [*data.notes, *_looks_notes(runs, data, format)]
-        if format is Format.TABLE and any(arm.efficiency for arm in data.arms):
-            said.append(compare_screen.EFFICIENCY_NOTE)
-    elif data.notes:
-        said.append("How these numbers are made: --notes")
-    emit(_tables(data, format, tasks), format, data=data, notes=said)
-
-
-def _looks_notes(root: Path, data: Comparison | Ablation, format: Format) -> list[str]:
-    """Note how often runs of the folder looked at this test split, where that is more than once for each compared."""
-    if data.split != "test" or format in (Format.JSON, Format.CSV):
-        return []
-    from accl.store.tested import looks_in
-
-    compared = len(data.arms) * (len(data.seeds) if isinstance(data, Ablation) else 1)
-    found = looks_in(root, data.fingerprint)
-    return [f"{str(found)[:-1]}; {compared} are compared here."] if found.looks > compared else []
-
-
-def _emit_by(chosen: Chosen, by: By, split: Split, limit: int | None, format: Format) -> None:
-    for_people = format not in (Format.JSON, Format.CSV)
-    found = break_down(chosen, by.value, split.value, compare_by.SHOWN if limit is None and for_people else limit)
-    tables = compare_by.tables_by_arm(found, by) if for_people else [compare_by.whole_table(found, by)]
-    emit(tables, format, notes=[*(f"Warning: {warning}" for warning in found.warnings), *compare_by.notes(found, by)])
-
-
-def _tables(data: Comparison | Ablation, format: Format, tasks: int) -> list[Table]:
-    """Return the tables of a format, with ``tasks`` gains, and as many losses, for each arm."""
-    if format is Format.TABLE:
-        return _screen_tables(data, tasks)
-    if isinstance(data, Ablation):
-        return ablation_tables(data)[:1]
-    if format is Format.CSV:
-        return [compare_tables.arms_table(data)]
-    arms = [compare_tables.runs_table(data), compare_tables.arms_table(data)]
-    return [*arms, *compare_tables.task_tables(data, tasks), *compare_tables.config_tables(data)]
-
-
-def _screen_tables(data: Comparison | Ablation, tasks: int) -> list[Table]:
-    many = len(data.arms) >= compare_screen.MANY_ARMS
-    if isinstance(data, Comparison):
-        arms = compare_screen.ranking_table(data) if many else compare_screen.arms_table(data)
-        by_task = [] if many else compare_screen.task_tables(data, tasks)
-        return [compare_screen.runs_table(data), arms, *by_task, *compare_screen.config_tables(data)]
-    arms = compare_screen.ranking_table(data) if many else compare_screen.seed_arms_table(data)
-    runs = compare_screen.accuracies_table(data) if many else compare_screen.seed_runs_table(data)
-    by_task = [] if many else compare_screen.seed_task_tables(data, tasks)
-    return [arms, runs, *by_task, *compare_screen.config_tables(data)]
+        print_breakdown(chosen, by, split, limit, format)
+    else:
+        print_comparison(runs, chosen, split, tasks, notes, format)

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import textwrap
-from enum import StrEnum
 
 from accl.analysis.named import Breakdown
 from accl.cli.compare_screen import short_headers
-from accl.cli.table import Column, Row, Table, fields, p_value, percent, points
+from accl.cli.questions import By
+from accl.cli.table import Column, Row, Table, fields, p_value, percent, points, span
 
-SHOWN = 20  # questions of an arm in the formats for people
 TEXT_WIDTH = 100  # of a question in a table
-
-
-class By(StrEnum):
-    """Values of ``--by``."""
-
-    CATEGORY = "category"
-    SUBCATEGORY = "subcategory"
-    TASK = "task"
-    QUESTION = "question"
 
 
 def whole_table(found: Breakdown, by: By) -> Table:
@@ -73,7 +63,7 @@ def _columns(found: Breakdown, by: By, arm: str = "accuracy") -> list[Column]:
         Column("before", found.reference, "%", "right", percent),
         Column("accuracy", arm, "%", "right", percent),
         Column("delta", "delta", "points", "right", points),
-        Column("low", "95 % interval", "points", "right", cell=_interval),
+        Column("low", "95 % interval", "points", "right", cell=lambda row: span(row["low"], row["high"])),
         Column("p_holm", "Holm p", "", "right", p_value),
     ]
 
@@ -87,10 +77,6 @@ def _rows(found: Breakdown, by: By) -> list[Row]:
         ]
     names = ("name", "n", "before", "accuracy", "gains", "losses", "delta", "low", "high", "p", "p_holm")
     return [fields(part, "arm") | terms | {"by": str(by)} | fields(part, *names) for part in found.parts]
-
-
-def _interval(row: Row) -> str:
-    return f"{points(row['low'])} to {points(row['high'])}"
 
 
 def _change(row: Row) -> str:

@@ -14,7 +14,8 @@ from accl.analysis.efficiency import SampleEfficiency
 from accl.analysis.stats import PairedDifference
 from accl.cli import compare_tables
 from accl.cli.compare_tables import letters
-from accl.cli.table import MISSING, Column, Row, Table, duration, fields, number, p_value, percent, points, score, typed
+from accl.cli.table import MISSING, Column, Row, Table, duration, fields, number, p_value, percent, points, score, span
+from accl.text import typed
 
 NAMED_WIDTH = 14  # of an arm whose name stands in a header beside others
 MANY_ARMS = 5  # which nobody reads side by side
@@ -82,7 +83,7 @@ def ranking_table(data: Comparison | Ablation) -> Table:
         Column("arm", wrap=True),
         Column("accuracy", unit="%", justify="right", show=_plus_minus, style=_floor_style),
         Column("delta", unit="points", justify="right", show=points),
-        Column("interval", "95 % interval", "points", "right", _interval),
+        Column("interval", "95 % interval", "points", "right", lambda ends: span(*ends)),
         Column("p_holm", "Holm p", justify="right", show=p_value),
     ]
     title = f"Accuracy on {data.n:,} {data.split} questions{seeds}; differences to {data.arms[0].label}"
@@ -240,7 +241,7 @@ def _difference_columns(reference: str) -> list[Column]:
     to = reference if len(reference) <= NAMED_WIDTH else "first arm"
     return [
         Column("delta", f"delta to {to}", "points", show=points),
-        Column("interval", "95 % interval", "points", show=_interval),
+        Column("interval", "95 % interval", "points", show=lambda ends: span(*ends)),
     ]
 
 
@@ -248,7 +249,7 @@ def _hard_columns(accuracy: Show, p: str) -> list[Column]:
     return [
         Column("hard", "hard pairs", "%", show=accuracy),
         Column("hard_delta", "hard pairs, delta", "points", show=points),
-        Column("hard_interval", "hard pairs, 95 %", "points", show=_interval),
+        Column("hard_interval", "hard pairs, 95 %", "points", show=lambda ends: span(*ends)),
         Column("hard_p", f"hard pairs, {p}", show=p_value),
     ]
 
@@ -259,11 +260,6 @@ def _calibration_columns() -> list[Column]:
 
 def _plus_minus(value: Mean | None) -> str:
     return MISSING if value is None else f"{percent(value.mean)} ± {percent(value.sd)}"
-
-
-def _interval(ends: tuple[float | None, float | None]) -> str:
-    low, high = ends
-    return MISSING if low is None else f"{points(low)} to {points(high)}"
 
 
 def _floor_style(row: Row) -> str:
@@ -278,9 +274,7 @@ def _efficiency_columns(data: Comparison | Ablation) -> list[Column]:
     columns = [
         Column("efficiency", "steps to reach reference", cell=lambda row: _steps(row["efficiency"], found[0])),
         Column("efficiency", "questions to reach it", show=_questions),
-        Column(
-            "efficiency", "difference", "steps", show=lambda e: MISSING if e is None else f"{_more(e)}{e.delta:+,.0f}"
-        ),
+        Column("efficiency", "difference", "steps", show=_steps_difference),
     ]
     intervals = [Column("efficiency", "95 % interval", "steps", show=_steps_interval)]
     return columns + (intervals if isinstance(data, Ablation) else [])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from accl.analysis.ablation import Ablation, SeedArm
-from accl.cli.table import MISSING, Column, Row, Table, duration, fields, p_value, percent, points, score
+from accl.cli.table import MISSING, Column, Row, Table, duration, fields, p_value, percent, points, score, span
 
 CALIBRATION = [Column(name.lower(), name, "", "right", score) for name in ("loss", "ECE", "Brier")]
 MEANS = ("accuracy", "macro_accuracy", "hard_accuracy", "loss", "ece", "brier")
@@ -24,8 +24,7 @@ def interval(row: Row, prefix: str = "") -> str:
 
 def low_to_high(row: Row) -> str:
     """Write the row's delta_low and delta_high as ``+0.30 to +2.10``."""
-    low, high = row["delta_low"], row["delta_high"]
-    return MISSING if low is None else f"{points(low)} to {points(high)}"
+    return span(row["delta_low"], row["delta_high"])
 
 
 def spread(row: Row, key: str, beside: str) -> str:

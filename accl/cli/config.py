@@ -4,29 +4,37 @@ from __future__ import annotations
 
 import sys
 from itertools import groupby
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 
 from accl.choices import Choice
+from accl.cli.completion import complete_recipe, complete_topic
 from accl.cli.options import OverridesOption, ProfileOption
 from accl.cli.output import Format, FormatOption, emit, print_notes, say
-from accl.cli.table import Column, Table, fields, text, typed
-from accl.config import Resolved, available, configs_folder, flat, resolve
-from accl.config.explain import explain, explain_all
-from accl.config.renamed import translate_key
-from accl.text import printable
+from accl.cli.table import Column, Table, fields, text
+from accl.config import available, configs_folder
+from accl.text import printable, typed
+
+if TYPE_CHECKING:
+    from accl.config import Resolved
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Show recipes, profiles, resolved configurations and all keys."
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Show recipes, profiles, resolved configurations and all keys.",
 )
 
 
 @app.command()
 def show(
     recipe: Annotated[
-        str, typer.Argument(help="A recipe's name, the path of a recipe file, or of the config.yaml of a run.")
+        str,
+        typer.Argument(
+            help="A recipe's name, the path of a recipe file, or of the config.yaml of a run.",
+            autocompletion=complete_recipe,
+        ),
     ] = "full",
     profile: ProfileOption = None,
     overrides: OverridesOption = None,
@@ -38,6 +46,8 @@ def show(
 
       accl config show full --profile paper --set train.batch_size=32
     """
+    from accl.config import flat, resolve
+
     resolved = resolve(recipe, profile, overrides or ())
     print_notes(resolved.notes)
     if format is Format.TABLE:  # as YAML, so that it can be copied into a file of one's own
@@ -69,7 +79,10 @@ def list_(format: FormatOption = Format.TABLE) -> None:
 def explain_(
     key: Annotated[
         str | None,
-        typer.Argument(help="A key such as curriculum.policy, a section, or metrics; all keys if left out."),
+        typer.Argument(
+            help="A key such as curriculum.policy, a section, or metrics; all keys if left out.",
+            autocompletion=complete_topic,
+        ),
     ] = None,
     format: FormatOption = Format.TABLE,
 ) -> None:
@@ -81,6 +94,9 @@ def explain_(
 
       accl config explain curriculum.policy
     """
+    from accl.config.explain import explain, explain_all
+    from accl.config.renamed import translate_key
+
     if key:
         key, notes = translate_key(key)
         print_notes(notes)
@@ -119,6 +135,10 @@ def _choice_columns(rows: list[dict[str, Any]]) -> list[Column]:
 
 
 def _commented_yaml(resolved: Resolved) -> list[str]:
+    import yaml
+
+    from accl.config import flat
+
     lines = [f"# recipe {resolved.config.recipe} under profile {resolved.config.profile}"]
     values = {key: value for key, value in flat(resolved.config).items() if "." in key}
     for section, keys in groupby(values, key=lambda key: key.partition(".")[0]):

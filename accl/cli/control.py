@@ -61,6 +61,9 @@ def resume(
         bool,
         typer.Option("--accept-changes", help="Go on although configuration, data or model are not what they were."),
     ] = False,
+    alerts: Annotated[
+        bool, typer.Option("--alerts", help="Allow the program of its alerts.command, which was typed elsewhere.")
+    ] = False,
     runs: RunsOption = RUNS,
 ) -> None:
     """Go on with stopped runs from their last checkpoints.
@@ -82,6 +85,8 @@ def resume(
 
       accl resume 7f3a --accept-changes
 
+      accl resume last --alerts
+
       accl resume experiment:lr state:stopped,crashed
     """
     from accl.cli.foreground import end_on_signals
@@ -93,6 +98,8 @@ def resume(
 
     end_on_signals()
     several = _resumable(runs, chosen)
+    if alerts:
+        _allow_alerts(several)
     if len(several) > 1:
         _resume_in_queue(runs, several, detach, accept_changes)
         return
@@ -122,20 +129,34 @@ def _resumable(root: Path, words: Sequence[str]) -> list[RunDir]:
     choice = choose_runs(root, words)
     if not choice.by_query:
         for run, state in [(each.run, each.state) for each in choice.summaries if len(choice.summaries) > 1]:
-            if state and (state.state is State.FINISHED or (state.state.active and state.state is not State.QUEUED)):
+            if state and (state.state is State.FINISHED or state.state.trains):
                 what = f"{run.id} is {state.state}, and so none of the {len(choice.summaries)} runs is resumed."
                 raise (BusyError if state.state.active else RunError)(what, "Leave it out.")
         return choice.runs
-    early = (State.STOPPED, State.FAILED, State.CRASHED)
-    able = [each.run for each in choice.summaries if each.state and each.state.state in early]
-    others = [each.state.state.value if each.state else "unreadable" for each in choice.summaries]
-    left_out = Counter(word for word in others if word not in early)
+    able = [each.run for each in choice.summaries if each.state and each.state.state.ended_early]
+    others = [each for each in choice.summaries if each.run not in able]
+    left_out = Counter(each.state.state.value if each.state else "unreadable" for each in others)
     said = ", ".join(f"{count} {word}" for word, count in left_out.items())
     if not able:
         raise RunError(f"None of the runs that match can go on: {said}.", "See: accl runs")
     if left_out:
         print_notes([f"left out: {said}"])
     return able
+
+
+def _allow_alerts(several: Sequence[RunDir]) -> None:
+    """Allow the programs that runs name, and say which.
+
+    Raises:
+        RunError: a configuration cannot be read, or what is allowed cannot be remembered.
+    """
+    from accl.cli.output import print_notes
+    from accl.store.trusted import allow
+
+    for command in dict.fromkeys(run.load_config().alerts.command for run in several):
+        if command is not None:
+            allow(command)
+            print_notes([f"from now on alerts may run: {command}"])
 
 
 def _resume_in_queue(root: Path, several: Sequence[RunDir], detach: bool, accept_changes: bool) -> None:
@@ -151,8 +172,6 @@ def _resume_in_queue(root: Path, several: Sequence[RunDir], detach: bool, accept
 
     if accept_changes:
         raise ConfigError("--accept-changes is for one run.", "Accept those of each by itself: accl resume RUN ...")
-    if elsewhere := [run for run in several if run.path.parent.resolve() != root.resolve()]:
-        raise RunError(f"{elsewhere[0].path} is not in {root}.", f"Give its folder: --runs {elsewhere[0].path.parent}")
     enqueue(root, several)
     if detach:
         say(*(run.id for run in several))

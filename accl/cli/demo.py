@@ -20,7 +20,7 @@ POLL_EVERY_S = 0.25
 
 
 def demo() -> None:
-    """Train three arms of the ablation side by side, and watch them: what accl is.
+    """Train three arms of the ablation side by side, and watch them.
 
     The arms `baseline`, `contrastive` and `full` train on the built-in benchmark, on the CPU and without a
     download, in a temporary folder of their own. The app opens on them; without a terminal the command

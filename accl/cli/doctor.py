@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from accl.cli.completion import complete_profile
 from accl.cli.options import RUNS, OverridesOption, RunsOption
 from accl.cli.output import Format, FormatOption, emit
 from accl.cli.table import Column, Table, fields
@@ -17,7 +18,13 @@ COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 def doctor(
     profile: Annotated[
-        str | None, typer.Option("--profile", "-p", help="Only what this profile needs; else all that come with accl.")
+        str | None,
+        typer.Option(
+            "--profile",
+            "-p",
+            help="Only what this profile needs; else all that come with accl.",
+            autocompletion=complete_profile,
+        ),
     ] = None,
     overrides: OverridesOption = None,
     format: FormatOption = Format.TABLE,

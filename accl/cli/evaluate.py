@@ -12,7 +12,8 @@ import typer
 from accl.cli.model import Checkpoint, CheckpointOption, interval, progress
 from accl.cli.options import RUNS, RunArgument, RunsOption
 from accl.cli.output import Format, FormatOption, emit
-from accl.cli.table import Column, Row, Table, counted, percent, score
+from accl.cli.table import Column, Row, Table, percent, score
+from accl.text import counted
 
 
 class Split(StrEnum):
@@ -56,7 +57,7 @@ def evaluate(
 
       accl evaluate full-s1 --data bigbench
 
-      accl evaluate last --data my-questions --split all --format csv
+      accl evaluate last --data my-questions --split all --checkpoint last --format csv
     """
     from accl.launch.model import apply_model
     from accl.store.rundir import find_run

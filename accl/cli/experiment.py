@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from accl.cli.experiment_tables import Shares, conclude, runs_option, show_plan, typed_query
+from accl.cli.experiment_tables import Shares, conclude, runs_option, show_plan
 from accl.cli.output import print_notes, say
+from accl.store.rundir import typed_query
+from accl.text import counted
 
 if TYPE_CHECKING:
     from accl.config import Config
@@ -27,15 +28,7 @@ NameOption = Annotated[
         help="Name of the experiment; made from command, recipe, profile and values when left out.",
     ),
 ]
-JobsOption = Annotated[
-    int | None,
-    typer.Option("--jobs", "-j", min=1, help="Train N runs at a time; one on each GPU, or one on a CPU, by default."),
-]
-PerGpuOption = Annotated[int, typer.Option("--per-gpu", min=1, help="Let N runs share a GPU.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would run, and start nothing.")]
-DetachOption = Annotated[
-    bool, typer.Option("--detach", "-d", help="Print the experiment's name and return; its runs go on by themselves.")
-]
 
 
 @dataclass(frozen=True)
@@ -86,7 +79,7 @@ def carry_out(
         members = assign(configs, existing)
         known = {member.run for member in members}
         if others := sum(each.run not in known for each in existing):
-            problems.append(f"{name} has {others} more run{'s' * (others > 1)}, with other configurations than these.")
+            problems.append(f"{name} has {counted(others, 'more run')}, with other configurations than these.")
         print_notes(problems)
         return members
 
@@ -128,6 +121,6 @@ def read_speeds(root: Path) -> Speeds:
     """Read the speeds of the runs in a folder."""
     from accl.launch.experiment import Speeds
     from accl.store.rundir import run_folders
-    from accl.store.summary import SummaryReader, read_summaries
+    from accl.store.summary import summarize
 
-    return Speeds(read_summaries([SummaryReader(run) for run in run_folders(root)], time.time()))
+    return Speeds(summarize(run_folders(root)))

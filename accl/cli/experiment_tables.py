@@ -14,8 +14,8 @@ from accl.cli.options import RUNS
 from accl.cli.output import SafeConsole, emit, say
 from accl.cli.table import MISSING, Column, Row, Table, duration, percent
 from accl.errors import AcclError
-from accl.store.rundir import RunDir
-from accl.store.state import State, observe
+from accl.store.rundir import RunDir, typed_query
+from accl.store.state import RunState, State, observe
 from accl.text import listed
 
 if TYPE_CHECKING:
@@ -128,11 +128,11 @@ def conclude(name: str, configs: Sequence[Config], runs: Sequence[RunDir], root:
     from statistics import mean, stdev  # here: nothing else on the way needs it
 
     rows: list[dict[str, Any]] = []
-    finished = {i: latest for i, run in enumerate(runs) if (latest := _finished(run)) is not None}
+    finished = {i: state for i, run in enumerate(runs) if (state := _finished(run)) is not None}
     for arm in arms_of(configs):
         done = [i for i in arm.members if i in finished]
-        best = [value for i in done if (value := _best_validation(finished[i])) is not None]
-        tests = [value for i in done if (value := finished[i].get("test/accuracy")) is not None]
+        best = [value for i in done if (value := finished[i].validated) is not None]
+        tests = [value for i in done if (value := finished[i].latest.get("test/accuracy")) is not None]
         rows.append(
             {
                 "arm": arm.label,
@@ -140,7 +140,7 @@ def conclude(name: str, configs: Sequence[Config], runs: Sequence[RunDir], root:
                 "validation": mean(best) if best else None,
                 "sd": stdev(best) if best[1:] else None,
                 "test": mean(tests) if tests and len(tests) == len(best) else None,
-                "untested": [runs[i] for i in done if "test/accuracy" not in finished[i]],
+                "untested": [runs[i] for i in done if "test/accuracy" not in finished[i].latest],
             }
         )
     rows.sort(key=lambda row: (row["validation"] is None, -(row["validation"] or 0.0)))
@@ -153,16 +153,12 @@ def conclude(name: str, configs: Sequence[Config], runs: Sequence[RunDir], root:
     _say_next(name, rows, where)
 
 
-def _finished(run: RunDir) -> dict[str, float] | None:
-    """Return the newest figures of a finished run; None of any other."""
+def _finished(run: RunDir) -> RunState | None:
+    """Return the state of a finished run; None of any other."""
     with suppress(AcclError):
         state = observe(run)
-        return state.latest if state.state is State.FINISHED else None
+        return state if state.state is State.FINISHED else None
     return None
-
-
-def _best_validation(latest: dict[str, float]) -> float | None:
-    return latest.get("validation/accuracy/best", latest.get("validation/accuracy"))
 
 
 def _say_next(name: str, rows: Sequence[Row], where: str) -> None:
@@ -181,10 +177,3 @@ def runs_option(root: Path) -> str:
     """Write the option that names the folder of the runs, for a command that is suggested; empty for the default."""
     default = os.path.abspath(os.path.expanduser(os.environ.get("ACCL_RUNS") or RUNS))
     return "" if os.path.abspath(root) == default else f" --runs {shlex.quote(str(root))}"
-
-
-def typed_query(name: str) -> str:
-    """Write the query for the runs of an experiment as an argument of a command."""
-    plain = name.replace("-", "").replace("_", "").replace(".", "").isalnum()
-    quoted = name.replace('"', '""')
-    return shlex.quote(f"experiment={name}" if plain else f'experiment="{quoted}"')

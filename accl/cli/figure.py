@@ -9,11 +9,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from accl.cli.options import RUNS, RunsOption, checked_suffix, output_file, run_name
+from accl.cli.completion import complete_arm
+from accl.cli.options import (
+    RUNS,
+    OneProfileOption,
+    ReferenceOption,
+    RunsOption,
+    Split,
+    SplitOption,
+    checked_suffix,
+    output_file,
+    run_name,
+    writing,
+)
 from accl.cli.output import emit, print_notes, say
-from accl.cli.questions import Split
 from accl.cli.table import Column, Table, text
-from accl.errors import AcclError
 from accl.text import listed
 
 if TYPE_CHECKING:
@@ -25,7 +35,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
-    help="Draw figures for a paper: curves, weights, confusion, differences.",
+    help="Draw figures for a paper: curves, weights, confusion and more.",
 )
 METRICS = ("train/loss", "validation/accuracy")
 
@@ -40,7 +50,10 @@ class Axis(StrEnum):
 
 
 _NAMES = typer.Argument(
-    parser=run_name, metavar="RUN", help="Recipes, experiments, run ids or paths; the first is the reference."
+    parser=run_name,
+    metavar="RUN",
+    help="Recipes, experiments, run ids or paths; the first is the reference.",
+    autocompletion=complete_arm,
 )
 NamesArgument = Annotated[list[str], _NAMES]
 _OUTPUT = typer.Option(
@@ -49,12 +62,6 @@ _OUTPUT = typer.Option(
 OutputOption = Annotated[Path, _OUTPUT]
 _COLUMNS = typer.Option("--columns", min=1, max=2, help="How many columns of a page it is wide: 3.25 or 6.75 inches.")
 ColumnsOption = Annotated[int, _COLUMNS]
-_PROFILE = typer.Option("--profile", "-p", help="Take only runs of this profile.")
-ProfileOption = Annotated[str | None, _PROFILE]
-_SPLIT = typer.Option("--split", help="Questions of the test, or of the best validation.")
-FigureSplitOption = Annotated[Split, _SPLIT]
-_REFERENCE = typer.Option("--reference", metavar="ARM", help="Arm that the others are compared with.")
-ReferenceOption = Annotated[str | None, _REFERENCE]
 
 
 @app.command()
@@ -67,7 +74,7 @@ def curves(
     ] = None,
     x: Annotated[Axis, typer.Option("--x", help="The horizontal axis.")] = Axis.STEP,
     columns: ColumnsOption = 1,
-    profile: ProfileOption = None,
+    profile: OneProfileOption = None,
     runs: RunsOption = RUNS,
 ) -> None:
     """Draw metrics over training, with seed bands.
@@ -81,7 +88,7 @@ def curves(
 
       accl figure curves baseline full -o curves.pdf
 
-      accl figure curves full -o loss.svg --metric train/loss --x epoch
+      accl figure curves full -o loss.svg --metric train/loss --x epoch --columns 2
     """
 
     def drawing(chosen: ArmSet) -> Callable[[Figure], None]:
@@ -99,7 +106,7 @@ def weights(
     names: NamesArgument,
     output: OutputOption,
     columns: ColumnsOption = 1,
-    profile: ProfileOption = None,
+    profile: OneProfileOption = None,
     runs: RunsOption = RUNS,
 ) -> None:
     """Draw the weight of every task over training.
@@ -107,9 +114,11 @@ def weights(
     Every arm with a curriculum has a panel. Weights are means over the seeds; the five tasks that are heaviest in
     the end have names, and a dotted line shows the uniform weight.
 
-    Example:
+    Examples:
 
       accl figure weights full -o weights.pdf
+
+      accl figure weights full -o weights.png --columns 2
     """
 
     def drawing(chosen: ArmSet) -> Callable[[Figure], None]:
@@ -133,7 +142,7 @@ def confusion(
         bool, typer.Option("--differences", help="Draw what the other arms differ in from the first.")
     ] = False,
     columns: ColumnsOption = 1,
-    profile: ProfileOption = None,
+    profile: OneProfileOption = None,
     reference: ReferenceOption = None,
     runs: RunsOption = RUNS,
 ) -> None:
@@ -144,9 +153,9 @@ def confusion(
 
     Examples:
 
-      accl figure confusion full -o confusion.pdf --columns 2
+      accl figure confusion full -o confusion.pdf --kind similarity --columns 2
 
-      accl figure confusion baseline full --differences -o change.png
+      accl figure confusion weights --differences --reference baseline -o change.png
     """
 
     def drawing(chosen: ArmSet) -> Callable[[Figure], None]:
@@ -163,9 +172,9 @@ def confusion(
 def forest(
     names: NamesArgument,
     output: OutputOption,
-    split: FigureSplitOption = Split.TEST,
+    split: SplitOption = Split.TEST,
     columns: ColumnsOption = 1,
-    profile: ProfileOption = None,
+    profile: OneProfileOption = None,
     reference: ReferenceOption = None,
     runs: RunsOption = RUNS,
 ) -> None:
@@ -174,9 +183,11 @@ def forest(
     Intervals (95 %) and p values (Holm-adjusted) are those of accl compare
     over the seeds that both arms have; a tick stands for a pair of seeds.
 
-    Example:
+    Examples:
 
       accl figure forest baseline contrastive full -o forest.pdf
+
+      accl figure forest weights --reference baseline --split validation --columns 2 -o forest.svg
     """
 
     def drawing(chosen: ArmSet) -> Callable[[Figure], None]:
@@ -198,9 +209,9 @@ def tasks(
     top: Annotated[
         int, typer.Option("--top", min=0, help="How many tasks with the largest gains, and losses; 0 for all tasks.")
     ] = 0,
-    split: FigureSplitOption = Split.TEST,
+    split: SplitOption = Split.TEST,
     columns: ColumnsOption = 1,
-    profile: ProfileOption = None,
+    profile: OneProfileOption = None,
     reference: ReferenceOption = None,
     runs: RunsOption = RUNS,
 ) -> None:
@@ -209,9 +220,11 @@ def tasks(
     Tasks go from the largest gain to the largest loss. Accuracies are means over the seeds that an arm shares with the
     reference. A number in brackets is that of the task's questions.
 
-    Example:
+    Examples:
 
       accl figure tasks baseline full --top 10 -o tasks.pdf
+
+      accl figure tasks weights --reference baseline --split validation --columns 2 -o tasks.svg
     """
 
     def drawing(chosen: ArmSet) -> Callable[[Figure], None]:
@@ -242,10 +255,8 @@ def _draw(
     from accl.analysis.armset import choose_armsets, only_one
 
     chosen = only_one(choose_armsets(root, names, profile=profile, reference=reference))
-    try:
+    with writing(path):
         notes = save(path, drawing(chosen))
-    except OSError as error:
-        raise AcclError(f"{path} cannot be written ({error.strerror}).", "Is there room?") from error
     emit(arms_table(chosen))
     print_notes([*chosen.notes, *notes])
     say(f"Wrote {path}")

@@ -7,9 +7,19 @@ from typing import Annotated
 
 import typer
 
-from accl.cli.experiment import DetachOption, DryRunOption, JobsOption, NameOption, Order, PerGpuOption, carry_out
+from accl.cli.completion import complete_axis
+from accl.cli.experiment import DryRunOption, NameOption, Order, carry_out
 from accl.cli.experiment_tables import Shares
-from accl.cli.options import RUNS, OverridesOption, ProfileOption, RunsOption
+from accl.cli.options import (
+    RUNS,
+    DetachOption,
+    JobsOption,
+    NeededRecipeArgument,
+    OverridesOption,
+    PerGpuOption,
+    ProfileOption,
+    RunsOption,
+)
 from accl.cli.output import print_notes
 
 ARMS = ("baseline", "contrastive", "full")
@@ -57,12 +67,16 @@ def ablate(
 
 
 def sweep(
-    recipe: Annotated[
-        str, typer.Argument(help="baseline, contrastive, full, the path of a recipe file or of a run's config.yaml.")
-    ],
+    recipe: NeededRecipeArgument,
     grid: Annotated[
         list[str],
-        typer.Option("--grid", "-g", metavar="KEY=VALUE,VALUE", help="A key and its values; may be repeated."),
+        typer.Option(
+            "--grid",
+            "-g",
+            metavar="KEY=VALUE,VALUE",
+            help="A key and its values; may be repeated.",
+            autocompletion=complete_axis,
+        ),
     ],
     profile: ProfileOption = None,
     seeds: SeedsOption = "3",
@@ -74,7 +88,7 @@ def sweep(
     detach: DetachOption = False,
     runs: RunsOption = RUNS,
 ) -> None:
-    """Train a recipe with every combination of some values, and several seeds of each.
+    """Train a recipe with all combinations of values and seeds.
 
     The runs are one experiment, as those of accl ablate are: the same command again finishes what is
     missing, and keeps what has finished. At the end the combinations are printed by their best validation

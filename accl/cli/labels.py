@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated, Any
 
 import typer
 
+from accl.cli.completion import complete_tag
 from accl.cli.options import RUNS, ChosenArgument, RunArgument, RunsOption
-from accl.cli.output import Format, FormatOption, emit, print_notes, say
+from accl.cli.output import Format, FormatOption, emit, print_notes, raise_first, say
 from accl.cli.table import MISSING, Column, Table
 from accl.errors import ConfigError, RunError
 from accl.store.labels import edit_labels, load_labels
@@ -15,9 +17,15 @@ from accl.store.rundir import LAST, find_run, given_name, is_id, list_runs
 from accl.store.selection import choose_runs
 
 COLUMNS = [Column("id", "run"), Column("tags", show=lambda tags: ", ".join(tags) or MISSING, wrap=True)]
-AddOption = Annotated[list[str] | None, typer.Option("--add", "-a", metavar="TAG", help="Add a tag; may be repeated.")]
+AddOption = Annotated[
+    list[str] | None,
+    typer.Option("--add", "-a", metavar="TAG", help="Add a tag; may be repeated.", autocompletion=complete_tag),
+]
 RemoveOption = Annotated[
-    list[str] | None, typer.Option("--remove", "-r", metavar="TAG", help="Take a tag away; may be repeated.")
+    list[str] | None,
+    typer.Option(
+        "--remove", "-r", metavar="TAG", help="Take a tag away; may be repeated.", autocompletion=complete_tag
+    ),
 ]
 
 
@@ -28,7 +36,7 @@ def tag(
     format: FormatOption = Format.TABLE,
     runs: RunsOption = RUNS,
 ) -> None:
-    """Add tags to runs or take them away, and list the tags that the runs have then.
+    """Add tags to runs or take them away, and list them.
 
     Without --add and --remove it only lists them. A tag is one word. Runs with a tag are found by tag:WORD,
     in every query and in the app's filter.
@@ -43,7 +51,14 @@ def tag(
     """
     rows: list[dict[str, Any]] = []
     failed: list[RunError] = []
-    for run in choose_runs(runs, chosen).runs:
+    try:
+        found = choose_runs(runs, chosen).runs
+    except RunError as error:
+        if add or remove or not chosen[1:]:
+            raise
+        adds = " ".join(f"--add {shlex.quote(word)}" for word in chosen[1:])
+        raise RunError(error.what, f"Did you mean: accl tag {shlex.quote(chosen[0])} {adds}") from error
+    for run in found:
         try:
             labels = edit_labels(run, add=add or (), remove=remove or ()) if add or remove else load_labels(run)
             rows.append({"id": run.id, "tags": labels.tags})
@@ -51,9 +66,7 @@ def tag(
             failed.append(error)
     if rows:
         emit(Table("", COLUMNS, rows, name="runs"), format)
-    print_notes([str(error) for error in failed[1:]])
-    if failed:
-        raise failed[0]
+    raise_first(failed)
 
 
 def note(

@@ -83,6 +83,8 @@ def _draw(title: str, grid: Grid, justify: Sequence[str], console: Console) -> N
     for part in textwrap.wrap(title, console.width):
         drawn.append(f"{part}\n", style="bold")
     for number, row in enumerate(grid):
+        if number == 0 and _untitled(grid):
+            continue
         for line in zip_longest(*(cell.plain.splitlines() or [""] for cell in row), fillvalue=""):
             for index, (content, cell, width, side) in enumerate(zip(line, row, widths, justify, strict=True)):
                 blank = width - cell_len(content)
@@ -105,12 +107,18 @@ def _draw_wrapped(table: Table, grid: Grid, console: Console) -> None:
     title = Text(table.title, style="bold") if table.title else None
     drawn = RichTable(title=title, title_justify="left", box=rich.box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     drawn.padding = (0, GAP - 1, 0, 0)  # the box adds a blank between columns
+    drawn.show_header = not _untitled(grid)
     for column, header in zip(table.columns, grid[0], strict=True):
         whole = not column.wrap and len(table.columns) > 2
         drawn.add_column(header, justify=column.justify, no_wrap=whole, overflow="fold")
     for row in grid[1:]:
         drawn.add_row(*row)
     console.print(drawn)
+
+
+def _untitled(grid: Grid) -> bool:
+    """Return whether no column has a title, as in a list of properties: its header would be an empty line."""
+    return not any(header.plain.strip() for header in grid[0])
 
 
 def _draw_records(title: str, grid: Grid, console: Console) -> None:

@@ -12,7 +12,7 @@ import typer
 from rich.text import Text
 
 from accl.cli.output import SafeConsole
-from accl.cli.table import Row, percent
+from accl.cli.table import Row, percent, span
 
 if TYPE_CHECKING:
     from accl.store.rundir import RunDir
@@ -54,4 +54,4 @@ def progress(run: RunDir) -> Iterator[Callable[[str], None]]:
 
 def interval(row: Row) -> str:
     """Write the interval of a share, in per cent."""
-    return f"{percent(row['low'])} – {percent(row['high'])}"
+    return span(row["low"], row["high"], percent)

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from accl.errors import ConfigError
+from accl.cli.completion import (
+    complete_arm,
+    complete_override,
+    complete_profile,
+    complete_query,
+    complete_recipe,
+    complete_run,
+    complete_runs_or_query,
+)
+from accl.errors import AcclError, ConfigError
 from accl.text import listed
 
 
@@ -64,6 +75,19 @@ def checked_suffix(path: Path, suffixes: Sequence[str]) -> Path:
     raise ConfigError(what, f"Let the name end in {listed(list(suffixes), 'or')}.")
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an error of the system met while a file is written, such as a full disk, into one of accl.
+
+    Raises:
+        AcclError: the file cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise AcclError(f"{path} cannot be written ({error.strerror}).", "Is there room?") from error
+
+
 def run_name(text: str) -> str:
     """Return what is typed for a run.
 
@@ -78,21 +102,78 @@ def run_name(text: str) -> str:
 
 
 _RUN = typer.Argument(
-    parser=run_name, metavar="RUN", help="Id or a part of it, name, path or `last`.", show_default=False
+    parser=run_name,
+    metavar="RUN",
+    help="Id or a part of it, name, path or `last`.",
+    show_default=False,
+    autocompletion=complete_run,
 )
 RunArgument = Annotated[str, _RUN]
 _CHOSEN = "Runs, each as its id or a part of it, name, path or `last`; or a query, as for accl runs."
-ChosenArgument = Annotated[list[str], typer.Argument(parser=run_name, metavar="RUN...|QUERY", help=_CHOSEN)]
+ChosenArgument = Annotated[
+    list[str],
+    typer.Argument(parser=run_name, metavar="RUN...|QUERY", help=_CHOSEN, autocompletion=complete_runs_or_query),
+]
+_ALL = f"{_CHOSEN[:-1]}; all when left out."
+ChosenOrAllArgument = Annotated[
+    list[str] | None,
+    typer.Argument(parser=run_name, metavar="RUN...|QUERY", help=_ALL, autocompletion=complete_runs_or_query),
+]
+_QUERY = typer.Argument(
+    metavar="QUERY",
+    help="Only the runs that it matches; its keys: accl runs --help",
+    autocompletion=complete_query,
+)
+QueryArgument = Annotated[list[str] | None, _QUERY]
+NeededQueryArgument = Annotated[list[str], _QUERY]
+_RECIPE = typer.Argument(
+    help="baseline, contrastive, full, the path of a recipe file or of a run's config.yaml.",
+    autocompletion=complete_recipe,
+)
+RecipeArgument = Annotated[str | None, _RECIPE]
+NeededRecipeArgument = Annotated[str, _RECIPE]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
 _RUNS = typer.Option("--runs", envvar="ACCL_RUNS", parser=local_folder, metavar="DIR", help="The folder of the runs.")
 RunsOption = Annotated[Path, _RUNS]
 RUNS = Path("runs")  # the default of `RunsOption`
-_OVERRIDES = typer.Option("--set", metavar="KEY=VALUE", help="Override one value; may be repeated.")
+_OVERRIDES = typer.Option(
+    "--set", metavar="KEY=VALUE", help="Override one value; may be repeated.", autocompletion=complete_override
+)
 OverridesOption = Annotated[list[str] | None, _OVERRIDES]
 # None lets the profile of a run's own configuration stand; the default has to be written out, as help imports nothing.
 _PROFILE = typer.Option(
-    "--profile", "-p", help="Scale and data: demo, minilm, paper, or the path of a file.  [default: paper]"
+    "--profile",
+    "-p",
+    help="Scale and data: demo, minilm, paper, or the path of a file.  [default: paper]",
+    autocompletion=complete_profile,
 )
 ProfileOption = Annotated[str | None, _PROFILE]
-_DETACH = typer.Option("--detach", "-d", help="Print the run's id and return; the run goes on by itself.")
+# Of runs that have been trained, in contrast to `ProfileOption`.
+_ONE_PROFILE = typer.Option("--profile", "-p", help="Take only runs of this profile.", autocompletion=complete_profile)
+OneProfileOption = Annotated[str | None, _ONE_PROFILE]
+_REFERENCE = typer.Option(
+    "--reference",
+    "-r",
+    metavar="ARM",
+    help="Arm that the others are compared with.",
+    autocompletion=complete_arm,
+)
+ReferenceOption = Annotated[str | None, _REFERENCE]
+_DETACH = typer.Option(
+    "--detach", "-d", help="Print the run's id, or the experiment's name, and return; training goes on by itself."
+)
 DetachOption = Annotated[bool, _DETACH]
+_JOBS = typer.Option("--jobs", "-j", min=1, help="Train N runs at a time; by default one on each GPU, or on a CPU one.")
+JobsOption = Annotated[int | None, _JOBS]
+PerGpuOption = Annotated[int, typer.Option("--per-gpu", min=1, help="Let N runs share a GPU.")]
+
+
+class Split(StrEnum):
+    """Values of ``--split``."""
+
+    TEST = "test"
+    VALIDATION = "validation"
+
+
+SPLIT_HELP = "Questions of the test, or of the best validation."
+SplitOption = Annotated[Split, typer.Option("--split", help=SPLIT_HELP)]

@@ -28,7 +28,7 @@ from accl.cli.layout import print_table
 from accl.cli.table import Table
 from accl.errors import AcclError, ConfigError
 from accl.streams import styled
-from accl.text import printable, printable_json, printable_lines, shortened, without_credentials
+from accl.text import printable, printable_json, printable_lines, shortened, spreadsheet_text, without_credentials
 
 LEAST_WIDTH = 10  # columns; lines are wrapped no narrower
 
@@ -69,6 +69,13 @@ def say(*lines: str, err: bool = False, style: str = "") -> None:
         return
     stream = styled(sys.stderr if err else sys.stdout)
     stream.write("".join(f"{printable(line)}\n" for line in lines))
+    stream.flush()
+
+
+def say_fields(lines: Iterable[str]) -> None:
+    """Print lines on stdout for a shell, to which the tabs within them mean something."""
+    stream = styled(sys.stdout)
+    stream.write("".join("\t".join(map(printable, line.split("\t"))) + "\n" for line in lines))
     stream.flush()
 
 
@@ -153,6 +160,13 @@ def ask(question: str) -> bool:
     return answer.strip().casefold() in ("y", "yes")
 
 
+def raise_first(errors: Sequence[AcclError]) -> None:
+    """Print all errors but the first as notes, and raise that; do nothing without any."""
+    print_notes([str(error) for error in errors[1:]])
+    if errors:
+        raise errors[0]
+
+
 def prompt(words: str) -> str:
     """Ask for a line on stderr, and return what is typed on stdin with the end of its line; empty at the end of it."""
     stream = styled(sys.stderr)
@@ -199,8 +213,7 @@ def _csv_cell(value: Any) -> Any:
         return _json(value)
     if not isinstance(value, str):
         return value
-    text = printable(value)
-    return f"'{text}" if text.lstrip().startswith(tuple("=+-@")) else text
+    return spreadsheet_text(value)
 
 
 def _markdown(table: Table) -> str:

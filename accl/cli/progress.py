@@ -17,7 +17,6 @@ from accl.cli.table import duration, percent
 from accl.errors import AbsentError, BusyError, ConfigError, RunError, TrainingError
 from accl.launch import process
 from accl.store.lock import holder
-from accl.store.reader import query
 from accl.store.rundir import RunDir
 from accl.store.state import RunState, State, observe
 
@@ -117,7 +116,7 @@ def _report(run: RunDir, state: RunState, code: int, console: SafeConsole) -> in
         took, then = duration(state.ended - state.started), f"accl show {run.typed}"
         accuracy = f"test accuracy {percent(state.latest.get('test/accuracy'))} %{_floors(run)}"
         if "test/accuracy" not in state.latest:  # eval.test=false
-            best = percent(state.latest.get("validation/accuracy/best"))
+            best = percent(state.validated)
             accuracy, then = f"validation accuracy {best} %, test split unread", f"accl test {run.typed}"
         console.print(f"{state.state.icon} finished in {took}: {accuracy}\n  {then}", soft_wrap=True)
         return 0
@@ -137,6 +136,8 @@ def _report(run: RunDir, state: RunState, code: int, console: SafeConsole) -> in
 
 def _floors(run: RunDir) -> str:
     """Write the accuracies of the rules that never read the question, to stand beside that of the run."""
+    from accl.store.reader import query  # which imports DuckDB
+
     try:
         [rows] = query(run.database, ("SELECT key, value FROM run.meta WHERE key LIKE 'floor/test/%' ORDER BY key", ()))
     except RunError:

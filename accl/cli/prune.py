@@ -7,28 +7,27 @@ from typing import Annotated
 
 import typer
 
-from accl.cli.options import RUNS, RunsOption, YesOption, run_name
-from accl.cli.output import ask, emit, print_notes, say
-from accl.cli.table import Column, Table, counted, size
+from accl.cli.options import RUNS, ChosenOrAllArgument, RunsOption, YesOption
+from accl.cli.output import ask, emit, print_notes, raise_first, say
+from accl.cli.table import Column, Table, size
 from accl.errors import BusyError, RunError
 from accl.store.deadline import each_within
 from accl.store.prune import Prunable, find_prunable, prune_run
-from accl.store.rundir import RunDir, list_runs
+from accl.store.rundir import RunDir
 from accl.store.selection import choose_runs
+from accl.text import counted
 
 LOOK_S = 10.0  # for the checkpoints of one run
 COLUMNS = [Column("id", "run"), Column("removes", wrap=True), Column("size", "", "", "right", size)]
-_CHOSEN = "Runs, as for accl rm, or a query; all runs when left out."
-ChosenArgument = Annotated[list[str] | None, typer.Argument(parser=run_name, metavar="RUN...|QUERY", help=_CHOSEN)]
 
 
 def prune(
-    chosen: ChosenArgument = None,
+    chosen: ChosenOrAllArgument = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be deleted.")] = False,
     yes: YesOption = False,
     runs: RunsOption = RUNS,
 ) -> None:
-    """Delete optimizer states and checkpoints that nothing needs, after asking.
+    """Delete checkpoints and optimizer states that nothing needs.
 
     It shows what, with sizes, before it asks. Of a finished run the weights that validation chose and the
     last ones stay, so that it can be evaluated and exported. Of a run that ended otherwise what accl resume
@@ -41,10 +40,9 @@ def prune(
 
       accl prune state:finished "age>7d" --yes
     """
-    choice = choose_runs(runs, chosen) if chosen else None
-    named = choice is not None and not choice.by_query
-    found, failed = _found(choice.runs if choice else list_runs(runs))
-    if named and failed:
+    choice = choose_runs(runs, chosen or ())
+    found, failed = _found(choice.runs)
+    if failed and not choice.by_query:
         raise failed[0]
     active = sum(isinstance(error, BusyError) for error in failed)
     damaged = [error for error in failed if not isinstance(error, BusyError)]
@@ -71,9 +69,7 @@ def prune(
         except RunError as error:
             failed.append(error)
     say(f"{size(freed)} of {counted(len(found) - len(failed), 'run')} deleted.")
-    print_notes([str(error) for error in failed[1:]])
-    if failed:
-        raise failed[0]
+    raise_first(failed)
 
 
 def _found(runs: Sequence[RunDir]) -> tuple[list[Prunable], list[RunError]]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from accl.cli.output import Format, emit
+from accl.cli.options import SPLIT_HELP, Split
+from accl.cli.output import Format, emit, say
 from accl.cli.table import Column, Row, Table, number
 from accl.data.questions import letter
 from accl.store.deadline import within
@@ -21,20 +22,20 @@ if TYPE_CHECKING:
     from accl.store.questions import Question
 
 READ_S = 15.0
-SHOWN = 20  # questions in the formats for people
+SHOWN = 20  # questions of a run or an arm in the formats for people
 
 
-class Split(StrEnum):
-    """Values of ``--split``."""
+class By(StrEnum):
+    """Values of ``--by``: what a comparison is broken down by."""
 
-    TEST = "test"
-    VALIDATION = "validation"
+    CATEGORY = "category"
+    SUBCATEGORY = "subcategory"
+    TASK = "task"
+    QUESTION = "question"
 
 
 QuestionsOption = Annotated[bool, typer.Option("--questions", help="List questions and answers, wrong ones first.")]
-SplitOption = Annotated[
-    Split | None, typer.Option("--split", help="Questions of the test, or of the best validation.", show_default="test")
-]
+QuestionSplitOption = Annotated[Split | None, typer.Option("--split", help=SPLIT_HELP, show_default="test")]
 LimitOption = Annotated[
     int | None,
     typer.Option("--limit", min=1, help="At most N questions.", show_default=f"{SHOWN}; all in json and csv"),
@@ -71,6 +72,9 @@ def show_questions(run: RunDir, split: Split, text: str, limit: int | None, form
     names = [task.name for task in answered.tasks]
     rows = [_row(question, names) for question in found[:limit]]
     wrong = sum(not question.right for question in found)
+    if text and not found and format is Format.TABLE:
+        say(f"{run.id}: none of {len(answered.questions):,} questions of the {split} matches: {text}")
+        return
     of = f"{len(found):,} found of " if text else ""
     notes = [f"{len(rows):,} of {of}{len(answered.questions):,} questions, {wrong:,} of which were answered wrong."]
     emit(Table(f"{run.id}: {split}", COLUMNS, rows, name="questions"), format, notes=notes)

@@ -8,20 +8,20 @@ from typing import Annotated, Any
 
 import typer
 
-from accl.cli.options import RUNS, RunsOption, run_name
+from accl.cli.completion import complete_run
+from accl.cli.options import RUNS, JobsOption, NeededQueryArgument, PerGpuOption, QueryArgument, RunsOption, run_name
 from accl.cli.output import Format, FormatOption, emit, print_notes, say
 from accl.cli.table import MISSING, Column, Row, Table, duration, fields
 from accl.errors import ConfigError, RunError
 from accl.launch import queue
-from accl.store.query import parse
-from accl.store.run_subject import RunSubject
 from accl.store.rundir import RunDir, find_run, run_folders
+from accl.store.selection import matching_summaries
 from accl.store.state import State
-from accl.store.summary import Summary, SummaryReader, read_summaries
+from accl.store.summary import Summary, summarize
 from accl.text import shortened
 
 LONG_S = 10.0  # within which the worker starts what there is a place for
-HELP = """List what waits to be trained, and move, pause, resume or cancel it.
+HELP = """List what waits to be trained; move, pause, resume, cancel it.
 
 Runs wait as folders of their own. A worker in the background starts them
 in their order, as GPUs, or the processor, become free. It outlives the
@@ -38,10 +38,14 @@ Examples:
 
   accl queue move s3 --to 1
 """
-app = typer.Typer(invoke_without_command=True, add_completion=False, help=HELP)
-_RUNS = typer.Argument(parser=run_name, metavar="RUN...", help="Ids, parts of ids, or paths.", show_default=False)
-_SOME = typer.Argument(metavar="QUERY", help="Only the waiting runs that it matches, as in accl runs.")
-SomeArgument = Annotated[list[str] | None, _SOME]
+app = typer.Typer(invoke_without_command=True, add_completion=False, rich_markup_mode=None, help=HELP)
+_RUNS = typer.Argument(
+    parser=run_name,
+    metavar="RUN...",
+    help="Ids, parts of ids, or paths.",
+    show_default=False,
+    autocompletion=complete_run,
+)
 COLUMNS = [
     Column("place", "#", "", "right", lambda value: MISSING if value is None else str(value)),
     Column("id", "run"),
@@ -71,10 +75,9 @@ def list_(format: FormatOption = Format.TABLE, runs: RunsOption = RUNS) -> None:
     entries, now = queue.waiting(runs), time.time()
     places = {entry.run.id: number for number, entry in enumerate(entries, 1)}
     rows = []
-    for summary in read_summaries([SummaryReader(run) for run in run_folders(runs)], now):
+    for summary in summarize(run_folders(runs)):
         state = summary.state
-        trains = state is not None and state.state.active and state.state is not State.QUEUED
-        if trains or summary.run.id in places:
+        if (state and state.state.trains) or summary.run.id in places:
             place = places.get(summary.run.id)
             rows.append(_row(summary, place, entries[place - 1] if place else None, now))
     rows.sort(key=lambda row: (row["place"] or 0, row["started"] or 0.0))
@@ -95,10 +98,8 @@ def list_(format: FormatOption = Format.TABLE, runs: RunsOption = RUNS) -> None:
 @app.command()
 def add(
     names: Annotated[list[str], _RUNS],
-    jobs: Annotated[
-        int | None, typer.Option("--jobs", "-j", min=1, help="Train as many runs of the folder at once; 1 on a CPU.")
-    ] = None,
-    per_gpu: Annotated[int, typer.Option("--per-gpu", min=1, help="Let so many runs share a GPU.")] = 1,
+    jobs: JobsOption = None,
+    per_gpu: PerGpuOption = 1,
     runs: RunsOption = RUNS,
 ) -> None:
     """Put runs at the end of the queue that were prepared and not started, or have stopped.
@@ -114,16 +115,13 @@ def add(
       accl queue add last --per-gpu 2
     """
     chosen = [find_run(runs, name) for name in names]
-    for run in chosen:
-        if run.path.parent != Path(runs).resolve() and run.path.parent != runs:
-            raise RunError(f"{run.path} is not in {runs}.", f"accl queue add {run.typed} --runs {run.path.parent}")
     queue.enqueue(runs, chosen, per_gpu=per_gpu, jobs=jobs)
     say(*(run.id for run in chosen))
 
 
 @app.command()
 def move(
-    query: Annotated[list[str], _SOME],
+    query: NeededQueryArgument,
     to: Annotated[int, typer.Option("--to", min=1, help="Place; 1 starts next.")] = 1,
     runs: RunsOption = RUNS,
 ) -> None:
@@ -141,7 +139,7 @@ def move(
 
 
 @app.command()
-def pause(query: SomeArgument = None, runs: RunsOption = RUNS) -> None:
+def pause(query: QueryArgument = None, runs: RunsOption = RUNS) -> None:
     """Keep waiting runs from being started; those that train already go on.
 
     Examples:
@@ -153,10 +151,11 @@ def pause(query: SomeArgument = None, runs: RunsOption = RUNS) -> None:
     chosen = _matching(runs, query)
     queue.pause(runs, chosen)
     _say_done("paused", chosen)
+    say("to go on with what is paused:  accl queue resume", err=True)
 
 
 @app.command()
-def resume(query: SomeArgument = None, runs: RunsOption = RUNS) -> None:
+def resume(query: QueryArgument = None, runs: RunsOption = RUNS) -> None:
     """Let paused runs be started when their turn comes.
 
     Examples:
@@ -172,7 +171,7 @@ def resume(query: SomeArgument = None, runs: RunsOption = RUNS) -> None:
 
 @app.command()
 def cancel(
-    query: SomeArgument = None,
+    query: QueryArgument = None,
     all: Annotated[bool, typer.Option("--all", help="All that wait.")] = False,
     runs: RunsOption = RUNS,
 ) -> None:
@@ -200,11 +199,9 @@ def _matching(root: Path, query: list[str] | None) -> list[RunDir]:
         QueryError: it is none.
         RunError: nothing waits that it matches.
     """
-    text, now = " ".join(query or ()), time.time()
-    wanted = parse(text)
+    text = " ".join(query or ())
     readable = [entry.run for entry in queue.waiting(root) if entry.waiting]
-    summaries = read_summaries([SummaryReader(run) for run in readable], now)
-    matching = [summary.run for summary in summaries if wanted.matches(RunSubject(summary, now))]
+    matching = [summary.run for summary in matching_summaries(readable, text)]
     if not matching:
         what = f"Nothing that waits in {root} matches: {text}" if text and readable else f"Nothing waits in {root}."
         raise RunError(what, "See: accl queue")

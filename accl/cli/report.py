@@ -7,12 +7,26 @@ from typing import Annotated
 
 import typer
 
+from accl.cli.completion import complete_arm
 from accl.cli.figure import arms_table
-from accl.cli.options import RUNS, RunsOption, checked_suffix, output_file, run_name
+from accl.cli.options import (
+    RUNS,
+    SPLIT_HELP,
+    OneProfileOption,
+    ReferenceOption,
+    RunsOption,
+    Split,
+    checked_suffix,
+    output_file,
+    run_name,
+    writing,
+)
 from accl.cli.output import emit, print_notes, say
-from accl.cli.questions import Split
-from accl.errors import AcclError
 
+ReportSplitOption = Annotated[
+    Split | None,
+    typer.Option("--split", help=SPLIT_HELP, show_default="test, or validation where nothing was tested"),
+]
 OUTPUT = Path("report.html")
 SUFFIXES = (".html", ".htm")
 
@@ -24,26 +38,18 @@ def report(
             parser=run_name,
             metavar="RUN",
             help="Experiments, recipes, run ids or paths. Without any: all finished runs.",
+            autocompletion=complete_arm,
         ),
     ] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", parser=output_file, metavar="FILE.html", help="Where to write the page.")
     ] = OUTPUT,
-    profile: Annotated[str | None, typer.Option("--profile", "-p", help="Take only runs of this profile.")] = None,
-    reference: Annotated[
-        str | None, typer.Option("--reference", metavar="ARM", help="Arm that the others are compared with.")
-    ] = None,
-    split: Annotated[
-        Split | None,
-        typer.Option(
-            "--split",
-            help="Questions to compare on: of the test, or of the best validation.",
-            show_default="test, or validation where nothing was tested",
-        ),
-    ] = None,
+    profile: OneProfileOption = None,
+    reference: ReferenceOption = None,
+    split: ReportSplitOption = None,
     runs: RunsOption = RUNS,
 ) -> None:
-    """Write a report of runs: one HTML page with results, curves, weights, confusion and tasks.
+    """Write one HTML page: results, curves, confusion, tasks, claims.
 
     The page needs neither a network nor scripts, is light or dark as the
     reader's system is, and can be printed. Where all arms have the same
@@ -55,6 +61,8 @@ def report(
       accl report
 
       accl report baseline contrastive full -o ablation.html
+
+      accl report weights --reference baseline --split validation -o weights.html
     """
     path = checked_suffix(output, SUFFIXES)
     from accl.analysis.report.gather import gather
@@ -63,10 +71,8 @@ def report(
 
     found = gather(runs, names or (), profile=profile, reference=reference, split=split.value if split else None)
     content = page(found).encode()
-    try:
+    with writing(path):
         replace_file(path, content)
-    except OSError as error:
-        raise AcclError(f"{path} cannot be written ({error.strerror}).", "Is there room?") from error
     emit([arms_table(part.chosen) for part in found.parts])
     print_notes(list(dict.fromkeys(note for part in found.parts for note in (*part.chosen.notes, *part.problems))))
     say(f"Wrote {path} ({len(content) / 1e6:.1f} MB)")

@@ -29,6 +29,8 @@ def _tags(tags: Sequence[str] | None) -> str:
 
 
 def _steps(row: Row) -> str:
+    if not row["total_steps"]:  # not known before it trains
+        return MISSING
     return f"{row['step']:,}" if row["step"] and row["step"] == row["total_steps"] else progress(row)
 
 
@@ -76,9 +78,10 @@ class Layout:
 
 
 def config_column(key: str) -> Column:
-    """Return the column of a configuration key, titled by its last part."""
+    """Return the column of a configuration key, titled by its last part, or as a whole where a column has that name."""
     justify: Justify = "left" if isinstance(default_values().get(key), str) else "right"
-    return Column(key, key.rpartition(".")[2].replace("_", " "), "", justify, _config_text)
+    last = key.rpartition(".")[2]
+    return Column(key, key if last in COLUMNS else last.replace("_", " "), "", justify, _config_text)
 
 
 def titled(columns: Sequence[Column]) -> list[Column]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from accl.analysis.differing import Differing, differing
-from accl.cli.options import RUNS, RunsOption
+from accl.cli.options import RUNS, QueryArgument, RunsOption
 from accl.cli.output import Format, FormatOption, SafeConsole, emit, print_notes, say
 from accl.cli.runcolumns import (
     RUN,
@@ -25,19 +24,17 @@ from accl.cli.runcolumns import (
     usual_columns,
 )
 from accl.cli.runrows import run_row
-from accl.cli.table import Column, Row, Table, counted
+from accl.cli.table import Column, Row, Table
 from accl.errors import AbsentError, ConfigError
 from accl.store.config_values import default_values
 from accl.store.deadline import DEADLINE_S, each_within
-from accl.store.query import parse
-from accl.store.run_subject import RunSubject
 from accl.store.rundir import RunDir, run_folders
+from accl.store.selection import matching_summaries
 from accl.store.state import State
-from accl.store.summary import Summary, SummaryReader, read_summaries
-from accl.text import shortened
+from accl.store.summary import Summary
+from accl.text import counted, shortened
 
 NAMED = 3  # of the columns that do not fit
-QueryArgument = Annotated[list[str] | None, typer.Argument(metavar="QUERY", help="Show only the runs that it matches.")]
 ColumnsOption = Annotated[
     str | None,
     typer.Option("--columns", "-c", metavar="NAME,NAME", help="Show these columns, of whatever a run is known by."),
@@ -85,13 +82,11 @@ def runs(
 
       accl runs --format json
     """
-    text, now = " ".join(query or ()), time.time()
-    wanted = parse(text)
-    summaries = read_summaries([SummaryReader(run) for run in run_folders(runs)], now)
-    matching = [summary for summary in summaries if wanted.matches(RunSubject(summary, now))]
+    text, there = " ".join(query or ()), run_folders(runs)
+    matching = matching_summaries(there, text)
     matching.sort(key=lambda summary: summary.age_key, reverse=True)
     if not matching:
-        _say_that_there_is_none(runs, len(summaries), text, format)
+        _say_that_there_is_none(runs, len(there), text, format)
         return
     asked, by = _asked(columns, sort, matching)
     keys = differing(matching)

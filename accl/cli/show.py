@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from accl.cli.options import RUNS, RunArgument, RunsOption
+from accl.cli.options import RUNS, RunArgument, RunsOption, Split
 from accl.cli.output import Format, FormatOption, emit
-from accl.cli.questions import LimitOption, QuestionsOption, Split, SplitOption, show_questions
+from accl.cli.questions import LimitOption, QuestionsOption, QuestionSplitOption, show_questions
 from accl.cli.runrows import progress, run_row, state_words
 from accl.cli.series import SeriesOption, raw_table, show_series
 from accl.cli.table import MISSING, Column, Table, duration, fields, moment, number, percent
@@ -20,7 +19,8 @@ from accl.store.deadline import within
 from accl.store.files import RESTORE
 from accl.store.rundir import find_run
 from accl.store.state import State
-from accl.store.summary import SummaryReader, as_problem, numbers, read_summaries
+from accl.store.summary import as_problem, numbers, summarize
+from accl.text import counted
 
 if TYPE_CHECKING:
     from accl.store.measurements import Measurements
@@ -44,13 +44,13 @@ def show(
     run: RunArgument,
     query: QuestionQueryArgument = None,
     questions: QuestionsOption = False,
-    split: SplitOption = None,
+    split: QuestionSplitOption = None,
     limit: LimitOption = None,
     series: SeriesOption = None,
     format: FormatOption = Format.TABLE,
     runs: RunsOption = RUNS,
 ) -> None:
-    """Show one run: state, newest figures, accuracy by category, events.
+    """Show one run: state, figures, accuracy by category, events.
 
     With --questions it lists what was asked, and what the run answered:
     those that a QUERY finds, the most confident mistakes first. Keys are
@@ -90,7 +90,7 @@ def show(
     if split or limit is not None or query:
         what = "A query, --split and --limit are for --questions."
         raise ConfigError(what, f"accl show {chosen.typed} --questions")
-    (summary,) = read_summaries([SummaryReader(chosen)], time.time())
+    (summary,) = summarize([chosen])
     problems = [summary.problem] if summary.problem else []
 
     def attempt(read: Callable[[], Any]) -> Any:
@@ -124,7 +124,7 @@ def show(
     data |= {"test_looks": looks, "config": config, "provenance": provenance}
     overview = [{"key": key, "value": value} for key, value in _overview(row, totals, floors).items()]
     if looks:
-        overview.append({"key": "test split", "value": f"looked at {looks} time{'s' * (looks > 1)}"})
+        overview.append({"key": "test split", "value": f"looked at {counted(looks, 'time')}"})
     elif row["state"] == State.FINISHED and not problems:
         overview.append({"key": "test split", "value": f"unread; read it with: accl test {chosen.typed}"})
     newest = [{"name": name, "value": value} for name, value in metrics.items()]

@@ -2,43 +2,32 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from datetime import date, datetime
 from datetime import time as clock
 from decimal import Decimal
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from accl.cli.options import RUNS, RunsOption, run_name
+from accl.cli.options import RUNS, ChosenOrAllArgument, RunsOption
 from accl.cli.output import Format, FormatOption, emit, print_notes
-from accl.cli.table import MISSING, Column, Table, counted, number
+from accl.cli.table import MISSING, Column, Table, number
 from accl.errors import AbsentError, RunError
+from accl.text import counted
 
 if TYPE_CHECKING:
     import pyarrow
-
-    from accl.store.selection import Choice
 
 SHOWN = 100  # rows of a table for people
 # Typed for the list of tables: what other SQL shells have for it.
 TABLES_WORDS = (".tables", ".schema", "\\d", "\\dt", "show tables", "show tables;")
 QueryArgument = Annotated[str, typer.Argument(metavar="SQL", help="One query of DuckDB's SQL, or .tables.")]
-ChosenArgument = Annotated[
-    list[str] | None,
-    typer.Argument(
-        parser=run_name,
-        metavar="RUN...|QUERY",
-        help="Runs, each as its id or a part of it, name, path or `last`; or a query, as for accl runs. All if none.",
-    ),
-]
 
 
 def sql(
     query: QueryArgument,
-    chosen: ChosenArgument = None,
+    chosen: ChosenOrAllArgument = None,
     format: FormatOption = Format.TABLE,
     runs: RunsOption = RUNS,
 ) -> None:
@@ -59,12 +48,13 @@ def sql(
 
       accl sql .tables
 
-      accl sql 'select recipe, seed, "validation/accuracy" from runs order by 3 desc'
+      accl sql 'select recipe, seed, "validation/accuracy" from runs order by 3'
 
-      accl sql "select step, value from metrics where name = 'train/loss'" last --format csv
+      accl sql "select step, value from metrics where name = 'train/lr'" last
 
-      accl sql "select seed, avg((gold = predicted)::int) from predictions group by all" recipe:full state:finished
+      accl sql "select run, count(*) from events group by run" state:finished
     """
+    from accl.store.selection import choose_runs
     from accl.store.sql import described_tables, run_sql
 
     if " ".join(query.lower().split()) in TABLES_WORDS:
@@ -74,7 +64,9 @@ def sql(
         ]
         emit(Table("", [Column("table"), Column("columns", wrap=True)], rows, name="tables"), format, notes=notes)
         return
-    found = _chosen(runs, chosen or [])
+    found = choose_runs(runs, chosen or ())
+    if not found.summaries:
+        raise RunError(f"No runs in {runs} yet.", "Start one: accl train full --profile demo")
     answer = run_sql(query, found.summaries)
     problems = [error for error in answer.unread.values() if not (found.by_query and isinstance(error, AbsentError))]
     if problems and not found.by_query:
@@ -85,18 +77,6 @@ def sql(
     if more := len(answer.rows) - len(rows_shown):
         notes.append(f"{counted(more, 'more row')}; print all of them with --format csv.")
     emit(_table(rows_shown), format, notes=notes)
-
-
-def _chosen(root: Path, words: list[str]) -> Choice:
-    from accl.store.rundir import list_runs
-    from accl.store.selection import Choice, choose_runs
-    from accl.store.summary import SummaryReader, read_summaries
-
-    if words:
-        return choose_runs(root, words)
-    if not (found := list_runs(root)):
-        raise RunError(f"No runs in {root} yet.", "Start one: accl train full --profile demo")
-    return Choice(tuple(read_summaries([SummaryReader(run) for run in found], time.time())), True)
 
 
 def _table(rows: pyarrow.Table) -> Table:

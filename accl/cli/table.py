@@ -31,11 +31,6 @@ def text(value: Any) -> str:
     return str(value)
 
 
-def typed(value: Any) -> str:
-    """Write a value as it is typed after --set."""
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
 def number(spec: str, scale: float = 1) -> Callable[[float | None], str]:
     """Return a function that formats ``scale`` times a number by ``spec``, and None and NaN as a dash."""
     return lambda value: MISSING if value is None or math.isnan(value) else format(scale * value, spec)
@@ -50,6 +45,11 @@ score = number(".4f")  # a score that is no share, such as a calibration error
 def p_value(value: float | None) -> str:
     """Write a p value with as many digits as mean something."""
     return "< 0.001" if value is not None and value < 0.001 else number(".3f")(value)
+
+
+def span(low: float | None, high: float | None, show: Callable[[float | None], str] = points) -> str:
+    """Write the ends of an interval as ``+0.30 to +2.10``."""
+    return MISSING if low is None else f"{show(low)} to {show(high)}"
 
 
 def duration(seconds: float | None) -> str:
@@ -73,11 +73,6 @@ def size(count: float | None) -> str:
     while count >= 999.5 and unit != "TB":
         count, unit = count / 1000, next(units)
     return f"{count:.0f} {unit}" if unit in ("B", "kB") else f"{count:.1f} {unit}"
-
-
-def counted(count: int, noun: str) -> str:
-    """Write a number of things as ``1 run`` or ``1,200 runs``."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def moment(seconds: float | None) -> str:

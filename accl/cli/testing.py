@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from accl.cli.chosen import usable
 from accl.cli.model import interval, progress
 from accl.cli.options import RUNS, ChosenArgument, RunsOption
-from accl.cli.output import Format, FormatOption, emit, print_notes
+from accl.cli.output import Format, FormatOption, emit, raise_first
 from accl.cli.table import Column, Row, Table, percent
 from accl.errors import AcclError, RunError
 
 if TYPE_CHECKING:
     from accl.store.rundir import RunDir
-    from accl.store.selection import Choice
     from accl.store.summary import Summary
 
 TESTED_COLUMNS = [
     Column("run"),
     Column("n", "questions", justify="right"),
     Column("accuracy", "test", "%", "right", percent),
-    Column("low", "95 % interval", justify="right", cell=lambda row: interval(row)),
+    Column("low", "95 % interval", justify="right", cell=interval),
     Column("floor", "", "%", "right", percent),
 ]
 
@@ -47,12 +47,8 @@ def run_test(chosen: ChosenArgument, format: FormatOption = Format.TABLE, runs: 
     from accl.store.selection import choose_runs
     from accl.store.tested import note_accuracy, read_tested
 
-    choice = choose_runs(runs, chosen)
-    able, problems = _testable(choice)
-    if problems and not (able and choice.by_query):
-        raise problems[0]
-    print_notes([str(problem) for problem in problems])
-    problems = []
+    able = [summary.run for summary in usable(choose_runs(runs, chosen), _untestable)]
+    problems: list[AcclError] = []
     rows = []
     for run in able:
         merge_spool(run)
@@ -70,25 +66,11 @@ def run_test(chosen: ChosenArgument, format: FormatOption = Format.TABLE, runs: 
             problems.append(error)
     notes = _looks_notes(able, rows)
     emit(Table("", TESTED_COLUMNS, rows, name="tests"), format, notes=notes)
-    if problems:
-        print_notes([str(problem) for problem in problems[1:]])
-        raise problems[0]
-
-
-def _testable(choice: Choice) -> tuple[list[RunDir], list[AcclError]]:
-    """Return the runs that have finished, and why others cannot be tested."""
-    able: list[RunDir] = []
-    problems: list[AcclError] = []
-    for summary in choice.summaries:
-        problem = _untestable(summary)
-        if problem is None:
-            able.append(summary.run)
-        else:
-            problems.append(problem)
-    return able, problems
+    raise_first(problems)
 
 
 def _untestable(summary: Summary) -> AcclError | None:
+    """Return why a run cannot be tested; None if it can."""
     from accl.store.state import State
 
     run, state = summary.run, summary.state

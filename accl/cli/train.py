@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from accl.cli.experiment import (
-    DryRunOption,
-    JobsOption,
-    NameOption,
-    Order,
-    PerGpuOption,
-    carry_out,
-    checked_steps,
-    read_speeds,
-)
+from accl.cli.completion import complete_run
+from accl.cli.experiment import DryRunOption, NameOption, Order, carry_out, checked_steps, read_speeds
 from accl.cli.experiment_tables import Shares, show_plan
-from accl.cli.options import RUNS, DetachOption, OverridesOption, ProfileOption, RunArgument, RunsOption, run_name
+from accl.cli.options import (
+    RUNS,
+    DetachOption,
+    JobsOption,
+    OverridesOption,
+    PerGpuOption,
+    ProfileOption,
+    RecipeArgument,
+    RunArgument,
+    RunsOption,
+    run_name,
+)
 from accl.cli.output import print_notes, say
 from accl.errors import ConfigError
 
@@ -31,17 +34,18 @@ if TYPE_CHECKING:
 
 
 def train(
-    recipe: Annotated[
-        str | None,
-        typer.Argument(help="baseline, contrastive, full, the path of a recipe file or of a run's config.yaml."),
-    ] = None,
+    recipe: RecipeArgument = None,
     profile: ProfileOption = None,
     overrides: OverridesOption = None,
     seed: Annotated[str | None, typer.Option("--seed", metavar="N", help="Short for --set train.seed=N.")] = None,
     like: Annotated[
         str | None,
         typer.Option(
-            "--like", parser=run_name, metavar="RUN", help="Take the configuration of this run instead of a recipe."
+            "--like",
+            parser=run_name,
+            metavar="RUN",
+            help="Take the configuration of this run instead of a recipe.",
+            autocompletion=complete_run,
         ),
     ] = None,
     seeds: Annotated[
@@ -96,6 +100,8 @@ def train(
     order = Order("train", name, Shares(jobs, per_gpu), dry_run, detach, base.id if base else "")
     if seeds is None and name is None and jobs is None and per_gpu == 1:
         print_notes(resolved.notes)
+        if base is not None:
+            say(_changes(base, resolved.config), err=True)
         if dry_run:
             steps, member = checked_steps([resolved.config]), Member(resolved.config, Action.TRAIN)
             show_plan("one run, of no experiment", [member], steps, read_speeds(runs), order.shares)
@@ -142,8 +148,7 @@ def resolve_arguments(
         ConfigError: both or none of the two is given, or as `accl.config.resolve`.
         RunError: there is no such run, or its configuration cannot be read.
     """
-    from accl.config import resolve, resolve_like
-    from accl.config.recipes import available
+    from accl.config import available, resolve, resolve_like
     from accl.store.rundir import find_run
 
     if like is None:
@@ -161,6 +166,16 @@ def resolve_arguments(
             )
     run = find_run(runs, like)
     return resolve_like(run.config_text(), run.config, overrides), run
+
+
+def _changes(base: RunDir, config: Config) -> str:
+    """Say by which values a configuration differs from that of the run that it is based on."""
+    from accl.config import difference, resolve_like
+
+    found = difference(resolve_like(base.config_text(), base.config).config, config)
+    if not found:
+        return f"as {base.id}, with nothing changed"
+    return f"as {base.id}, with " + ", ".join(f"{key} {old} → {new}" for key, (old, new) in found.items())
 
 
 def _train(config: Config, base: RunDir | None, detach: bool, runs: Path) -> NoReturn:

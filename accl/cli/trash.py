@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from accl.cli.chosen import usable
+from accl.cli.completion import complete_trashed
 from accl.cli.options import RUNS, ChosenArgument, RunsOption, YesOption, run_name
-from accl.cli.output import Format, FormatOption, ask, emit, print_notes, say
+from accl.cli.output import Format, FormatOption, ask, emit, raise_first, say
 from accl.cli.runrows import run_row, state_words
-from accl.cli.table import Column, Row, Table, counted, moment, size
+from accl.cli.table import Column, Row, Table, moment, size
 from accl.errors import BusyError, RunError
 from accl.store.deadline import DEADLINE_S, each_within
 from accl.store.rundir import LAST
-from accl.store.selection import Choice, choose_among, choose_runs
-from accl.store.state import State
-from accl.store.summary import Summary, SummaryReader, read_summaries
+from accl.store.selection import choose_among, choose_runs
+from accl.store.summary import Summary, summarize
 from accl.store.trash import (
     Trashed,
     end_purges,
@@ -29,6 +29,7 @@ from accl.store.trash import (
     trashed_runs,
     tree_size,
 )
+from accl.text import counted
 
 COLUMNS = [
     Column("id", "run"),
@@ -38,7 +39,10 @@ COLUMNS = [
 ]
 REMOVED = Column("removed", show=moment)
 _TRASHED = "Removed runs, each as its id or a part of it or name; `last` for all of the last removal; or a query."
-TrashedArgument = Annotated[list[str] | None, typer.Argument(parser=run_name, metavar="RUN...|QUERY", help=_TRASHED)]
+TrashedArgument = Annotated[
+    list[str] | None,
+    typer.Argument(parser=run_name, metavar="RUN...|QUERY", help=_TRASHED, autocompletion=complete_trashed),
+]
 
 
 def rm(chosen: ChosenArgument, yes: YesOption = False, runs: RunsOption = RUNS) -> None:
@@ -56,11 +60,7 @@ def rm(chosen: ChosenArgument, yes: YesOption = False, runs: RunsOption = RUNS) 
 
       accl rm experiment:lr --yes
     """
-    choice = choose_runs(runs, chosen)
-    able, refused = _removable(choice)
-    if refused and not (able and choice.by_query):
-        raise refused[0]
-    print_notes([str(error) for error in refused])
+    able = usable(choose_runs(runs, chosen), _unremovable)
     rows = [_row(summary) for summary in able]
     emit(_table(rows, COLUMNS))
     if not (yes or ask(f"Move {_what(rows)} to the trash?")):
@@ -72,22 +72,17 @@ def rm(chosen: ChosenArgument, yes: YesOption = False, runs: RunsOption = RUNS) 
     if moved:
         say(f"{counted(len(moved), 'run')} moved to {moved[0].run.path.parent}")
         say("Bring them back:  accl restore last     Free the room:  accl purge", style="dim")
-    _raise_first(failed)
+    raise_first(failed)
 
 
-def _removable(choice: Choice) -> tuple[list[Summary], list[RunError]]:
-    """Return the runs that may be removed, as far as is known before they are locked, and why not the others."""
-    able: list[Summary] = []
-    refused: list[RunError] = []
-    for summary in choice.summaries:
-        run, state = summary.run, summary.state
-        if isinstance(summary.problem, BusyError):
-            refused.append(BusyError(f"{run.id} is left alone: {summary.problem.what}", summary.problem.hint))
-        elif state and state.state.active and state.state is not State.QUEUED:
-            refused.append(BusyError(f"{run.id} is {state.state}.", f"Stop it first: accl stop {run.typed}"))
-        else:
-            able.append(summary)
-    return able, refused
+def _unremovable(summary: Summary) -> BusyError | None:
+    """Return why a run may not be removed, as far as is known before it is locked; None if it may."""
+    run, state = summary.run, summary.state
+    if isinstance(summary.problem, BusyError):
+        return BusyError(f"{run.id} is left alone: {summary.problem.what}", summary.problem.hint)
+    if state and state.state.trains:
+        return BusyError(f"{run.id} is {state.state}.", f"Stop it first: accl stop {run.typed}")
+    return None
 
 
 def restore(chosen: TrashedArgument = None, format: FormatOption = Format.TABLE, runs: RunsOption = RUNS) -> None:
@@ -118,11 +113,11 @@ def restore(chosen: TrashedArgument = None, format: FormatOption = Format.TABLE,
             say(f"{restore_run(entry).id} is back.")
         except RunError as error:
             failed.append(error)
-    _raise_first(failed)
+    raise_first(failed)
 
 
 def purge(chosen: TrashedArgument = None, yes: YesOption = False, runs: RunsOption = RUNS) -> None:
-    """Delete what lies in the trash for ever, after showing it and asking.
+    """Delete what lies in the trash for ever, after asking.
 
     Examples:
 
@@ -148,7 +143,7 @@ def purge(chosen: TrashedArgument = None, yes: YesOption = False, runs: RunsOpti
         except RunError as error:
             failed.append(error)
     say(f"{counted(len(entries) - len(failed), 'run')} deleted.")
-    _raise_first(failed)
+    raise_first(failed)
 
 
 def _chosen_of(entries: Sequence[Trashed], words: Sequence[str], root: Path) -> list[Trashed]:
@@ -167,7 +162,7 @@ def _chosen_of(entries: Sequence[Trashed], words: Sequence[str], root: Path) -> 
 
 
 def _trashed_rows(entries: Sequence[Trashed]) -> list[dict[str, Any]]:
-    summaries = read_summaries([SummaryReader(entry.run) for entry in entries], time.time())
+    summaries = summarize(entry.run for entry in entries)
     return [_row(summary) | {"removed": entry.removed} for summary, entry in zip(summaries, entries, strict=True)]
 
 
@@ -183,10 +178,3 @@ def _table(rows: Sequence[Row], columns: Sequence[Column]) -> Table:
 
 def _what(rows: Sequence[Row]) -> str:
     return f"{counted(len(rows), 'run')} of {size(sum(row['size'] or 0 for row in rows))}"
-
-
-def _raise_first(errors: Sequence[RunError]) -> None:
-    """Print all errors but the first as notes, and raise that."""
-    print_notes([str(error) for error in errors[1:]])
-    if errors:
-        raise errors[0]

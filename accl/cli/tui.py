@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from accl.cli.completion import complete_arm
 from accl.cli.options import RUNS, RunsOption, output_file, run_name
 from accl.errors import ConfigError, RunError, TerminalError
 from accl.store.rundir import RunDir
@@ -25,7 +26,11 @@ def tui(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            parser=run_name, metavar="[RUN]...", help="Open this run; several are compared.", show_default=False
+            parser=run_name,
+            metavar="[RUN|EXPERIMENT]...",
+            help="Open this run, or compare several, or those of an experiment.",
+            show_default=False,
+            autocompletion=complete_arm,
         ),
     ] = None,
     runs: RunsOption = RUNS,
@@ -54,14 +59,16 @@ def tui(
 ) -> None:
     """Watch, steer and compare runs in the terminal.
 
-    Leaving the app never stops training. A RUN is an id, a part of it, a path, or `last`; where several
-    are named, also a recipe, which means the run that accl compare would take.
+    Leaving the app never stops training. A RUN is an id, a part of it, a path, or `last`, and an
+    experiment is all of its runs; where several are named, a recipe means the run that accl compare would take.
 
     Screens printed or drawn are complete: they wait for what is read and computed, not for a time.
 
     Examples:
 
       accl tui baseline full
+
+      accl tui weights
 
       accl tui last --once --press 3 --size 100x30
 
@@ -113,21 +120,34 @@ def open_app(root: Path, opened: Sequence[RunDir] = (), reset_view: bool = False
 
 
 def named_runs(root: Path, names: Sequence[str]) -> list[RunDir]:
-    """Return the runs that names mean, each once: those of `find_run`, or where that fails those of `select_runs`.
+    """Return the runs that names mean, each once.
+
+    A name means the run of `find_run`, or else all runs of an experiment; where one means neither, several mean those
+    of `select_runs`.
 
     Raises:
         RunError, CompareError: a name means no run, or several.
     """
-    from accl.store.rundir import find_run
-
     try:
-        return list(dict.fromkeys(find_run(root, name) for name in names))
+        return list(dict.fromkeys(run for name in names for run in _meant(root, name)))
     except RunError:
         if len(names) < 2:
             raise
         from accl.analysis.select import select_runs
 
         return list(dict.fromkeys(select_runs(root, names).runs))
+
+
+def _meant(root: Path, name: str) -> list[RunDir]:
+    from accl.store.experiment import read_experiments
+    from accl.store.rundir import find_run, list_runs
+
+    try:
+        return [find_run(root, name)]
+    except RunError:
+        if members := read_experiments(list_runs(root)).get(name):
+            return members
+        raise
 
 
 def _snapshot(

@@ -13,34 +13,32 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from accl.cli.options import RUNS, RunsOption
+from accl.cli.options import RUNS, QueryArgument, RunsOption
 from accl.cli.output import SafeConsole, print_notes, say
 from accl.cli.progress import figures
-from accl.cli.runs import QueryArgument
 from accl.cli.table import Justify, duration, percent
 from accl.errors import INTERRUPTED, BusyError, RunError, TrainingError
 from accl.launch import queue
-from accl.store.query import parse
-from accl.store.run_subject import RunSubject
 from accl.store.rundir import RunDir, run_folders
+from accl.store.selection import matching_summaries
 from accl.store.state import State, observe
 from accl.store.summary import Summary, SummaryReader, read_summaries
 from accl.store.waiting import read_waiting
-from accl.text import printable, shortened
+from accl.text import counted, printable, shortened
 
 POLL_EVERY_S = 0.5
 BUSY_SHARE = 10  # a look at many runs is followed by a pause so many times as long
 WORKER_EVERY_S = 2.0
 FRAME = 3  # lines of a terminal beside the runs: the head line, one for what is left out, and the cursor's
-NAME, BAR = 16, 14  # columns of a name where there is room for all, and of a bar
-BESIDE = 50  # columns that all but the name take at most
+NAME, BAR = 16, 19  # columns of a name where there is room for all, and of a bar or a phase
+BESIDE = 55  # columns that all but the name take at most
 LEFT: tuple[Justify, ...] = ("left",)
 RIGHT: tuple[Justify, ...] = ("right",)
 INTERRUPT = 130  # exit code of a command that Ctrl-C ended
 
 
 def wait(query: QueryArgument = None, runs: RunsOption = RUNS) -> None:
-    """Wait until the runs that train or wait have ended, and show how each goes.
+    """Wait for all that trains or waits, and show how each run goes.
 
     A QUERY waits for some, as in accl runs. Ctrl-C ends the command and none of the runs.
 
@@ -58,11 +56,9 @@ def wait(query: QueryArgument = None, runs: RunsOption = RUNS) -> None:
     from accl.cli.foreground import end_on_signals
 
     end_on_signals()
-    text, now = " ".join(query or ()), time.time()
-    wanted = parse(text)
-    summaries = read_summaries([SummaryReader(run) for run in run_folders(runs)], now)
-    active = [each for each in summaries if each.state and each.state.state.active]
-    chosen = [each.run for each in active if wanted.matches(RunSubject(each, now)) and not _unqueued(each)]
+    text = " ".join(query or ())
+    active = [each for each in matching_summaries(run_folders(runs), text) if each.state and each.state.state.active]
+    chosen = [each.run for each in active if not _unqueued(each)]
     if not chosen:
         print_notes([f"nothing {f'that matches {text} ' if text else ''}trains or waits in {runs}"])
         return
@@ -177,7 +173,7 @@ def _cells(summary: Summary, name: str) -> list[Text | ProgressBar]:
     steps = f"{state.step:,}/{state.total_steps:,}" if state.total_steps else ""
     accuracy, left = state.latest.get("validation/accuracy"), state.left_seconds
     doing: Text | ProgressBar = Text(_word(summary))
-    if state.state.active and state.state is not State.QUEUED:
+    if state.state.trains:
         words = printable(state.phase or state.state.value)
         doing = Text(words if len(words) <= BAR else f"{words[: BAR - 1]}…")
         if state.phase == "training":
@@ -217,7 +213,7 @@ def _print_news(console: SafeConsole, summary: Summary, name: str, printed: str)
         printed: what the last call returned, or nothing.
     """
     state = summary.state
-    if state is None or not state.state.active or state.state is State.QUEUED or not state.total_steps:
+    if state is None or not state.state.trains or not state.total_steps:
         news = line = f"{_word(summary)}{_because(summary)}"
     else:
         news = f"{10 * state.step // state.total_steps}"
@@ -251,9 +247,9 @@ def _report(summaries: Sequence[Summary], names: dict[RunDir, str], told: bool) 
     for each in () if told else summaries:
         icon = each.state.state.icon if each.state else "?"
         say(f"{icon} {names[each.run]:<{width}}  {_word(each)}{_because(each)}", err=True)
-    unfinished = [each for each in summaries if each.state is None or each.state.state is not State.FINISHED]
+    unfinished = [each for each in summaries if not each.has_finished]
     count = len(summaries) - len(unfinished)
-    say(f"{count} of {len(summaries)} run{'s' * (len(summaries) > 1)} finished", err=True)
+    say(f"{count} of {counted(len(summaries), 'run')} finished", err=True)
     if not unfinished:
         return 0
     if reasons := dict.fromkeys(filter(None, map(_paused, unfinished))):

@@ -10,16 +10,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from accl.config.recipes import DEFAULT_PROFILE, available
     from accl.config.resolution import Resolved, difference, dump, flat, load, parse, resolve, resolve_like
     from accl.config.schema import Config, Curriculum, Loss, Optim
-    from accl.config.shipped import configs_folder
+    from accl.config.shipped import DEFAULT_PROFILE, available, configs_folder
 
 _HOMES = {
-    "recipes": ("DEFAULT_PROFILE", "available"),
     "resolution": ("Resolved", "difference", "dump", "flat", "load", "parse", "resolve", "resolve_like"),
     "schema": ("Config", "Curriculum", "Loss", "Optim"),
-    "shipped": ("configs_folder",),
+    "shipped": ("DEFAULT_PROFILE", "available", "configs_folder"),
 }
 
 __all__ = [

@@ -9,7 +9,8 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from accl.choices import METRICS, Choice
-from accl.config.recipes import available, base_values, find_file, read_values
+from accl.config.recipes import base_values, find_file, read_values
+from accl.config.shipped import available
 from accl.config.values import FIELDS, choices_of, registry_of, type_in_words, unknown_key
 
 # Registries without a key: what is computed from all of their files, not from one of them.

@@ -5,27 +5,19 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from accl.config.shipped import configs_folder
+from accl.config.shipped import Kind, available, configs_folder
 from accl.config.values import read_value
 from accl.errors import ConfigError
 from accl.yamlfile import read_yaml, shown
 
-DEFAULT_PROFILE = "paper"
 NAME_LIMIT = 64
-Kind = Literal["recipes", "profiles"]
 
 # Names become parts of ids, which are folders, arguments of commands and cells of tables.
 _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_.-]{{0,{NAME_LIMIT - 1}}}")
-
-
-def available(kind: Kind) -> list[str]:
-    """List the names of the recipes or profiles that come with accl."""
-    return sorted(path.stem for path in (configs_folder() / kind).glob("*.yaml"))
 
 
 def is_name(text: str) -> bool:
@@ -73,25 +65,3 @@ def read_values(path: Path) -> dict[str, Any]:
 def base_values() -> dict[str, Any]:
     """Return the default of every key, by dotted key, from ``configs/base.yaml``."""
     return read_values(configs_folder() / "base.yaml")
-
-
-def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a nested mapping by dotted key, in order."""
-
-    values: dict[str, Any] = {}
-    for key, value in tree.items():
-        inner = flatten(value) if isinstance(value, Mapping) else None
-        values |= {key: value} if inner is None else {f"{key}.{leaf}": inner[leaf] for leaf in inner}
-    return values
-
-
-def nest(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the mapping that `flatten` takes apart."""
-    tree: dict[str, Any] = {}
-    for key, value in values.items():
-        *sections, leaf = key.split(".")
-        node = tree
-        for section in sections:
-            node = node.setdefault(section, {})
-        node[leaf] = value
-    return tree

@@ -15,9 +15,12 @@ import yaml
 from pydantic import ValidationError
 
 from accl.config.feasible import check_feasible
-from accl.config.recipes import DEFAULT_PROFILE, base_values, find_file, flatten, is_name, nest
+from accl.config.idle import idle_notes
+from accl.config.recipes import base_values, find_file, is_name
 from accl.config.renamed import translate, translate_recipe
 from accl.config.schema import Config
+from accl.config.shipped import DEFAULT_PROFILE
+from accl.config.tree import flatten, nest
 from accl.config.values import read_text, read_value, refusal
 from accl.errors import ConfigError
 from accl.text import without_credentials
@@ -125,7 +128,7 @@ def _resolve(
             values[key], origin[key] = read_value(key, value), name
     config = _validate({**names, **nest(values)}, written, "the configuration")
     check_feasible(config)
-    return Resolved(config, origin, tuple(notes))
+    return Resolved(config, origin, (*notes, *idle_notes(config, typed)))
 
 
 def load(path: Path) -> Config:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from accl.errors import ConfigError
+
+DEFAULT_PROFILE = "paper"
+Kind = Literal["recipes", "profiles"]
 
 
 def configs_folder() -> Path:
@@ -18,3 +22,8 @@ def configs_folder() -> Path:
         if (folder / "base.yaml").is_file():
             return folder
     raise ConfigError("accl's own configs/ folder is missing.", "Reinstall accl.")
+
+
+def available(kind: Kind) -> list[str]:
+    """List the names of the recipes or profiles that come with accl."""
+    return sorted(path.stem for path in (configs_folder() / kind).glob("*.yaml"))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +11,7 @@ from pathlib import Path
 
 from accl.config import Config
 from accl.errors import BusyError, RunError
-from accl.files import open_regular
+from accl.files import lock_within, open_regular
 from accl.launch import process, queue
 from accl.launch.plan import Action, Existing, Member
 from accl.store.config_values import config_value
@@ -24,7 +22,7 @@ from accl.store.state import State, observe
 from accl.store.summary import Summary, as_problem
 
 LOCK = "experiments.lock"  # in the folder of the queue
-LOCK_S, LOOK_S = 30.0, 0.05  # how long another command is waited for, and how often that is looked at
+LOCK_S = 30.0  # for which another command is waited for
 
 
 def read_members(root: Path, name: str) -> tuple[list[Existing], list[str]]:
@@ -67,19 +65,14 @@ def exclusive(root: Path) -> Iterator[None]:
         what = f"The runs folder {root} cannot be written ({error.strerror})."
         raise RunError(what, "Choose another with --runs DIR or the environment variable ACCL_RUNS.") from error
     try:
-        deadline = time.monotonic() + LOCK_S
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() > deadline:
-                    what = f"Another command is making the runs of an experiment in {root}."
-                    raise BusyError(what, "Try again in a moment.") from error
-                time.sleep(LOOK_S)
-            except OSError as error:
-                what = f"{root} cannot be locked ({error.strerror}), and runs could be made twice."
-                raise RunError(what, "Use a folder on a local disk: --runs DIR") from error
+        try:
+            lock_within(descriptor, LOCK_S)
+        except BlockingIOError as error:
+            what = f"Another command is making the runs of an experiment in {root}."
+            raise BusyError(what, "Try again in a moment.") from error
+        except OSError as error:
+            what = f"{root} cannot be locked ({error.strerror}), and runs could be made twice."
+            raise RunError(what, "Use a folder on a local disk: --runs DIR") from error
         yield
     finally:
         os.close(descriptor)
@@ -123,7 +116,7 @@ def submit(root: Path, runs: Sequence[RunDir], *, per_gpu: int = 1, jobs: int | 
 
 def _rests(run: RunDir) -> bool:
     state = observe(run).state
-    return state is State.QUEUED or not (state.active or state is State.FINISHED)
+    return state is State.QUEUED or state.ended_early
 
 
 @dataclass(frozen=True)

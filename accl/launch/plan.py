@@ -18,6 +18,7 @@ from accl.choices import parse_whole_number
 from accl.config import Config, Resolved, flat
 from accl.config.recipes import base_values
 from accl.config.renamed import translate_key
+from accl.config.values import FIELDS, unknown_key
 from accl.errors import ConfigError
 from accl.store.experiment import NAME_LIMIT
 from accl.store.rundir import RunDir
@@ -87,7 +88,7 @@ def read_axes(texts: Sequence[str]) -> tuple[list[Axis], list[str]]:
         the axes, and a sentence on each key that was renamed.
 
     Raises:
-        ConfigError: an item is of another form, the seed is among the keys, or a key or a value comes twice.
+        ConfigError: an item is of another form, a key is unknown or the seed, or a key or a value comes twice.
     """
     axes: list[Axis] = []
     notes: list[str] = []
@@ -101,6 +102,8 @@ def read_axes(texts: Sequence[str]) -> tuple[list[Axis], list[str]]:
             raise ConfigError(f"--grid {shown(text)} is not key=value,value.", example)
         if key == SEED:
             raise ConfigError("The seed is no key of a grid: an arm is all seeds of a setting.", "Use: --seeds 1,2,3")
+        if key not in FIELDS:
+            raise unknown_key(key, "--grid")
         if key in (axis.key for axis in axes):
             raise ConfigError(f"--grid {key} is given twice.", f"Write all its values at once: --grid {key}=A,B")
         axes.append(Axis(key, values))

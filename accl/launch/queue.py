@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from accl.errors import AcclError, DamagedError, RunError
-from accl.files import open_regular
+from accl.files import lock_within, open_regular
 from accl.launch import process
 from accl.store.deadline import DEADLINE_S, each_within
 from accl.store.files import alone_in, writing
@@ -101,9 +101,11 @@ def enqueue(root: Path, runs: Sequence[RunDir], *, per_gpu: int = 1, jobs: int |
 
     Raises:
         BusyError: a trainer of one lives.
-        RunError: one has finished, cannot be read or written, or the worker does not start.
+        RunError: one lies in another folder, has finished, cannot be read or written, or the worker does not start.
     """
     for run in runs:
+        if run.path.parent.resolve() != root.resolve():
+            raise RunError(f"{run.path} is not in {root}.", f"Give its folder: --runs {run.path.parent}")
         if observe(run).state is State.FINISHED:
             raise RunError(f"{run.id} has finished.", "Train it again as a new run: accl train ...")
     try:
@@ -291,21 +293,17 @@ def take_worker_lock(root: Path) -> int | None:
         descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
     except OSError as error:
         raise RunError(f"{path} cannot be opened ({error.strerror}).", "Is the runs folder yours?") from error
-    deadline = time.monotonic() + process.POLL_EVERY_S
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(descriptor, os.pwrite(descriptor, b"%d\n" % os.getpid(), 0))
-            return descriptor
-        except BlockingIOError:  # another worker, or one who looks, for an instant
-            if time.monotonic() > deadline:
-                os.close(descriptor)
-                return None
-            time.sleep(LOOK_S)
-        except OSError as error:
-            os.close(descriptor)
-            what = f"{path} cannot be locked ({error.strerror}), and without a lock a run could be started twice."
-            raise RunError(what, "Start the runs one by one: accl resume RUN") from error
+    try:
+        lock_within(descriptor, process.POLL_EVERY_S)  # somebody may look at it, for an instant
+        os.ftruncate(descriptor, os.pwrite(descriptor, b"%d\n" % os.getpid(), 0))
+        return descriptor
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except OSError as error:
+        os.close(descriptor)
+        what = f"{path} cannot be locked ({error.strerror}), and without a lock a run could be started twice."
+        raise RunError(what, "Start the runs one by one: accl resume RUN") from error
 
 
 def queue_folder(root: Path) -> Path:

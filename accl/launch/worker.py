@@ -132,7 +132,7 @@ class Worker:
         """Return the GPU memory that the newest finished run of the same size took."""
         from accl.store.reader import query  # here: without a GPU nothing is read from any database
 
-        finished = [each for each in summaries.values() if each.state and each.state.state is State.FINISHED]
+        finished = [each for each in summaries.values() if each.has_finished]
         alike = [each for each in finished if _sizes(each) == _sizes(like)]
         for other in sorted(alike, key=lambda summary: summary.age_key, reverse=True)[:ASKED]:
             with suppress(AcclError):
@@ -173,7 +173,7 @@ def _trains_here(summary: Summary) -> bool:
     state = summary.state
     if state is None or state.host not in ("", socket.gethostname()):
         return False
-    return state.state.active and state.state is not State.QUEUED
+    return state.state.trains
 
 
 def _failed_quickly(state: RunState) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
@@ -13,8 +12,7 @@ from accl.store.query import Query
 from accl.store.questions import Answer, Question, read_answers, read_questions
 from accl.store.reader import TASKS, Task, query, read_tasks
 from accl.store.rundir import RunDir, run_folders
-from accl.store.state import State
-from accl.store.summary import Summary, SummaryReader, read_summaries, reading
+from accl.store.summary import Summary, reading, summarize
 from accl.store.vocabulary import WORDS, Value
 from accl.text import listed, printable
 
@@ -29,19 +27,15 @@ def arms_beside(run: RunDir) -> dict[str, Summary]:
     ones. The arm ``baseline`` is first.
     """
     runs = dict.fromkeys((run, *run_folders(run.path.parent)))
-    own, *others = read_summaries([SummaryReader(each) for each in runs], time.time())
+    own, *others = summarize(runs)
     if (wanted := own.setup) is None:
         return {}
     arms: dict[str, Summary] = {}
-    for other in sorted(others, key=lambda other: (_has_finished(other), _seed(other) == wanted.seed, other.age_key)):
+    for other in sorted(others, key=lambda other: (other.has_finished, _seed(other) == wanted.seed, other.age_key)):
         setup = other.setup
         if setup and setup.profile == wanted.profile and (setup.recipe, setup.seed) != (wanted.recipe, wanted.seed):
             arms[f"s{setup.seed}" if setup.recipe == wanted.recipe else setup.recipe] = other
     return dict(sorted(arms.items(), key=lambda arm: (arm[0] != "baseline", arm[0])))
-
-
-def _has_finished(summary: Summary) -> bool:
-    return summary.state is not None and summary.state.state is State.FINISHED
 
 
 def _seed(summary: Summary) -> int | None:

@@ -113,6 +113,10 @@ def _late(seconds: float) -> BusyError:
     return BusyError(f"There was no answer within {seconds:g} s.", hint)
 
 
+def _others() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread is not threading.current_thread()]
+
+
 @contextmanager
 def ending() -> Iterator[None]:
     """End the process with the block, at once if a thread was left behind.
@@ -121,12 +125,12 @@ def ending() -> Iterator[None]:
     """
     try:
         yield
+        sys.exit()
     except SystemExit as end:
-        others = [thread for thread in threading.enumerate() if thread is not threading.current_thread()]
-        for thread in others:
-            if not thread.daemon:
+        while waited_for := [thread for thread in _others() if not thread.daemon]:
+            for thread in waited_for:
                 thread.join()
-        if not any(thread.is_alive() for thread in others):
+        if not _others():  # only now: those that were waited for may have left more of them behind
             raise
         sys.stdout.flush()
         sys.stderr.flush()

@@ -6,9 +6,11 @@ damaged file costs no more than one member.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 
 from accl.errors import ConfigError, RunError
+from accl.store.deadline import DEADLINE_S, each_within
 from accl.store.rundir import RunDir
 from accl.text import printable
 
@@ -34,6 +36,15 @@ def read_experiment(run: RunDir) -> str:
         name = run.read_json(run.experiment).get("name")
         return printable(name[:NAME_LIMIT]) if isinstance(name, str) else ""
     return ""
+
+
+def read_experiments(runs: Sequence[RunDir]) -> dict[str, list[RunDir]]:
+    """Return the members of every experiment that some runs belong to, in the order of the runs."""
+    experiments: dict[str, list[RunDir]] = {}
+    for run, name in each_within(DEADLINE_S, read_experiment, runs):
+        if name and isinstance(name, str):
+            experiments.setdefault(name, []).append(run)
+    return experiments
 
 
 def write_experiment(run: RunDir, name: str) -> None:

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from accl.config.explain import explain_all
-from accl.config.recipes import available, flatten
-from accl.config.shipped import configs_folder
+from accl.config.shipped import available, configs_folder
+from accl.config.tree import flatten
 from accl.errors import AcclError, DamagedError
 from accl.store.config_values import config_values, default_values, layer_values
 from accl.store.files import RESTORE

@@ -14,6 +14,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import duckdb
 
@@ -72,9 +73,15 @@ def connected(database: str, *, alone: bool) -> Iterator[duckdb.DuckDBPyConnecti
             instance.connection.close()
 
 
-def separate() -> duckdb.DuckDBPyConnection:
-    """Make an instance for SQL that people type: it opens no file and sees no variable of this process."""
+def separate(folder: Path | None = None) -> duckdb.DuckDBPyConnection:
+    """Make an instance for SQL that people type: it opens no file and sees no variable of this process.
+
+    Args:
+        folder: where it may read and write files nevertheless.
+    """
     connection = duckdb.connect(":memory:", config=_CONFIGURATION | {"python_enable_replacements": "false"})
+    if folder is not None:
+        connection.execute(f"SET allowed_directories = [{quoted(str(folder))}]")
     connection.execute("SET enable_progress_bar = false")  # it goes to stdout, among the rows
     _lock_up(connection, [])
     return connection

@@ -14,14 +14,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from accl import config as configuration
-from accl.config import Config
-from accl.config.recipes import flatten, nest
+from accl.config.tree import flatten, nest
 from accl.errors import ConfigError, DamagedError, DataError, RunError
 from accl.store.rundir import RunDir
 from accl.text import printable
+
+if TYPE_CHECKING:
+    from accl.config import Config
 
 # Of the recorded facts, those that are the same at every start of a run, wherever and with whatever backend it trains.
 FACTS = (

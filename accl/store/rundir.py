@@ -24,6 +24,7 @@ import os
 import re
 import secrets
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from accl.files import replace_file
 from accl.store import files
 from accl.store.deadline import DEADLINE_S, each_within, within
 from accl.store.files import RESTORE
+from accl.text import printable
 
 if TYPE_CHECKING:
     from accl.config import Config
@@ -334,13 +336,34 @@ def find_run(root: Path, name: str) -> RunDir:
         raise RunError("The name of a run is empty.", "List the runs there are with: accl runs")
     if within(DEADLINE_S, lambda: is_run(RunDir(Path(name)))):
         return RunDir(Path(os.path.realpath(name)))
-    matches = matching_runs(list_runs(root), name)
+    runs = list_runs(root)
+    matches = matching_runs(runs, name)
     if len(matches) == 1:
         return matches[0]
     if not matches:
-        raise RunError(f"No run named {name!r} in {root}.", "List the runs there are with: accl runs")
+        raise RunError(f"No run named {name!r} in {root}.", _what_was_meant(runs, name))
     shown = ", ".join(run.id for run in matches[-3:])
     raise RunError(f"{len(matches)} runs match {name!r}: {shown}.", "Type more of the id, or `last` for the newest.")
+
+
+def _what_was_meant(runs: Sequence[RunDir], name: str) -> str:
+    """Return the hint for a name that no run has: the experiment that has it, or begins with it, if there is one."""
+    experiments = Counter(found for _, found in each_within(DEADLINE_S, experiment_of, runs) if isinstance(found, str))
+    members = experiments.get(name, 0)
+    if members:
+        of = "1 run" if members == 1 else f"{members:,} runs"
+        return f"It is an experiment of {of}; name one of those that are listed by: accl runs {typed_query(name)}"
+    if begun := [each for each in experiments if each.startswith(name)]:
+        near = shlex.quote(printable(begun[0][:60]))
+        return f"Did you mean the experiment {near}? List the runs there are with: accl runs"
+    return "List the runs there are with: accl runs"
+
+
+def typed_query(name: str) -> str:
+    """Write the query for the runs of an experiment as an argument of a command."""
+    plain = name.replace("-", "").replace("_", "").replace(".", "").isalnum()
+    quoted = name.replace('"', '""')
+    return shlex.quote(f"experiment={name}" if plain else f'experiment="{quoted}"')
 
 
 def matching_runs(runs: Sequence[RunDir], name: str) -> list[RunDir]:
@@ -360,7 +383,16 @@ def matching_runs(runs: Sequence[RunDir], name: str) -> list[RunDir]:
 
 def given_name(run: RunDir) -> str:
     """Return the name that people gave a run; empty when there is none or it cannot be read."""
+    return _name_in(run, run.labels)
+
+
+def experiment_of(run: RunDir) -> str:
+    """Return the experiment of a run as its file has it; empty when there is none or it cannot be read."""
+    return _name_in(run, run.experiment)
+
+
+def _name_in(run: RunDir, path: Path) -> str:
     with suppress(RunError, OSError):
-        name = run.read_json(run.labels).get("name")
+        name = run.read_json(path).get("name")
         return name if isinstance(name, str) else ""
     return ""

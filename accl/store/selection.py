@@ -13,7 +13,7 @@ from accl.store.deadline import DEADLINE_S, within
 from accl.store.query import parse
 from accl.store.run_subject import RunSubject
 from accl.store.rundir import RunDir, is_run, list_runs, matching_runs
-from accl.store.summary import Summary, SummaryReader, read_summaries
+from accl.store.summary import Summary, SummaryReader, read_summaries, summarize
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Choice:
     """Runs that were chosen.
 
     Attributes:
-        summaries: one of each run, at least one.
+        summaries: one of each run.
         by_query: whether a query found them: what cannot be done with a run that was named is an error, and one that
             was found is left out.
     """
@@ -37,6 +37,8 @@ class Choice:
 def choose_runs(root: Path, words: Sequence[str]) -> Choice:
     """Return the runs that words mean: each word one run, or one word several, or else all words together a query.
 
+    No words mean all runs, of which there may be none.
+
     Raises:
         QueryError: the words are neither names nor a query.
         RunError: nothing matches, or the folder cannot be read.
@@ -51,17 +53,28 @@ def choose_among(runs: Sequence[RunDir], words: Sequence[str], where: str, list_
     Args:
         where: the runs in words, and ``list_command`` what lists them, both for errors.
     """
+    if not words:
+        return Choice(tuple(summarize(runs)), True)
     found = [_meant(runs, word) for word in words]
     named = {run: None for matches in found for run in matches}
     if named and (len(words) == 1 or all(len(matches) == 1 for matches in found)):
-        return Choice(tuple(read_summaries([SummaryReader(run) for run in named], time.time())), False)
-    now, text = time.time(), " ".join(words)
-    wanted = parse(text)
-    summaries = read_summaries([SummaryReader(run) for run in runs], now)
-    if not (matching := [summary for summary in summaries if wanted.matches(RunSubject(summary, now))]):
+        return Choice(tuple(summarize(named)), False)
+    text = " ".join(words)
+    if not (matching := matching_summaries(runs, text)):
         what = f"No run of {len(runs):,} in {where} matches: {text}"
         raise RunError(what, f"List the runs there are with: {list_command}")
     return Choice(tuple(matching), True)
+
+
+def matching_summaries(runs: Sequence[RunDir], query: str) -> list[Summary]:
+    """Return the summaries of those of some runs that a query matches, in their order; of all where it is blank.
+
+    Raises:
+        QueryError: the query cannot be understood.
+    """
+    wanted, now = parse(query), time.time()
+    summaries = read_summaries([SummaryReader(run) for run in runs], now)
+    return [summary for summary in summaries if wanted.matches(RunSubject(summary, now))]
 
 
 def _meant(runs: Sequence[RunDir], word: str) -> list[RunDir]:

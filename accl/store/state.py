@@ -51,8 +51,18 @@ class State(StrEnum):
 
     @property
     def active(self) -> bool:
-        """Whether the run has, or should have, a live process."""
-        return self in (State.QUEUED, State.STARTING, State.RUNNING, State.STALLED)
+        """Whether the run is under way, or will be once there is a place for it."""
+        return self is State.QUEUED or self.trains
+
+    @property
+    def trains(self) -> bool:
+        """Whether the run has, or should have, a trainer; what is queued has none yet."""
+        return self in (State.STARTING, State.RUNNING, State.STALLED)
+
+    @property
+    def ended_early(self) -> bool:
+        """Whether the run ended before its last step, so that it can go on."""
+        return self in (State.FAILED, State.STOPPED, State.CRASHED)
 
 
 _ICONS = dict(zip(State, "…◌▶◍✓✗■☠", strict=True))
@@ -120,6 +130,14 @@ class RunState:
     def begun(self) -> float:
         """Start of the first process; 0 before there was one."""
         return self.first_started or self.started  # a run of an earlier version does not have the former
+
+    @property
+    def validated(self) -> float | None:
+        """Validation accuracy of the best weights, which are those that are tested; None if unknown.
+
+        Runs of earlier versions only say that of the last ones.
+        """
+        return self.latest.get("validation/accuracy/best", self.latest.get("validation/accuracy"))
 
     @property
     def goes_on_from(self) -> int:
@@ -286,7 +304,7 @@ def claim(run: RunDir, purpose: str) -> RunLock:
     try:
         proof = Proof(False if lock.works and not lock.created else None)
         state = assess(read_state(run), run, time.time(), proof)
-        if not state.state.active or state.state is State.QUEUED:
+        if not state.state.trains:
             lock.sign(purpose)
             return lock
         since = "an unknown time"

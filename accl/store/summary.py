@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from accl.store.experiment import read_experiment
 from accl.store.files import RESTORE
 from accl.store.labels import Labels, read_labels
 from accl.store.rundir import RunDir, Setup
-from accl.store.state import RunState, assess, read_state
+from accl.store.state import RunState, State, assess, read_state
 from accl.yamlfile import shown
 
 CONFIG_LIMIT = 2**16  # characters; accl writes 3,000, and a list keeps those of all its runs
@@ -42,6 +43,11 @@ class Summary:
     config: str = field(default="", repr=False)
     labels: Labels = field(default_factory=Labels)
     experiment: str = ""
+
+    @property
+    def has_finished(self) -> bool:
+        """Whether the run is known to have finished."""
+        return self.state is not None and self.state.state is State.FINISHED
 
 
 class SummaryReader:
@@ -121,6 +127,11 @@ def read_summaries(readers: Sequence[SummaryReader], now: float) -> list[Summary
         else answer
         for run, answer in answers
     ]
+
+
+def summarize(runs: Iterable[RunDir]) -> list[Summary]:
+    """Read the summaries of several runs once, as `read_summaries`."""
+    return read_summaries([SummaryReader(run) for run in runs], time.time())
 
 
 def as_problem(error: BaseException, path: object) -> AcclError:

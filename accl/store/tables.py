@@ -188,12 +188,18 @@ def runs_table(summaries: Sequence[Summary]) -> pyarrow.Table:
     columns: dict[str, pyarrow.Array] = {}
     for column, (sql_type, get) in _OF_RUN.items():
         columns[column] = pyarrow.array([get(summary) for summary in summaries], sql_type)
+    taken = set(columns)  # DuckDB takes two columns for one whose names differ in case alone
     latest = [summary.state.latest if summary.state else {} for summary in summaries]
-    for name in dict.fromkeys(name for each in latest for name in each):
-        columns.setdefault(name, pyarrow.array([each.get(name) for each in latest], pyarrow.float64()))
     configs = [all_values(summary.config) if summary.config else {} for summary in summaries]
-    for key in dict.fromkeys(key for each in configs for key in each if "." in key):
-        columns.setdefault(key, _config_column([each.get(key) for each in configs]))
+    metrics = dict.fromkeys(name for each in latest for name in each if name.strip() and name.isprintable())
+    for name in metrics:
+        if name.casefold() not in taken:
+            columns[name] = pyarrow.array([each.get(name) for each in latest], pyarrow.float64())
+            taken.add(name.casefold())
+    for key in dict.fromkeys(key for each in configs for key in each if "." in key and key.isprintable()):
+        if key.casefold() not in taken:
+            columns[key] = _config_column([each.get(key) for each in configs])
+            taken.add(key.casefold())
     return pyarrow.table(columns)
 
 

@@ -19,6 +19,7 @@ from accl.store.reader import attached, checking
 from accl.store.rundir import RunDir, run_folders
 from accl.store.schema import check_rows
 from accl.store.state import claim, read_state, write_state
+from accl.text import counted
 
 TEST_EVENT = "test"
 ACCURACY = "test/accuracy"  # in ``state.json``
@@ -104,7 +105,7 @@ class Looks:
 
     def __str__(self) -> str:
         """Say it in a sentence."""
-        who = f"{self.runs:,} run{'' if self.runs == 1 else 's'} of this folder"
+        who = f"{counted(self.runs, 'run')} of this folder"
         unknown = f", and {self.unreadable:,} of which it is not known" if self.unreadable else ""
         many = ": the best of many tests is better than it is" if self.runs > 1 else ""
         times = "once" if self.looks == 1 else f"{self.looks:,} times in all"

@@ -2,7 +2,7 @@
 
 An alert is an event of the run, and is handed to the command of ``alerts.command``, as JSON on its standard input, in a
 thread: a step never waits for it, and nothing that it does or fails to do harms the run. Whoever kills a trainer takes
-this with it: a run that crashed is told by those who look, the list of runs, the app and the worker of the queue.
+this with it: that a run crashed is told by those who look at it, the list of runs and the app.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 
 from accl.store.rundir import RunDir
 from accl.store.state import STALLED_AFTER_S, RunState, State
+from accl.store.trusted import is_allowed
 from accl.text import printable
 
 REPEAT_S = 600.0  # an alert of a kind comes at most so often
@@ -51,7 +52,13 @@ class Alerts:
         self._sending: list[threading.Thread] = []
 
     def use(self, command: str | None) -> None:
-        """Hand alerts to a command from now on; None for none."""
+        """Hand alerts to a command from now on, unless nobody on this machine has allowed it; None for none."""
+        if command and not is_allowed(command):
+            allowing = f"accl resume {self._run.typed} --alerts"
+            self._event(
+                "warning", "alert", f"alerts.command is not run: it was typed elsewhere; to allow it: {allowing}"
+            )
+            command = None
         self._command = shlex.split(command) if command else ()
 
     def tell(self, kind: str, message: str, level: str = "warning") -> None:

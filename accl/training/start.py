@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from accl.config import Config
-from accl.config.recipes import flatten
+from accl.config.tree import flatten
 from accl.store.provenance import (
     Change,
     ChangedError,

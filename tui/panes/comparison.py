@@ -11,6 +11,7 @@ import numpy as np
 from rich.style import Style
 
 from accl.analysis.grouping import Arm, differing_keys
+from accl.text import counted
 from tui import theme
 from tui.comparing import Comparing
 from tui.feed import RunView
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from accl.analysis.arms import Scores
 
 ARM_COLUMNS = (
-    Column("arm", 18, grow=True),
+    Column("arm", 18, grow=True, ends=True),
     Column("seeds", 20, rank=1),
     Column("steps", 11, right=True, rank=4),
     Column("val ± sd", 11, right=True, rank=2),
@@ -43,7 +44,7 @@ CHANGE_COLUMNS = (
     Column("lost", 5, right=True, rank=4),
 )
 FLIP_COLUMNS = (
-    Column("arm", 18, grow=True),
+    Column("arm", 18, grow=True, ends=True),
     Column("seed", 12, rank=1),
     Column("questions", 12),
     Column("count", 6, right=True),
@@ -68,9 +69,9 @@ def run_label(arm: Arm, view: RunView, views: Sequence[RunView]) -> str:
 def title(known: Comparing, waits: str) -> list[Piece]:
     """Say what is compared, and what takes no part or is waited for."""
     seeds = {len(arm.members) for arm in known.arms}
-    text = f"  {_counted(len(known.runs), 'run')}"
+    text = f"  {counted(len(known.runs), 'run')}"
     if len(seeds) == 1 and not known.missing:  # else these are the arms of what has been read so far
-        text = f"  {_counted(len(known.arms), 'arm')} x {_counted(seeds.pop(), 'seed')}"
+        text = f"  {counted(len(known.arms), 'arm')} x {counted(seeds.pop(), 'seed')}"
     if active := sum(view.summary.active for view in known.views):
         text += f" · {active} still active"
     pieces: list[Piece] = [("compare", theme.TITLE), (text, theme.PLAIN), (f" · {waits}" if waits else "", theme.PLAIN)]
@@ -79,10 +80,6 @@ def title(known: Comparing, waits: str) -> list[Piece]:
     if out := len(known.problems):
         pieces.append((f" · {out} not compared", theme.MARK))
     return pieces
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def arm_rows(known: Comparing) -> list[Row]:
@@ -263,7 +260,7 @@ def power_lines(known: Comparing) -> list[list[Piece]]:
         if (score := _score(arm, known)) is None or (pair := score.difference) is None:
             continue
         half = 50 * (pair.high - pair.low)
-        now = f"now ±{half:.1f} points with {len(score.deltas)} seed{'s' * (len(score.deltas) > 1)}; "
+        now = f"now ±{half:.1f} points with {counted(len(score.deltas), 'seed')}; "
         if score.seeds_needed is None:
             then = "unknown from one seed: train two or more"
         elif score.seeds_needed == 0:

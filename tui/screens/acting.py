@@ -13,6 +13,8 @@ from tui.screens.polling import PollingScreen
 from tui.services import Undo
 from tui.widgets.keybar import redraw_keys
 
+Steps = dict[RunDir, Callable[[], Any]]  # what undoes something, by the run to which it was done
+
 
 class ActingScreen(PollingScreen):
     """A screen with runs that something can be done with; subclasses say which.
@@ -80,9 +82,15 @@ class ActingScreen(PollingScreen):
             return
 
         async def enqueue() -> None:
-            await self._perform(runs, actions.enqueue, "Queued:", "Not queued:")
+            await self._enqueue(runs)
 
         self._ask("Resume {}?", runs, ("They go on one after the other, in the queue.",), enqueue)
+
+    def action_enqueue(self) -> None:
+        self._work(self._enqueue(actions.resumable(self.targets)))
+
+    async def _enqueue(self, runs: Sequence[RunDir]) -> None:
+        await self._perform(runs, actions.enqueue, "Queued:", "Not queued:")
 
     def action_launch(self, like: bool) -> None:
         run = self.targets[0].run if like else None
@@ -105,7 +113,7 @@ class ActingScreen(PollingScreen):
             words = text.split()
             removed = [word.removeprefix("-") for word in words if word.startswith("-")]
             added = [word.removeprefix("+") for word in words if not word.startswith("-")]
-            await self._label(runs, "tags", add=added, remove=removed)
+            await self._label(runs, "tags", lambda steps: actions.labelling(steps, add=added, remove=removed))
 
         shown = " ".join(f"#{each}" for each in now) or "none"
         words = sorted({tag for each in self.known for tag in each.summary.labels.tags})
@@ -116,16 +124,17 @@ class ActingScreen(PollingScreen):
         notes = {each.summary.labels.note for each in self.targets}
 
         async def note(text: str) -> None:
-            await self._label(runs, "note", note=text)
+            await self._label(runs, "note", lambda steps: actions.labelling(steps, note=text))
 
         several = () if len(notes) == 1 else ("Their notes differ: what is typed replaces all of them.",)
         self._prompt("Note", several, note, notes.pop() if len(notes) == 1 else "")
 
     def action_rename(self) -> None:
         runs = [each.run for each in self.targets]
+        names = {each.summary.labels.name for each in self.known if each.run not in runs}
 
         async def rename(text: str) -> None:
-            await self._label(runs, "name", name=text)
+            await self._label(runs, "name", lambda steps: actions.naming(steps, text, names))
 
         told = ("Commands find it by its name, too; its id and folder stay.",)
         self._prompt("Name", told, rename, self.targets[0].summary.labels.name)
@@ -134,7 +143,7 @@ class ActingScreen(PollingScreen):
         runs = actions.deletable(self.targets)
 
         async def delete() -> None:
-            steps: dict[RunDir, Callable[[], Any]] = {}
+            steps: Steps = {}
             deleted = await self._perform(runs, actions.deleting(steps), "Deleted:", "Not deleted:")
             if deleted:
                 self.services.done.append(Undo("the deletion", steps))
@@ -165,11 +174,9 @@ class ActingScreen(PollingScreen):
             redraw_keys(self)
         return done_to
 
-    async def _label(self, runs: Sequence[RunDir], what: str, **changes: Any) -> None:
-        steps: dict[RunDir, Callable[[], Any]] = {}
-        await self._perform(
-            runs, actions.labelling(steps, **changes), f"Changed: the {what} of", f"Not changed: the {what} of"
-        )
+    async def _label(self, runs: Sequence[RunDir], what: str, make: Callable[[Steps], actions.Act]) -> None:
+        steps: Steps = {}
+        await self._perform(runs, make(steps), f"Changed: the {what} of", f"Not changed: the {what} of")
         if steps:
             self.services.done.append(Undo(f"the {what}", steps))
 

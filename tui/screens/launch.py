@@ -20,7 +20,7 @@ from accl.errors import AcclError
 from accl.store.config_values import default_values
 from accl.store.deadline import within
 from accl.store.rundir import RunDir
-from accl.text import printable
+from accl.text import printable, typed
 from tui import theme
 from tui.commands import bindings, next_choice
 from tui.form import Form
@@ -285,14 +285,10 @@ def described(draft: Draft, like: RunDir | None) -> list[list[Piece]]:
         return [*lines, [], [(f"as {base}", theme.DIM)]]
     width = max(map(len, draft.changed))
     changes = [
-        [(f"  {key:<{width}}  ", theme.PLAIN), (f"{_value(before)} → ", theme.DIM), (_value(now), theme.BOLD)]
+        [(f"  {key:<{width}}  ", theme.PLAIN), (f"{typed(before)} → ", theme.DIM), (typed(now), theme.BOLD)]
         for key, (before, now) in draft.changed.items()
     ]
     return [*lines, [], [(f"differs from {base} in", theme.DIM)], *changes]
-
-
-def _value(value: object) -> str:
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _shipped(kind: str) -> list[str]:

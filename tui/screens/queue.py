@@ -15,7 +15,6 @@ from textual.app import ComposeResult
 from accl.errors import AcclError
 from accl.store.deadline import within
 from accl.store.rundir import RunDir
-from accl.store.state import State
 from accl.store.summary import as_problem
 from tui import theme
 from tui.commands import bindings
@@ -42,6 +41,7 @@ COLUMNS = (
     Column("step", 15, right=True, rank=2),
     Column("left", 16, right=True, rank=3, sparse=True),
     Column("waits", 5, right=True, rank=1),
+    Column("paused because", 36, rank=2, sparse=True),
     Column("experiment", 32, rank=4, sparse=True),
     Column("id", 44, rank=5),
 )
@@ -126,8 +126,7 @@ class QueueScreen(PollingScreen):
     def training(self) -> list[RunSummary]:
         """Runs that have a process."""
         waiting = {entry.run for entry in self.entries}
-        active = (each for each in self.summaries.values() if each.active and each.run not in waiting)
-        return [each for each in active if each.state.state is not State.QUEUED]
+        return [each for each in self.summaries.values() if each.trains and each.run not in waiting]
 
     def show(self) -> None:
         training, paused = self.training, [each for each in self.entries if each.waiting and each.waiting.paused]
@@ -167,6 +166,7 @@ class QueueScreen(PollingScreen):
                 (f"{step:,}/{total:,}" if total else "", theme.PLAIN),
                 (time_left(summary) if summary else "", theme.PLAIN),
                 (waits, theme.DIM),
+                (entry.waiting.paused if entry and entry.waiting else "", theme.MARK),
                 (summary.summary.experiment if summary else "", theme.DIM),
                 (run.id, theme.VERY_DIM),
             ),

@@ -13,7 +13,7 @@ from textual.strip import Strip
 from tui import theme
 from tui.raster import Range
 from tui.scale import padded, short, ticks
-from tui.text import Piece, cell_len, centred, cut, fit, strip
+from tui.text import Piece, cell_len, centred, cut, cut_middle, fit, strip
 from tui.widgets.strip import StripWidget
 
 MEAN, SEED, ZERO = "◆", "•", "│"
@@ -93,7 +93,7 @@ class Forest(StripWidget):
         for effect in self.effects[top : top + rows]:
             bold = Style(bold=effect.name == self.selected)
             plot = _interval(effect, cells, x_range, seeds=not tall)
-            pieces: list[Piece] = [(fit(effect.name, names) + " ", effect.style + bold), *plot]
+            pieces: list[Piece] = [(fit(cut_middle(effect.name, names), names) + " ", effect.style + bold), *plot]
             if numbers:
                 sure = theme.BOLD if effect.low > 0 or effect.high < 0 else theme.DIM
                 pieces.append((" " + effect.numbers, sure))

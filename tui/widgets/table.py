@@ -11,7 +11,7 @@ from textual.geometry import Size
 from textual.strip import Strip
 
 from tui import theme
-from tui.text import Piece, cell_len, fit, strip
+from tui.text import Piece, cell_len, cut_middle, fit, strip
 from tui.widgets.listing import Listing
 
 
@@ -23,6 +23,7 @@ class Column:
         max_width: cells at most, before growing.
         rank: order of dropping: 0 is never dropped, the largest goes first.
         sparse: whether it is left out while all its cells are empty.
+        ends: whether both ends of a text that does not fit are shown, not only its beginning.
     """
 
     title: str
@@ -31,6 +32,11 @@ class Column:
     rank: int = 0
     grow: bool = False
     sparse: bool = False
+    ends: bool = False
+
+    def fitted(self, text: str, width: int) -> str:
+        """Return the text of a cell in exactly ``width`` cells."""
+        return fit(cut_middle(text, width) if self.ends else text, width, self.right)
 
 
 @dataclass(frozen=True)
@@ -156,7 +162,7 @@ class Table(Listing):
 
         def pieces(entry: int) -> list[Piece]:
             row = [(i, cells, *self.rows[entry].cells[i]) for i, cells in layout]
-            line = [(fit(text, w, self.columns[i].right) + gap, style) for i, w, text, style in row]
+            line = [(self.columns[i].fitted(text, w) + gap, style) for i, w, text, style in row]
             if entry == self.cursor and self.has_focus:
                 return [(text, style + Style(bold=True)) for text, style in line]
             return line

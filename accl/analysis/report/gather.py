@@ -12,11 +12,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from accl.analysis.arms import BARS, ArmsComparison, compare_arms
-from accl.analysis.armset import SHOWN, ArmSet, choose_armsets, left_out, without_path
+from accl.analysis.armset import ArmSet, choose_armsets, left_out, some_ids, without_path
 from accl.analysis.claim_runs import ARMS, select_claim_runs
 from accl.analysis.claims import Claims, check_claims
 from accl.analysis.figures import (
-    SIMILARITY,
     Matrix,
     Panel,
     Weights,
@@ -27,7 +26,7 @@ from accl.analysis.figures import (
     warnings_of,
 )
 from accl.analysis.grouping import Arm
-from accl.analysis.results import Results, Split, UntestedError, read_results
+from accl.analysis.results import SIMILARITY, Results, Split, UntestedError, read_results
 from accl.errors import AbsentError, AcclError
 from accl.store.deadline import DEADLINE_S, within
 from accl.store.labels import Labels, read_labels
@@ -203,12 +202,12 @@ def _results(chosen: ArmSet, members: Sequence[int], split: Split) -> tuple[dict
         try:
             results[i] = read_results(run, split=split)
         except UntestedError:
-            untested.append(run.id)
+            untested.append(run)
         except AcclError as error:
             problems.append(f"Not in the comparison: {without_path(run, error)}")
     if untested:
-        ids = listed(untested[:SHOWN] + ["others"] * (len(untested) > SHOWN), "and")
-        problems.append(f"Not in the comparison, as eval.test=false left the test unread ({len(untested)}): {ids}.")
+        said = f"Not in the comparison, as eval.test=false left the test unread ({len(untested)})"
+        problems.append(f"{said}: {some_ids(untested)}.")
     return results, problems
 
 

@@ -11,11 +11,9 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
-
 from accl import __version__
 from accl.analysis.arms import Change, Scores
-from accl.analysis.figures import Matrix, forest_rows, task_rows
+from accl.analysis.figures import Matrix, forest_rows, limits, task_rows
 from accl.analysis.grouping import Arm, differing_keys
 from accl.analysis.report.cells import MISSING, cell, details, figure, number_cell, spread_cell, table
 from accl.analysis.report.claims import claims_section
@@ -32,7 +30,7 @@ from accl.analysis.report.svg import (
     tasks_chart,
     weights_chart,
 )
-from accl.text import listed, printable_lines, without_credentials
+from accl.text import counted, listed, printable_lines, without_credentials
 
 # Nothing is loaded from anywhere, and no script runs, whatever the text of a run says.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
@@ -75,7 +73,7 @@ def _part(part: Part, prefix: str) -> str:
     runs = sum(len(arm.members) for arm in chosen.arms)
     seeds = sorted({seed for arm in chosen.arms for seed in chosen.seeds(arm)})
     of = f"seed{'s' * (len(seeds) > 1)} {listed([*map(str, seeds)], 'and')}"
-    lead = f"{_count(len(chosen.arms), 'arm')}, {_count(runs, 'run')}, {of}"
+    lead = f"{counted(len(chosen.arms), 'arm')}, {counted(runs, 'run')}, {of}"
     lead += f"; {part.comparison.n:,} {part.split} questions" if part.comparison.n else "; not tested"
     body = "".join(f'\n<section id="{name}"><h3>{title}</h3>{text}</section>' for name, title, text in there)
     missing = "".join(f'<p class="warn">{escape(problem)}</p>' for problem in (*chosen.notes, *part.problems))
@@ -172,7 +170,7 @@ def _weights(part: Part) -> str:
     at_end = details("Weights at the end", table(head, rows, numbers_from=2))
     caption = "Means over seeds; dotted: uniform."
     if others := len(part.weights[DRAWN:]):
-        caption += f" {_count(others, 'arm')} more: accl figure weights draws any."
+        caption += f" {counted(others, 'arm')} more: accl figure weights draws any."
     return f'<div class="grid-of">{charts}</div><figcaption>{caption}</figcaption>{at_end}'
 
 
@@ -182,13 +180,13 @@ def _confusion(part: Part) -> str:
         if not matrices:
             continue
         matrices, others = matrices[:DRAWN], len(matrices[DRAWN:])
-        low, high = _limits(matrices)
+        low, high = limits(matrices)
         drawn = "".join(f"<div><h4>{escape(m.label)}</h4>{matrix_chart(m, low, high)}</div>" for m in matrices)
         title = matrices[0].title
         said = f"Difference in {title}" if matrices[0].difference else title.capitalize()
         bar = scale_bar(low, high, matrices[0].difference)
         caption = f"{escape(said)}; means over seeds, tasks by category."
-        caption += f" {_count(others, 'arm')} more: accl figure confusion draws any." if others else ""
+        caption += f" {counted(others, 'arm')} more: accl figure confusion draws any." if others else ""
         text += f'<div class="grid-of">{drawn}</div>{bar}<figcaption>{caption}</figcaption>'
         pairs = "".join(_pairs(matrix) for matrix in matrices)
         text += details(
@@ -204,18 +202,6 @@ def _pairs(matrix: Matrix) -> str:
         for a, b, value in matrix.ranked(PAIRS)
     ]
     return f"<div><h4>{escape(matrix.label)}</h4>{table(['pair of tasks', ''], rows, numbers_from=1)}</div>"
-
-
-def _limits(matrices: Sequence[Matrix]) -> tuple[float, float]:
-    """Return the ends of one scale: the middle 98 % of the pairs, or as much on both sides of no difference."""
-    values = np.concatenate([matrix.off_diagonal for matrix in matrices])
-    if not len(values):
-        return 0.0, 1.0
-    if matrices[0].difference:
-        most = float(np.quantile(np.abs(values), 0.98)) or 1.0
-        return -most, most
-    low, high = (float(value) for value in np.quantile(values, [0.01, 0.99]))
-    return (low, high) if low < high else (low - 0.5, high + 0.5)
 
 
 def _tasks(part: Part) -> str:
@@ -338,7 +324,3 @@ def _utc(seconds: float) -> str:
         return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M}" if seconds else MISSING
     except (OverflowError, ValueError, OSError):  # a time that no calendar has
         return MISSING
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'s' * (n != 1)}"

@@ -25,6 +25,7 @@ HEAVIEST = 5  # tasks with a line of their own among the weights
 LEVELS = 11  # colours of a heat map
 CELL = 6  # side of a cell of a heat map
 FEW_TASKS = 240  # side of a heat map at least, so that the cells of few tasks are larger
+WIDTH, HEIGHT = 470.0, 270.0  # of a chart over training
 POINTS_WITH_VALUES = 30  # a line of no more points has a dot with its value at each
 
 
@@ -146,11 +147,11 @@ def ends(values: Iterable[Floats], margin: float = 0.04) -> tuple[float, float]:
     return low - room, high + room
 
 
-def line_chart(panel: Panel, labels: Sequence[str], width: float = 470, height: float = 270) -> str:
+def line_chart(panel: Panel, labels: Sequence[str]) -> str:
     """Draw a metric of all arms, whose labels in order give the classes: mean over seeds, and ± one sd as a band."""
     spread = [np.nan_to_num(band.sd_P) for band in panel.bands]
     heights = [band.mean_P + sign * sd for band, sd in zip(panel.bands, spread, strict=True) for sign in (-1, 1)]
-    frame = Frame(width, height, ends([band.x_P for band in panel.bands], 0.02), ends(heights))
+    frame = Frame(WIDTH, HEIGHT, ends([band.x_P for band in panel.bands], 0.02), ends(heights))
     parts = frame.axes(escape(panel.x_title), escape(panel.title))
     for band in panel.bands:
         known = np.isfinite(band.sd_P)
@@ -167,7 +168,7 @@ def line_chart(panel: Panel, labels: Sequence[str], width: float = 470, height: 
                 said = f"{label(band.label)}, {number(x)}: {number(y)}" + (f" ± {number(sd)}" if sd >= 0 else "")
                 place = f'cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}"'
                 parts.append(f'<circle class="dot {arm_class(index)}" {place} r="2.6"><title>{said}</title></circle>')
-    return svg(width, height, parts, escape(panel.title))
+    return svg(WIDTH, HEIGHT, parts, escape(panel.title))
 
 
 def forest_chart(rows: Sequence[ForestRow], labels: Sequence[str], reference: str, width: float = 760) -> str:
@@ -193,9 +194,9 @@ def forest_chart(rows: Sequence[ForestRow], labels: Sequence[str], reference: st
     return svg(width, height, parts, f"differences to {label(reference)}")
 
 
-def weights_chart(weights: Weights, highest: float, width: float = 470, height: float = 270) -> str:
+def weights_chart(weights: Weights, highest: float) -> str:
     """Draw the weight of every task over time, in per cent, and those that are heaviest in the end in colours."""
-    frame = Frame(width, height, ends([weights.steps_P], 0.02), (0.0, 105 * highest))
+    frame = Frame(WIDTH, HEIGHT, ends([weights.steps_P], 0.02), (0.0, 105 * highest))
     k = weights.mean_PK.shape[1]
     parts = frame.axes("optimizer step", "task weight (%)")
     lines = "".join(frame.path(weights.steps_P, 100 * weights.mean_PK[:, task]) for task in range(k))
@@ -205,7 +206,7 @@ def weights_chart(weights: Weights, highest: float, width: float = 470, height: 
         line = frame.path(weights.steps_P, 100 * weights.mean_PK[:, task])
         said = f"<title>{task_name(weights.tasks[task].name)}</title>"
         parts.append(f'<path class="line {arm_class(rank)}" d="{line}"{dashes(rank)}>{said}</path>')
-    return svg(width, height, parts, f"task weights of {label(weights.label)}")
+    return svg(WIDTH, HEIGHT, parts, f"task weights of {label(weights.label)}")
 
 
 def matrix_chart(matrix: Matrix, low: float, high: float) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor
 from accl.errors import first_line
 from accl.training.backends.backend import UnavailableError
 from accl.training.backends.capture import preserve_state
+from accl.training.backends.mpnet import make_capturable
 from accl.training.backends.reference import ReferenceBackend
 from accl.training.context import TrainingContext
 from accl.training.device import DeviceBatch, Labels, seed_step
@@ -50,6 +51,7 @@ class CudaGraphBackend(ReferenceBackend):
     def prepare(self, progress: Callable[[int, int], None]) -> None:
         """Capture every length up to the longest of the training questions."""
         context = self.context
+        restore_encoder = make_capturable(context.model.encoder)
         generator = torch.cuda.default_generators[context.placement.device.index or 0]
         untouched = generator.clone_state()
         longest = _padded(int(context.assembler.lengths(context.positions["train"]).max()))
@@ -63,6 +65,7 @@ class CudaGraphBackend(ReferenceBackend):
                 # A broken capture leaves gradients behind, and a generator that takes itself for captured.
                 context.model.zero_grad(set_to_none=True)
                 generator.graphsafe_set_state(untouched)
+                restore_encoder()
                 what = f"the encoder cannot be captured in a CUDA graph ({first_line(error)})"
                 raise UnavailableError(what) from error
         progress(len(lengths), len(lengths))

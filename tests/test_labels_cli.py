@@ -88,6 +88,8 @@ def test_one_run_is_shown_with_its_labels(run: RunDir) -> None:
 
 def test_last_is_no_name(run: RunDir) -> None:
     assert isinstance(command(rename, run, run.id, "last").exception, ConfigError)
+    another = "20261122-101500-full-s1-7f3a"
+    assert "id of another" in str(command(rename, run, run.id, another).exception)
     assert read_labels(run).name == ""
 
 

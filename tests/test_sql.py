@@ -297,3 +297,11 @@ def test_rows_that_never_end_are_interrupted(monkeypatch: pytest.MonkeyPatch) ->
 def test_no_progress_is_drawn_among_the_rows() -> None:
     (row,) = run_sql("select current_setting('enable_progress_bar') as drawn", []).rows.to_pylist()
     assert row == {"drawn": False}
+
+
+@pytest.mark.parametrize("value", ["date '99999-01-01'", "timestamp '99999-01-01 00:00:00'"])
+def test_a_time_that_cannot_be_printed_is_said_to_be_one(tmp_path: Path, run: RunDir, value: str) -> None:
+    with pytest.raises(SqlError, match="The column late") as error:
+        call(tmp_path, f"select {value} as late", run.id)
+    assert "VARCHAR" in error.value.hint
+    assert "99" in call(tmp_path, f"select ({value})::varchar as late", run.id).stdout

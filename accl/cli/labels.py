@@ -13,7 +13,7 @@ from accl.cli.output import Format, FormatOption, emit, print_notes, raise_first
 from accl.cli.table import MISSING, Column, Table
 from accl.errors import ConfigError, RunError
 from accl.store.labels import edit_labels, load_labels
-from accl.store.rundir import LAST, find_run, given_name, list_runs
+from accl.store.rundir import LAST, find_run, given_name, is_id, list_runs
 from accl.store.selection import choose_runs
 
 COLUMNS = [Column("id", "run"), Column("tags", show=lambda tags: ", ".join(tags) or MISSING, wrap=True)]
@@ -110,6 +110,8 @@ def rename(
     chosen, name = find_run(runs, run), name.strip()
     if name == LAST:
         raise ConfigError(f"{name!r} always means the newest run.", "Give it another name.")
+    if is_id(name) and name != chosen.id:
+        raise ConfigError(f"{name!r} looks like the id of another run.", "Give it another name.")
     edit_labels(chosen, name=name)
     say(f"{chosen.id} is called {name}." if name else f"{chosen.id} has no name any more.")
     if name and (others := [other.id for other in list_runs(runs) if other != chosen and given_name(other) == name]):

@@ -88,8 +88,23 @@ def _table(rows: pyarrow.Table) -> Table:
         is_number = pyarrow.types.is_integer(field.type) or pyarrow.types.is_floating(field.type)
         is_number = is_number or pyarrow.types.is_decimal(field.type)
         columns.append(Column(name, name, "", "right" if is_number else "left", _text, wrap=not is_number))
-    values = [[_plain(value) for value in column.to_pylist()] for column in rows.itercolumns()]
+    values = [_values(name, column) for name, column in zip(names, rows.itercolumns(), strict=True)]
     return Table("", columns, [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)], name="rows")
+
+
+def _values(name: str, column: pyarrow.ChunkedArray) -> list[Any]:
+    """Return the values of a column.
+
+    Raises:
+        SqlError: one is a time of which Python knows none.
+    """
+    from accl.store.sql import SqlError
+
+    try:
+        return [_plain(value) for value in column.to_pylist()]
+    except (OverflowError, ValueError) as error:
+        what = f"The column {name} has a value that cannot be printed ({error})."
+        raise SqlError(what, "Turn it into text: CAST(... AS VARCHAR)") from error
 
 
 def _distinct(names: Iterable[str]) -> list[str]:

@@ -227,10 +227,8 @@ def end_purges(root: Path) -> None:
     """
     try:
         for name in os.listdir(_folder(root)):
-            if name.startswith(_PURGED):
+            if name.startswith(_PURGED):  # and not an empty folder, into which another command may be moving a run
                 _delete(root / TRASH / name)
-            elif _REMOVAL.fullmatch(name):
-                _tidy(root / TRASH / name)
     except FileNotFoundError:
         return
     except OSError as error:

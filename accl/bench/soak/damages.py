@@ -18,13 +18,13 @@ HEALTHY = ("baseline", "full", "contrastive")
 GROUP = 20  # damaged runs in one folder
 SHOWN = {0, 3, 7, 11, 12, 13}  # exit codes of a command that shows what can be shown, or says what is wrong
 # Commands that look at all runs of the folder ROOT, and commands that look at a run, or change it.
-LOOKS = (
+LOOKS: tuple[tuple[str, ...], ...] = (
     ("queue", "list", "--format", "json"),
     ("claims",),
     ("report", "-o", "ROOT/report.html"),
     ("prune", "--dry-run"),
 )
-CHANGES = (
+CHANGES: tuple[tuple[str, ...], ...] = (
     ("tag", "RUN", "--add", "odd"),
     ("note", "RUN", "a note"),
     ("rename", "RUN", "odd one"),

@@ -310,7 +310,7 @@ def test_a_run_from_before_the_alerts_is_read_and_one_that_lost_a_section_is_not
 @pytest.mark.parametrize(
     ("recipe", "typed", "words"),
     [
-        ("full", "train.epochs=2", "train.epochs changes nothing in full: train.max_steps is set"),
+        ("full", "train.epochs=2", "train.epochs changes nothing in full: train.max_steps is not null"),
         (
             "baseline",
             "loss.temperature=0.1",

@@ -11,15 +11,11 @@ _POLICY = ("temperature", "warmup_epochs", "warmup_steps", "epsilon")
 
 # Keys, whether they change nothing in a configuration, and why that is, as the end of a sentence.
 _RULES: tuple[tuple[tuple[str, ...], Callable[[Config], bool], str], ...] = (
-    (
-        ("train.epochs",),
-        lambda c: c.train.max_steps is not None,
-        "train.max_steps is set; add --set train.max_steps=null",
-    ),
+    (("train.epochs",), lambda c: c.train.max_steps is not None, "train.max_steps is not null"),
     (
         ("curriculum.warmup_epochs",),
         lambda c: c.curriculum.warmup_steps is not None,
-        "curriculum.warmup_steps is set; add --set curriculum.warmup_steps=null",
+        "curriculum.warmup_steps is not null",
     ),
     (
         (*_CONTRASTIVE, "memory_bank.size", "memory_bank.start_step"),

@@ -18,7 +18,7 @@ from accl.store.rundir import RunDir
 from accl.store.summary import as_problem
 from tui import theme
 from tui.commands import bindings
-from tui.feed import RunSummary, RunsView
+from tui.feed import RunSummary, RunsView, without_path
 from tui.messages import Ask, OpenRun
 from tui.rundetail import labels_of
 from tui.runrows import time_left
@@ -178,7 +178,7 @@ class QueueScreen(PollingScreen):
         if run is None:
             detail.show()
             return
-        reason = [(str(entry.problem), theme.ERROR)] if entry and entry.problem else []
+        reason = [(without_path(str(entry.problem), entry.run), theme.ERROR)] if entry and entry.problem else []
         experiment = ""
         if summary := self.summaries.get(run):
             reason, experiment = reason or [summary.reason], summary.summary.experiment

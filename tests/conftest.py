@@ -27,13 +27,6 @@ os.environ.pop("ACCL_RUNS", None)
 hypothesis.settings.register_profile("accl", deadline=None)
 hypothesis.settings.load_profile("accl")
 
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """Workers of `-n auto`: more than there are cores, since many tests wait for a trainer, a queue or a screen."""
-    return (3 * len(os.sched_getaffinity(0)) + 1) // 2
-
-
 # A run of the demo profile that takes seconds.
 SHORT = [
     "--set=train.max_steps=12",

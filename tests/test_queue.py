@@ -16,7 +16,7 @@ from factory import crashed_run, finished_run, running_run
 from accl.config import resolve
 from accl.errors import BusyError, DamagedError, RunError
 from accl.launch import process, queue
-from accl.store.lock import TRAINING, RunLock
+from accl.store.lock import PAUSING, STARTING, TRAINING, RunLock
 from accl.store.rundir import RunDir, run_folders
 from accl.store.state import State, observe, read_state, write_state
 from accl.store.waiting import Waiting, read_waiting
@@ -222,6 +222,18 @@ def test_a_run_whose_turn_has_come_is_not_started_once_it_was_taken_out(tmp_path
     with pytest.raises(BusyError, match="does not wait any more: it is stopped"):
         process.start(runs[0], turn=process.Turn((), "/", {}))
     assert read_state(runs[0]).state is State.STOPPED
+
+
+@pytest.mark.parametrize(("purpose", "listed"), [(PAUSING, True), (STARTING, False)])
+def test_a_run_stays_listed_while_it_is_paused_and_not_while_it_is_started(
+    tmp_path: Path, runs: list[RunDir], purpose: str, listed: bool
+) -> None:
+    lock = RunLock.acquire(runs[0], purpose)
+    lock.sign(purpose)
+    try:
+        assert (runs[0] in order(tmp_path)) == listed
+    finally:
+        lock.abandon()
 
 
 def test_defaults_are_one_run_at_a_time() -> None:

@@ -21,7 +21,7 @@ from accl.files import lock_within, open_regular
 from accl.launch import process
 from accl.store.deadline import DEADLINE_S, each_within
 from accl.store.files import alone_in, writing
-from accl.store.lock import STARTING, holder
+from accl.store.lock import PAUSING, STARTING, TRAINING, holder
 from accl.store.rundir import RunDir, run_folders
 from accl.store.state import RunState, State, claim, observe, read_state, write_state
 from accl.store.summary import as_problem
@@ -81,8 +81,9 @@ def _read_entry(run: RunDir) -> Entry | None:
     if not os.path.lexists(run.queue):
         return None
     state = observe(run)
-    # A lock that is held means that it is just being started, or taken out.
-    if state.state is not State.QUEUED or holder(run) is not None:
+    held = holder(run)
+    # One that is just being started, or taken out, waits no more; one that is just being paused does.
+    if state.state is not State.QUEUED or (held is not None and held.purpose in (STARTING, TRAINING)):
         return None
     place = read_waiting(run)
     return Entry(run, place, state) if place else None
@@ -177,7 +178,7 @@ def pause(root: Path, runs: Iterable[RunDir], reason: str = BY_HAND) -> None:
     """
     with _changing(root):
         for run, place in _entries(root, runs):
-            lock = claim(run, STARTING)  # who starts it looks whether it is paused while holding the lock
+            lock = claim(run, PAUSING)  # who starts it looks whether it is paused while holding the lock
             try:
                 if read_state(run).state is not State.QUEUED:
                     raise _not_waiting(run)

@@ -41,6 +41,7 @@ MERGING = "merging measurements"
 REMOVING = "removing"
 PRUNING = "pruning"
 TESTING = "testing"
+PAUSING = "pausing"
 
 _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 
@@ -51,7 +52,7 @@ class Holder:
 
     Attributes:
         since: time at which the lock was taken, as ISO 8601 with a blank and the offset from UTC.
-        purpose: what for: `STARTING`, `TRAINING`, `MERGING`, `REMOVING`, `PRUNING` or `TESTING`.
+        purpose: what for: `STARTING`, `TRAINING`, `MERGING`, `REMOVING`, `PRUNING`, `TESTING` or `PAUSING`.
     """
 
     host: str = ""
@@ -62,7 +63,7 @@ class Holder:
     @property
     def trains(self) -> bool:
         """Whether a trainer lives; a holder that does not say is taken for one."""
-        return self.purpose not in (MERGING, REMOVING, PRUNING, TESTING)
+        return self.purpose not in (MERGING, REMOVING, PRUNING, TESTING, PAUSING)
 
     def __str__(self) -> str:
         if not self.pid:

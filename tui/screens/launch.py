@@ -1,4 +1,4 @@
-"""A form for new runs, judged while it is filled in."""
+"""A form for new runs, checked while it is filled in."""
 
 from __future__ import annotations
 
@@ -138,13 +138,13 @@ class LaunchScreen(ModalScreen[None]):
         super().__init__()
         self.services, self.like, self.summaries = services, message.like, message.summaries
         self.machine = message.machine
-        self._typed: Timer | None = None  # runs until what is typed is judged
-        self._judged: Form | None = None  # the form as it was judged last
+        self._typed: Timer | None = None  # runs until what is typed is checked
+        self._checked: Form | None = None  # the form as it was checked last
         self._starting = False
 
     @property
     def pending(self) -> str:
-        return "what is filled in to be judged" if self._typed or self._judged != self.form else ""
+        return "what is filled in to be checked" if self._typed or self._checked != self.form else ""
 
     def compose(self) -> ComposeResult:
         recipes, profiles = _shipped("recipes"), _shipped("profiles")
@@ -175,7 +175,7 @@ class LaunchScreen(ModalScreen[None]):
             [(title, theme.TITLE), (f" {like}", theme.BOLD), ("  " + " · ".join(self.machine), theme.DIM)]
         )
         self.query(Field).last().focus()
-        self._judge()
+        self._check_form()
 
     @property
     def form(self) -> Form:
@@ -190,14 +190,14 @@ class LaunchScreen(ModalScreen[None]):
     def _has_typed(self) -> None:
         if self._typed is not None:
             self._typed.stop()
-        self._typed = self.set_timer(TYPED_S, self._judge)
+        self._typed = self.set_timer(TYPED_S, self._check_form)
 
-    def _judge(self) -> None:
+    def _check_form(self) -> None:
         self._typed = None
-        self.run_worker(self._judging(self.form), group="judge", exclusive=True)
+        self.run_worker(self._checking(self.form), group="check", exclusive=True)
 
-    async def _judging(self, form: Form) -> None:
-        def judge() -> tuple[Draft | AcclError, str]:
+    async def _checking(self, form: Form) -> None:
+        def check() -> tuple[Draft | AcclError, str]:
             from tui.draft import about, draft
 
             words = about(form.changes)
@@ -208,10 +208,10 @@ class LaunchScreen(ModalScreen[None]):
 
         words = ""
         try:
-            found, words = await in_daemon_thread(lambda: within(DRAFT_DEADLINE_S, judge))
+            found, words = await in_daemon_thread(lambda: within(DRAFT_DEADLINE_S, check))
         except AcclError as late:
             found = late
-        self._judged = form
+        self._checked = form
         changes = self.query_one("#changes", Field)
         keys = "" if "=" in changes.begun or not changes.begun else "  ".join(changes.fitting()).replace("=", "")
         self.query_one("#launch-about", Text).show([(words or keys, theme.DIM)])

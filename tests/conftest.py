@@ -14,6 +14,7 @@ import typer
 from command_line import run_command
 from typer.testing import CliRunner
 
+from accl.launch import process
 from accl.store.rundir import RunDir
 from accl.store.state import State, observe
 
@@ -85,3 +86,18 @@ def printed_by_compare(root: Path, *arguments: str, columns: int = 80) -> str:
 @pytest.fixture(name="accl")
 def _accl() -> Accl:
     return run_accl
+
+
+class Trainer:
+    """Stands for the process of a trainer, whose end nobody has to wait for."""
+
+    def wait(self) -> int:
+        return 0
+
+
+@pytest.fixture(name="started")
+def _started(monkeypatch: pytest.MonkeyPatch) -> list[RunDir]:
+    """Return the list of runs that are started, in place of starting them."""
+    started: list[RunDir] = []
+    monkeypatch.setattr(process, "start", lambda run: (started.append(run), Trainer())[1])
+    return started

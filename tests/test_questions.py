@@ -21,7 +21,7 @@ from accl.cli.options import Split
 from accl.errors import AbsentError, ConfigError, DamagedError, QueryError
 from accl.store.answered import Answered, arms_beside
 from accl.store.columns import RunReader
-from accl.store.questions import Question, answers_by_id, read_questions
+from accl.store.questions import Question, read_answers, read_questions
 from accl.store.reader import query
 from accl.store.rundir import RunDir
 from accl.store.spool import append_spool, spool_of
@@ -158,15 +158,9 @@ def test_a_view_in_place_of_the_table_is_damage(tmp_path: Path) -> None:
 def test_what_is_not_recorded_yet_is_absent(run: RunDir) -> None:
     begin(run).close()
     for split, words in (("test", "when it has been trained"), ("validation", "with its first validation")):
-        for read in (read_questions, lambda run, split: answers_by_id([run], split)):
+        for read in (read_questions, read_answers):
             with pytest.raises(AbsentError, match=words):
                 read(run, split)
-
-
-def test_answers_of_several_runs_are_joined_by_id(tmp_path: Path) -> None:
-    answered = ([True, False], [True] * 3)
-    finished = [finished_run(tmp_path, seed=i, correct=right) for i, right in enumerate(answered)]
-    assert answers_by_id(finished) == {"test/00000": [0, 0], "test/00001": [2, 1], "test/00002": [None, 2]}
 
 
 # The command ------------------------------------------------------------------------------------

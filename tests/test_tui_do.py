@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from conftest import Trainer
 from factory import crashed_run, finished_run, running_run
 from snapshots import SIZES, assert_snapshot, freeze
 from textual.pilot import Pilot
@@ -36,21 +37,6 @@ def _told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     told: list[str] = []
     monkeypatch.setattr(AcclApp, "notify", lambda _, message, title="", **__: told.append(f"{title} {message}"))
     return told
-
-
-class Trainer:
-    """Stands for the process of a trainer, whose end nobody has to wait for."""
-
-    def wait(self) -> int:
-        return 0
-
-
-@pytest.fixture(name="started")
-def _started(monkeypatch: pytest.MonkeyPatch) -> list[RunDir]:
-    """Return the list of runs that are started, in place of starting them."""
-    started: list[RunDir] = []
-    monkeypatch.setattr(process, "start", lambda run: (started.append(run), Trainer())[1])
-    return started
 
 
 async def asked(pilot: Pilot[None], key: str) -> str:

@@ -39,21 +39,6 @@ def _idle_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue, "ensure_worker", lambda _: None)
 
 
-class Trainer:
-    """Stands for the process of a trainer."""
-
-    def wait(self) -> int:
-        return 0
-
-
-@pytest.fixture(name="started")
-def _started(monkeypatch: pytest.MonkeyPatch) -> list[RunDir]:
-    """Return the list of runs that are started, in place of starting them."""
-    started: list[RunDir] = []
-    monkeypatch.setattr(process, "start", lambda run: (started.append(run), Trainer())[1])
-    return started
-
-
 @pytest.fixture(name="told")
 def _told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     told: list[str] = []

@@ -114,26 +114,6 @@ def read_answers(run: RunDir, split: str = "test") -> dict[str, Answer]:
     return {name: Answer(*answer) for _, name, _, *answer in rows}
 
 
-def answers_by_id(runs: Sequence[RunDir], split: str = "test") -> dict[str, list[int | None]]:
-    """Return the options that runs on the same data chose, in the order of the runs, by the question's id.
-
-    None where a run did not answer a question.
-
-    Raises:
-        AbsentError: a run has no answers to the split.
-        BusyError, DamagedError, RunError: a database cannot be read.
-    """
-    chosen: dict[str, list[int | None]] = {}
-    for i, run in enumerate(runs):
-        with attached(run.database) as execute:
-            rows = execute("SELECT question_id, predicted FROM run.predictions WHERE split = ?", split)
-        if not rows:
-            raise _answers_absent(run, split)
-        for name, predicted in rows:
-            chosen.setdefault(name, [None] * len(runs))[i] = predicted
-    return chosen
-
-
 @contextmanager
 def _uncollected() -> Iterator[None]:
     """Collect no garbage in a block that makes many objects and drops none: looking for it would take half the time."""

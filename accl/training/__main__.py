@@ -140,6 +140,7 @@ def _train(run: RunDir, config: Config, launch: Launch, reporter: Reporter, inte
     reporter.watch_load(MachineLoad().read)
     context = build_context(config, phase)
     notices = start.record(run, config, context.provenance, determinism, launch)
+    phase("warming up")
     backend, reason = select_backend(context, lambda done, total: phase(f"warming up {done}/{total}"))
     trainer = Trainer(run, context, backend, reporter, interrupt)
     if trainer.resume():
@@ -153,8 +154,10 @@ def _train(run: RunDir, config: Config, launch: Launch, reporter: Reporter, inte
     words = f"steps are computed by the {backend.name} backend"
     level = "warning" if backend.name == "reference" and config.train.backend == "auto" else "info"
     reporter.event(level, "backend", f"{words} ({reason})" if reason else words)
-    seconds = time.time() - reporter.state.pid_started
-    reporter.event("info", "ready", f"ready for the first step {seconds:.1f} s after the process began")
+    parts = reporter.clock.seconds()
+    spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in parts.items())
+    ready = f"ready for the first step {sum(parts.values()):.1f} s after the process began"
+    reporter.event("info", "ready", f"{ready} ({spent})")
     if trainer.train():
         return State.FINISHED, ""
     return State.STOPPED, f"after step {trainer.step}"

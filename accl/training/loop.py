@@ -21,10 +21,12 @@ from accl.training.context import TrainingContext
 from accl.training.evaluate import Evaluated
 from accl.training.interrupt import Interrupt, StoppedEarly
 from accl.training.optim import learning_rate
+from accl.training.phases import SAVING
 from accl.training.recording import (
     record_best_validation,
     record_curriculum,
     record_evaluation,
+    record_phases,
     record_speed,
     record_test,
 )
@@ -82,6 +84,7 @@ class Trainer:
         if context.config.eval.test and not self._test():
             return False
         record_speed(context, self.recorder, self.step, self.training_seconds)
+        record_phases(self.recorder, self.reporter.clock.seconds())
         if not context.config.eval.test:
             unread = f"eval.test=false: the test split is unread; read it with: accl test {self.run.typed}"
             self.reporter.event("info", "untested", unread)
@@ -268,7 +271,8 @@ class Trainer:
             run=self._run_id,
             validated=self._validated,
         )
-        self._saver.save(progress, self._files, required)
+        with self.reporter.clock.during(SAVING):
+            self._saver.save(progress, self._files, required)
 
     def _files(self) -> Files:
         state = self.backend.optimizer_state()

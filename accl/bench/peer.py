@@ -22,8 +22,8 @@ from torch._dynamo.utils import counters
 from torch.nn.utils.rnn import pad_sequence
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from accl.bench.device import WindowTimer, free_cached_memory
-from accl.bench.protocol import Candidate, Work
+from accl.bench.device import WindowTimer, free_cached_memory, measure_rates
+from accl.bench.protocol import RATES, Candidate, Work
 from accl.bench.schedule import Schedule, prepare
 from accl.bench.worker import commands, serve
 from accl.data.sampler import Draw
@@ -140,7 +140,11 @@ class WindowCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
         else:
             send(f"{state.global_step} steps, {compilations.number} compilations in {compilations.seconds:.1f} s")
             return
-        control.should_training_stop = next(self._commands, None) is None
+        for command in self._commands:
+            if command != RATES:
+                return
+            send(measure_rates(self._schedule.context.placement))
+        control.should_training_stop = True
 
 
 def run(candidate: Candidate, connection: Connection) -> None:

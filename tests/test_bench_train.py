@@ -6,7 +6,7 @@ import json
 import tempfile
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ import psutil
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import BertConfig, BertModel, DebertaV2Config, DebertaV2Model
+from transformers import AutoConfig, AutoModel
 from typer.testing import CliRunner
 
 from accl.bench import device, train
@@ -29,7 +30,7 @@ from accl.bench.results import report_rows, roofline_ms
 from accl.bench.schedule import Schedule
 from accl.bench.train import Options, candidates, failures, settings
 from accl.bench.whole import WholeRun, measure_whole_run
-from accl.bench.work import lengths_of, live_parameters, shape_of
+from accl.bench.work import Shape, lengths_of, live_parameters, shape_of
 from accl.bench.worker import BenchWorker
 from accl.cli.bench import app
 from accl.cli.reports import report_tables
@@ -153,27 +154,46 @@ def test_tokens_are_those_of_the_questions_without_padding(context: TrainingCont
     assert Counter(lengths_of(context.assembler, draws).tolist()) == expected
 
 
-def _disentangled() -> DebertaV2Model:
-    values = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 256}
-    attention = {"relative_attention": True, "position_buckets": 8, "pos_att_type": ["p2c", "c2p"]}
-    more = {"share_att_key": True, "norm_rel_ebd": "layer_norm", "position_biased_input": False, "type_vocab_size": 0}
-    return DebertaV2Model(DebertaV2Config(vocab_size=100, **values, **attention, **more))
+FAMILIES: dict[str, dict[str, Any]] = {
+    "albert": {"embedding_size": 32},
+    "bert": {},
+    "camembert": {},
+    "deberta": {"max_relative_positions": 8},
+    "deberta-v2": {"position_buckets": 8},
+    "deberta-v2 with keys of its own for positions": {"position_buckets": 8, "share_att_key": False},
+    "distilbert": {},
+    "electra": {"embedding_size": 32},
+    "modernbert": {"intermediate_size": 96},  # twice, as it is gated
+    "mpnet": {},
+    "roberta": {},
+    "xlm-roberta": {},
+}
 
 
-def _absolute() -> BertModel:
-    values = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 256}
-    config = BertConfig(vocab_size=100, **values)
-    config._attn_implementation = "eager"  # products that the counter sees
-    return BertModel(config, add_pooling_layer=False)
+def _encoder(family: str) -> nn.Module:
+    values = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 256}
+    tokens = {"pad_token_id": 0, "bos_token_id": 1, "cls_token_id": 1, "eos_token_id": 2, "sep_token_id": 2}
+    if family == "distilbert":
+        values = {"dim": 64, "n_layers": 3, "n_heads": 2, "hidden_dim": 256}
+    if family.startswith("deberta"):
+        values |= {"relative_attention": True, "position_biased_input": False, "type_vocab_size": 0}
+        values |= {"pos_att_type": ["p2c", "c2p"], "share_att_key": True}
+    config = AutoConfig.for_model(family.split()[0], vocab_size=100, **values | tokens | FAMILIES[family])
+    if not family.startswith("deberta"):
+        config._attn_implementation = "eager"  # products that the counter sees
+    module: nn.Module = AutoModel.from_config(config)
+    return module
 
 
-@pytest.mark.parametrize("make", [_disentangled, _absolute])
-def test_operations_are_those_that_torch_counts(context: TrainingContext, make: Any) -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_operations_are_those_that_torch_counts(context: TrainingContext, family: str) -> None:
     number, length = 4, 48
     model = ContrastiveCurriculumModel(
-        make(), hidden=64, tasks=context.tasks, choices=4, contrastive_dim=8, head="per_option"
+        _encoder(family), hidden=64, tasks=context.tasks, choices=4, contrastive_dim=8, head="per_option"
     )
     shape = shape_of(replace(context, model=model))
+    embedding = 32 if "embedding_size" in FAMILIES[family] else 64
+    assert (shape.vocabulary, shape.embedding) == (100 * embedding, embedding)
     ids_NL = torch.randint(1, 100, (number * 4, length))
     task_B = torch.zeros(number, dtype=torch.long)
     with FlopCounterMode(display=False) as counter:
@@ -181,6 +201,14 @@ def test_operations_are_those_that_torch_counts(context: TrainingContext, make: 
         F.cross_entropy(output.logits_BC, task_B).backward()
     formula = shape.flops(np.full(number * 4, length), number, steps=1)
     assert formula == pytest.approx(counter.get_total_flops(), rel=0.02)
+
+
+def test_a_local_layer_computes_the_pairs_within_its_window() -> None:
+    nothing = dict.fromkeys((field.name for field in fields(Shape)), 0)
+    shape = Shape(**nothing | {"layers": 3, "local_layers": 2, "width": 8, "window": 4})
+    lengths_N = np.array([3, 5, 6, 40])
+    near = [sum(abs(i - j) <= 4 for i in range(L) for j in range(L)) for L in lengths_N]
+    assert shape.flops(lengths_N, 4, 1) == 12 * 8 * (sum(lengths_N**2) + 2 * sum(near))
 
 
 def test_parameters_that_change_are_all_but_the_unused_rows_and_the_head_without_loss(context: TrainingContext) -> None:

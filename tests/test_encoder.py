@@ -96,6 +96,27 @@ def test_deberta_v3_base_has_the_published_shape() -> None:
     assert sum(p.numel() for p in module.parameters()) == 183_831_552
 
 
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("bert-base-uncased", 108_891_648),
+        ("all-MiniLM-L6-v2", 22_565_376),
+        ("electra-base-discriminator", 108_891_648),
+        ("electra-small-discriminator", 13_483_008),
+        ("distilbert-base-uncased", 66_362_880),
+        ("all-mpnet-base-v2", 108_895_872),
+        ("ModernBERT-base", 149_014_272),
+        ("deberta-base", 138_601_728),
+    ],
+)
+def test_an_encoder_from_scratch_has_the_published_number_of_parameters_but_no_pooler(
+    name: str, parameters: int
+) -> None:
+    with torch.device("meta"):
+        encoder = load_encoder(f"random:{name}", "", vocab_size=30_000)
+    assert sum(p.numel() for p in encoder.module.parameters()) == parameters
+
+
 def test_what_cannot_be_an_encoder_is_refused(tmp_path: Path, deberta: Path) -> None:
     with pytest.raises(ConfigError, match=r"random:huge.*random:tiny"):
         load_encoder("random:huge", "")

@@ -54,7 +54,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Setting:
-    """What is measured at a time: an encoder under a profile.
+    """An encoder under a profile, which is measured before the next one starts.
 
     Attributes:
         model: value of ``model.name``; empty for the profile's own.

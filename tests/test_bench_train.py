@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, TrainerCallback
 from typer.testing import CliRunner
 
 from accl.bench import device, train
@@ -131,6 +131,32 @@ def test_peer_trains_the_same_model_on_the_same_questions(context: TrainingConte
     peer.eval()
     assert sum(p.numel() for p in peer.parameters()) == context.provenance.model.parameters
     assert peer(**inputs)["loss"].item() == pytest.approx(loss.item(), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_sentence_transformers_trains_the_same_model_with_the_same_loss(tmp_path: Path) -> None:
+    from accl.bench.sentence_peer import make_trainer
+
+    class FirstEpoch(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
+        def on_epoch_end(self, _args: object, _state: object, control: Any, **_: Any) -> None:
+            control.should_training_stop = True
+
+    config = resolve("baseline", "demo", [*SMALL, "optim.lr=0.01"]).config
+    schedule = Schedule(build_context(config, _nothing), STEPS)
+    context = schedule.context
+    candidate = Candidate("sentence-transformers", config, STEPS, 1, peer="sentence-transformers")
+    trainer = make_trainer(candidate, schedule, FirstEpoch(), str(tmp_path))
+    context.model.eval()
+    batch = [trainer.train_dataset[i] for i in range(4)]
+    loss = trainer.compute_loss(trainer.model, trainer.data_collator(batch))
+    items = questions(context.assembler, schedule.draws()[:1])
+    expected = PeerModel(context.model)(**collate(items, context.assembler.pad_id))["loss"]
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    before = {name: value.clone() for name, value in context.model.state_dict().items()}
+    trainer.train()
+    assert trainer.state.global_step == STEPS
+    moved = {name for name, value in context.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert {name.partition(".")[0] for name in moved} == {"encoder", "classifier", "task_embedding"}
 
 
 def test_schedule_draws_the_same_questions_every_time(context: TrainingContext) -> None:
@@ -361,11 +387,13 @@ def test_a_worker_whose_process_dies_says_so() -> None:
     worker.close()
 
 
-def test_missing_accelerate_is_said_with_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_said_with_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "find_spec", lambda _: None)
-    refused = CliRunner().invoke(app, ["train", "baseline", "--profile=demo", "--peer=eager"]).exception
-    assert isinstance(refused, ConfigError)
-    assert "pip install 'accl[bench]'" in refused.hint
+    for peer, package in (("eager", "accelerate"), ("sentence-transformers", "sentence_transformers")):
+        refused = CliRunner().invoke(app, ["train", "baseline", "--profile=demo", f"--peer={peer}"]).exception
+        assert isinstance(refused, ConfigError)
+        assert package in refused.what
+        assert "pip install 'accl[bench]'" in refused.hint
 
 
 def test_wrong_options_are_refused_before_anything_starts(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
@@ -147,37 +147,57 @@ class WindowCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
         control.should_training_stop = True
 
 
-def run(candidate: Candidate, connection: Connection) -> None:
-    """Let the Trainer train in turns, with its defaults except for what makes its work accl's, and without files."""
-    schedule = prepare(candidate, connection.send)
-    config, context, draws = candidate.config, schedule.context, schedule.draws()
-    with tempfile.TemporaryDirectory(prefix="accl-bench-") as folder:
-        arguments = TrainingArguments(
+def arguments(candidate: Candidate, schedule: Schedule) -> dict[str, Any]:
+    """Return a trainer's arguments that make its work accl's, without files; all others are its defaults."""
+    config, context = candidate.config, schedule.context
+    return {
+        "per_device_train_batch_size": len(schedule.draws()[0].questions),
+        "num_train_epochs": MAX_EPOCHS,
+        "learning_rate": config.optim.lr,
+        "weight_decay": config.optim.weight_decay,
+        "max_grad_norm": config.optim.max_grad_norm,
+        "optim": "adamw_torch_fused",
+        "bf16": context.placement.autocast == torch.bfloat16,
+        "use_cpu": not torch.cuda.is_available() or config.train.device == "cpu",
+        "seed": config.train.seed,
+        "logging_strategy": "no",
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+
+def make_trainer(candidate: Candidate, schedule: Schedule, callback: TrainerCallback, folder: str) -> Any:
+    """Return transformers' Trainer."""
+    return Trainer(
+        model=PeerModel(schedule.context.model),
+        args=TrainingArguments(
             output_dir=folder,
-            per_device_train_batch_size=len(draws[0].questions),
-            num_train_epochs=MAX_EPOCHS,
-            learning_rate=config.optim.lr,
-            weight_decay=config.optim.weight_decay,
-            max_grad_norm=config.optim.max_grad_norm,
-            optim="adamw_torch_fused",
-            bf16=context.placement.autocast == torch.bfloat16,
-            use_cpu=not torch.cuda.is_available() or config.train.device == "cpu",
             train_sampling_strategy="group_by_length",
             torch_compile=candidate.compile,
-            seed=config.train.seed,
             remove_unused_columns=False,  # the collator needs a question's rows, which are not the model's to see
-            logging_strategy="no",
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-        )
-        trainer = Trainer(
-            model=PeerModel(context.model),
-            args=arguments,
-            train_dataset=questions(context.assembler, draws),
-            data_collator=partial(collate, pad_id=context.assembler.pad_id),
-            callbacks=[WindowCallback(candidate, connection, schedule, schedule.work(draws))],
-        )
+            **arguments(candidate, schedule),
+        ),
+        train_dataset=questions(schedule.context.assembler, schedule.draws()),
+        data_collator=partial(collate, pad_id=schedule.context.assembler.pad_id),
+        callbacks=[callback],
+    )
+
+
+def run(
+    candidate: Candidate,
+    connection: Connection,
+    make: Callable[[Candidate, Schedule, TrainerCallback, str], Any] = make_trainer,
+) -> None:
+    """Let a trainer train in turns.
+
+    Args:
+        make: makes the trainer, given the callback and a folder of its own.
+    """
+    schedule = prepare(candidate, connection.send)
+    callback = WindowCallback(candidate, connection, schedule, schedule.work(schedule.draws()))
+    with tempfile.TemporaryDirectory(prefix="accl-bench-") as folder:
+        trainer = make(candidate, schedule, callback, folder)
         connection.send("compiling and warming up" if candidate.compile else "warming up")
         trainer.train()
 

@@ -24,7 +24,11 @@ from accl.errors import AcclError, ConfigError
 # Cores per worker from which they get ready beside each other.
 CORES_EACH = 3
 # Packages that peers need.
-NEEDED = {"eager": ["accelerate"], "compile": ["accelerate"]}
+NEEDED = {
+    "eager": ["accelerate"],
+    "compile": ["accelerate"],
+    "sentence-transformers": ["accelerate", "datasets", "sentence_transformers"],
+}
 
 Say = Callable[[str], None]
 
@@ -109,7 +113,8 @@ def candidates(options: Options, setting: Setting) -> list[Candidate]:
             )
         warmup = max(options.warmup, options.compile_warmup) if peer == "compile" else options.warmup
         # The reference leaves the encoder as transformers made it.
-        own = candidate(f"Trainer {peer}", options.recipe, "reference", warmup)
+        name = f"Trainer {peer}" if peer in ("eager", "compile") else peer
+        own = candidate(name, options.recipe, "reference", warmup)
         chosen.append(replace(own, backend="", peer=peer))
     return chosen
 

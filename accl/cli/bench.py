@@ -37,6 +37,7 @@ class Peer(StrEnum):
 
     EAGER = "eager"
     COMPILE = "compile"
+    SENTENCE_TRANSFORMERS = "sentence-transformers"
 
 
 _PROFILES = typer.Option(
@@ -188,7 +189,8 @@ def train(
     ] = "auto",
     arms: Annotated[str, typer.Option(metavar="A,B", help="Recipes to time in turns, and what tracking costs.")] = "",
     peer: Annotated[
-        list[Peer] | None, typer.Option(help="Trainer as it is, or with torch_compile=True; may be repeated.")
+        list[Peer] | None,
+        typer.Option(help="Trainer as it is or with torch_compile=True, sentence-transformers' one; may be repeated."),
     ] = None,
     compile_warmup: Annotated[
         int, typer.Option(min=1, metavar="STEPS", help="Untimed steps of a compiled peer, at least.")
@@ -223,6 +225,8 @@ def train(
       accl bench train -p demo --peer compile --compile-warmup 100 --min-tokens 20
 
       accl bench train -p minilm --set data.path=mmlu --model random:bert-base --model all-MiniLM-L6-v2 --peer eager
+
+      accl bench train -p demo --peer eager --peer sentence-transformers
 
       accl bench train full -p demo --rounds 0 --whole
     """

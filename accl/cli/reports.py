@@ -20,6 +20,7 @@ COLUMNS = {
     "distance from the floor, those that change": "× floor without the unused vocabulary",
     "speed against Trainer eager": "× Trainer eager",
     "speed against Trainer compile": "× Trainer compile",
+    "speed against sentence-transformers": "× sentence-transformers",
 }
 
 

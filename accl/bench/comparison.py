@@ -48,7 +48,7 @@ class Comparison:
 
     def rounds(self, number: int) -> None:
         """Time ``number`` windows of each candidate that still runs, in turns."""
-        for done in range(number):
+        for done in range(number if self.running else 0):
             self.say(f"round {done + 1} of {number}")
             for result in self.running:
                 if window := self._answer(result, WINDOW):

@@ -250,7 +250,7 @@ def train(
     report = measure(Options(**{**given, **read}))
     _print(report, report_tables([report]), output)
     if failed := failures(report):
-        raise TrainingError(f"{counted(len(failed), 'part')} could not be measured: {'; '.join(failed)}.")
+        raise TrainingError(f"{counted(len(failed), 'part')} could not be measured: {'; '.join(failed)}")
 
 
 @app.command()

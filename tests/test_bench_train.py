@@ -29,7 +29,7 @@ from accl.bench.report import Report
 from accl.bench.results import report_rows, roofline_ms
 from accl.bench.schedule import Schedule
 from accl.bench.train import Options, candidates, failures, settings
-from accl.bench.whole import WholeRun, measure_whole_run
+from accl.bench.whole import WholeRun, measure_whole_peer, measure_whole_run
 from accl.bench.work import Shape, lengths_of, live_parameters, shape_of
 from accl.bench.worker import BenchWorker
 from accl.cli.bench import app
@@ -353,9 +353,13 @@ def test_a_model_that_fails_is_a_row_and_the_others_are_measured(
 
 
 @pytest.mark.slow
-def test_a_whole_run_is_the_sum_of_its_phases() -> None:
-    short = ["train.max_steps=6", "eval.every=3", "eval.max_questions=60"]
-    whole = measure_whole_run(resolve("baseline", "demo", short).config, 120, _nothing)
+@pytest.mark.parametrize("peer", ["", "eager"])
+def test_a_whole_run_is_the_sum_of_its_phases(peer: str) -> None:
+    config = resolve("baseline", "demo", ["train.max_steps=6", "eval.every=3", "eval.max_questions=60"]).config
+    if peer:
+        whole = measure_whole_peer(Candidate("Trainer eager", config, 1, 1, peer=peer), 120, _nothing)
+    else:
+        whole = measure_whole_run(config, 120, _nothing)
     assert whole.steps == 6
     assert sum(whole.phases.values()) == pytest.approx(whole.seconds)
     assert min(whole.phases.values()) >= 0

@@ -29,6 +29,7 @@ from accl.bench.worker import commands, serve
 from accl.data.sampler import Draw
 from accl.data.tokens import Assembler
 from accl.method.model import ContrastiveCurriculumModel, mean_pool
+from accl.training.context import TrainingContext
 
 Item = dict[str, Any]
 
@@ -147,12 +148,10 @@ class WindowCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
         control.should_training_stop = True
 
 
-def arguments(candidate: Candidate, schedule: Schedule) -> dict[str, Any]:
-    """Return a trainer's arguments that make its work accl's, without files; all others are its defaults."""
-    config, context = candidate.config, schedule.context
+def common_arguments(context: TrainingContext) -> dict[str, Any]:
+    """Return a trainer's arguments that make its steps accl's; all others are its defaults."""
+    config = context.config
     return {
-        "per_device_train_batch_size": len(schedule.draws()[0].questions),
-        "num_train_epochs": MAX_EPOCHS,
         "learning_rate": config.optim.lr,
         "weight_decay": config.optim.weight_decay,
         "max_grad_norm": config.optim.max_grad_norm,
@@ -161,9 +160,17 @@ def arguments(candidate: Candidate, schedule: Schedule) -> dict[str, Any]:
         "use_cpu": not torch.cuda.is_available() or config.train.device == "cpu",
         "seed": config.train.seed,
         "logging_strategy": "no",
-        "save_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
+    }
+
+
+def arguments(schedule: Schedule) -> dict[str, Any]:
+    """Return a trainer's arguments for windows of a schedule, without files."""
+    return common_arguments(schedule.context) | {
+        "per_device_train_batch_size": len(schedule.draws()[0].questions),
+        "num_train_epochs": MAX_EPOCHS,
+        "save_strategy": "no",
     }
 
 
@@ -176,7 +183,7 @@ def make_trainer(candidate: Candidate, schedule: Schedule, callback: TrainerCall
             train_sampling_strategy="group_by_length",
             torch_compile=candidate.compile,
             remove_unused_columns=False,  # the collator needs a question's rows, which are not the model's to see
-            **arguments(candidate, schedule),
+            **arguments(schedule),
         ),
         train_dataset=questions(schedule.context.assembler, schedule.draws()),
         data_collator=partial(collate, pad_id=schedule.context.assembler.pad_id),

@@ -87,7 +87,7 @@ def make_model(model: ContrastiveCurriculumModel) -> tuple[Any, AnswerLoss]:
     return wrapped, AnswerLoss(wrapped, model)
 
 
-def make_trainer(candidate: Candidate, schedule: Schedule, callback: TrainerCallback, folder: str) -> Any:
+def make_trainer(_candidate: Candidate, schedule: Schedule, callback: TrainerCallback, folder: str) -> Any:
     """Return sentence-transformers' trainer."""
     context = schedule.context
     items = [
@@ -97,7 +97,7 @@ def make_trainer(candidate: Candidate, schedule: Schedule, callback: TrainerCall
     model, loss = make_model(context.model)
     return SentenceTransformerTrainer(
         model=model,
-        args=SentenceTransformerTrainingArguments(output_dir=folder, **arguments(candidate, schedule)),
+        args=SentenceTransformerTrainingArguments(output_dir=folder, **arguments(schedule)),
         train_dataset=Dataset.from_list(items).with_format("numpy"),
         loss=loss,
         data_collator=Collator(context.assembler.pad_id),

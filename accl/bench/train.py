@@ -17,7 +17,7 @@ from accl.bench.comparison import Comparison
 from accl.bench.protocol import Candidate, Rates
 from accl.bench.report import Report, Row
 from accl.bench.results import Pair, failure_row, rate_rows, report_rows, whole_rows
-from accl.bench.whole import measure_whole_run
+from accl.bench.whole import measure_whole_peer, measure_whole_run
 from accl.config import resolve
 from accl.errors import AcclError, ConfigError
 
@@ -202,16 +202,19 @@ def _compare(
 
 
 def _whole_runs(options: Options, chosen: Sequence[Candidate], say: Say) -> list[Row]:
-    """Take a whole run of each candidate of accl, one after the other."""
+    """Take a whole run of each candidate of accl and of the Trainer, one after the other."""
     rows: list[Row] = []
     for candidate in chosen:
-        if not candidate.backend or not candidate.tracking:
+        if candidate.peer == "sentence-transformers" or not candidate.tracking:
             continue
         try:
-            whole = measure_whole_run(candidate.config, options.limit, say)
+            if candidate.peer:
+                whole = measure_whole_peer(candidate, options.limit, say)
+            else:
+                whole = measure_whole_run(candidate.config, options.limit, say)
         except AcclError as error:
             say(f"{candidate.name}: failed: {error}")
-            rows.append(failure_row(candidate.name, str(error)))
+            rows.append(failure_row(candidate.name, str(error), candidate.peer))
         else:
             say(f"{candidate.name}: {whole.seconds:.1f} s, {whole.ready:.1f} s of them until the first step")
             rows += whole_rows(candidate.name, whole)

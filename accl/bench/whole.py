@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -11,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from accl.bench.protocol import WorkerError
+from accl.bench.protocol import Candidate, WorkerError
 from accl.config import Config, dump
 from accl.errors import AcclError
 from accl.launch import process
@@ -21,7 +22,7 @@ from accl.store.schema import PHASE_SECONDS
 from accl.store.state import read_state
 
 # Phases around those that the training process records (`accl.training.phases`).
-COMMAND, CLOSING, EXIT = "the command, until the process", "closing the run", "the exit of both"
+COMMAND, CLOSING, EXIT = "the command, until the process", "closing the run", "the exit"
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,7 @@ def measure_whole_run(config: Config, limit: float, say: Callable[[str], None]) 
         say(f"a whole run of {config.recipe}")
         began = time.time()
         try:
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=limit)
-        except subprocess.TimeoutExpired as error:
-            hint = "Allow more with --limit SECONDS."
-            raise WorkerError(f"the whole run had not ended after {limit:.0f} s.", hint) from error
+            done = _run(command, limit)
         finally:
             _end_trainers(root)
         ended = time.time()
@@ -72,6 +70,40 @@ def measure_whole_run(config: Config, limit: float, say: Callable[[str], None]) 
             raise WorkerError(f"the whole run ended with exit code {done.returncode}{why}")
         (run,) = list_runs(root)
         return read_whole_run(run, began, ended)
+
+
+def measure_whole_peer(candidate: Candidate, limit: float, say: Callable[[str], None]) -> WholeRun:
+    """Take a whole run of transformers' Trainer (`accl.bench.whole_peer`).
+
+    Raises:
+        WorkerError: as `measure_whole_run`.
+    """
+    with tempfile.TemporaryDirectory(prefix="accl-bench-") as folder:
+        written, result = Path(folder) / "config.yaml", Path(folder) / "result.json"
+        written.write_text(dump(candidate.config), encoding="utf-8")
+        compiled = "1" if candidate.compile else "0"
+        command = [sys.executable, "-m", "accl.bench.whole_peer", str(written), compiled, str(result)]
+        say(f"a whole run of {candidate.name}")
+        began = time.time()
+        done = _run(command, limit)
+        ended = time.time()
+        if done.returncode:
+            lines = done.stderr.strip().splitlines()
+            raise WorkerError(f"the whole run ended with exit code {done.returncode}: {lines[-1] if lines else ''}")
+        answer = json.loads(result.read_text(encoding="utf-8"))
+    recorded = answer["phases"]
+    names = list(recorded)
+    ready = sum(recorded[name] for name in names[: names.index("training")])
+    phases = {**recorded, EXIT: ended - began - sum(recorded.values())}
+    return WholeRun(ended - began, ready, phases, answer["steps"])
+
+
+def _run(command: list[str], limit: float) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=limit)
+    except subprocess.TimeoutExpired as error:
+        hint = "Allow more with --limit SECONDS."
+        raise WorkerError(f"the whole run had not ended after {limit:.0f} s.", hint) from error
 
 
 def read_whole_run(run: RunDir, began: float, ended: float) -> WholeRun:

@@ -83,6 +83,34 @@ def test_padding_does_not_change_what_an_encoder_says() -> None:
     torch.testing.assert_close(long[:, :7], short, atol=1e-5, rtol=1e-5)
 
 
+def test_the_first_deberta_computes_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"vocab_size": 100, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    monkeypatch.setitem(ARCHITECTURES, "deberta-base", ARCHITECTURES["deberta-base"] | sizes)
+    torch.manual_seed(0)
+    module = load_encoder("random:deberta-base", "", vocab_size=100).module.eval()
+    biases = [value for name, value in module.named_parameters() if name.endswith("attention.self.q_bias")]
+    with torch.no_grad():
+        for bias in biases:
+            bias.normal_()
+    ids_BL = torch.randint(3, 100, (2, 20))
+    mask_BL = torch.ones_like(ids_BL)
+    mask_BL[0, 15:] = 0
+
+    def gradients(autocast: bool) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            hidden_BLD = module(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state
+        (hidden_BLD[mask_BL.bool()].float() * torch.linspace(-1, 1, 64)).sum().backward()
+        return hidden_BLD.detach()[mask_BL.bool()], [bias.grad.clone() for bias in biases if bias.grad is not None]
+
+    exact, exact_gradients = gradients(autocast=False)
+    module.zero_grad()
+    rough, rough_gradients = gradients(autocast=True)
+    assert (rough - exact).norm() < 0.02 * exact.norm()
+    for a, b in zip(rough_gradients, exact_gradients, strict=True):
+        assert 0 < (a - b).norm() < 0.1 * b.norm()
+    assert all(isinstance(layer.q_bias, torch.nn.Parameter) for layer in module.modules() if hasattr(layer, "q_bias"))
+
+
 def test_deberta_v3_base_has_the_published_shape() -> None:
     from transformers import DebertaV2Config, DebertaV2Model
 

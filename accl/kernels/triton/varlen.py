@@ -18,6 +18,7 @@ additions, and equal inputs give equal bits. See the package for the letters of 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import triton
@@ -174,8 +175,8 @@ def _backward_queries(
 ):  # fmt: skip
     """Gradients dq_i, and partial sums of dbias, of the module's formula; a program owns BLOCK queries of one head.
 
-    Shapes and types as in `_forward`; dout and dq like q. Stores delta_i, H x T in fp32, and, where R is not 0, a row of
-    dbias, P x H x BUCKETS in fp32.
+    Shapes and types as in `_forward`; dout and dq like q. Stores delta_i, H x T in fp32, and, where R is not 0, a row
+    of dbias, P x H x BUCKETS in fp32.
     """
     head = tl.program_id(0)
     i_start = tl.program_id(1) * BLOCK
@@ -216,8 +217,8 @@ def _backward_keys(
     q_ptr, k_ptr, v_ptr, dout_ptr, lse_ptr, delta_ptr, dk_ptr, dv_ptr, bias_ptr, start_ptr, end_ptr, seed_ptr,
     dropout_offset, T, scale,
     q_row, q_head, k_row, k_head, v_row, v_head, dout_row, dout_head, dk_row, dk_head, dv_row, dv_head,
-    H: tl.constexpr, DH: tl.constexpr, R: tl.constexpr, WINDOW: tl.constexpr, THRESHOLD: tl.constexpr,
-    KEEP_PROB: tl.constexpr, PRECISION: tl.constexpr, BLOCK: tl.constexpr, INNER: tl.constexpr,
+    DH: tl.constexpr, R: tl.constexpr, WINDOW: tl.constexpr, THRESHOLD: tl.constexpr, KEEP_PROB: tl.constexpr,
+    PRECISION: tl.constexpr, BLOCK: tl.constexpr, INNER: tl.constexpr,
 ):  # fmt: skip
     """Gradients dk_j and dv_j of the module's formula; a program owns BLOCK keys of one head.
 
@@ -271,7 +272,7 @@ def _launch(
     dropout: float,
     window: int | None,
     bias: DistanceBias | None,
-    **constants: int,
+    constants: dict[str, int],
 ) -> None:
     """Launch a kernel over all heads and blocks of tokens.
 
@@ -280,7 +281,8 @@ def _launch(
     """
     query = strided[0]
     tokens, heads, head_size = query.shape
-    assert tokens % 128 == 0 and head_size in HEAD_SIZES
+    assert tokens % 128 == 0
+    assert head_size in HEAD_SIZES
     assert all(tensor.stride(2) == 1 for tensor in strided), "channels are not contiguous"
     kernel[(heads, tokens // tiles.block)](
         *tensors,
@@ -291,7 +293,6 @@ def _launch(
         tokens,
         scale,
         *(stride for tensor in strided for stride in tensor.stride()[:2]),
-        H=heads,
         DH=head_size,
         R=0 if bias is None else bias.values.shape[1] // 2,
         WINDOW=-1 if window is None else window,
@@ -331,7 +332,7 @@ def attend(
     tensors = (q, k, v, out, lse, None if bias is None else bias.values)
     _launch(
         _forward, FORWARD[q.element_size()], tensors, (q, k, v), sequences, scale=scale,
-        dropout_offset=dropout_offset, dropout=dropout, window=window, bias=bias,
+        dropout_offset=dropout_offset, dropout=dropout, window=window, bias=bias, constants={"H": q.shape[1]},
     )  # fmt: skip
     return Attended(out, lse)
 
@@ -367,13 +368,27 @@ def attend_backward(
         dbias: P x H x buckets in fp32, contiguous, see `bias_partials`; partial sums, whose sum over P is the gradient
             of each bucket's bias. None without a bias.
     """
-    options = {"scale": scale, "dropout_offset": dropout_offset, "dropout": dropout, "window": window, "bias": bias}
+    options: dict[str, Any] = {
+        "scale": scale,
+        "dropout_offset": dropout_offset,
+        "dropout": dropout,
+        "window": window,
+        "bias": bias,
+    }
     delta = torch.empty_like(attended.lse)
     values, bucket, buckets = (None, None, 1) if bias is None else (bias.values, bias.bucket, bias.buckets)
     assert buckets & (buckets - 1) == 0, "the number of buckets is a power of two"
     size = q.element_size()
-    tensors = (q, k, v, attended.out, dout, attended.lse, delta, dq, values, bucket, dbias)
-    strided = (q, k, v, dout, dq)
-    _launch(_backward_queries, BACKWARD_QUERIES[size], tensors, strided, sequences, BUCKETS=buckets, **options)
-    tensors = (q, k, v, dout, attended.lse, delta, dk, dv, values)
-    _launch(_backward_keys, BACKWARD_KEYS[size], tensors, (q, k, v, dout, dk, dv), sequences, **options)
+    queries = (q, k, v, attended.out, dout, attended.lse, delta, dq, values, bucket, dbias)
+    constants = {"H": q.shape[1], "BUCKETS": buckets}
+    _launch(
+        _backward_queries,
+        BACKWARD_QUERIES[size],
+        queries,
+        (q, k, v, dout, dq),
+        sequences,
+        constants=constants,
+        **options,
+    )
+    keys = (q, k, v, dout, attended.lse, delta, dk, dv, values)
+    _launch(_backward_keys, BACKWARD_KEYS[size], keys, (q, k, v, dout, dk, dv), sequences, constants={}, **options)

@@ -127,7 +127,7 @@ class PackedDeberta:
         assert (tokens + rows) * 3 * width < 2**31, "offsets in the kernels are of 32 bits"
         inputs = torch.empty(tokens + rows, width, dtype=self._dtype, device=self._device)
         embedding = embed(
-            ids_T, self._words, word_norm.weight.data, word_norm.bias.data, word_norm.eps, seed,
+            ids_T, self._words, None, word_norm.weight.data, word_norm.bias.data, word_norm.eps, sequences,
             self._embedding_offset, dropout, inputs[:tokens],
         )  # fmt: skip
         norm, normed_WD = positions.LayerNorm, torch.empty_like(table_WD)
@@ -167,7 +167,7 @@ class PackedDeberta:
             table_WD.grad.copy_(dtable_WD)
             norm_gradients(partial, norm)
         partial = embed_backward(
-            dx, cache.embedding, self._words, word_norm.weight.data, sequences.seed, self._embedding_offset,
+            dx, cache.embedding, self._words, None, word_norm.weight.data, sequences, self._embedding_offset,
             settings.hidden_dropout,
         )  # fmt: skip
         norm_gradients(partial, word_norm)

@@ -8,11 +8,12 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from accl.kernels.triton import deberta
+from accl.kernels.triton import deberta, postnorm_parts
 from accl.kernels.triton.attention import PackedSequences
 from accl.kernels.triton.embedding import WordEmbedding
 from accl.kernels.triton.flat import FlatParameters
 from accl.kernels.triton.parameters import layer_matrices, layer_vectors
+from accl.kernels.triton.postnorm import PackedPostNorm
 
 
 class PackedEncoder(Protocol):
@@ -77,8 +78,15 @@ DEBERTA = PackedFamily(
     lambda encoder: layer_vectors(deberta.layer_modules(encoder)),
     deberta.PackedDeberta,
 )
+POST_NORM = PackedFamily(
+    frozenset(postnorm_parts.PARTS),
+    postnorm_parts.unsupported,
+    lambda encoder: layer_matrices(postnorm_parts.parts_of(encoder).layers),
+    lambda encoder: layer_vectors(postnorm_parts.parts_of(encoder).layers),
+    PackedPostNorm,
+)
 # The first one that supports an encoder computes it.
-FAMILIES = (DEBERTA,)
+FAMILIES = (DEBERTA, POST_NORM)
 
 
 def family_of(encoder: Any) -> PackedFamily | None:

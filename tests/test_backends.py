@@ -42,7 +42,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "bert": {"type_vocab_size": 2},
     "distilbert": {"hidden_dim": 128, "dropout": 0.0, "attention_dropout": 0.0},
     "electra": {"type_vocab_size": 2, "embedding_size": 64},
-    "mpnet": {},
+    "mpnet": {"max_position_embeddings": 514},
     "roberta": {},
 }
 RATE = 2e-5

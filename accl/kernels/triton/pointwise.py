@@ -10,12 +10,10 @@ from torch import Tensor
 from accl.kernels.triton.dropout import drop, keep_mask, mask_constants
 from accl.kernels.triton.layernorm import layer_norm, layer_norm_backward
 
-# Tokens that a program of a norm's backward pass reads at a time, and about how many programs there are at most.
-NORM_ROWS, NORM_PROGRAMS = 4, 512
-# Tokens that a program owns in the backward pass of GELU, and sums to one row of partial sums.
-GELU_ROWS = 32
+# Tokens that a program owns in the backward pass of a norm and of GELU, and sums to one row of partial sums.
+NORM_ROWS, GELU_ROWS = 4, 32
 # Rows that one program of a sum over rows adds up.
-SUM_ROWS = 512
+SUM_ROWS = 256
 
 
 @triton.jit(do_not_specialize=["dropout_offset"])
@@ -39,45 +37,38 @@ def _add_norm(
     tl.store(rstd_ptr + row, rstd)
 
 
-@triton.jit(do_not_specialize=["dropout_offset", "chunks"])
+@triton.jit(do_not_specialize=["dropout_offset"])
 def _add_norm_backward(
     dout_ptr, dense_ptr, residual_ptr, gain_ptr, mean_ptr, rstd_ptr, ddense_ptr, dresidual_ptr, partial_ptr, seed_ptr,
-    dropout_offset, T, chunks,
+    dropout_offset, T,
     D: tl.constexpr, THRESHOLD: tl.constexpr, KEEP_PROB: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of `_add_norm` to dense and residual, T x D of their types; a program owns chunks x ROWS rows.
+    """Gradients of `_add_norm` to dense and residual, T x D of their types; a program owns ROWS rows.
 
     Each program also stores a row of partial sums over its tokens, 3 D in fp32: of dout x_hat (to the gain), of dout
     (to the bias), and of ddense.
     """
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     d = tl.arange(0, BLOCK)
-    dgain = tl.zeros([BLOCK], tl.float32)
-    dbias = tl.zeros([BLOCK], tl.float32)
-    dlinear = tl.zeros([BLOCK], tl.float32)
-    for chunk in range(chunks):
-        row = (tl.program_id(0) * chunks + chunk) * ROWS + tl.arange(0, ROWS)
-        mask = (row < T)[:, None] & (d < D)[None, :]
-        index = row[:, None] * D + d[None, :]
-        dout = tl.load(dout_ptr + index, mask=mask, other=0.0).to(tl.float32)
-        dense = tl.load(dense_ptr + index, mask=mask, other=0.0).to(tl.float32)
-        if THRESHOLD > 0:
-            keep = keep_mask(seed_ptr, dropout_offset, index, THRESHOLD)
-            dense = tl.where(keep, dense * (1 / KEEP_PROB), 0.0)
-        total = dense + tl.load(residual_ptr + index, mask=mask, other=0.0).to(tl.float32)
-        dtotal, x_hat = layer_norm_backward(dout, total, row, d, gain_ptr, mean_ptr, rstd_ptr, mask, row < T, D)
-        ddense = dtotal
-        if THRESHOLD > 0:
-            ddense = tl.where(keep, dtotal * (1 / KEEP_PROB), 0.0)
-        ddense = tl.where(mask, ddense, 0.0)
-        tl.store(ddense_ptr + index, ddense.to(ddense_ptr.dtype.element_ty), mask=mask)
-        tl.store(dresidual_ptr + index, dtotal.to(dresidual_ptr.dtype.element_ty), mask=mask)
-        dgain += tl.sum(dout * x_hat, 0)
-        dbias += tl.sum(dout, 0)
-        dlinear += tl.sum(ddense, 0)
+    mask = (row < T)[:, None] & (d < D)[None, :]
+    index = row[:, None] * D + d[None, :]
+    dout = tl.load(dout_ptr + index, mask=mask, other=0.0).to(tl.float32)
+    dense = tl.load(dense_ptr + index, mask=mask, other=0.0).to(tl.float32)
+    if THRESHOLD > 0:
+        keep = keep_mask(seed_ptr, dropout_offset, index, THRESHOLD)
+        dense = tl.where(keep, dense * (1 / KEEP_PROB), 0.0)
+    total = dense + tl.load(residual_ptr + index, mask=mask, other=0.0).to(tl.float32)
+    dtotal, x_hat = layer_norm_backward(dout, total, row, d, gain_ptr, mean_ptr, rstd_ptr, mask, row < T, D)
+    ddense = dtotal
+    if THRESHOLD > 0:
+        ddense = tl.where(keep, dtotal * (1 / KEEP_PROB), 0.0)
+    ddense = tl.where(mask, ddense, 0.0)
+    tl.store(ddense_ptr + index, ddense.to(ddense_ptr.dtype.element_ty), mask=mask)
+    tl.store(dresidual_ptr + index, dtotal.to(dresidual_ptr.dtype.element_ty), mask=mask)
     partial = partial_ptr + tl.program_id(0) * 3 * D + d
-    tl.store(partial, dgain, mask=d < D)
-    tl.store(partial + D, dbias, mask=d < D)
-    tl.store(partial + 2 * D, dlinear, mask=d < D)
+    tl.store(partial, tl.sum(dout * x_hat, 0), mask=d < D)
+    tl.store(partial + D, tl.sum(dout, 0), mask=d < D)
+    tl.store(partial + 2 * D, tl.sum(ddense, 0), mask=d < D)
 
 
 def add_norm(
@@ -132,12 +123,9 @@ def add_norm_backward(
     """
     tokens, width = dense.shape
     ddense, dresidual = torch.empty_like(dense), torch.empty_like(residual)
-    # More tokens a program mean fewer rows to be summed afterwards.
-    chunks = triton.cdiv(tokens, NORM_ROWS * NORM_PROGRAMS)
-    programs = triton.cdiv(tokens, NORM_ROWS * chunks)
-    partial = torch.empty(programs, 3 * width, dtype=torch.float32, device=dense.device)
-    _add_norm_backward[(programs,)](
-        dout, dense, residual, gain, mean, rstd, ddense, dresidual, partial, seed, dropout_offset, tokens, chunks,
+    partial = torch.empty(triton.cdiv(tokens, NORM_ROWS), 3 * width, dtype=torch.float32, device=dense.device)
+    _add_norm_backward[(len(partial),)](
+        dout, dense, residual, gain, mean, rstd, ddense, dresidual, partial, seed, dropout_offset, tokens,
         D=width, **mask_constants(dropout), BLOCK=triton.next_power_of_2(width), ROWS=NORM_ROWS, num_warps=4,
     )  # fmt: skip
     return ddense, dresidual, partial
@@ -228,8 +216,8 @@ def column_sums(rows: Tensor, out: Tensor) -> None:
     parts = triton.cdiv(count, SUM_ROWS)
     # Many rows are summed in parallel parts first, and then these.
     sums = out if parts == 1 else torch.empty(parts, columns, dtype=torch.float32, device=out.device)
-    _column_sums[(triton.cdiv(columns, 32), parts)](
-        rows, sums, count, columns, triton.cdiv(count, parts), BLOCK=32, ROWS=128, num_warps=4
+    _column_sums[(triton.cdiv(columns, 64), parts)](
+        rows, sums, count, columns, triton.cdiv(count, parts), BLOCK=64, ROWS=64, num_warps=4
     )
     if parts > 1:
         column_sums(sums, out)

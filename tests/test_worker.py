@@ -193,12 +193,12 @@ def test_a_run_that_cannot_even_be_paused_is_tried_again_later(folder: Folder, m
         tries.append(words[0])
         raise RunError("No space left on device.")
 
-    monkeypatch.setattr(process, "start", fail)
+    monkeypatch.setattr(process, "start_together", fail)
     monkeypatch.setattr(queue, "pause", fail)
     hand = Worker(folder.root)
     assert hand.look()
     assert hand.look()
-    assert tries == [run, folder.root]  # started, and paused
+    assert tries == [[run], folder.root]  # started, and paused
     monkeypatch.setattr(worker, "AGAIN_S", 0.0)
     other = Worker(folder.root)
     assert other.look()

@@ -50,7 +50,9 @@ def stop(
         process.stop(chosen, kill=True)
         state = process.wait_until_ended(chosen, KILL_GRACE_S)
     if state.state.active:
-        raise RunError(f"{chosen.id} did not end.", f"Look at process {state.pid}.")
+        shared = f" It trains other runs too; this ends all of them: kill -KILL {state.pid}"
+        look = f"Look at process {state.pid}.{shared if process.shares_process(state.pid) else ''}"
+        raise RunError(f"{chosen.id} did not end.", look)
     say(f"{state.state.icon} {chosen.id} {state.state}{f': {state.reason}' if state.reason else ''}")
 
 

@@ -38,13 +38,23 @@ LOG_SECONDS = 0.5
 
 
 class Trainer:
-    """Trains one run to its end, or until it is interrupted."""
+    """Trains one run to its end, or until it is interrupted.
+
+    Args:
+        runs: number of runs that share the process, this one among them.
+    """
 
     def __init__(
-        self, run: RunDir, context: TrainingContext, backend: StepBackend, reporter: Reporter, interrupt: Interrupt
+        self,
+        run: RunDir,
+        context: TrainingContext,
+        backend: StepBackend,
+        reporter: Reporter,
+        interrupt: Interrupt,
+        runs: int = 1,
     ) -> None:
         self.run, self.context, self.backend = run, context, backend
-        self.reporter, self.recorder, self.interrupt = reporter, reporter.recorder, interrupt
+        self.reporter, self.recorder, self.interrupt, self._runs = reporter, reporter.recorder, interrupt, runs
         self.step = 0
         self.training_seconds = 0.0
         self.best_score, self.best_step = -1.0, 0
@@ -68,6 +78,7 @@ class Trainer:
         if not self._validated and not self._validate_and_save():
             return False
         while self.step < context.total_steps:
+            self.interrupt.check_at_once()
             began = time.monotonic()
             self._train_step()
             step = self.step
@@ -81,7 +92,7 @@ class Trainer:
                 return False
         if context.config.eval.test and not self._test():
             return False
-        record_speed(context, self.recorder, self.step, self.training_seconds)
+        record_speed(context, self.recorder, self.step, self.training_seconds, self._runs)
         if not context.config.eval.test:
             unread = f"eval.test=false: the test split is unread; read it with: accl test {self.run.typed}"
             self.reporter.event("info", "untested", unread)

@@ -13,6 +13,7 @@ from accl.training.backends.backend import StepBackend, UnavailableError
 from accl.training.backends.cpu import CpuBackend
 from accl.training.backends.cudagraph import CudaGraphBackend
 from accl.training.backends.reference import ReferenceBackend
+from accl.training.blueprint import SavedEncoder
 from accl.training.context import TrainingContext
 
 
@@ -34,6 +35,8 @@ def select_backend(context: TrainingContext, progress: Callable[[int, int], None
             continue
         reason = unavailable_reason(context)
         if reason is None:
+            if name != "packed":
+                _give_layers(context)
             try:
                 backend = make(context)
                 backend.prepare(progress)
@@ -45,6 +48,12 @@ def select_backend(context: TrainingContext, progress: Callable[[int, int], None
             raise ConfigError(f"train.backend={wanted} is not available: {reason}.", "Try: --set train.backend=auto")
         reasons.append(f"not {name}: {reason}")
     raise AssertionError("the reference is always available")
+
+
+def _give_layers(context: TrainingContext) -> None:
+    """Give the model an encoder that can be called."""
+    if isinstance(context.model.encoder, SavedEncoder):
+        context.model.encoder = context.model.encoder.with_layers()
 
 
 def _make_packed(context: TrainingContext) -> StepBackend:

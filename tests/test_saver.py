@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -92,6 +93,8 @@ class Bench:
     def save(self, step: int, best: int, required: bool = False) -> None:
         self.weights.fill_(step)
         self.saver.save(self.progress(step, best), self.files, required)
+        self.weights.fill_(-1)  # as steps do while the checkpoint is written
+        self.saver.settle()
 
     def progress(self, step: int, best: int) -> Progress:
         return replace(STATE, step=step, best_step=best)
@@ -244,6 +247,31 @@ def test_a_stop_while_the_last_step_waits_shortens_the_wait(make: Callable[..., 
     with pytest.raises(RunError, match="is lost"):
         bench.save(16, 16, required=True)
     assert bench.clock.now < 1300 + saver.STOP_PATIENCE_S + 2 * saver.RETRY_S
+
+
+def test_steps_go_on_while_a_checkpoint_is_written_and_change_nothing_of_it(
+    make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make()
+    write, released = checkpoint.save, threading.Event()
+
+    def slowly(*arguments: Any) -> str:
+        assert released.wait(60)
+        return write(*arguments)
+
+    monkeypatch.setattr(checkpoint, "save", slowly)
+    bench.weights.fill_(4)
+    bench.saver.save(bench.progress(4, 4), bench.files)
+    bench.weights.fill_(5)
+    bench.saver.poll()
+    assert bench.reports.state.checkpoint_last == ""
+    bench.saver.save(bench.progress(4, 4), bench.files)  # is on its way already
+    released.set()
+    bench.saver.save(bench.progress(8, 4), bench.files)
+    bench.saver.close()
+    bench.saver.poll()
+    assert bench.saved() == {4: 4.0, 8: 5.0}
+    assert bench.reports.state.checkpoint_last == "step-00000008"
 
 
 def test_a_checkpoint_that_is_saved_is_not_written_again(make: Callable[..., Bench]) -> None:

@@ -149,8 +149,9 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
     """Read the weights of a model by their names in its file."""
     safe, pickled = (folder / name for name in WEIGHTS)
     if safe.is_file():
-        return load_file(safe)
-    tensors: dict[str, Tensor] = torch.load(pickled, map_location="cpu", weights_only=True)
+        tensors: dict[str, Tensor] = load_file(safe)
+    else:
+        tensors = torch.load(pickled, map_location="cpu", weights_only=True)
     return tensors
 
 

@@ -61,6 +61,12 @@ class Trainer:
 
     def train(self) -> bool:
         """Run to the end and test, unless that is left for later; False when interrupted before."""
+        try:
+            return self._train()
+        finally:
+            self._saver.close()
+
+    def _train(self) -> bool:
         context = self.context
         self.reporter.update(state=State.RUNNING, total_steps=context.total_steps)
         self.reporter.phase("training")
@@ -209,6 +215,7 @@ class Trainer:
     def _validate_and_save(self) -> bool:
         """Validate and write a checkpoint where they are due; False when a stop was asked for, and all is saved."""
         train, last = self.context.config.train, self.step == self.context.total_steps
+        self._saver.poll()
         if not self._validated:
             with suppress(StoppedEarly):  # the run validates as soon as it is resumed
                 self._validate()

@@ -315,29 +315,40 @@ def test_relative_scores_and_their_gradients_are_those_of_the_formula_in_the_val
     assert off(dqkv[:tokens], before[:tokens] + expected[:tokens]) < limit
 
 
+@pytest.mark.parametrize("added", [None, "positions", "positions and type"])
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_embeddings_and_their_gradients_are_those_of_torch_under_one_mask(dropout: float) -> None:
-    from accl.kernels.triton.embedding import WordEmbedding, embed, embed_backward
+def test_embeddings_and_their_gradients_are_those_of_torch_under_one_mask(dropout: float, added: str | None) -> None:
+    from accl.kernels.triton.attention import PackedSequences
+    from accl.kernels.triton.embedding import AddedRows, WordEmbedding, embed, embed_backward
 
     torch.manual_seed(0)
-    rows, tokens, width = 50, 131, 192
+    rows, tokens, width, first = 50, 131, 192, 2
     place = torch.full((200,), -1, device=DEVICE)
     place[torch.randperm(200, device=DEVICE)[:rows]] = torch.arange(rows, device=DEVICE)
     ids = torch.nonzero(place >= 0)[:, 0][torch.randint(rows, (tokens,), device=DEVICE)].int()
     weight, (gain, bias) = torch.randn(rows, width, device=DEVICE), torch.randn(2, width, device=DEVICE)
+    table, shared = torch.randn(70, width, device=DEVICE), torch.randn(width, device=DEVICE)
     words = WordEmbedding(place, weight, torch.zeros_like(weight))
+    add = AddedRows(table, torch.zeros_like(table), first, shared if added == "positions and type" else None)
+    sequences = PackedSequences(*bounds([65, 40, 20], tokens), seed(1))
     out, dout = torch.empty(tokens, width, device=DEVICE), torch.randn(tokens, width, device=DEVICE)
-    saved = embed(ids, words, gain, bias, 1e-7, seed(1), 11, dropout, out)
-    sums = embed_backward(dout, saved, words, gain, seed(1), 11, dropout).sum(0)
+    saved = embed(ids, words, add if added else None, gain, bias, 1e-7, sequences, 11, dropout, out)
+    sums = embed_backward(dout, saved, words, add if added else None, gain, sequences, 11, dropout).sum(0)
 
     kept = out != 0
     assert share_is_right(kept, dropout) if dropout else kept.all()
-    leaves = [part.double().requires_grad_() for part in (weight, gain, bias)]
-    expected = F.layer_norm(leaves[0][place[ids.long()]], (width,), leaves[1], leaves[2], 1e-7) * kept / (1 - dropout)
-    gradients = torch.autograd.grad(expected, leaves, dout.double())
-    found = (out, words.gradients, sums[:width], sums[width:])
+    leaves = [part.double().requires_grad_() for part in (weight, gain, bias, table, shared)]
+    total = leaves[0][place[ids.long()]]
+    if added:
+        total = total + leaves[3][torch.arange(tokens, device=DEVICE) - sequences.start_T + first]
+    if add.shared is not None:
+        total = total + leaves[4]
+    expected = F.layer_norm(total, (width,), leaves[1], leaves[2], 1e-7) * kept / (1 - dropout)
+    gradients = torch.autograd.grad(expected, leaves, dout.double(), allow_unused=True, materialize_grads=True)
+    assert len(sums) == (3 if add.shared is not None and added else 2) * width
+    found = (out, words.gradients, sums[:width], sums[width : 2 * width], add.dpositions, sums[2 * width :])
     for value, wanted in zip(found, (expected.detach(), *gradients), strict=True):
-        assert off(value, wanted) < 2e-6
+        assert value.numel() == 0 or off(value, wanted) < 2e-6 or not wanted.any()
 
 
 def test_means_of_sequences_and_their_gradients_are_torchs() -> None:

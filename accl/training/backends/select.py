@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
 
 from accl.data.cache import cache_folder
 from accl.errors import ConfigError
@@ -63,17 +66,23 @@ def _make_packed(context: TrainingContext) -> StepBackend:
 
 
 def _packed_unavailable(context: TrainingContext) -> str | None:
-    config: Any = context.model.encoder.config
     if (reason := _cudagraph_unavailable(context)) is not None:
         return reason
-    if config.model_type != "deberta-v2":
-        return f"its layers are DeBERTa-v2's and -v3's, and the encoder is {config.model_type}"
     # Triton comes with torch's builds for GPUs only.
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
-    from accl.kernels.triton.parameters import unsupported
+    from accl.training.backends.packed_encoder import unsupported  # imports Triton
 
-    return unsupported(config)
+    encoder = context.model.encoder
+    return unsupported(encoder) or _padding_within_text(encoder, context.assembler.tokens)
+
+
+def _padding_within_text(encoder: nn.Module, tokens: NDArray[np.int32]) -> str | None:
+    """Return which token of the questions the encoder treats as padding: it has no position, and learns nothing."""
+    for embedding in (module for module in encoder.modules() if isinstance(module, nn.Embedding)):
+        if embedding.padding_idx is not None and (tokens == embedding.padding_idx).any():
+            return f"the encoder takes token {embedding.padding_idx}, which questions have, for padding"
+    return None
 
 
 def _cudagraph_unavailable(context: TrainingContext) -> str | None:

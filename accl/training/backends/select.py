@@ -36,10 +36,9 @@ def select_backend(context: TrainingContext, progress: Callable[[int, int], None
     for name, (unavailable_reason, make) in BACKENDS.items():
         if wanted not in ("auto", name):
             continue
+        _give_layers(context, name)
         reason = unavailable_reason(context)
         if reason is None:
-            if name != "packed":
-                _give_layers(context)
             try:
                 backend = make(context)
                 backend.prepare(progress)
@@ -53,10 +52,19 @@ def select_backend(context: TrainingContext, progress: Callable[[int, int], None
     raise AssertionError("the reference is always available")
 
 
-def _give_layers(context: TrainingContext) -> None:
-    """Give the model an encoder that can be called."""
-    if isinstance(context.model.encoder, SavedEncoder):
-        context.model.encoder = context.model.encoder.with_layers()
+def _give_layers(context: TrainingContext, backend: str) -> None:
+    """Give the model an encoder that can be called, unless the backend only reads the encoder's parameters."""
+    encoder = context.model.encoder
+    if isinstance(encoder, SavedEncoder) and not (backend == "packed" and _computed_by_hand(encoder)):
+        context.model.encoder = encoder.with_layers()
+
+
+def _computed_by_hand(encoder: nn.Module) -> bool:
+    if importlib.util.find_spec("triton") is None:
+        return False
+    from accl.training.backends.packed_encoder import FAMILIES  # imports Triton
+
+    return any(family.model_types is not None and family.reason(encoder) is None for family in FAMILIES)
 
 
 def _make_packed(context: TrainingContext) -> StepBackend:

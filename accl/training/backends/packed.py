@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from accl.data.packed import Packed, Packer
 from accl.kernels.triton.attention import PackedSequences
+from accl.kernels.triton.compiling import compile_concurrently
 from accl.kernels.triton.embedding import WordEmbedding, mean_pool, mean_pool_backward
 from accl.kernels.triton.flat import FlatAdamW, FlatParameters
 from accl.kernels.triton.pointwise import pack_tokens
@@ -245,6 +246,9 @@ class PackedBackend:
             self._stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self._stream):
                 self._inputs.clear()
+                with compile_concurrently(launch=("_pack_tokens",)):
+                    self._learn(size)
+                    self._encoder.infer(*self._sequences(self._inputs, size), size[1])
                 self._learn(size)
                 for tensor, before in moments:
                     tensor.copy_(before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import os
 import sys
@@ -10,7 +11,7 @@ import time
 import traceback
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from accl.config import Config, load
 from accl.errors import INTERRUPTED, AcclError, BusyError, RunError
@@ -20,6 +21,7 @@ from accl.store.provenance import ChangedError, Launch, check_config
 from accl.store.rundir import RunDir
 from accl.store.state import State, claim, read_state, write_state
 from accl.streams import guard_streams
+from accl.training.driver import begin_context
 from accl.training.guard import LockGuard
 from accl.training.interrupt import Interrupt, StoppedEarly
 from accl.training.memory import memory_errors
@@ -125,6 +127,7 @@ def _train(run: RunDir, config: Config, launch: Launch, reporter: Reporter, inte
         reporter.phase(words)
 
     phase("loading libraries")
+    begin_context(config.train.device)
     # Imports take seconds: by now the run shows as starting, and signals are handled.
     from accl.training.device import prewarm_cuda, set_determinism
 
@@ -182,6 +185,19 @@ def _record_facts(context: TrainingContext, recorder: Recorder) -> None:
     recorder.meta({"protocol": context.config.data.protocol, "k": str(context.tasks)})
 
 
+def _leave(code: int) -> NoReturn:
+    """End the process. Where CUDA is in use, what the system takes back at once is not taken apart before, which
+    would take Python and CUDA more than a second."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        sys.exit(code)
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
     guard_streams("utf-8", lossy=True)  # readers of the console log expect UTF-8, and a full disk ends no run
-    sys.exit(main(sys.argv[1:]))
+    _leave(main(sys.argv[1:]))

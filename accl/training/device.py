@@ -84,6 +84,10 @@ def _initialise_cuda() -> None:
         if torch.cuda.is_available():
             square = torch.ones(64, 64, device="cuda")
             square @ square  # loads cuBLAS
+            with suppress(ImportError):  # no Triton
+                from accl.kernels.triton.compiling import prepare_compiler
+
+                prepare_compiler()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -64,3 +64,11 @@ def compile_concurrently(launch: Collection[str] = ()) -> Iterator[None]:
         with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
             for done in [pool.submit(prepare, *each) for each in found.values()]:
                 done.result()
+
+
+def prepare_compiler() -> None:
+    """Let Triton read its own files, some 100 MB, for the keys of its cache: it would do so before its first kernel."""
+    with suppress(ImportError):  # elsewhere in other versions
+        from triton.runtime.cache import triton_key
+
+        triton_key()

@@ -40,7 +40,7 @@ ENCODERS: dict[str, dict[str, Any]] = {"cudagraph": ROBERTA}
 # Encoders with packed layers beside DeBERTa, by transformers' names.
 FAMILIES: dict[str, dict[str, Any]] = {
     "bert": {"type_vocab_size": 2},
-    "distilbert": {"hidden_dim": 128, "dropout": 0.0, "attention_dropout": 0.0},
+    "distilbert": {"hidden_dim": 128},
     "electra": {"type_vocab_size": 2, "embedding_size": 64},
     "mpnet": {"max_position_embeddings": 514},
     "roberta": {},

@@ -52,6 +52,8 @@ def assert_same(saved: Encoder, loaded: Encoder) -> None:
     assert isinstance(words, nn.Embedding)
     assert torch.equal(words.weight, loaded.module.get_input_embeddings().weight)
     assert words.padding_idx == loaded.module.get_input_embeddings().padding_idx
+    rates = [{n: m.p for n, m in e.module.named_modules() if isinstance(m, nn.Dropout)} for e in (saved, loaded)]
+    assert rates[0] == rates[1]
     for name in ("hidden_size", "description", "pretrained", "max_length", "settings"):
         assert getattr(saved, name) == getattr(loaded, name)
     for name, value in vars(loaded.module.config).items():

@@ -31,8 +31,8 @@ from accl.training.encoder import Encoder
 
 # Version of the stored format; raising it makes old blueprints unused.
 FORMAT = 1
-# Modules that a reader of parameters may look for; any other is made as a plain one.
-_KINDS = (nn.Embedding, nn.Linear, nn.LayerNorm, nn.ModuleList, nn.Module)
+# Modules that who computes an encoder by its parameters may look for; any other is made as a plain one.
+_KINDS = (nn.Embedding, nn.Linear, nn.LayerNorm, nn.Dropout, nn.ModuleList, nn.Module)
 # Names under which older files keep the parameters of a norm.
 _OLD_NAMES = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
 

@@ -39,9 +39,9 @@ class PostNormParts:
     bucket: Callable[[Tensor], Tensor] | None = None
 
 
-def _settings(config: Any, norm: nn.LayerNorm) -> EncoderSettings:
-    hidden, attention = config.hidden_dropout_prob, config.attention_probs_dropout_prob
-    return EncoderSettings(config.num_attention_heads, norm.eps, hidden, hidden, attention)
+def _settings(embeddings: Any, heads: int, proj_dropout: float, attention_dropout: float) -> EncoderSettings:
+    """Return the settings of an encoder; probabilities are those of its modules, which the reference applies."""
+    return EncoderSettings(heads, embeddings.LayerNorm.eps, embeddings.dropout.p, proj_dropout, attention_dropout)
 
 
 def _bert(encoder: Any) -> PostNormParts:
@@ -64,16 +64,16 @@ def _like_bert(encoder: Any, first: int) -> PostNormParts:
         )
         for layer in encoder.encoder.layer
     ]
-    norm = embeddings.LayerNorm
-    settings = _settings(encoder.config, norm)
-    return PostNormParts(
-        layers, embeddings.position_embeddings, first, embeddings.token_type_embeddings, norm, settings
-    )
+    attention = encoder.encoder.layer[0].attention
+    heads = encoder.config.num_attention_heads
+    settings = _settings(embeddings, heads, attention.output.dropout.p, attention.self.dropout.p)
+    types, norm = embeddings.token_type_embeddings, embeddings.LayerNorm
+    return PostNormParts(layers, embeddings.position_embeddings, first, types, norm, settings)
 
 
 def _distilbert(encoder: Any) -> PostNormParts:
     """DistilBERT: no token types, and no dropout behind the projection of the attention's output."""
-    config, embeddings = encoder.config, encoder.embeddings
+    embeddings = encoder.embeddings
     layers = [
         LayerModules(
             *(layer.attention.q_lin, layer.attention.k_lin, layer.attention.v_lin),
@@ -82,7 +82,8 @@ def _distilbert(encoder: Any) -> PostNormParts:
         )
         for layer in encoder.transformer.layer
     ]
-    settings = EncoderSettings(config.n_heads, embeddings.LayerNorm.eps, config.dropout, 0.0, config.attention_dropout)
+    attention = encoder.transformer.layer[0].attention
+    settings = _settings(embeddings, encoder.config.n_heads, 0.0, attention.dropout.p)
     return PostNormParts(layers, embeddings.position_embeddings, 0, None, embeddings.LayerNorm, settings)
 
 
@@ -97,14 +98,16 @@ def _mpnet(encoder: Any) -> PostNormParts:
         )
         for layer in inner.layer
     ]
-
+    attention = inner.layer[0].attention
+    heads = encoder.config.num_attention_heads
+    settings = _settings(embeddings, heads, attention.dropout.p, attention.attn.dropout.p)
     return PostNormParts(
         layers,
         embeddings.position_embeddings,
         embeddings.position_embeddings.padding_idx + 1,
         None,
         embeddings.LayerNorm,
-        _settings(encoder.config, embeddings.LayerNorm),
+        settings,
         inner.relative_attention_bias,
         partial(mpnet_buckets, buckets=MPNET_BUCKETS),
     )

@@ -82,11 +82,11 @@ class Clock:
 class Bench:
     """A saver of a run whose weights are the number of its step."""
 
-    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch, patience_s: float = 600.0) -> None:
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch, patience_s: float, beside: bool) -> None:
         self.disk, self.clock, self.reports = Disk(monkeypatch), Clock(monkeypatch), Reports()
         self.interrupt = Interrupt()
         self.run = RunDir(root)
-        self.saver = Saver(self.run, self.reports, self.interrupt, patience_s)  # type: ignore[arg-type]
+        self.saver = Saver(self.run, self.reports, self.interrupt, patience_s, beside)  # type: ignore[arg-type]
         self.step = 0
         self.weights = torch.zeros(3)
 
@@ -108,9 +108,9 @@ class Bench:
         return {int(f.name[5:]): float(load_file(f / MODEL)["w"][0]) for f in sorted(folders)}
 
 
-@pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Bench]:
-    return lambda **options: Bench(tmp_path, monkeypatch, **options)
+@pytest.fixture(params=[False, True], ids=["waiting", "beside"])
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Callable[..., Bench]:
+    return lambda patience_s=600.0, beside=request.param: Bench(tmp_path, monkeypatch, patience_s, beside)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE])
@@ -252,7 +252,7 @@ def test_a_stop_while_the_last_step_waits_shortens_the_wait(make: Callable[..., 
 def test_steps_go_on_while_a_checkpoint_is_written_and_change_nothing_of_it(
     make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = make()
+    bench = make(beside=True)
     write, released = checkpoint.save, threading.Event()
 
     def slowly(*arguments: Any) -> str:

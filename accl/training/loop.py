@@ -57,7 +57,9 @@ class Trainer:
         if context.bank is not None:
             self._buffers["bank"] = context.bank
         self._run_id = run.made_as()
-        self._saver = Saver(run, reporter, interrupt, 60 * context.config.train.max_unsaved_minutes)
+        patience_s = 60 * context.config.train.max_unsaved_minutes
+        # On a CPU steps take so long that waiting costs nothing, and the copy would take memory from the model.
+        self._saver = Saver(run, reporter, interrupt, patience_s, beside=context.placement.device.type == "cuda")
 
     def train(self) -> bool:
         """Run to the end and test, unless that is left for later; False when interrupted before."""

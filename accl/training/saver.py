@@ -35,20 +35,24 @@ class _Write:
 
 
 class Saver:
-    """Writes checkpoints and removes old ones, in a thread beside the steps that follow.
+    """Writes checkpoints and removes old ones.
 
     A disk that is full, or fails otherwise, does not end the run: saving is tried again at intervals while training
     goes on, and the weights that validation chose meanwhile wait in memory. A limit of the size of files ends it.
 
     Args:
         patience_s: seconds without success after which the run ends.
+        beside: whether steps go on while a checkpoint is written, from a copy in the host's memory.
 
     Attributes:
         doing: phase of a run that trains, with what keeps it from saving.
         saved: what is on disk as the last checkpoint.
     """
 
-    def __init__(self, run: RunDir, reporter: Reporter, interrupt: Interrupt, patience_s: float) -> None:
+    def __init__(
+        self, run: RunDir, reporter: Reporter, interrupt: Interrupt, patience_s: float, beside: bool = False
+    ) -> None:
+        self._beside = beside
         self.run, self.reporter, self.interrupt, self.patience_s = run, reporter, interrupt, patience_s
         self.doing = TRAINING
         self.saved: Progress | None = None
@@ -80,7 +84,7 @@ class Saver:
             return
         self.settle()
         # While the disk takes nothing, steps wait for each try: what could not be written is kept once only.
-        if not required and self._failing_since is None and self._best is None:
+        if self._beside and not required and self._failing_since is None and self._best is None:
             if not self._is_saved(progress):
                 copies = self._copies.take(files())
                 done = self._thread.submit(self._write_and_prune, progress, copies)

@@ -236,24 +236,28 @@ class PackedBackend:
         return _CapturedStep(graph, list(metrics), values)
 
     def _rehearse(self, size: Size) -> None:
-        """Take a step without effect: kernels are compiled at their first launch, which must not be captured.
+        """Take two steps without effect: kernels are compiled at their first launch, which must not be captured.
 
-        Its inputs have no sequences, padding alone: those of the last step may not fit. The rate is 0, so weights stay;
-        moments are put back.
+        Their inputs have no sequences, padding alone: those of the last step may not fit. The rate is 0, so weights
+        stay; moments are put back, and the weights as well: an update by what `_compile` leaves undefined is none.
         """
-        moments = [(tensor, tensor.clone()) for tensor in (self._adamw.exp_avg, self._adamw.exp_avg_sq)]
+        kept = [(each, each.clone()) for each in (self._flat.values, self._adamw.exp_avg, self._adamw.exp_avg_sq)]
         with preserve_state(self.context):
             self._stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self._stream):
                 self._inputs.clear()
-                with compile_concurrently(launch=("_pack_tokens",)):
-                    self._learn(size)
-                    self._encoder.infer(*self._sequences(self._inputs, size), size[1])
-                self._learn(size)
-                for tensor, before in moments:
-                    tensor.copy_(before)
+                for take_step in (self._compile, self._learn):
+                    take_step(size)
+                    for tensor, before in kept:
+                        tensor.copy_(before)
             torch.cuda.current_stream().wait_stream(self._stream)
             torch.cuda.synchronize()
+
+    def _compile(self, size: Size) -> None:
+        """Compile what a step and an evaluation launch, several kernels at a time; see `compile_concurrently`."""
+        with compile_concurrently(launch=("_pack_tokens",)):
+            self._learn(size)
+            self._encoder.infer(*self._sequences(self._inputs, size), size[1])
 
 
 def _kernel_variant(size: Size) -> tuple[int, int]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
-from contexts import ContextMaker, assert_same_metrics, learn, script, set_rate, some_draws, weights
+from contexts import ContextMaker, assert_same_metrics, learn, no_progress, script, set_rate, some_draws, weights
 from torch import Tensor
 
 from accl.config import resolve
@@ -165,3 +166,32 @@ def test_lengths_of_streams_are_few_and_little_longer_than_what_they_hold() -> N
         assert length <= max(tokens + 127, 128, 9 / 8 * tokens)
         assert stream_length(length) == length
     assert len(set(lengths)) < 60
+
+
+def test_compiling_leaves_weights_and_moments(make: ContextMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    import triton
+
+    from accl.kernels.triton import attention
+
+    packed(make("cuda", dropout=0.1)).prepare(no_progress)
+    for kernel in vars(attention).values():
+        if isinstance(kernel, triton.JITFunction):
+            kernel.device_caches.clear()  # the others are compiled, and launched on what these would have written
+
+    def undefined(make_tensor: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def made(*arguments: Any, **options: Any) -> Tensor:
+            tensor = make_tensor(*arguments, **options)
+            return tensor.fill_(math.nan) if tensor.is_cuda and tensor.is_floating_point() else tensor
+
+        return made
+
+    for name in ("empty", "empty_like"):
+        monkeypatch.setattr(torch, name, undefined(getattr(torch, name)))
+    context = make("cuda", dropout=0.1)
+    before = {name: value.clone() for name, value in context.model.state_dict().items()}
+    backend = packed(context)
+    backend.prepare(no_progress)
+    state = backend.optimizer_state()
+    assert all(torch.equal(value, before[name]) for name, value in context.model.state_dict().items())
+    assert not any(value.any() for name, value in state.items() if name.startswith("exp_avg"))
+    assert all(value.isfinite().all() for value in context.curriculum.state.state_dict().values())

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
-import sys
 from pathlib import Path
 
-import pytest
 from conftest import SHORT
 from safetensors.torch import load_file
 from test_life import until
@@ -19,7 +16,7 @@ from accl.store.lock import holder
 from accl.store.manifest import MODEL, OPTIMIZER
 from accl.store.reader import query
 from accl.store.rundir import RunDir
-from accl.store.state import START_MARK, State, observe, read_state, write_state
+from accl.store.state import START_MARK, State, observe, read_state
 from accl.store.waiting import Waiting, write_waiting
 
 SETS = [option.removeprefix("--set=") for option in SHORT]

@@ -71,6 +71,14 @@ def test_a_finished_run_has_recorded_everything(full_run: RunDir) -> None:
     assert any("random weights" in event.message for event in reader.last.events)
     (ready,) = (event.message for event in reader.last.events if event.kind == "ready")
     assert 0 < float(ready.removeprefix("ready for the first step ").split()[0]) < 240
+    phases = {
+        key.removeprefix("seconds/"): float(s) for key, s in reader.last.meta.items() if key.startswith("seconds/")
+    }
+    in_order = ["loading the program", "opening the run", "loading libraries", "loading questions", "tokenising"]
+    others = ["loading the encoder", "warming up", "training", "validating", "saving", "testing"]
+    assert set(phases) == {*in_order, *others}
+    assert all(f"{name} {phases[name]:.1f} s" in ready for name in in_order)
+    assert 0 < sum(phases.values()) < state.ended - state.pid_started + 1.1  # psutil rounds a process's start
 
 
 def test_a_run_records_its_backend_and_why(full_run: RunDir) -> None:

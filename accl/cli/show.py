@@ -18,6 +18,7 @@ from accl.errors import AbsentError, BusyError, ConfigError
 from accl.store.deadline import within
 from accl.store.files import RESTORE
 from accl.store.rundir import find_run
+from accl.store.schema import PHASE_SECONDS
 from accl.store.state import State
 from accl.store.summary import as_problem, numbers, summarize
 from accl.text import counted
@@ -26,8 +27,11 @@ if TYPE_CHECKING:
     from accl.store.measurements import Measurements
 
 SHOW_DEADLINE_S = 15.0  # for each part of a run; a large database on a slow disk takes seconds
-# Sums that the trainer records at the end of a run.
-TOTALS = ("training_seconds", "milliseconds_per_step", "questions_per_second", "peak_gpu_memory_bytes", "tested_step")
+# Sums that the trainer records at the end of a run, or the beginnings of their names.
+TOTALS = (
+    *("training_seconds", "milliseconds_per_step", "questions_per_second", "peak_gpu_memory_bytes", "tested_step"),
+    PHASE_SECONDS,
+)
 CATEGORY_COLUMNS = [
     Column("split"),
     Column("category"),
@@ -155,6 +159,10 @@ def _overview(summary: dict[str, Any], totals: dict[str, float], floors: dict[st
         step = totals.get("milliseconds_per_step")  # runs of earlier versions do not have it
         speed_words = "" if step is None else f", {step:.1f} ms/step"
         overview["training"] = duration(totals["training_seconds"]) + speed_words
+    phases = {key.removeprefix(PHASE_SECONDS): totals[key] for key in totals if key.startswith(PHASE_SECONDS)}
+    if phases:
+        longest = sorted(phases, key=lambda name: -phases[name])
+        overview["time by phase"] = ", ".join(f"{name} {duration(phases[name])}" for name in longest)
     if "peak_gpu_memory_bytes" in totals:
         overview["peak GPU memory"] = f"{totals['peak_gpu_memory_bytes'] / 2**30:.2f} GiB"
     for split in ("validation", "test"):

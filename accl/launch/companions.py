@@ -14,6 +14,9 @@ from accl.store.config_values import config_value
 from accl.store.rundir import RunDir
 from accl.store.waiting import Waiting
 
+# Runs of one process, at most: each has a CUDA stream of its own, and torch has 32 in all.
+MOST_TOGETHER = 16
+
 
 @dataclass(frozen=True)
 class Seat:
@@ -53,7 +56,7 @@ def batches(seats: Iterable[Seat]) -> list[list[Seat]]:
     found: dict[Hashable, list[Seat]] = {}
     for seat in seats:
         found.setdefault((seat.place.gpu, seat.likeness), []).append(seat)
-    return list(found.values())
+    return [alike[i : i + MOST_TOGETHER] for alike in found.values() for i in range(0, len(alike), MOST_TOGETHER)]
 
 
 def worth_starting(count: int, beside: int, per_gpu: int, more: bool) -> bool:

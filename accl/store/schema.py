@@ -80,6 +80,8 @@ ADDED = {"questions"}
 VALIDATION_STEP = "validation_step"
 # Key in ``meta``: step of the weights that were tested.
 TESTED_STEP = "tested_step"
+# Begins a key in ``meta``: seconds that the process which ended the run spent in a phase, by its name.
+PHASE_SECONDS = "seconds/"
 
 
 def create_statements(catalog: str) -> list[str]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import os
 import sys
@@ -13,7 +14,7 @@ import time
 import traceback
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from accl.config import Config, load
 from accl.errors import INTERRUPTED, AcclError, BusyError, RunError
@@ -23,6 +24,7 @@ from accl.store.provenance import ChangedError, Launch, check_config
 from accl.store.rundir import RunDir
 from accl.store.state import State, claim, read_state, write_state
 from accl.streams import guard_streams
+from accl.training.driver import begin_context
 from accl.training.guard import LockGuard
 from accl.training.interrupt import Interrupt, StoppedAtOnce, StoppedEarly
 from accl.training.memory import memory_errors
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from accl.training.loop import Trainer
 
 EXIT_FAILED = 1
+WAITING = "waiting for other runs of its process to be prepared"
 
 
 def main(arguments: list[str]) -> int:
@@ -146,7 +149,10 @@ def _train(
 
     def wait() -> None:
         interrupt.check()
-        reporter.update(phase="waiting for other runs of its process to be prepared")
+        if reporter.state.phase == WAITING:
+            reporter.update()
+        else:
+            reporter.phase(WAITING)
 
     with process.preparing(wait):
         trainer = _prepare(run, config, launch, reporter, interrupt, process)
@@ -165,6 +171,7 @@ def _prepare(
         reporter.phase(words)
 
     phase("loading libraries")
+    begin_context(config.train.device)
     # Imports take seconds: by now the run shows as starting, and signals are handled.
     from accl.training.device import exclusive_randomness, prewarm_cuda, set_determinism, use_own_stream
 
@@ -183,6 +190,7 @@ def _prepare(
     with exclusive_randomness():  # new weights are drawn from torch's default generator
         context = build_context(config, phase)
     notices = start.record(run, config, context.provenance, determinism, launch)
+    phase("warming up")
     backend, reason = select_backend(context, lambda done, total: phase(f"warming up {done}/{total}"))
     trainer = Trainer(run, context, backend, reporter, interrupt, len(process.runs))
     if trainer.resume():
@@ -198,8 +206,10 @@ def _prepare(
     reporter.event(level, "backend", f"{words} ({reason})" if reason else words)
     if process.is_shared:
         reporter.event("info", "shared", process.describe(run))
-    seconds = time.time() - reporter.state.pid_started
-    reporter.event("info", "ready", f"ready for the first step {seconds:.1f} s after the process began")
+    parts = reporter.clock.seconds()
+    spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in parts.items())
+    ready = f"ready for the first step {sum(parts.values()):.1f} s after the process began"
+    reporter.event("info", "ready", f"{ready} ({spent})")
     return trainer
 
 
@@ -222,6 +232,19 @@ def _record_facts(context: TrainingContext, recorder: Recorder) -> None:
     recorder.meta({"protocol": context.config.data.protocol, "k": str(context.tasks)})
 
 
+def _leave(code: int) -> NoReturn:
+    """End the process. Where CUDA is in use, what the system takes back at once is not taken apart before, which
+    would take Python and CUDA more than a second."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        sys.exit(code)
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
     guard_streams("utf-8", lossy=True)  # readers of the console log expect UTF-8, and a full disk ends no run
-    sys.exit(main(sys.argv[1:]))
+    _leave(main(sys.argv[1:]))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from accl.data.tokens import Batch
 from accl.errors import DeviceError
+from accl.kernels.triton.streams import own_stream
 
 # Torch's default generators belong to the process, and several runs may share that.
 _RANDOMNESS = threading.RLock()
@@ -87,6 +88,10 @@ def _initialise_cuda() -> None:
         if torch.cuda.is_available():
             square = torch.ones(64, 64, device="cuda")
             square @ square  # loads cuBLAS
+            with suppress(ImportError):  # no Triton
+                from accl.kernels.triton.compiling import prepare_compiler
+
+                prepare_compiler()
 
 
 def use_own_stream(device: str) -> None:
@@ -95,7 +100,7 @@ def use_own_stream(device: str) -> None:
     Runs that share a process neither wait for each other nor use the default stream, which waits for everybody.
     """
     if device != "cpu" and torch.cuda.is_available():
-        torch.cuda.set_stream(torch.cuda.Stream())
+        torch.cuda.set_stream(own_stream(torch.device("cuda", torch.cuda.current_device())))
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,12 @@ from accl.training.context import TrainingContext
 from accl.training.evaluate import Evaluated
 from accl.training.interrupt import Interrupt, StoppedEarly
 from accl.training.optim import learning_rate
+from accl.training.phases import SAVING
 from accl.training.recording import (
     record_best_validation,
     record_curriculum,
     record_evaluation,
+    record_phases,
     record_speed,
     record_test,
 )
@@ -65,10 +67,18 @@ class Trainer:
         if context.bank is not None:
             self._buffers["bank"] = context.bank
         self._run_id = run.made_as()
-        self._saver = Saver(run, reporter, interrupt, 60 * context.config.train.max_unsaved_minutes)
+        patience_s = 60 * context.config.train.max_unsaved_minutes
+        # On a CPU steps take so long that waiting costs nothing, and the copy would take memory from the model.
+        self._saver = Saver(run, reporter, interrupt, patience_s, beside=context.placement.device.type == "cuda")
 
     def train(self) -> bool:
         """Run to the end and test, unless that is left for later; False when interrupted before."""
+        try:
+            return self._train()
+        finally:
+            self._saver.close()
+
+    def _train(self) -> bool:
         context = self.context
         self.reporter.update(state=State.RUNNING, total_steps=context.total_steps)
         self.reporter.phase("training")
@@ -93,6 +103,7 @@ class Trainer:
         if context.config.eval.test and not self._test():
             return False
         record_speed(context, self.recorder, self.step, self.training_seconds, self._runs)
+        record_phases(self.recorder, self.reporter.clock.seconds())
         if not context.config.eval.test:
             unread = f"eval.test=false: the test split is unread; read it with: accl test {self.run.typed}"
             self.reporter.event("info", "untested", unread)
@@ -217,6 +228,7 @@ class Trainer:
     def _validate_and_save(self) -> bool:
         """Validate and write a checkpoint where they are due; False when a stop was asked for, and all is saved."""
         train, last = self.context.config.train, self.step == self.context.total_steps
+        self._saver.poll()
         if not self._validated:
             with suppress(StoppedEarly):  # the run validates as soon as it is resumed
                 self._validate()
@@ -279,7 +291,8 @@ class Trainer:
             run=self._run_id,
             validated=self._validated,
         )
-        self._saver.save(progress, self._files, required)
+        with self.reporter.clock.during(SAVING):
+            self._saver.save(progress, self._files, required)
 
     def _files(self) -> Files:
         state = self.backend.optimizer_state()

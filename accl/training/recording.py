@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Protocol
 
 import torch
 
 from accl.store.rows import RowWriter
-from accl.store.schema import TESTED_STEP, VALIDATION_STEP
+from accl.store.schema import PHASE_SECONDS, TESTED_STEP, VALIDATION_STEP
 from accl.training.context import TrainingContext
 from accl.training.evaluate import Evaluated
 from accl.training.report import Reporter
@@ -104,6 +105,11 @@ def record_speed(
             "questions_per_second": f"{trained / max(training_seconds, 1e-9):.3f}",
         }
     )
+
+
+def record_phases(recorder: RowWriter, seconds: Mapping[str, float]) -> None:
+    """Record the seconds of each phase of the process that ended the run, from its start to here."""
+    recorder.meta({f"{PHASE_SECONDS}{name}": f"{value:.3f}" for name, value in seconds.items()})
 
 
 def record_curriculum(context: TrainingContext, reporter: Reporter, step: int) -> None:

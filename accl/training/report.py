@@ -20,6 +20,7 @@ from accl.store.state import RunState, State, overwrite_state, read_state, write
 from accl.store.writer import Recorder
 from accl.text import without_credentials
 from accl.training.alerts import Alerts
+from accl.training.phases import PhaseClock, process_age
 
 SYSTEM_EVERY_S = 2.0
 
@@ -33,12 +34,16 @@ class Reporter:
     Args:
         stop: whether waiting for the database should end, at the start and at the end of the run.
         console: the console log of the run; None for the standard output of this process.
+
+    Attributes:
+        clock: seconds of the process by phase.
     """
 
     def __init__(self, run: RunDir, stop: Callable[[], bool] = lambda: False, console: TextIO | None = None) -> None:
         self.run, self.console = run, console
         self._lock = threading.Lock()
         self._begun = time.monotonic()
+        self.clock = PhaseClock(process_age())
         before = read_state(run)
         self._elapsed = before.elapsed
         now = time.time()
@@ -89,6 +94,7 @@ class Reporter:
 
     def phase(self, words: str) -> None:
         """Say in ``state.json`` what is being done, at once: phases are few, and screens should not lag behind."""
+        self.clock.enter(words)
         self.update(phase=words)
         self.save()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from accl.data.tokens import Assembler, TokenBlob, tokenise
 from accl.data.trivial_baselines import trivial_baselines
 from accl.method.contrastive import MemoryBank
 from accl.method.model import ContrastiveCurriculumModel
+from accl.training.blueprint import load_by_blueprint
 from accl.training.context import Notice, TrainingContext
 from accl.training.curriculum import CurriculumState
 from accl.training.device import Placement, place
@@ -62,7 +64,7 @@ def build_context(config: Config, phase: Callable[[str], None]) -> TrainingConte
     assembler = Assembler(blob, tokenizer, config.model.head, config.data.max_length, chunk_rows)
     phase("loading the encoder")
     torch.manual_seed(config.train.seed)
-    encoder = _load_encoder(config, tokenizer.vocab_size)
+    encoder = _load_encoder(config, tokenizer.vocab_size, cache if _may_skip_layers(config, placement) else None)
     tasks = len(data.corpus.subjects)
     model = ContrastiveCurriculumModel(
         encoder.module,
@@ -141,8 +143,19 @@ def make_tokenizer(config: Config, train: list[Question], cache: Cache) -> Token
     return load_tokenizer(resolve_model_folder(config.model.name, config.model.revision))
 
 
-def _load_encoder(config: Config, vocab_size: int) -> Encoder:
-    encoder = load_encoder(config.model.name, config.model.revision, vocab_size=vocab_size)
+def _may_skip_layers(config: Config, placement: Placement) -> bool:
+    """Return whether a backend may compute the steps that reads the encoder's parameters and never calls it."""
+    return placement.device.type == "cuda" and config.train.backend in ("auto", "packed")
+
+
+def _load_encoder(config: Config, vocab_size: int, blueprints: Cache | None) -> Encoder:
+    """Load the encoder, by its blueprint where there may be one; see `accl.training.blueprint`."""
+    name, revision = config.model.name, config.model.revision
+    load = partial(load_encoder, name, revision, vocab_size=vocab_size)
+    if blueprints is None or name.startswith(RANDOM):
+        encoder = load()
+    else:
+        encoder = load_by_blueprint(resolve_model_folder(name, revision), name, blueprints, load)
     check_length(config.data.max_length, encoder.max_length)
     return encoder
 

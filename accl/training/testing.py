@@ -30,7 +30,8 @@ from accl.training.recording import record_test
 from accl.training.report import say
 from accl.training.setup import build_context
 
-# Questions of one evaluation batch, as a multiple of the training batch: without gradients there is room for more.
+# Questions of one evaluation batch, as a multiple of the training batch: without gradients there is room for more. On a
+# GPU, which the host would keep waiting with short batches, their tokens alone are limited.
 EVALUATION_BATCHES = 4
 
 
@@ -46,6 +47,7 @@ def evaluate_split(
     if limit is not None and limit < len(questions):
         # The same spread over tasks each time: splits lie in the order of tasks.
         questions = questions[torch.linspace(0, len(questions) - 1, limit).long().numpy()]
+    on_cpu = context.placement.device.type == "cpu"
     context.model.eval()
     result = evaluate(
         backend.forward,
@@ -53,7 +55,7 @@ def evaluate_split(
         questions,
         context.tasks,
         context.placement.device,
-        batch_size=EVALUATION_BATCHES * context.config.train.batch_size,
+        batch_size=EVALUATION_BATCHES * context.config.train.batch_size if on_cpu else len(questions),
         progress=progress,
     )
     context.model.train()

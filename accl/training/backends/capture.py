@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,11 +19,12 @@ class GraphRecorder:
     belongs to this run alone, so that seeding and replaying disturb no other run of the process, and wait for none.
 
     Attributes:
-        stream: the stream that graphs are captured on.
+        stream: the stream that graphs are captured on. Its priority is higher than that of streams beside it, which
+            yield to it; recorders alone have such streams, so that no two runs work with cuBLAS on the same.
     """
 
-    def __init__(self, device: torch.device, priority: int = 0) -> None:
-        self.stream: torch.cuda.Stream = torch.cuda.Stream(device, priority=priority)
+    def __init__(self, device: torch.device) -> None:
+        self.stream: torch.cuda.Stream = torch.cuda.Stream(device, priority=-1)
         self._memory = torch.cuda.graph_pool_handle()
         self._default = torch.cuda.default_generators[device.index or 0]
         with exclusive_randomness():
@@ -49,7 +51,7 @@ class GraphRecorder:
         """Capture the body's kernels in a graph. Graphs of a recorder share memory: replay one after the other."""
         graph = torch.cuda.CUDAGraph()
         # In a process one capture at a time; whatever else other threads do goes on meanwhile.
-        with self._drawing(), torch.cuda.stream(self.stream):
+        with self._drawing(), _without_collection(), torch.cuda.stream(self.stream):
             graph.capture_begin(pool=self._memory, capture_error_mode="thread_local")
             try:
                 yield graph
@@ -65,6 +67,18 @@ class GraphRecorder:
                 yield
             finally:
                 self._default.graphsafe_set_state(before)
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Take nothing apart meanwhile: what is left of another run may hold graphs and events."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 @contextmanager

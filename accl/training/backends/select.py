@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
 
 from accl.data.cache import cache_folder
 from accl.errors import ConfigError
@@ -13,6 +16,7 @@ from accl.training.backends.backend import StepBackend, UnavailableError
 from accl.training.backends.cpu import CpuBackend
 from accl.training.backends.cudagraph import CudaGraphBackend
 from accl.training.backends.reference import ReferenceBackend
+from accl.training.blueprint import SavedEncoder
 from accl.training.context import TrainingContext
 
 
@@ -32,6 +36,7 @@ def select_backend(context: TrainingContext, progress: Callable[[int, int], None
     for name, (unavailable_reason, make) in BACKENDS.items():
         if wanted not in ("auto", name):
             continue
+        _give_layers(context, name)
         reason = unavailable_reason(context)
         if reason is None:
             try:
@@ -47,6 +52,21 @@ def select_backend(context: TrainingContext, progress: Callable[[int, int], None
     raise AssertionError("the reference is always available")
 
 
+def _give_layers(context: TrainingContext, backend: str) -> None:
+    """Give the model an encoder that can be called, unless the backend only reads the encoder's parameters."""
+    encoder = context.model.encoder
+    if isinstance(encoder, SavedEncoder) and not (backend == "packed" and _computed_by_hand(encoder)):
+        context.model.encoder = encoder.with_layers()
+
+
+def _computed_by_hand(encoder: nn.Module) -> bool:
+    if importlib.util.find_spec("triton") is None:
+        return False
+    from accl.training.backends.packed_encoder import FAMILIES  # imports Triton
+
+    return any(family.model_types is not None and family.reason(encoder) is None for family in FAMILIES)
+
+
 def _make_packed(context: TrainingContext) -> StepBackend:
     from accl.training.backends.packed import PackedBackend  # imports Triton
 
@@ -54,17 +74,23 @@ def _make_packed(context: TrainingContext) -> StepBackend:
 
 
 def _packed_unavailable(context: TrainingContext) -> str | None:
-    config: Any = context.model.encoder.config
     if (reason := _cudagraph_unavailable(context)) is not None:
         return reason
-    if config.model_type != "deberta-v2":
-        return f"its layers are DeBERTa-v2's and -v3's, and the encoder is {config.model_type}"
     # Triton comes with torch's builds for GPUs only.
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
-    from accl.kernels.triton.parameters import unsupported
+    from accl.training.backends.packed_encoder import unsupported  # imports Triton
 
-    return unsupported(config)
+    encoder = context.model.encoder
+    return unsupported(encoder) or _padding_within_text(encoder, context.assembler.tokens)
+
+
+def _padding_within_text(encoder: nn.Module, tokens: NDArray[np.int32]) -> str | None:
+    """Return which token of the questions the encoder treats as padding: it has no position, and learns nothing."""
+    for embedding in (module for module in encoder.modules() if isinstance(module, nn.Embedding)):
+        if embedding.padding_idx is not None and (tokens == embedding.padding_idx).any():
+            return f"the encoder takes token {embedding.padding_idx}, which questions have, for padding"
+    return None
 
 
 def _cudagraph_unavailable(context: TrainingContext) -> str | None:

@@ -12,11 +12,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from accl import __version__
 from accl.errors import AcclError, BusyError, DamagedError, RunError
@@ -171,14 +171,15 @@ def _launch(locks: Mapping[RunDir, RunLock], turn: Turn | None, options: Sequenc
     words = ["--launched", launched, *options, *([TOGETHER] if len(runs) > 1 else [])]
     inherited = [lock.descriptor for lock in locks.values()]
     try:
-        with open(_open_console(runs[0]), "ab") as console, stop_request.held_back():
-            for run in runs:
-                _mark_started(run, before[run], now)
+        with ExitStack() as files, stop_request.held_back():
+            consoles = {run: files.enter_context(open(_open_console(run), "ab")) for run in runs}
+            for run, console in consoles.items():
+                _mark_started(run, before[run], now, console)
             process = subprocess.Popen(
                 # -P: what lies in the working folder is not imported.
                 [sys.executable, "-P", "-m", "accl.training", *words, *(str(run.path.resolve()) for run in runs)],
                 stdin=subprocess.DEVNULL,
-                stdout=console,
+                stdout=consoles[runs[0]],
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 pass_fds=inherited,
@@ -204,7 +205,7 @@ def _launch(locks: Mapping[RunDir, RunLock], turn: Turn | None, options: Sequenc
     return process
 
 
-def _mark_started(run: RunDir, before: RunState, now: float) -> None:
+def _mark_started(run: RunDir, before: RunState, now: float, console: BinaryIO) -> None:
     """Write that a run is being started now, into its state and its console log."""
     starting = before.changed(
         state=State.STARTING,
@@ -218,10 +219,10 @@ def _mark_started(run: RunDir, before: RunState, now: float) -> None:
         heartbeat=now,
         progressed=now,
     )
-    with open(_open_console(run), "ab") as console:
-        write_state(run, starting)
-        stop_request.unmark(run)
-        console.write(f"{START_MARK} started {datetime.now():%Y-%m-%d %H:%M:%S}\n".encode())
+    write_state(run, starting)
+    stop_request.unmark(run)
+    console.write(f"{START_MARK} started {datetime.now():%Y-%m-%d %H:%M:%S}\n".encode())
+    console.flush()
 
 
 def _open_console(run: RunDir) -> int:

@@ -32,7 +32,6 @@ def test_arms_and_seeds_of_one_command_may_share_a_process() -> None:
         (PLACE.changed(command=("accl", "sweep")), ()),
         (PLACE.changed(per_gpu=3), ()),
         (PLACE.changed(jobs=3), ()),
-        (PLACE, ("train.deterministic=true",)),
         (PLACE, ("train.device=auto",)),
     ],
 )
@@ -45,6 +44,7 @@ def test_what_a_process_has_once_keeps_runs_apart(place: Waiting, sets: tuple[st
 def test_a_run_that_shares_no_gpu_or_launches_kernel_by_kernel_has_a_process_of_its_own() -> None:
     assert likeness(PLACE.changed(per_gpu=1), config("full")) is None
     assert likeness(PLACE, config("full", "train.backend=reference")) is None
+    assert likeness(PLACE, config("full", "train.deterministic=true")) is None
 
 
 def seat(number: int, gpu: str = "GPU-a", like: str = "x") -> Seat:

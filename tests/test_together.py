@@ -252,12 +252,15 @@ def test_runs_of_a_killed_process_go_on_as_if_nothing_had_happened_alone_or_toge
 def test_a_run_that_is_killed_beside_others_keeps_its_last_checkpoint_and_they_go_on(tmp_path: Path) -> None:
     killed, other = prepare(tmp_path, "full", FOR_EVER), prepare(tmp_path, "full", FOR_EVER)
     trainer = start_together(killed, other)
-    until(lambda: all(read_state(run).step > 6 for run in (killed, other)))
-    process.stop(killed, kill=True)
-    assert process.wait_until_ended(killed, 60.0).reason.startswith("stopped at once, without a checkpoint")
-    assert holder(killed) is None
-    reached = read_state(other).step
-    until(lambda: read_state(other).step > reached)
-    process.stop(other)
-    assert trainer.wait() == 130
+    try:
+        until(lambda: all(read_state(run).step > 6 for run in (killed, other)))
+        process.stop(killed, kill=True)
+        assert "stopped at once, without a checkpoint" in process.wait_until_ended(killed, 60.0).reason
+        assert holder(killed) is None
+        reached = read_state(other).step
+        until(lambda: read_state(other).step > reached)
+        process.stop(other)
+        assert trainer.wait() == 130
+    finally:
+        trainer.kill()
     assert "as asked" in observe(other).reason

@@ -35,8 +35,8 @@ class Seat:
 def likeness(waiting: Waiting, config: str) -> Hashable | None:
     """Return what a run on a GPU must have in common with others to share a process with them.
 
-    That is whatever a process has once: its working folder, its command, the GPU and whether torch is held to
-    deterministic kernels. Recipes, encoders and seeds may differ.
+    That is whatever a process has once: its working folder, its command and its GPU. Recipes, encoders and seeds may
+    differ.
 
     Args:
         config: text of its ``config.yaml``.
@@ -45,10 +45,13 @@ def likeness(waiting: Waiting, config: str) -> Hashable | None:
         None if it has to have a process of its own: it shares its GPU with nobody, or its steps are launched kernel by
         kernel, which threads of one process would do one after the other.
     """
-    if waiting.per_gpu == 1 or config_value(config, "train.backend") == "reference":
+    by_kernel = (
+        config_value(config, "train.backend") == "reference",
+        config_value(config, "train.deterministic") == "true",
+    )
+    if waiting.per_gpu == 1 or any(by_kernel):  # deterministic kernels are for the reference only
         return None
-    kinds = (config_value(config, key) for key in ("train.device", "train.deterministic"))
-    return (waiting.folder, waiting.command, waiting.per_gpu, waiting.jobs, *kinds)
+    return (waiting.folder, waiting.command, waiting.per_gpu, waiting.jobs, config_value(config, "train.device"))
 
 
 def batches(seats: Iterable[Seat]) -> list[list[Seat]]:

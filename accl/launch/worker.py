@@ -123,11 +123,11 @@ class Worker:
             trainer, refused = process.start_together(runs, turn)
         except (AcclError, OSError) as error:
             trainer, refused = None, dict.fromkeys(runs, error)
-        for run, error in refused.items():
-            if isinstance(error, BusyError):
-                say(f"{run.id} is left alone: {error}")
+        for run, why in refused.items():
+            if isinstance(why, BusyError):
+                say(f"{run.id} is left alone: {why}")
             else:
-                self._refuse(run, error)
+                self._refuse(run, why)
         if trainer is None:
             return False
         started = [run for run in runs if run not in refused]

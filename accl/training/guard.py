@@ -46,9 +46,8 @@ class LockGuard:
             if not ours:
                 who = holder(self._reporter.run) or "another trainer"
                 name = self._reporter.run.id
-                self._last_words(
-                    f"error: run.lock of {name} is held by {who} now; this process ends and writes no more"
-                )
+                tell = self._last_words or self._reporter.say
+                tell(f"error: run.lock of {name} is held by {who} now; this process ends and writes no more")
                 os._exit(BusyError.exit_code)
             if problem and problem != said:
                 self._reporter.event("warning", "lock", problem)

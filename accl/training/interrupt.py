@@ -57,9 +57,9 @@ class Interrupt:
 
     def ask(self, name: str, at_once: bool = False) -> None:
         """Ask for a stop, as a signal of this name would; or for an end without a checkpoint."""
+        self.at_once |= at_once
         if not self.asked:
             self.signal, self.asked = name, True
-        self.at_once |= at_once
 
     def check(self) -> None:
         """Raise `StoppedEarly` when a stop was asked for; and as `check_at_once`."""

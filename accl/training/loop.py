@@ -88,7 +88,6 @@ class Trainer:
         if not self._validated and not self._validate_and_save():
             return False
         while self.step < context.total_steps:
-            self.interrupt.check_at_once()
             began = time.monotonic()
             self._train_step()
             step = self.step
@@ -232,6 +231,7 @@ class Trainer:
         if not self._validated:
             with suppress(StoppedEarly):  # the run validates as soon as it is resumed
                 self._validate()
+        self.interrupt.check_at_once()
         stopping = self.interrupt.asked  # once: a stop may be asked for at any moment
         if self.step % train.checkpoint_every == 0 or last or self._saver.due or stopping:
             self._checkpoint(required=last or stopping)

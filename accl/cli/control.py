@@ -26,7 +26,7 @@ def stop(
     """Stop a run after its current step, with a checkpoint.
 
     The command waits until the run has ended, and kills it when it has not after the grace period. A run
-    that was prepared and never started counts as stopped from then on.
+    that was prepared and never started counts as stopped from then on. Others that share its process go on.
 
     Examples:
 

@@ -22,6 +22,7 @@ from accl.store.rundir import RunDir
 from accl.store.state import State, claim, read_state, write_state
 from accl.streams import guard_streams
 from accl.training.driver import begin_context
+from accl.training.garbage import no_collection
 from accl.training.guard import LockGuard
 from accl.training.interrupt import Interrupt, StoppedEarly
 from accl.training.memory import memory_errors
@@ -129,7 +130,8 @@ def _train(run: RunDir, config: Config, launch: Launch, reporter: Reporter, inte
     phase("loading libraries")
     begin_context(config.train.device)
     # Imports take seconds: by now the run shows as starting, and signals are handled.
-    from accl.training.device import prewarm_cuda, set_determinism
+    with no_collection():
+        from accl.training.device import prewarm_cuda, set_determinism
 
     determinism = set_determinism(config.train.seed, config.train.deterministic)
     prewarm_cuda(config.train.device)

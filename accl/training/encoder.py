@@ -18,6 +18,7 @@ from torch import nn
 from accl.data import hub
 from accl.data.architectures import ARCHITECTURES, RANDOM, architecture
 from accl.errors import ConfigError, first_line
+from accl.training.garbage import no_collection
 
 
 @dataclass
@@ -54,7 +55,8 @@ def load_encoder(name: str, revision: str, vocab_size: int | None = None) -> Enc
         HubError: a Hub model that is neither cached nor within reach.
     """
     os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"  # else transformers asks the Hub for a converted copy
-    with _hidden("sklearn", "scipy"):  # generation and losses of other models would import them, which takes seconds
+    # Generation and losses of other models would import these two, which takes seconds.
+    with _hidden("sklearn", "scipy"), no_collection():
         if name.startswith(RANDOM):
             return _from_scratch(name, vocab_size)
         return _from_folder(resolve_model_folder(name, revision), name)

@@ -53,7 +53,7 @@ def build_context(config: Config, phase: Callable[[str], None]) -> TrainingConte
     cache = Cache(cache_folder())
     phase("loading questions")
     source = config.data
-    data = prepare(source.source, source.path, source.revision, source.protocol, source.split_seed)
+    data = prepare(source.source, source.path, source.revision, source.protocol, source.split_seed, cache)
     check_tasks(data.train_sizes, config.loss.contrastive_weight, config.curriculum.policy)
     phase("tokenising")
     tokenizer = make_tokenizer(config, data.splits.train, cache)

@@ -53,6 +53,8 @@ def test_the_second_time_nothing_is_read_and_all_is_the_same(loads: Loads) -> No
     first, second = loads(), loads()
     assert loads.read == 1
     assert second == first
+    (kept,) = loads.folder.with_name("cache").iterdir()
+    assert kept.stat().st_mode & 0o777 == 0o600
     assert second.fingerprint == first.fingerprint
     assert [[q.__dict__["text_hash"] for q in part] for part in second.parts.values()] == [
         [q.text_hash for q in part] for part in load_corpus("folder", str(loads.folder)).parts.values()

@@ -57,7 +57,8 @@ def load_kept(folder: Path, name: str, read: Callable[[], Corpus], kept: Cache) 
         return corpus
 
     try:
-        return kept.load_or_make(f"questions-{before}", make, _encode, _decode)
+        # Whoever may not read the folder may not read what was read there.
+        return kept.load_or_make(f"questions-{before}", make, _encode, _decode, mode=0o600)
     except _UnkeptError as unkept:
         return unkept.corpus
 

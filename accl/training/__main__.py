@@ -143,7 +143,8 @@ def _train(run: RunDir, config: Config, launch: Launch, reporter: Reporter, inte
     from accl.training.setup import build_context
 
     reporter.watch_load(MachineLoad().read)
-    context = build_context(config, phase)
+    with no_collection():
+        context = build_context(config, phase)
     notices = start.record(run, config, context.provenance, determinism, launch)
     phase("warming up")
     backend, reason = select_backend(context, lambda done, total: phase(f"warming up {done}/{total}"))

@@ -18,7 +18,6 @@ from torch import nn
 from accl.data import hub
 from accl.data.architectures import ARCHITECTURES, RANDOM, architecture
 from accl.errors import ConfigError, first_line
-from accl.training.garbage import no_collection
 
 
 @dataclass
@@ -56,7 +55,7 @@ def load_encoder(name: str, revision: str, vocab_size: int | None = None) -> Enc
     """
     os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"  # else transformers asks the Hub for a converted copy
     # Generation and losses of other models would import these two, which takes seconds.
-    with _hidden("sklearn", "scipy"), no_collection():
+    with _hidden("sklearn", "scipy"):
         if name.startswith(RANDOM):
             return _from_scratch(name, vocab_size)
         return _from_folder(resolve_model_folder(name, revision), name)

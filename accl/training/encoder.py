@@ -18,6 +18,7 @@ from torch import nn
 from accl.data import hub
 from accl.data.architectures import ARCHITECTURES, RANDOM, architecture
 from accl.errors import ConfigError, first_line
+from accl.training.deberta_v1 import make_autocastable
 
 
 @dataclass
@@ -133,6 +134,7 @@ def _unreadable(folder: Path, error: Exception) -> ConfigError:
 
 
 def _described(module: nn.Module, name: str, pretrained: bool) -> Encoder:
+    make_autocastable(module)
     config: Any = module.config
     parameters = sum(p.numel() for p in module.parameters())
     size = f"{parameters / 1e6:.1f} M parameters"

@@ -98,7 +98,8 @@ class Launcher:
         self.values = torch.empty(0)
 
     def replay(self) -> None:
-        metrics = self._backend._learn(self._size)
+        with self._backend._recorder._drawing():  # as a graph does
+            metrics = self._backend._learn(self._size)
         self.names, self.values = list(metrics), torch.stack(list(metrics.values()))
 
 

@@ -40,13 +40,23 @@ LOG_SECONDS = 0.5
 
 
 class Trainer:
-    """Trains one run to its end, or until it is interrupted."""
+    """Trains one run to its end, or until it is interrupted.
+
+    Args:
+        runs: number of runs that share the process, this one among them.
+    """
 
     def __init__(
-        self, run: RunDir, context: TrainingContext, backend: StepBackend, reporter: Reporter, interrupt: Interrupt
+        self,
+        run: RunDir,
+        context: TrainingContext,
+        backend: StepBackend,
+        reporter: Reporter,
+        interrupt: Interrupt,
+        runs: int = 1,
     ) -> None:
         self.run, self.context, self.backend = run, context, backend
-        self.reporter, self.recorder, self.interrupt = reporter, reporter.recorder, interrupt
+        self.reporter, self.recorder, self.interrupt, self._runs = reporter, reporter.recorder, interrupt, runs
         self.step = 0
         self.training_seconds = 0.0
         self.best_score, self.best_step = -1.0, 0
@@ -91,7 +101,7 @@ class Trainer:
                 return False
         if context.config.eval.test and not self._test():
             return False
-        record_speed(context, self.recorder, self.step, self.training_seconds)
+        record_speed(context, self.recorder, self.step, self.training_seconds, self._runs)
         record_phases(self.recorder, self.reporter.clock.seconds())
         if not context.config.eval.test:
             unread = f"eval.test=false: the test split is unread; read it with: accl test {self.run.typed}"
@@ -221,6 +231,7 @@ class Trainer:
         if not self._validated:
             with suppress(StoppedEarly):  # the run validates as soon as it is resumed
                 self._validate()
+        self.interrupt.check_at_once()
         stopping = self.interrupt.asked  # once: a stop may be asked for at any moment
         if self.step % train.checkpoint_every == 0 or last or self._saver.due or stopping:
             self._checkpoint(required=last or stopping)

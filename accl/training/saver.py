@@ -193,6 +193,7 @@ class Saver:
         """Sleep until the next try is due, or a stop is asked for."""
         asked = self.interrupt.asked
         while not self.due and self.interrupt.asked == asked:
+            self.interrupt.check_at_once()
             time.sleep(LOOK_S)
 
     def _prune(self, last: str) -> None:

@@ -29,6 +29,7 @@ from accl.training.device import set_determinism
 from accl.training.evaluate import Evaluated, evaluate
 from accl.training.memory import memory_errors
 from accl.training.recording import record_test
+from accl.training.report import say
 from accl.training.setup import build_context
 
 # Questions of one evaluation batch, as a multiple of the training batch: without gradients there is room for more. On a
@@ -160,6 +161,9 @@ class _Journal:
 
     def latest(self, values: dict[str, float]) -> None:
         self.newest |= values
+
+    def say(self, line: str) -> None:
+        say(line)
 
 
 def _moved(run: RunDir, device: dict[str, str | int]) -> str:

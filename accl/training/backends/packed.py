@@ -27,11 +27,10 @@ from accl.kernels.triton.pointwise import pack_tokens
 from accl.kernels.triton.rel_scores import partition_tokens
 from accl.kernels.triton.streams import SideStream
 from accl.method.model import ModelOutput
-from accl.training.backends.capture import preserve_state
+from accl.training.backends.capture import GraphRecorder, preserve_state
 from accl.training.backends.inputs import StepInputs
 from accl.training.backends.packed_encoder import family_of
 from accl.training.context import TrainingContext
-from accl.training.device import seed_step
 from accl.training.optim import decayed, learning_rate
 from accl.training.step import compute_losses, step_metrics, update_trackers
 
@@ -105,9 +104,7 @@ class PackedBackend:
         self._encoder = family.make(encoder, self._words, flat, self._layer_weights, first)
         self._steps_done = 0
         self._captured: dict[Size, _CapturedStep] = {}
-        self._pool = torch.cuda.graph_pool_handle()
-        # Side streams yield to the stream that a step waits for.
-        self._stream = torch.cuda.Stream(device, priority=-1)
+        self._recorder = GraphRecorder(device)
         self._tracker_stream = SideStream(device)
 
     def prepare(self, progress: Callable[[int, int], None]) -> None:
@@ -117,15 +114,13 @@ class PackedBackend:
             progress(done, len(sizes))
             self._step_for(size)
         progress(len(sizes), len(sizes))
-        torch.cuda.synchronize()
 
     def step(self, step: int) -> dict[str, Tensor]:
         context, config = self.context, self.context.config
         draw = context.sampler.draw(step, context.curriculum.weights)
         packed = self._packer.pack(draw.questions, draw.option_order)
         captured = self._step_for(self._size(packed))
-        # After a capture, whose rehearsal draws random numbers.
-        seed = seed_step(config.train.seed, step, context.placement.device)
+        seed = self._recorder.seed(config.train.seed, step)  # after a capture, whose rehearsal draws random numbers
         lr = learning_rate(config.optim, step, context.total_steps)
         self._inputs.send(packed, seed, self._adamw.params.rates_of(step, lr))
         context.enable_bank(step)
@@ -228,9 +223,7 @@ class PackedBackend:
         self._encoder.prepare(size[1])
         if _kernel_variant(size) not in {_kernel_variant(other) for other in self._captured}:
             self._rehearse(size)
-        graph = torch.cuda.CUDAGraph()
-        # Graphs run one after the other, so they can share their memory. Other threads may go on meanwhile.
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+        with self._recorder.capturing() as graph:
             metrics = self._learn(size)
             values = torch.stack(list(metrics.values()))
         return _CapturedStep(graph, list(metrics), values)
@@ -242,16 +235,12 @@ class PackedBackend:
         stay; moments are put back, and the weights as well: an update by what `_compile` leaves undefined is none.
         """
         kept = [(each, each.clone()) for each in (self._flat.values, self._adamw.exp_avg, self._adamw.exp_avg_sq)]
-        with preserve_state(self.context):
-            self._stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self._stream):
-                self._inputs.clear()
-                for take_step in (self._compile, self._learn):
-                    take_step(size)
-                    for tensor, before in kept:
-                        tensor.copy_(before)
-            torch.cuda.current_stream().wait_stream(self._stream)
-            torch.cuda.synchronize()
+        with preserve_state(self.context), self._recorder.rehearsing():
+            self._inputs.clear()
+            for take_step in (self._compile, self._learn):
+                take_step(size)
+                for tensor, before in kept:
+                    tensor.copy_(before)
 
     def _compile(self, size: Size) -> None:
         """Compile what a step and an evaluation launch, several kernels at a time; see `compile_concurrently`."""

@@ -12,6 +12,7 @@ from accl.kernels.cpu import encoder, native
 from accl.training.backends.backend import StepBackend, UnavailableError
 from accl.training.backends.cpu import CpuBackend
 from accl.training.backends.cudagraph import CudaGraphBackend
+from accl.training.backends.packed_cpu import PackedCpuBackend
 from accl.training.backends.reference import ReferenceBackend
 from accl.training.context import TrainingContext
 
@@ -48,6 +49,8 @@ def select_backend(context: TrainingContext, progress: Callable[[int, int], None
 
 
 def _make_packed(context: TrainingContext) -> StepBackend:
+    if context.placement.device.type == "cpu":
+        return PackedCpuBackend(context)
     from accl.training.backends.packed import PackedBackend  # imports Triton
 
     return PackedBackend(context)
@@ -55,6 +58,8 @@ def _make_packed(context: TrainingContext) -> StepBackend:
 
 def _packed_unavailable(context: TrainingContext) -> str | None:
     config: Any = context.model.encoder.config
+    if context.placement.device.type == "cpu":
+        return None
     if (reason := _cudagraph_unavailable(context)) is not None:
         return reason
     if config.model_type != "deberta-v2":

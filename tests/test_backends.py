@@ -37,6 +37,14 @@ CASES = [("cpu", "cpu"), pytest.param(("cudagraph", "cuda"), marks=gpu), pytest.
 # transformers' DeBERTa looks at values on the host, which a CUDA graph cannot hold.
 ROBERTA = {"model": "roberta-base", "hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 128}
 ENCODERS: dict[str, dict[str, Any]] = {"cudagraph": ROBERTA}
+# Encoders with packed layers beside DeBERTa, by transformers' names.
+FAMILIES: dict[str, dict[str, Any]] = {
+    "bert": {"type_vocab_size": 2},
+    "distilbert": {"hidden_dim": 128},
+    "electra": {"type_vocab_size": 2, "embedding_size": 64},
+    "mpnet": {"max_position_embeddings": 514},
+    "roberta": {},
+}
 RATE = 2e-5
 
 
@@ -63,6 +71,28 @@ def pair(case: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> Pair:
         for each in (backend, reference):
             set_rate(context_of(each), RATE)
         return backend, reference
+
+    return build
+
+
+@pytest.fixture
+def family_pair(monkeypatch: pytest.MonkeyPatch) -> Pair:
+    """Makes the packed backend and the reference for an encoder of `FAMILIES`."""
+    make = ContextMaker(monkeypatch)
+
+    def context(model_type: str, backend: str, *changed: str) -> TrainingContext:
+        options = ROBERTA | {"model_type": model_type} | FAMILIES[model_type]
+        made = make("cuda", f"train.backend={backend}", *changed, long=True, **options)
+        set_rate(made, RATE)
+        # MPNet's padding is token 1 whatever the tokenizer: here that is the first of every input.
+        for module in made.model.encoder.modules():
+            if getattr(module, "padding_idx", None) is not None:
+                module.padding_idx = made.assembler.pad_id  # type: ignore[assignment]
+        return made
+
+    def build(model_type: str, *changed: str) -> tuple[StepBackend, StepBackend]:
+        backend, _ = select_backend(context(model_type, "packed", *changed), no_progress)
+        return backend, ReferenceBackend(context(model_type, "reference", *changed))
 
     return build
 
@@ -133,6 +163,23 @@ def test_gradients_are_those_of_the_reference(pair: Pair, head: str) -> None:
         script(context, some_draws(context, 1))
         each.step(1)
     assert wrong(*map(gradients, backends), 5e-5) == {}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no NVIDIA GPU")
+@pytest.mark.parametrize("model_type", sorted(FAMILIES))
+def test_logits_and_gradients_of_every_packed_encoder_are_those_of_the_reference(
+    family_pair: Pair, model_type: str
+) -> None:
+    backends = family_pair(model_type, "model.head=per_option", "optim.max_grad_norm=1e9")
+    logits = []
+    for each in backends:
+        context = context_of(each)
+        logits.append(each.forward(context.positions["validation"][:9]).logits_BC)
+        script(context, some_draws(context, 1))
+        each.step(1)
+    assert float((logits[0] - logits[1]).norm() / logits[1].norm()) < 1e-5
+    assert wrong(*map(gradients, backends), 1e-5) == {}
 
 
 @pytest.mark.parametrize("steps", [60, pytest.param(200, marks=pytest.mark.slow)])

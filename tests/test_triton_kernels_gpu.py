@@ -1,9 +1,13 @@
-"""Triton kernels against plain torch on a GPU; tests import them, as Triton is not installed everywhere."""
+"""Triton kernels against plain torch on a GPU, or in Triton's interpreter with TRITON_INTERPRET=1.
+
+Tests import the kernels, as Triton is not installed everywhere.
+"""
 
 from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,11 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no NVIDIA GPU"),
+    pytest.mark.skipif(not (torch.cuda.is_available() or INTERPRETED), reason="torch sees no NVIDIA GPU"),
 ]
-DEVICE = torch.device("cuda")
+DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
 PARTS = ("out", "dqkv", "dc2p", "dp2c")
 
 
@@ -84,6 +89,36 @@ def attention_inputs(
     return (qkv, c2p, p2c), dout
 
 
+def to_pairs(table: Tensor, ends: Bounds, kind: int, fill: float = torch.nan) -> Tensor:
+    """Bring a table by distance, H x T x 2R, into the layout of pairs; elements that are no pair get ``fill``.
+
+    Args:
+        kind: 0 where tokens are queries, whose distance to a partner p is t - p; 1 where they are keys.
+    """
+    from accl.kernels.triton.attention import SCORE_ALIGNMENT, pair_columns
+
+    start, end = (part[:, None] for part in ends)
+    tokens, max_distance = table.shape[1], table.shape[2] // 2
+    partner = start // SCORE_ALIGNMENT * SCORE_ALIGNMENT + torch.arange(pair_columns(max_distance), device=DEVICE)
+    offset = partner - torch.arange(tokens, device=DEVICE)[:, None]
+    index = (max_distance + (offset if kind else -offset)).clamp(0, 2 * max_distance - 1)
+    value = table.gather(2, index.long().expand(len(table), -1, -1))
+    return value.masked_fill((partner < start) | (partner >= end), fill)
+
+
+def to_distances(pairs: Tensor, ends: Bounds, kind: int) -> Tensor:
+    """Undo `to_pairs`; distances that no pair has get 0."""
+    from accl.kernels.triton.attention import SCORE_ALIGNMENT
+
+    start, end = (part[:, None] for part in ends)
+    tokens, max_distance = pairs.shape[1], pairs.shape[2] - SCORE_ALIGNMENT
+    distance = torch.arange(-max_distance, max_distance, device=DEVICE)
+    partner = torch.arange(tokens, device=DEVICE)[:, None] + (distance if kind else -distance)
+    column = (partner - start // SCORE_ALIGNMENT * SCORE_ALIGNMENT).clamp(0, pairs.shape[2] - 1)
+    value = pairs.gather(2, column.long().expand(len(pairs), -1, -1))
+    return value.masked_fill((partner < start) | (partner >= end), 0)
+
+
 def found_by_kernels(
     inputs: Inputs, ends: Bounds, heads: int, dout: Tensor, dropout: float = 0.0, offset: int = 5
 ) -> dict[str, Tensor]:
@@ -91,10 +126,12 @@ def found_by_kernels(
     from accl.kernels.triton.attention import PackedSequences, attend, attend_backward
 
     sequences, qkv = PackedSequences(*ends, seed(7)), inputs[0]
-    attended = attend(qkv, torch.stack(inputs[1:]), sequences, heads, offset, dropout)
-    dqkv, drel = torch.full_like(qkv, torch.nan), torch.zeros(2, *inputs[1].shape, dtype=qkv.dtype, device=DEVICE)
+    rel = torch.stack([to_pairs(table, ends, kind) for kind, table in enumerate(inputs[1:])])
+    attended = attend(qkv, rel, sequences, heads, offset, dropout)
+    dqkv, drel = torch.full_like(qkv, torch.nan), torch.full_like(rel, torch.nan)
     attend_backward(dout, qkv, attended, dqkv, drel, sequences, heads, offset, dropout)
-    return dict(zip(PARTS, (attended.out, dqkv[: len(dout)], *drel), strict=True))
+    tables = (to_distances(table, ends, kind) for kind, table in enumerate(drel))
+    return dict(zip(PARTS, (attended.out, dqkv[: len(dout)], *tables), strict=True))
 
 
 def expected_of(
@@ -271,7 +308,7 @@ def test_sums_over_rows_are_torchs(dtype: torch.dtype) -> None:
         (torch.bfloat16, 1e-2, 256, [256, 255, 90, 16, 5, 1], 640),
     ],
 )
-def test_relative_scores_and_their_gradients_are_those_of_the_formula_in_the_valid_range(
+def test_relative_scores_and_their_gradients_are_those_of_the_formula_for_all_pairs(
     dtype: torch.dtype, limit: float, max_distance: int, lengths: list[int], tokens: int
 ) -> None:
     from transformers import DebertaV2Config
@@ -288,7 +325,8 @@ def test_relative_scores_and_their_gradients_are_those_of_the_formula_in_the_val
     qkv = torch.randn(tokens + rows, 3 * heads * width, device=DEVICE).to(dtype)
     ends = bounds(lengths, tokens)
     sequences = PackedSequences(*ends, seed(0))
-    found = rel_scores(qkv, sequences, positions, heads)
+    pairs = rel_scores(qkv, sequences, positions, heads)
+    found = torch.stack([to_distances(table, ends, kind) for kind, table in enumerate(pairs)])
 
     leaf = qkv.double().requires_grad_()
     parts = leaf.view(tokens + rows, 3, heads, width).permute(1, 2, 0, 3)
@@ -301,10 +339,10 @@ def test_relative_scores_and_their_gradients_are_those_of_the_formula_in_the_val
     assert int(valid.sum()) == 2 * heads * (sum(n * n for n in lengths) + tokens - sum(lengths))
     assert off(found[valid], products.detach()[valid]) < limit
 
-    # Outside of the valid range values are undefined, and must not be read.
+    # Elements that are no pair are undefined, and must not be read.
     gradient = torch.randn(products.shape, device=DEVICE).to(dtype)
     (expected,) = torch.autograd.grad(products, leaf, gradient.double() * valid)
-    drel = torch.where(valid, gradient, torch.nan)
+    drel = torch.stack([to_pairs(table, ends, kind) for kind, table in enumerate(gradient)])
     before = torch.randn(qkv.shape, device=DEVICE).to(dtype)
     dqkv = before.clone()
     grad_to_positions(drel, qkv, sequences, positions, dqkv)
@@ -315,29 +353,40 @@ def test_relative_scores_and_their_gradients_are_those_of_the_formula_in_the_val
     assert off(dqkv[:tokens], before[:tokens] + expected[:tokens]) < limit
 
 
+@pytest.mark.parametrize("added", [None, "positions", "positions and type"])
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_embeddings_and_their_gradients_are_those_of_torch_under_one_mask(dropout: float) -> None:
-    from accl.kernels.triton.embedding import WordEmbedding, embed, embed_backward
+def test_embeddings_and_their_gradients_are_those_of_torch_under_one_mask(dropout: float, added: str | None) -> None:
+    from accl.kernels.triton.attention import PackedSequences
+    from accl.kernels.triton.embedding import AddedRows, WordEmbedding, embed, embed_backward
 
     torch.manual_seed(0)
-    rows, tokens, width = 50, 131, 192
+    rows, tokens, width, first = 50, 131, 192, 2
     place = torch.full((200,), -1, device=DEVICE)
     place[torch.randperm(200, device=DEVICE)[:rows]] = torch.arange(rows, device=DEVICE)
     ids = torch.nonzero(place >= 0)[:, 0][torch.randint(rows, (tokens,), device=DEVICE)].int()
     weight, (gain, bias) = torch.randn(rows, width, device=DEVICE), torch.randn(2, width, device=DEVICE)
+    table, shared = torch.randn(70, width, device=DEVICE), torch.randn(width, device=DEVICE)
     words = WordEmbedding(place, weight, torch.zeros_like(weight))
+    add = AddedRows(table, torch.zeros_like(table), first, shared if added == "positions and type" else None)
+    sequences = PackedSequences(*bounds([65, 40, 20], tokens), seed(1))
     out, dout = torch.empty(tokens, width, device=DEVICE), torch.randn(tokens, width, device=DEVICE)
-    saved = embed(ids, words, gain, bias, 1e-7, seed(1), 11, dropout, out)
-    sums = embed_backward(dout, saved, words, gain, seed(1), 11, dropout).sum(0)
+    saved = embed(ids, words, add if added else None, gain, bias, 1e-7, sequences, 11, dropout, out)
+    sums = embed_backward(dout, saved, words, add if added else None, gain, sequences, 11, dropout).sum(0)
 
     kept = out != 0
     assert share_is_right(kept, dropout) if dropout else kept.all()
-    leaves = [part.double().requires_grad_() for part in (weight, gain, bias)]
-    expected = F.layer_norm(leaves[0][place[ids.long()]], (width,), leaves[1], leaves[2], 1e-7) * kept / (1 - dropout)
-    gradients = torch.autograd.grad(expected, leaves, dout.double())
-    found = (out, words.gradients, sums[:width], sums[width:])
+    leaves = [part.double().requires_grad_() for part in (weight, gain, bias, table, shared)]
+    total = leaves[0][place[ids.long()]]
+    if added:
+        total = total + leaves[3][torch.arange(tokens, device=DEVICE) - sequences.start_T + first]
+    if add.shared is not None:
+        total = total + leaves[4]
+    expected = F.layer_norm(total, (width,), leaves[1], leaves[2], 1e-7) * kept / (1 - dropout)
+    gradients = torch.autograd.grad(expected, leaves, dout.double(), allow_unused=True, materialize_grads=True)
+    assert len(sums) == (3 if add.shared is not None and added else 2) * width
+    found = (out, words.gradients, sums[:width], sums[width : 2 * width], add.dpositions, sums[2 * width :])
     for value, wanted in zip(found, (expected.detach(), *gradients), strict=True):
-        assert off(value, wanted) < 2e-6
+        assert value.numel() == 0 or off(value, wanted) < 2e-6 or not wanted.any()
 
 
 def test_means_of_sequences_and_their_gradients_are_torchs() -> None:

@@ -14,13 +14,46 @@ from torch import Tensor
 
 from accl.kernels.triton import layer as layers
 from accl.kernels.triton.attention import PackedSequences
+from accl.kernels.triton.disentangled import DisentangledAttention
 from accl.kernels.triton.embedding import SavedEmbedding, WordEmbedding, embed, embed_backward
 from accl.kernels.triton.flat import FlatParameters
-from accl.kernels.triton.layer import BackwardContext, EncoderSettings, GradBuffer, LayerContext, SavedActivations
-from accl.kernels.triton.parameters import layer_weights
-from accl.kernels.triton.pointwise import add_norm, add_norm_backward, apply_dropout, column_sums
+from accl.kernels.triton.layer import EncoderSettings, LayerContext, SavedActivations, norm_gradients
+from accl.kernels.triton.parameters import LayerModules, layer_weights, unsupported_sizes
+from accl.kernels.triton.pointwise import add_norm, add_norm_backward, apply_dropout
 from accl.kernels.triton.positions import RelativePositions, relative_positions
 from accl.kernels.triton.streams import SideStream
+
+
+def unsupported(encoder: Any) -> str | None:
+    """Return why `PackedDeberta` does not support a `DebertaV2Model`; None if it does."""
+    config = encoder.config
+    width = config.hidden_size
+    needed: dict[str, bool] = {
+        "relative attention of content to position and position to content": bool(config.relative_attention)
+        and set(config.pos_att_type or ()) == {"c2p", "p2c"},
+        "share_att_key": bool(getattr(config, "share_att_key", False)),
+        "norm_rel_ebd=layer_norm": getattr(config, "norm_rel_ebd", "none") == "layer_norm",
+        "no absolute positions, token types or convolution": not config.position_biased_input
+        and config.type_vocab_size == 0
+        and getattr(config, "conv_kernel_size", 0) == 0,
+        "an embedding as wide as the layers": getattr(config, "embedding_size", width) == width,
+        "hidden_act=gelu": config.hidden_act == "gelu",
+    }
+    missing = next((name for name, met in needed.items() if not met), None)
+    missing = missing or unsupported_sizes(width, config.num_attention_heads, config.intermediate_size)
+    return f"the packed layers need {missing}" if missing else None
+
+
+def layer_modules(encoder: Any) -> list[LayerModules]:
+    """Return the modules of a `DebertaV2Model`'s layers."""
+    return [
+        LayerModules(
+            *(layer.attention.self.query_proj, layer.attention.self.key_proj, layer.attention.self.value_proj),
+            *(layer.attention.output.dense, layer.attention.output.LayerNorm),
+            *(layer.intermediate.dense, layer.output.dense, layer.output.LayerNorm),
+        )
+        for layer in encoder.encoder.layer
+    ]
 
 
 @dataclass(frozen=True)
@@ -32,6 +65,7 @@ class ForwardCache:
     """
 
     context: LayerContext
+    attention: DisentangledAttention
     embedding: SavedEmbedding
     table_norm: tuple[Tensor, Tensor]
     layers: list[SavedActivations]
@@ -41,8 +75,8 @@ class PackedDeberta:
     """Last hidden states of packed sequences, and the gradients of an encoder's own parameters.
 
     Args:
-        encoder: a `DebertaV2Model` that is not `accl.kernels.triton.parameters.unsupported`, its parameters but the
-            word embedding in ``flat``. words: the rows of that embedding that may be asked for.
+        encoder: a `DebertaV2Model` that is not `unsupported`, its parameters but the word embedding in ``flat``.
+        words: the rows of that embedding that may be asked for.
         weights, skipped: see `accl.kernels.triton.parameters.layer_weights`; the type of ``weights`` is that of the
             computation.
     """
@@ -50,41 +84,42 @@ class PackedDeberta:
     def __init__(self, encoder: Any, words: WordEmbedding, flat: FlatParameters, weights: Tensor, skipped: int) -> None:
         self._encoder, self._words, config = encoder, words, encoder.config
         self._dtype, self._device = weights.dtype, weights.device
-        self._layers = layer_weights(encoder, flat, weights, skipped)
+        self._layers = layer_weights(layer_modules(encoder), flat, weights, skipped)
         self._no_residual = torch.zeros_like(encoder.encoder.rel_embeddings.weight)
         self._settings = EncoderSettings(
             config.num_attention_heads,
             config.layer_norm_eps,
-            config.hidden_dropout_prob,
-            config.attention_probs_dropout_prob,
+            hidden_dropout=config.hidden_dropout_prob,
+            proj_dropout=config.hidden_dropout_prob,
+            attention_dropout=config.attention_probs_dropout_prob,
         )
         self._positions: dict[int, RelativePositions] = {}
         self._side_streams = SideStream(weights.device), SideStream(weights.device)
         # Behind those of all layers.
         self._embedding_offset = layers.dropout_offsets(len(self._layers))[0]
 
-    def prepare(self, max_distance: int) -> None:
+    def prepare(self, longest: int) -> None:
         """Compute the relative positions up to a distance; needed before a step with it is captured."""
-        if max_distance not in self._positions:
-            self._positions[max_distance] = relative_positions(self._encoder.config, max_distance, self._device)
+        if longest not in self._positions:
+            self._positions[longest] = relative_positions(self._encoder.config, longest, self._device)
 
-    def infer(self, ids_T: Tensor, sequences: PackedSequences, max_distance: int) -> Tensor:
+    def infer(self, ids_T: Tensor, sequences: PackedSequences, longest: int) -> Tensor:
         """Return the hidden states, T x D, of token ids without dropout.
 
         Args:
-            max_distance: length that no sequence exceeds.
+            longest: length that no sequence exceeds.
         """
-        settings = replace(self._settings, hidden_dropout=0.0, attention_dropout=0.0)
-        return self._forward(ids_T, sequences, max_distance, settings, keep=False)[0]
+        settings = replace(self._settings, hidden_dropout=0.0, proj_dropout=0.0, attention_dropout=0.0)
+        return self._forward(ids_T, sequences, longest, settings, keep=False)[0]
 
-    def forward(self, ids_T: Tensor, sequences: PackedSequences, max_distance: int) -> tuple[Tensor, ForwardCache]:
+    def forward(self, ids_T: Tensor, sequences: PackedSequences, longest: int) -> tuple[Tensor, ForwardCache]:
         """Return the hidden states, T x D, with dropout, and what `backward` needs."""
-        return self._forward(ids_T, sequences, max_distance, self._settings, keep=True)
+        return self._forward(ids_T, sequences, longest, self._settings, keep=True)
 
     def _forward(
-        self, ids_T: Tensor, sequences: PackedSequences, max_distance: int, settings: EncoderSettings, keep: bool
+        self, ids_T: Tensor, sequences: PackedSequences, longest: int, settings: EncoderSettings, keep: bool
     ) -> tuple[Tensor, ForwardCache]:
-        self.prepare(max_distance)
+        self.prepare(longest)
         word_norm, positions = self._encoder.embeddings.LayerNorm, self._encoder.encoder
         table_WD = positions.rel_embeddings.weight.data
         tokens, (rows, width) = len(ids_T), table_WD.shape
@@ -92,14 +127,15 @@ class PackedDeberta:
         assert (tokens + rows) * 3 * width < 2**31, "offsets in the kernels are of 32 bits"
         inputs = torch.empty(tokens + rows, width, dtype=self._dtype, device=self._device)
         embedding = embed(
-            ids_T, self._words, word_norm.weight.data, word_norm.bias.data, word_norm.eps, seed,
+            ids_T, self._words, None, word_norm.weight.data, word_norm.bias.data, word_norm.eps, sequences,
             self._embedding_offset, dropout, inputs[:tokens],
         )  # fmt: skip
         norm, normed_WD = positions.LayerNorm, torch.empty_like(table_WD)
         table_norm = add_norm(
             table_WD, self._no_residual, norm.weight.data, norm.bias.data, norm.eps, seed, 0, 0.0, normed_WD
         )
-        context = LayerContext(sequences, self._positions[max_distance], settings)
+        attention = DisentangledAttention(sequences, self._positions[longest], settings, self._side_streams[1])
+        context = LayerContext(sequences, settings, attention, *self._side_streams)
         saved: list[SavedActivations] = []
         for layer, weights in enumerate(self._layers):
             # Each layer sees the position table under a dropout mask of its own.
@@ -109,7 +145,7 @@ class PackedDeberta:
             if keep:
                 saved.append(activations)
             inputs = out
-        return inputs[:tokens], ForwardCache(context, embedding, table_norm, saved)
+        return inputs[:tokens], ForwardCache(context, attention, embedding, table_norm, saved)
 
     def backward(self, dhidden_TD: Tensor, cache: ForwardCache) -> None:
         """Compute the gradients of all parameters in place; once only, as it releases the activations.
@@ -118,32 +154,22 @@ class PackedDeberta:
         """
         context, dx = cache.context, dhidden_TD
         sequences, settings = context.sequences, context.settings
-        size = (2, settings.heads, len(dx), len(context.positions.row))
-        first, second = (GradBuffer(torch.empty(size, dtype=self._dtype, device=self._device)) for _ in range(2))
         dtable = torch.zeros_like(self._no_residual)
-        backward_context = BackwardContext(context, *self._side_streams, (first, second), dtable)
+        cache.attention.begin_backward(len(dx), self._dtype, dtable)
         for layer in reversed(range(len(self._layers))):
-            dx = layers.backward(dx, cache.layers.pop(), backward_context, self._layers[layer], layer)
+            dx = layers.backward(dx, cache.layers.pop(), context, self._layers[layer], layer)
         word_norm, positions = self._encoder.embeddings.LayerNorm, self._encoder.encoder
-        with backward_context.position_stream.on_stream():
+        with context.attention_stream.on_stream():
             table_WD, norm = positions.rel_embeddings.weight, positions.LayerNorm
             dtable_WD, _, partial = add_norm_backward(
                 dtable, table_WD.data, self._no_residual, norm.weight.data, *cache.table_norm, sequences.seed, 0, 0.0
             )
             table_WD.grad.copy_(dtable_WD)
-            _norm_gradients(partial, norm)
+            norm_gradients(partial, norm)
         partial = embed_backward(
-            dx, cache.embedding, self._words, word_norm.weight.data, sequences.seed, self._embedding_offset,
+            dx, cache.embedding, self._words, None, word_norm.weight.data, sequences, self._embedding_offset,
             settings.hidden_dropout,
         )  # fmt: skip
-        _norm_gradients(partial, word_norm)
+        norm_gradients(partial, word_norm)
         for stream in self._side_streams:
             stream.join()
-
-
-def _norm_gradients(partial: Tensor, norm: Any) -> None:
-    """Write the gradients of a norm's gain and bias; their partial sums are the first 2 D columns of ``partial``."""
-    sums = torch.empty(partial.shape[1], device=partial.device)
-    column_sums(partial, sums)
-    width = norm.weight.numel()
-    torch._foreach_copy_([norm.weight.grad, norm.bias.grad], [sums[:width], sums[width : 2 * width]])

@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from accl.kernels.triton.attention import PackedSequences
 from accl.kernels.triton.dropout import drop, mask_constants
 from accl.kernels.triton.layernorm import layer_norm, layer_norm_backward
 
@@ -32,50 +33,88 @@ class WordEmbedding:
     gradients: Tensor
 
 
-@triton.jit(do_not_specialize=["dropout_offset"])
-def _embed(
-    ids_ptr, row_ptr, p_ptr, gain_ptr, bias_ptr, out_ptr, mean_ptr, rstd_ptr, seed_ptr, dropout_offset, eps,
-    D: tl.constexpr, THRESHOLD: tl.constexpr, KEEP_PROB: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """out = dropout(LayerNorm(p[row[ids]])), T x D of any type; a program owns one token.
+@dataclass(frozen=True)
+class AddedRows:
+    """Rows that are added to each token's word: that of its position in its sequence, and one that all tokens share.
 
-    p: V' x D in fp32. Stores the mean and rstd of every token, T in fp32.
+    Attributes:
+        positions, dpositions: rows x D, fp32; table of positions, and its gradient, which is added to.
+        first: row of a sequence's first token.
+        shared: D, fp32; the token type's row. None where an encoder has no token types.
+    """
+
+    positions: Tensor
+    dpositions: Tensor
+    first: int
+    shared: Tensor | None
+
+
+@triton.jit(do_not_specialize=["dropout_offset", "first"])
+def _embed(
+    ids_ptr, row_ptr, p_ptr, start_ptr, positions_ptr, shared_ptr, first, gain_ptr, bias_ptr, out_ptr, mean_ptr,
+    rstd_ptr, seed_ptr, dropout_offset, eps,
+    D: tl.constexpr, POSITIONS: tl.constexpr, SHARED: tl.constexpr, THRESHOLD: tl.constexpr, KEEP_PROB: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """out = dropout(LayerNorm(p[row[ids]] + positions[t - start + first] + shared)), T x D of any type.
+
+    p: V' x D in fp32; positions and shared: see `AddedRows`, read if POSITIONS and SHARED. A program owns one token.
+    Stores the mean and rstd of every token, T in fp32.
     """
     t = tl.program_id(0)
     d = tl.arange(0, BLOCK)
     mask = d < D
-    word = tl.load(p_ptr + tl.load(row_ptr + tl.load(ids_ptr + t)) * D + d, mask=mask, other=0.0)
-    out, mean, rstd = layer_norm(word, gain_ptr, bias_ptr, d, mask, eps, D)
+    total = tl.load(p_ptr + tl.load(row_ptr + tl.load(ids_ptr + t)) * D + d, mask=mask, other=0.0)
+    if POSITIONS:
+        row = t - tl.load(start_ptr + t) + first
+        total += tl.load(positions_ptr + row * D + d, mask=mask, other=0.0)
+    if SHARED:
+        total += tl.load(shared_ptr + d, mask=mask, other=0.0)
+    out, mean, rstd = layer_norm(total, gain_ptr, bias_ptr, d, mask, eps, D)
     out = drop(out, seed_ptr, dropout_offset, t * D + d, THRESHOLD, KEEP_PROB)
     tl.store(out_ptr + t * D + d, out.to(out_ptr.dtype.element_ty), mask=mask)
     tl.store(mean_ptr + t, mean)
     tl.store(rstd_ptr + t, rstd)
 
 
-@triton.jit(do_not_specialize=["dropout_offset"])
+@triton.jit(do_not_specialize=["dropout_offset", "first"])
 def _embed_backward(
-    dout_ptr, ids_ptr, row_ptr, p_ptr, gain_ptr, mean_ptr, rstd_ptr, g_ptr, partial_ptr, seed_ptr, dropout_offset, T,
-    D: tl.constexpr, THRESHOLD: tl.constexpr, KEEP_PROB: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
+    dout_ptr, ids_ptr, row_ptr, p_ptr, start_ptr, positions_ptr, shared_ptr, first, gain_ptr, mean_ptr, rstd_ptr,
+    g_ptr, dpositions_ptr, partial_ptr, seed_ptr, dropout_offset, T,
+    D: tl.constexpr, POSITIONS: tl.constexpr, SHARED: tl.constexpr, THRESHOLD: tl.constexpr, KEEP_PROB: tl.constexpr,
+    BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """g[row[ids]] += gradient of `_embed`, V' x D in fp32, by atomic additions; a program owns ROWS tokens.
+    """g[row[ids]] += dx and dpositions[t - start + first] += dx, in fp32, by atomic additions, with the gradient dx of
+    `_embed` to the sum of a token's rows; a program owns ROWS tokens.
 
-    Each program also stores a row of partial sums over its tokens, 2 D in fp32: of dout x_hat (to the gain) and of
-    dout (to the bias).
+    Each program also stores a row of partial sums over its tokens, in fp32: of dout x_hat (to the gain), of dout
+    (to the bias) and, if SHARED, of dx; 2 D or 3 D.
     """
     t = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     d = tl.arange(0, BLOCK)
     valid = t < T
     mask = valid[:, None] & (d < D)[None, :]
     row = tl.load(row_ptr + tl.load(ids_ptr + t, mask=valid, other=0), mask=valid, other=0)
-    index = row[:, None] * D + d[None, :]
+    word = row[:, None] * D + d[None, :]
+    total = tl.load(p_ptr + word, mask=mask, other=0.0)
+    if POSITIONS:
+        position = (t - tl.load(start_ptr + t, mask=valid, other=0) + first)[:, None] * D + d[None, :]
+        total += tl.load(positions_ptr + position, mask=mask, other=0.0)
+    if SHARED:
+        # Outside of the mask too the values must be 0.
+        total = tl.where(mask, total + tl.load(shared_ptr + d, mask=d < D, other=0.0)[None, :], 0.0)
     dout = tl.load(dout_ptr + t[:, None] * D + d[None, :], mask=mask, other=0.0).to(tl.float32)
     dout = drop(dout, seed_ptr, dropout_offset, t[:, None] * D + d[None, :], THRESHOLD, KEEP_PROB)
-    word = tl.load(p_ptr + index, mask=mask, other=0.0)
-    dword, x_hat = layer_norm_backward(dout, word, t, d, gain_ptr, mean_ptr, rstd_ptr, mask, valid, D)
-    tl.atomic_add(g_ptr + index, dword, mask=mask, sem="relaxed")
-    partial = partial_ptr + tl.program_id(0) * 2 * D + d
+    dx, x_hat = layer_norm_backward(dout, total, t, d, gain_ptr, mean_ptr, rstd_ptr, mask, valid, D)
+    tl.atomic_add(g_ptr + word, dx, mask=mask, sem="relaxed")
+    if POSITIONS:
+        tl.atomic_add(dpositions_ptr + position, dx, mask=mask, sem="relaxed")
+    columns: tl.constexpr = 3 * D if SHARED else 2 * D
+    partial = partial_ptr + tl.program_id(0) * columns + d
     tl.store(partial, tl.sum(dout * x_hat, 0), mask=d < D)
     tl.store(partial + D, tl.sum(dout, 0), mask=d < D)
+    if SHARED:
+        tl.store(partial + 2 * D, tl.sum(tl.where(mask, dx, 0.0), 0), mask=d < D)
 
 
 @dataclass(frozen=True)
@@ -94,15 +133,16 @@ class SavedEmbedding:
 def embed(
     ids_T: Tensor,
     words: WordEmbedding,
+    added: AddedRows | None,
     gain: Tensor,
     bias: Tensor,
     eps: float,
-    seed: Tensor,
+    sequences: PackedSequences,
     dropout_offset: int,
     dropout: float,
     out: Tensor,
 ) -> SavedEmbedding:
-    """Compute out = dropout(LayerNorm(word embeddings)), T x D; return what `embed_backward` needs.
+    """Compute out = dropout(LayerNorm(words and added rows)), T x D; return what `embed_backward` needs.
 
     Args:
         ids_T: int32; token ids. gain, bias: D, fp32. eps: of the norm. out: T x D, of any type.
@@ -110,9 +150,10 @@ def embed(
     """
     tokens, width = out.shape
     mean, rstd = (torch.empty(tokens, dtype=torch.float32, device=out.device) for _ in range(2))
+    rows, constants = _added_arguments(sequences, added)
     _embed[(tokens,)](
-        ids_T, words.row_V, words.values, gain, bias, out, mean, rstd, seed, dropout_offset, eps,
-        D=width, **mask_constants(dropout), BLOCK=triton.next_power_of_2(width), num_warps=4,
+        ids_T, words.row_V, words.values, *rows, gain, bias, out, mean, rstd, sequences.seed, dropout_offset, eps,
+        D=width, **constants, **mask_constants(dropout), BLOCK=triton.next_power_of_2(width), num_warps=4,
     )  # fmt: skip
     return SavedEmbedding(ids_T, mean, rstd)
 
@@ -121,27 +162,41 @@ def embed_backward(
     dout: Tensor,
     saved: SavedEmbedding,
     words: WordEmbedding,
+    added: AddedRows | None,
     gain: Tensor,
-    seed: Tensor,
+    sequences: PackedSequences,
     dropout_offset: int,
     dropout: float,
 ) -> Tensor:
-    """Add the gradient of `embed` to ``words.gradients``.
+    """Add the gradient of `embed` to ``words.gradients`` and ``added.dpositions``.
 
     Args:
         dout: T x D. The others: as given to and returned by `embed`.
 
     Returns:
-        partial sums, P x 2 D in fp32; summed over P these are the gradients of gain and bias.
+        partial sums, P x 2 D or, with a shared row, P x 3 D in fp32; summed over P these are the gradients of gain,
+        bias and shared row.
     """
     tokens, width = dout.shape
-    partial = torch.empty(triton.cdiv(tokens, ROWS), 2 * width, dtype=torch.float32, device=dout.device)
+    rows, constants = _added_arguments(sequences, added)
+    columns = 3 * width if constants["SHARED"] else 2 * width
+    partial = torch.empty(triton.cdiv(tokens, ROWS), columns, dtype=torch.float32, device=dout.device)
     _embed_backward[(len(partial),)](
-        dout, saved.ids_T, words.row_V, words.values, gain, saved.mean_T, saved.rstd_T, words.gradients, partial, seed,
-        dropout_offset, tokens,
-        D=width, **mask_constants(dropout), BLOCK=triton.next_power_of_2(width), ROWS=ROWS, num_warps=4,
+        dout, saved.ids_T, words.row_V, words.values, *rows, gain, saved.mean_T, saved.rstd_T, words.gradients,
+        None if added is None else added.dpositions, partial, sequences.seed, dropout_offset, tokens,
+        D=width, **constants, **mask_constants(dropout), BLOCK=triton.next_power_of_2(width), ROWS=ROWS, num_warps=4,
     )  # fmt: skip
     return partial
+
+
+def _added_arguments(
+    sequences: PackedSequences, added: AddedRows | None
+) -> tuple[tuple[Tensor | int | None, ...], dict[str, bool]]:
+    """Return the arguments of both kernels, and their constants, that stand for the rows added."""
+    if added is None:
+        return (None, None, None, 0), {"POSITIONS": False, "SHARED": False}
+    rows = (sequences.start_T, added.positions, added.shared, added.first)
+    return rows, {"POSITIONS": True, "SHARED": added.shared is not None}
 
 
 @triton.jit

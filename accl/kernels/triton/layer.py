@@ -1,24 +1,24 @@
-"""Forward and backward pass of one layer of DeBERTa-v2 and -v3 on packed sequences, without autograd, on the GPU.
+"""Forward and backward pass of one layer on packed sequences, without autograd, on the GPU.
 
-Matrix products are cuBLAS's and GELU is torch's; what stands between them is in `accl.kernels.triton.pointwise`,
-`accl.kernels.triton.attention` and `accl.kernels.triton.rel_scores`. Gradients of parameters are written to their
-place in `accl.kernels.triton.flat`, not accumulated.
+A layer is attention and feed-forward layer, each with a norm behind its residual, as in BERT and DeBERTa. Encoders
+differ in their attention, a `LayerAttention`. Matrix products are cuBLAS's and GELU is torch's; what stands between
+them is in `accl.kernels.triton.pointwise`. Gradients of parameters are written to their place in
+`accl.kernels.triton.flat`, not accumulated.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from accl.kernels.triton.attention import Attended, PackedSequences, attend, attend_backward
+from accl.kernels.triton.attention import PackedSequences
 from accl.kernels.triton.dropout import dropout_offset
 from accl.kernels.triton.parameters import LayerWeights
-from accl.kernels.triton.pointwise import add_norm, add_norm_backward, apply_dropout, column_sums, gelu_backward
-from accl.kernels.triton.positions import RelativePositions
-from accl.kernels.triton.rel_scores import grad_to_positions, grad_to_tokens, rel_scores
+from accl.kernels.triton.pointwise import add_norm, add_norm_backward, column_sums, gelu_backward
 from accl.kernels.triton.streams import SideStream
 
 # Dropouts in a layer: of position table, attention weights, attention output, feed-forward output.
@@ -30,22 +30,51 @@ class EncoderSettings:
     """Settings of an encoder.
 
     Attributes:
-        heads: H. eps: of the norms. hidden_dropout, attention_dropout: probabilities.
+        heads: H. eps: of the norms.
+        hidden_dropout: probability behind embeddings and feed-forward layers. proj_dropout: behind the projection of
+            the attention's output. attention_dropout: of attention weights.
     """
 
     heads: int
     eps: float
     hidden_dropout: float
+    proj_dropout: float
     attention_dropout: float
+
+
+class LayerAttention(Protocol):
+    """Attention of the layers of one pass: from joined queries, keys and values to the weighted sum of values.
+
+    ``qkv`` has T rows of 3 D channels, or more where an encoder puts other rows behind its tokens.
+    """
+
+    def attend(self, qkv: Tensor, layer: int) -> Any:
+        """Return what `backward` needs, with the result, T x D, as attribute ``out``."""
+
+    def backward(self, dout: Tensor, qkv: Tensor, attended: Any, dqkv: Tensor, layer: int) -> None:
+        """Write the gradient of `attend` to the first T rows of ``dqkv``, which is like ``qkv``.
+
+        Args:
+            dout: T x D. attended: as `attend` returned it.
+        """
+
+    def backward_aside(self, qkv: Tensor, dqkv: Tensor, weights: LayerWeights, layer: int) -> None:
+        """Write the other rows of ``dqkv``, and what follows from them, on the current side stream."""
 
 
 @dataclass(frozen=True)
 class LayerContext:
-    """Values that all layers of a pass share."""
+    """Values that all layers of a pass share.
+
+    Attributes:
+        matrix_stream, attention_stream: for gradients of parameters, which nothing in the backward pass waits for.
+    """
 
     sequences: PackedSequences
-    positions: RelativePositions
     settings: EncoderSettings
+    attention: LayerAttention
+    matrix_stream: SideStream
+    attention_stream: SideStream
 
 
 @dataclass(frozen=True)
@@ -53,7 +82,7 @@ class SavedActivations:
     """Values of the forward pass that a layer's backward pass needs, all in the type of the computation.
 
     Attributes:
-        inputs: (T + W) x D; tokens and position table. qkv: (T + W) x 3 D. attended: see `Attended`.
+        inputs: as given to `forward`. qkv: as many rows, 3 D. attended: see `LayerAttention`.
         proj: T x D; projected output of the attention. norm1: mean and rstd of the norm behind it. hidden: T x D;
             result of that norm.
         up, gelu: T x F; before and after the activation. down: T x D; output of the feed-forward layer.
@@ -62,7 +91,7 @@ class SavedActivations:
 
     inputs: Tensor
     qkv: Tensor
-    attended: Attended
+    attended: Any
     proj: Tensor
     norm1: tuple[Tensor, Tensor]
     hidden: Tensor
@@ -72,62 +101,32 @@ class SavedActivations:
     norm2: tuple[Tensor, Tensor]
 
 
-@dataclass
-class GradBuffer:
-    """Memory for the gradient to a layer's relative scores, 2 x H x T x 2R.
-
-    Attributes:
-        last_read: fires when the side stream has read what a layer wrote; None before the first one.
-    """
-
-    drel_scores: Tensor
-    last_read: torch.cuda.Event | None = None
-
-
-@dataclass(frozen=True)
-class BackwardContext:
-    """Values that the layers of a backward pass share.
-
-    Attributes:
-        matrix_stream, position_stream: for gradients of parameters, which nothing in the pass waits for.
-        buffers: two, used in turn, so that a layer does not wait for the readers of the one above it.
-        dtable: W x D, fp32; gradient of the position table, which the layers add to.
-    """
-
-    context: LayerContext
-    matrix_stream: SideStream
-    position_stream: SideStream
-    buffers: tuple[GradBuffer, GradBuffer]
-    dtable: Tensor
-
-
 def forward(inputs: Tensor, out: Tensor, context: LayerContext, weights: LayerWeights, layer: int) -> SavedActivations:
     """Compute a layer; its result is written to the first T rows of ``out``.
 
     Args:
-        inputs, out: (T + W) x D; tokens, and the position table behind them. layer: index of the layer.
+        inputs, out: T x D; with as many rows behind these as the attention reads. layer: index of the layer.
     """
     sequences, settings = context.sequences, context.settings
-    tokens, seed, dropout = len(sequences.start_T), sequences.seed, settings.hidden_dropout
-    _, attention_offset, proj_offset, down_offset = dropout_offsets(layer)
+    tokens, seed, eps = len(sequences.start_T), sequences.seed, settings.eps
+    _, _, proj_offset, down_offset = dropout_offsets(layer)
     x = inputs[:tokens]
     qkv = torch.addmm(weights.qkv_bias, inputs, weights.qkv.t())
-    scores = rel_scores(qkv, sequences, context.positions, settings.heads)
-    attended = attend(qkv, scores, sequences, settings.heads, attention_offset, settings.attention_dropout)
+    attended = context.attention.attend(qkv, layer)
     proj = torch.addmm(weights.proj_bias, attended.out, weights.proj.t())
     hidden = torch.empty_like(x)
-    norm1 = add_norm(proj, x, weights.gain1, weights.bias1, settings.eps, seed, proj_offset, dropout, hidden)
+    norm1 = add_norm(proj, x, weights.gain1, weights.bias1, eps, seed, proj_offset, settings.proj_dropout, hidden)
     up = torch.addmm(weights.up_bias, hidden, weights.up.t())
     gelu = F.gelu(up)
     down = torch.addmm(weights.down_bias, gelu, weights.down.t())
-    norm2 = add_norm(down, hidden, weights.gain2, weights.bias2, settings.eps, seed, down_offset, dropout, out[:tokens])
+    norm2 = add_norm(
+        down, hidden, weights.gain2, weights.bias2, eps, seed, down_offset, settings.hidden_dropout, out[:tokens]
+    )
     return SavedActivations(inputs, qkv, attended, proj, norm1, hidden, up, gelu, down, norm2)
 
 
-def backward(
-    dout: Tensor, saved: SavedActivations, backward_context: BackwardContext, weights: LayerWeights, layer: int
-) -> Tensor:
-    """Compute the gradients of `forward`: of parameters in place, of the position table added to ``dtable``.
+def backward(dout: Tensor, saved: SavedActivations, context: LayerContext, weights: LayerWeights, layer: int) -> Tensor:
+    """Compute the gradients of `forward`, of parameters in place.
 
     Args:
         dout: T x D.
@@ -135,14 +134,12 @@ def backward(
     Returns:
         the gradient to the tokens, T x D. Those of parameters are there once both side streams are joined.
     """
-    context, buffer = backward_context.context, backward_context.buffers[layer % 2]
-    sequences, positions, settings = context.sequences, context.positions, context.settings
-    matrix_stream, position_stream = backward_context.matrix_stream, backward_context.position_stream
-    tokens, seed, dropout = len(dout), sequences.seed, settings.hidden_dropout
-    table_offset, attention_offset, proj_offset, down_offset = dropout_offsets(layer)
+    settings, seed, tokens = context.settings, context.sequences.seed, len(dout)
+    matrix_stream, attention_stream = context.matrix_stream, context.attention_stream
+    _, _, proj_offset, down_offset = dropout_offsets(layer)
     x, qkv = saved.inputs[:tokens], saved.qkv
     ddown, dhidden, partial = add_norm_backward(
-        dout, saved.down, saved.hidden, weights.gain2, *saved.norm2, seed, down_offset, dropout
+        dout, saved.down, saved.hidden, weights.gain2, *saved.norm2, seed, down_offset, settings.hidden_dropout
     )
     with matrix_stream.on_stream(ddown, partial, saved.gelu):
         _weight_gradient(ddown, saved.gelu, weights.ddown)
@@ -153,32 +150,36 @@ def backward(
         column_sums(partial, weights.dup_bias)
     dhidden.addmm_(dup, weights.up)
     dproj, dx, partial = add_norm_backward(
-        dhidden, saved.proj, x, weights.gain1, *saved.norm1, seed, proj_offset, dropout
+        dhidden, saved.proj, x, weights.gain1, *saved.norm1, seed, proj_offset, settings.proj_dropout
     )
     with matrix_stream.on_stream(dproj, partial, saved.attended.out):
         _weight_gradient(dproj, saved.attended.out, weights.dproj)
         column_sums(partial, weights.dnorm1)
     dqkv, dattended = torch.empty_like(qkv), torch.mm(dproj, weights.proj)
-    if buffer.last_read is not None:
-        torch.cuda.current_stream().wait_event(buffer.last_read)
-    attend_backward(
-        dattended, qkv, saved.attended, dqkv, buffer.drel_scores, sequences, settings.heads, attention_offset,
-        settings.attention_dropout,
-    )  # fmt: skip
-    grad_to_tokens(buffer.drel_scores, qkv, sequences, positions, dqkv)
-    with position_stream.on_stream(dqkv, qkv, saved.inputs):
-        grad_to_positions(buffer.drel_scores, qkv, sequences, positions, dqkv)
-        buffer.last_read = position_stream.record_event()
+    context.attention.backward(dattended, qkv, saved.attended, dqkv, layer)
+    with attention_stream.on_stream(dqkv, qkv, saved.inputs):
+        context.attention.backward_aside(qkv, dqkv, weights, layer)
         _weight_gradient(dqkv, saved.inputs, weights.dqkv)
         column_sums(dqkv, weights.dqkv_bias)
-        dpositions = torch.mm(dqkv[tokens:], weights.qkv)
-        apply_dropout(dpositions, backward_context.dtable, seed, table_offset, dropout, add=True)
     return dx.addmm_(dqkv[:tokens], weights.qkv)
 
 
 def dropout_offsets(layer: int) -> list[int]:
     """Return the offsets of a layer's dropouts, in the order of `DROPOUTS`."""
     return [dropout_offset(layer * DROPOUTS + index) for index in range(DROPOUTS)]
+
+
+def norm_gradients(partial: Tensor, norm: Any) -> Tensor:
+    """Write the gradients of a norm's gain and bias, whose partial sums are the first 2 D columns of ``partial``.
+
+    Returns:
+        the sums of all columns, fp32.
+    """
+    sums = torch.empty(partial.shape[1], device=partial.device)
+    column_sums(partial, sums)
+    width = norm.weight.numel()
+    torch._foreach_copy_([norm.weight.grad, norm.bias.grad], [sums[:width], sums[width : 2 * width]])
+    return sums
 
 
 def _weight_gradient(dout: Tensor, inputs: Tensor, out: Tensor) -> None:

@@ -1,8 +1,8 @@
-"""The parameters of transformers' `DebertaV2Model` in the form that `accl.kernels.triton.layer` reads."""
+"""The parameters of an encoder's layers in the form that `accl.kernels.triton.layer` reads."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,24 +11,29 @@ from torch import Tensor, nn
 from accl.kernels.triton.flat import FlatParameters
 
 
-def unsupported(config: Any) -> str | None:
-    """Return why the kernels do not support a `DebertaV2Config`; None if they do."""
-    width, heads = config.hidden_size, config.num_attention_heads
-    needed: dict[str, bool] = {
-        "relative attention of content to position and position to content": bool(config.relative_attention)
-        and set(config.pos_att_type or ()) == {"c2p", "p2c"},
-        "share_att_key": bool(getattr(config, "share_att_key", False)),
-        "norm_rel_ebd=layer_norm": getattr(config, "norm_rel_ebd", "none") == "layer_norm",
-        "no absolute positions, token types or convolution": not config.position_biased_input
-        and config.type_vocab_size == 0
-        and getattr(config, "conv_kernel_size", 0) == 0,
-        "an embedding as wide as the layers": getattr(config, "embedding_size", width) == width,
-        "hidden_act=gelu": config.hidden_act == "gelu",
-        "heads of 16, 32, 64 or 128 channels": width % heads == 0 and width // heads in (16, 32, 64, 128),
-        "widths that are multiples of 64": width % 64 == 0 and config.intermediate_size % 64 == 0,
-    }
-    missing = [name for name, met in needed.items() if not met]
-    return f"the packed layers need {missing[0]}" if missing else None
+@dataclass(frozen=True)
+class LayerModules:
+    """Linear layers and norms of one layer, whatever their names in an encoder.
+
+    Attributes:
+        query, key, value: projections of the layer's input. proj: of the attention's output.
+        up, down: linear layers before and behind the activation.
+        norm1, norm2: norms behind attention and feed-forward layer.
+    """
+
+    query: Any
+    key: Any
+    value: Any
+    proj: Any
+    norm1: Any
+    up: Any
+    down: Any
+    norm2: Any
+
+    @property
+    def qkv(self) -> tuple[Any, Any, Any]:
+        """Projections to queries, keys and values, which are computed as one."""
+        return self.query, self.key, self.value
 
 
 @dataclass(frozen=True)
@@ -68,55 +73,55 @@ class LayerWeights:
     dnorm2: Tensor
 
 
-def _qkv_projections(layer: Any) -> tuple[Any, Any, Any]:
-    attention = layer.attention.self
-    return attention.query_proj, attention.key_proj, attention.value_proj
+def unsupported_sizes(width: int, heads: int, feed_forward: int) -> str | None:
+    """Return what layers of such sizes lack for the kernels; None if nothing."""
+    needed = {
+        "heads of 16, 32, 64 or 128 channels": width % heads == 0 and width // heads in (16, 32, 64, 128),
+        "widths that are multiples of 64": width % 64 == 0 and feed_forward % 64 == 0,
+    }
+    return next((name for name, met in needed.items() if not met), None)
 
 
-def layer_matrices(encoder: Any) -> Iterator[nn.Parameter]:
+def layer_matrices(layers: Sequence[LayerModules]) -> Iterator[nn.Parameter]:
     """Yield the matrices of all layers, to which weight decay applies, in the order that `layer_weights` expects."""
-    for layer in encoder.encoder.layer:
-        for linear in _qkv_projections(layer):
+    for layer in layers:
+        for linear in (*layer.qkv, layer.proj, layer.up, layer.down):
             yield linear.weight
-        yield layer.attention.output.dense.weight
-        yield layer.intermediate.dense.weight
-        yield layer.output.dense.weight
 
 
-def layer_vectors(encoder: Any) -> Iterator[nn.Parameter]:
+def layer_vectors(layers: Sequence[LayerModules]) -> Iterator[nn.Parameter]:
     """Yield the biases and norms of all layers in the order that `layer_weights` expects."""
-    for layer in encoder.encoder.layer:
-        for linear in _qkv_projections(layer):
+    for layer in layers:
+        for linear in (*layer.qkv, layer.up):
             yield linear.bias
-        yield layer.intermediate.dense.bias
-        for output in (layer.attention.output, layer.output):
-            yield from (output.LayerNorm.weight, output.LayerNorm.bias, output.dense.bias)
+        for norm, linear in ((layer.norm1, layer.proj), (layer.norm2, layer.down)):
+            yield from (norm.weight, norm.bias, linear.bias)
 
 
-def layer_weights(encoder: Any, flat: FlatParameters, weights: Tensor, skipped: int) -> list[LayerWeights]:
+def layer_weights(
+    layers: Sequence[LayerModules], flat: FlatParameters, weights: Tensor, skipped: int
+) -> list[LayerWeights]:
     """Return the weights of an encoder's layers.
 
     Args:
         flat: holds `layer_matrices` and `layer_vectors`, each in adjacent memory.
         weights: copy of ``flat.values`` from element ``skipped`` on, in the type of the computation.
     """
-    layers = []
-    for layer in encoder.encoder.layer:
-        qkv = _qkv_projections(layer)
+    all_weights = []
+    for layer in layers:
         parts: dict[str, list[nn.Parameter]] = {
-            "qkv": [linear.weight for linear in qkv],
-            "qkv_bias": [linear.bias for linear in qkv],
-            "proj": [layer.attention.output.dense.weight],
-            "up": [layer.intermediate.dense.weight],
-            "up_bias": [layer.intermediate.dense.bias],
-            "down": [layer.output.dense.weight],
+            "qkv": [linear.weight for linear in layer.qkv],
+            "qkv_bias": [linear.bias for linear in layer.qkv],
+            "proj": [layer.proj.weight],
+            "up": [layer.up.weight],
+            "up_bias": [layer.up.bias],
+            "down": [layer.down.weight],
         }
         tensors = {name: flat.span(weights, part, skipped) for name, part in parts.items()}
         tensors |= {f"d{name}": flat.span(flat.gradients, part) for name, part in parts.items()}
-        for half, linear, output in ((1, "proj", layer.attention.output), (2, "down", layer.output)):
-            norm, bias = output.LayerNorm, output.dense.bias
-            tensors[f"{linear}_bias"] = flat.span(weights, [bias], skipped)
+        for half, name, linear, norm in ((1, "proj", layer.proj, layer.norm1), (2, "down", layer.down, layer.norm2)):
+            tensors[f"{name}_bias"] = flat.span(weights, [linear.bias], skipped)
             tensors[f"gain{half}"], tensors[f"bias{half}"] = norm.weight.data, norm.bias.data
-            tensors[f"dnorm{half}"] = flat.span(flat.gradients, [norm.weight, norm.bias, bias])
-        layers.append(LayerWeights(**tensors))
-    return layers
+            tensors[f"dnorm{half}"] = flat.span(flat.gradients, [norm.weight, norm.bias, linear.bias])
+        all_weights.append(LayerWeights(**tensors))
+    return all_weights

@@ -1,8 +1,9 @@
-"""The backend for DeBERTa-v2 and -v3 on a GPU: packed sequences, Triton kernels, and the whole step as one CUDA graph.
+"""The backend for encoders on a GPU: packed sequences, Triton kernels, and the whole step as one CUDA graph.
 
 Questions lie end to end in a stream whose length is rounded up to one of a few, and each length has its graph: from the
 tokens, which stay on the device, to the update. A step costs the host one copy of a few hundred numbers and one launch,
-and nothing in it waits for the device. `accl/kernels/README.md` tells which stream computes what.
+and nothing in it waits for the device. `accl.training.backends.packed_encoder` has the encoders that can be computed
+so, and `accl/kernels/README.md` tells which stream computes what.
 """
 
 from __future__ import annotations
@@ -19,16 +20,15 @@ from torch import Tensor, nn
 
 from accl.data.packed import Packed, Packer
 from accl.kernels.triton.attention import PackedSequences
-from accl.kernels.triton.deberta import PackedDeberta
 from accl.kernels.triton.embedding import WordEmbedding, mean_pool, mean_pool_backward
 from accl.kernels.triton.flat import FlatAdamW, FlatParameters
-from accl.kernels.triton.parameters import layer_matrices, layer_vectors
 from accl.kernels.triton.pointwise import pack_tokens
 from accl.kernels.triton.rel_scores import partition_tokens
 from accl.kernels.triton.streams import SideStream
 from accl.method.model import ModelOutput
 from accl.training.backends.capture import preserve_state
 from accl.training.backends.inputs import StepInputs
+from accl.training.backends.packed_encoder import family_of
 from accl.training.context import TrainingContext
 from accl.training.device import seed_step
 from accl.training.optim import decayed, learning_rate
@@ -69,10 +69,12 @@ class PackedBackend:
         self._inputs = self._make_inputs(context.questions_per_step)
 
         encoder: Any = model.encoder
-        self._embedding: nn.Parameter = encoder.embeddings.word_embeddings.weight
+        family = family_of(encoder)
+        assert family is not None, "no family computes this encoder"
+        self._embedding: nn.Parameter = encoder.get_input_embeddings().weight
         self._used = torch.from_numpy(context.assembler.used_tokens()).to(device)
         words = nn.Parameter(self._embedding.detach()[self._used])
-        matrices, vectors = list(layer_matrices(encoder)), list(layer_vectors(encoder))
+        matrices, vectors = list(family.written_matrices(encoder)), list(family.written_vectors(encoder))
         elsewhere = {id(parameter) for parameter in (*matrices, *vectors, self._embedding)}
         if config.loss.contrastive_weight == 0:  # its head gets no gradient, and AdamW would decay it
             elsewhere |= {id(parameter) for parameter in model.contrastive_head.parameters()}
@@ -99,7 +101,7 @@ class PackedBackend:
         row_V = torch.full((len(self._embedding),), -1, dtype=torch.long, device=device)
         row_V[self._used] = torch.arange(len(self._used), device=device)
         self._words = WordEmbedding(row_V, flat.view(flat.values, words), flat.view(flat.gradients, words))
-        self._encoder = PackedDeberta(encoder, self._words, flat, self._layer_weights, first)
+        self._encoder = family.make(encoder, self._words, flat, self._layer_weights, first)
         self._steps_done = 0
         self._captured: dict[Size, _CapturedStep] = {}
         self._pool = torch.cuda.graph_pool_handle()

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
 
 from accl.data.cache import cache_folder
 from accl.errors import ConfigError
 from accl.kernels.cpu import encoder, native
+from accl.kernels.layers import encoders as layers
 from accl.training.backends.backend import StepBackend, UnavailableError
 from accl.training.backends.cpu import CpuBackend
 from accl.training.backends.cudagraph import CudaGraphBackend
@@ -30,9 +34,8 @@ def select_backend(context: TrainingContext, progress: Callable[[int, int], None
     reasons: list[str] = []
     # A captured step keeps the mode that it was captured in, and transformers loads encoders with dropout off.
     context.model.train()
-    for name, (unavailable_reason, make) in BACKENDS.items():
-        if wanted not in ("auto", name):
-            continue
+    for name in _fastest_first(context) if wanted == "auto" else (wanted,):
+        unavailable_reason, make = BACKENDS[name]
         reason = unavailable_reason(context)
         if reason is None:
             try:
@@ -48,6 +51,14 @@ def select_backend(context: TrainingContext, progress: Callable[[int, int], None
     raise AssertionError("the reference is always available")
 
 
+def _fastest_first(context: TrainingContext) -> list[str]:
+    """Return the names of all backends; C computes in fp32 faster than torch does, but not than torch in bf16."""
+    names = list(BACKENDS)
+    if context.placement.device.type == "cpu" and context.placement.autocast is None:
+        names.sort(key="cpu".__ne__)
+    return names
+
+
 def _make_packed(context: TrainingContext) -> StepBackend:
     if context.placement.device.type == "cpu":
         return PackedCpuBackend(context)
@@ -57,19 +68,25 @@ def _make_packed(context: TrainingContext) -> StepBackend:
 
 
 def _packed_unavailable(context: TrainingContext) -> str | None:
-    config: Any = context.model.encoder.config
+    encoder, tokens = context.model.encoder, context.assembler.tokens
     if context.placement.device.type == "cpu":
-        return None
+        return layers.unsupported(encoder) or _padding_within_text(encoder, tokens)
     if (reason := _cudagraph_unavailable(context)) is not None:
         return reason
-    if config.model_type != "deberta-v2":
-        return f"its layers are DeBERTa-v2's and -v3's, and the encoder is {config.model_type}"
     # Triton comes with torch's builds for GPUs only.
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
-    from accl.kernels.triton.parameters import unsupported
+    from accl.training.backends.packed_encoder import unsupported  # imports Triton
 
-    return unsupported(config)
+    return unsupported(encoder) or _padding_within_text(encoder, tokens)
+
+
+def _padding_within_text(encoder: nn.Module, tokens: NDArray[np.int32]) -> str | None:
+    """Return which token of the questions the encoder treats as padding: it has no position, and learns nothing."""
+    for embedding in (module for module in encoder.modules() if isinstance(module, nn.Embedding)):
+        if embedding.padding_idx is not None and (tokens == embedding.padding_idx).any():
+            return f"the encoder takes token {embedding.padding_idx}, which questions have, for padding"
+    return None
 
 
 def _cudagraph_unavailable(context: TrainingContext) -> str | None:
@@ -84,7 +101,7 @@ def _cpu_unavailable(context: TrainingContext) -> str | None:
     return encoder.unsupported(context.model.encoder.config) or native.unavailable_reason(cache_folder())
 
 
-# Fastest first: why each is not available (None: it is), and how it is made.
+# Fastest first on a GPU: why each is not available (None: it is), and how it is made.
 BACKENDS: dict[str, tuple[Callable[[TrainingContext], str | None], Callable[[TrainingContext], StepBackend]]] = {
     "packed": (_packed_unavailable, _make_packed),
     "cudagraph": (_cudagraph_unavailable, CudaGraphBackend),

@@ -67,7 +67,7 @@ class ChunkedAttention:
             window: distance up to which tokens see each other; None for all of a sequence.
         """
         terms = distances or Distances()
-        attended: Tensor = _Attention.apply(
+        attended: Tensor = _Attention.apply(  # type: ignore[no-untyped-call]
             q_THC, k_THC, v_THC, terms.key_HEC, terms.query_HEC, terms.bias_HE,
             self._chunks, self._dropout, scale, dropout, window,
         )  # fmt: skip

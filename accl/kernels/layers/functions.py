@@ -40,11 +40,13 @@ class CpuFunctions(TorchFunctionMode):
         dropped = round(probability * STEPS)
         if dropped == 0:
             return None
+        if dropped == STEPS:
+            return torch.zeros_like(x)
         words = torch.empty(-(-x.numel() // 4), dtype=torch.int64)
         drawn = words.random_(-(2**63), None, generator=self._generator).view(torch.int16)[: x.numel()].view(x.shape)
         # In the type of the elements: a product with booleans is not vectorised.
         keep = torch.ge(drawn, dropped - STEPS // 2, out=torch.empty(x.shape, dtype=x.dtype))
-        return keep.mul_(STEPS / (STEPS - dropped)) if dropped < STEPS else keep
+        return keep.mul_(STEPS / (STEPS - dropped))
 
     def __torch_function__(
         self,
@@ -53,8 +55,11 @@ class CpuFunctions(TorchFunctionMode):
         arguments: tuple[Any, ...] = (),
         keywords: dict[str, Any] | None = None,
     ) -> Any:
-        replaced = {F.dropout: self._dropout, F.linear: _linear}.get(function, function)
-        return replaced(*arguments, **(keywords or {}))
+        if function is F.dropout:
+            function = self._dropout
+        elif function is F.linear:
+            function = _linear
+        return function(*arguments, **(keywords or {}))
 
     def _dropout(self, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
         keep = self.mask(input, p) if training else None
@@ -64,7 +69,7 @@ class CpuFunctions(TorchFunctionMode):
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if torch.is_autocast_enabled("cpu") or input.dtype != torch.float32:
         return F.linear(input, weight, bias)
-    product: Tensor = _Linear.apply(input, weight, bias)
+    product: Tensor = _Linear.apply(input, weight, bias)  # type: ignore[no-untyped-call]
     return product
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,8 +10,8 @@ from torch import Tensor, nn
 from accl.data.packed import Packed, Packer
 from accl.kernels.layers.attention import ChunkedAttention
 from accl.kernels.layers.chunks import Chunks
-from accl.kernels.layers.functions import CpuFunctions
 from accl.kernels.layers.encoders import packed_forward
+from accl.kernels.layers.functions import CpuFunctions
 from accl.method.model import ModelOutput
 from accl.training.backends.reference import ReferenceBackend
 from accl.training.context import TrainingContext

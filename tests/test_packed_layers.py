@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, BertConfig, BertModel
 
-from accl.kernels.layers.attention import ChunkedAttention, Distances
+from accl.kernels.layers.attention import ChunkedOperations
 from accl.kernels.layers.chunks import LEAST_TOKENS, Chunks, cut
 from accl.kernels.layers.encoders import INTERFACE, packed_forward, unsupported
 from accl.kernels.layers.functions import CpuFunctions
+from accl.kernels.layers.operations import Distances
 from accl.training import device
 from accl.training.device import place
 
@@ -55,7 +56,9 @@ def test_the_gradients_of_attention_are_its_derivatives(
     def attend(q: Tensor, k: Tensor, v: Tensor, key: Tensor, query: Tensor, bias: Tensor) -> Tensor:
         functions.seed(0)
         terms = Distances(key, query, bias)
-        return ChunkedAttention(chunks, functions)(q, k, v, scale=0.7, dropout=dropout, window=window, distances=terms)
+        return ChunkedOperations(chunks, functions).attend(
+            q, k, v, scale=0.7, dropout=dropout, window=window, distances=terms
+        )
 
     assert torch.autograd.gradcheck(attend, inputs)
 
@@ -101,7 +104,7 @@ def test_an_encoder_keeps_its_own_attention_between_packed_calls() -> None:
     assert unsupported(encoder) is None
     assert encoder.training
     chunks, functions = Chunks(np.array([7, 3])), CpuFunctions()
-    hidden_TD = packed_forward(encoder)(torch.arange(10), chunks.position_T, ChunkedAttention(chunks, functions))
+    hidden_TD = packed_forward(encoder)(torch.arange(10), chunks.position_T, ChunkedOperations(chunks, functions))
     assert hidden_TD.shape == (10, 16)
     assert encoder.config._attn_implementation == own != INTERFACE
 

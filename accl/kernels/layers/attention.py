@@ -16,7 +16,6 @@ Terms of distances are computed for all 2 L - 1 of them and shifted into place, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,23 +23,11 @@ from torch import Tensor
 
 from accl.kernels.layers.chunks import Chunk, Chunks
 from accl.kernels.layers.functions import CpuFunctions
+from accl.kernels.layers.operations import Distances, PlainOperations
 
 
-@dataclass(frozen=True)
-class Distances:
-    """What scores have by distance: i - j of query i and key j at index i - j + L - 1, for the longest sequence's L.
-
-    Attributes:
-        key_HEC, query_HEC: H x E x Dh; K and Q of the formula. bias_HE: H x E; b. None: not there.
-    """
-
-    key_HEC: Tensor | None = None
-    query_HEC: Tensor | None = None
-    bias_HE: Tensor | None = None
-
-
-class ChunkedAttention:
-    """Attention over the sequences of a stream; dropout draws its masks.
+class ChunkedOperations(PlainOperations):
+    """`accl.kernels.layers.operations.Operations` on a CPU; ``dropout`` draws its masks.
 
     Attributes:
         longest: length that no sequence exceeds.
@@ -49,7 +36,7 @@ class ChunkedAttention:
     def __init__(self, chunks: Chunks, dropout: CpuFunctions) -> None:
         self._chunks, self._dropout, self.longest = chunks, dropout, chunks.longest
 
-    def __call__(
+    def attend(
         self,
         q_THC: Tensor,
         k_THC: Tensor,
@@ -60,12 +47,7 @@ class ChunkedAttention:
         window: int | None = None,
         distances: Distances | None = None,
     ) -> Tensor:
-        """Return O of the module's formula, T x H x Dh.
-
-        Args:
-            q_THC, k_THC, v_THC: of one type, with contiguous channels and any other strides. dropout: probability.
-            window: distance up to which tokens see each other; None for all of a sequence.
-        """
+        """Return O of the module's formula; see `accl.kernels.layers.operations.Operations`."""
         terms = distances or Distances()
         attended: Tensor = _Attention.apply(  # type: ignore[no-untyped-call]
             q_THC, k_THC, v_THC, terms.key_HEC, terms.query_HEC, terms.bias_HE,
@@ -75,7 +57,7 @@ class ChunkedAttention:
 
 
 class _Attention(torch.autograd.Function):
-    """`ChunkedAttention.__call__`; keeps the weights for the backward pass."""
+    """`ChunkedOperations.attend`; keeps the weights for the backward pass."""
 
     @staticmethod
     def forward(

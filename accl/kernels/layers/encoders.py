@@ -1,8 +1,9 @@
 """Last hidden states of packed sequences by an encoder's own layers: transformers' modules, called on a stream.
 
-Attention is given by the caller, so that these functions hold on any device. An encoder whose attention goes through
-transformers' AttentionInterface runs as a whole; MPNet and DeBERTa, which add terms of distances to their scores, have
-functions here. Whether an encoder can be run so is tried on a few sequences.
+Operations among tokens are given by the caller, so that these functions hold on any device. An encoder whose attention
+goes through transformers' AttentionInterface runs as a whole. MPNet and DeBERTa, which add terms of distances to their
+scores, have functions here, and so has ModernBERT, whose rotation and gate are operations. Whether an encoder can be
+run so is tried on a few sequences.
 """
 
 from __future__ import annotations
@@ -11,45 +12,29 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from accl.kernels.layers.attention import Distances
+from accl.kernels.layers.operations import Distances, EachSequence, Operations
 
 # The name under which transformers' AttentionInterface knows `_attend`.
 INTERFACE = "accl_packed"
 # Lengths of the sequences that an encoder is tried on: the first one longer than usual windows of attention.
 SAMPLE = (160, 70, 3)
+# Relative difference that rounding may make.
+TOLERANCE = 1e-4
 
 
-class Attention(Protocol):
-    """Attention among the tokens of each sequence of a stream; see `accl.kernels.layers.attention`."""
-
-    longest: int
-
-    def __call__(
-        self,
-        q_THC: Tensor,
-        k_THC: Tensor,
-        v_THC: Tensor,
-        *,
-        scale: float,
-        dropout: float,
-        window: int | None = None,
-        distances: Distances | None = None,
-    ) -> Tensor: ...
-
-
-# From token ids, T, positions of tokens in their sequences, T, and attention to last hidden states, T x D.
-PackedForward = Callable[[Tensor, Tensor, Attention], Tensor]
+# From token ids, T, or their embeddings, T x D; positions of tokens in their sequences, T; and operations: to last
+# hidden states, T x D.
+PackedForward = Callable[[Tensor, Tensor, Operations], Tensor]
 
 
 def packed_forward(encoder: Any) -> PackedForward:
     """Return the function that runs an encoder, which is not `unsupported`, on packed sequences."""
-    own = {"deberta-v2": _deberta, "mpnet": _mpnet}.get(encoder.config.model_type)
+    own = {"deberta-v2": _deberta, "modernbert": _modernbert, "mpnet": _mpnet}.get(encoder.config.model_type)
     if own is None:
         _register()
     return partial(own or _any, encoder)
@@ -66,72 +51,54 @@ def unsupported(encoder: Any) -> str | None:
         return f"the attention of {config.model_type} does not go through transformers' AttentionInterface"
     if "position_ids" not in inspect.signature(encoder.forward).parameters:
         return f"{config.model_type} takes no positions of tokens"
-    return (
-        None
-        if _is_equal(encoder)
-        else f"{config.model_type} makes something else of packed sequences than of each alone"
-    )
+    packed_TD, expected_TD = _sampled(encoder)
+    if (packed_TD - expected_TD).norm() > TOLERANCE * expected_TD.norm():
+        return f"{config.model_type} makes something else of packed sequences than of each alone"
+    return None
 
 
-@torch.no_grad()
-def _is_equal(encoder: Any) -> bool:
-    """Return whether an encoder makes the same of a few packed sequences as of each alone."""
+def idle_weights(encoder: Any) -> bool:
+    """Return whether some weights of an encoder have no part in its hidden states, and so get no gradient."""
+    others = [parameter for parameter in encoder.parameters() if parameter is not encoder.get_input_embeddings().weight]
+    gradients = torch.autograd.grad(_sampled(encoder)[0].sum(), others, allow_unused=True)
+    return any(gradient is None for gradient in gradients)
+
+
+def _sampled(encoder: Any) -> tuple[Tensor, Tensor]:
+    """Return the hidden states, T x D, of a few packed sequences, and those of each alone."""
     config, device = encoder.config, next(encoder.parameters()).device
     longest = min(SAMPLE[0], getattr(config, "max_position_embeddings", None) or SAMPLE[0]) - 4
     lengths = [longest, *SAMPLE[1:]]
+    words = encoder.get_input_embeddings()
     ids_T = torch.arange(sum(lengths), device=device) * 7 % config.vocab_size
-    padding = encoder.get_input_embeddings().padding_idx
-    if padding is not None:
-        ids_T[ids_T == padding] = (padding + 1) % config.vocab_size
+    if words.padding_idx is not None:
+        ids_T[ids_T == words.padding_idx] = (words.padding_idx + 1) % config.vocab_size
     position_T = torch.cat([torch.arange(length, device=device) for length in lengths])
     training = encoder.training
     encoder.eval()
     try:
-        packed_TD = packed_forward(encoder)(ids_T, position_T, _EachSequence(lengths))
-        alone = [encoder(input_ids=ids[None]).last_hidden_state[0] for ids in ids_T.split(lengths)]
+        packed_TD = packed_forward(encoder)(words(ids_T), position_T, EachSequence(lengths))
+        with torch.no_grad():
+            alone = [encoder(input_ids=ids[None]).last_hidden_state[0] for ids in ids_T.split(lengths)]
     finally:
         encoder.train(training)
-    expected_TD = torch.cat(alone)
-    return bool((packed_TD - expected_TD).norm() < 1e-4 * expected_TD.norm())
+    return packed_TD, torch.cat(alone)
 
 
-class _EachSequence:
-    """Attention of one sequence after the other."""
-
-    def __init__(self, lengths: list[int]) -> None:
-        self._lengths, self.longest = lengths, max(lengths)
-
-    def __call__(
-        self,
-        q_THC: Tensor,
-        k_THC: Tensor,
-        v_THC: Tensor,
-        *,
-        scale: float,
-        dropout: float,
-        window: int | None = None,
-        distances: Distances | None = None,
-    ) -> Tensor:
-        assert dropout == 0
-        assert distances is None
-        sequences = []
-        for parts in zip(*(x.split(self._lengths) for x in (q_THC, k_THC, v_THC)), strict=True):
-            position = torch.arange(len(parts[0]), device=q_THC.device)
-            visible = (position[:, None] - position).abs() <= (len(position) if window is None else window)
-            q, k, v = (part.transpose(0, 1) for part in parts)
-            sequences.append(F.scaled_dot_product_attention(q, k, v, visible, scale=scale).transpose(0, 1))
-        return torch.cat(sequences)
-
-
-def _any(encoder: Any, ids_T: Tensor, position_T: Tensor, attention: Attention) -> Tensor:
+def _any(encoder: Any, tokens: Tensor, position_T: Tensor, operations: Operations) -> Tensor:
     """Run an encoder whose attention goes through the AttentionInterface."""
-    keywords: dict[str, Tensor] = {"position_ids": _table_rows(encoder, position_T)[None]}
+    keywords = _inputs(tokens) | {"position_ids": _table_rows(encoder, position_T)[None]}
     if "token_type_ids" in inspect.signature(encoder.forward).parameters:
-        keywords["token_type_ids"] = torch.zeros_like(ids_T)[None]
+        keywords["token_type_ids"] = torch.zeros_like(position_T)[None]
     with _interface(encoder.config):
-        output = encoder(input_ids=ids_T[None], packed_attention=attention, **keywords)
+        output = encoder(packed_operations=operations, **keywords)
     hidden_TD: Tensor = output.last_hidden_state[0]
     return hidden_TD
+
+
+def _inputs(tokens: Tensor) -> dict[str, Tensor]:
+    """Return token ids or embeddings as an encoder's argument."""
+    return {"inputs_embeds" if tokens.is_floating_point() else "input_ids": tokens[None]}
 
 
 def _table_rows(encoder: Any, position_T: Tensor) -> Tensor:
@@ -165,7 +132,7 @@ def _attend(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    packed_attention: Attention,
+    packed_operations: Operations,
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
@@ -173,30 +140,31 @@ def _attend(
 ) -> tuple[Tensor, None]:
     """Attend as transformers' interface asks: q, k, v are 1 x H x T x Dh, the result 1 x T x H x Dh.
 
-    The packed attention comes as a keyword of the encoder's call, so nothing is shared between encoders.
+    The operations come as a keyword of the encoder's call, so nothing is shared between encoders.
     """
     assert attention_mask is None
-    q_THC, k_THC, v_THC = (x[0].transpose(0, 1) for x in (query, key, value))
+    # A rotation may have left queries and keys in fp32.
+    q_THC, k_THC, v_THC = (x[0].transpose(0, 1).to(value.dtype) for x in (query, key, value))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     # As in flash attention, a window counts the token itself.
     window = None if sliding_window is None else sliding_window - 1
-    out_THC = packed_attention(q_THC, k_THC, v_THC, scale=scale, dropout=dropout, window=window)
+    out_THC = packed_operations.attend(q_THC, k_THC, v_THC, scale=scale, dropout=dropout, window=window)
     return out_THC[None], None
 
 
-def _mpnet(encoder: Any, ids_T: Tensor, position_T: Tensor, attention: Attention) -> Tensor:
+def _mpnet(encoder: Any, tokens: Tensor, position_T: Tensor, operations: Operations) -> Tensor:
     """Run an `MPNetModel`, whose scores have a bias for the bucket of each distance."""
     rows_T = _table_rows(encoder, position_T)
-    hidden_1TD = encoder.embeddings(input_ids=ids_T[None], position_ids=rows_T[None])
+    hidden_1TD = encoder.embeddings(**_inputs(tokens), position_ids=rows_T[None])
     layers = encoder.encoder
     # transformers computes the bucket of j - i.
-    distance_E = torch.arange(attention.longest - 1, -attention.longest, -1, device=ids_T.device)
+    distance_E = torch.arange(operations.longest - 1, -operations.longest, -1, device=position_T.device)
     bucket_E = layers.relative_position_bucket(distance_E, num_buckets=encoder.config.relative_attention_num_buckets)
     distances = Distances(bias_HE=layers.relative_attention_bias(bucket_E).t())
     for layer in layers.layer:
         own = layer.attention.attn
         q_THC, k_THC, v_THC = (_heads(f(hidden_1TD), own.num_attention_heads) for f in (own.q, own.k, own.v))
-        out_THC = attention(
+        out_THC = operations.attend(
             q_THC, k_THC, v_THC, scale=own.attention_head_size**-0.5, dropout=_rate(own.dropout), distances=distances
         )
         attended = layer.attention.dropout(own.o(out_THC.flatten(1)[None]))
@@ -206,19 +174,49 @@ def _mpnet(encoder: Any, ids_T: Tensor, position_T: Tensor, attention: Attention
     return hidden_TD
 
 
-def _deberta(encoder: Any, ids_T: Tensor, position_T: Tensor, attention: Attention) -> Tensor:
+def _modernbert(encoder: Any, tokens: Tensor, position_T: Tensor, operations: Operations) -> Tensor:
+    """Run a `ModernBertModel`: rotary positions, windows in some layers, and gated feed-forward layers."""
+    config = encoder.config
+    hidden_1TD = encoder.embeddings(**_inputs(tokens))
+    # In fp32 whatever the type of the hidden states: the angles of far positions need it.
+    like = torch.empty(0, device=position_T.device)
+    angles = {
+        kind: tuple(x[0] for x in encoder.rotary_emb(like, position_T[None], kind)) for kind in set(config.layer_types)
+    }
+    for layer in encoder.layers:
+        own, mlp = layer.attn, layer.mlp
+        qkv_T3HC = own.Wqkv(layer.attn_norm(hidden_1TD))[0].view(len(position_T), 3, -1, own.head_dim)
+        out_THC = operations.attend_rotated(
+            qkv_T3HC,
+            *angles[layer.attention_type],
+            scale=own.head_dim**-0.5,
+            dropout=own.attention_dropout if own.training else 0.0,
+            window=None if own.sliding_window is None else own.sliding_window - 1,
+        )
+        hidden_1TD = hidden_1TD + own.out_drop(own.Wo(out_THC.flatten(1)[None]))
+        normed_1TD = layer.mlp_norm(hidden_1TD)
+        if config.hidden_activation == "gelu":
+            added_1TD = mlp.Wo(mlp.drop(operations.gate(mlp.Wi(normed_1TD))))
+        else:
+            added_1TD = mlp(normed_1TD)
+        hidden_1TD = hidden_1TD + added_1TD
+    hidden_TD: Tensor = encoder.final_norm(hidden_1TD)[0]
+    return hidden_TD
+
+
+def _deberta(encoder: Any, tokens: Tensor, position_T: Tensor, operations: Operations) -> Tensor:
     """Run a `DebertaV2Model`, whose scores have terms of content and relative position."""
-    hidden_1TD = encoder.embeddings(input_ids=ids_T[None], position_ids=position_T[None])
+    hidden_1TD = encoder.embeddings(**_inputs(tokens), position_ids=position_T[None])
     layers = encoder.encoder
     table_WD = layers.get_rel_embedding()
-    row_E = None if table_WD is None else _deberta_rows(layers, attention.longest, ids_T.device)
+    row_E = None if table_WD is None else _deberta_rows(layers, operations.longest, position_T.device)
     for layer in layers.layer:
         own = layer.attention.self
         projections = own.query_proj, own.key_proj, own.value_proj
         q_THC, k_THC, v_THC = (_heads(f(hidden_1TD), own.num_attention_heads) for f in projections)
         terms = 1 + len({"c2p", "p2c"} & set(own.pos_att_type))
         distances = None if row_E is None else _deberta_distances(own, table_WD, row_E)
-        out_THC = attention(
+        out_THC = operations.attend(
             q_THC, k_THC, v_THC,
             scale=(own.attention_head_size * terms) ** -0.5, dropout=_rate(own.dropout), distances=distances,
         )  # fmt: skip

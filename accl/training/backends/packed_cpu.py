@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from accl.data.packed import Packed, Packer
-from accl.kernels.layers.attention import ChunkedAttention
+from accl.kernels.layers.attention import ChunkedOperations
 from accl.kernels.layers.chunks import Chunks
 from accl.kernels.layers.encoders import packed_forward
 from accl.kernels.layers.functions import CpuFunctions
@@ -61,6 +61,6 @@ class PackedCpuBackend(ReferenceBackend):
         lengths_N = np.diff(begin[:: self._packer.segments])
         chunks = Chunks(lengths_N)
         with self.context.placement.autocasting(), self._functions:
-            hidden_TD = self._encode(ids_T, chunks.position_T, ChunkedAttention(chunks, self._functions))
+            hidden_TD = self._encode(ids_T, chunks.position_T, ChunkedOperations(chunks, self._functions))
         mean_ND = torch.segment_reduce(hidden_TD.float(), "mean", lengths=torch.from_numpy(lengths_N))
         return mean_ND[torch.from_numpy(packed.inverse_perm)]

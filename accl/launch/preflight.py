@@ -80,7 +80,7 @@ def examine(
         raise RunError("The current folder has been removed.", "Change to one that exists.")
     if config.train.device == "cuda":
         _check_gpu(config.profile)
-    if config.train.backend in ("packed", "cudagraph") and not gpus():
+    if config.train.backend == "cudagraph" and not gpus():
         what = f"train.backend={config.train.backend} needs an NVIDIA GPU, but there is {absence()}."
         raise DeviceError(what, "Try: --set train.backend=auto")
     folder = cache_folder()

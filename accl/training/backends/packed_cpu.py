@@ -15,7 +15,7 @@ from accl.kernels.layers.functions import CpuFunctions
 from accl.method.model import ModelOutput
 from accl.training.backends.reference import ReferenceBackend
 from accl.training.context import TrainingContext
-from accl.training.device import Labels, seed_step
+from accl.training.device import Labels, exclusive_randomness, seed_step, step_seed
 from accl.training.optim import learning_rate, set_learning_rate
 from accl.training.step import compute_losses, step_metrics, update_trackers
 
@@ -35,10 +35,12 @@ class PackedCpuBackend(ReferenceBackend):
         draw = context.sampler.draw(step, context.curriculum.weights)
         packed = self._packer.pack(draw.questions, draw.option_order)
         labels = Labels(*map(torch.from_numpy, (packed.task, packed.answer, packed.text_id)))
-        self._functions.seed(seed_step(config.train.seed, step, context.placement.device))
+        self._functions.seed(step_seed(config.train.seed, step))
         context.enable_bank(step)
         set_learning_rate(self.optimizer, learning_rate(config.optim, step, context.total_steps))
-        losses = compute_losses(context, self._pooled(packed), labels)
+        with exclusive_randomness():  # dropout of the heads
+            seed_step(config.train.seed, step, context.placement.device)
+            losses = compute_losses(context, self._pooled(packed), labels)
         update_trackers(context, losses.output, labels)
         losses.total.backward()
         grad_norm = nn.utils.clip_grad_norm_(context.model.parameters(), config.optim.max_grad_norm)

@@ -100,10 +100,10 @@ def _measured(*_folder: object, **settings: object) -> list[Row]:
 
 
 def _compared(options: Any) -> Report:
-    from accl.bench.train import candidates
+    from accl.bench.train import candidates, settings
 
-    names = [candidate.name for candidate in candidates(options)]
-    return Report.create("train", {"profile": options.profile}, [row(name, [1.0, 2.0], "ms/step") for name in names])
+    names = [candidate.name for setting in settings(options) for candidate in candidates(options, setting)]
+    return Report.create("train", {"profiles": options.profiles}, [row(name, [1.0, 2.0], "ms/step") for name in names])
 
 
 def _opened(app: Any) -> None:

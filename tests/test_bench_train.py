@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import BertConfig, BertModel, DebertaV2Config, DebertaV2Model
+from transformers import AutoConfig, AutoModel, TrainerCallback
 from typer.testing import CliRunner
 
 from accl.bench import device, train
@@ -25,9 +26,11 @@ from accl.bench.protocol import Candidate, Rates, WorkerError
 from accl.bench.report import Report
 from accl.bench.results import report_rows, roofline_ms
 from accl.bench.schedule import Schedule
-from accl.bench.work import lengths_of, live_parameters, shape_of
+from accl.bench.train import failures
+from accl.bench.work import Shape, lengths_of, live_parameters, shape_of
 from accl.bench.worker import BenchWorker
 from accl.cli.bench import app
+from accl.cli.reports import report_tables
 from accl.config import resolve
 from accl.errors import ConfigError
 from accl.method.model import ContrastiveCurriculumModel
@@ -86,8 +89,14 @@ def test_a_comparison_gives_both_sides_the_same_work_and_reports_their_figures(
     assert ours["questions"]["rounds"][1] * seconds[1] == pytest.approx(4)
     ratios = [b / a for a, b in zip(seconds, their_seconds, strict=True)]
     assert ours["speed against Trainer eager"]["rounds"] == pytest.approx(ratios)
-    assert report.settings["rates"]["flops"] > 0
-    assert report.settings["backend"] == "cpu"
+    (described,) = report.settings["measured"]
+    assert described["rates"]["flops"] > 0
+    assert described["backend"] == "cpu"
+    encoders = report_tables([report])[0]
+    cells = dict(zip(encoders.titles, encoders.cells[0], strict=True))
+    assert {key: cells[key] for key in ("encoder", "backend")} == {"encoder": "tiny", "backend": "cpu"}
+    assert cells["ms/step"].startswith(f"{ours['time of a step']['value']:.2f} ± ")
+    assert cells["Trainer eager (ms/step)"].startswith(f"{theirs['time of a step']['value']:.1f} ± ")
 
 
 @pytest.mark.slow
@@ -121,6 +130,32 @@ def test_peer_trains_the_same_model_on_the_same_questions(context: TrainingConte
     assert peer(**inputs)["loss"].item() == pytest.approx(loss.item(), rel=1e-5)
 
 
+@pytest.mark.slow
+def test_sentence_transformers_trains_the_same_model_with_the_same_loss(tmp_path: Path) -> None:
+    from accl.bench.sentence_peer import make_trainer
+
+    class FirstEpoch(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
+        def on_epoch_end(self, _args: object, _state: object, control: Any, **_: Any) -> None:
+            control.should_training_stop = True
+
+    config = resolve("baseline", "demo", [*SMALL, "optim.lr=0.01"]).config
+    schedule = Schedule(build_context(config, _nothing), STEPS)
+    context = schedule.context
+    candidate = Candidate("sentence-transformers", config, STEPS, 1, peer="sentence-transformers")
+    trainer = make_trainer(candidate, schedule, FirstEpoch(), str(tmp_path))
+    context.model.eval()
+    batch = [trainer.train_dataset[i] for i in range(4)]
+    loss = trainer.compute_loss(trainer.model, trainer.data_collator(batch))
+    items = questions(context.assembler, schedule.draws()[:1])
+    expected = PeerModel(context.model)(**collate(items, context.assembler.pad_id))["loss"]
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    before = {name: value.clone() for name, value in context.model.state_dict().items()}
+    trainer.train()
+    assert trainer.state.global_step == STEPS
+    moved = {name for name, value in context.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert {name.partition(".")[0] for name in moved} == {"encoder", "classifier", "task_embedding"}
+
+
 def test_schedule_draws_the_same_questions_every_time(context: TrainingContext) -> None:
     schedule = Schedule(context, STEPS)
     first, again = schedule.draws(), schedule.draws()
@@ -142,27 +177,46 @@ def test_tokens_are_those_of_the_questions_without_padding(context: TrainingCont
     assert Counter(lengths_of(context.assembler, draws).tolist()) == expected
 
 
-def _disentangled() -> DebertaV2Model:
-    values = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 256}
-    attention = {"relative_attention": True, "position_buckets": 8, "pos_att_type": ["p2c", "c2p"]}
-    more = {"share_att_key": True, "norm_rel_ebd": "layer_norm", "position_biased_input": False, "type_vocab_size": 0}
-    return DebertaV2Model(DebertaV2Config(vocab_size=100, **values, **attention, **more))
+FAMILIES: dict[str, dict[str, Any]] = {
+    "albert": {"embedding_size": 32},
+    "bert": {},
+    "camembert": {},
+    "deberta": {"max_relative_positions": 8},
+    "deberta-v2": {"position_buckets": 8},
+    "deberta-v2 with keys of its own for positions": {"position_buckets": 8, "share_att_key": False},
+    "distilbert": {},
+    "electra": {"embedding_size": 32},
+    "modernbert": {"intermediate_size": 96},  # twice, as it is gated
+    "mpnet": {},
+    "roberta": {},
+    "xlm-roberta": {},
+}
 
 
-def _absolute() -> BertModel:
-    values = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 256}
-    config = BertConfig(vocab_size=100, **values)
-    config._attn_implementation = "eager"  # products that the counter sees
-    return BertModel(config, add_pooling_layer=False)
+def _encoder(family: str) -> nn.Module:
+    values = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 256}
+    tokens = {"pad_token_id": 0, "bos_token_id": 1, "cls_token_id": 1, "eos_token_id": 2, "sep_token_id": 2}
+    if family == "distilbert":
+        values = {"dim": 64, "n_layers": 3, "n_heads": 2, "hidden_dim": 256}
+    if family.startswith("deberta"):
+        values |= {"relative_attention": True, "position_biased_input": False, "type_vocab_size": 0}
+        values |= {"pos_att_type": ["p2c", "c2p"], "share_att_key": True}
+    config = AutoConfig.for_model(family.split()[0], vocab_size=100, **values | tokens | FAMILIES[family])
+    if not family.startswith("deberta"):
+        config._attn_implementation = "eager"  # products that the counter sees
+    module: nn.Module = AutoModel.from_config(config)
+    return module
 
 
-@pytest.mark.parametrize("make", [_disentangled, _absolute])
-def test_operations_are_those_that_torch_counts(context: TrainingContext, make: Any) -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_operations_are_those_that_torch_counts(context: TrainingContext, family: str) -> None:
     number, length = 4, 48
     model = ContrastiveCurriculumModel(
-        make(), hidden=64, tasks=context.tasks, choices=4, contrastive_dim=8, head="per_option"
+        _encoder(family), hidden=64, tasks=context.tasks, choices=4, contrastive_dim=8, head="per_option"
     )
     shape = shape_of(replace(context, model=model))
+    embedding = 32 if "embedding_size" in FAMILIES[family] else 64
+    assert (shape.vocabulary, shape.embedding) == (100 * embedding, embedding)
     ids_NL = torch.randint(1, 100, (number * 4, length))
     task_B = torch.zeros(number, dtype=torch.long)
     with FlopCounterMode(display=False) as counter:
@@ -170,6 +224,14 @@ def test_operations_are_those_that_torch_counts(context: TrainingContext, make: 
         F.cross_entropy(output.logits_BC, task_B).backward()
     formula = shape.flops(np.full(number * 4, length), number, steps=1)
     assert formula == pytest.approx(counter.get_total_flops(), rel=0.02)
+
+
+def test_a_local_layer_computes_the_pairs_within_its_window() -> None:
+    nothing = dict.fromkeys((field.name for field in fields(Shape)), 0)
+    shape = Shape(**nothing | {"layers": 3, "local_layers": 2, "width": 8, "window": 4})
+    lengths_N = np.array([3, 5, 6, 40])
+    near = [sum(abs(i - j) <= 4 for i in range(L) for j in range(L)) for L in lengths_N]
+    assert shape.flops(lengths_N, 4, 1) == 12 * 8 * (sum(lengths_N**2) + 2 * sum(near))
 
 
 def test_parameters_that_change_are_all_but_the_unused_rows_and_the_head_without_loss(context: TrainingContext) -> None:
@@ -198,21 +260,29 @@ def test_roofline_is_positive_and_adds_products_and_bytes(
 
 
 @pytest.mark.slow
-def test_peer_that_fails_has_a_row_with_the_reason() -> None:
+@pytest.mark.parametrize("fails", ["accl", "Trainer eager"])
+def test_a_candidate_that_fails_has_a_row_with_the_reason_and_the_other_goes_on(fails: str) -> None:
     good = resolve("baseline", "demo", SMALL).config
     bad = resolve("baseline", "demo", [*SMALL, "data.path=/nowhere/at/all"]).config
+    ours = Candidate("accl", bad if fails == "accl" else good, 1, 1, backend="reference")
+    theirs = Candidate("Trainer eager", good if fails == "accl" else bad, 1, 1, peer="eager")
     with ExitStack() as stack:
         comparison = Comparison(120, _nothing, stack)
-        comparison.add([Candidate("accl", good, 1, 1, backend="reference"), Candidate("Trainer eager", bad, 1, 1)])
+        comparison.add([ours, theirs])
+        rates = comparison.rates()
         comparison.rounds(1)
-    ours, theirs = comparison.results
-    assert len(ours.windows) == 1
-    assert theirs.failed is not None
-    assert "/nowhere/at/all" in theirs.failed
-    rows = report_rows(comparison.results, FAST_RATES, [])
-    (failed,) = (row for row in rows if row.get("who") == "Trainer eager")
+    assert rates is not None
+    (bad_one,) = (result for result in comparison.results if result.name == fails)
+    (good_one,) = (result for result in comparison.results if result.name != fails)
+    assert len(good_one.windows) == 1
+    assert not bad_one.windows
+    assert bad_one.failed is not None
+    assert "/nowhere/at/all" in bad_one.failed
+    rows = report_rows(comparison.results, rates, [])
+    (failed,) = (row for row in rows if row.get("who") == fails)
     assert failed["value"] is None
-    assert theirs.failed in failed["what"]
+    assert bad_one.failed in failed["what"]
+    assert bool(failures(Report.create("train", {}, rows))) == (fails == "accl")
     json.dumps(rows, allow_nan=False)
 
 
@@ -225,11 +295,13 @@ def test_a_worker_whose_process_dies_says_so() -> None:
     worker.close()
 
 
-def test_missing_accelerate_is_said_with_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_said_with_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "find_spec", lambda _: None)
-    refused = CliRunner().invoke(app, ["train", "baseline", "--profile=demo", "--peer=eager"]).exception
-    assert isinstance(refused, ConfigError)
-    assert "pip install 'accl[bench]'" in refused.hint
+    for peer, package in (("eager", "accelerate"), ("sentence-transformers", "sentence_transformers")):
+        refused = CliRunner().invoke(app, ["train", "baseline", "--profile=demo", f"--peer={peer}"]).exception
+        assert isinstance(refused, ConfigError)
+        assert package in refused.what
+        assert "pip install 'accl[bench]'" in refused.hint
 
 
 def test_wrong_options_are_refused_before_anything_starts(tmp_path: Path) -> None:

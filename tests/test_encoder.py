@@ -86,6 +86,34 @@ def test_padding_does_not_change_what_an_encoder_says() -> None:
     torch.testing.assert_close(long[:, :7], short, atol=1e-5, rtol=1e-5)
 
 
+def test_the_first_deberta_computes_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"vocab_size": 100, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    monkeypatch.setitem(ARCHITECTURES, "deberta-base", ARCHITECTURES["deberta-base"] | sizes)
+    torch.manual_seed(0)
+    module = load_encoder("random:deberta-base", "", vocab_size=100).module.eval()
+    biases = [value for name, value in module.named_parameters() if name.endswith("attention.self.q_bias")]
+    with torch.no_grad():
+        for bias in biases:
+            bias.normal_()
+    ids_BL = torch.randint(3, 100, (2, 20))
+    mask_BL = torch.ones_like(ids_BL)
+    mask_BL[0, 15:] = 0
+
+    def gradients(autocast: bool) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            hidden_BLD = module(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state
+        (hidden_BLD[mask_BL.bool()].float() * torch.linspace(-1, 1, 64)).sum().backward()
+        return hidden_BLD.detach()[mask_BL.bool()], [bias.grad.clone() for bias in biases if bias.grad is not None]
+
+    exact, exact_gradients = gradients(autocast=False)
+    module.zero_grad()
+    rough, rough_gradients = gradients(autocast=True)
+    assert (rough - exact).norm() < 0.02 * exact.norm()
+    for a, b in zip(rough_gradients, exact_gradients, strict=True):
+        assert 0 < (a - b).norm() < 0.1 * b.norm()
+    assert all(isinstance(layer.q_bias, torch.nn.Parameter) for layer in module.modules() if hasattr(layer, "q_bias"))
+
+
 def test_deberta_v3_base_has_the_published_shape() -> None:
     from transformers import DebertaV2Config, DebertaV2Model
 
@@ -97,6 +125,27 @@ def test_deberta_v3_base_has_the_published_shape() -> None:
     assert shapes["encoder.LayerNorm.weight"] == (768,)
     assert not any("position_embeddings" in name or "pos_key_proj" in name for name in shapes)
     assert sum(p.numel() for p in module.parameters()) == 183_831_552
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("bert-base-uncased", 108_891_648),
+        ("all-MiniLM-L6-v2", 22_565_376),
+        ("electra-base-discriminator", 108_891_648),
+        ("electra-small-discriminator", 13_483_008),
+        ("distilbert-base-uncased", 66_362_880),
+        ("all-mpnet-base-v2", 108_895_872),
+        ("ModernBERT-base", 149_014_272),
+        ("deberta-base", 138_601_728),
+    ],
+)
+def test_an_encoder_from_scratch_has_the_published_number_of_parameters_but_no_pooler(
+    name: str, parameters: int
+) -> None:
+    with torch.device("meta"):
+        encoder = load_encoder(f"random:{name}", "", vocab_size=30_000)
+    assert sum(p.numel() for p in encoder.module.parameters()) == parameters
 
 
 def test_what_cannot_be_an_encoder_is_refused(tmp_path: Path, deberta: Path) -> None:

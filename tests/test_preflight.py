@@ -185,7 +185,8 @@ def test_a_cache_that_keeps_nothing_is_said_before_the_run(
     monkeypatch.setenv("ACCL_CACHE", str(tmp_path / "cache"))
     wanted = resolve("baseline", "demo", few(tmp_path)).config
     assert notes(wanted) == []
-    make(tmp_path / "cache")
+    monkeypatch.setenv("ACCL_CACHE", str(tmp_path / "other"))
+    make(tmp_path / "other")
     (note,) = notes(wanted)
     assert note.startswith("warning: nothing is cached: ")
     monkeypatch.setenv("ACCL_CACHE", "~no-such-user/cache")
@@ -255,6 +256,14 @@ def test_encoders_without_absolute_positions_have_no_longest_input() -> None:
         "tiny": None,
         "deberta-v3-base": None,
         "roberta-base": 512,
+        "bert-base-uncased": 512,
+        "all-MiniLM-L6-v2": 512,
+        "electra-base-discriminator": 512,
+        "electra-small-discriminator": 512,
+        "distilbert-base-uncased": 512,
+        "all-mpnet-base-v2": 512,
+        "ModernBERT-base": None,
+        "deberta-base": None,
     }
     assert longest_input({"model_type": "deberta-v2", "max_position_embeddings": 512}) == 512
     assert longest_input({"model_type": "roberta", "max_position_embeddings": "many"}) is None

@@ -118,6 +118,14 @@ def test_saved_tokenizers_come_back_equal(deberta: Path, tmp_path: Path) -> None
         assert back.encode_many(texts) == tokenizer.encode_many(texts)
 
 
+def test_padding_of_a_trained_tokenizer_is_where_its_encoder_expects_it(tmp_path: Path) -> None:
+    texts, cache = sentences(20), Cache(tmp_path)
+    usual, mpnet = trained_tokenizer(texts, 60, cache), trained_tokenizer(texts, 60, cache, pad_id=1)
+    assert (usual.pad_id, usual.cls_id, usual.sep_id) == (0, 1, 2)
+    assert (mpnet.pad_id, mpnet.cls_id, mpnet.sep_id) == (1, 0, 2)
+    assert mpnet.encode_many(texts) == usual.encode_many(texts)
+
+
 def test_a_trained_tokenizer_knows_frequent_words_whole_and_ignores_case() -> None:
     tokenizer = train_tokenizer(sentences(300), 400)
     assert [len(ids) for ids in tokenizer.encode_many(["the Office", "ENERGY", ""])] == [2, 1, 0]

@@ -15,7 +15,7 @@ from accl.errors import AcclError
 
 @dataclass
 class Comparison:
-    """Workers that take turns; a peer that fails drops out with its reason.
+    """Workers that take turns; a candidate that fails drops out with its reason.
 
     Attributes:
         limit: seconds allowed for building and warming up, and for a window.
@@ -30,34 +30,37 @@ class Comparison:
     results: list[Result] = field(default_factory=list)
 
     def add(self, candidates: Sequence[Candidate]) -> None:
-        """Start workers beside each other, and wait until all are ready or have failed.
-
-        Raises:
-            AcclError: one of accl's own failed.
-        """
+        """Start workers beside each other, and wait until all are ready or have failed."""
         added = [Result(candidate, self._start(candidate)) for candidate in candidates]
         self.results += added
         for result in added:
             result.description = self._answer(result) or {}
 
-    def rates(self) -> Rates:
-        """Measure the device's rates while all workers wait."""
-        worker = next(result.worker for result in self.results if result.worker)
-        worker.ask(RATES)
-        rates: Rates = worker.answer()
+    @property
+    def running(self) -> list[Result]:
+        """The candidates that neither failed nor were removed."""
+        return [result for result in self.results if result.worker]
+
+    def rates(self) -> Rates | None:
+        """Measure the device's rates while all workers wait; None where the worker that was asked failed."""
+        rates: Rates | None = self._answer(self.running[0], RATES)
         return rates
 
     def rounds(self, number: int) -> None:
         """Time ``number`` windows of each candidate that still runs, in turns."""
-        for done in range(number):
+        for done in range(number if self.running else 0):
             self.say(f"round {done + 1} of {number}")
-            for result in self.results:
-                if result.worker and (window := self._answer(result, WINDOW)):
+            for result in self.running:
+                if window := self._answer(result, WINDOW):
                     result.windows.append(window)
                     self.say(f"{result.name}: {window.ms_per_step:.2f} ms/step")
 
     def pairs(self, number: int) -> list[Pair]:
-        """Time windows of the first candidate and of a second process like it, begun at the same time."""
+        """Time windows of the first candidate and of a second process like it, begun at the same time.
+
+        Raises:
+            AcclError: one of the two failed.
+        """
         first, second = self.results[0].worker, self._start(self.results[0].candidate)
         assert first is not None
         second.answer()
@@ -82,15 +85,13 @@ class Comparison:
             result.worker = None
 
     def _answer(self, result: Result, command: str | None = None) -> Any:
-        """Return the answer of a worker that runs; None where a peer failed."""
+        """Return the answer of a worker that runs; None where it failed."""
         assert result.worker is not None
         try:
             if command:
                 result.worker.ask(command)
             return result.worker.answer()
         except AcclError as error:
-            if result.candidate.backend:
-                raise
             result.failed = str(error)
             self.say(f"{result.name}: failed: {error}")
             self.remove(result)

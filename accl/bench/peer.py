@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
@@ -22,13 +22,14 @@ from torch._dynamo.utils import counters
 from torch.nn.utils.rnn import pad_sequence
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from accl.bench.device import WindowTimer, free_cached_memory
-from accl.bench.protocol import Candidate, Work
+from accl.bench.device import WindowTimer, free_cached_memory, measure_rates
+from accl.bench.protocol import RATES, Candidate, Work
 from accl.bench.schedule import Schedule, prepare
 from accl.bench.worker import commands, serve
 from accl.data.sampler import Draw
 from accl.data.tokens import Assembler
 from accl.method.model import ContrastiveCurriculumModel, mean_pool
+from accl.training.context import TrainingContext
 
 Item = dict[str, Any]
 
@@ -140,40 +141,70 @@ class WindowCallback(TrainerCallback):  # type: ignore[misc]  # transformers is 
         else:
             send(f"{state.global_step} steps, {compilations.number} compilations in {compilations.seconds:.1f} s")
             return
-        control.should_training_stop = next(self._commands, None) is None
+        for command in self._commands:
+            if command != RATES:
+                return
+            send(measure_rates(self._schedule.context.placement))
+        control.should_training_stop = True
 
 
-def run(candidate: Candidate, connection: Connection) -> None:
-    """Let the Trainer train in turns, with its defaults except for what makes its work accl's, and without files."""
-    schedule = prepare(candidate, connection.send)
-    config, context, draws = candidate.config, schedule.context, schedule.draws()
-    with tempfile.TemporaryDirectory(prefix="accl-bench-") as folder:
-        arguments = TrainingArguments(
+def common_arguments(context: TrainingContext) -> dict[str, Any]:
+    """Return a trainer's arguments that make its steps accl's; all others are its defaults."""
+    config = context.config
+    return {
+        "learning_rate": config.optim.lr,
+        "weight_decay": config.optim.weight_decay,
+        "max_grad_norm": config.optim.max_grad_norm,
+        "optim": "adamw_torch_fused",
+        "bf16": context.placement.autocast == torch.bfloat16,
+        "use_cpu": not torch.cuda.is_available() or config.train.device == "cpu",
+        "seed": config.train.seed,
+        "logging_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+
+def arguments(schedule: Schedule) -> dict[str, Any]:
+    """Return a trainer's arguments for windows of a schedule, without files."""
+    return common_arguments(schedule.context) | {
+        "per_device_train_batch_size": len(schedule.draws()[0].questions),
+        "num_train_epochs": MAX_EPOCHS,
+        "save_strategy": "no",
+    }
+
+
+def make_trainer(candidate: Candidate, schedule: Schedule, callback: TrainerCallback, folder: str) -> Any:
+    """Return transformers' Trainer."""
+    return Trainer(
+        model=PeerModel(schedule.context.model),
+        args=TrainingArguments(
             output_dir=folder,
-            per_device_train_batch_size=len(draws[0].questions),
-            num_train_epochs=MAX_EPOCHS,
-            learning_rate=config.optim.lr,
-            weight_decay=config.optim.weight_decay,
-            max_grad_norm=config.optim.max_grad_norm,
-            optim="adamw_torch_fused",
-            bf16=context.placement.autocast == torch.bfloat16,
-            use_cpu=not torch.cuda.is_available() or config.train.device == "cpu",
             train_sampling_strategy="group_by_length",
             torch_compile=candidate.compile,
-            seed=config.train.seed,
             remove_unused_columns=False,  # the collator needs a question's rows, which are not the model's to see
-            logging_strategy="no",
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-        )
-        trainer = Trainer(
-            model=PeerModel(context.model),
-            args=arguments,
-            train_dataset=questions(context.assembler, draws),
-            data_collator=partial(collate, pad_id=context.assembler.pad_id),
-            callbacks=[WindowCallback(candidate, connection, schedule, schedule.work(draws))],
-        )
+            **arguments(schedule),
+        ),
+        train_dataset=questions(schedule.context.assembler, schedule.draws()),
+        data_collator=partial(collate, pad_id=schedule.context.assembler.pad_id),
+        callbacks=[callback],
+    )
+
+
+def run(
+    candidate: Candidate,
+    connection: Connection,
+    make: Callable[[Candidate, Schedule, TrainerCallback, str], Any] = make_trainer,
+) -> None:
+    """Let a trainer train in turns.
+
+    Args:
+        make: makes the trainer, given the callback and a folder of its own.
+    """
+    schedule = prepare(candidate, connection.send)
+    callback = WindowCallback(candidate, connection, schedule, schedule.work(schedule.draws()))
+    with tempfile.TemporaryDirectory(prefix="accl-bench-") as folder:
+        trainer = make(candidate, schedule, callback, folder)
         connection.send("compiling and warming up" if candidate.compile else "warming up")
         trainer.train()
 

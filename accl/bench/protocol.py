@@ -20,7 +20,7 @@ class Candidate:
         steps: steps of one timed window.
         warmup: least number of untimed steps before the first window.
         backend: value of ``train.backend`` for accl; "" for a peer.
-        compile: whether a peer compiles its model.
+        peer: value of ``--peer`` for a peer; "" for accl.
         tracking: whether accl's curriculum tracks the batches.
         min_tokens: shorter training questions are left out.
     """
@@ -30,9 +30,14 @@ class Candidate:
     steps: int
     warmup: int
     backend: str = ""
-    compile: bool = False
+    peer: str = ""
     tracking: bool = True
     min_tokens: int = 0
+
+    @property
+    def compile(self) -> bool:
+        """Whether a peer compiles its model."""
+        return self.peer == "compile"
 
 
 class Work(NamedTuple):

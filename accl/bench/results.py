@@ -10,11 +10,14 @@ from typing import Any
 
 from accl.bench.protocol import Candidate, MeasuredWindow, Rates, Work
 from accl.bench.report import Row, row
+from accl.bench.whole import WholeRun
 from accl.bench.worker import BenchWorker
 
 # Bytes that one fp32 parameter moves in one step: AdamW reads parameter, gradient and two moments, and writes all but
 # the gradient; the backward pass writes the gradient, and clipping reads it for the norm.
 UPDATE_BYTES = (7 + 2) * 4
+# What the rows of a whole run are of, besides its phases.
+WHOLE, READY = "whole run", "ready for the first step"
 
 Pair = tuple[MeasuredWindow, MeasuredWindow]
 
@@ -58,21 +61,40 @@ def roofline_ms(flops: float, parameters: int, rates: Rates) -> float:
     return 1000 * (flops / rates.flops + parameters * UPDATE_BYTES / rates.bytes)
 
 
-def report_rows(results: Sequence[Result], rates: Rates, pairs: Sequence[Pair]) -> list[Row]:
-    """The device's rates, then every candidate's figures, then differences between candidates."""
-    rows = [
+def rate_rows(rates: Rates) -> list[Row]:
+    """Return the rows of a device's rates."""
+    return [
         row(f"product of matrices, {rates.precision}", [rates.flops / 1e12], "TFLOP/s"),
         row("copy, read and written", [rates.bytes / 1e9], "GB/s"),
     ]
+
+
+def failure_row(who: str, reason: str, peer: str = "") -> Row:
+    """Return the row of something that could not be measured; ``peer`` is set where it is none of accl's."""
+    return row(f"{who}: failed: {reason}", [], "", who=who, failed=reason, peer=peer)
+
+
+def whole_rows(who: str, whole: WholeRun) -> list[Row]:
+    """Return the seconds of a whole run, and those of its phases with their shares."""
+    parts = {WHOLE: whole.seconds, READY: whole.ready, **whole.phases}
+    return [
+        row(f"{who}: {phase}", [seconds], "s", who=who, phase=phase, share=seconds / whole.seconds, steps=whole.steps)
+        for phase, seconds in parts.items()
+    ]
+
+
+def report_rows(results: Sequence[Result], rates: Rates | None, pairs: Sequence[Pair]) -> list[Row]:
+    """Return every candidate's figures, then differences between candidates; without rates no multiples of them."""
+    rows: list[Row] = []
     for result in results:
         if result.failed is not None:
-            rows.append(row(f"{result.name}: failed: {result.failed}", [], "", who=result.name))
+            rows.append(failure_row(result.name, result.failed, result.candidate.peer))
         if result.windows:
             rows += _figures(result, rates)
             if result.candidate.backend:
                 rows += [_speedup(result, peer) for peer in results if peer.windows and not peer.candidate.backend]
     rows += _differences(results)
-    if pairs:
+    if pairs and results[0].windows:
         name = f"two of {results[0].name} at once"
         alone = statistics.median(results[0].per_second(lambda work: work.questions))
         both = [_throughput(pair) for pair in pairs]
@@ -85,29 +107,36 @@ def _row(who: str, measure: str, samples: Sequence[float], unit: str, **more: An
     return row(f"{who}: {measure}", samples, unit, who=who, measure=measure, rounds=list(samples), **more)
 
 
-def _figures(result: Result, rates: Rates) -> list[Row]:
+def _figures(result: Result, rates: Rates | None) -> list[Row]:
     name, windows, description = result.name, result.windows, result.description
-    flops = result.per_second(lambda work: work.flops)
+    backend = {key: description[key] for key in ("backend", "why") if key in description}
     rows = [
-        _row(name, "time of a step", result.ms, "ms"),
+        _row(name, "time of a step", result.ms, "ms", peer=result.candidate.peer, **backend),
         _row(name, "questions", result.per_second(lambda work: work.questions), "questions/s"),
         _row(name, "real tokens", result.per_second(lambda work: work.tokens), "tokens/s"),
-        _row(name, "use of the measured rate", [100 * value / rates.flops for value in flops], "%"),
+        *(_of_the_rates(result, rates) if rates else []),
     ]
-    if rates.vendor_flops is not None:
-        rows.append(_row(name, "use of the maker's rate", [100 * value / rates.vendor_flops for value in flops], "%"))
     peak = max(windows, key=lambda window: window.memory)
     more = {} if peak.allocated is None else {"tensors_mib": peak.allocated / 2**20}
     rows.append(_row(name, "peak memory", [peak.memory / 2**20], "MiB", **more))
-    per_step = windows[0].work.flops / windows[0].work.steps
-    for which, key in (("all parameters", "trained_parameters"), ("those that change", "live_parameters")):
-        bound = roofline_ms(per_step, description[key], rates)
-        distance = [ms / bound for ms in result.ms]
-        rows.append(_row(name, f"distance from the floor, {which}", distance, "×", floor_ms=bound))
     if result.candidate.compile:
         counts = {key: description[key] for key in ("compilations", "graph_breaks")}
         counts["compilations_while_timed"] = sum(window.compilations for window in windows)
         rows.append(_row(name, "compiling", [description["compile_seconds"]], "s", **counts))
+    return rows
+
+
+def _of_the_rates(result: Result, rates: Rates) -> list[Row]:
+    """Return the share of the device's rates that the steps reach, and how many times the roofline they take."""
+    name, description, work = result.name, result.description, result.windows[0].work
+    flops = result.per_second(lambda work: work.flops)
+    rows = [_row(name, "use of the measured rate", [100 * value / rates.flops for value in flops], "%")]
+    if rates.vendor_flops is not None:
+        rows.append(_row(name, "use of the maker's rate", [100 * value / rates.vendor_flops for value in flops], "%"))
+    for which, key in (("all parameters", "trained_parameters"), ("those that change", "live_parameters")):
+        bound = roofline_ms(work.flops / work.steps, description[key], rates)
+        distance = [ms / bound for ms in result.ms]
+        rows.append(_row(name, f"distance from the floor, {which}", distance, "×", floor_ms=bound))
     return rows
 
 
@@ -130,8 +159,11 @@ def _differences(results: Sequence[Result]) -> list[Row]:
             what = "contrastive loss"
         else:
             continue
-        added = [a - b for a, b in zip(more.ms, less.ms, strict=True)]
-        shares = [100 * a / b for a, b in zip(added, less.ms, strict=True)]
+        # A candidate that failed has fewer windows.
+        added = [a - b for a, b in zip(more.ms, less.ms, strict=False)]
+        shares = [100 * a / b for a, b in zip(added, less.ms, strict=False)]
+        if not added:
+            continue
         who = f"{what} ({one.backend})"
         rows += [_row(who, "added to a step", added, "ms"), _row(who, "added, of a step", shares, "%")]
     return rows

@@ -20,6 +20,8 @@ from typing import Any
 from accl.bench.protocol import Candidate, WorkerError
 from accl.errors import AcclError
 
+# Modules of peers that are not transformers' Trainer.
+PEERS = {"sentence-transformers": "accl.bench.sentence_peer"}
 GRACE_S = 10.0  # for a worker to end after its connection is closed
 
 
@@ -36,7 +38,7 @@ class BenchWorker:
         self._doing = "building and warming up"
         self._connection, other = Pipe()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
-        module = "accl.bench.loop" if candidate.backend else "accl.bench.peer"
+        module = "accl.bench.loop" if candidate.backend else PEERS.get(candidate.peer, "accl.bench.peer")
         command = [sys.executable, "-m", module, str(other.fileno())]
         with other:
             self._process = subprocess.Popen(

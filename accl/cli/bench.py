@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from accl.cli.completion import complete_recipe
-from accl.cli.options import OverridesOption, ProfileOption, output_file
+from accl.cli.completion import complete_profile, complete_recipe
+from accl.cli.options import OverridesOption, output_file
 from accl.cli.output import Format, FormatOption, emit, say
 from accl.cli.table import Table
 from accl.config import DEFAULT_PROFILE
-from accl.errors import AcclError
+from accl.errors import AcclError, TrainingError
+from accl.text import counted
 
 if TYPE_CHECKING:
     from accl.bench.report import Report
@@ -36,8 +37,16 @@ class Peer(StrEnum):
 
     EAGER = "eager"
     COMPILE = "compile"
+    SENTENCE_TRANSFORMERS = "sentence-transformers"
 
 
+_PROFILES = typer.Option(
+    "--profile",
+    "-p",
+    help="Scale and data, as for accl train; may be repeated.  [default: paper]",
+    autocompletion=complete_profile,
+)
+ProfilesOption = Annotated[list[str] | None, _PROFILES]
 RepeatOption = Annotated[int, typer.Option("--repeat", min=1, help="Samples of each figure.")]
 
 
@@ -162,23 +171,32 @@ def train(
     recipe: Annotated[
         str, typer.Argument(help="What accl trains; the peers train baseline.", autocompletion=complete_recipe)
     ] = "baseline",
-    profile: ProfileOption = None,
+    profile: ProfilesOption = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            metavar="NAME",
+            help="Encoder, as model.name; may be repeated. The profile's own when left out.",
+        ),
+    ] = None,
     overrides: OverridesOption = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps of a timed window.")] = 200,
     warmup: Annotated[int, typer.Option(min=1, help="Untimed steps before the first window.")] = 30,
-    rounds: Annotated[int, typer.Option(min=1, help="Timed windows of each candidate.")] = 3,
+    rounds: Annotated[int, typer.Option(min=0, help="Timed windows of each candidate; 0 for whole runs alone.")] = 3,
     backends: Annotated[
         str, typer.Option("--backends", "--paths", metavar="A,B", help="Values of train.backend for accl.")
     ] = "auto",
     arms: Annotated[str, typer.Option(metavar="A,B", help="Recipes to time in turns, and what tracking costs.")] = "",
     peer: Annotated[
-        list[Peer] | None, typer.Option(help="Trainer as it is, or with torch_compile=True; may be repeated.")
+        list[Peer] | None,
+        typer.Option(help="Trainer as it is or with torch_compile=True, sentence-transformers' one; may be repeated."),
     ] = None,
     compile_warmup: Annotated[
         int, typer.Option(min=1, metavar="STEPS", help="Untimed steps of a compiled peer, at least.")
     ] = 1,
     limit: Annotated[
-        float, typer.Option(metavar="SECONDS", help="For building and warming up, and for a window.")
+        float, typer.Option(metavar="SECONDS", help="For building and warming up, for a window, and for a whole run.")
     ] = 300,
     min_tokens: Annotated[int, typer.Option(metavar="N", help="Leave shorter training questions out.")] = 0,
     together: Annotated[bool, typer.Option("--together", help="Time two processes of accl at once as well.")] = False,
@@ -186,9 +204,15 @@ def train(
         bool,
         typer.Option("--apart", help="One candidate after the other: no turns, but memory for one at a time."),
     ] = False,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Take whole runs of accl as well, from the command to its end.")
+    ] = False,
     output: OutputOption = None,
 ) -> None:
-    """Measure training steps, in turns with transformers' Trainer on the same questions.
+    """Measure training steps, in turns with transformers' Trainer on the same questions, and whole runs.
+
+    Every --model is measured under every --profile, one after the other. What fails is a row with its
+    reason, and the command then fails when it has measured the others.
 
     Examples:
 
@@ -199,15 +223,24 @@ def train(
       accl bench train -p demo --backends reference,cpu --set train.batch_size=32 --apart --limit 600
 
       accl bench train -p demo --peer compile --compile-warmup 100 --min-tokens 20
+
+      accl bench train -p minilm --set data.path=mmlu --model random:bert-base --model all-MiniLM-L6-v2 --peer eager
+
+      accl bench train -p demo --peer eager --peer sentence-transformers
+
+      accl bench train full -p demo --rounds 0 --whole
     """
-    given = dict(locals())
-    from accl.bench.train import Options, measure
+    given = {key: value for key, value in locals().items() if key not in ("model", "profile")}
+    from accl.bench.train import Options, failures, measure
     from accl.cli.reports import report_tables
 
     if together and apart:
         raise typer.BadParameter("--together and --apart exclude each other.")
+    if not (rounds or whole):
+        raise typer.BadParameter("--rounds 0 measures nothing without --whole.")
     read = {
-        "profile": profile or DEFAULT_PROFILE,
+        "models": list(dict.fromkeys(model or [])),
+        "profiles": list(dict.fromkeys(profile or [DEFAULT_PROFILE])),
         "overrides": overrides or [],
         "backends": _names(backends),
         "arms": _names(arms),
@@ -216,6 +249,8 @@ def train(
     }
     report = measure(Options(**{**given, **read}))
     _print(report, report_tables([report]), output)
+    if failed := failures(report):
+        raise TrainingError(f"{counted(len(failed), 'part')} could not be measured: {'; '.join(failed)}")
 
 
 @app.command()

@@ -11,7 +11,7 @@ from accl.errors import ConfigError
 
 RANDOM = "random:"
 
-# What DeBERTa-v3-base and RoBERTa-base have in common.
+# What most encoders of BERT's size have in common.
 _BASE: dict[str, Any] = {
     "hidden_size": 768,
     "num_hidden_layers": 12,
@@ -38,7 +38,16 @@ _V3_BASE: dict[str, Any] = _BASE | {
     "position_biased_input": False,
     "type_vocab_size": 0,
 }
-# Configurations that can be started from scratch as random:<name>, in transformers' words.
+_BERT: dict[str, Any] = _BASE | {
+    "model_type": "bert",
+    "vocab_size": 30522,
+    "layer_norm_eps": 1e-12,
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+}
+_ELECTRA: dict[str, Any] = _BERT | {"model_type": "electra", "embedding_size": 768}
+# Configurations that can be started from scratch as random:<name>, in transformers' words: but for ``tiny`` those of
+# published encoders, so that what is measured on one needs no weights.
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "tiny": _V3_BASE
     | {
@@ -60,6 +69,54 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "layer_norm_eps": 1e-5,
         "max_position_embeddings": 513,
         "type_vocab_size": 1,
+    },
+    "bert-base-uncased": _BERT,
+    "all-MiniLM-L6-v2": _BERT | {"hidden_size": 384, "num_hidden_layers": 6, "intermediate_size": 1536},
+    "electra-base-discriminator": _ELECTRA,
+    "electra-small-discriminator": _ELECTRA
+    | {"embedding_size": 128, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024},
+    "distilbert-base-uncased": {
+        "model_type": "distilbert",
+        "vocab_size": 30522,
+        "dim": 768,
+        "n_layers": 6,
+        "n_heads": 12,
+        "hidden_dim": 3072,
+        "max_position_embeddings": 512,
+        "pad_token_id": 0,
+    },
+    "all-mpnet-base-v2": _BASE
+    | {
+        "model_type": "mpnet",
+        "vocab_size": 30527,
+        "layer_norm_eps": 1e-5,
+        "max_position_embeddings": 514,
+        "relative_attention_num_buckets": 32,
+        "pad_token_id": 1,  # of the class, whatever the configuration says
+    },
+    "ModernBERT-base": {
+        "model_type": "modernbert",
+        "vocab_size": 50368,
+        "hidden_size": 768,
+        "num_hidden_layers": 22,
+        "num_attention_heads": 12,
+        "intermediate_size": 1152,
+        "max_position_embeddings": 8192,
+        "local_attention": 128,
+        "global_attn_every_n_layers": 3,
+        "pad_token_id": 0,
+    },
+    "deberta-base": _BASE
+    | {
+        "model_type": "deberta",
+        "vocab_size": 50265,
+        "layer_norm_eps": 1e-7,
+        "max_position_embeddings": 512,
+        "relative_attention": True,
+        "max_relative_positions": -1,
+        "pos_att_type": ["c2p", "p2c"],
+        "position_biased_input": False,
+        "type_vocab_size": 0,
     },
 }
 

@@ -80,11 +80,11 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     return _from_transformers(folder)
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+def train_tokenizer(texts: Iterable[str], vocab_size: int, pad_id: int = 0) -> Tokenizer:
     """Train a lower-casing byte-pair tokenizer on texts, for models that start from scratch.
 
     Equal texts give equal ids on every machine, which WordPiece training does not guarantee. ``vocab_size`` is an upper
-    bound: merging ends when every word is one token.
+    bound: merging ends when every word is one token. ``pad_id`` is the id of padding, 0 or 1.
     """
     from tokenizers import Tokenizer as Fast
     from tokenizers import models, normalizers, pre_tokenizers, trainers
@@ -94,14 +94,15 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     fast.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Metaspace(prepend_scheme="always"), pre_tokenizers.Punctuation("isolated")]
     )
-    special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
+    special = ["[CLS]", "[SEP]", "[UNK]"]
+    special.insert(pad_id, "[PAD]")
     fast.train_from_iterator(
         texts, trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False)
     )
     return _from_fast(Path(), fast.to_str(), SPECIAL)
 
 
-def trained_tokenizer(texts: Sequence[str], vocab_size: int, cache: Cache) -> Tokenizer:
+def trained_tokenizer(texts: Sequence[str], vocab_size: int, cache: Cache, pad_id: int = 0) -> Tokenizer:
     """Train a tokenizer as `train_tokenizer` does, or load it if the same texts were trained on before.
 
     Args:
@@ -109,12 +110,13 @@ def trained_tokenizer(texts: Sequence[str], vocab_size: int, cache: Cache) -> To
     """
     from tokenizers import __version__
 
-    digest = hashlib.blake2b(f"{__version__}\x1f{vocab_size}".encode(), digest_size=16)
+    padding = f"\x1f{pad_id}" if pad_id else ""
+    digest = hashlib.blake2b(f"{__version__}\x1f{vocab_size}{padding}".encode(), digest_size=16)
     for text in texts:
         digest.update(f"\x1f{len(text)}\x1f{text}".encode())
     return cache.load_or_make(
         f"tokenizer-{digest.hexdigest()}.json",
-        make=lambda: train_tokenizer(texts, vocab_size),
+        make=lambda: train_tokenizer(texts, vocab_size, pad_id),
         encode=lambda tokenizer: tokenizer.files[FAST],
         decode=lambda content: _from_fast(Path(), content.decode(), SPECIAL),
     )

@@ -25,6 +25,7 @@ from accl.store.rundir import RunDir
 from accl.store.state import State, claim, read_state, write_state
 from accl.streams import guard_streams
 from accl.training.driver import begin_context
+from accl.training.garbage import no_collection
 from accl.training.guard import LockGuard
 from accl.training.interrupt import Interrupt, StoppedAtOnce, StoppedEarly
 from accl.training.memory import memory_errors
@@ -173,7 +174,8 @@ def _prepare(
     phase("loading libraries")
     begin_context(config.train.device)
     # Imports take seconds: by now the run shows as starting, and signals are handled.
-    from accl.training.device import exclusive_randomness, prewarm_cuda, set_determinism, use_own_stream
+    with no_collection():
+        from accl.training.device import exclusive_randomness, prewarm_cuda, set_determinism, use_own_stream
 
     with exclusive_randomness():
         determinism = set_determinism(config.train.seed, config.train.deterministic)
@@ -187,7 +189,7 @@ def _prepare(
     if process.is_shared:
         use_own_stream(config.train.device)
     reporter.watch_load(MachineLoad().read)
-    with exclusive_randomness():  # new weights are drawn from torch's default generator
+    with exclusive_randomness(), no_collection():  # new weights are drawn from torch's default generator
         context = build_context(config, phase)
     notices = start.record(run, config, context.provenance, determinism, launch)
     phase("warming up")

@@ -47,7 +47,8 @@ class Placement:
                 "memory_bytes": properties.total_memory,
                 "precision": "bf16" if self.autocast else "fp32",
             }
-        return {"type": self.device.type, "threads": torch.get_num_threads(), "precision": "fp32"}
+        precision = "bf16" if self.autocast else "fp32"
+        return {"type": self.device.type, "threads": torch.get_num_threads(), "precision": precision}
 
 
 def place(device: str, precision: str) -> Placement:
@@ -68,11 +69,16 @@ def place(device: str, precision: str) -> Placement:
         warnings.append("train.device=auto: no NVIDIA GPU found, training on the CPU")
     autocast: torch.dtype | None = None
     if precision == "bf16":
-        if chosen.type == "cuda":
+        if chosen.type == "cuda" or computes_bf16():
             autocast = torch.bfloat16
         else:
-            warnings.append("train.precision=bf16 applies to GPUs only: computing in fp32")
+            warnings.append("train.precision=bf16: this processor does not compute in bf16, so fp32 it is")
     return Placement(chosen, autocast, tuple(warnings))
+
+
+def computes_bf16() -> bool:
+    """Return whether the processor has instructions for products in bf16; emulating them is slower than fp32."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def prewarm_cuda(device: str) -> None:

@@ -18,6 +18,7 @@ from torch import nn
 from accl.data import hub
 from accl.data.architectures import ARCHITECTURES, RANDOM, architecture
 from accl.errors import ConfigError, first_line
+from accl.training.deberta_v1 import make_autocastable
 
 
 @dataclass
@@ -54,7 +55,8 @@ def load_encoder(name: str, revision: str, vocab_size: int | None = None) -> Enc
         HubError: a Hub model that is neither cached nor within reach.
     """
     os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"  # else transformers asks the Hub for a converted copy
-    with _hidden("sklearn", "scipy"):  # generation and losses of other models would import them, which takes seconds
+    # Generation and losses of other models would import these two, which takes seconds.
+    with _hidden("sklearn", "scipy"):
         if name.startswith(RANDOM):
             return _from_scratch(name, vocab_size)
         return _from_folder(resolve_model_folder(name, revision), name)
@@ -132,6 +134,7 @@ def _unreadable(folder: Path, error: Exception) -> ConfigError:
 
 
 def _described(module: nn.Module, name: str, pretrained: bool) -> Encoder:
+    make_autocastable(module)
     config: Any = module.config
     parameters = sum(p.numel() for p in module.parameters())
     size = f"{parameters / 1e6:.1f} M parameters"

@@ -27,20 +27,20 @@ class PhaseClock:
         self._seconds = {LOADING_PROGRAM: age}
         self._phase, self._since = OPENING_RUN, time.monotonic()
 
-    def enter(self, words: str) -> str:
-        """End the current phase and begin that of ``words``; returns the name of the one that ended.
+    def enter(self, words: str) -> None:
+        """End the current phase and begin that of ``words``.
 
         What follows a comma or a digit is progress and no part of a name: ``warming up 3/9`` is ``warming up``.
         """
-        now, before = time.monotonic(), self._phase
-        self._seconds[before] = self._seconds.get(before, 0.0) + now - self._since
+        now = time.monotonic()
+        self._seconds[self._phase] = self._seconds.get(self._phase, 0.0) + now - self._since
         self._phase, self._since = re.split(r"[,\d]", words, maxsplit=1)[0].strip(), now
-        return before
 
     @contextmanager
     def during(self, words: str) -> Iterator[None]:
         """Count a block for a phase of its own, and go on with the one before."""
-        before = self.enter(words)
+        before = self._phase
+        self.enter(words)
         try:
             yield
         finally:

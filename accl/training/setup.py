@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from accl.config import Config
-from accl.data.architectures import RANDOM
+from accl.data.architectures import RANDOM, architecture
 from accl.data.cache import Cache, cache_folder
 from accl.data.fit import check_length, check_tasks
 from accl.data.prepared import PreparedData, prepare
@@ -32,9 +32,10 @@ from accl.training.encoder import Encoder, load_encoder, resolve_model_folder
 from accl.training.optim import warmup_steps
 from accl.training.provenance import DataProvenance, ModelProvenance, Provenance, digest
 
-# Vocabulary of a tokenizer trained for an encoder from scratch, if the encoder has room for it: with so many of
-# DeBERTa-v3's 128,100 rows, MMLU is about as long as under DeBERTa-v3's own tokenizer.
+# Vocabulary of a tokenizer trained for an encoder from scratch: with so many of DeBERTa-v3's 128,100 rows, MMLU is
+# about as long as under DeBERTa-v3's own tokenizer. BERT and those that share its vocabulary have room for 30,522.
 SCRATCH_VOCABULARY = {"tiny": 8192, "deberta-v3-base": 32768, "roberta-base": 32768}
+OTHER_SCRATCH_VOCABULARY = 30_000
 # Rows that share a length on the CPU: enough for its matrix products, few enough to be alike.
 CPU_CHUNK_ROWS = 16
 
@@ -53,7 +54,7 @@ def build_context(config: Config, phase: Callable[[str], None]) -> TrainingConte
     cache = Cache(cache_folder())
     phase("loading questions")
     source = config.data
-    data = prepare(source.source, source.path, source.revision, source.protocol, source.split_seed)
+    data = prepare(source.source, source.path, source.revision, source.protocol, source.split_seed, cache)
     check_tasks(data.train_sizes, config.loss.contrastive_weight, config.curriculum.policy)
     phase("tokenising")
     tokenizer = make_tokenizer(config, data.splits.train, cache)
@@ -135,9 +136,8 @@ def make_tokenizer(config: Config, train: list[Question], cache: Cache) -> Token
     """Return the encoder's own tokenizer, or one trained on the training questions."""
     if config.model.name.startswith(RANDOM):
         texts = [part for q in train for part in (q.text, *q.options)]
-        # An unknown architecture is refused where the encoder is made, with the names that there are.
-        size = SCRATCH_VOCABULARY.get(config.model.name.removeprefix(RANDOM), min(SCRATCH_VOCABULARY.values()))
-        return trained_tokenizer(texts, size, cache)
+        size = SCRATCH_VOCABULARY.get(config.model.name.removeprefix(RANDOM), OTHER_SCRATCH_VOCABULARY)
+        return trained_tokenizer(texts, size, cache, architecture(config.model.name)["pad_token_id"])
     # The tokenizers library would otherwise warn of forks, and use every core of a shared machine.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     return load_tokenizer(resolve_model_folder(config.model.name, config.model.revision))

@@ -6,7 +6,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from accl.config import load
 from accl.errors import AbsentError, DamagedError, RunError
@@ -43,10 +45,7 @@ def evaluate_split(
     Args:
         progress: called before each batch; it may raise, which ends the evaluation.
     """
-    questions = context.positions[split]
-    if limit is not None and limit < len(questions):
-        # The same spread over tasks each time: splits lie in the order of tasks.
-        questions = questions[torch.linspace(0, len(questions) - 1, limit).long().numpy()]
+    questions = some_questions(context.positions[split], limit)
     on_cpu = context.placement.device.type == "cpu"
     context.model.eval()
     result = evaluate(
@@ -60,6 +59,15 @@ def evaluate_split(
     )
     context.model.train()
     return result
+
+
+def some_questions(questions: NDArray[np.int64], limit: int | None) -> NDArray[np.int64]:
+    """Return the questions of a split, or ``limit`` of them: the same ones each time, spread over the tasks."""
+    if limit is None or limit >= len(questions):
+        return questions
+    # Splits lie in the order of tasks.
+    spread: NDArray[np.int64] = torch.linspace(0, len(questions) - 1, limit).long().numpy()
+    return questions[spread]
 
 
 def load_best(run: RunDir, context: TrainingContext, backend: StepBackend, best_step: int) -> None:

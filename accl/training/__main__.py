@@ -189,7 +189,7 @@ def _prepare(
     if process.is_shared:
         use_own_stream(config.train.device)
     reporter.watch_load(MachineLoad().read)
-    with exclusive_randomness(), no_collection():  # new weights are drawn from torch's default generator
+    with no_collection():
         context = build_context(config, phase)
     notices = start.record(run, config, context.provenance, determinism, launch)
     phase("warming up")

@@ -27,7 +27,7 @@ from accl.method.model import ContrastiveCurriculumModel
 from accl.training.blueprint import load_by_blueprint
 from accl.training.context import Notice, TrainingContext
 from accl.training.curriculum import CurriculumState
-from accl.training.device import Placement, place
+from accl.training.device import Placement, exclusive_randomness, place
 from accl.training.encoder import Encoder, load_encoder, resolve_model_folder
 from accl.training.optim import warmup_steps
 from accl.training.provenance import DataProvenance, ModelProvenance, Provenance, digest
@@ -64,18 +64,20 @@ def build_context(config: Config, phase: Callable[[str], None]) -> TrainingConte
     chunk_rows = CPU_CHUNK_ROWS if placement.device.type == "cpu" else None
     assembler = Assembler(blob, tokenizer, config.model.head, config.data.max_length, chunk_rows)
     phase("loading the encoder")
-    torch.manual_seed(config.train.seed)
-    encoder = _load_encoder(config, tokenizer.vocab_size, cache if _may_skip_layers(config, placement) else None)
     tasks = len(data.corpus.subjects)
-    model = ContrastiveCurriculumModel(
-        encoder.module,
-        hidden=encoder.hidden_size,
-        tasks=tasks,
-        choices=blob.choices,
-        contrastive_dim=config.model.contrastive_dim,
-        head=config.model.head,
-        task_embedding=config.model.task_embedding,
-    ).to(placement.device)
+    with exclusive_randomness():  # new weights are drawn from torch's default generator
+        torch.manual_seed(config.train.seed)
+        encoder = _load_encoder(config, tokenizer.vocab_size, cache if _may_skip_layers(config, placement) else None)
+        model = ContrastiveCurriculumModel(
+            encoder.module,
+            hidden=encoder.hidden_size,
+            tasks=tasks,
+            choices=blob.choices,
+            contrastive_dim=config.model.contrastive_dim,
+            head=config.model.head,
+            task_embedding=config.model.task_embedding,
+        )
+    model.to(placement.device)
 
     train = data.positions["train"]
     steps_per_epoch = config.train.steps_per_epoch(len(train))

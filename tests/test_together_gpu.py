@@ -35,21 +35,20 @@ def losses(run: RunDir) -> list[float]:
 @pytest.mark.parametrize("backend", ["packed", "cudagraph"])
 def test_captured_steps_of_runs_of_one_process_are_those_of_runs_of_their_own(tmp_path: Path, backend: str) -> None:
     arms = [("full", "train.seed=1"), ("baseline", "train.seed=2"), ("full", "train.seed=3")]
-    alone, shared = ([prepare(tmp_path, *arm, f"train.backend={backend}") for arm in arms] for _ in range(2))
+    shared = [prepare(tmp_path, *arm, f"train.backend={backend}") for arm in arms]
+    alone = prepare(tmp_path, *arms[0], f"train.backend={backend}")
     beside = prepare(tmp_path, "full", FOR_EVER, f"train.backend={backend}")
-    own, trainer = process.start(alone[0]), start_together(beside, *shared)
+    own, trainer = process.start(alone), start_together(beside, *shared)
     try:
         assert own.wait() == 0
         until(lambda: not any(observe(run).state.active for run in shared))
         process.stop(beside)
         assert trainer.wait() == 0
-        assert start_together(*alone[1:]).wait() == 0
     finally:
         trainer.kill()
     assert [observe(run).state for run in shared] == [State.FINISHED] * 3
     assert read_state(beside).step > 0
     assert f"steps are computed by the {backend} backend" in events(shared[0], "backend")[0]
-    for run, other in zip(shared, alone, strict=True):
-        # Not to the bit: sums that kernels take by atomic additions come in any order, in a run of its own as well.
-        assert losses(run) == pytest.approx(losses(other), rel=5e-3)
+    # Not to the bit: sums that kernels take by atomic additions come in any order, in a run of its own as well.
+    assert losses(shared[0]) == pytest.approx(losses(alone), rel=5e-3)
     assert losses(shared[0]) != pytest.approx(losses(shared[2]), rel=5e-3)

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from data_folders import COLUMNS, csv_folder, good
 
-from accl.data import corpus_cache, hub
+from accl.data import corpus_cache, folders, hub, parquet
 from accl.data.cache import Cache
 from accl.data.questions import Corpus
 from accl.data.sources import load_corpus
@@ -29,16 +29,14 @@ class Loads:
     """Loads a folder with a cache, and counts how often it was read."""
 
     def __init__(self, folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from accl.data.sources import folder as source
-
         self.folder, self.cache, self.read = folder, Cache(cache), 0
-        read = source.read_folder
+        read = folders.read_folder
 
         def counted(path: Path) -> Corpus:
             self.read += 1
             return read(path)
 
-        monkeypatch.setattr(source, "read_folder", counted)
+        monkeypatch.setattr(folders, "read_folder", counted)
 
     def __call__(self) -> Corpus:
         return load_corpus("folder", str(self.folder), cache=self.cache)
@@ -79,16 +77,14 @@ def test_a_folder_that_changed_is_read_anew_whatever_its_times(loads: Loads) -> 
 
 
 def test_a_folder_that_changes_while_it_is_read_is_not_kept(loads: Loads, monkeypatch: pytest.MonkeyPatch) -> None:
-    from accl.data.sources import folder as source
-
-    read = source.read_folder
+    read = folders.read_folder
 
     def overtaken(path: Path) -> Corpus:
         corpus = read(path)
         csv_folder(path, good(1), "zoology_test.csv")
         return corpus
 
-    monkeypatch.setattr(source, "read_folder", overtaken)
+    monkeypatch.setattr(folders, "read_folder", overtaken)
     assert len(loads().subjects) == 2
     assert len(loads().subjects) == 3
     assert loads.read == 2
@@ -129,6 +125,6 @@ def test_a_data_set_of_the_hub_is_kept_as_well(tmp_path: Path, monkeypatch: pyte
     pq.write_table(pa.table(COLUMNS), tmp_path / "all" / "test-00000-of-00001.parquet")
     monkeypatch.setattr(hub, "fetch_data", lambda _path, _revision: tmp_path)
     first = load_corpus("hub", "some/questions", "abc", Cache(tmp_path / "cache"))
-    monkeypatch.setattr("accl.data.sources.hub.read_parquet", None)
+    monkeypatch.setattr(parquet, "read_parquet", None)
     assert load_corpus("hub", "some/questions", "abc", Cache(tmp_path / "cache")) == first
     assert (first.source, first.revision) == ("Hub data set some/questions, config all", "abc")

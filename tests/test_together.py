@@ -73,7 +73,8 @@ def assert_same_weights(run: RunDir, other: RunDir) -> None:
 
 def test_runs_of_one_process_are_what_they_would_be_alone_and_end_by_themselves(tmp_path: Path) -> None:
     alone = prepare(tmp_path, "full", "train.seed=1")
-    one, other = prepare(tmp_path, "full", "train.seed=1"), prepare(tmp_path, "baseline", "train.seed=2")
+    one = prepare(tmp_path, "full", "train.seed=1")
+    other = prepare(tmp_path, "baseline", "train.seed=2", "train.backend=reference")
     stopped, failing = prepare(tmp_path, "full", FOR_EVER), prepare(tmp_path, "full", "model.name=/nowhere")
     by_itself, trainer = process.start(alone), start_together(one, stopped, other, failing)
     try:
@@ -95,6 +96,7 @@ def test_runs_of_one_process_are_what_they_would_be_alone_and_end_by_themselves(
     assert steps(other) != steps(one)
     [shared] = events(one, "shared")
     assert f"shares process {trainer.pid} with {stopped.id}, {other.id}, {failing.id}" in shared
+    assert "take turns" in events(other, "shared")[1]
     assert events(alone, "shared") == []
     for run in (one, other, stopped, failing):
         text = run.console.read_text(encoding="utf-8")

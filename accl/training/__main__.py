@@ -208,6 +208,9 @@ def _prepare(
     reporter.event(level, "backend", f"{words} ({reason})" if reason else words)
     if process.is_shared:
         reporter.event("info", "shared", process.describe(run))
+        if backend.name == "reference":
+            turns = "the runs of its process take turns, since its steps are launched kernel by kernel"
+            reporter.event("warning", "shared", f"{turns}: without --per-gpu they are as fast")
     parts = reporter.clock.seconds()
     spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in parts.items())
     ready = f"ready for the first step {sum(parts.values()):.1f} s after the process began"

@@ -7,7 +7,6 @@ fetched, once; afterwards the local cache is used.
 from pathlib import Path
 
 from accl.data import hub
-from accl.data.parquet import read_parquet
 from accl.data.questions import Corpus
 
 
@@ -18,6 +17,8 @@ def folder(path: str, revision: str) -> Path:
 
 def read(folder: Path, path: str, revision: str) -> Corpus:
     """Return the corpus of what was fetched; raises `DataError` where it is malformed."""
+    from accl.data.parquet import read_parquet  # here: what was read before is loaded without it
+
     return read_parquet(folder, f"Hub data set {path}, config all", revision)
 
 

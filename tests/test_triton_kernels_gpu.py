@@ -89,36 +89,6 @@ def attention_inputs(
     return (qkv, c2p, p2c), dout
 
 
-def to_pairs(table: Tensor, ends: Bounds, kind: int, fill: float = torch.nan) -> Tensor:
-    """Bring a table by distance, H x T x 2R, into the layout of pairs; elements that are no pair get ``fill``.
-
-    Args:
-        kind: 0 where tokens are queries, whose distance to a partner p is t - p; 1 where they are keys.
-    """
-    from accl.kernels.triton.attention import SCORE_ALIGNMENT, pair_columns
-
-    start, end = (part[:, None] for part in ends)
-    tokens, max_distance = table.shape[1], table.shape[2] // 2
-    partner = start // SCORE_ALIGNMENT * SCORE_ALIGNMENT + torch.arange(pair_columns(max_distance), device=DEVICE)
-    offset = partner - torch.arange(tokens, device=DEVICE)[:, None]
-    index = (max_distance + (offset if kind else -offset)).clamp(0, 2 * max_distance - 1)
-    value = table.gather(2, index.long().expand(len(table), -1, -1))
-    return value.masked_fill((partner < start) | (partner >= end), fill)
-
-
-def to_distances(pairs: Tensor, ends: Bounds, kind: int) -> Tensor:
-    """Undo `to_pairs`; distances that no pair has get 0."""
-    from accl.kernels.triton.attention import SCORE_ALIGNMENT
-
-    start, end = (part[:, None] for part in ends)
-    tokens, max_distance = pairs.shape[1], pairs.shape[2] - SCORE_ALIGNMENT
-    distance = torch.arange(-max_distance, max_distance, device=DEVICE)
-    partner = torch.arange(tokens, device=DEVICE)[:, None] + (distance if kind else -distance)
-    column = (partner - start // SCORE_ALIGNMENT * SCORE_ALIGNMENT).clamp(0, pairs.shape[2] - 1)
-    value = pairs.gather(2, column.long().expand(len(pairs), -1, -1))
-    return value.masked_fill((partner < start) | (partner >= end), 0)
-
-
 def found_by_kernels(
     inputs: Inputs, ends: Bounds, heads: int, dout: Tensor, dropout: float = 0.0, offset: int = 5
 ) -> dict[str, Tensor]:
@@ -126,12 +96,10 @@ def found_by_kernels(
     from accl.kernels.triton.attention import PackedSequences, attend, attend_backward
 
     sequences, qkv = PackedSequences(*ends, seed(7)), inputs[0]
-    rel = torch.stack([to_pairs(table, ends, kind) for kind, table in enumerate(inputs[1:])])
-    attended = attend(qkv, rel, sequences, heads, offset, dropout)
-    dqkv, drel = torch.full_like(qkv, torch.nan), torch.full_like(rel, torch.nan)
+    attended = attend(qkv, torch.stack(inputs[1:]), sequences, heads, offset, dropout)
+    dqkv, drel = torch.full_like(qkv, torch.nan), torch.zeros(2, *inputs[1].shape, dtype=qkv.dtype, device=DEVICE)
     attend_backward(dout, qkv, attended, dqkv, drel, sequences, heads, offset, dropout)
-    tables = (to_distances(table, ends, kind) for kind, table in enumerate(drel))
-    return dict(zip(PARTS, (attended.out, dqkv[: len(dout)], *tables), strict=True))
+    return dict(zip(PARTS, (attended.out, dqkv[: len(dout)], *drel), strict=True))
 
 
 def expected_of(
@@ -308,7 +276,7 @@ def test_sums_over_rows_are_torchs(dtype: torch.dtype) -> None:
         (torch.bfloat16, 1e-2, 256, [256, 255, 90, 16, 5, 1], 640),
     ],
 )
-def test_relative_scores_and_their_gradients_are_those_of_the_formula_for_all_pairs(
+def test_relative_scores_and_their_gradients_are_those_of_the_formula_in_the_valid_range(
     dtype: torch.dtype, limit: float, max_distance: int, lengths: list[int], tokens: int
 ) -> None:
     from transformers import DebertaV2Config
@@ -325,8 +293,7 @@ def test_relative_scores_and_their_gradients_are_those_of_the_formula_for_all_pa
     qkv = torch.randn(tokens + rows, 3 * heads * width, device=DEVICE).to(dtype)
     ends = bounds(lengths, tokens)
     sequences = PackedSequences(*ends, seed(0))
-    pairs = rel_scores(qkv, sequences, positions, heads)
-    found = torch.stack([to_distances(table, ends, kind) for kind, table in enumerate(pairs)])
+    found = rel_scores(qkv, sequences, positions, heads)
 
     leaf = qkv.double().requires_grad_()
     parts = leaf.view(tokens + rows, 3, heads, width).permute(1, 2, 0, 3)
@@ -339,10 +306,10 @@ def test_relative_scores_and_their_gradients_are_those_of_the_formula_for_all_pa
     assert int(valid.sum()) == 2 * heads * (sum(n * n for n in lengths) + tokens - sum(lengths))
     assert off(found[valid], products.detach()[valid]) < limit
 
-    # Elements that are no pair are undefined, and must not be read.
+    # Outside of the valid range values are undefined, and must not be read.
     gradient = torch.randn(products.shape, device=DEVICE).to(dtype)
     (expected,) = torch.autograd.grad(products, leaf, gradient.double() * valid)
-    drel = torch.stack([to_pairs(table, ends, kind) for kind, table in enumerate(gradient)])
+    drel = torch.where(valid, gradient, torch.nan)
     before = torch.randn(qkv.shape, device=DEVICE).to(dtype)
     dqkv = before.clone()
     grad_to_positions(drel, qkv, sequences, positions, dqkv)

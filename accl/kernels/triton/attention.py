@@ -5,13 +5,11 @@ Query token i attends to key token j of the same sequence with the weight p_ij, 
     s_ij = ( q_i . k_j + q_i . pk_{i-j} + k_j . pq_{i-j} ) / sqrt(3 Dh)
 
 where pk and pq are projected rows of the position table, one for each relative distance. Their products c2p (content
-to position) and p2c (position to content) come from `accl.kernels.triton.rel_scores`. All tables of pairs, H x T x
-COLUMNS, have a row for each token, and in it a column for each token of its sequence: those of the relative scores and
-their gradients, and that of the scores, which the forward kernel stores for the backward pass. A row of p2c is that of
-a key. With A = dropout(p) and O = A V:
+to position) and p2c (position to content), H x T x 2R each, come from `accl.kernels.triton.rel_scores`; the forward
+kernel gathers them along diagonals and stores the scores for the backward pass. With A = dropout(p) and O = A V:
 
     dV = A^T dO,  ds_ij = p_ij (keep_ij dO_i . v_j - delta_i) / sqrt(3 Dh),  delta_i = O_i . dO_i
-    dq_i = sum_j ds_ij k_j,  dk_j = sum_i ds_ij q_i,  dc2p_ij = dp2c_ji = ds_ij
+    dq_i = sum_j ds_ij k_j,  dk_j = sum_i ds_ij q_i,  dc2p_{i, i-j} = dp2c_{j, i-j} = ds_ij
 
 with keep_ij 0 or 1 / (1 - dropout). In the backward pass every program owns the rows of its tokens, and every score has
 its own element in dc2p and dp2c: there are no atomic additions, and equal inputs give equal bits.
@@ -50,8 +48,7 @@ class Tiles:
 FORWARD = Tiles(16, 64, 2, 2)
 BACKWARD_QUERIES = Tiles(16, 64, 4, 2)
 BACKWARD_KEYS = Tiles(32, 64, 4, 2)
-# The row of a token in a table of pairs begins at a multiple of so many tokens, so that whole vectors are read and
-# written.
+# A row of stored scores begins at a multiple of so many tokens, so that whole vectors are read and written.
 SCORE_ALIGNMENT = 16
 ALIGN = tl.constexpr(SCORE_ALIGNMENT)  # for use in kernels
 
@@ -87,28 +84,33 @@ def _within(index, start, end):
 
 
 @triton.jit
-def pair_pointers(ptr, own, start, partner, COLUMNS: tl.constexpr):
-    """Return pointers into a head's table of pairs, T x COLUMNS, and which partners lie in the row of a token.
-
-    The row of the token ``own`` begins at its sequence's ``start``, rounded down to a multiple of ALIGN.
-    """
-    column = partner - start // ALIGN * ALIGN
-    return ptr + own * COLUMNS + column, (column >= 0) & (column < COLUMNS)
+def _rel_pointers(ptr, token, distance, R: tl.constexpr):
+    """Return pointers to the elements (token, distance) of a head's T x 2R table, in the shape of ``distance``."""
+    return ptr + token * (2 * R) + distance + R
 
 
 @triton.jit
-def _load_rel_scores(i, j, start, last, c2p_ptr, p2c_ptr, start_ptr, COLUMNS: tl.constexpr):
-    """Return c2p_ij, [len(i), len(j)], and p2c_ji, [len(j), len(i)]; undefined where i and j are no pair.
+def _load_rel_scores(i, j, start, end, c2p_ptr, p2c_ptr, R: tl.constexpr):
+    """Return c2p_{i, i-j}, [len(i), len(j)], and p2c_{j, i-j}, [len(j), len(i)]; 0 where j is not in [start, end).
 
-    start: [len(i)]; of the sequences of i. last: index behind that of the last key.
+    start, end: [len(i)]; bounds of the sequences of i.
     """
-    c2p_ptrs, c2p_mask = pair_pointers(c2p_ptr, i[:, None], start[:, None], j[None, :], COLUMNS)
-    c2p = tl.load(c2p_ptrs, mask=c2p_mask, other=0.0)
+    c2p_ptrs = _rel_pointers(c2p_ptr, i[:, None], i[:, None] - j[None, :], R)
+    c2p = tl.load(c2p_ptrs, mask=_within(j, start, end), other=0.0)
     # Transposed, so that neighbouring threads read neighbouring elements.
-    key_start = tl.load(start_ptr + j, mask=j < last, other=0)
-    p2c_ptrs, p2c_mask = pair_pointers(p2c_ptr, j[:, None], key_start[:, None], i[None, :], COLUMNS)
-    p2c = tl.load(p2c_ptrs, mask=p2c_mask & (j < last)[:, None], other=0.0)
+    mask = (j[:, None] >= start[None, :]) & (j[:, None] < end[None, :])
+    p2c = tl.load(_rel_pointers(p2c_ptr, j[:, None], i[None, :] - j[:, None], R), mask=mask, other=0.0)
     return c2p, p2c
+
+
+@triton.jit
+def _score_pointers(scores_ptr, i, start, j, COLUMNS: tl.constexpr):
+    """Return pointers to the stored scores of queries i with keys j, and which of them lie in the row of i.
+
+    The row of query i begins at the sequence's ``start``, rounded down to a multiple of ALIGN.
+    """
+    column = j - start // ALIGN * ALIGN
+    return scores_ptr + i * COLUMNS + column, (column >= 0) & (column < COLUMNS)
 
 
 @triton.jit
@@ -123,19 +125,19 @@ def _to_score_type(score, scores_ptr):
 @triton.jit(do_not_specialize=["dropout_offset"])
 def _forward(
     qkv_ptr, c2p_ptr, p2c_ptr, out_ptr, lse_ptr, scores_ptr, start_ptr, end_ptr, seed_ptr, dropout_offset, T, scale,
-    H: tl.constexpr, DH: tl.constexpr, COLUMNS: tl.constexpr, THRESHOLD: tl.constexpr,
+    H: tl.constexpr, DH: tl.constexpr, R: tl.constexpr, COLUMNS: tl.constexpr, THRESHOLD: tl.constexpr,
     KEEP_PROB: tl.constexpr, PRECISION: tl.constexpr, BLOCK: tl.constexpr, INNER: tl.constexpr,
 ):  # fmt: skip
     """out_i = sum_j dropout(p_ij) v_j with online softmax; a program owns BLOCK queries of one head.
 
-    qkv: T x 3 x H x Dh, out: T x H x Dh, c2p, p2c: H x T x COLUMNS, of one type. Stores lse_i = log sum_j exp(s_ij),
-    H x T in fp32, and the scores, H x T x COLUMNS in fp32 or fp16.
+    qkv: T x 3 x H x Dh, out: T x H x Dh, c2p, p2c: H x T x 2R, of one type. Stores lse_i = log sum_j exp(s_ij), H x T
+    in fp32, and the scores, H x T x COLUMNS in fp32 or fp16.
     """
     head = tl.program_id(0)
     i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     head_offset = head * T
-    c2p_ptr += head_offset.to(tl.int64) * COLUMNS
-    p2c_ptr += head_offset.to(tl.int64) * COLUMNS
+    c2p_ptr += head_offset.to(tl.int64) * (2 * R)
+    p2c_ptr += head_offset.to(tl.int64) * (2 * R)
     scores_ptr += head_offset.to(tl.int64) * COLUMNS
     query = tl.load(head_rows(qkv_ptr, i, 0, head, 3, H, DH))
     start, end = tl.load(start_ptr + i), tl.load(end_ptr + i)
@@ -144,17 +146,17 @@ def _forward(
     out = tl.zeros([BLOCK, DH], tl.float32)
     first, last = tl.min(start, 0) // ALIGN * ALIGN, tl.max(end, 0)
     # Loaded one iteration ahead: nothing else hides their latency.
-    c2p, p2c = _load_rel_scores(i, first + tl.arange(0, INNER), start, last, c2p_ptr, p2c_ptr, start_ptr, COLUMNS)
+    c2p, p2c = _load_rel_scores(i, first + tl.arange(0, INNER), start, end, c2p_ptr, p2c_ptr, R)
     for block in range(first, last, INNER):
         j = block + tl.arange(0, INNER)
         valid = (j < last)[:, None]
         key = tl.load(head_rows(qkv_ptr, j, 1, head, 3, H, DH), mask=valid, other=0.0)
         value = tl.load(head_rows(qkv_ptr, j, 2, head, 3, H, DH), mask=valid, other=0.0)
-        next_c2p, next_p2c = _load_rel_scores(i, j + INNER, start, last, c2p_ptr, p2c_ptr, start_ptr, COLUMNS)
+        next_c2p, next_p2c = _load_rel_scores(i, j + INNER, start, end, c2p_ptr, p2c_ptr, R)
         score = tl.dot(query, tl.trans(key), input_precision=PRECISION)
         score = (score + c2p.to(tl.float32) + tl.trans(p2c).to(tl.float32)) * scale
         stored = _to_score_type(score, scores_ptr)
-        score_ptrs, in_row = pair_pointers(scores_ptr, i[:, None], start[:, None], j[None, :], COLUMNS)
+        score_ptrs, in_row = _score_pointers(scores_ptr, i[:, None], start[:, None], j[None, :], COLUMNS)
         tl.store(score_ptrs, stored, mask=in_row)
         # The backward pass sees the rounded scores, so the softmax is of these.
         score = tl.where(_within(j, start, end), stored.to(tl.float32), -float("inf"))
@@ -177,17 +179,17 @@ def _forward(
 def _backward_queries(
     qkv_ptr, scores_ptr, out_ptr, dout_ptr, lse_ptr, delta_ptr, dqkv_ptr, dc2p_ptr, start_ptr, end_ptr, seed_ptr,
     dropout_offset, T, scale,
-    H: tl.constexpr, DH: tl.constexpr, COLUMNS: tl.constexpr, THRESHOLD: tl.constexpr,
+    H: tl.constexpr, DH: tl.constexpr, R: tl.constexpr, COLUMNS: tl.constexpr, THRESHOLD: tl.constexpr,
     KEEP_PROB: tl.constexpr, PRECISION: tl.constexpr, BLOCK: tl.constexpr, INNER: tl.constexpr,
 ):  # fmt: skip
-    """Gradients dq_i and dc2p_ij of the module's formula; a program owns BLOCK queries of one head.
+    """Gradients dq_i and dc2p_{i, i-j} of the module's formula; a program owns BLOCK queries of one head.
 
     Shapes and types as in `_forward`; dqkv and dc2p like qkv and c2p. Stores delta_i, H x T in fp32.
     """
     head = tl.program_id(0)
     i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     head_offset = head * T
-    dc2p_ptr += head_offset.to(tl.int64) * COLUMNS
+    dc2p_ptr += head_offset.to(tl.int64) * (2 * R)
     scores_ptr += head_offset.to(tl.int64) * COLUMNS
     dout = tl.load(head_rows(dout_ptr, i, 0, head, 1, H, DH))
     out = tl.load(head_rows(out_ptr, i, 0, head, 1, H, DH))
@@ -202,7 +204,7 @@ def _backward_queries(
         valid = (j < last)[:, None]
         key = tl.load(head_rows(qkv_ptr, j, 1, head, 3, H, DH), mask=valid, other=0.0)
         value = tl.load(head_rows(qkv_ptr, j, 2, head, 3, H, DH), mask=valid, other=0.0)
-        score_ptrs, in_row = pair_pointers(scores_ptr, i[:, None], start[:, None], j[None, :], COLUMNS)
+        score_ptrs, in_row = _score_pointers(scores_ptr, i[:, None], start[:, None], j[None, :], COLUMNS)
         score = tl.load(score_ptrs, mask=in_row, other=0.0).to(tl.float32)
         same = _within(j, start, end)
         weight = tl.where(same, tl.exp(score - lse[:, None]), 0.0)
@@ -211,8 +213,7 @@ def _backward_queries(
         dweight = drop(dweight, seed_ptr, dropout_offset, element, THRESHOLD, KEEP_PROB)
         dscore = (weight * (dweight - delta[:, None]) * scale).to(key.dtype)
         dquery += tl.dot(dscore, key, input_precision=PRECISION)
-        dc2p_ptrs, _ = pair_pointers(dc2p_ptr, i[:, None], start[:, None], j[None, :], COLUMNS)
-        tl.store(dc2p_ptrs, dscore, mask=in_row)
+        tl.store(_rel_pointers(dc2p_ptr, i[:, None], i[:, None] - j[None, :], R), dscore, mask=same)
     tl.store(head_rows(dqkv_ptr, i, 0, head, 3, H, DH), dquery.to(dqkv_ptr.dtype.element_ty))
 
 
@@ -220,10 +221,10 @@ def _backward_queries(
 def _backward_keys(
     qkv_ptr, scores_ptr, dout_ptr, lse_ptr, delta_ptr, dqkv_ptr, dp2c_ptr, start_ptr, end_ptr, seed_ptr,
     dropout_offset, T, scale,
-    H: tl.constexpr, DH: tl.constexpr, COLUMNS: tl.constexpr, THRESHOLD: tl.constexpr,
+    H: tl.constexpr, DH: tl.constexpr, R: tl.constexpr, COLUMNS: tl.constexpr, THRESHOLD: tl.constexpr,
     KEEP_PROB: tl.constexpr, PRECISION: tl.constexpr, BLOCK: tl.constexpr, INNER: tl.constexpr,
 ):  # fmt: skip
-    """Gradients dk_j, dv_j and dp2c_ji of the module's formula; a program owns BLOCK keys of one head.
+    """Gradients dk_j, dv_j and dp2c_{j, i-j} of the module's formula; a program owns BLOCK keys of one head.
 
     Shapes and types as in `_forward`; dqkv and dp2c like qkv and p2c. Reads what `_backward_queries` stored in delta.
     Tiles of scores and weights are transposed: keys by queries.
@@ -231,14 +232,14 @@ def _backward_keys(
     head = tl.program_id(0)
     j = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     head_offset = head * T
-    dp2c_ptr += head_offset.to(tl.int64) * COLUMNS
+    dp2c_ptr += head_offset.to(tl.int64) * (2 * R)
     scores_ptr += head_offset.to(tl.int64) * COLUMNS
     value = tl.load(head_rows(qkv_ptr, j, 2, head, 3, H, DH))
     start, end = tl.load(start_ptr + j), tl.load(end_ptr + j)
     dkey = tl.zeros([BLOCK, DH], tl.float32)
     dvalue = tl.zeros([BLOCK, DH], tl.float32)
     last = tl.max(end, 0)
-    for block in range(tl.min(start, 0) // ALIGN * ALIGN, last, INNER):
+    for block in range(tl.min(start, 0), last, INNER):
         i = block + tl.arange(0, INNER)
         valid = i < last
         query = tl.load(head_rows(qkv_ptr, i, 0, head, 3, H, DH), mask=valid[:, None], other=0.0)
@@ -246,7 +247,7 @@ def _backward_keys(
         lse = tl.load(lse_ptr + head_offset + i, mask=valid, other=0.0)
         delta = tl.load(delta_ptr + head_offset + i, mask=valid, other=0.0)
         query_start = tl.load(start_ptr + i, mask=valid, other=0)
-        score_ptrs, in_row = pair_pointers(scores_ptr, i[:, None], query_start[:, None], j[None, :], COLUMNS)
+        score_ptrs, in_row = _score_pointers(scores_ptr, i[:, None], query_start[:, None], j[None, :], COLUMNS)
         score = tl.trans(tl.load(score_ptrs, mask=in_row & valid[:, None], other=0.0)).to(tl.float32)
         same = _within(i, start, end)
         weight = tl.where(same, tl.exp(score - lse[None, :]), 0.0)
@@ -260,8 +261,7 @@ def _backward_keys(
         dvalue += tl.dot(dropped.to(dout.dtype), dout, input_precision=PRECISION)
         dscore = (weight * (dweight - delta[None, :]) * scale).to(query.dtype)
         dkey += tl.dot(dscore, query, input_precision=PRECISION)
-        dp2c_ptrs, in_row = pair_pointers(dp2c_ptr, j[:, None], start[:, None], i[None, :], COLUMNS)
-        tl.store(dp2c_ptrs, dscore, mask=in_row)
+        tl.store(_rel_pointers(dp2c_ptr, j[:, None], i[None, :] - j[:, None], R), dscore, mask=same)
     tl.store(head_rows(dqkv_ptr, j, 1, head, 3, H, DH), dkey.to(dqkv_ptr.dtype.element_ty))
     tl.store(head_rows(dqkv_ptr, j, 2, head, 3, H, DH), dvalue.to(dqkv_ptr.dtype.element_ty))
 
@@ -272,7 +272,7 @@ def _launch(
     tensors,
     heads: int,
     head_size: int,
-    columns: int,
+    max_distance: int,
     dropout_offset: int,
     dropout: float,
     tiles: Tiles,
@@ -289,7 +289,8 @@ def _launch(
         (3 * head_size) ** -0.5,
         H=heads,
         DH=head_size,
-        COLUMNS=columns,
+        R=max_distance,
+        COLUMNS=_score_columns(max_distance),
         **mask_constants(dropout),
         PRECISION="ieee" if qkv.dtype == torch.float32 else "tf32",
         BLOCK=tiles.block,
@@ -299,8 +300,8 @@ def _launch(
     )
 
 
-def pair_columns(max_distance: int) -> int:
-    """Return COLUMNS, the length of a row of pairs, whose sequence begins up to SCORE_ALIGNMENT - 1 columns into it."""
+def _score_columns(max_distance: int) -> int:
+    """Return the length of a row of stored scores, whose sequence begins up to SCORE_ALIGNMENT - 1 columns into it."""
     return max_distance + SCORE_ALIGNMENT
 
 
@@ -310,7 +311,7 @@ class Attended:
 
     Attributes:
         out: T x D, in the type of qkv; the weighted sum of values for every token.
-        lse: H x T, fp32; log of the softmax's denominator. scores: H x T x COLUMNS; see `pair_pointers`.
+        lse: H x T, fp32; log of the softmax's denominator. scores: H x T x (R + 16); see `_score_pointers`.
     """
 
     out: Tensor
@@ -325,17 +326,16 @@ def attend(
 
     Args:
         qkv: at least T x 3 D, contiguous; rows of queries, keys and values. Later rows are not read.
-        rel_scores: 2 x H x T x COLUMNS; c2p and p2c, see `accl.kernels.triton.rel_scores`. Elements that are no pair
-            of tokens are ignored.
+        rel_scores: 2 x H x T x 2R; c2p and p2c. Read in the valid range alone, see `accl.kernels.triton.rel_scores`.
         dropout_offset, dropout: of the attention weights, as in `accl.kernels.triton.pointwise.add_norm`.
     """
-    tokens, head_size, columns = len(sequences.start_T), qkv.shape[1] // 3 // heads, rel_scores.shape[3]
+    tokens, head_size, max_distance = len(sequences.start_T), qkv.shape[1] // 3 // heads, rel_scores.shape[3] // 2
     out = qkv.new_empty(tokens, heads * head_size)
     lse = torch.empty(heads, tokens, dtype=torch.float32, device=qkv.device)
     score_type = torch.float32 if qkv.dtype == torch.float32 else torch.float16
-    scores = torch.empty(heads, tokens, columns, dtype=score_type, device=qkv.device)
+    scores = torch.empty(heads, tokens, _score_columns(max_distance), dtype=score_type, device=qkv.device)
     tensors = (qkv, *rel_scores, out, lse, scores)
-    _launch(_forward, sequences, tensors, heads, head_size, columns, dropout_offset, dropout, FORWARD)
+    _launch(_forward, sequences, tensors, heads, head_size, max_distance, dropout_offset, dropout, FORWARD)
     return Attended(out, lse, scores)
 
 
@@ -355,9 +355,9 @@ def attend_backward(
     Args:
         dout: T x D. attended: as `attend` returned it.
         dqkv: like ``qkv``; its first T rows are written, without the part that goes through the relative scores.
-        drel_scores: 2 x H x T x COLUMNS; gradient to the relative scores, written for all pairs of tokens.
+        drel_scores: 2 x H x T x 2R; gradient to the relative scores, written in the valid range alone.
     """
-    common = (heads, qkv.shape[1] // 3 // heads, drel_scores.shape[3], dropout_offset, dropout)
+    common = (heads, qkv.shape[1] // 3 // heads, drel_scores.shape[3] // 2, dropout_offset, dropout)
     out, lse, scores = attended.out, attended.lse, attended.scores
     delta = torch.empty_like(lse)
     queries = (qkv, scores, out, dout, lse, delta, dqkv, drel_scores[0])

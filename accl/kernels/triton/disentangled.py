@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from accl.kernels.triton.attention import Attended, PackedSequences, attend, attend_backward, pair_columns
+from accl.kernels.triton.attention import Attended, PackedSequences, attend, attend_backward
 from accl.kernels.triton.layer import EncoderSettings, dropout_offsets
 from accl.kernels.triton.parameters import LayerWeights
 from accl.kernels.triton.pointwise import apply_dropout
@@ -18,7 +18,7 @@ from accl.kernels.triton.streams import SideStream
 
 @dataclass
 class GradBuffer:
-    """Memory for the gradient to a layer's relative scores, 2 x H x T x COLUMNS.
+    """Memory for the gradient to a layer's relative scores, 2 x H x T x 2R.
 
     Attributes:
         last_read: fires when the side stream has read what a layer wrote; None before the first one.
@@ -48,7 +48,7 @@ class DisentangledAttention:
 
     def begin_backward(self, tokens: int, dtype: torch.dtype, dtable: Tensor) -> None:
         """Take the memory that the layers' backward passes share; ``dtable`` is added to."""
-        size = (2, self.settings.heads, tokens, pair_columns(len(self.positions.row) // 2))
+        size = (2, self.settings.heads, tokens, len(self.positions.row))
         self.buffers = [GradBuffer(torch.empty(size, dtype=dtype, device=dtable.device)) for _ in range(2)]
         self.dtable = dtable
 

@@ -1,13 +1,13 @@
 """Relative scores, the products of tokens with the position table that attention needs, as Triton kernels.
 
-    c2p_ij = q_i . pk_b(i-j)        p2c_ji = k_j . pq_b(i-j)
+    c2p[h, t, d + R] = q_t . pk_b(d)        p2c[h, t, d + R] = k_t . pq_b(d)
 
 where b(d) is the row of the position table for the relative distance d. Its projections pq and pk lie behind the T
-rows of tokens in qkv. Results are tables of pairs, 2 x H x T x COLUMNS, see `accl.kernels.triton.attention`; kind 0 is
-c2p, kind 1 is p2c. Elements that are no pair of tokens are undefined.
+rows of tokens in qkv. Results are tables 2 x H x T x 2R; kind 0 is c2p, kind 1 is p2c.
 
-Kernels go through the partners p of a token t by their offsets: x = p - t + R is the index of one. In a sequence
-[start, end) these are the offsets from start - t to end - 1 - t. The distance of a query is t - p, that of a key p - t.
+Token t of a sequence with the tokens [start, end) meets, as a query, the distances t - j, and as a key the distances
+i - t, of its partners i, j in [start, end). Of the 2R elements of its row only as many as the sequence has tokens are
+needed, side by side: the valid range. Outside of it values are undefined.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from accl.kernels.triton.attention import PackedSequences, head_rows, pair_columns, pair_pointers
+from accl.kernels.triton.attention import PackedSequences, head_rows
 from accl.kernels.triton.positions import RelativePositions
 
 # Tokens and distances of a tile.
@@ -27,78 +27,71 @@ MAX_PARTITIONS, MIN_PARTITION_TOKENS = 8, 512
 
 
 @triton.jit
-def _distance_index(x, kind, R: tl.constexpr):
-    """Return the index d + R of the distance that tokens have to partners with the offset index x.
-
-    x = 0 is the offset -R, which no pair of tokens has; its result is in bounds.
-    """
-    return tl.where(kind == 0, 2 * R - x, x) % (2 * R)
-
-
-@triton.jit
-def _position_rows(qkv_ptr, row_ptr, x, kind, head, T, H: tl.constexpr, DH: tl.constexpr, R: tl.constexpr):
-    """Return pk (kind 0) or pq (kind 1) for the indices x of offsets; [len(x), Dh]."""
-    row = tl.load(row_ptr + _distance_index(x, kind, R))
-    return tl.load(head_rows(qkv_ptr, T + row, 1 - kind, head, 3, H, DH))
+def _valid_range(t, start_ptr, end_ptr, kind, R: tl.constexpr):
+    """Return first and last index of a row's valid range for each token t."""
+    start, end = tl.load(start_ptr + t), tl.load(end_ptr + t)
+    first = tl.where(kind == 0, t - end + 1, start - t)
+    last = tl.where(kind == 0, t - start, end - 1 - t)
+    return first + R, last + R
 
 
 @triton.jit
-def _pairs(ptr, t, x, start, end, R: tl.constexpr, COLUMNS: tl.constexpr):
-    """Return pointers to the pairs of tokens t with partners at the offset indices x, [len(t), len(x)], and which of
-    these are pairs; start, end: [len(t)], the sequences of t."""
-    partner = t[:, None] + x[None, :] - R
-    ptrs, _ = pair_pointers(ptr, t[:, None], start[:, None], partner, COLUMNS)
-    return ptrs, (partner >= start[:, None]) & (partner < end[:, None])
+def _position_rows(qkv_ptr, row_ptr, x, kind, head, T, H: tl.constexpr, DH: tl.constexpr):
+    """Return pk (kind 0) or pq (kind 1) for the indices x of distances; [len(x), Dh]."""
+    return tl.load(head_rows(qkv_ptr, T + tl.load(row_ptr + x), 1 - kind, head, 3, H, DH))
+
+
+@triton.jit
+def _load_gradient(drel_ptr, t, x, first, last, R: tl.constexpr):
+    """Return the gradient to the relative scores (t, x), [len(t), len(x)]; 0 outside of the valid range."""
+    valid = (x[None, :] >= first[:, None]) & (x[None, :] <= last[:, None])
+    return tl.where(valid, tl.load(drel_ptr + t[:, None] * (2 * R) + x[None, :]), 0.0)
 
 
 @triton.jit
 def _rel_scores(
     qkv_ptr, row_ptr, start_ptr, end_ptr, out_ptr, T,
-    H: tl.constexpr, DH: tl.constexpr, R: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
-    BLOCK: tl.constexpr, INNER: tl.constexpr,
+    H: tl.constexpr, DH: tl.constexpr, R: tl.constexpr, PRECISION: tl.constexpr, BLOCK: tl.constexpr,
+    INNER: tl.constexpr,
 ):  # fmt: skip
-    """out[kind, head, t, p] = own_t . position_x with the queries or keys of tokens, for all pairs.
+    """out[kind, head, t, x] = own_t . position_x with the queries or keys of tokens, in the valid range.
 
-    qkv: (T + W) x 3 x H x Dh, out: 2 x H x T x COLUMNS, of one type; row: 2R, int32. A program owns BLOCK tokens of one
-    head and kind.
+    qkv: (T + W) x 3 x H x Dh, out: 2 x H x T x 2R, of one type; row: 2R, int32. A program owns BLOCK tokens of one head
+    and kind.
     """
     head, kind = tl.program_id(0), tl.program_id(2)
     t = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    start, end = tl.load(start_ptr + t), tl.load(end_ptr + t)
+    first, last = _valid_range(t, start_ptr, end_ptr, kind, R)
     own = tl.load(head_rows(qkv_ptr, t, kind, head, 3, H, DH))
-    out_ptr += ((kind * H + head).to(tl.int64) * T) * COLUMNS
-    first, last = tl.min(start - t, 0) + R, tl.max(end - t, 0) + R
-    for block in range(first // INNER * INNER, last, INNER):
+    out_ptr += ((kind * H + head).to(tl.int64) * T) * (2 * R)
+    for block in range(tl.min(first, 0) // INNER * INNER, tl.max(last, 0) + 1, INNER):
         x = block + tl.arange(0, INNER)
-        position = _position_rows(qkv_ptr, row_ptr, x, kind, head, T, H, DH, R)
+        position = _position_rows(qkv_ptr, row_ptr, x, kind, head, T, H, DH)
         product = tl.dot(own, tl.trans(position), input_precision=PRECISION)
-        out_ptrs, valid = _pairs(out_ptr, t, x, start, end, R, COLUMNS)
-        tl.store(out_ptrs, product.to(out_ptr.dtype.element_ty), mask=valid)
+        tl.store(out_ptr + t[:, None] * (2 * R) + x[None, :], product.to(out_ptr.dtype.element_ty))
 
 
 @triton.jit
 def _grad_to_tokens(
     drel_ptr, qkv_ptr, row_ptr, start_ptr, end_ptr, dqkv_ptr, T,
-    H: tl.constexpr, DH: tl.constexpr, R: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
-    BLOCK: tl.constexpr, INNER: tl.constexpr,
+    H: tl.constexpr, DH: tl.constexpr, R: tl.constexpr, PRECISION: tl.constexpr, BLOCK: tl.constexpr,
+    INNER: tl.constexpr,
 ):  # fmt: skip
-    """dqkv[t, kind] += sum_x drel[kind, head, t, p] position_x, over the partners p = t + x - R of t.
+    """dqkv[t, kind] += sum_x drel[kind, head, t, x] position_x, over the valid range.
 
     Shapes and types as in `_rel_scores`; drel like its out, dqkv like qkv. A program owns BLOCK tokens of one head and
     kind.
     """
     head, kind = tl.program_id(0), tl.program_id(2)
     t = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    start, end = tl.load(start_ptr + t), tl.load(end_ptr + t)
+    first, last = _valid_range(t, start_ptr, end_ptr, kind, R)
     dqkv_ptrs = head_rows(dqkv_ptr, t, kind, head, 3, H, DH)
     total = tl.load(dqkv_ptrs).to(tl.float32)
-    drel_ptr += ((kind * H + head).to(tl.int64) * T) * COLUMNS
-    first, last = tl.min(start - t, 0) + R, tl.max(end - t, 0) + R
-    for block in range(first // INNER * INNER, last, INNER):
+    drel_ptr += ((kind * H + head).to(tl.int64) * T) * (2 * R)
+    for block in range(tl.min(first, 0) // INNER * INNER, tl.max(last, 0) + 1, INNER):
         x = block + tl.arange(0, INNER)
-        position = _position_rows(qkv_ptr, row_ptr, x, kind, head, T, H, DH, R)
-        drel_ptrs, valid = _pairs(drel_ptr, t, x, start, end, R, COLUMNS)
-        gradient = tl.load(drel_ptrs, mask=valid, other=0.0)
+        position = _position_rows(qkv_ptr, row_ptr, x, kind, head, T, H, DH)
+        gradient = _load_gradient(drel_ptr, t, x, first, last, R)
         total += tl.dot(gradient, position, input_precision=PRECISION)
     tl.store(dqkv_ptrs, total.to(dqkv_ptr.dtype.element_ty))
 
@@ -106,21 +99,21 @@ def _grad_to_tokens(
 @triton.jit
 def _grad_to_distances(
     drel_ptr, qkv_ptr, start_ptr, end_ptr, out_ptr, T, PARTITION: tl.constexpr,
-    H: tl.constexpr, DH: tl.constexpr, R: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
-    BLOCK: tl.constexpr, INNER: tl.constexpr,
+    H: tl.constexpr, DH: tl.constexpr, R: tl.constexpr, PRECISION: tl.constexpr, BLOCK: tl.constexpr,
+    INNER: tl.constexpr,
 ):  # fmt: skip
-    """out[p, 1 - kind, d + R] = sum_t drel[kind, head, t, p] own_t, over the tokens of partition p with that offset.
+    """out[p, 1 - kind, x] = sum_t drel[kind, head, t, x] own_t, over the tokens of partition p that x is valid for.
 
     Shapes and types as in `_rel_scores`; drel like its out. out: P x 2 x 2R x H x Dh, of the same type: the gradient to
-    the table's queries (from p2c), then to its keys (from c2p), by the distance d of the offset. A program owns INNER
-    offsets of one head, kind and partition, and reads BLOCK tokens at a time.
+    the table's queries (from p2c), then to its keys (from c2p). A program owns INNER distances of one head, kind and
+    partition, and reads BLOCK tokens at a time.
     """
     head, kind, partition = tl.program_id(0), tl.program_id(2) % 2, tl.program_id(2) // 2
     x_start = tl.program_id(1) * INNER
     x = x_start + tl.arange(0, INNER)
-    drel_ptr += ((kind * H + head).to(tl.int64) * T) * COLUMNS
+    drel_ptr += ((kind * H + head).to(tl.int64) * T) * (2 * R)
     total = tl.zeros([INNER, DH], tl.float32)
-    # Sequences come longest first, so those that are long enough for these offsets are the first ones.
+    # Sequences come longest first, so those that are long enough for these distances are the first ones.
     nearest = tl.maximum(tl.maximum(x_start - R, R - x_start - INNER + 1), 0)
     begin = partition * PARTITION
     token = begin + tl.arange(0, PARTITION)
@@ -128,12 +121,11 @@ def _grad_to_distances(
     end = begin + tl.sum((length > nearest).to(tl.int32), 0)
     for block in range(begin, end, BLOCK):
         t = block + tl.arange(0, BLOCK)
-        start, sequence_end = tl.load(start_ptr + t), tl.load(end_ptr + t)
+        first, last = _valid_range(t, start_ptr, end_ptr, kind, R)
         own = tl.load(head_rows(qkv_ptr, t, kind, head, 3, H, DH))
-        drel_ptrs, valid = _pairs(drel_ptr, t, x, start, sequence_end, R, COLUMNS)
-        gradient = tl.load(drel_ptrs, mask=valid, other=0.0)
+        gradient = _load_gradient(drel_ptr, t, x, first, last, R)
         total += tl.dot(tl.trans(gradient), own, input_precision=PRECISION)
-    row = (partition * 2 + 1 - kind) * (2 * R) + _distance_index(x, kind, R)
+    row = (partition * 2 + 1 - kind) * (2 * R) + x
     tl.store(head_rows(out_ptr, row, 0, head, 1, H, DH), total.to(out_ptr.dtype.element_ty))
 
 
@@ -169,7 +161,6 @@ def _constants(
         "H": heads,
         "DH": qkv.shape[1] // 3 // heads,
         "R": len(positions.row) // 2,
-        "COLUMNS": pair_columns(len(positions.row) // 2),
         "PRECISION": "ieee" if qkv.dtype == torch.float32 else "tf32",
         "BLOCK": TOKENS,
         "INNER": DISTANCES,
@@ -178,14 +169,14 @@ def _constants(
 
 
 def rel_scores(qkv: Tensor, sequences: PackedSequences, positions: RelativePositions, heads: int) -> Tensor:
-    """Return c2p and p2c, 2 x H x T x COLUMNS in the type of ``qkv``.
+    """Return c2p and p2c, 2 x H x T x 2R in the type of ``qkv``, in the valid range.
 
     Args:
         qkv: (T + W) x 3 D; rows of queries, keys and values of the tokens, and of the position table behind them.
             T and 2R are multiples of 64.
     """
     tokens = len(sequences.start_T)
-    out = qkv.new_empty(2, heads, tokens, pair_columns(len(positions.row) // 2))
+    out = qkv.new_empty(2, heads, tokens, len(positions.row))
     _rel_scores[(heads, tokens // TOKENS, 2)](
         qkv, positions.row, sequences.start_T, sequences.end_T, out, **_constants(sequences, qkv, heads, positions)
     )
@@ -198,7 +189,7 @@ def grad_to_tokens(
     """Add the gradient of `rel_scores` to the tokens' queries and keys to ``dqkv``, (T + W) x 3 D.
 
     Args:
-        drel_scores: 2 x H x T x COLUMNS; gradient to the result of `rel_scores`.
+        drel_scores: 2 x H x T x 2R; gradient to the result of `rel_scores`, read in the valid range.
     """
     heads = drel_scores.shape[1]
     _grad_to_tokens[(heads, len(sequences.start_T) // TOKENS, 2)](
@@ -220,7 +211,7 @@ def grad_to_positions(
     Args:
         drel_scores: as in `grad_to_tokens`. sequences: sorted by length, the longest first.
     """
-    heads, tokens, distances = drel_scores.shape[1], drel_scores.shape[2], len(positions.row)
+    heads, tokens, distances = drel_scores.shape[1:]
     width, rows = qkv.shape[1] // 3, len(positions.first)
     size = partition_tokens(tokens)
     partial = qkv.new_empty(triton.cdiv(tokens, size), 2, distances, width)

@@ -51,7 +51,11 @@ def unsupported(encoder: Any) -> str | None:
         return f"the attention of {config.model_type} does not go through transformers' AttentionInterface"
     if "position_ids" not in inspect.signature(encoder.forward).parameters:
         return f"{config.model_type} takes no positions of tokens"
-    packed_TD, expected_TD = _sampled(encoder)
+    try:
+        packed_TD, expected_TD = _sampled(encoder)
+    except (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        # Encoders may come from anywhere.
+        return f"{config.model_type} does not run on packed sequences ({str(error).partition(chr(10))[0]})"
     if (packed_TD - expected_TD).norm() > TOLERANCE * expected_TD.norm():
         return f"{config.model_type} makes something else of packed sequences than of each alone"
     return None
@@ -90,7 +94,7 @@ def _any(encoder: Any, tokens: Tensor, position_T: Tensor, operations: Operation
     keywords = _inputs(tokens) | {"position_ids": _table_rows(encoder, position_T)[None]}
     if "token_type_ids" in inspect.signature(encoder.forward).parameters:
         keywords["token_type_ids"] = torch.zeros_like(position_T)[None]
-    with _interface(encoder.config):
+    with _interface(encoder.config), _exact_angles(encoder):
         output = encoder(packed_operations=operations, **keywords)
     hidden_TD: Tensor = output.last_hidden_state[0]
     return hidden_TD
@@ -125,6 +129,22 @@ def _interface(config: Any) -> Iterator[None]:
         config._attn_implementation_internal = own
 
 
+@contextmanager
+def _exact_angles(encoder: Any) -> Iterator[None]:
+    """Let rotary positions be computed in fp32 whatever the type of the hidden states: far ones need it."""
+
+    def give_fp32(_: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        return (arguments[0].new_empty(0, dtype=torch.float32), *arguments[1:]) if arguments else None
+
+    modules = [module for name, module in encoder.named_modules() if name.endswith("rotary_emb")]
+    hooks = [module.register_forward_pre_hook(give_fp32) for module in modules]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def _attend(
     _module: Any,
     query: Tensor,
@@ -145,6 +165,8 @@ def _attend(
     assert attention_mask is None
     # A rotation may have left queries and keys in fp32.
     q_THC, k_THC, v_THC = (x[0].transpose(0, 1).to(value.dtype) for x in (query, key, value))
+    if (shared := query.shape[1] // key.shape[1]) > 1:  # by so many queries' heads
+        k_THC, v_THC = (x.repeat_interleave(shared, dim=1) for x in (k_THC, v_THC))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     # As in flash attention, a window counts the token itself.
     window = None if sliding_window is None else sliding_window - 1

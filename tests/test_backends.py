@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from contexts import (
+    FAMILIES,
+    ROBERTA,
     WORDS,
     ContextMaker,
     assert_same_metrics,
@@ -21,6 +23,7 @@ from contexts import (
     script,
     set_rate,
     some_draws,
+    take_padding_of_tokenizer,
     weights,
 )
 from torch import Tensor
@@ -35,16 +38,7 @@ from accl.training.context import TrainingContext
 gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no NVIDIA GPU")]
 CASES = [("cpu", "cpu"), pytest.param(("cudagraph", "cuda"), marks=gpu), pytest.param(("packed", "cuda"), marks=gpu)]
 # transformers' DeBERTa looks at values on the host, which a CUDA graph cannot hold.
-ROBERTA = {"model": "roberta-base", "hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 128}
 ENCODERS: dict[str, dict[str, Any]] = {"cudagraph": ROBERTA}
-# Encoders with packed layers beside DeBERTa, by transformers' names.
-FAMILIES: dict[str, dict[str, Any]] = {
-    "bert": {"type_vocab_size": 2},
-    "distilbert": {"hidden_dim": 128},
-    "electra": {"type_vocab_size": 2, "embedding_size": 64},
-    "mpnet": {"max_position_embeddings": 514},
-    "roberta": {},
-}
 RATE = 2e-5
 
 
@@ -84,10 +78,7 @@ def family_pair(monkeypatch: pytest.MonkeyPatch) -> Pair:
         options = ROBERTA | {"model_type": model_type} | FAMILIES[model_type]
         made = make("cuda", f"train.backend={backend}", *changed, long=True, **options)
         set_rate(made, RATE)
-        # MPNet's padding is token 1 whatever the tokenizer: here that is the first of every input.
-        for module in made.model.encoder.modules():
-            if getattr(module, "padding_idx", None) is not None:
-                module.padding_idx = made.assembler.pad_id  # type: ignore[assignment]
+        take_padding_of_tokenizer(made)
         return made
 
     def build(model_type: str, *changed: str) -> tuple[StepBackend, StepBackend]:

@@ -205,24 +205,26 @@ def _modernbert(encoder: Any, tokens: Tensor, position_T: Tensor, operations: Op
     angles = {
         kind: tuple(x[0] for x in encoder.rotary_emb(like, position_T[None], kind)) for kind in set(config.layer_types)
     }
-    for layer in encoder.layers:
+    normed_1TD = encoder.layers[0].attn_norm(hidden_1TD)
+    # Each sum is normed for what follows.
+    norms = [*(layer.attn_norm for layer in encoder.layers[1:]), encoder.final_norm]
+    for layer, next_norm in zip(encoder.layers, norms, strict=True):
         own, mlp = layer.attn, layer.mlp
-        qkv_T3HC = own.Wqkv(layer.attn_norm(hidden_1TD))[0].view(len(position_T), 3, -1, own.head_dim)
         out_THC = operations.attend_rotated(
-            qkv_T3HC,
+            own.Wqkv(normed_1TD)[0].view(len(position_T), 3, -1, own.head_dim),
             *angles[layer.attention_type],
             scale=own.head_dim**-0.5,
             dropout=own.attention_dropout if own.training else 0.0,
             window=None if own.sliding_window is None else own.sliding_window - 1,
         )
-        hidden_1TD = hidden_1TD + own.out_drop(own.Wo(out_THC.flatten(1)[None]))
-        normed_1TD = layer.mlp_norm(hidden_1TD)
+        added_1TD = own.out_drop(own.Wo(out_THC.flatten(1)[None]))
+        hidden_1TD, normed_1TD = operations.sum_norm(hidden_1TD, added_1TD, layer.mlp_norm)
         if config.hidden_activation == "gelu":
             added_1TD = mlp.Wo(mlp.drop(operations.gate(mlp.Wi(normed_1TD))))
         else:
             added_1TD = mlp(normed_1TD)
-        hidden_1TD = hidden_1TD + added_1TD
-    hidden_TD: Tensor = encoder.final_norm(hidden_1TD)[0]
+        hidden_1TD, normed_1TD = operations.sum_norm(hidden_1TD, added_1TD, next_norm)
+    hidden_TD: Tensor = normed_1TD[0]
     return hidden_TD
 
 

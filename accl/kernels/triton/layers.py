@@ -23,8 +23,9 @@ from accl.kernels.triton.dropout import dropout_offset
 from accl.kernels.triton.embedding import WordEmbedding
 from accl.kernels.triton.flat import FlatParameters
 from accl.kernels.triton.pointwise import apply_dropout
+from accl.kernels.triton.prenorm import SumNorm
 from accl.kernels.triton.rotary import Gate, rotate
-from accl.kernels.triton.varlen import HEAD_SIZES, attend, attend_backward
+from accl.kernels.triton.varlen import HEAD_SIZES, Attended, attend, attend_backward
 
 # Encoders whose scores have terms that these operations lack.
 OTHERS = ("deberta-v2", "mpnet")
@@ -96,6 +97,11 @@ class VarlenOperations(TorchFunctionMode):
         gated: Tensor = Gate.apply(x_TG)  # type: ignore[no-untyped-call]
         return gated
 
+    def sum_norm(self, x_1TD: Tensor, added_1TD: Tensor, norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
+        """See `Operations`."""
+        summed: tuple[Tensor, Tensor] = SumNorm.apply(x_1TD, added_1TD, norm.weight, norm.bias, norm.eps)  # type: ignore[no-untyped-call]
+        return summed
+
     def __torch_function__(
         self,
         function: Callable[..., Any],
@@ -129,18 +135,17 @@ class _Attend(torch.autograd.Function):
     def forward(
         ctx: Any, q_THC: Tensor, k_THC: Tensor, v_THC: Tensor, sequences: PackedSequences, options: dict[str, Any]
     ) -> Tensor:
-        ctx.attended = attend(q_THC, k_THC, v_THC, sequences, **options)
-        ctx.save_for_backward(q_THC, k_THC, v_THC)
+        attended = attend(q_THC, k_THC, v_THC, sequences, **options)
+        ctx.save_for_backward(q_THC, k_THC, v_THC, attended.out, attended.lse)
         ctx.sequences, ctx.options = sequences, options
-        out: Tensor = ctx.attended.out
-        return out
+        return attended.out
 
     @staticmethod
     def backward(ctx: Any, dout_THC: Tensor) -> tuple[Tensor | None, ...]:
-        q_THC, k_THC, v_THC = ctx.saved_tensors
+        q_THC, k_THC, v_THC, out, lse = ctx.saved_tensors
         dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q_THC, k_THC, v_THC))
         dout = dout_THC.contiguous()
-        attend_backward(dout, q_THC, k_THC, v_THC, ctx.attended, dq, dk, dv, ctx.sequences, **ctx.options)
+        attend_backward(dout, q_THC, k_THC, v_THC, Attended(out, lse), dq, dk, dv, ctx.sequences, **ctx.options)
         return dq, dk, dv, None, None
 
 
@@ -153,19 +158,19 @@ class _AttendRotated(torch.autograd.Function):
     ) -> Tensor:
         qk_T2HC = torch.empty_like(qkv_T3HC[:, :2], memory_format=torch.contiguous_format)
         rotate(qkv_T3HC[:, :2], qk_T2HC, cos_TC, sin_TC)
-        ctx.attended = attend(qk_T2HC[:, 0], qk_T2HC[:, 1], qkv_T3HC[:, 2], sequences, **options)
-        ctx.save_for_backward(qkv_T3HC, qk_T2HC, cos_TC, sin_TC)
+        attended = attend(qk_T2HC[:, 0], qk_T2HC[:, 1], qkv_T3HC[:, 2], sequences, **options)
+        ctx.save_for_backward(qkv_T3HC, qk_T2HC, cos_TC, sin_TC, attended.out, attended.lse)
         ctx.sequences, ctx.options = sequences, options
-        out: Tensor = ctx.attended.out
-        return out
+        return attended.out
 
     @staticmethod
     def backward(ctx: Any, dout_THC: Tensor) -> tuple[Tensor | None, ...]:
-        qkv_T3HC, qk_T2HC, cos_TC, sin_TC = ctx.saved_tensors
+        qkv_T3HC, qk_T2HC, cos_TC, sin_TC, out, lse = ctx.saved_tensors
+        attended = Attended(out, lse)
         dqkv_T3HC = torch.empty_like(qkv_T3HC)
         dq, dk, dv = dqkv_T3HC.unbind(1)
         q, k, v = qk_T2HC[:, 0], qk_T2HC[:, 1], qkv_T3HC[:, 2]
-        attend_backward(dout_THC.contiguous(), q, k, v, ctx.attended, dq, dk, dv, ctx.sequences, **ctx.options)
+        attend_backward(dout_THC.contiguous(), q, k, v, attended, dq, dk, dv, ctx.sequences, **ctx.options)
         rotate(dqkv_T3HC[:, :2], dqkv_T3HC[:, :2], cos_TC, sin_TC, backward=True)
         return dqkv_T3HC, None, None, None, None
 

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from contexts import (
+    FAMILIES,
+    ROBERTA,
     WORDS,
     ContextMaker,
     assert_same_metrics,
@@ -21,6 +23,7 @@ from contexts import (
     script,
     set_rate,
     some_draws,
+    take_padding_of_tokenizer,
     weights,
 )
 from torch import Tensor
@@ -33,22 +36,18 @@ from accl.training.checkpoint import Progress, Target
 from accl.training.context import TrainingContext
 
 gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no NVIDIA GPU")]
-CASES = [("cpu", "cpu"), pytest.param(("cudagraph", "cuda"), marks=gpu), pytest.param(("packed", "cuda"), marks=gpu)]
+CASES = [
+    ("cpu", "cpu"),
+    ("packed", "cpu"),
+    pytest.param(("cudagraph", "cuda"), marks=gpu),
+    pytest.param(("packed", "cuda"), marks=gpu),
+]
 # transformers' DeBERTa looks at values on the host, which a CUDA graph cannot hold.
-ROBERTA = {"model": "roberta-base", "hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 128}
 ENCODERS: dict[str, dict[str, Any]] = {"cudagraph": ROBERTA}
-# Encoders with packed layers beside DeBERTa, by transformers' names.
-FAMILIES: dict[str, dict[str, Any]] = {
-    "bert": {"type_vocab_size": 2},
-    "distilbert": {"hidden_dim": 128},
-    "electra": {"type_vocab_size": 2, "embedding_size": 64},
-    "mpnet": {"max_position_embeddings": 514},
-    "roberta": {},
-}
 RATE = 2e-5
 
 
-@pytest.fixture(params=CASES, ids=["cpu", "cudagraph", "packed"])
+@pytest.fixture(params=CASES, ids=["cpu", "packed-cpu", "cudagraph", "packed"])
 def case(request: pytest.FixtureRequest) -> tuple[str, str]:
     """A backend's name, and the device it is for."""
     name, device = request.param
@@ -80,19 +79,19 @@ def family_pair(monkeypatch: pytest.MonkeyPatch) -> Pair:
     """Makes the packed backend and the reference for an encoder of `FAMILIES`."""
     make = ContextMaker(monkeypatch)
 
-    def context(model_type: str, backend: str, *changed: str) -> TrainingContext:
-        options = ROBERTA | {"model_type": model_type} | FAMILIES[model_type]
-        made = make("cuda", f"train.backend={backend}", *changed, long=True, **options)
+    def context(device: str, family: str, backend: str, *changed: str) -> TrainingContext:
+        options = ROBERTA | {"model_type": family.split()[0]} | FAMILIES[family]
+        made = make(device, f"train.backend={backend}", *changed, long=True, **options)
         set_rate(made, RATE)
-        # MPNet's padding is token 1 whatever the tokenizer: here that is the first of every input.
-        for module in made.model.encoder.modules():
-            if getattr(module, "padding_idx", None) is not None:
-                module.padding_idx = made.assembler.pad_id  # type: ignore[assignment]
+        take_padding_of_tokenizer(made)
         return made
 
-    def build(model_type: str, *changed: str) -> tuple[StepBackend, StepBackend]:
-        backend, _ = select_backend(context(model_type, "packed", *changed), no_progress)
-        return backend, ReferenceBackend(context(model_type, "reference", *changed))
+    def build(device: str, family: str, *changed: str) -> tuple[StepBackend, StepBackend]:
+        backend, _ = select_backend(context(device, family, "packed", *changed), no_progress)
+        expected = context(device, family, "reference", *changed)
+        if device == "cpu":  # where its own rounding is the greater one
+            expected.model.double()
+        return backend, ReferenceBackend(expected)
 
     return build
 
@@ -165,13 +164,12 @@ def test_gradients_are_those_of_the_reference(pair: Pair, head: str) -> None:
     assert wrong(*map(gradients, backends), 5e-5) == {}
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no NVIDIA GPU")
-@pytest.mark.parametrize("model_type", sorted(FAMILIES))
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=gpu)])
+@pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_logits_and_gradients_of_every_packed_encoder_are_those_of_the_reference(
-    family_pair: Pair, model_type: str
+    family_pair: Pair, family: str, device: str
 ) -> None:
-    backends = family_pair(model_type, "model.head=per_option", "optim.max_grad_norm=1e9")
+    backends = family_pair(device, family, "model.head=per_option", "optim.max_grad_norm=1e9")
     logits = []
     for each in backends:
         context = context_of(each)
@@ -179,7 +177,11 @@ def test_logits_and_gradients_of_every_packed_encoder_are_those_of_the_reference
         script(context, some_draws(context, 1))
         each.step(1)
     assert float((logits[0] - logits[1]).norm() / logits[1].norm()) < 1e-5
-    assert wrong(*map(gradients, backends), 1e-5) == {}
+    actual, expected = map(gradients, backends)
+    # Nearly all of the gradient of the last bias before pooling cancels between options, and the rest is rounding.
+    last = {name for name in expected if name.endswith(("layer.1.output.LayerNorm.bias", "1.output_layer_norm.bias"))}
+    assert wrong(actual, expected, 1e-4) == {}
+    assert set(wrong(actual, expected, 1e-5)) <= last
 
 
 @pytest.mark.parametrize("steps", [60, pytest.param(200, marks=pytest.mark.slow)])

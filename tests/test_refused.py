@@ -50,7 +50,7 @@ def in_a_process_of_its_own(*arguments: str) -> str:
             "unknown train.seed",
         ),
         (["full", "--set", "model.name=random:foo"], "Unknown architecture random:foo"),
-        (["full", "--set", "train.backend=packed"], "does not run on train.device=cpu"),
+        (["full", "--set", "train.backend=cudagraph"], "does not run on train.device=cpu"),
         (["base[v2].yaml"], "for example to base-v2.yaml"),
         (["mine.yaml"], "mine.yaml, line 3: 'train.seed' is written in line 1"),
         (["full", "--runs", ""], "--runs is empty"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -81,17 +82,19 @@ class Clock:
 class Bench:
     """A saver of a run whose weights are the number of its step."""
 
-    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch, patience_s: float = 600.0) -> None:
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch, patience_s: float, beside: bool) -> None:
         self.disk, self.clock, self.reports = Disk(monkeypatch), Clock(monkeypatch), Reports()
         self.interrupt = Interrupt()
         self.run = RunDir(root)
-        self.saver = Saver(self.run, self.reports, self.interrupt, patience_s)  # type: ignore[arg-type]
+        self.saver = Saver(self.run, self.reports, self.interrupt, patience_s, beside)  # type: ignore[arg-type]
         self.step = 0
         self.weights = torch.zeros(3)
 
     def save(self, step: int, best: int, required: bool = False) -> None:
         self.weights.fill_(step)
         self.saver.save(self.progress(step, best), self.files, required)
+        self.weights.fill_(-1)  # as steps do while the checkpoint is written
+        self.saver.settle()
 
     def progress(self, step: int, best: int) -> Progress:
         return replace(STATE, step=step, best_step=best)
@@ -105,9 +108,9 @@ class Bench:
         return {int(f.name[5:]): float(load_file(f / MODEL)["w"][0]) for f in sorted(folders)}
 
 
-@pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Bench]:
-    return lambda **options: Bench(tmp_path, monkeypatch, **options)
+@pytest.fixture(params=[False, True], ids=["waiting", "beside"])
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Callable[..., Bench]:
+    return lambda patience_s=600.0, beside=request.param: Bench(tmp_path, monkeypatch, patience_s, beside)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE])
@@ -244,6 +247,31 @@ def test_a_stop_while_the_last_step_waits_shortens_the_wait(make: Callable[..., 
     with pytest.raises(RunError, match="is lost"):
         bench.save(16, 16, required=True)
     assert bench.clock.now < 1300 + saver.STOP_PATIENCE_S + 2 * saver.RETRY_S
+
+
+def test_steps_go_on_while_a_checkpoint_is_written_and_change_nothing_of_it(
+    make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make(beside=True)
+    write, released = checkpoint.save, threading.Event()
+
+    def slowly(*arguments: Any) -> str:
+        assert released.wait(60)
+        return write(*arguments)
+
+    monkeypatch.setattr(checkpoint, "save", slowly)
+    bench.weights.fill_(4)
+    bench.saver.save(bench.progress(4, 4), bench.files)
+    bench.weights.fill_(5)
+    bench.saver.poll()
+    assert bench.reports.state.checkpoint_last == ""
+    bench.saver.save(bench.progress(4, 4), bench.files)  # is on its way already
+    released.set()
+    bench.saver.save(bench.progress(8, 4), bench.files)
+    bench.saver.close()
+    bench.saver.poll()
+    assert bench.saved() == {4: 4.0, 8: 5.0}
+    assert bench.reports.state.checkpoint_last == "step-00000008"
 
 
 def test_a_checkpoint_that_is_saved_is_not_written_again(make: Callable[..., Bench]) -> None:

@@ -22,7 +22,7 @@ from accl.training.setup import build_context
 from accl.training.step import compute_losses, update_trackers
 
 START = 7
-NO_GPU = "not packed: it needs an NVIDIA GPU; not cudagraph: it needs an NVIDIA GPU"
+NO_COMPILER = "not cpu: no C compiler (cc) was found"
 
 
 @pytest.fixture(scope="module")
@@ -50,44 +50,47 @@ def unexpected_progress(done: int, total: int) -> None:
 # --- choice
 
 
-def test_a_cpu_takes_its_own_backend_and_says_why_not_a_faster(context: TrainingContext) -> None:
+def test_a_cpu_takes_the_c_backend_for_an_encoder_that_it_knows(context: TrainingContext) -> None:
     backend, reason = select_backend(asking_for(context, "auto"), unexpected_progress)
-    assert backend.name == "cpu"
-    assert reason == NO_GPU
+    assert (backend.name, reason) == ("cpu", "")
 
 
-def test_an_encoder_that_c_does_not_know_is_run_by_the_reference(
+def test_a_cpu_takes_packed_layers_in_bf16_and_without_a_c_compiler(
+    context: TrainingContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bf16 = dataclasses.replace(context.placement, autocast=torch.bfloat16)
+    backend, reason = select_backend(
+        dataclasses.replace(asking_for(context, "auto"), placement=bf16), unexpected_progress
+    )
+    assert (backend.name, reason) == ("packed", "")
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", "/nowhere")
+    backend, reason = select_backend(asking_for(context, "auto"), unexpected_progress)
+    assert (backend.name, reason) == ("packed", NO_COMPILER)
+    with pytest.raises(ConfigError, match=r"train\.backend=cpu is not available: no C compiler \(cc\) was found"):
+        select_backend(asking_for(context, "cpu"), unexpected_progress)
+
+
+def test_an_encoder_that_cannot_be_packed_is_run_by_the_reference(
     context: TrainingContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(context.model.encoder.config, "conv_kernel_size", 3, raising=False)
     backend, reason = select_backend(asking_for(context, "auto"), unexpected_progress)
     assert backend.name == "reference"
-    assert reason == f"{NO_GPU}; not cpu: a convolution beside the first layer"
+    convolution = "a convolution beside the first layer"
+    assert reason == f"not cpu: {convolution}; not packed: {convolution}; not cudagraph: it needs an NVIDIA GPU"
 
 
-def test_without_a_c_compiler_the_reference_computes_and_says_so(
-    context: TrainingContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("CC", raising=False)
-    monkeypatch.setenv("PATH", "/nowhere")
-    backend, reason = select_backend(asking_for(context, "auto"), unexpected_progress)
-    assert backend.name == "reference"
-    assert reason == f"{NO_GPU}; not cpu: no C compiler (cc) was found"
-    with pytest.raises(ConfigError, match=r"train\.backend=cpu is not available: no C compiler \(cc\) was found"):
-        select_backend(asking_for(context, "cpu"), unexpected_progress)
-
-
-@pytest.mark.parametrize("name", ["cpu", "reference"])
+@pytest.mark.parametrize("name", ["packed", "cpu", "reference"])
 def test_the_backend_asked_for_is_taken(context: TrainingContext, name: str) -> None:
     backend, reason = select_backend(asking_for(context, name), unexpected_progress)
     assert (backend.name, reason) == (name, "as asked for by train.backend")
 
 
-@pytest.mark.parametrize("name", ["packed", "cudagraph"])
-def test_a_backend_that_needs_a_gpu_is_refused_without_one(context: TrainingContext, name: str) -> None:
+def test_a_backend_that_needs_a_gpu_is_refused_without_one(context: TrainingContext) -> None:
     with pytest.raises(ConfigError) as refused:
-        select_backend(asking_for(context, name), unexpected_progress)
-    assert f"train.backend={name} is not available: it needs an NVIDIA GPU." in str(refused.value)
+        select_backend(asking_for(context, "cudagraph"), unexpected_progress)
+    assert "train.backend=cudagraph is not available: it needs an NVIDIA GPU." in str(refused.value)
     assert "--set train.backend=auto" in str(refused.value)
 
 

@@ -44,12 +44,17 @@ class Folder:
         self._program.chmod(0o755)
 
     def queued(
-        self, *seeds: int, experiment: str = "", jobs: int | None = None, sets: Sequence[str] = ()
+        self,
+        *seeds: int,
+        experiment: str = "",
+        jobs: int | None = None,
+        per_gpu: int = 1,
+        sets: Sequence[str] = (),
     ) -> list[RunDir]:
         """Prepare runs with these seeds, and put them into the queue."""
         config = [resolve("full", "demo", [f"train.seed={seed}", *sets]).config for seed in seeds]
         runs = [process.prepare(self.root, each, ["accl"], experiment) for each in config]
-        queue.enqueue(self.root, runs, jobs=jobs)
+        queue.enqueue(self.root, runs, jobs=jobs, per_gpu=per_gpu)
         return runs
 
     def training(self) -> list[RunDir]:
@@ -193,12 +198,12 @@ def test_a_run_that_cannot_even_be_paused_is_tried_again_later(folder: Folder, m
         tries.append(words[0])
         raise RunError("No space left on device.")
 
-    monkeypatch.setattr(process, "start", fail)
+    monkeypatch.setattr(process, "start_together", fail)
     monkeypatch.setattr(queue, "pause", fail)
     hand = Worker(folder.root)
     assert hand.look()
     assert hand.look()
-    assert tries == [run, folder.root]  # started, and paused
+    assert tries == [[run], folder.root]  # started, and paused
     monkeypatch.setattr(worker, "AGAIN_S", 0.0)
     other = Worker(folder.root)
     assert other.look()
@@ -262,6 +267,11 @@ def test_a_second_worker_ends_at_once(folder: Folder, monkeypatch: pytest.Monkey
 # --- GPUs
 
 
+def trainers(*runs: RunDir) -> list[int]:
+    """The processes that train these runs."""
+    return [held.pid for held in map(holder, runs) if held is not None]
+
+
 @pytest.fixture(name="two_gpus")
 def _two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpus, "gpus", lambda: [A, B])
@@ -286,6 +296,26 @@ def test_each_gpu_gets_a_run_and_one_for_the_processor_passes(folder: Folder) ->
     held_third = holder(runs[2])
     assert held_third is not None
     assert psutil.Process(held_third.pid).environ()["CUDA_VISIBLE_DEVICES"] == "GPU-b"
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_runs_that_share_a_gpu_share_a_process_and_all_of_their_places_are_filled_again(
+    folder: Folder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = folder.queued(*range(9), per_gpu=3, sets=["train.device=cuda"])
+    hand = Worker(folder.root)
+    hand.look()
+    assert folder.training() == runs[:6]
+    pids = trainers(*runs[:6])
+    assert pids == [pids[0], pids[1]] * 3  # the GPUs take turns
+    assert [psutil.Process(pid).environ()["CUDA_VISIBLE_DEVICES"] for pid in pids[:2]] == ["GPU-a", "GPU-b"]
+    names = f"{runs[0].id}, {runs[2].id}, {runs[4].id}"
+    assert f"started {names} on GPU 0, in one process" in capsys.readouterr().out
+    for run in (runs[0], runs[2], runs[4]):  # the first end of the process is that of all of them
+        folder.end(run)
+    hand.look()
+    assert folder.training() == [runs[1], runs[3], runs[5], *runs[6:]]
+    assert len(set(trainers(*runs[6:]))) == 1
 
 
 @pytest.mark.usefixtures("two_gpus")

@@ -26,7 +26,7 @@ def stop(
     """Stop a run after its current step, with a checkpoint.
 
     The command waits until the run has ended, and kills it when it has not after the grace period. A run
-    that was prepared and never started counts as stopped from then on.
+    that was prepared and never started counts as stopped from then on. Others that share its process go on.
 
     Examples:
 
@@ -36,6 +36,7 @@ def stop(
     """
     from accl.cli.output import say
     from accl.launch import process
+    from accl.store.lock import holder
     from accl.store.rundir import find_run
     from accl.store.state import observe
 
@@ -50,7 +51,10 @@ def stop(
         process.stop(chosen, kill=True)
         state = process.wait_until_ended(chosen, KILL_GRACE_S)
     if state.state.active:
-        raise RunError(f"{chosen.id} did not end.", f"Look at process {state.pid}.")
+        pid = held.pid if (held := holder(chosen)) else state.pid
+        shared = f" It trains other runs too; this ends all of them: kill -KILL {pid}"
+        look = f"Look at process {pid}.{shared if process.shares_process(pid) else ''}"
+        raise RunError(f"{chosen.id} did not end.", look)
     say(f"{state.state.icon} {chosen.id} {state.state}{f': {state.reason}' if state.reason else ''}")
 
 

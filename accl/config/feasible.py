@@ -23,12 +23,11 @@ def check_feasible(config: Config) -> None:
     data, train = config.data, config.train
     if not data.path.strip() and data.source != "synthetic":
         raise ConfigError(f"data.path is empty, and data.source={data.source} needs one.", "Add: --set data.path=DIR")
-    on_gpu = train.backend in ("packed", "cudagraph")
-    if (on_gpu and train.device == "cpu") or (train.backend == "cpu" and train.device == "cuda"):
+    if (train.backend == "cudagraph" and train.device == "cpu") or (train.backend == "cpu" and train.device == "cuda"):
         what = f"train.backend={train.backend} does not run on train.device={train.device}."
         raise ConfigError(what, "Try: --set train.backend=auto")
-    if on_gpu and train.deterministic:
-        what = f"train.backend={train.backend} is not deterministic, and train.deterministic=true."
+    if train.backend in ("packed", "cudagraph") and train.device != "cpu" and train.deterministic:
+        what = f"train.backend={train.backend} is not deterministic on a GPU, and train.deterministic=true."
         raise ConfigError(what, "Try: --set train.backend=reference")
     if config.alerts.command is not None:
         _check_command(config.alerts.command)

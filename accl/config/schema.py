@@ -181,7 +181,7 @@ class Train(_Section):
         "for example; then it ends, to be resumed once there is room.",
     )
     backend: Literal["auto", "packed", "cudagraph", "cpu", "reference"] = Field(
-        description="How a step is computed: `packed` (Triton kernels on packed sequences, one CUDA graph), "
+        description="How a step is computed: `packed` (packed sequences; on a GPU Triton kernels and one CUDA graph), "
         "`cudagraph` (any encoder on a GPU), `cpu` (C kernels), `reference` (plain torch), or the fastest possible."
     )
     deterministic: bool = Field(

@@ -56,6 +56,7 @@ class Cache:
         make: Callable[[], Item],
         encode: Callable[[Item], bytes],
         decode: Callable[[bytes], Item],
+        mode: int = 0o644,
     ) -> Item:
         """Return what is kept under a name; where nothing sound is, make it and keep it.
 
@@ -64,6 +65,7 @@ class Cache:
         Args:
             name: of the file; names all that the item depends on.
             decode: inverse of ``encode``; raises `ValueError` for bytes that are no item.
+            mode: permissions of a file that is kept.
         """
         damage = ""
         if self._folder is not None:
@@ -78,7 +80,7 @@ class Cache:
         made = make()
         if self._folder is not None:
             path = self._folder / name
-            self._write(path, encode(made))
+            self._write(path, encode(made), mode)
             if damage and self._folder is not None:
                 self.warnings.append(f"{path}, which {damage}, was not used and is made again")
         return made
@@ -89,16 +91,16 @@ class Cache:
             raise ValueError("does not hold what was written")
         return content[_DIGEST_SIZE:]
 
-    def _write(self, path: Path, content: bytes) -> None:
+    def _write(self, path: Path, content: bytes, mode: int) -> None:
         content = _digest(path.name, content) + content
         try:
             # Whatever the umask, a folder or file that others can write to would not be believed.
             path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             try:
-                replace_file(path, content, 0o644)
+                replace_file(path, content, mode)
             except IsADirectoryError:
                 path.rename(path.with_name(f"{path.name}.{secrets.token_hex(4)}"))  # not ours to delete
-                replace_file(path, content, 0o644)
+                replace_file(path, content, mode)
         except OSError as error:
             where = f"the cache folder {path.parent} cannot be written ({error.strerror})"
             self._give_up(f"{where}, so nothing is cached: set ACCL_CACHE to another folder")

@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from accl.data.cache import Cache
 from accl.data.questions import Corpus, Question
 from accl.data.sources import load_corpus
 from accl.data.splits import Splits, split
@@ -68,13 +69,18 @@ class PreparedData:
         return found
 
 
-def prepare(source: str, path: str, revision: str, protocol: str, split_seed: int) -> PreparedData:
+def prepare(
+    source: str, path: str, revision: str, protocol: str, split_seed: int, cache: Cache | None = None
+) -> PreparedData:
     """Load and split the questions that a run's ``data`` section names.
+
+    Args:
+        cache: of questions that were read before; None reads them anew.
 
     Raises:
         DataError, HubError: there are none, one is malformed, or a split is empty.
     """
-    corpus = load_corpus(source, path, revision)
+    corpus = load_corpus(source, path, revision, cache)
     splits = split(corpus, protocol, split_seed)
     for name, part in splits.named().items():
         if not part:

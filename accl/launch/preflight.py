@@ -12,7 +12,7 @@ from accl.config import Config
 from accl.config.weights import read_weights
 from accl.data import hub
 from accl.data.architectures import RANDOM, architecture, longest_input, read_architecture
-from accl.data.cache import cache_folder, refusal
+from accl.data.cache import Cache, cache_folder, refusal
 from accl.data.fit import check_batch, check_length, check_tasks, order_weights
 from accl.data.prepared import PreparedData, prepare
 from accl.errors import DeviceError, RunError
@@ -46,7 +46,7 @@ def check_all(configs: Sequence[Config], notify: Callable[[str], None]) -> list[
     """
     found: dict[tuple[object, ...], Findings] = {}
     # Questions are the slow part: those that share them are checked together, and one set is kept at a time.
-    load = lru_cache(maxsize=1)(prepare)
+    load = lru_cache(maxsize=1)(_prepare)
     order = list(dict.fromkeys(config.data.model_dump_json() for config in configs))
     for config in sorted(configs, key=lambda config: order.index(config.data.model_dump_json())):
         if (subject := _subject(config)) not in found:
@@ -70,7 +70,7 @@ def examine(
 
     Args:
         notify: called with a few words before every slow operation.
-        load: loads the questions; `accl.data.prepared.prepare` when None.
+        load: loads the questions; `accl.data.prepared.prepare`, with the cache, when None.
 
     Raises:
         DeviceError, DataError, HubError, ConfigError, RunError: something that the run needs is missing, or does not
@@ -80,7 +80,7 @@ def examine(
         raise RunError("The current folder has been removed.", "Change to one that exists.")
     if config.train.device == "cuda":
         _check_gpu(config.profile)
-    if config.train.backend in ("packed", "cudagraph") and not gpus():
+    if config.train.backend == "cudagraph" and not gpus():
         what = f"train.backend={config.train.backend} needs an NVIDIA GPU, but there is {absence()}."
         raise DeviceError(what, "Try: --set train.backend=auto")
     folder = cache_folder()
@@ -93,13 +93,17 @@ def examine(
     source = config.data
     if source.source == "hub":
         notify(f"fetching {source.path} from the Hub")
-    data = (load or prepare)(source.source, source.path, source.revision, source.protocol, source.split_seed)
+    data = (load or _prepare)(source.source, source.path, source.revision, source.protocol, source.split_seed)
     check_tasks(data.train_sizes, config.loss.contrastive_weight > 0, config.curriculum.policy)
     check_batch(data.train_sizes, config.train.batch_size, config.sampler.questions_per_task)
     if config.curriculum.weights_file is not None:
         path = Path(config.curriculum.weights_file)
         order_weights(read_weights(path), path, data.task_names, data.train_sizes)
     return Findings(tuple(data.warnings(config.sampler.questions_per_task)), int(data.train_sizes.sum()))
+
+
+def _prepare(source: str, path: str, revision: str, protocol: str, split_seed: int) -> PreparedData:
+    return prepare(source, path, revision, protocol, split_seed, Cache(cache_folder()))
 
 
 def _encoder(config: Config, notify: Callable[[str], None]) -> dict[str, Any]:

@@ -12,13 +12,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from accl import __version__
-from accl.errors import BusyError, DamagedError, RunError
+from accl.errors import AcclError, BusyError, DamagedError, RunError
 from accl.files import open_regular
 from accl.store import stop as stop_request
 from accl.store.experiment import write_experiment
@@ -34,6 +35,8 @@ from accl.text import without_credentials
 if TYPE_CHECKING:
     from accl.config import Config
 
+# Word in the command of a trainer of several runs; see `accl.training.together`.
+TOGETHER = "--together"
 POLL_EVERY_S = 0.2
 EXEC_TRIES, EXEC_LOOK_S = 20, 0.005
 # A launcher holds a run for the milliseconds in which it starts the trainer.
@@ -103,6 +106,42 @@ def start(run: RunDir, accept_changes: bool = False, turn: Turn | None = None) -
             it does not wait any more.
         RunError: the run has finished, or its folder cannot be written.
     """
+    lock = _claim_to_start(run, accept_changes, turn)
+    try:
+        return _launch({run: lock}, turn, ["--accept-changes"] if accept_changes else [])
+    except BaseException:
+        lock.abandon()
+        raise
+
+
+def start_together(
+    runs: Sequence[RunDir], turn: Turn
+) -> tuple[subprocess.Popen[bytes] | None, dict[RunDir, Exception]]:
+    """Start one trainer for several runs whose turn has come, and return why some of them were not started.
+
+    Returns:
+        None and all runs if there is nothing left to train.
+
+    Raises:
+        RunError: the trainer cannot be started.
+    """
+    locks: dict[RunDir, RunLock] = {}
+    refused: dict[RunDir, Exception] = {}
+    try:
+        for run in runs:
+            try:
+                locks[run] = _claim_to_start(run, False, turn)
+            except (AcclError, OSError) as error:
+                refused[run] = error
+        return _launch(locks, turn) if locks else None, refused
+    except BaseException:
+        for lock in locks.values():
+            lock.abandon()
+        raise
+
+
+def _claim_to_start(run: RunDir, accept_changes: bool, turn: Turn | None) -> RunLock:
+    """Take the lock of a run that may be started; raises as `start`."""
     lock = claim(run, STARTING)
     try:
         state = read_state(run).state
@@ -117,22 +156,57 @@ def start(run: RunDir, accept_changes: bool = False, turn: Turn | None = None) -
             from accl.config import load
 
             check_config(run, load(run.config))
-        typed = turn.command if turn else sys.argv
-        command = [without_credentials(word) for word in typed]
-        launched = json.dumps({"command": command, "git": _git()})
-        options = ["--launched", launched, *(["--accept-changes"] if accept_changes else [])]
-        process = _launch(run, lock, options, turn)
     except BaseException:
         lock.abandon()
         raise
-    lock.release()  # the trainer has it
+    return lock
+
+
+def _launch(locks: Mapping[RunDir, RunLock], turn: Turn | None, options: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+    """Start a process that inherits the locks of its runs, sign them for it, and let go of them."""
+    runs, now = list(locks), time.time()
+    before = {run: read_state(run) for run in runs}
+    typed = turn.command if turn else sys.argv
+    launched = json.dumps({"command": [without_credentials(word) for word in typed], "git": _git()})
+    words = ["--launched", launched, *options, *([TOGETHER] if len(runs) > 1 else [])]
+    inherited = [lock.descriptor for lock in locks.values()]
+    try:
+        with ExitStack() as files, stop_request.held_back():
+            consoles = {run: files.enter_context(open(_open_console(run), "ab")) for run in runs}
+            for run, console in consoles.items():
+                _mark_started(run, before[run], now, console)
+            process = subprocess.Popen(
+                # -P: what lies in the working folder is not imported.
+                [sys.executable, "-P", "-m", "accl.training", *words, *(str(run.path.resolve()) for run in runs)],
+                stdin=subprocess.DEVNULL,
+                stdout=consoles[runs[0]],
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=inherited,
+                cwd=turn.folder if turn else None,
+                env={
+                    **environment(),
+                    **(turn.variables if turn else {}),
+                    LOCK_VARIABLE: ",".join(map(str, inherited)),
+                },
+            )
+    except OSError as error:
+        for run in runs:
+            with suppress(OSError):  # the disk that was full may be so still
+                write_state(run, before[run])
+        names = ", ".join(run.id for run in runs)
+        raise RunError(
+            f"{names} cannot be started ({error}).", "Is its folder writable, and is there memory?"
+        ) from error
+    for run, lock in locks.items():
+        lock.sign(TRAINING, process.pid)
+        forget_waiting(run)
+        lock.release()  # the trainer has it
     return process
 
 
-def _launch(run: RunDir, lock: RunLock, options: Sequence[str], turn: Turn | None) -> subprocess.Popen[bytes]:
-    """Start a process that inherits the lock, and sign the lock for it."""
-    before, now = read_state(run), time.time()
-    variables = turn.variables if turn else {}
+def _mark_started(run: RunDir, before: RunState, now: float, console: BinaryIO) -> None:
+    """Write that a run is being started now, into its state and its console log."""
     starting = before.changed(
         state=State.STARTING,
         pid=0,
@@ -145,34 +219,10 @@ def _launch(run: RunDir, lock: RunLock, options: Sequence[str], turn: Turn | Non
         heartbeat=now,
         progressed=now,
     )
-    try:
-        with open(_open_console(run), "ab") as console, stop_request.held_back():
-            write_state(run, starting)
-            stop_request.unmark(run)
-            console.write(f"{START_MARK} started {datetime.now():%Y-%m-%d %H:%M:%S}\n".encode())
-            console.flush()
-            try:
-                process = subprocess.Popen(
-                    # -P: what lies in the working folder is not imported.
-                    [sys.executable, "-P", "-m", "accl.training", *options, str(run.path.resolve())],
-                    stdin=subprocess.DEVNULL,
-                    stdout=console,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                    pass_fds=[lock.descriptor],
-                    cwd=turn.folder if turn else None,
-                    env={**environment(), **variables, LOCK_VARIABLE: str(lock.descriptor)},
-                )
-            except OSError:
-                write_state(run, before)
-                raise
-    except OSError as error:
-        raise RunError(
-            f"{run.id} cannot be started ({error}).", "Is its folder writable, and is there memory?"
-        ) from error
-    lock.sign(TRAINING, process.pid)
-    forget_waiting(run)
-    return process
+    write_state(run, starting)
+    stop_request.unmark(run)
+    console.write(f"{START_MARK} started {datetime.now():%Y-%m-%d %H:%M:%S}\n".encode())
+    console.flush()
 
 
 def _open_console(run: RunDir) -> int:
@@ -203,7 +253,8 @@ def stop(run: RunDir, kill: bool = False) -> None:
     A run that was never started is stopped there and then, and one that ends meanwhile needs no more.
 
     Args:
-        kill: kill the process group instead; work since the last checkpoint is lost.
+        kill: kill the process group instead; work since the last checkpoint is lost. A run that shares its process is
+            ended there, and the others go on.
 
     Raises:
         RunError: the run is not running, runs on another machine, or belongs to another user.
@@ -227,6 +278,8 @@ def stop(run: RunDir, kill: bool = False) -> None:
         return  # it ended meanwhile
     try:
         stop_request.mark(run, kill=kill)
+        if shares_process(pid):
+            return  # its process looks for the mark: a signal would end the others too
         if not kill:
             os.kill(pid, signal.SIGTERM)
         elif os.getpgid(pid) == pid:
@@ -290,6 +343,16 @@ def _trains(pid: int, run: RunDir) -> bool:
         return False
     except psutil.AccessDenied:  # it exists; the signal will be refused
         return True
+
+
+def shares_process(pid: int) -> bool:
+    """Return whether a trainer of this machine trains several runs."""
+    import psutil
+
+    try:
+        return TOGETHER in psutil.Process(pid).cmdline()
+    except (psutil.Error, ValueError, OverflowError):  # ended, or of another user
+        return False
 
 
 def wait_until_ended(run: RunDir, seconds: float) -> RunState:

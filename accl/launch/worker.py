@@ -11,14 +11,16 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
 from accl.errors import INTERRUPTED, AcclError, BusyError, RunError
-from accl.launch import gpus, places, process, queue
+from accl.launch import companions, gpus, places, process, queue
+from accl.launch.companions import Seat
 from accl.launch.gpus import Gpu
-from accl.launch.places import Demand, Occupant, describe, find_place
+from accl.launch.places import Demand, Occupant, Place, describe, find_place
 from accl.launch.queue import Entry
 from accl.store.config_values import config_value
 from accl.store.experiment import read_experiment
@@ -26,6 +28,7 @@ from accl.store.lock import holder
 from accl.store.rundir import RunDir, run_folders
 from accl.store.state import RunState, State
 from accl.store.summary import Summary, SummaryReader, numbers, read_summaries
+from accl.store.waiting import Waiting
 from accl.text import printable, shortened
 
 LOOK_EVERY_S = 1.0
@@ -84,7 +87,9 @@ class Worker:
         """Start runs in their order: none passes another that waits for the same kind of place."""
         self._visible = gpus.gpus()
         occupants = [self._occupant(summary, summaries) for summary in training]
+        beside = Counter(occupant.gpu for occupant in occupants)
         full: set[bool] = set()  # whether there is no place left: for those on a GPU, and for the others
+        seats: list[Seat] = []
         for entry in ready:
             if (summary := summaries.get(entry.run)) is None or entry.waiting is None:
                 continue
@@ -100,17 +105,37 @@ class Worker:
                 if not occupants:  # nothing of ours, of which the list of the queue would tell, is in the way
                     self._say_once(entry.run, f"{entry.run.id} finds no place: {describe(demand, loads)}")
                 continue
-            turn = process.Turn(entry.waiting.command, entry.waiting.folder, place.variables)
-            try:
-                self._trainers[entry.run] = process.start(entry.run, turn=turn)
-            except BusyError as error:
-                say(f"{entry.run.id} is left alone: {error}")
-            except (AcclError, OSError) as error:
-                self._refuse(entry.run, error)
+            likeness = companions.likeness(entry.waiting, summary.config) if on_gpu else None
+            if likeness is not None:
+                seats.append(Seat(entry.run, entry.waiting, place, likeness))
+            elif not self._launch([entry.run], entry.waiting, place):
+                continue
+            occupants.append(Occupant(place.gpu, peak if on_gpu else 0.0))
+        for batch in companions.batches(seats):
+            waiting, place = batch[0].waiting, batch[0].place
+            if companions.worth_starting(len(batch), beside[place.gpu], waiting.per_gpu, True in full):
+                self._launch([seat.run for seat in batch], waiting, place)
+
+    def _launch(self, runs: list[RunDir], waiting: Waiting, place: Place) -> bool:
+        """Start a process for runs of one place; return whether any of them trains there now."""
+        turn = process.Turn(waiting.command, waiting.folder, place.variables)
+        try:
+            trainer, refused = process.start_together(runs, turn)
+        except (AcclError, OSError) as error:
+            trainer, refused = None, dict.fromkeys(runs, error)
+        for run, why in refused.items():
+            if isinstance(why, BusyError):
+                say(f"{run.id} is left alone: {why}")
             else:
-                say(f"started {entry.run.id} on {place.words}")
-                self._training.add(entry.run)
-                occupants.append(Occupant(place.gpu, peak if on_gpu else 0.0))
+                self._refuse(run, why)
+        if trainer is None:
+            return False
+        started = [run for run in runs if run not in refused]
+        together = ", in one process" if len(started) > 1 else ""
+        say(f"started {', '.join(run.id for run in started)} on {place.words}{together}")
+        self._training.update(started)
+        self._trainers.update(dict.fromkeys(started, trainer))
+        return True
 
     def _say_once(self, run: RunDir, words: str) -> None:
         if run not in self._told:

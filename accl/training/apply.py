@@ -18,6 +18,7 @@ from typing import Any
 from accl.errors import AcclError
 from accl.store.rundir import RunDir
 from accl.streams import guard_streams
+from accl.training.garbage import no_collection
 
 Phase = Callable[[str], None]
 
@@ -68,7 +69,8 @@ def main(descriptor: int) -> int:
             arguments = json.load(sys.stdin)
             job, run = JOBS[arguments["job"]], RunDir(Path(arguments["run"]))
             answer(phase="loading libraries")
-            answer(result=job(run, arguments, lambda words: answer(phase=words)))
+            with no_collection():  # most of a job is imports
+                answer(result=job(run, arguments, lambda words: answer(phase=words)))
         except AcclError as error:
             answer(error={"what": error.what, "hint": error.hint, "exit_code": error.exit_code})
             return error.exit_code

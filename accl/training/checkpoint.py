@@ -129,8 +129,8 @@ def save(root: Path, progress: Progress, files: Files, before_rename: Callable[[
 
 
 def _write(folder: Path, progress: Progress, files: Files) -> None:
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()  # the threads below copy on streams of their own
+    if any(tensor.is_cuda for tensors in files.values() for tensor in tensors.values()):
+        torch.cuda.current_stream().synchronize()  # the threads below copy on streams of their own
     with ThreadPoolExecutor(len(files)) as pool:
         written = pool.map(lambda item: write_tensors(folder / item[0], item[1]), files.items())
         entries = dict(zip(files, written, strict=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,10 @@ from torch import Tensor
 
 from accl.data.tokens import Batch
 from accl.errors import DeviceError
+from accl.kernels.triton.streams import own_stream
+
+# Torch's default generators belong to the process, and several runs may share that.
+_RANDOMNESS = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,8 @@ class Placement:
                 "memory_bytes": properties.total_memory,
                 "precision": "bf16" if self.autocast else "fp32",
             }
-        return {"type": self.device.type, "threads": torch.get_num_threads(), "precision": "fp32"}
+        precision = "bf16" if self.autocast else "fp32"
+        return {"type": self.device.type, "threads": torch.get_num_threads(), "precision": precision}
 
 
 def place(device: str, precision: str) -> Placement:
@@ -64,17 +69,22 @@ def place(device: str, precision: str) -> Placement:
         warnings.append("train.device=auto: no NVIDIA GPU found, training on the CPU")
     autocast: torch.dtype | None = None
     if precision == "bf16":
-        if chosen.type == "cuda":
+        if chosen.type == "cuda" or computes_bf16():
             autocast = torch.bfloat16
         else:
-            warnings.append("train.precision=bf16 applies to GPUs only: computing in fp32")
+            warnings.append("train.precision=bf16: this processor does not compute in bf16, so fp32 it is")
     return Placement(chosen, autocast, tuple(warnings))
+
+
+def computes_bf16() -> bool:
+    """Return whether the processor has instructions for products in bf16; emulating them is slower than fp32."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def prewarm_cuda(device: str) -> None:
     """Initialise CUDA in a background thread, unless ``device`` is ``cpu``: it takes seconds, as imports do, and needs
     no Python meanwhile. Call `set_determinism` before."""
-    if device != "cpu":
+    if device != "cpu" and not torch.cuda.is_initialized():
         threading.Thread(target=_initialise_cuda, name="prewarm-cuda", daemon=True).start()
 
 
@@ -84,6 +94,19 @@ def _initialise_cuda() -> None:
         if torch.cuda.is_available():
             square = torch.ones(64, 64, device="cuda")
             square @ square  # loads cuBLAS
+            with suppress(ImportError):  # no Triton
+                from accl.kernels.triton.compiling import prepare_compiler
+
+                prepare_compiler()
+
+
+def use_own_stream(device: str) -> None:
+    """Put the CUDA work of this thread on a stream of its own from now on, unless ``device`` is ``cpu``.
+
+    Runs that share a process neither wait for each other nor use the default stream, which waits for everybody.
+    """
+    if device != "cpu" and torch.cuda.is_available():
+        torch.cuda.set_stream(own_stream(torch.device("cuda", torch.cuda.current_device())))
 
 
 @dataclass(frozen=True)
@@ -135,11 +158,25 @@ def set_determinism(seed: int, deterministic: bool) -> dict[str, str | int | boo
     }
 
 
-def seed_step(seed: int, step: int, device: torch.device) -> int:
-    """Seed the device's generator by (seed, step), so that dropout needs nothing in a checkpoint; return its seed."""
-    step_seed = (seed * 1_000_003 + step) % 2**63
+def step_seed(seed: int, step: int) -> int:
+    """Return the seed of the random numbers of a step, so that dropout needs nothing in a checkpoint."""
+    return (seed * 1_000_003 + step) % 2**63
+
+
+def seed_step(seed: int, step: int, device: torch.device) -> None:
+    """Seed the device's default generator by (seed, step): for kernels that are launched one by one.
+
+    Call it inside of `exclusive_randomness`, as all that draws from that generator.
+    """
     if device.type == "cuda":
-        torch.cuda.default_generators[device.index or 0].manual_seed(step_seed)
+        torch.cuda.default_generators[device.index or 0].manual_seed(step_seed(seed, step))
     else:
-        torch.default_generator.manual_seed(step_seed)
-    return step_seed
+        torch.default_generator.manual_seed(step_seed(seed, step))
+
+
+def exclusive_randomness() -> AbstractContextManager[object]:
+    """Return a context in which no other thread seeds torch's default generators or draws from them.
+
+    Runs that share a process take turns with what is random, so that none of them depends on the others.
+    """
+    return _RANDOMNESS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import pickle
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -54,9 +55,11 @@ def load_encoder(name: str, revision: str, vocab_size: int | None = None) -> Enc
         HubError: a Hub model that is neither cached nor within reach.
     """
     os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"  # else transformers asks the Hub for a converted copy
-    if name.startswith(RANDOM):
-        return _from_scratch(name, vocab_size)
-    return _from_folder(resolve_model_folder(name, revision), name)
+    # Generation and losses of other models would import these two, which takes seconds.
+    with _hidden("sklearn", "scipy"):
+        if name.startswith(RANDOM):
+            return _from_scratch(name, vocab_size)
+        return _from_folder(resolve_model_folder(name, revision), name)
 
 
 def resolve_model_folder(name: str, revision: str) -> Path:
@@ -148,6 +151,18 @@ def _longest_input(module: nn.Module) -> int | None:
     # RoBERTa's family counts positions from padding_idx + 1.
     offset = 0 if table.padding_idx is None else table.padding_idx + 1
     return table.num_embeddings - offset
+
+
+@contextmanager
+def _hidden(*packages: str) -> Iterator[None]:
+    """Let packages that are not imported yet look absent, to who can do without them."""
+    hidden = [name for name in packages if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: as Python's import system has it
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from accl.method.model import ModelOutput
 
 # Most tokens of a batch, padding included (one question is a batch whatever its length): the encoder's activations for
 # them have to fit beside the model.
-MOST_TOKENS = 2**16
+MOST_TOKENS = 2**15
 NEIGHBOURS = 5
 
 

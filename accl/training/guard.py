@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 
 from accl.errors import BusyError, RunError
 from accl.store.lock import RunLock, holder
@@ -18,8 +19,9 @@ class LockGuard:
     A process whose lock another trainer has taken ends at once and writes nothing more: the run belongs to the other.
     """
 
-    def __init__(self, lock: RunLock, reporter: Reporter) -> None:
-        self._lock, self._reporter = lock, reporter
+    def __init__(self, lock: RunLock, reporter: Reporter, last_words: Callable[[str], None] | None = None) -> None:
+        """Take the lock and the reporter of the run, and what is told why the process ends: by default its console."""
+        self._lock, self._reporter, self._last_words = lock, reporter, last_words
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="lock", daemon=True)
 
@@ -43,7 +45,9 @@ class LockGuard:
                 ours, problem = True, f"run.lock is lost, and whether the run lives is judged by its heartbeat: {error}"
             if not ours:
                 who = holder(self._reporter.run) or "another trainer"
-                print(f"error: run.lock is held by {who} now; this process ends and writes no more", flush=True)  # noqa: T201
+                name = self._reporter.run.id
+                tell = self._last_words or self._reporter.say
+                tell(f"error: run.lock of {name} is held by {who} now; this process ends and writes no more")
                 os._exit(BusyError.exit_code)
             if problem and problem != said:
                 self._reporter.event("warning", "lock", problem)

@@ -20,16 +20,22 @@ class StoppedEarly(BaseException):
     """
 
 
+class StoppedAtOnce(BaseException):
+    """Ends a run that shares its process and is not to write another checkpoint."""
+
+
 @dataclass
 class Interrupt:
-    """A request to finish the step, write a checkpoint and end; set by a signal handler.
+    """A request to finish the step, write a checkpoint and end; set by a signal handler, or from another thread.
 
     Attributes:
         signal: name of the signal that asked, such as ``SIGTERM``.
+        at_once: whether the run is to end without a checkpoint, as a process of its own would when it is killed.
     """
 
     asked: bool = False
     signal: str = ""
+    at_once: bool = False
     _asked_at: float = 0.0
 
     def listen(self) -> None:
@@ -49,7 +55,19 @@ class Interrupt:
         elif number == signal.SIGINT and time.monotonic() - self._asked_at > REPEAT_S:
             raise KeyboardInterrupt
 
+    def ask(self, name: str, at_once: bool = False) -> None:
+        """Ask for a stop, as a signal of this name would; or for an end without a checkpoint."""
+        self.at_once |= at_once
+        if not self.asked:
+            self.signal, self.asked = name, True
+
     def check(self) -> None:
-        """Raise `StoppedEarly` when a stop was asked for."""
+        """Raise `StoppedEarly` when a stop was asked for; and as `check_at_once`."""
+        self.check_at_once()
         if self.asked:
             raise StoppedEarly
+
+    def check_at_once(self) -> None:
+        """Raise `StoppedAtOnce` when the run is to end without a checkpoint."""
+        if self.at_once:
+            raise StoppedAtOnce

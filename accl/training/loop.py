@@ -40,13 +40,23 @@ LOG_SECONDS = 0.5
 
 
 class Trainer:
-    """Trains one run to its end, or until it is interrupted."""
+    """Trains one run to its end, or until it is interrupted.
+
+    Args:
+        runs: number of runs that share the process, this one among them.
+    """
 
     def __init__(
-        self, run: RunDir, context: TrainingContext, backend: StepBackend, reporter: Reporter, interrupt: Interrupt
+        self,
+        run: RunDir,
+        context: TrainingContext,
+        backend: StepBackend,
+        reporter: Reporter,
+        interrupt: Interrupt,
+        runs: int = 1,
     ) -> None:
         self.run, self.context, self.backend = run, context, backend
-        self.reporter, self.recorder, self.interrupt = reporter, reporter.recorder, interrupt
+        self.reporter, self.recorder, self.interrupt, self._runs = reporter, reporter.recorder, interrupt, runs
         self.step = 0
         self.training_seconds = 0.0
         self.best_score, self.best_step = -1.0, 0
@@ -57,10 +67,18 @@ class Trainer:
         if context.bank is not None:
             self._buffers["bank"] = context.bank
         self._run_id = run.made_as()
-        self._saver = Saver(run, reporter, interrupt, 60 * context.config.train.max_unsaved_minutes)
+        patience_s = 60 * context.config.train.max_unsaved_minutes
+        # On a CPU steps take so long that waiting costs nothing, and the copy would take memory from the model.
+        self._saver = Saver(run, reporter, interrupt, patience_s, beside=context.placement.device.type == "cuda")
 
     def train(self) -> bool:
         """Run to the end and test, unless that is left for later; False when interrupted before."""
+        try:
+            return self._train()
+        finally:
+            self._saver.close()
+
+    def _train(self) -> bool:
         context = self.context
         self.reporter.update(state=State.RUNNING, total_steps=context.total_steps)
         self.reporter.phase("training")
@@ -83,7 +101,7 @@ class Trainer:
                 return False
         if context.config.eval.test and not self._test():
             return False
-        record_speed(context, self.recorder, self.step, self.training_seconds)
+        record_speed(context, self.recorder, self.step, self.training_seconds, self._runs)
         record_phases(self.recorder, self.reporter.clock.seconds())
         if not context.config.eval.test:
             unread = f"eval.test=false: the test split is unread; read it with: accl test {self.run.typed}"
@@ -209,9 +227,11 @@ class Trainer:
     def _validate_and_save(self) -> bool:
         """Validate and write a checkpoint where they are due; False when a stop was asked for, and all is saved."""
         train, last = self.context.config.train, self.step == self.context.total_steps
+        self._saver.poll()
         if not self._validated:
             with suppress(StoppedEarly):  # the run validates as soon as it is resumed
                 self._validate()
+        self.interrupt.check_at_once()
         stopping = self.interrupt.asked  # once: a stop may be asked for at any moment
         if self.step % train.checkpoint_every == 0 or last or self._saver.due or stopping:
             self._checkpoint(required=last or stopping)

@@ -25,13 +25,21 @@ _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": GIB}
 
 
 @contextmanager
-def memory_errors(run: RunDir, config: Config) -> Iterator[None]:
-    """Turn a failed allocation on the GPU or the machine into a `TrainingError` that says what to do."""
+def memory_errors(run: RunDir, config: Config, runs: int = 1) -> Iterator[None]:
+    """Turn a failed allocation on the GPU or the machine into a `TrainingError` that says what to do.
+
+    Args:
+        runs: number of runs that share the process, this one among them.
+    """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         text, size = str(error), config.train.batch_size
         if type(error).__name__ == "OutOfMemoryError" or any(words in text for words in _GPU):
+            if runs > 1:
+                what = f"The GPU's memory ran out with {runs} runs in one process."
+                hint = f"Let fewer share a GPU: accl queue add {run.typed} --per-gpu {max(1, runs // 2)}"
+                raise TrainingError(what, hint) from error
             raise _gpu_error(run, config, text) from error
         if isinstance(error, MemoryError) or any(words in text for words in _HOST):
             what = f"The machine's memory ran out at train.batch_size={size}."

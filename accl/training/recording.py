@@ -12,7 +12,7 @@ from accl.store.rows import RowWriter
 from accl.store.schema import PHASE_SECONDS, TESTED_STEP, VALIDATION_STEP
 from accl.training.context import TrainingContext
 from accl.training.evaluate import Evaluated
-from accl.training.report import Reporter, say
+from accl.training.report import Reporter
 
 
 class Journal(Protocol):
@@ -28,6 +28,9 @@ class Journal(Protocol):
 
     def latest(self, values: dict[str, float]) -> None:
         """Update the newest values of the metrics that tables of runs show."""
+
+    def say(self, line: str) -> None:
+        """Print a line on the console log."""
 
 
 def record_evaluation(context: TrainingContext, reporter: Journal, step: int, split: str, result: Evaluated) -> None:
@@ -47,7 +50,7 @@ def record_evaluation(context: TrainingContext, reporter: Journal, step: int, sp
     )
     reporter.latest({f"{split}/accuracy": metrics["accuracy"]})
     line = f"step {step}: {split} accuracy {metrics['accuracy']:.4f}, loss {metrics['loss']:.4f}"
-    say(line)
+    reporter.say(line)
 
 
 def record_best_validation(context: TrainingContext, recorder: RowWriter, step: int, result: Evaluated) -> None:
@@ -87,10 +90,12 @@ def record_test(context: TrainingContext, reporter: Journal, step: int, tested_s
     recorder.meta({TESTED_STEP: str(tested_step)})  # the last row: with it the test is whole
 
 
-def record_speed(context: TrainingContext, recorder: RowWriter, step: int, training_seconds: float) -> None:
-    """Record how long training took, and the GPU memory that it needed."""
+def record_speed(
+    context: TrainingContext, recorder: RowWriter, step: int, training_seconds: float, runs: int = 1
+) -> None:
+    """Record how long training took, and the GPU memory that it needed: its share if several runs share the process."""
     if context.placement.device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated(context.placement.device)
+        peak = torch.cuda.max_memory_allocated(context.placement.device) // runs
         recorder.meta({"peak_gpu_memory_bytes": str(peak)})
     trained = step * context.config.train.batch_size
     recorder.meta(

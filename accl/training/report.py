@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TextIO
 
 import psutil
 
@@ -33,13 +33,14 @@ class Reporter:
 
     Args:
         stop: whether waiting for the database should end, at the start and at the end of the run.
+        console: the console log of the run; None for the standard output of this process.
 
     Attributes:
         clock: seconds of the process by phase.
     """
 
-    def __init__(self, run: RunDir, stop: Callable[[], bool] = lambda: False) -> None:
-        self.run = run
+    def __init__(self, run: RunDir, stop: Callable[[], bool] = lambda: False, console: TextIO | None = None) -> None:
+        self.run, self.console = run, console
         self._lock = threading.Lock()
         self._begun = time.monotonic()
         self.clock = PhaseClock(process_age())
@@ -69,7 +70,7 @@ class Reporter:
             run.database,
             on_tick=self._tick,
             seconds=lambda: self.seconds,
-            notify=say,
+            notify=self.say,
             stop=stop,
             run=run.made_as(),
         )
@@ -114,7 +115,7 @@ class Reporter:
             try:
                 write_state(self.run, self._state.changed(phase=trouble) if trouble else self._state)
             except OSError as error:
-                say(f"error: state.json cannot be written: {error}")
+                self.say(f"error: state.json cannot be written: {error}")
                 return False
         return True
 
@@ -122,7 +123,11 @@ class Reporter:
         """Record an event in the database and on the console, without credentials that its message quotes."""
         message = without_credentials(message)
         self.recorder.event(self.seconds, level, kind, message)
-        say(f"{level}: {message}")
+        self.say(f"{level}: {message}")
+
+    def say(self, line: str) -> None:
+        """Print a line on the console log of the run, unless its disk is full."""
+        say(line, self.console)
 
     def close(self, state: State, reason: str, exit_code: int) -> int:
         """Record how the run ended, and return its exit code.
@@ -157,10 +162,10 @@ class Reporter:
         self.save()
 
 
-def say(line: str) -> None:
-    """Print a line on the console log, unless its disk is full."""
+def say(line: str, console: TextIO | None = None) -> None:
+    """Print a line on a console log, by default the standard output, unless its disk is full."""
     with suppress(OSError):
-        print(line, flush=True)  # noqa: T201 - this is the console log
+        print(line, file=console, flush=True)
 
 
 def _drop_console_output() -> None:

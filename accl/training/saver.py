@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 from accl.errors import RunError
 from accl.store.manifest import MODEL, folder_name
@@ -14,6 +15,7 @@ from accl.training import checkpoint
 from accl.training.checkpoint import Files, Progress
 from accl.training.interrupt import Interrupt
 from accl.training.report import Reporter
+from accl.training.tensorfile import HostCopies
 
 TRAINING = "training"
 # Pause between two tries to save, and between two looks at whether a stop was asked for.
@@ -21,6 +23,15 @@ RETRY_S = 20.0
 LOOK_S = 0.2
 # A run that was asked to stop waits for room only so long: whoever asked is waiting, `accl stop` for two minutes.
 STOP_PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True)
+class _Write:
+    """A checkpoint that is being written, from copies of its tensors."""
+
+    progress: Progress
+    files: Files
+    done: Future[None]
 
 
 class Saver:
@@ -31,13 +42,17 @@ class Saver:
 
     Args:
         patience_s: seconds without success after which the run ends.
+        beside: whether steps go on while a checkpoint is written, from a copy in the host's memory.
 
     Attributes:
         doing: phase of a run that trains, with what keeps it from saving.
         saved: what is on disk as the last checkpoint.
     """
 
-    def __init__(self, run: RunDir, reporter: Reporter, interrupt: Interrupt, patience_s: float) -> None:
+    def __init__(
+        self, run: RunDir, reporter: Reporter, interrupt: Interrupt, patience_s: float, beside: bool = False
+    ) -> None:
+        self._beside = beside
         self.run, self.reporter, self.interrupt, self.patience_s = run, reporter, interrupt, patience_s
         self.doing = TRAINING
         self.saved: Progress | None = None
@@ -45,6 +60,9 @@ class Saver:
         self._next_try = self._give_up = 0.0
         self._best: tuple[Progress, Files] | None = None  # chosen by validation and not on disk yet
         self._told: set[str] = set()
+        self._copies = HostCopies()
+        self._thread = ThreadPoolExecutor(1, "save")
+        self._writing: _Write | None = None
 
     @property
     def due(self) -> bool:
@@ -53,15 +71,25 @@ class Saver:
         return failing and time.monotonic() >= self._next_try
 
     def save(self, progress: Progress, files: Callable[[], Files], required: bool = False) -> None:
-        """Write a checkpoint and name it in ``state.json``.
+        """Write a checkpoint and name it in ``state.json``; it may be on disk only after the next `settle`.
 
         Args:
             files: called for the tensors, unless the checkpoint is on disk already.
             required: whether to wait until it is on disk: nothing can follow that would save it later.
 
         Raises:
-            RunError: it could not be saved for too long.
+            RunError: it, or the one before it, could not be saved for too long.
         """
+        if self._writing is not None and not required and _same(self._writing.progress, progress):
+            return
+        self.settle()
+        # While the disk takes nothing, steps wait for each try: what could not be written is kept once only.
+        if self._beside and not required and self._failing_since is None and self._best is None:
+            if not self._is_saved(progress):
+                copies = self._copies.take(files())
+                done = self._thread.submit(self._write_and_prune, progress, copies)
+                self._writing = _Write(progress, copies, done)
+            return
         while True:
             try:
                 self._write(progress, files)
@@ -78,6 +106,42 @@ class Saver:
             self.reporter.event("info", "disk", f"step {progress.step} is saved: there is room on the disk again")
         self._prune(folder_name(progress.step))
 
+    def poll(self) -> None:
+        """Take note of a checkpoint whose writing has ended; call it after every step.
+
+        Raises:
+            RunError: as `save`.
+        """
+        if self._writing is not None and self._writing.done.done():
+            self.settle()
+
+    def settle(self) -> None:
+        """Wait until the checkpoint that is being written is on disk, or could not be written.
+
+        Raises:
+            RunError: as `save`.
+        """
+        writing, self._writing = self._writing, None
+        if writing is None:
+            return
+        try:
+            writing.done.result()
+        except OSError as error:
+            self._note_failure(writing.progress, lambda: writing.files, error, required=False)
+
+    def close(self) -> None:
+        """Wait for the thread that writes; what it could not write is lost."""
+        self._thread.shutdown()
+
+    def _write_and_prune(self, progress: Progress, files: Files) -> None:
+        self._write(progress, lambda: files)
+        self._prune(folder_name(progress.step))
+
+    def _is_saved(self, progress: Progress) -> bool:
+        """Return whether this checkpoint is on disk and was the last to be written."""
+        there = (self.run.checkpoints / folder_name(progress.step)).exists()
+        return self.saved is not None and _same(self.saved, progress) and there
+
     def _write(self, progress: Progress, files: Callable[[], Files]) -> None:
         root, name = self.run.checkpoints, folder_name(progress.step)
         recorder = self.reporter.recorder
@@ -91,13 +155,11 @@ class Saver:
         recorder.begin_flush()
         if self._best is not None and self._best[0].step == progress.best_step != progress.step:
             checkpoint.save(root, *self._best, finish_measurements)
-        # But for its clocks, the same checkpoint may have been written already.
-        last = self.saved and replace(self.saved, seconds=progress.seconds, training_seconds=progress.training_seconds)
-        if last != progress or not (root / name).exists():
+        if self._is_saved(progress):
+            finish_measurements()
+        else:
             checkpoint.save(root, progress, files(), finish_measurements)
             self.saved = progress
-        else:
-            finish_measurements()
         self._best = None
         best = folder_name(progress.best_step) if progress.best_step else ""
         self.reporter.update(checkpoint_last=name, checkpoint_best=best)
@@ -131,6 +193,7 @@ class Saver:
         """Sleep until the next try is due, or a stop is asked for."""
         asked = self.interrupt.asked
         while not self.due and self.interrupt.asked == asked:
+            self.interrupt.check_at_once()
             time.sleep(LOOK_S)
 
     def _prune(self, last: str) -> None:
@@ -142,3 +205,8 @@ class Saver:
         for message in set(said) - self._told:
             self.reporter.event("warning", "checkpoint", message)
         self._told |= set(said)
+
+
+def _same(one: Progress, other: Progress) -> bool:
+    """Return whether two checkpoints are the same but for the clocks."""
+    return replace(one, seconds=other.seconds, training_seconds=other.training_seconds) == other

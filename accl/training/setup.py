@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +24,10 @@ from accl.data.tokens import Assembler, TokenBlob, tokenise
 from accl.data.trivial_baselines import trivial_baselines
 from accl.method.contrastive import MemoryBank
 from accl.method.model import ContrastiveCurriculumModel
+from accl.training.blueprint import load_by_blueprint
 from accl.training.context import Notice, TrainingContext
 from accl.training.curriculum import CurriculumState
-from accl.training.device import Placement, place
+from accl.training.device import Placement, exclusive_randomness, place
 from accl.training.encoder import Encoder, load_encoder, resolve_model_folder
 from accl.training.optim import warmup_steps
 from accl.training.provenance import DataProvenance, ModelProvenance, Provenance, digest
@@ -52,7 +54,7 @@ def build_context(config: Config, phase: Callable[[str], None]) -> TrainingConte
     cache = Cache(cache_folder())
     phase("loading questions")
     source = config.data
-    data = prepare(source.source, source.path, source.revision, source.protocol, source.split_seed)
+    data = prepare(source.source, source.path, source.revision, source.protocol, source.split_seed, cache)
     check_tasks(data.train_sizes, config.loss.contrastive_weight, config.curriculum.policy)
     phase("tokenising")
     tokenizer = make_tokenizer(config, data.splits.train, cache)
@@ -62,18 +64,20 @@ def build_context(config: Config, phase: Callable[[str], None]) -> TrainingConte
     chunk_rows = CPU_CHUNK_ROWS if placement.device.type == "cpu" else None
     assembler = Assembler(blob, tokenizer, config.model.head, config.data.max_length, chunk_rows)
     phase("loading the encoder")
-    torch.manual_seed(config.train.seed)
-    encoder = _load_encoder(config, tokenizer.vocab_size)
     tasks = len(data.corpus.subjects)
-    model = ContrastiveCurriculumModel(
-        encoder.module,
-        hidden=encoder.hidden_size,
-        tasks=tasks,
-        choices=blob.choices,
-        contrastive_dim=config.model.contrastive_dim,
-        head=config.model.head,
-        task_embedding=config.model.task_embedding,
-    ).to(placement.device)
+    with exclusive_randomness():  # new weights are drawn from torch's default generator
+        torch.manual_seed(config.train.seed)
+        encoder = _load_encoder(config, tokenizer.vocab_size, cache if _may_skip_layers(config, placement) else None)
+        model = ContrastiveCurriculumModel(
+            encoder.module,
+            hidden=encoder.hidden_size,
+            tasks=tasks,
+            choices=blob.choices,
+            contrastive_dim=config.model.contrastive_dim,
+            head=config.model.head,
+            task_embedding=config.model.task_embedding,
+        )
+    model.to(placement.device)
 
     train = data.positions["train"]
     steps_per_epoch = config.train.steps_per_epoch(len(train))
@@ -141,8 +145,19 @@ def make_tokenizer(config: Config, train: list[Question], cache: Cache) -> Token
     return load_tokenizer(resolve_model_folder(config.model.name, config.model.revision))
 
 
-def _load_encoder(config: Config, vocab_size: int) -> Encoder:
-    encoder = load_encoder(config.model.name, config.model.revision, vocab_size=vocab_size)
+def _may_skip_layers(config: Config, placement: Placement) -> bool:
+    """Return whether a backend may compute the steps that reads the encoder's parameters and never calls it."""
+    return placement.device.type == "cuda" and config.train.backend in ("auto", "packed")
+
+
+def _load_encoder(config: Config, vocab_size: int, blueprints: Cache | None) -> Encoder:
+    """Load the encoder, by its blueprint where there may be one; see `accl.training.blueprint`."""
+    name, revision = config.model.name, config.model.revision
+    load = partial(load_encoder, name, revision, vocab_size=vocab_size)
+    if blueprints is None or name.startswith(RANDOM):
+        encoder = load()
+    else:
+        encoder = load_by_blueprint(resolve_model_folder(name, revision), name, blueprints, load)
     check_length(config.data.max_length, encoder.max_length)
     return encoder
 

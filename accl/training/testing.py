@@ -29,9 +29,11 @@ from accl.training.device import set_determinism
 from accl.training.evaluate import Evaluated, evaluate
 from accl.training.memory import memory_errors
 from accl.training.recording import record_test
+from accl.training.report import say
 from accl.training.setup import build_context
 
-# Questions of one evaluation batch, as a multiple of the training batch: without gradients there is room for more.
+# Questions of one evaluation batch, as a multiple of the training batch: without gradients there is room for more. On a
+# GPU, which the host would keep waiting with short batches, their tokens alone are limited.
 EVALUATION_BATCHES = 4
 
 
@@ -44,6 +46,7 @@ def evaluate_split(
         progress: called before each batch; it may raise, which ends the evaluation.
     """
     questions = some_questions(context.positions[split], limit)
+    on_cpu = context.placement.device.type == "cpu"
     context.model.eval()
     result = evaluate(
         backend.forward,
@@ -51,7 +54,7 @@ def evaluate_split(
         questions,
         context.tasks,
         context.placement.device,
-        batch_size=EVALUATION_BATCHES * context.config.train.batch_size,
+        batch_size=EVALUATION_BATCHES * context.config.train.batch_size if on_cpu else len(questions),
         progress=progress,
     )
     context.model.train()
@@ -158,6 +161,9 @@ class _Journal:
 
     def latest(self, values: dict[str, float]) -> None:
         self.newest |= values
+
+    def say(self, line: str) -> None:
+        say(line)
 
 
 def _moved(run: RunDir, device: dict[str, str | int]) -> str:

@@ -16,15 +16,25 @@ a tilde) are no data. At most 512 MiB a file and a million questions of 2,000 su
 
 from pathlib import Path
 
-from accl.data.folders import read_folder
 from accl.data.questions import Corpus
 from accl.errors import DataError
 
 
-def load(path: str, _revision: str) -> Corpus:
-    """Return the corpus; raises `DataError` for a folder without questions, or with malformed ones."""
+def folder(path: str, _revision: str) -> Path:
+    """Return the folder of a path; raises `DataError` where the home that it begins with is not known."""
     try:
-        folder = Path(path).expanduser()
+        return Path(path).expanduser()
     except RuntimeError as error:  # ~name of nobody, or no home
         raise DataError(f"data.path={path}: {error}", "Write the folder's whole path.") from error
+
+
+def read(folder: Path, _path: str, _revision: str) -> Corpus:
+    """Return the corpus of a folder; raises `DataError` for one without questions, or with malformed ones."""
+    from accl.data.folders import read_folder  # here: what was read before is loaded without the readers' libraries
+
     return read_folder(folder)
+
+
+def load(path: str, revision: str) -> Corpus:
+    """Return the corpus; raises as `folder` and `read`."""
+    return read(folder(path, revision), path, revision)

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from accl.kernels.buckets import log_buckets
+
 
 @dataclass(frozen=True)
 class RelativePositions:
@@ -27,13 +29,11 @@ class RelativePositions:
 
 def relative_positions(config: Any, max_distance: int, device: torch.device) -> RelativePositions:
     """Return the mapping of a `DebertaV2Config` up to ``max_distance``, with transformers' own buckets."""
-    from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
-
     longest = config.max_relative_positions if config.max_relative_positions >= 1 else config.max_position_embeddings
     half = config.position_buckets if config.position_buckets > 0 else longest
     distance = torch.arange(-max_distance, max_distance)
     if config.position_buckets > 0:
-        distance = make_log_bucket_position(distance, config.position_buckets, longest).long()
+        distance = log_buckets(distance, config.position_buckets, longest)
     row = (distance + half).clamp(0, 2 * half - 1)
     # Rows never decrease with the distance, so the distances that a row serves are consecutive.
     bounds = torch.searchsorted(row, torch.arange(2 * half + 1))

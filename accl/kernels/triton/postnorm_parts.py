@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
+from accl.kernels.buckets import mpnet_buckets
 from accl.kernels.triton.layer import EncoderSettings
 from accl.kernels.triton.parameters import LayerModules, unsupported_sizes
 
@@ -49,7 +51,7 @@ def _bert(encoder: Any) -> PostNormParts:
 
 def _roberta(encoder: Any) -> PostNormParts:
     """RoBERTa, XLM-RoBERTa and CamemBERT: positions from the row behind that of padding."""
-    return _like_bert(encoder, first=encoder.embeddings.padding_idx + 1)
+    return _like_bert(encoder, first=encoder.embeddings.position_embeddings.padding_idx + 1)
 
 
 def _like_bert(encoder: Any, first: int) -> PostNormParts:
@@ -96,24 +98,18 @@ def _mpnet(encoder: Any) -> PostNormParts:
         )
         for layer in inner.layer
     ]
-
     attention = inner.layer[0].attention
     heads = encoder.config.num_attention_heads
     settings = _settings(embeddings, heads, attention.dropout.p, attention.attn.dropout.p)
-
-    def bucket(distance: Tensor) -> Tensor:
-        buckets: Tensor = inner.relative_position_bucket(-distance, num_buckets=MPNET_BUCKETS)
-        return buckets
-
     return PostNormParts(
         layers,
         embeddings.position_embeddings,
-        embeddings.padding_idx + 1,
+        embeddings.position_embeddings.padding_idx + 1,
         None,
         embeddings.LayerNorm,
         settings,
         inner.relative_attention_bias,
-        bucket,
+        partial(mpnet_buckets, buckets=MPNET_BUCKETS),
     )
 
 

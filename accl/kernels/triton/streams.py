@@ -1,12 +1,55 @@
-"""A CUDA stream for kernels that the current stream does not wait for."""
+"""CUDA streams: those beside the current one, and one for each thread of a process.
+
+Torch hands out 32 streams in turns, and then the same ones again. Where several runs share a process, kernels that one
+launches on a stream while another captures with it would become part of the graph. So a thread's own stream is never
+one that captures use. Captures take place one at a time, and may use the same ones.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+
+POOL = 32
+# More than one backend uses, so that its streams differ.
+NUM_SIDE_STREAMS = 8
+_lock = threading.Lock()
+_side: deque[torch.cuda.Stream] = deque()
+_own: list[torch.cuda.Stream] = []
+
+
+def own_stream(device: torch.device) -> torch.cuda.Stream:
+    """Return a stream that nothing else in this process is put on, for a thread that launches kernels.
+
+    Raises:
+        RuntimeError: there is none left; there are 24.
+    """
+    with _lock:
+        _own.append(_unlike(device, (*_own, *_side)))
+        return _own[-1]
+
+
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    with _lock:
+        if len(_side) < NUM_SIDE_STREAMS:
+            _side.append(_unlike(device, (*_own, *_side)))
+        else:
+            _side.rotate(-1)
+        return _side[-1]
+
+
+def _unlike(device: torch.device, others: Iterable[torch.cuda.Stream]) -> torch.cuda.Stream:
+    taken = {other.cuda_stream for other in others}
+    for _ in range(POOL):
+        stream: torch.cuda.Stream = torch.cuda.Stream(device)
+        if stream.cuda_stream not in taken:
+            return stream
+    raise RuntimeError("no CUDA stream is left for another thread of this process")
 
 
 class SideStream:
@@ -17,7 +60,7 @@ class SideStream:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._stream: torch.cuda.Stream = torch.cuda.Stream(device)
+        self._stream = _side_stream(device)
         self._keepalive: list[Tensor] = []
 
     @contextmanager

@@ -2,10 +2,83 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
+
 from accl.training.context import TrainingContext
+from accl.training.device import exclusive_randomness, step_seed
+
+
+class GraphRecorder:
+    """Recorder of the CUDA graphs of one run, with a stream, memory and a generator state of the run's own.
+
+    A graph draws random numbers by the generator state that was the device's default while it was captured. That state
+    belongs to this run alone, so that seeding and replaying disturb no other run of the process, and wait for none.
+
+    Attributes:
+        stream: the stream that graphs are captured on. Its priority is higher than that of streams beside it, which
+            yield to it; recorders alone have such streams, so that no two runs work with cuBLAS on the same.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.stream: torch.cuda.Stream = torch.cuda.Stream(device, priority=-1)
+        self._memory = torch.cuda.graph_pool_handle()
+        self._default = torch.cuda.default_generators[device.index or 0]
+        with exclusive_randomness():
+            self._state = self._default.clone_state()
+
+    def seed(self, seed: int, step: int) -> int:
+        """Seed the random numbers of the next replay by (seed, step), and return their seed."""
+        number = step_seed(seed, step)
+        self._state.manual_seed(number)
+        return number
+
+    @contextmanager
+    def rehearsing(self) -> Iterator[None]:
+        """Launch the body's kernels on the recorder's stream, random numbers from its state, and wait for their end."""
+        with self._drawing():
+            self.stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.stream):
+                yield
+            self.stream.synchronize()
+            torch.cuda.empty_cache()  # graphs have memory of their own; no capture of another thread is under way
+
+    @contextmanager
+    def capturing(self) -> Iterator[torch.cuda.CUDAGraph]:
+        """Capture the body's kernels in a graph. Graphs of a recorder share memory: replay one after the other."""
+        graph = torch.cuda.CUDAGraph()
+        # In a process one capture at a time; whatever else other threads do goes on meanwhile.
+        with self._drawing(), _without_collection(), torch.cuda.stream(self.stream):
+            graph.capture_begin(pool=self._memory, capture_error_mode="thread_local")
+            try:
+                yield graph
+            finally:
+                graph.capture_end()
+
+    @contextmanager
+    def _drawing(self) -> Iterator[None]:
+        with exclusive_randomness():
+            before = self._default.graphsafe_get_state()
+            self._default.graphsafe_set_state(self._state)
+            try:
+                yield
+            finally:
+                self._default.graphsafe_set_state(before)
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Take nothing apart meanwhile: what is left of another run may hold graphs and events."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from accl.method.model import ModelOutput
 from accl.training.backends.flat_adamw import FlatCpuAdamW
 from accl.training.backends.reference import ReferenceBackend
 from accl.training.context import TrainingContext
-from accl.training.device import Labels, seed_step
+from accl.training.device import Labels, exclusive_randomness, seed_step
 from accl.training.optim import learning_rate, set_learning_rate
 from accl.training.step import compute_losses, step_metrics, update_trackers
 
@@ -62,10 +62,10 @@ class CpuBackend(ReferenceBackend):
         draw = context.sampler.draw(step, context.curriculum.weights)
         packed = self._packer.pack(draw.questions, draw.option_order)
         labels = Labels(*map(torch.from_numpy, (packed.task, packed.answer, packed.text_id)))
-        seed_step(config.train.seed, step, context.placement.device)
         context.enable_bank(step)
         set_learning_rate(self.optimizer, learning_rate(config.optim, step, context.total_steps))
-        with one_torch_thread():
+        with exclusive_randomness(), one_torch_thread():
+            seed_step(config.train.seed, step, context.placement.device)
             encoding = self._encode(packed, with_gradients=True)
             pooled_ND = encoding.mean_ND.requires_grad_()
             losses = compute_losses(context, pooled_ND, labels)
@@ -78,7 +78,7 @@ class CpuBackend(ReferenceBackend):
     @torch.no_grad()
     def forward(self, questions: NDArray[np.int64]) -> ModelOutput:
         packed = self._packer.pack(questions)
-        with one_torch_thread():
+        with exclusive_randomness(), one_torch_thread():  # seeds are drawn, although nothing is dropped
             pooled_ND = self._encode(packed, with_gradients=False).mean_ND
             return self.context.model.heads(pooled_ND, torch.from_numpy(packed.task))
 

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from accl.errors import first_line
 from accl.training.backends.backend import UnavailableError
-from accl.training.backends.capture import preserve_state
+from accl.training.backends.capture import GraphRecorder, preserve_state
 from accl.training.backends.mpnet import make_capturable
 from accl.training.backends.reference import ReferenceBackend
 from accl.training.context import TrainingContext
-from accl.training.device import DeviceBatch, Labels, seed_step
+from accl.training.device import DeviceBatch, Labels, exclusive_randomness
 from accl.training.optim import learning_rate, make_optimizer, set_learning_rate
 from accl.training.step import learn
 
@@ -45,15 +45,12 @@ class CudaGraphBackend(ReferenceBackend):
     def __init__(self, context: TrainingContext) -> None:
         super().__init__(context, make_optimizer(context.model, context.config.optim, capturable=True))
         self._captured: dict[int, _CapturedStep] = {}
-        self._pool = torch.cuda.graph_pool_handle()
-        self._stream = torch.cuda.Stream(context.placement.device)
+        self._recorder = GraphRecorder(context.placement.device)
 
     def prepare(self, progress: Callable[[int, int], None]) -> None:
         """Capture every length up to the longest of the training questions."""
         context = self.context
         restore_encoder = make_capturable(context.model.encoder)
-        generator = torch.cuda.default_generators[context.placement.device.index or 0]
-        untouched = generator.clone_state()
         longest = _padded(int(context.assembler.lengths(context.positions["train"]).max()))
         lengths = list(range(longest, 0, -LENGTH_MULTIPLE))
         for done, length in enumerate(lengths):
@@ -61,15 +58,13 @@ class CudaGraphBackend(ReferenceBackend):
             try:
                 self._step_for(length)
             except RuntimeError as error:
-                torch.cuda.synchronize()
-                # A broken capture leaves gradients behind, and a generator that takes itself for captured.
-                context.model.zero_grad(set_to_none=True)
-                generator.graphsafe_set_state(untouched)
+                with exclusive_randomness():  # a capture of another thread would be broken too
+                    torch.cuda.synchronize()
+                context.model.zero_grad(set_to_none=True)  # a broken capture leaves gradients behind
                 restore_encoder()
                 what = f"the encoder cannot be captured in a CUDA graph ({first_line(error)})"
                 raise UnavailableError(what) from error
         progress(len(lengths), len(lengths))
-        torch.cuda.synchronize()
 
     def step(self, step: int) -> dict[str, Tensor]:
         context, config = self.context, self.context.config
@@ -78,8 +73,7 @@ class CudaGraphBackend(ReferenceBackend):
         ((ids, mask),) = batch.chunks
         captured = self._step_for(_padded(ids.shape[1]))
         ((ids_NL, mask_NL),) = captured.batch.chunks
-        # After a capture, whose rehearsal draws random numbers.
-        seed_step(config.train.seed, step, context.placement.device)
+        self._recorder.seed(config.train.seed, step)  # after a capture, whose rehearsal draws random numbers
         context.enable_bank(step)
         set_learning_rate(self.optimizer, learning_rate(config.optim, step, context.total_steps))
         padding = ((0, 0), (0, ids_NL.shape[1] - ids.shape[1]))
@@ -108,9 +102,7 @@ class CudaGraphBackend(ReferenceBackend):
     def _capture(self, batch: DeviceBatch) -> _CapturedStep:
         if not self._captured:
             self._rehearse(batch)
-        graph = torch.cuda.CUDAGraph()
-        # Other threads may go on meanwhile.
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+        with self._recorder.capturing() as graph:
             metrics = learn(self.context, self.optimizer, batch)
             values = torch.stack(list(metrics.values()))
         return _CapturedStep(graph, batch, list(metrics), values)
@@ -118,15 +110,12 @@ class CudaGraphBackend(ReferenceBackend):
     def _rehearse(self, batch: DeviceBatch) -> None:
         """Take a step without effect: libraries prepare themselves at their first use, which must not be captured."""
         set_learning_rate(self.optimizer, 0.0)
-        with preserve_state(self.context):
-            self._stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self._stream):
-                learn(self.context, self.optimizer, batch)
-                # At rate 0 the weights stay; the moments must not.
-                for state in self.optimizer.state.values():
-                    for value in state.values():
-                        value.zero_()
-            torch.cuda.current_stream().wait_stream(self._stream)
+        with preserve_state(self.context), self._recorder.rehearsing():
+            learn(self.context, self.optimizer, batch)
+            # At rate 0 the weights stay; the moments must not.
+            for state in self.optimizer.state.values():
+                for value in state.values():
+                    value.zero_()
 
 
 def _padded(tokens: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from accl.data.packed import Packed
@@ -35,6 +36,8 @@ class StepInputs:
             torch.empty_like(self._device_buffer, device="cpu", pin_memory=device.type == "cuda")
             for _ in range(NUM_STAGING_BUFFERS)
         ]
+        # Written through numpy: each of torch's operations lets go of Python's lock, for which other runs may wait.
+        self._staged = [staging.numpy() for staging in self._staging]
         self._copied: list[torch.cuda.Event | None] = [None] * NUM_STAGING_BUFFERS
         self._next = 0
 
@@ -48,13 +51,13 @@ class StepInputs:
         copied = self._copied[slot]
         if copied is not None:
             copied.synchronize()
-        staging, begin = self._staging[slot], 0
+        staged, begin = self._staged[slot], 0
         for part in (packed.source, packed.cu_seqlens, packed.inverse_perm, packed.task, packed.answer, packed.text_id):
-            staging[begin : begin + len(part)] = torch.from_numpy(part)
+            staged[begin : begin + len(part)] = part
             begin += len(part)
-        staging[begin] = seed
-        staging[begin + 1 :].view(torch.float64)[:] = torch.tensor(rates, dtype=torch.float64)
-        self._device_buffer.copy_(staging, non_blocking=True)
+        staged[begin] = seed
+        staged[begin + 1 :].view(np.float64)[:] = rates
+        self._device_buffer.copy_(self._staging[slot], non_blocking=True)
         if self.device.type == "cuda":
-            copied = self._copied[slot] = torch.cuda.Event()
+            copied = self._copied[slot] = torch.cuda.Event(blocking=True)  # whoever waits for it sleeps
             copied.record()

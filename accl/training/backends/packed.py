@@ -19,18 +19,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from accl.data.packed import Packed, Packer
+from accl.errors import first_line
 from accl.kernels.triton.attention import PackedSequences
+from accl.kernels.triton.compiling import compile_concurrently
 from accl.kernels.triton.embedding import WordEmbedding, mean_pool, mean_pool_backward
 from accl.kernels.triton.flat import FlatAdamW, FlatParameters
 from accl.kernels.triton.pointwise import pack_tokens
 from accl.kernels.triton.rel_scores import partition_tokens
 from accl.kernels.triton.streams import SideStream
 from accl.method.model import ModelOutput
-from accl.training.backends.capture import preserve_state
+from accl.training.backends.backend import UnavailableError
+from accl.training.backends.capture import GraphRecorder, preserve_state
 from accl.training.backends.inputs import StepInputs
 from accl.training.backends.packed_encoder import family_of
 from accl.training.context import TrainingContext
-from accl.training.device import seed_step
 from accl.training.optim import decayed, learning_rate
 from accl.training.step import compute_losses, step_metrics, update_trackers
 
@@ -104,9 +106,7 @@ class PackedBackend:
         self._encoder = family.make(encoder, self._words, flat, self._layer_weights, first)
         self._steps_done = 0
         self._captured: dict[Size, _CapturedStep] = {}
-        self._pool = torch.cuda.graph_pool_handle()
-        # Side streams yield to the stream that a step waits for.
-        self._stream = torch.cuda.Stream(device, priority=-1)
+        self._recorder = GraphRecorder(device)
         self._tracker_stream = SideStream(device)
 
     def prepare(self, progress: Callable[[int, int], None]) -> None:
@@ -114,17 +114,24 @@ class PackedBackend:
         sizes = self._likely_sizes()
         for done, size in enumerate(sizes):
             progress(done, len(sizes))
-            self._step_for(size)
+            try:
+                self._step_for(size)
+            except torch.cuda.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                torch.cuda.synchronize()
+                # A broken pass leaves gradients behind.
+                self.context.model.zero_grad(set_to_none=True)
+                what = f"the packed step cannot be captured in a CUDA graph ({first_line(error)})"
+                raise UnavailableError(what) from error
         progress(len(sizes), len(sizes))
-        torch.cuda.synchronize()
 
     def step(self, step: int) -> dict[str, Tensor]:
         context, config = self.context, self.context.config
         draw = context.sampler.draw(step, context.curriculum.weights)
         packed = self._packer.pack(draw.questions, draw.option_order)
         captured = self._step_for(self._size(packed))
-        # After a capture, whose rehearsal draws random numbers.
-        seed = seed_step(config.train.seed, step, context.placement.device)
+        seed = self._recorder.seed(config.train.seed, step)  # after a capture, whose rehearsal draws random numbers
         lr = learning_rate(config.optim, step, context.total_steps)
         self._inputs.send(packed, seed, self._adamw.params.rates_of(step, lr))
         context.enable_bank(step)
@@ -227,29 +234,30 @@ class PackedBackend:
         self._encoder.prepare(size[1])
         if _kernel_variant(size) not in {_kernel_variant(other) for other in self._captured}:
             self._rehearse(size)
-        graph = torch.cuda.CUDAGraph()
-        # Graphs run one after the other, so they can share their memory. Other threads may go on meanwhile.
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+        with self._recorder.capturing() as graph:
             metrics = self._learn(size)
             values = torch.stack(list(metrics.values()))
         return _CapturedStep(graph, list(metrics), values)
 
     def _rehearse(self, size: Size) -> None:
-        """Take a step without effect: kernels are compiled at their first launch, which must not be captured.
+        """Take two steps without effect: kernels are compiled at their first launch, which must not be captured.
 
-        Its inputs have no sequences, padding alone: those of the last step may not fit. The rate is 0, so weights stay;
-        moments are put back.
+        Their inputs have no sequences, padding alone: those of the last step may not fit. The rate is 0, so weights
+        stay; moments are put back, and the weights as well: an update by what `_compile` leaves undefined is none.
         """
-        moments = [(tensor, tensor.clone()) for tensor in (self._adamw.exp_avg, self._adamw.exp_avg_sq)]
-        with preserve_state(self.context):
-            self._stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self._stream):
-                self._inputs.clear()
-                self._learn(size)
-                for tensor, before in moments:
+        kept = [(each, each.clone()) for each in (self._flat.values, self._adamw.exp_avg, self._adamw.exp_avg_sq)]
+        with preserve_state(self.context), self._recorder.rehearsing():
+            self._inputs.clear()
+            for take_step in (self._compile, self._learn):
+                take_step(size)
+                for tensor, before in kept:
                     tensor.copy_(before)
-            torch.cuda.current_stream().wait_stream(self._stream)
-            torch.cuda.synchronize()
+
+    def _compile(self, size: Size) -> None:
+        """Compile what a step and an evaluation launch, several kernels at a time; see `compile_concurrently`."""
+        with compile_concurrently(launch=("_pack_tokens",)):
+            self._learn(size)
+            self._encoder.infer(*self._sequences(self._inputs, size), size[1])
 
 
 def _kernel_variant(size: Size) -> tuple[int, int]:

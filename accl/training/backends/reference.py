@@ -11,7 +11,7 @@ from torch import Tensor
 
 from accl.method.model import ModelOutput
 from accl.training.context import TrainingContext
-from accl.training.device import to_device
+from accl.training.device import exclusive_randomness, to_device
 from accl.training.optim import load_optimizer_state, make_optimizer, optimizer_state
 from accl.training.step import train_step
 
@@ -33,7 +33,8 @@ class ReferenceBackend:
         """Plain torch needs no preparation."""
 
     def step(self, step: int) -> dict[str, Tensor]:
-        return train_step(self.context, self.optimizer, step)
+        with exclusive_randomness():
+            return train_step(self.context, self.optimizer, step)
 
     @torch.no_grad()
     def forward(self, questions: NDArray[np.int64]) -> ModelOutput:

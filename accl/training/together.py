@@ -1,0 +1,115 @@
+"""Runs that share one training process, each in a thread of its own: one start and one CUDA context for all of them.
+
+Everything that a run reads or changes is its own: its lock, state, database, console log, checkpoints, random numbers
+and CUDA stream. The runs prepare one after the other, and train side by side.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TextIO, cast
+
+from accl.files import open_regular
+from accl.store import stop
+from accl.store.rundir import RunDir
+from accl.streams import GuardedStream
+from accl.training.interrupt import Interrupt
+from accl.training.report import say
+
+# A run that shares its process is asked to stop by its mark alone: a signal would reach the others too.
+LOOK_S = 0.2
+
+
+class SharedProcess:
+    """The process that some runs train in; or one run alone, for which nothing here makes a difference.
+
+    Attributes:
+        runs: all of them.
+    """
+
+    def __init__(self, runs: Sequence[RunDir]) -> None:
+        self.runs = tuple(runs)
+        self._turn = threading.Lock()
+        self._consoles = {run: _open_console(run) for run in runs} if self.is_shared else {}
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether there are several runs."""
+        return len(self.runs) > 1
+
+    def console(self, run: RunDir) -> TextIO | None:
+        """Return the console log of a run; None where that is the standard output of the process."""
+        return self._consoles.get(run)
+
+    def say(self, line: str) -> None:
+        """Print a line on the console log of every run."""
+        for run in self.runs:
+            say(line, self.console(run))
+
+    def describe(self, run: RunDir) -> str:
+        """Say with whom a run shares its process, and what that means for what is recorded of it."""
+        others = ", ".join(other.id for other in self.runs if other != run)
+        figures = "its times are those of a GPU that others use, and processor, memory and GPU load are of all of them"
+        return f"shares process {os.getpid()} with {others}: {figures}; libraries print to the log of {self.runs[0].id}"
+
+    @contextmanager
+    def preparing(self, wait: Callable[[], None]) -> Iterator[None]:
+        """Prepare one run at a time.
+
+        Args:
+            wait: called again and again while another one prepares; it may raise, which ends the waiting.
+        """
+        while not self._turn.acquire(timeout=LOOK_S):
+            wait()
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+
+def train_together(process: SharedProcess, signals: Interrupt, train: Callable[[RunDir, Interrupt], int]) -> int:
+    """Train every run of the process in a thread of its own, and return the largest of their exit codes.
+
+    A run whose mark says so is asked to stop, or ended without a checkpoint, and the others go on. A signal asks all of
+    them, and a later SIGINT ends all of them at once.
+
+    Args:
+        signals: what the process was asked for by signals. train: trains one run, and returns its exit code.
+    """
+    interrupts = {run: Interrupt() for run in process.runs}
+    codes = dict.fromkeys(process.runs, 1)  # of one whose thread failed where nothing could be recorded any more
+
+    def work(run: RunDir) -> None:
+        codes[run] = train(run, interrupts[run])
+
+    threads = [threading.Thread(target=work, args=(run,), name=run.id) for run in process.runs]
+    for thread in threads:
+        thread.start()
+    while living := [thread for thread in threads if thread.is_alive()]:
+        try:
+            for run, interrupt in interrupts.items():
+                _pass_on(run, signals, interrupt)
+            living[0].join(LOOK_S)
+        except KeyboardInterrupt:  # a person does not want to wait any longer
+            for interrupt in interrupts.values():
+                interrupt.ask("SIGINT", at_once=True)
+    return max(codes.values())
+
+
+def _pass_on(run: RunDir, signals: Interrupt, interrupt: Interrupt) -> None:
+    if signals.asked:
+        interrupt.ask(signals.signal)
+    if not interrupt.at_once and stop.marked(run):
+        interrupt.ask("SIGTERM", at_once=stop.killed(run))
+
+
+def _open_console(run: RunDir) -> TextIO | None:
+    with suppress(OSError):  # then it prints where the process does
+        stream = open(  # noqa: SIM115 - open as long as the process lives
+            open_regular(run.console, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "a", encoding="utf-8", errors="replace"
+        )
+        return cast(TextIO, GuardedStream(stream, lossy=True))
+    return None

@@ -29,7 +29,7 @@ from accl.store.rundir import RunDir
 from accl.store.state import START_MARK, State, observe, read_state, write_state
 from accl.store.waiting import Waiting, write_waiting
 from accl.training.interrupt import Interrupt, StoppedAtOnce
-from accl.training.together import SharedProcess, train_together
+from accl.training.together import SWITCH_S, SharedProcess, train_together
 
 SETS = [option.removeprefix("--set=") for option in SHORT]
 FOR_EVER = "train.max_steps=100000"
@@ -181,6 +181,7 @@ class Threads:
         self.ends: dict[RunDir, tuple[str, bool]] = {}
 
     def train(self, run: RunDir, interrupt: Interrupt) -> int:
+        assert sys.getswitchinterval() == pytest.approx(SWITCH_S)
         until(lambda: interrupt.asked)
         self.ends[run] = (interrupt.signal, interrupt.at_once)
         return len(self.ends)
@@ -198,6 +199,7 @@ def test_marks_ask_their_run_alone_and_a_signal_asks_all(tmp_path: Path) -> None
     threading.Thread(target=ask).start()
     assert train_together(SharedProcess(threads.runs), signals, threads.train) == 3
     assert [threads.ends[run] for run in threads.runs] == [("SIGTERM", False), ("SIGTERM", True), ("SIGUSR1", False)]
+    assert sys.getswitchinterval() > SWITCH_S
 
 
 def test_a_later_interrupt_ends_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

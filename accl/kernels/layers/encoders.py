@@ -51,7 +51,11 @@ def unsupported(encoder: Any) -> str | None:
         return f"the attention of {config.model_type} does not go through transformers' AttentionInterface"
     if "position_ids" not in inspect.signature(encoder.forward).parameters:
         return f"{config.model_type} takes no positions of tokens"
-    packed_TD, expected_TD = _sampled(encoder)
+    try:
+        packed_TD, expected_TD = _sampled(encoder)
+    except (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        # Encoders may come from anywhere.
+        return f"{config.model_type} does not run on packed sequences ({str(error).partition(chr(10))[0]})"
     if (packed_TD - expected_TD).norm() > TOLERANCE * expected_TD.norm():
         return f"{config.model_type} makes something else of packed sequences than of each alone"
     return None
@@ -90,7 +94,7 @@ def _any(encoder: Any, tokens: Tensor, position_T: Tensor, operations: Operation
     keywords = _inputs(tokens) | {"position_ids": _table_rows(encoder, position_T)[None]}
     if "token_type_ids" in inspect.signature(encoder.forward).parameters:
         keywords["token_type_ids"] = torch.zeros_like(position_T)[None]
-    with _interface(encoder.config):
+    with _interface(encoder.config), _exact_angles(encoder):
         output = encoder(packed_operations=operations, **keywords)
     hidden_TD: Tensor = output.last_hidden_state[0]
     return hidden_TD
@@ -125,6 +129,22 @@ def _interface(config: Any) -> Iterator[None]:
         config._attn_implementation_internal = own
 
 
+@contextmanager
+def _exact_angles(encoder: Any) -> Iterator[None]:
+    """Let rotary positions be computed in fp32 whatever the type of the hidden states: far ones need it."""
+
+    def give_fp32(_: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        return (arguments[0].new_empty(0, dtype=torch.float32), *arguments[1:]) if arguments else None
+
+    modules = [module for name, module in encoder.named_modules() if name.endswith("rotary_emb")]
+    hooks = [module.register_forward_pre_hook(give_fp32) for module in modules]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def _attend(
     _module: Any,
     query: Tensor,
@@ -145,6 +165,8 @@ def _attend(
     assert attention_mask is None
     # A rotation may have left queries and keys in fp32.
     q_THC, k_THC, v_THC = (x[0].transpose(0, 1).to(value.dtype) for x in (query, key, value))
+    if (shared := query.shape[1] // key.shape[1]) > 1:  # by so many queries' heads
+        k_THC, v_THC = (x.repeat_interleave(shared, dim=1) for x in (k_THC, v_THC))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     # As in flash attention, a window counts the token itself.
     window = None if sliding_window is None else sliding_window - 1
@@ -183,24 +205,26 @@ def _modernbert(encoder: Any, tokens: Tensor, position_T: Tensor, operations: Op
     angles = {
         kind: tuple(x[0] for x in encoder.rotary_emb(like, position_T[None], kind)) for kind in set(config.layer_types)
     }
-    for layer in encoder.layers:
+    normed_1TD = encoder.layers[0].attn_norm(hidden_1TD)
+    # Each sum is normed for what follows.
+    norms = [*(layer.attn_norm for layer in encoder.layers[1:]), encoder.final_norm]
+    for layer, next_norm in zip(encoder.layers, norms, strict=True):
         own, mlp = layer.attn, layer.mlp
-        qkv_T3HC = own.Wqkv(layer.attn_norm(hidden_1TD))[0].view(len(position_T), 3, -1, own.head_dim)
         out_THC = operations.attend_rotated(
-            qkv_T3HC,
+            own.Wqkv(normed_1TD)[0].view(len(position_T), 3, -1, own.head_dim),
             *angles[layer.attention_type],
             scale=own.head_dim**-0.5,
             dropout=own.attention_dropout if own.training else 0.0,
             window=None if own.sliding_window is None else own.sliding_window - 1,
         )
-        hidden_1TD = hidden_1TD + own.out_drop(own.Wo(out_THC.flatten(1)[None]))
-        normed_1TD = layer.mlp_norm(hidden_1TD)
+        added_1TD = own.out_drop(own.Wo(out_THC.flatten(1)[None]))
+        hidden_1TD, normed_1TD = operations.sum_norm(hidden_1TD, added_1TD, layer.mlp_norm)
         if config.hidden_activation == "gelu":
             added_1TD = mlp.Wo(mlp.drop(operations.gate(mlp.Wi(normed_1TD))))
         else:
             added_1TD = mlp(normed_1TD)
-        hidden_1TD = hidden_1TD + added_1TD
-    hidden_TD: Tensor = encoder.final_norm(hidden_1TD)[0]
+        hidden_1TD, normed_1TD = operations.sum_norm(hidden_1TD, added_1TD, next_norm)
+    hidden_TD: Tensor = normed_1TD[0]
     return hidden_TD
 
 

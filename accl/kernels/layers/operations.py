@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,12 @@ class Operations(Protocol):
     def gate(self, x_TG: Tensor) -> Tensor:
         """Return GELU(a) b, where a and b are the halves of the last dimension."""
 
+    def sum_norm(self, x_1TD: Tensor, added_1TD: Tensor, norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
+        """Return the sum of both, and its norm."""
+
 
 class PlainOperations:
-    """Rotation and gate in torch, for `Operations` that have `attend`."""
+    """Rotation, gate and sum in torch, for `Operations` that have `attend`."""
 
     attend: Any
 
@@ -86,6 +89,11 @@ class PlainOperations:
         """See `Operations`."""
         gelu, gate = x_TG.chunk(2, dim=-1)
         return F.gelu(gelu) * gate
+
+    def sum_norm(self, x_1TD: Tensor, added_1TD: Tensor, norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
+        """See `Operations`."""
+        sum_1TD = x_1TD + added_1TD
+        return sum_1TD, norm(sum_1TD)
 
 
 class EachSequence(PlainOperations):

@@ -1,4 +1,4 @@
-"""Triton kernels for DeBERTa-v2 and -v3 on packed sequences: the encoder's forward and backward pass, and AdamW.
+"""Triton kernels for encoders on packed sequences: forward and backward pass of DeBERTa and of BERT's kin, and AdamW.
 
 Packed sequences lie end to end in one stream of tokens, without padding between them. Letters for tensor shapes, in
 docstrings and as suffixes of names:

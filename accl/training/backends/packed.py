@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from accl.data.packed import Packed, Packer
+from accl.errors import first_line
 from accl.kernels.triton.attention import PackedSequences
 from accl.kernels.triton.compiling import compile_concurrently
 from accl.kernels.triton.embedding import WordEmbedding, mean_pool, mean_pool_backward
@@ -27,6 +28,7 @@ from accl.kernels.triton.pointwise import pack_tokens
 from accl.kernels.triton.rel_scores import partition_tokens
 from accl.kernels.triton.streams import SideStream
 from accl.method.model import ModelOutput
+from accl.training.backends.backend import UnavailableError
 from accl.training.backends.capture import GraphRecorder, preserve_state
 from accl.training.backends.inputs import StepInputs
 from accl.training.backends.packed_encoder import family_of
@@ -112,7 +114,16 @@ class PackedBackend:
         sizes = self._likely_sizes()
         for done, size in enumerate(sizes):
             progress(done, len(sizes))
-            self._step_for(size)
+            try:
+                self._step_for(size)
+            except torch.cuda.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                torch.cuda.synchronize()
+                # A broken pass leaves gradients behind.
+                self.context.model.zero_grad(set_to_none=True)
+                what = f"the packed step cannot be captured in a CUDA graph ({first_line(error)})"
+                raise UnavailableError(what) from error
         progress(len(sizes), len(sizes))
 
     def step(self, step: int) -> dict[str, Tensor]:

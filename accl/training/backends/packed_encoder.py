@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from accl.kernels.triton import deberta, postnorm_parts
+from accl.kernels.triton import deberta, layers, postnorm_parts
 from accl.kernels.triton.attention import PackedSequences
 from accl.kernels.triton.embedding import WordEmbedding
 from accl.kernels.triton.flat import FlatParameters
 from accl.kernels.triton.parameters import layer_matrices, layer_vectors
 from accl.kernels.triton.postnorm import PackedPostNorm
+from accl.training.optim import decayed
 
 
 class PackedEncoder(Protocol):
@@ -85,8 +87,23 @@ POST_NORM = PackedFamily(
     lambda encoder: layer_vectors(postnorm_parts.parts_of(encoder).layers),
     PackedPostNorm,
 )
+
+
+def _encoder_parameters(encoder: Any, decays: bool) -> list[nn.Parameter]:
+    """Return the parameters of an encoder but its words, those with weight decay or those without."""
+    words = encoder.get_input_embeddings().weight
+    return [parameter for parameter, decayed_ in decayed(encoder) if decayed_ == decays and parameter is not words]
+
+
+OWN_LAYERS = PackedFamily(
+    None,
+    layers.unsupported,
+    partial(_encoder_parameters, decays=True),
+    partial(_encoder_parameters, decays=False),
+    layers.PackedLayers,
+)
 # The first one that supports an encoder computes it.
-FAMILIES = (DEBERTA, POST_NORM)
+FAMILIES = (DEBERTA, POST_NORM, OWN_LAYERS)
 
 
 def family_of(encoder: Any) -> PackedFamily | None:

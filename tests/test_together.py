@@ -22,14 +22,16 @@ from accl.config import resolve
 from accl.errors import BusyError, ConfigError, RunError
 from accl.launch import process
 from accl.store import stop
-from accl.store.lock import holder
+from accl.store.lock import TRAINING, RunLock, holder
 from accl.store.manifest import MODEL, OPTIMIZER
+from accl.store.provenance import Launch
 from accl.store.reader import query
 from accl.store.rundir import RunDir
 from accl.store.state import START_MARK, State, observe, read_state, write_state
 from accl.store.waiting import Waiting, write_waiting
+from accl.training import __main__ as training
 from accl.training.interrupt import Interrupt, StoppedAtOnce
-from accl.training.together import SharedProcess, train_together
+from accl.training.together import SWITCH_S, SharedProcess, train_together
 
 SETS = [option.removeprefix("--set=") for option in SHORT]
 FOR_EVER = "train.max_steps=100000"
@@ -181,6 +183,7 @@ class Threads:
         self.ends: dict[RunDir, tuple[str, bool]] = {}
 
     def train(self, run: RunDir, interrupt: Interrupt) -> int:
+        assert sys.getswitchinterval() == pytest.approx(SWITCH_S)
         until(lambda: interrupt.asked)
         self.ends[run] = (interrupt.signal, interrupt.at_once)
         return len(self.ends)
@@ -198,6 +201,7 @@ def test_marks_ask_their_run_alone_and_a_signal_asks_all(tmp_path: Path) -> None
     threading.Thread(target=ask).start()
     assert train_together(SharedProcess(threads.runs), signals, threads.train) == 3
     assert [threads.ends[run] for run in threads.runs] == [("SIGTERM", False), ("SIGTERM", True), ("SIGUSR1", False)]
+    assert sys.getswitchinterval() > SWITCH_S
 
 
 def test_a_later_interrupt_ends_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,6 +230,23 @@ def test_runs_prepare_one_after_the_other(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert inside == [0, 0, 1, 1]
+
+
+def test_an_error_of_the_gpu_says_that_another_run_may_have_caused_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(training, "_train", fail)
+    run, other = prepare(tmp_path, "full"), prepare(tmp_path, "full")
+    with RunLock.acquire(run, TRAINING) as lock:
+        code = training._run(run, lock, Launch(), Interrupt(), SharedProcess([run, other]))
+    assert code == training.EXIT_FAILED
+    assert "illegal memory access" in observe(run).reason
+    assert "ends all runs of a process, and another of them may have caused it" in observe(run).reason
+    assert "Traceback" in run.console.read_text(encoding="utf-8")
+    assert other.console.read_text(encoding="utf-8") == ""
 
 
 # --- a process that is killed

@@ -58,6 +58,11 @@ class GraphRecorder:
             finally:
                 graph.capture_end()
 
+    def settle(self) -> None:
+        """Wait for the device after a capture that failed; a capture of another thread would be broken by that too."""
+        with exclusive_randomness():
+            torch.cuda.synchronize()
+
     @contextmanager
     def _drawing(self) -> Iterator[None]:
         with exclusive_randomness():

@@ -19,7 +19,7 @@ from accl.training.backends.capture import GraphRecorder, preserve_state
 from accl.training.backends.mpnet import make_capturable
 from accl.training.backends.reference import ReferenceBackend
 from accl.training.context import TrainingContext
-from accl.training.device import DeviceBatch, Labels, exclusive_randomness
+from accl.training.device import DeviceBatch, Labels
 from accl.training.optim import learning_rate, make_optimizer, set_learning_rate
 from accl.training.step import learn
 
@@ -58,8 +58,7 @@ class CudaGraphBackend(ReferenceBackend):
             try:
                 self._step_for(length)
             except RuntimeError as error:
-                with exclusive_randomness():  # a capture of another thread would be broken too
-                    torch.cuda.synchronize()
+                self._recorder.settle()
                 context.model.zero_grad(set_to_none=True)  # a broken capture leaves gradients behind
                 restore_encoder()
                 what = f"the encoder cannot be captured in a CUDA graph ({first_line(error)})"

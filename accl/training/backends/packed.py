@@ -119,7 +119,7 @@ class PackedBackend:
             except torch.cuda.OutOfMemoryError:
                 raise
             except RuntimeError as error:
-                torch.cuda.synchronize()
+                self._recorder.settle()
                 # A broken pass leaves gradients behind.
                 self.context.model.zero_grad(set_to_none=True)
                 what = f"the packed step cannot be captured in a CUDA graph ({first_line(error)})"

@@ -54,8 +54,8 @@ def rotate(x: Tensor, out: Tensor, cos_TC: Tensor, sin_TC: Tensor, *, backward: 
 @triton.jit
 def _gate(in_ptr, out_ptr, F: tl.constexpr, BLOCK: tl.constexpr):
     """out = GELU(a) b, T x F, with (a, b) = in, T x 2 F, of any types; a program owns BLOCK elements of a token."""
-    t = tl.program_id(1)
-    f = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    t = tl.program_id(0)
+    f = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     mask = f < F
     a = tl.load(in_ptr + t * 2 * F + f, mask=mask, other=0.0).to(tl.float32)
     b = tl.load(in_ptr + t * 2 * F + F + f, mask=mask, other=0.0).to(tl.float32)
@@ -66,8 +66,8 @@ def _gate(in_ptr, out_ptr, F: tl.constexpr, BLOCK: tl.constexpr):
 @triton.jit
 def _gate_backward(dout_ptr, in_ptr, din_ptr, F: tl.constexpr, BLOCK: tl.constexpr):
     """din = dout (b (Phi(a) + a phi(a)), GELU(a)); shapes as in `_gate`."""
-    t = tl.program_id(1)
-    f = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    t = tl.program_id(0)
+    f = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     mask = f < F
     a = tl.load(in_ptr + t * 2 * F + f, mask=mask, other=0.0).to(tl.float32)
     b = tl.load(in_ptr + t * 2 * F + F + f, mask=mask, other=0.0).to(tl.float32)
@@ -88,7 +88,7 @@ class Gate(torch.autograd.Function):
         ctx.save_for_backward(x)
         width = x.shape[-1] // 2
         out = x.new_empty(*x.shape[:-1], width)
-        _gate[(triton.cdiv(width, 1024), x.numel() // (2 * width))](x, out, F=width, BLOCK=1024, num_warps=4)
+        _gate[(x.numel() // (2 * width), triton.cdiv(width, 1024))](x, out, F=width, BLOCK=1024, num_warps=4)
         return out
 
     @staticmethod
@@ -97,6 +97,6 @@ class Gate(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         width = x.shape[-1] // 2
         din = torch.empty_like(x)
-        grid = (triton.cdiv(width, 1024), x.numel() // (2 * width))
+        grid = (x.numel() // (2 * width), triton.cdiv(width, 1024))
         _gate_backward[grid](dout.contiguous(), x, din, F=width, BLOCK=1024, num_warps=4)
         return din

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from triton.errors import TritonError
 
 from accl.data.packed import Packed, Packer
 from accl.errors import first_line
@@ -118,11 +119,11 @@ class PackedBackend:
                 self._step_for(size)
             except torch.cuda.OutOfMemoryError:
                 raise
-            except RuntimeError as error:
+            except (RuntimeError, TritonError) as error:
                 self._recorder.settle()
                 # A broken pass leaves gradients behind.
                 self.context.model.zero_grad(set_to_none=True)
-                what = f"the packed step cannot be captured in a CUDA graph ({first_line(error)})"
+                what = f"the packed step cannot be compiled or captured ({first_line(error)})"
                 raise UnavailableError(what) from error
         progress(len(sizes), len(sizes))
 

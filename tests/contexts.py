@@ -29,24 +29,6 @@ SMALL = (
     *("memory_bank.start_step=0", "data.max_length=512"),
 )
 
-# A small RoBERTa, by what distinguishes it from the published one, and the encoders that are packed beside DeBERTa, by
-# the first word as transformers' name, and by what distinguishes them from it.
-ROBERTA: dict[str, Any] = {
-    "model": "roberta-base",
-    "hidden_size": 64,
-    "num_attention_heads": 2,
-    "intermediate_size": 128,
-}
-FAMILIES: dict[str, dict[str, Any]] = {
-    "bert": {"type_vocab_size": 2},
-    "distilbert": {"hidden_dim": 128},
-    "electra": {"type_vocab_size": 2, "embedding_size": 64},
-    "electra small": {"type_vocab_size": 2, "embedding_size": 32},
-    "modernbert": {"intermediate_size": 64, "local_attention": 64, "global_attn_every_n_layers": 2},
-    "mpnet": {"max_position_embeddings": 514},
-    "roberta": {},
-}
-
 
 def no_progress(_done: int, _total: int) -> None:
     """Ignore the progress of a preparation."""
@@ -88,13 +70,6 @@ class ContextMaker:
         if long:
             lengthen(context)
         return context
-
-
-def take_padding_of_tokenizer(context: TrainingContext) -> None:
-    """Let an encoder's padding be its tokenizer's; MPNet's is token 1, which is the first of every input here."""
-    for module in context.model.encoder.modules():
-        if getattr(module, "padding_idx", None) is not None:
-            module.padding_idx = context.assembler.pad_id  # type: ignore[assignment]
 
 
 def set_dropout(context: TrainingContext, dropout: float) -> None:

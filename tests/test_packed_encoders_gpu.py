@@ -197,13 +197,15 @@ def test_an_encoder_that_the_layers_do_not_compute_is_refused_with_the_reason(
 
 @pytest.mark.slow
 @pytest.mark.skipif(INTERPRETED, reason="a backend needs CUDA graphs")
-@pytest.mark.parametrize("model_type", ["bert", "distilbert", "electra", "mpnet", "roberta"])
+@pytest.mark.parametrize(
+    "model_type", ["bert", "distilbert", "electra", "electra small", "modernbert", "mpnet", "roberta"]
+)
 def test_loss_curves_differ_from_those_of_the_reference_by_less_than_seeds_do(
     model_type: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = {"max_position_embeddings": 514, "type_vocab_size": 2} | SIZES | ENCODERS[model_type]
     name = "roberta-base"  # any architecture, which is changed for the test
-    monkeypatch.setitem(ARCHITECTURES, name, ARCHITECTURES[name] | own | {"model_type": model_type})
+    monkeypatch.setitem(ARCHITECTURES, name, ARCHITECTURES[name] | own | {"model_type": model_type.split()[0]})
 
     def late_loss(backend: str, seed: int) -> float:
         from accl.training.backends.packed import PackedBackend

@@ -8,5 +8,5 @@ layers as one long sequence; attention alone has to know where sequences begin a
     D   hidden size, H heads of Dh channels each
     P   rows of all chunks: tokens and the padding of the shorter sequences of each chunk
     L   length of the sequences of one chunk, n sequences of the chunk
-    E   distances between tokens of a chunk, 2 L - 1; distance j - i of query i and key j is at index j - i + L - 1
+    E   distances between tokens of a chunk, 2 L - 1; that of query i and key j, i - j, is at index i - j + L - 1
 """

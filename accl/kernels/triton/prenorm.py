@@ -75,7 +75,7 @@ def _sum_norm_backward(
 
 
 class SumNorm(torch.autograd.Function):
-    """x + added, and its LayerNorm, ... x D each; the norm's bias may be None."""
+    """The sum of x and added, and its LayerNorm, ... x D each; the bias of the norm may be None."""
 
     @staticmethod
     def forward(

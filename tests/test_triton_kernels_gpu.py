@@ -69,8 +69,9 @@ def plain_attention(inputs: Inputs, ends: Bounds, heads: int, kept: Tensor | Non
     tokens, max_distance = len(start), c2p.shape[2] // 2
     q, k, v = qkv[:tokens].view(tokens, 3, heads, -1).permute(1, 2, 0, 3)
     at = torch.arange(tokens, device=qkv.device)
+    # Both tables have a column for each offset of a partner: of keys from a query, and of queries from a key.
     place = (at[:, None] - at + max_distance).clamp(0, 2 * max_distance - 1).expand(heads, -1, -1)
-    score = q @ k.mT + c2p.gather(2, place) + p2c.gather(2, place.mT).mT
+    score = q @ k.mT + c2p.gather(2, place.mT) + p2c.gather(2, place.mT).mT
     together = (at >= start[:, None]) & (at < end[:, None])
     weight = (score / math.sqrt(3 * q.shape[2])).masked_fill(~together, -torch.inf).softmax(-1)
     if kept is not None:
@@ -297,12 +298,13 @@ def test_relative_scores_and_their_gradients_are_those_of_the_formula_in_the_val
 
     leaf = qkv.double().requires_grad_()
     parts = leaf.view(tokens + rows, 3, heads, width).permute(1, 2, 0, 3)
-    spread = parts[:, :, tokens:][:, :, positions.row.long()]
-    products = torch.stack([parts[0][:, :tokens] @ spread[1].mT, parts[1][:, :tokens] @ spread[0].mT])
-    at = torch.arange(tokens, device=DEVICE)[:, None]
-    distance = torch.arange(-max_distance, max_distance, device=DEVICE)
-    partner = torch.stack([at - distance, at + distance])  # of a query, of a key
-    valid = ((partner >= ends[0][:, None]) & (partner < ends[1][:, None]))[:, None].expand_as(products)
+    offset = torch.arange(-max_distance, max_distance, device=DEVICE)
+    # A partner at an offset has its opposite as distance from a query; the first offset is no pair's.
+    place = torch.stack([(max_distance - offset) % (2 * max_distance), max_distance + offset])
+    query_rows, key_rows = (parts[:, :, tokens:][:, :, positions.row[index].long()] for index in place)
+    products = torch.stack([parts[0][:, :tokens] @ query_rows[1].mT, parts[1][:, :tokens] @ key_rows[0].mT])
+    partner = torch.arange(tokens, device=DEVICE)[:, None] + offset
+    valid = ((partner >= ends[0][:, None]) & (partner < ends[1][:, None]))[None, None].expand_as(products)
     assert int(valid.sum()) == 2 * heads * (sum(n * n for n in lengths) + tokens - sum(lengths))
     assert off(found[valid], products.detach()[valid]) < limit
 

@@ -5,14 +5,16 @@ Query token i attends to key token j of the same sequence with the weight p_ij, 
     s_ij = ( q_i . k_j + q_i . pk_{i-j} + k_j . pq_{i-j} ) / sqrt(3 Dh)
 
 where pk and pq are projected rows of the position table, one for each relative distance. Their products c2p (content
-to position) and p2c (position to content), H x T x 2R each, come from `accl.kernels.triton.rel_scores`; the forward
-kernel gathers them along diagonals and stores the scores for the backward pass. With A = dropout(p) and O = A V:
+to position) and p2c (position to content), H x T x 2R each, come from `accl.kernels.triton.rel_scores`, with a row for
+each query and for each key, and a column for each offset of a partner in the sequence; the forward kernel gathers them
+along diagonals and stores the scores for the backward pass. With A = dropout(p) and O = A V:
 
     dV = A^T dO,  ds_ij = p_ij (keep_ij dO_i . v_j - delta_i) / sqrt(3 Dh),  delta_i = O_i . dO_i
-    dq_i = sum_j ds_ij k_j,  dk_j = sum_i ds_ij q_i,  dc2p_{i, i-j} = dp2c_{j, i-j} = ds_ij
+    dq_i = sum_j ds_ij k_j,  dk_j = sum_i ds_ij q_i,  dc2p_{i, j-i} = dp2c_{j, i-j} = ds_ij
 
-with keep_ij 0 or 1 / (1 - dropout). In the backward pass every program owns the rows of its tokens, and every score has
-its own element in dc2p and dp2c: there are no atomic additions, and equal inputs give equal bits.
+with keep_ij 0 or 1 / (1 - dropout). In the backward pass the programs that own keys compute ds_ij, once: they store it
+in dc2p and dp2c, where every score has an element of its own, and in the place of the score, from which a product with
+the keys gives dq. There are no atomic additions, and equal inputs give equal bits.
 
 ``start_T`` and ``end_T`` bound the sequence of each token, so the work grows with the sum of squared lengths; a token
 of padding is a sequence of its own. See the package for the letters of shapes.
@@ -46,7 +48,7 @@ class Tiles:
 
 
 FORWARD = Tiles(16, 64, 2, 2)
-BACKWARD_QUERIES = Tiles(16, 64, 4, 2)
+BACKWARD_QUERIES = Tiles(64, 64, 4, 2)
 BACKWARD_KEYS = Tiles(32, 64, 4, 2)
 # A row of stored scores begins at a multiple of so many tokens, so that whole vectors are read and written.
 SCORE_ALIGNMENT = 16
@@ -84,22 +86,25 @@ def _within(index, start, end):
 
 
 @triton.jit
-def _rel_pointers(ptr, token, distance, R: tl.constexpr):
-    """Return pointers to the elements (token, distance) of a head's T x 2R table, in the shape of ``distance``."""
-    return ptr + token * (2 * R) + distance + R
+def _rel_pointers(ptr, token, partner, R: tl.constexpr):
+    """Return pointers to the elements of a head's T x 2R table for pairs of a token and a partner of its sequence.
+
+    They ascend with the partner, so that threads beside each other reach elements beside each other.
+    """
+    return ptr + token * (2 * R - 1) + partner + R
 
 
 @triton.jit
 def _load_rel_scores(i, j, start, end, c2p_ptr, p2c_ptr, R: tl.constexpr):
-    """Return c2p_{i, i-j}, [len(i), len(j)], and p2c_{j, i-j}, [len(j), len(i)]; 0 where j is not in [start, end).
+    """Return c2p_{i, j-i}, [len(i), len(j)], and p2c_{j, i-j}, [len(j), len(i)]; 0 where j is not in [start, end).
 
     start, end: [len(i)]; bounds of the sequences of i.
     """
-    c2p_ptrs = _rel_pointers(c2p_ptr, i[:, None], i[:, None] - j[None, :], R)
+    c2p_ptrs = _rel_pointers(c2p_ptr, i[:, None], j[None, :], R)
     c2p = tl.load(c2p_ptrs, mask=_within(j, start, end), other=0.0)
     # Transposed, so that neighbouring threads read neighbouring elements.
     mask = (j[:, None] >= start[None, :]) & (j[:, None] < end[None, :])
-    p2c = tl.load(_rel_pointers(p2c_ptr, j[:, None], i[None, :] - j[:, None], R), mask=mask, other=0.0)
+    p2c = tl.load(_rel_pointers(p2c_ptr, j[:, None], i[None, :], R), mask=mask, other=0.0)
     return c2p, p2c
 
 
@@ -175,65 +180,37 @@ def _forward(
     tl.store(lse_ptr + head_offset + i, row_max + tl.log(row_sum))
 
 
-@triton.jit(do_not_specialize=["dropout_offset"])
-def _backward_queries(
-    qkv_ptr, scores_ptr, out_ptr, dout_ptr, lse_ptr, delta_ptr, dqkv_ptr, dc2p_ptr, start_ptr, end_ptr, seed_ptr,
-    dropout_offset, T, scale,
-    H: tl.constexpr, DH: tl.constexpr, R: tl.constexpr, COLUMNS: tl.constexpr, THRESHOLD: tl.constexpr,
-    KEEP_PROB: tl.constexpr, PRECISION: tl.constexpr, BLOCK: tl.constexpr, INNER: tl.constexpr,
-):  # fmt: skip
-    """Gradients dq_i and dc2p_{i, i-j} of the module's formula; a program owns BLOCK queries of one head.
-
-    Shapes and types as in `_forward`; dqkv and dc2p like qkv and c2p. Stores delta_i, H x T in fp32.
-    """
+@triton.jit
+def _backward_delta(out_ptr, dout_ptr, delta_ptr, T, H: tl.constexpr, DH: tl.constexpr, BLOCK: tl.constexpr):
+    """delta_i = O_i . dO_i, T x H x Dh of one type to H x T in fp32; a program owns BLOCK queries of one head."""
     head = tl.program_id(0)
     i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    head_offset = head * T
-    dc2p_ptr += head_offset.to(tl.int64) * (2 * R)
-    scores_ptr += head_offset.to(tl.int64) * COLUMNS
-    dout = tl.load(head_rows(dout_ptr, i, 0, head, 1, H, DH))
-    out = tl.load(head_rows(out_ptr, i, 0, head, 1, H, DH))
-    delta = tl.sum(out.to(tl.float32) * dout.to(tl.float32), 1)
-    tl.store(delta_ptr + head_offset + i, delta)
-    lse = tl.load(lse_ptr + head_offset + i)
-    start, end = tl.load(start_ptr + i), tl.load(end_ptr + i)
-    dquery = tl.zeros([BLOCK, DH], tl.float32)
-    last = tl.max(end, 0)
-    for block in range(tl.min(start, 0) // ALIGN * ALIGN, last, INNER):
-        j = block + tl.arange(0, INNER)
-        valid = (j < last)[:, None]
-        key = tl.load(head_rows(qkv_ptr, j, 1, head, 3, H, DH), mask=valid, other=0.0)
-        value = tl.load(head_rows(qkv_ptr, j, 2, head, 3, H, DH), mask=valid, other=0.0)
-        score_ptrs, in_row = _score_pointers(scores_ptr, i[:, None], start[:, None], j[None, :], COLUMNS)
-        score = tl.load(score_ptrs, mask=in_row, other=0.0).to(tl.float32)
-        same = _within(j, start, end)
-        weight = tl.where(same, tl.exp(score - lse[:, None]), 0.0)
-        dweight = tl.dot(dout, tl.trans(value), input_precision=PRECISION)
-        element = (head_offset + i[:, None]) * T + j[None, :]
-        dweight = drop(dweight, seed_ptr, dropout_offset, element, THRESHOLD, KEEP_PROB)
-        dscore = (weight * (dweight - delta[:, None]) * scale).to(key.dtype)
-        dquery += tl.dot(dscore, key, input_precision=PRECISION)
-        tl.store(_rel_pointers(dc2p_ptr, i[:, None], i[:, None] - j[None, :], R), dscore, mask=same)
-    tl.store(head_rows(dqkv_ptr, i, 0, head, 3, H, DH), dquery.to(dqkv_ptr.dtype.element_ty))
+    out = tl.load(head_rows(out_ptr, i, 0, head, 1, H, DH)).to(tl.float32)
+    dout = tl.load(head_rows(dout_ptr, i, 0, head, 1, H, DH)).to(tl.float32)
+    tl.store(delta_ptr + head * T + i, tl.sum(out * dout, 1))
 
 
 @triton.jit(do_not_specialize=["dropout_offset"])
 def _backward_keys(
-    qkv_ptr, scores_ptr, dout_ptr, lse_ptr, delta_ptr, dqkv_ptr, dp2c_ptr, start_ptr, end_ptr, seed_ptr,
-    dropout_offset, T, scale,
+    qkv_ptr, scores_ptr, dout_ptr, lse_ptr, delta_ptr, dqkv_ptr, dc2p_ptr, dp2c_ptr, dscores_ptr, start_ptr, end_ptr,
+    seed_ptr, dropout_offset, T, scale,
     H: tl.constexpr, DH: tl.constexpr, R: tl.constexpr, COLUMNS: tl.constexpr, THRESHOLD: tl.constexpr,
     KEEP_PROB: tl.constexpr, PRECISION: tl.constexpr, BLOCK: tl.constexpr, INNER: tl.constexpr,
 ):  # fmt: skip
-    """Gradients dk_j, dv_j and dp2c_{j, i-j} of the module's formula; a program owns BLOCK keys of one head.
+    """Gradients dk_j, dv_j, dp2c_{j, i-j}, dc2p_{i, j-i} and ds_ij of the module's formula; a program owns BLOCK keys
+    of one head.
 
-    Shapes and types as in `_forward`; dqkv and dp2c like qkv and p2c. Reads what `_backward_queries` stored in delta.
-    Tiles of scores and weights are transposed: keys by queries.
+    Shapes and types as in `_forward`; dqkv, dc2p and dp2c like qkv, c2p and p2c; dscores like scores, in the type of
+    qkv: it may be the same memory, as every score is read once, before its gradient is written. Tiles of scores and
+    weights are transposed: keys by queries.
     """
     head = tl.program_id(0)
     j = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     head_offset = head * T
+    dc2p_ptr += head_offset.to(tl.int64) * (2 * R)
     dp2c_ptr += head_offset.to(tl.int64) * (2 * R)
     scores_ptr += head_offset.to(tl.int64) * COLUMNS
+    dscores_ptr += head_offset.to(tl.int64) * COLUMNS
     value = tl.load(head_rows(qkv_ptr, j, 2, head, 3, H, DH))
     start, end = tl.load(start_ptr + j), tl.load(end_ptr + j)
     dkey = tl.zeros([BLOCK, DH], tl.float32)
@@ -261,9 +238,42 @@ def _backward_keys(
         dvalue += tl.dot(dropped.to(dout.dtype), dout, input_precision=PRECISION)
         dscore = (weight * (dweight - delta[None, :]) * scale).to(query.dtype)
         dkey += tl.dot(dscore, query, input_precision=PRECISION)
-        tl.store(_rel_pointers(dp2c_ptr, j[:, None], i[None, :] - j[:, None], R), dscore, mask=same)
+        # Where a row has a column for the pair: what lies outside of its valid range, 0 here, is never read.
+        offset = i[None, :] - j[:, None]
+        tl.store(_rel_pointers(dp2c_ptr, j[:, None], i[None, :], R), dscore, mask=(offset < R) & (offset >= -R))
+        # Once more by queries, so that neighbouring threads write neighbouring elements.
+        by_query, offset = tl.trans(dscore), j[None, :] - i[:, None]
+        in_row = (offset < R) & (offset >= -R) & valid[:, None]
+        tl.store(_rel_pointers(dc2p_ptr, i[:, None], j[None, :], R), by_query, mask=in_row)
+        dscore_ptrs, in_row = _score_pointers(dscores_ptr, i[:, None], query_start[:, None], j[None, :], COLUMNS)
+        tl.store(dscore_ptrs, by_query, mask=in_row & valid[:, None])
     tl.store(head_rows(dqkv_ptr, j, 1, head, 3, H, DH), dkey.to(dqkv_ptr.dtype.element_ty))
     tl.store(head_rows(dqkv_ptr, j, 2, head, 3, H, DH), dvalue.to(dqkv_ptr.dtype.element_ty))
+
+
+@triton.jit
+def _backward_queries(
+    qkv_ptr, dscores_ptr, dqkv_ptr, start_ptr, end_ptr, T,
+    H: tl.constexpr, DH: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr, BLOCK: tl.constexpr,
+    INNER: tl.constexpr,
+):  # fmt: skip
+    """dq_i = sum_j ds_ij k_j; a program owns BLOCK queries of one head.
+
+    Shapes and types as in `_backward_keys`, which stored ds.
+    """
+    head = tl.program_id(0)
+    i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    dscores_ptr += (head * T).to(tl.int64) * COLUMNS
+    start, end = tl.load(start_ptr + i), tl.load(end_ptr + i)
+    dquery = tl.zeros([BLOCK, DH], tl.float32)
+    last = tl.max(end, 0)
+    for block in range(tl.min(start, 0) // ALIGN * ALIGN, last, INNER):
+        j = block + tl.arange(0, INNER)
+        key = tl.load(head_rows(qkv_ptr, j, 1, head, 3, H, DH), mask=(j < last)[:, None], other=0.0)
+        dscore_ptrs, in_row = _score_pointers(dscores_ptr, i[:, None], start[:, None], j[None, :], COLUMNS)
+        dscore = tl.load(dscore_ptrs, mask=in_row, other=0.0)
+        dquery += tl.dot(tl.where(_within(j, start, end), dscore, 0.0), key, input_precision=PRECISION)
+    tl.store(head_rows(dqkv_ptr, i, 0, head, 3, H, DH), dquery.to(dqkv_ptr.dtype.element_ty))
 
 
 def _launch(
@@ -353,14 +363,22 @@ def attend_backward(
     """Compute the gradients of `attend`.
 
     Args:
-        dout: T x D. attended: as `attend` returned it.
+        dout: T x D. attended: as `attend` returned it; its scores are overwritten.
         dqkv: like ``qkv``; its first T rows are written, without the part that goes through the relative scores.
         drel_scores: 2 x H x T x 2R; gradient to the relative scores, written in the valid range alone.
     """
-    common = (heads, qkv.shape[1] // 3 // heads, drel_scores.shape[3] // 2, dropout_offset, dropout)
     out, lse, scores = attended.out, attended.lse, attended.scores
+    tokens, head_size, columns = len(sequences.start_T), qkv.shape[1] // 3 // heads, scores.shape[2]
     delta = torch.empty_like(lse)
-    queries = (qkv, scores, out, dout, lse, delta, dqkv, drel_scores[0])
-    _launch(_backward_queries, sequences, queries, *common, BACKWARD_QUERIES)
-    keys = (qkv, scores, dout, lse, delta, dqkv, drel_scores[1])
-    _launch(_backward_keys, sequences, keys, *common, BACKWARD_KEYS)
+    _backward_delta[(heads, tokens // 64)](out, dout, delta, tokens, H=heads, DH=head_size, BLOCK=64)
+    # Gradients of the scores take the place of the scores.
+    dscores = scores.view(qkv.dtype)
+    keys = (qkv, scores, dout, lse, delta, dqkv, *drel_scores, dscores)
+    max_distance = drel_scores.shape[3] // 2
+    _launch(_backward_keys, sequences, keys, heads, head_size, max_distance, dropout_offset, dropout, BACKWARD_KEYS)
+    tiles = BACKWARD_QUERIES
+    _backward_queries[(heads, tokens // tiles.block)](
+        qkv, dscores, dqkv, sequences.start_T, sequences.end_T, tokens,
+        H=heads, DH=head_size, COLUMNS=columns, PRECISION="ieee" if qkv.dtype == torch.float32 else "tf32",
+        BLOCK=tiles.block, INNER=tiles.inner_block, num_warps=tiles.warps, num_stages=tiles.stages,
+    )  # fmt: skip

@@ -1,13 +1,14 @@
 """Relative scores, the products of tokens with the position table that attention needs, as Triton kernels.
 
-    c2p[h, t, d + R] = q_t . pk_b(d)        p2c[h, t, d + R] = k_t . pq_b(d)
+    c2p[h, t, x] = q_t . pk_b(-offset)        p2c[h, t, x] = k_t . pq_b(offset)        with offset = x - R
 
-where b(d) is the row of the position table for the relative distance d. Its projections pq and pk lie behind the T
-rows of tokens in qkv. Results are tables 2 x H x T x 2R; kind 0 is c2p, kind 1 is p2c.
+where b(d) is the row of the position table for the relative distance d of a query from a key. Its projections pq and pk
+lie behind the T rows of tokens in qkv. Results are tables 2 x H x T x 2R; kind 0 is c2p, kind 1 is p2c. A column is for
+an offset: that of a partner p of token t is p - t. As a query t has the distance t - p from it, as a key p - t.
 
-Token t of a sequence with the tokens [start, end) meets, as a query, the distances t - j, and as a key the distances
-i - t, of its partners i, j in [start, end). Of the 2R elements of its row only as many as the sequence has tokens are
-needed, side by side: the valid range. Outside of it values are undefined.
+In a sequence with the tokens [start, end), t meets the offsets from start - t to end - 1 - t. Of the 2R elements of its
+row only as many as the sequence has tokens are needed, side by side: the valid range. Outside of it values are
+undefined.
 """
 
 from __future__ import annotations
@@ -20,25 +21,32 @@ from torch import Tensor
 from accl.kernels.triton.attention import PackedSequences, head_rows
 from accl.kernels.triton.positions import RelativePositions
 
-# Tokens and distances of a tile.
-TOKENS, DISTANCES = 64, 64
+# Tokens and offsets of a tile.
+TOKENS, OFFSETS = 64, 64
 # Partitions of the tokens that `grad_to_positions` sums in parallel, at most, and the least tokens of one.
 MAX_PARTITIONS, MIN_PARTITION_TOKENS = 8, 512
 
 
 @triton.jit
-def _valid_range(t, start_ptr, end_ptr, kind, R: tl.constexpr):
+def _valid_range(t, start_ptr, end_ptr, R: tl.constexpr):
     """Return first and last index of a row's valid range for each token t."""
-    start, end = tl.load(start_ptr + t), tl.load(end_ptr + t)
-    first = tl.where(kind == 0, t - end + 1, start - t)
-    last = tl.where(kind == 0, t - start, end - 1 - t)
-    return first + R, last + R
+    return tl.load(start_ptr + t) - t + R, tl.load(end_ptr + t) - 1 - t + R
 
 
 @triton.jit
-def _position_rows(qkv_ptr, row_ptr, x, kind, head, T, H: tl.constexpr, DH: tl.constexpr):
-    """Return pk (kind 0) or pq (kind 1) for the indices x of distances; [len(x), Dh]."""
-    return tl.load(head_rows(qkv_ptr, T + tl.load(row_ptr + x), 1 - kind, head, 3, H, DH))
+def _distance_index(x, kind, R: tl.constexpr):
+    """Return the index d + R of the distance d that tokens have at the offsets with the indices x.
+
+    No pair of tokens has the offset -R, for which the result is in bounds.
+    """
+    return tl.where(kind == 0, 2 * R - x, x) % (2 * R)
+
+
+@triton.jit
+def _position_rows(qkv_ptr, row_ptr, x, kind, head, T, H: tl.constexpr, DH: tl.constexpr, R: tl.constexpr):
+    """Return pk (kind 0) or pq (kind 1) for the indices x of offsets; [len(x), Dh]."""
+    row = tl.load(row_ptr + _distance_index(x, kind, R))
+    return tl.load(head_rows(qkv_ptr, T + row, 1 - kind, head, 3, H, DH))
 
 
 @triton.jit
@@ -61,12 +69,12 @@ def _rel_scores(
     """
     head, kind = tl.program_id(0), tl.program_id(2)
     t = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    first, last = _valid_range(t, start_ptr, end_ptr, kind, R)
+    first, last = _valid_range(t, start_ptr, end_ptr, R)
     own = tl.load(head_rows(qkv_ptr, t, kind, head, 3, H, DH))
     out_ptr += ((kind * H + head).to(tl.int64) * T) * (2 * R)
     for block in range(tl.min(first, 0) // INNER * INNER, tl.max(last, 0) + 1, INNER):
         x = block + tl.arange(0, INNER)
-        position = _position_rows(qkv_ptr, row_ptr, x, kind, head, T, H, DH)
+        position = _position_rows(qkv_ptr, row_ptr, x, kind, head, T, H, DH, R)
         product = tl.dot(own, tl.trans(position), input_precision=PRECISION)
         tl.store(out_ptr + t[:, None] * (2 * R) + x[None, :], product.to(out_ptr.dtype.element_ty))
 
@@ -84,13 +92,13 @@ def _grad_to_tokens(
     """
     head, kind = tl.program_id(0), tl.program_id(2)
     t = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    first, last = _valid_range(t, start_ptr, end_ptr, kind, R)
+    first, last = _valid_range(t, start_ptr, end_ptr, R)
     dqkv_ptrs = head_rows(dqkv_ptr, t, kind, head, 3, H, DH)
     total = tl.load(dqkv_ptrs).to(tl.float32)
     drel_ptr += ((kind * H + head).to(tl.int64) * T) * (2 * R)
     for block in range(tl.min(first, 0) // INNER * INNER, tl.max(last, 0) + 1, INNER):
         x = block + tl.arange(0, INNER)
-        position = _position_rows(qkv_ptr, row_ptr, x, kind, head, T, H, DH)
+        position = _position_rows(qkv_ptr, row_ptr, x, kind, head, T, H, DH, R)
         gradient = _load_gradient(drel_ptr, t, x, first, last, R)
         total += tl.dot(gradient, position, input_precision=PRECISION)
     tl.store(dqkv_ptrs, total.to(dqkv_ptr.dtype.element_ty))
@@ -102,18 +110,18 @@ def _grad_to_distances(
     H: tl.constexpr, DH: tl.constexpr, R: tl.constexpr, PRECISION: tl.constexpr, BLOCK: tl.constexpr,
     INNER: tl.constexpr,
 ):  # fmt: skip
-    """out[p, 1 - kind, x] = sum_t drel[kind, head, t, x] own_t, over the tokens of partition p that x is valid for.
+    """out[p, 1 - kind, d + R] = sum_t drel[kind, head, t, x] own_t, over the tokens of partition p that x is valid for.
 
     Shapes and types as in `_rel_scores`; drel like its out. out: P x 2 x 2R x H x Dh, of the same type: the gradient to
-    the table's queries (from p2c), then to its keys (from c2p). A program owns INNER distances of one head, kind and
-    partition, and reads BLOCK tokens at a time.
+    the table's queries (from p2c), then to its keys (from c2p), by the distance d of the offset. A program owns INNER
+    offsets of one head, kind and partition, and reads BLOCK tokens at a time.
     """
     head, kind, partition = tl.program_id(0), tl.program_id(2) % 2, tl.program_id(2) // 2
     x_start = tl.program_id(1) * INNER
     x = x_start + tl.arange(0, INNER)
     drel_ptr += ((kind * H + head).to(tl.int64) * T) * (2 * R)
     total = tl.zeros([INNER, DH], tl.float32)
-    # Sequences come longest first, so those that are long enough for these distances are the first ones.
+    # Sequences come longest first, so those that are long enough for these offsets are the first ones.
     nearest = tl.maximum(tl.maximum(x_start - R, R - x_start - INNER + 1), 0)
     begin = partition * PARTITION
     token = begin + tl.arange(0, PARTITION)
@@ -121,11 +129,11 @@ def _grad_to_distances(
     end = begin + tl.sum((length > nearest).to(tl.int32), 0)
     for block in range(begin, end, BLOCK):
         t = block + tl.arange(0, BLOCK)
-        first, last = _valid_range(t, start_ptr, end_ptr, kind, R)
+        first, last = _valid_range(t, start_ptr, end_ptr, R)
         own = tl.load(head_rows(qkv_ptr, t, kind, head, 3, H, DH))
         gradient = _load_gradient(drel_ptr, t, x, first, last, R)
         total += tl.dot(tl.trans(gradient), own, input_precision=PRECISION)
-    row = (partition * 2 + 1 - kind) * (2 * R) + x
+    row = (partition * 2 + 1 - kind) * (2 * R) + _distance_index(x, kind, R)
     tl.store(head_rows(out_ptr, row, 0, head, 1, H, DH), total.to(out_ptr.dtype.element_ty))
 
 
@@ -163,7 +171,7 @@ def _constants(
         "R": len(positions.row) // 2,
         "PRECISION": "ieee" if qkv.dtype == torch.float32 else "tf32",
         "BLOCK": TOKENS,
-        "INNER": DISTANCES,
+        "INNER": OFFSETS,
         "num_warps": 4,
     }
 
@@ -215,7 +223,7 @@ def grad_to_positions(
     width, rows = qkv.shape[1] // 3, len(positions.first)
     size = partition_tokens(tokens)
     partial = qkv.new_empty(triton.cdiv(tokens, size), 2, distances, width)
-    _grad_to_distances[(heads, distances // DISTANCES, 2 * len(partial))](
+    _grad_to_distances[(heads, distances // OFFSETS, 2 * len(partial))](
         drel_scores, qkv, sequences.start_T, sequences.end_T, partial, PARTITION=size,
         **_constants(sequences, qkv, heads, positions),
     )  # fmt: skip

@@ -380,6 +380,17 @@ def test_a_clone_that_is_not_installed_trains_with_its_own_code(tmp_path: Path) 
     assert done.stdout.strip() == str(clone / "accl" / "__init__.py"), done.stderr
 
 
+def test_trainers_beside_each_other_do_not_spin_unless_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    assert process.environment()["GOMP_SPINCOUNT"] == "1000"
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    assert process.environment()["GOMP_SPINCOUNT"] == "7"
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert "GOMP_SPINCOUNT" not in process.environment()
+
+
 def test_a_machine_without_git_trains_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     run = prepared(tmp_path / "runs")

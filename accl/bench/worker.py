@@ -19,6 +19,7 @@ from typing import Any
 
 from accl.bench.protocol import Candidate, WorkerError
 from accl.errors import AcclError
+from accl.launch.process import environment
 
 # Modules of peers that are not transformers' Trainer.
 PEERS = {"sentence-transformers": "accl.bench.sentence_peer"}
@@ -42,7 +43,12 @@ class BenchWorker:
         command = [sys.executable, "-m", module, str(other.fileno())]
         with other:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, pass_fds=[other.fileno()]
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=self._log,
+                pass_fds=[other.fileno()],
+                env=environment() if candidate.backend else None,  # as the trainer of a run
             )
         say("loading libraries")
         self.ask(candidate)

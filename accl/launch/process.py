@@ -244,7 +244,10 @@ def environment() -> dict[str, str]:
     home = str(Path(__file__).resolve().parents[2])
     if home not in sys.path[1:]:  # imported from the working folder, which -P leaves out
         kept["PYTHONPATH"] = os.pathsep.join(filter(None, (home, kept.get("PYTHONPATH"))))
-    return kept | {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
+    # Threads of torch that wait for each other spin for milliseconds; beside another run they take its cores by that.
+    # So many turns are what OpenMP itself takes where it knows of more threads than cores.
+    waiting = {} if "OMP_WAIT_POLICY" in kept else {"GOMP_SPINCOUNT": "1000"}
+    return waiting | kept | {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
 
 
 def stop(run: RunDir, kill: bool = False) -> None:

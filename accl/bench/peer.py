@@ -2,7 +2,7 @@
 
 Model, questions and batch size are accl's, all else the Trainer's defaults. It trains the cross-entropy alone, which is
 what the `baseline` recipe trains. It gets what its users would give it: tokenised questions, batches of like length,
-padding to the longest of a batch, bf16 on a GPU, the fused optimizer.
+padding to the longest of a batch, bf16 where the device computes it, the fused optimizer.
 """
 
 from __future__ import annotations

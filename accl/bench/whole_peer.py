@@ -50,7 +50,7 @@ def main(config_file: Path, compiled: bool, result: Path) -> None:
             draws.append(Draw(part, rng.permuted(order, axis=1) if permuted else order))
         return questions(context.assembler, draws)
 
-    class Course(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
+    class Phases(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
         def on_step_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
             if state.global_step == 0:
                 clock.enter("training")
@@ -94,7 +94,7 @@ def main(config_file: Path, compiled: bool, result: Path) -> None:
             eval_dataset=validation,
             data_collator=partial(collate, pad_id=context.assembler.pad_id),
             compute_metrics=lambda told: {"accuracy": float((told.predictions.argmax(-1) == told.label_ids).mean())},
-            callbacks=[Course()],
+            callbacks=[Phases()],
         )
         # On the instance, as the Trainer calls these by itself while it trains.
         vars(trainer).update(

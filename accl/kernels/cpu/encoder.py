@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from accl.kernels.buckets import log_buckets
 from accl.kernels.cpu.native import pointer
 from accl.kernels.cpu.thread_pool import ThreadPool
 
@@ -219,12 +220,10 @@ class PackedEncoder:
     def _buckets_of(self, length: int) -> tuple[Tensor, int, int]:
         """Return transformers' bucket of each distance i - j = L - 1 - x of query i and key j, counted from the first
         one in use; the first; and how many are in use."""
-        from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
-
         if length not in self._buckets:
             buckets, max_distance = self._module.encoder.position_buckets, self._module.encoder.max_relative_positions
-            bucket_X = make_log_bucket_position(length - 1 - torch.arange(2 * length - 1), buckets, max_distance)
-            bucket_X = (bucket_X.long() + buckets).clamp(0, 2 * buckets - 1)
+            bucket_X = log_buckets(length - 1 - torch.arange(2 * length - 1), buckets, max_distance)
+            bucket_X = (bucket_X + buckets).clamp(0, 2 * buckets - 1)
             first, last = int(bucket_X.min()), int(bucket_X.max())
             self._buckets[length] = bucket_X - first, first, last - first + 1
         return self._buckets[length]

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from accl.kernels.buckets import log_buckets
 from accl.kernels.layers.operations import Distances, EachSequence, Operations
 
 # The name under which transformers' AttentionInterface knows `_attend`.
@@ -252,13 +253,11 @@ def _deberta(encoder: Any, tokens: Tensor, position_T: Tensor, operations: Opera
 
 def _deberta_rows(layers: Any, longest: int, device: torch.device) -> Tensor:
     """Return the row of the position table for each distance, E."""
-    from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
-
     distance_E = torch.arange(1 - longest, longest)
     half = layers.max_relative_positions
     if layers.position_buckets > 0:
         half = layers.position_buckets
-        distance_E = make_log_bucket_position(distance_E, half, layers.max_relative_positions).long()
+        distance_E = log_buckets(distance_E, half, layers.max_relative_positions)
     row_E: Tensor = (distance_E + half).clamp(0, 2 * half - 1).to(device)
     return row_E
 

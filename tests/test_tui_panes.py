@@ -56,9 +56,11 @@ async def test_keys_move_the_cursor_and_change_axis_scale_and_range(tmp_path: Pa
         await pilot.press("plus")
         assert grid.view.range(grid.extent) == (2.5, 7.5)
         await pilot.press("y", "r", "z")
-        assert (grid.log_y, grid.raw, grid.displayed) == (True, True, ["loss"])
+        await until(pilot, lambda: grid.displayed == ["loss"])
+        assert grid.log_y
+        assert grid.raw
         await pilot.press("down")
-        assert grid.displayed == ["accuracy"]
+        await until(pilot, lambda: grid.displayed == ["accuracy"])
         await pilot.press("escape", "escape", "escape")
         assert isinstance(pilot.app.screen, RunsScreen), "full screen, then the cursor, then the screen"
 
@@ -70,6 +72,7 @@ async def test_validation_accuracy_is_shown_with_both_floors(tmp_path: Path) -> 
         grid = screen.query_one(ChartGrid)
         await until(pilot, lambda: "accuracy" in grid.displayed)
         await pilot.press("down", "z")
+        await until(pilot, lambda: grid.displayed == ["accuracy"])
         text = "\n".join(grid.text_lines)
         assert "27.8 % ╌ majority" in text
         assert "26.2 % ╌ longest" in text

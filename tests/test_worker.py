@@ -280,6 +280,12 @@ def _two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(places, "torch_cuda", lambda: "12.8")
 
 
+def gpu_of(pid: int) -> str:
+    """The GPU that a process was given; for a moment, while it is just being started, it shows no variables."""
+    until(lambda: "CUDA_VISIBLE_DEVICES" in psutil.Process(pid).environ())
+    return psutil.Process(pid).environ()["CUDA_VISIBLE_DEVICES"]
+
+
 @pytest.mark.usefixtures("two_gpus")
 def test_each_gpu_gets_a_run_and_one_for_the_processor_passes(folder: Folder) -> None:
     runs = folder.queued(1, 2, 3, sets=["train.device=cuda"])
@@ -289,13 +295,13 @@ def test_each_gpu_gets_a_run_and_one_for_the_processor_passes(folder: Folder) ->
     hand.look()
     assert folder.training() == sorted([*runs[:2], on_cpu], key=lambda run: run.id)
     held = [holder(run) for run in runs[:2]]
-    shown = [psutil.Process(each.pid).environ()["CUDA_VISIBLE_DEVICES"] for each in held if each]
+    shown = [gpu_of(each.pid) for each in held if each]
     assert shown == ["GPU-a", "GPU-b"]
     folder.end(runs[1])
     Worker(folder.root).look()  # another one finds GPU a taken by looking at its trainer
     held_third = holder(runs[2])
     assert held_third is not None
-    assert psutil.Process(held_third.pid).environ()["CUDA_VISIBLE_DEVICES"] == "GPU-b"
+    assert gpu_of(held_third.pid) == "GPU-b"
 
 
 @pytest.mark.usefixtures("two_gpus")
@@ -308,7 +314,7 @@ def test_runs_that_share_a_gpu_share_a_process_and_all_of_their_places_are_fille
     assert folder.training() == runs[:6]
     pids = trainers(*runs[:6])
     assert pids == [pids[0], pids[1]] * 3  # the GPUs take turns
-    assert [psutil.Process(pid).environ()["CUDA_VISIBLE_DEVICES"] for pid in pids[:2]] == ["GPU-a", "GPU-b"]
+    assert [gpu_of(pid) for pid in pids[:2]] == ["GPU-a", "GPU-b"]
     names = f"{runs[0].id}, {runs[2].id}, {runs[4].id}"
     assert f"started {names} on GPU 0, in one process" in capsys.readouterr().out
     for run in (runs[0], runs[2], runs[4]):  # the first end of the process is that of all of them

@@ -241,7 +241,7 @@ class PackedBackend:
         return _CapturedStep(graph, list(metrics), values)
 
     def _rehearse(self, size: Size) -> None:
-        """Take two steps without effect: kernels are compiled at their first launch, which must not be captured.
+        """Take a step or two without effect: kernels are compiled at their first launch, which must not be captured.
 
         Their inputs have no sequences, padding alone: those of the last step may not fit. The rate is 0, so weights
         stay; moments are put back, and the weights as well: an update by what `_compile` leaves undefined is none.
@@ -249,16 +249,24 @@ class PackedBackend:
         kept = [(each, each.clone()) for each in (self._flat.values, self._adamw.exp_avg, self._adamw.exp_avg_sq)]
         with preserve_state(self.context), self._recorder.rehearsing():
             self._inputs.clear()
-            for take_step in (self._compile, self._learn):
-                take_step(size)
+            left_out = self._compile(size)
+            for tensor, before in kept:
+                tensor.copy_(before)
+            if left_out:
+                self._learn(size)
                 for tensor, before in kept:
                     tensor.copy_(before)
 
-    def _compile(self, size: Size) -> None:
-        """Compile what a step and an evaluation launch, several kernels at a time; see `compile_concurrently`."""
-        with compile_concurrently(launch=("_pack_tokens",)):
+    def _compile(self, size: Size) -> bool:
+        """Compile what a step and an evaluation launch, several kernels at a time; see `compile_concurrently`.
+
+        Returns:
+            whether launches were left out; not where all was compiled before, as by another run of the process.
+        """
+        with compile_concurrently(launch=("_pack_tokens",)) as left_out:
             self._learn(size)
             self._encoder.infer(*self._sequences(self._inputs, size), size[1])
+        return bool(left_out)
 
 
 def _kernel_variant(size: Size) -> tuple[int, int]:

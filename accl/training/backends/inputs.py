@@ -10,8 +10,9 @@ import torch
 from accl.data.packed import Packed
 from accl.training.device import Labels
 
-# Steps that the host may be ahead of the device.
-NUM_STAGING_BUFFERS = 8
+# Steps that the host may be ahead of the device; of a run whose process others share, whose steps keep the device busy.
+# What waits for a run's steps, as recording and evaluating do, waits for as many of each other run between them.
+NUM_STAGING_BUFFERS, NUM_SHARED_STAGING_BUFFERS = 8, 3
 
 
 class StepInputs:
@@ -22,7 +23,10 @@ class StepInputs:
         seed: one int64. rates: three float64, see `accl.kernels.triton.adamw.AdamWParams`.
     """
 
-    def __init__(self, questions: int, sequences: int, segments: int, device: torch.device) -> None:
+    def __init__(
+        self, questions: int, sequences: int, segments: int, device: torch.device, staging_buffers: int
+    ) -> None:
+        """Take the numbers of questions, sequences and segments of a step, and of steps that may be sent ahead."""
         self.device = device
         total = sequences * segments
         sizes = (total, total + 1, sequences, questions, questions, questions, 1, 3)
@@ -34,11 +38,11 @@ class StepInputs:
         # Pinned, so that the copy is asynchronous; several, so that the next step can be written meanwhile.
         self._staging = [
             torch.empty_like(self._device_buffer, device="cpu", pin_memory=device.type == "cuda")
-            for _ in range(NUM_STAGING_BUFFERS)
+            for _ in range(staging_buffers)
         ]
         # Written through numpy: each of torch's operations lets go of Python's lock, for which other runs may wait.
         self._staged = [staging.numpy() for staging in self._staging]
-        self._copied: list[torch.cuda.Event | None] = [None] * NUM_STAGING_BUFFERS
+        self._copied: list[torch.cuda.Event | None] = [None] * staging_buffers
         self._next = 0
 
     def clear(self) -> None:
@@ -47,7 +51,7 @@ class StepInputs:
 
     def send(self, packed: Packed, seed: int, rates: Sequence[float]) -> None:
         """Fill the inputs for the next step; waits only if all staging buffers are still being copied."""
-        slot, self._next = self._next, (self._next + 1) % NUM_STAGING_BUFFERS
+        slot, self._next = self._next, (self._next + 1) % len(self._staging)
         copied = self._copied[slot]
         if copied is not None:
             copied.synchronize()

@@ -27,11 +27,11 @@ from accl.kernels.triton.embedding import WordEmbedding, mean_pool, mean_pool_ba
 from accl.kernels.triton.flat import FlatAdamW, FlatParameters
 from accl.kernels.triton.pointwise import pack_tokens
 from accl.kernels.triton.rel_scores import partition_tokens
-from accl.kernels.triton.streams import SideStream
+from accl.kernels.triton.streams import SideStream, on_own_stream
 from accl.method.model import ModelOutput
 from accl.training.backends.backend import UnavailableError
 from accl.training.backends.capture import GraphRecorder, preserve_state
-from accl.training.backends.inputs import StepInputs
+from accl.training.backends.inputs import NUM_SHARED_STAGING_BUFFERS, NUM_STAGING_BUFFERS, StepInputs
 from accl.training.backends.packed_encoder import family_of
 from accl.training.context import TrainingContext
 from accl.training.optim import decayed, learning_rate
@@ -69,7 +69,8 @@ class PackedBackend:
         model, config, device = context.model, context.config, context.placement.device
         self._packer = Packer(context.assembler)
         self._tokens = torch.from_numpy(self._packer.tokens).to(device)
-        self._inputs = self._make_inputs(context.questions_per_step)
+        ahead = NUM_SHARED_STAGING_BUFFERS if on_own_stream() else NUM_STAGING_BUFFERS
+        self._inputs = self._make_inputs(context.questions_per_step, ahead)
 
         encoder: Any = model.encoder
         family = family_of(encoder)
@@ -143,7 +144,7 @@ class PackedBackend:
     @torch.no_grad()
     def forward(self, questions: NDArray[np.int64]) -> ModelOutput:
         packed = self._packer.pack(questions)
-        inputs = self._make_inputs(len(questions))
+        inputs = self._make_inputs(len(questions), 1)
         inputs.send(packed, 0, (0.0, 0.0, 0.0))
         size = self._size(packed)
         self._layer_weights.copy_(self._layer_values)
@@ -177,9 +178,9 @@ class PackedBackend:
 
     # Inputs ----------------------------------------------------------------------------------------
 
-    def _make_inputs(self, questions: int) -> StepInputs:
+    def _make_inputs(self, questions: int, ahead: int) -> StepInputs:
         sequences = questions * self._packer.sequences_per_question
-        return StepInputs(questions, sequences, self._packer.segments, self.context.placement.device)
+        return StepInputs(questions, sequences, self._packer.segments, self.context.placement.device, ahead)
 
     def _likely_sizes(self) -> list[Size]:
         """Return the sizes that enough batches have, largest first; drawn as the sampler does at first."""

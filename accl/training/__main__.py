@@ -190,7 +190,7 @@ def _prepare(
         use_own_stream(config.train.device)
     reporter.watch_load(MachineLoad().read)
     with no_collection():
-        context = build_context(config, phase)
+        context = build_context(config, phase, process.loaded)
     notices = start.record(run, config, context.provenance, determinism, launch)
     phase("warming up")
     backend, reason = select_backend(context, lambda done, total: phase(f"warming up {done}/{total}"))

@@ -1,7 +1,8 @@
 """Runs that share one training process, each in a thread of its own: one start and one CUDA context for all of them.
 
-Everything that a run reads or changes is its own: its lock, state, database, console log, checkpoints, random numbers
-and CUDA stream. The runs prepare one after the other, and train side by side.
+Everything that a run changes is its own: its lock, state, database, console log, checkpoints, random numbers and CUDA
+stream. Questions that several runs name are read and tokenised once. The runs prepare one after the other, and train
+side by side.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TextIO, cast
+from typing import TYPE_CHECKING, TextIO, cast
 
 from accl.files import open_regular
 from accl.store import stop
@@ -19,6 +20,9 @@ from accl.store.rundir import RunDir
 from accl.streams import GuardedStream
 from accl.training.interrupt import Interrupt
 from accl.training.report import say
+
+if TYPE_CHECKING:
+    from accl.training.setup import LoadedData
 
 # A run that shares its process is asked to stop by its mark alone: a signal would reach the others too.
 LOOK_S = 0.2
@@ -32,11 +36,12 @@ class SharedProcess:
     """The process that some runs train in; or one run alone, for which nothing here makes a difference.
 
     Attributes:
-        runs: all of them.
+        runs: all of them. loaded: questions that they have in common; see `accl.training.setup.build_context`.
     """
 
     def __init__(self, runs: Sequence[RunDir]) -> None:
         self.runs = tuple(runs)
+        self.loaded: LoadedData = {}
         self._turn = threading.Lock()
         self._consoles = {run: _open_console(run) for run in runs} if self.is_shared else {}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from contextlib import nullcontext
 from itertools import cycle
 from types import SimpleNamespace
 
@@ -63,3 +64,24 @@ def test_runs_of_one_process_keep_memory_until_it_is_scarce(
     recorder.stream, recorder._is_shared = SimpleNamespace(device=DEVICE), is_shared  # type: ignore[assignment]
     recorder._release_memory()
     assert len(calls) == emptied
+
+
+def test_a_capture_resets_the_seed_after_the_steps_before_it_and_before_those_behind_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    order: list[str] = []
+
+    def stream(name: str) -> SimpleNamespace:
+        return SimpleNamespace(wait_stream=lambda other: order.append(f"{name} waits for {other.name}"), name=name)
+
+    graph = SimpleNamespace(capture_begin=lambda **_: order.append("begin"), capture_end=lambda: order.append("end"))
+    steps = stream("steps")
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: graph)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: steps)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _stream: nullcontext())
+    recorder = GraphRecorder.__new__(GraphRecorder)
+    recorder.stream, recorder._memory = stream("captures"), None  # type: ignore[assignment]
+    monkeypatch.setattr(recorder, "_drawing", nullcontext)
+    with recorder.capturing():
+        order.append("body")
+    assert order == ["captures waits for steps", "begin", "body", "end", "steps waits for captures"]

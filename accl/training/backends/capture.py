@@ -54,14 +54,18 @@ class GraphRecorder:
     @contextmanager
     def capturing(self) -> Iterator[torch.cuda.CUDAGraph]:
         """Capture the body's kernels in a graph. Graphs of a recorder share memory: replay one after the other."""
-        graph = torch.cuda.CUDAGraph()
+        graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         # In a process one capture at a time; whatever else other threads do goes on meanwhile.
-        with self._drawing(), _without_collection(), torch.cuda.stream(self.stream):
-            graph.capture_begin(pool=self._memory, capture_error_mode="thread_local")
-            try:
-                yield graph
-            finally:
-                graph.capture_end()
+        with self._drawing(), _without_collection():
+            # A capture resets the seed on the device, which steps that were replayed before may still have to read.
+            self.stream.wait_stream(current)
+            with torch.cuda.stream(self.stream):
+                graph.capture_begin(pool=self._memory, capture_error_mode="thread_local")
+                try:
+                    yield graph
+                finally:
+                    graph.capture_end()
+            current.wait_stream(self.stream)
 
     def settle(self) -> None:
         """Wait for the device after a capture that failed; a capture of another thread would be broken by that too."""

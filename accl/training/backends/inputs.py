@@ -29,12 +29,14 @@ class StepInputs:
         """Take the numbers of questions, sequences and segments of a step, and of steps that may be sent ahead."""
         self.device = device
         total = sequences * segments
-        sizes = (total, total + 1, sequences, questions, questions, questions, 1, 3)
+        # What kernels read comes first: behind an odd number of questions its address would be no multiple of 16, for
+        # which they are compiled anew. Numbers of segments are even.
+        sizes = (1, 3, total, total + 1, sequences, questions, questions, questions)
         self._device_buffer = torch.zeros(sum(sizes), dtype=torch.long, device=device)
         parts = torch.split(self._device_buffer, list(sizes))
-        self.source, self.cu_seqlens, self.inverse_perm, self.seed = parts[0], parts[1], parts[2], parts[6]
-        self.labels = Labels(*parts[3:6])
-        self.rates = parts[7].view(torch.float64)
+        self.seed, self.source, self.cu_seqlens, self.inverse_perm = parts[0], *parts[2:5]
+        self.labels = Labels(*parts[5:])
+        self.rates = parts[1].view(torch.float64)
         # Pinned, so that the copy is asynchronous; several, so that the next step can be written meanwhile.
         self._staging = [
             torch.empty_like(self._device_buffer, device="cpu", pin_memory=device.type == "cuda")
@@ -55,12 +57,12 @@ class StepInputs:
         copied = self._copied[slot]
         if copied is not None:
             copied.synchronize()
-        staged, begin = self._staged[slot], 0
+        staged, begin = self._staged[slot], 4
+        staged[0] = seed
+        staged[1:begin].view(np.float64)[:] = rates
         for part in (packed.source, packed.cu_seqlens, packed.inverse_perm, packed.task, packed.answer, packed.text_id):
             staged[begin : begin + len(part)] = part
             begin += len(part)
-        staged[begin] = seed
-        staged[begin + 1 :].view(np.float64)[:] = rates
         self._device_buffer.copy_(self._staging[slot], non_blocking=True)
         if self.device.type == "cuda":
             copied = self._copied[slot] = torch.cuda.Event(blocking=True)  # whoever waits for it sleeps

@@ -308,3 +308,27 @@ def test_runs_of_one_process_read_and_tokenise_the_same_questions_once(monkeypat
     assert other.baselines == one.baselines
     monkeypatch.undo()
     assert build("full", "data.split_seed=7").blob is not one.blob
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_first_run_of_a_process_prepares_before_others_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    monkeypatch.setattr("accl.training.together.FIRST_ALONE_S", 3600.0)
+    first, other = RunDir(tmp_path / "first"), RunDir(tmp_path / "other")
+    process, order, other_began = SharedProcess([first, other]), [], threading.Event()
+
+    def train(run: RunDir, _interrupt: Interrupt) -> int:
+        process.wait_for_first(run)
+        order.append(run)
+        if run == other:
+            other_began.set()
+        elif not fails:
+            with process.preparing(lambda: None):
+                assert not other_began.is_set()
+            other_began.wait()  # while the first one trains
+        return 0
+
+    assert train_together(process, Interrupt(), train) == 0
+    assert order == [first, other]
+    assert process.waited[other] > process.waited[first] == 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO, cast
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 # A run that shares its process is asked to stop by its mark alone: a signal would reach the others too.
 LOOK_S = 0.2
+# Runs begin so long after the first of their process at the latest: they show that they live once they have begun.
+FIRST_ALONE_S = 20.0
 # A thread that computes in Python lets others go on after this time, and not only after Python's 5 ms: a step lets go
 # of Python's lock some six times. Beside a thread that prepares a run, four others took 157 steps/s with 5 ms, 889
 # with 0.5 and 1,198 with 0.2 (host's part of MiniLM's steps, two cores).
@@ -37,12 +40,15 @@ class SharedProcess:
 
     Attributes:
         runs: all of them. loaded: questions that they have in common; see `accl.training.setup.build_context`.
+        waited: seconds that a run waited for the first one before it began.
     """
 
     def __init__(self, runs: Sequence[RunDir]) -> None:
         self.runs = tuple(runs)
         self.loaded: LoadedData = {}
         self._turn = threading.Lock()
+        self.waited = dict.fromkeys(self.runs, 0.0)
+        self._first_is_ready = threading.Event()
         self._consoles = {run: _open_console(run) for run in runs} if self.is_shared else {}
 
     @property
@@ -65,6 +71,17 @@ class SharedProcess:
         figures = "its times are those of a GPU that others use, and processor, memory and GPU load are of all of them"
         return f"shares process {os.getpid()} with {others}: {figures}; libraries print to the log of {self.runs[0].id}"
 
+    def wait_for_first(self, run: RunDir) -> None:
+        """Let the first run prepare before others begin: they would slow it down, and wait for it in any case."""
+        if run != self.runs[0]:
+            began = time.monotonic()
+            self._first_is_ready.wait(FIRST_ALONE_S)
+            self.waited[run] = time.monotonic() - began
+
+    def release_others(self) -> None:
+        """Let other runs begin: one of the process is ready, or has ended."""
+        self._first_is_ready.set()
+
     @contextmanager
     def preparing(self, wait: Callable[[], None]) -> Iterator[None]:
         """Prepare one run at a time.
@@ -78,6 +95,7 @@ class SharedProcess:
             yield
         finally:
             self._turn.release()
+            self.release_others()
 
 
 def train_together(process: SharedProcess, signals: Interrupt, train: Callable[[RunDir, Interrupt], int]) -> int:
@@ -93,7 +111,10 @@ def train_together(process: SharedProcess, signals: Interrupt, train: Callable[[
     codes = dict.fromkeys(process.runs, 1)  # of one whose thread failed where nothing could be recorded any more
 
     def work(run: RunDir) -> None:
-        codes[run] = train(run, interrupts[run])
+        try:
+            codes[run] = train(run, interrupts[run])
+        finally:
+            process.release_others()
 
     threads = [threading.Thread(target=work, args=(run,), name=run.id) for run in process.runs]
     with _switching_every(SWITCH_S):

@@ -28,7 +28,7 @@ def test_launches_wait_until_all_is_compiled(tmp_path: Path, monkeypatch: pytest
     def launch_elsewhere() -> None:
         fill[(1,)](elsewhere, 4.0, BLOCK=64)
 
-    with compile_concurrently(launch=("fill_as_well",)):
+    with compile_concurrently(launch=("fill_as_well",)) as left_out:
         fill[(1,)](one, 1.0, BLOCK=128)
         fill[(1,)](other, 2.0, BLOCK=128)
         fill_as_well[(1,)](at_once, 3.0, BLOCK=128)
@@ -38,9 +38,12 @@ def test_launches_wait_until_all_is_compiled(tmp_path: Path, monkeypatch: pytest
         thread.join()
         assert len(compiled) == 2
     assert len(compiled) == 3
+    assert left_out
     assert [values[0].item() for values in (one, other, at_once, elsewhere)] == [0.0, 0.0, 3.0, 4.0]
-    fill[(1,)](one, 1.0, BLOCK=128)
-    fill[(1,)](other, 2.0, BLOCK=128)
+    with compile_concurrently() as left_out:
+        fill[(1,)](one, 1.0, BLOCK=128)
+        fill[(1,)](other, 2.0, BLOCK=128)
+    assert not left_out
     assert len(compiled) == 3
     assert torch.equal(one, torch.ones_like(one))
     assert torch.equal(other, torch.full_like(other, 2.0))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 from accl.data.packed import Packed, Packer
 from accl.data.tokenizer import Tokenizer
 from accl.data.tokens import Assembler, TokenBlob, truncate_evenly
+from accl.training.backends.inputs import StepInputs
 
 HEADS = ("single_sequence", "per_option")
 TOKENIZER = Tokenizer(cls_id=1, sep_id=2, pad_id=0, vocab_size=10**6, files={}, _encode=lambda _: [])
@@ -131,3 +134,17 @@ def test_a_question_that_comes_twice_is_packed_twice(head: str) -> None:
     first, second = (twice.inverse_perm[half : half + len(once.inverse_perm)] for half in (0, len(once.inverse_perm)))
     stream = sequences(packer, twice)
     assert [stream[place] for place in first] == [stream[place] for place in second]
+
+
+def test_a_step_that_is_sent_too_far_ahead_waits_for_the_copy_of_an_earlier_one() -> None:
+    packer = Packer(Assembler(made_blob([[3, 1, 1]] * 2, [1, 1], 0), TOKENIZER, "per_option", 32, None))
+    packed = packer.pack(np.arange(2))
+    inputs = StepInputs(2, 4, packer.segments, torch.device("cpu"), 2)
+    waited: list[int] = []
+    for seed in range(5):
+        inputs.send(packed, seed, (0.0, 0.5, 1.0))
+        inputs._copied[seed % 2] = SimpleNamespace(synchronize=lambda seed=seed: waited.append(seed))  # type: ignore
+        assert waited == list(range(seed - 1))
+    assert inputs.seed.item() == 4
+    assert inputs.rates.tolist() == [0.0, 0.5, 1.0]
+    assert inputs.labels.task_B.tolist() == packed.task.tolist()

@@ -65,3 +65,12 @@ def test_the_age_of_a_process_counts_from_its_start() -> None:
     before = time.time()
     age, now = map(float, subprocess.check_output([sys.executable, "-c", code], text=True).split())
     assert 0 < age < now - before + 0.05
+
+
+def test_seconds_before_a_run_began_are_those_of_what_it_waited_for() -> None:
+    clock = PhaseClock(age=5.0)
+    clock.move(3.0, "waiting")
+    clock.move(0.0, "nothing")
+    seconds = clock.seconds()
+    assert (seconds[LOADING_PROGRAM], seconds["waiting"]) == (2.0, 3.0)
+    assert "nothing" not in seconds

@@ -30,6 +30,7 @@ from accl.store.rundir import RunDir
 from accl.store.state import START_MARK, State, observe, read_state, write_state
 from accl.store.waiting import Waiting, write_waiting
 from accl.training import __main__ as training
+from accl.training import setup
 from accl.training.interrupt import Interrupt, StoppedAtOnce
 from accl.training.together import SWITCH_S, SharedProcess, train_together
 
@@ -287,3 +288,47 @@ def test_a_run_that_is_killed_beside_others_keeps_its_last_checkpoint_and_they_g
     finally:
         trainer.kill()
     assert "as asked" in observe(other).reason
+
+
+def test_runs_of_one_process_read_and_tokenise_the_same_questions_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    phases: list[str] = []
+    loaded: setup.LoadedData = {}
+
+    def build(recipe: str, *sets: str) -> setup.TrainingContext:
+        phases.clear()
+        return setup.build_context(resolve(recipe, "demo", ["train.device=cpu", *sets]).config, phases.append, loaded)
+
+    one = build("full", "train.seed=1")
+    assert "tokenising" in phases
+    monkeypatch.setattr(setup, "prepare", lambda *_arguments: pytest.fail("the questions are read again"))
+    other = build("baseline", "train.seed=2")
+    assert "tokenising" not in phases
+    assert other.blob is one.blob
+    assert other.provenance.data == one.provenance.data
+    assert other.baselines == one.baselines
+    monkeypatch.undo()
+    assert build("full", "data.split_seed=7").blob is not one.blob
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_first_run_of_a_process_prepares_before_others_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    monkeypatch.setattr("accl.training.together.FIRST_ALONE_S", 3600.0)
+    first, other = RunDir(tmp_path / "first"), RunDir(tmp_path / "other")
+    process, order, other_began = SharedProcess([first, other]), [], threading.Event()
+
+    def train(run: RunDir, _interrupt: Interrupt) -> int:
+        process.wait_for_first(run)
+        order.append(run)
+        if run == other:
+            other_began.set()
+        elif not fails:
+            with process.preparing(lambda: None):
+                assert not other_began.is_set()
+            other_began.wait()  # while the first one trains
+        return 0
+
+    assert train_together(process, Interrupt(), train) == 0
+    assert order == [first, other]
+    assert process.waited[other] > process.waited[first] == 0

@@ -70,6 +70,7 @@ def main(arguments: list[str]) -> int:
     def train(run: RunDir, interrupt: Interrupt) -> int:
         try:
             with _take_lock(run, inherited.get(run, "")) as lock:
+                process.wait_for_first(run)
                 return _run(run, lock, launch, interrupt, process)
         except RunError as error:
             print(f"error: {error}", file=process.console(run) or sys.stderr)
@@ -96,6 +97,7 @@ def _run(run: RunDir, lock: RunLock, launch: Launch, interrupt: Interrupt, proce
         failed = read_state(run).changed(state=State.FAILED, reason=str(error), exit_code=error.exit_code)
         write_state(run, failed.changed(ended=time.time()))
         raise
+    reporter.clock.move(process.waited[run], WAITING)
     with LockGuard(lock, reporter, process.say):
         try:
             config = load(run.config)
@@ -190,7 +192,7 @@ def _prepare(
         use_own_stream(config.train.device)
     reporter.watch_load(MachineLoad().read)
     with no_collection():
-        context = build_context(config, phase)
+        context = build_context(config, phase, process.loaded)
     notices = start.record(run, config, context.provenance, determinism, launch)
     phase("warming up")
     backend, reason = select_backend(context, lambda done, total: phase(f"warming up {done}/{total}"))

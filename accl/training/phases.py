@@ -46,6 +46,12 @@ class PhaseClock:
         finally:
             self.enter(before)
 
+    def move(self, seconds: float, words: str) -> None:
+        """Count seconds before the first phase for one of their own: the process began them for another run."""
+        if seconds > 0:
+            self._seconds[LOADING_PROGRAM] -= seconds
+            self._seconds[words] = self._seconds.get(words, 0.0) + seconds
+
     def seconds(self) -> dict[str, float]:
         """Return the seconds of each phase so far, in the order in which they began."""
         self.enter(self._phase)

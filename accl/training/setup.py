@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -40,11 +41,31 @@ OTHER_SCRATCH_VOCABULARY = 30_000
 CPU_CHUNK_ROWS = 16
 
 
-def build_context(config: Config, phase: Callable[[str], None]) -> TrainingContext:
+@dataclass(frozen=True)
+class TokenisedData:
+    """The questions that a configuration names, and their tokens; nothing changes them.
+
+    Attributes:
+        warnings: of the cache. baselines: accuracy of each trivial rule by ``split/rule``.
+    """
+
+    data: PreparedData
+    tokenizer: Tokenizer
+    blob: TokenBlob
+    baselines: dict[str, float]
+    warnings: tuple[str, ...]
+
+
+# What runs of one process have loaded, by all that it depends on.
+LoadedData = dict[tuple[str | int, ...], TokenisedData]
+
+
+def build_context(config: Config, phase: Callable[[str], None], loaded: LoadedData | None = None) -> TrainingContext:
     """Load questions and encoder, and put the parts of a run together.
 
     Args:
         phase: called with a few words before each slow part.
+        loaded: questions that other runs of the process have loaded, to which these are added.
 
     Raises:
         DataError, HubError, ConfigError, DeviceError: a user can mend these, and the message says how.
@@ -53,13 +74,9 @@ def build_context(config: Config, phase: Callable[[str], None]) -> TrainingConte
     notices = [Notice("warning", "device", warning) for warning in placement.warnings]
     cache = Cache(cache_folder())
     phase("loading questions")
-    source = config.data
-    data = prepare(source.source, source.path, source.revision, source.protocol, source.split_seed, cache)
-    check_tasks(data.train_sizes, config.loss.contrastive_weight, config.curriculum.policy)
-    phase("tokenising")
-    tokenizer = make_tokenizer(config, data.splits.train, cache)
-    blob = tokenise(data.questions, data.corpus.task_index, tokenizer, cache)
-    notices += [Notice("warning", "cache", warning) for warning in cache.warnings]
+    tokenised = _load_data(config, cache, phase, {} if loaded is None else loaded)
+    data, tokenizer, blob = tokenised.data, tokenised.tokenizer, tokenised.blob
+    notices += [Notice("warning", "cache", warning) for warning in tokenised.warnings]
     # On a GPU a few long chunks are worse than some padding; on a CPU every padded token costs.
     chunk_rows = CPU_CHUNK_ROWS if placement.device.type == "cpu" else None
     assembler = Assembler(blob, tokenizer, config.model.head, config.data.max_length, chunk_rows)
@@ -90,7 +107,7 @@ def build_context(config: Config, phase: Callable[[str], None]) -> TrainingConte
         subjects=data.corpus.subjects,
         questions=data.questions,
         positions=data.positions,
-        baselines=_baselines(data.splits),
+        baselines=tokenised.baselines,
         blob=blob,
         assembler=assembler,
         sampler=make_sampler(config, blob, data.positions, tasks, steps_per_epoch),
@@ -104,6 +121,20 @@ def build_context(config: Config, phase: Callable[[str], None]) -> TrainingConte
         provenance=_provenance(config, data, blob, encoder, model, curriculum, tokenizer, placement),
         notices=notices,
     )
+
+
+def _load_data(config: Config, cache: Cache, phase: Callable[[str], None], loaded: LoadedData) -> TokenisedData:
+    source, model = config.data, config.model
+    named = (source.source, source.path, source.revision, source.protocol, source.split_seed)
+    key = (*named, model.name, model.revision)
+    data = loaded[key].data if key in loaded else prepare(*named, cache)
+    check_tasks(data.train_sizes, config.loss.contrastive_weight, config.curriculum.policy)
+    if key not in loaded:
+        phase("tokenising")
+        tokenizer = make_tokenizer(config, data.splits.train, cache)
+        blob = tokenise(data.questions, data.corpus.task_index, tokenizer, cache)
+        loaded[key] = TokenisedData(data, tokenizer, blob, _baselines(data.splits), tuple(cache.warnings))
+    return loaded[key]
 
 
 def make_sampler(

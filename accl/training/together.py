@@ -1,7 +1,8 @@
 """Runs that share one training process, each in a thread of its own: one start and one CUDA context for all of them.
 
-Everything that a run reads or changes is its own: its lock, state, database, console log, checkpoints, random numbers
-and CUDA stream. The runs prepare one after the other, and train side by side.
+Everything that a run changes is its own: its lock, state, database, console log, checkpoints, random numbers and CUDA
+stream. Questions that several runs name are read and tokenised once. The runs prepare one after the other, and train
+side by side.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TextIO, cast
+from typing import TYPE_CHECKING, TextIO, cast
 
 from accl.files import open_regular
 from accl.store import stop
@@ -20,8 +22,13 @@ from accl.streams import GuardedStream
 from accl.training.interrupt import Interrupt
 from accl.training.report import say
 
+if TYPE_CHECKING:
+    from accl.training.setup import LoadedData
+
 # A run that shares its process is asked to stop by its mark alone: a signal would reach the others too.
 LOOK_S = 0.2
+# Runs begin so long after the first of their process at the latest: they show that they live once they have begun.
+FIRST_ALONE_S = 20.0
 # A thread that computes in Python lets others go on after this time, and not only after Python's 5 ms: a step lets go
 # of Python's lock some six times. Beside a thread that prepares a run, four others took 157 steps/s with 5 ms, 889
 # with 0.5 and 1,198 with 0.2 (host's part of MiniLM's steps, two cores).
@@ -32,12 +39,16 @@ class SharedProcess:
     """The process that some runs train in; or one run alone, for which nothing here makes a difference.
 
     Attributes:
-        runs: all of them.
+        runs: all of them. loaded: questions that they have in common; see `accl.training.setup.build_context`.
+        waited: seconds that a run waited for the first one before it began.
     """
 
     def __init__(self, runs: Sequence[RunDir]) -> None:
         self.runs = tuple(runs)
+        self.loaded: LoadedData = {}
         self._turn = threading.Lock()
+        self.waited = dict.fromkeys(self.runs, 0.0)
+        self._first_is_ready = threading.Event()
         self._consoles = {run: _open_console(run) for run in runs} if self.is_shared else {}
 
     @property
@@ -60,6 +71,17 @@ class SharedProcess:
         figures = "its times are those of a GPU that others use, and processor, memory and GPU load are of all of them"
         return f"shares process {os.getpid()} with {others}: {figures}; libraries print to the log of {self.runs[0].id}"
 
+    def wait_for_first(self, run: RunDir) -> None:
+        """Let the first run prepare before others begin: they would slow it down, and wait for it in any case."""
+        if run != self.runs[0]:
+            began = time.monotonic()
+            self._first_is_ready.wait(FIRST_ALONE_S)
+            self.waited[run] = time.monotonic() - began
+
+    def release_others(self) -> None:
+        """Let other runs begin: one of the process is ready, or has ended."""
+        self._first_is_ready.set()
+
     @contextmanager
     def preparing(self, wait: Callable[[], None]) -> Iterator[None]:
         """Prepare one run at a time.
@@ -73,6 +95,7 @@ class SharedProcess:
             yield
         finally:
             self._turn.release()
+            self.release_others()
 
 
 def train_together(process: SharedProcess, signals: Interrupt, train: Callable[[RunDir, Interrupt], int]) -> int:
@@ -88,7 +111,10 @@ def train_together(process: SharedProcess, signals: Interrupt, train: Callable[[
     codes = dict.fromkeys(process.runs, 1)  # of one whose thread failed where nothing could be recorded any more
 
     def work(run: RunDir) -> None:
-        codes[run] = train(run, interrupts[run])
+        try:
+            codes[run] = train(run, interrupts[run])
+        finally:
+            process.release_others()
 
     threads = [threading.Thread(target=work, args=(run,), name=run.id) for run in process.runs]
     with _switching_every(SWITCH_S):

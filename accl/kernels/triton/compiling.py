@@ -26,7 +26,7 @@ _lock = threading.Lock()
 
 
 @contextmanager
-def compile_concurrently(launch: Collection[str] = ()) -> Iterator[None]:
+def compile_concurrently(launch: Collection[str] = ()) -> Iterator[Collection[object]]:
     """Compile, at the end of the block, the kernels that this thread tried to launch in it and that were not compiled.
 
     These launches are left out, so tensors that they would have written hold anything; others take place. So a block
@@ -35,12 +35,15 @@ def compile_concurrently(launch: Collection[str] = ()) -> Iterator[None]:
 
     Args:
         launch: names of kernels that are compiled and launched at once: those whose results are indices.
+
+    Yields:
+        what was left out so far; nothing where all was compiled before, and the step has taken place.
     """
+    found: dict[tuple[str, str], tuple[Any, str]] = {}
     if knobs is None:
-        yield
+        yield found
         return
     thread = threading.get_ident()
-    found: dict[tuple[str, str], tuple[Any, str]] = {}
 
     def note(**call: Any) -> bool:
         function = call["fn"].jit_function
@@ -52,9 +55,11 @@ def compile_concurrently(launch: Collection[str] = ()) -> Iterator[None]:
     with _lock:
         before, knobs.runtime.jit_cache_hook = knobs.runtime.jit_cache_hook, note
         try:
-            yield
+            yield found
         finally:
             knobs.runtime.jit_cache_hook = before
+        if not found:
+            return
         device = torch.cuda.current_device()
 
         def prepare(function: Any, specialization: str) -> None:

@@ -223,7 +223,7 @@ def column_sums(rows: Tensor, out: Tensor) -> None:
         column_sums(sums, out)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["S", "ROUNDS"])
 def _pack_tokens(
     source_ptr, cu_seqlens_ptr, tokens_ptr, ids_ptr, start_ptr, end_ptr, S, SEGMENTS: tl.constexpr, ROUNDS, pad,
     BLOCK: tl.constexpr,

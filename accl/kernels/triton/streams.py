@@ -34,6 +34,13 @@ def own_stream(device: torch.device) -> torch.cuda.Stream:
         return _own[-1]
 
 
+def on_own_stream() -> bool:
+    """Return whether the current stream is an `own_stream`: then other threads of this process use the device too."""
+    current = torch.cuda.current_stream().cuda_stream
+    with _lock:
+        return any(stream.cuda_stream == current for stream in _own)
+
+
 def _side_stream(device: torch.device) -> torch.cuda.Stream:
     with _lock:
         if len(_side) < NUM_SIDE_STREAMS:

@@ -8,8 +8,12 @@ from contextlib import contextmanager
 
 import torch
 
+from accl.kernels.triton.streams import on_own_stream
 from accl.training.context import TrainingContext
 from accl.training.device import exclusive_randomness, step_seed
+
+# Memory of a device that runs which share a process leave free, as a share: what others of them ask for meanwhile.
+LEFT_FREE = 0.25
 
 
 class GraphRecorder:
@@ -26,6 +30,7 @@ class GraphRecorder:
     def __init__(self, device: torch.device) -> None:
         self.stream: torch.cuda.Stream = torch.cuda.Stream(device, priority=-1)
         self._memory = torch.cuda.graph_pool_handle()
+        self._is_shared = on_own_stream()
         self._default = torch.cuda.default_generators[device.index or 0]
         with exclusive_randomness():
             self._state = self._default.clone_state()
@@ -44,24 +49,40 @@ class GraphRecorder:
             with torch.cuda.stream(self.stream):
                 yield
             self.stream.synchronize()
-            torch.cuda.empty_cache()  # graphs have memory of their own; no capture of another thread is under way
+            self._release_memory()
 
     @contextmanager
     def capturing(self) -> Iterator[torch.cuda.CUDAGraph]:
         """Capture the body's kernels in a graph. Graphs of a recorder share memory: replay one after the other."""
-        graph = torch.cuda.CUDAGraph()
+        graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         # In a process one capture at a time; whatever else other threads do goes on meanwhile.
-        with self._drawing(), _without_collection(), torch.cuda.stream(self.stream):
-            graph.capture_begin(pool=self._memory, capture_error_mode="thread_local")
-            try:
-                yield graph
-            finally:
-                graph.capture_end()
+        with self._drawing(), _without_collection():
+            # A capture resets the seed on the device, which steps that were replayed before may still have to read.
+            self.stream.wait_stream(current)
+            with torch.cuda.stream(self.stream):
+                graph.capture_begin(pool=self._memory, capture_error_mode="thread_local")
+                try:
+                    yield graph
+                finally:
+                    graph.capture_end()
+            current.wait_stream(self.stream)
 
     def settle(self) -> None:
         """Wait for the device after a capture that failed; a capture of another thread would be broken by that too."""
         with exclusive_randomness():
             torch.cuda.synchronize()
+
+    def _release_memory(self) -> None:
+        """Give back what a rehearsal took: graphs have memory of their own. No capture of another thread is under way.
+
+        Each piece that is given back waits for all work on the device, which other runs of the process keep busy. So
+        among those it stays for whoever has use for it, until memory gets scarce.
+        """
+        if self._is_shared:
+            free, total = torch.cuda.mem_get_info(self.stream.device)
+            if free > LEFT_FREE * total:
+                return
+        torch.cuda.empty_cache()
 
     @contextmanager
     def _drawing(self) -> Iterator[None]:

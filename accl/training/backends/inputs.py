@@ -10,8 +10,9 @@ import torch
 from accl.data.packed import Packed
 from accl.training.device import Labels
 
-# Steps that the host may be ahead of the device.
-NUM_STAGING_BUFFERS = 8
+# Steps that the host may be ahead of the device; of a run whose process others share, whose steps keep the device busy.
+# What waits for a run's steps, as recording and evaluating do, waits for as many of each other run between them.
+NUM_STAGING_BUFFERS, NUM_SHARED_STAGING_BUFFERS = 8, 3
 
 
 class StepInputs:
@@ -22,23 +23,28 @@ class StepInputs:
         seed: one int64. rates: three float64, see `accl.kernels.triton.adamw.AdamWParams`.
     """
 
-    def __init__(self, questions: int, sequences: int, segments: int, device: torch.device) -> None:
+    def __init__(
+        self, questions: int, sequences: int, segments: int, device: torch.device, staging_buffers: int
+    ) -> None:
+        """Take the numbers of questions, sequences and segments of a step, and of steps that may be sent ahead."""
         self.device = device
         total = sequences * segments
-        sizes = (total, total + 1, sequences, questions, questions, questions, 1, 3)
+        # What kernels read comes first: behind an odd number of questions its address would be no multiple of 16, for
+        # which they are compiled anew. Numbers of segments are even.
+        sizes = (1, 3, total, total + 1, sequences, questions, questions, questions)
         self._device_buffer = torch.zeros(sum(sizes), dtype=torch.long, device=device)
         parts = torch.split(self._device_buffer, list(sizes))
-        self.source, self.cu_seqlens, self.inverse_perm, self.seed = parts[0], parts[1], parts[2], parts[6]
-        self.labels = Labels(*parts[3:6])
-        self.rates = parts[7].view(torch.float64)
+        self.seed, self.source, self.cu_seqlens, self.inverse_perm = parts[0], *parts[2:5]
+        self.labels = Labels(*parts[5:])
+        self.rates = parts[1].view(torch.float64)
         # Pinned, so that the copy is asynchronous; several, so that the next step can be written meanwhile.
         self._staging = [
             torch.empty_like(self._device_buffer, device="cpu", pin_memory=device.type == "cuda")
-            for _ in range(NUM_STAGING_BUFFERS)
+            for _ in range(staging_buffers)
         ]
         # Written through numpy: each of torch's operations lets go of Python's lock, for which other runs may wait.
         self._staged = [staging.numpy() for staging in self._staging]
-        self._copied: list[torch.cuda.Event | None] = [None] * NUM_STAGING_BUFFERS
+        self._copied: list[torch.cuda.Event | None] = [None] * staging_buffers
         self._next = 0
 
     def clear(self) -> None:
@@ -47,16 +53,16 @@ class StepInputs:
 
     def send(self, packed: Packed, seed: int, rates: Sequence[float]) -> None:
         """Fill the inputs for the next step; waits only if all staging buffers are still being copied."""
-        slot, self._next = self._next, (self._next + 1) % NUM_STAGING_BUFFERS
+        slot, self._next = self._next, (self._next + 1) % len(self._staging)
         copied = self._copied[slot]
         if copied is not None:
             copied.synchronize()
-        staged, begin = self._staged[slot], 0
+        staged, begin = self._staged[slot], 4
+        staged[0] = seed
+        staged[1:begin].view(np.float64)[:] = rates
         for part in (packed.source, packed.cu_seqlens, packed.inverse_perm, packed.task, packed.answer, packed.text_id):
             staged[begin : begin + len(part)] = part
             begin += len(part)
-        staged[begin] = seed
-        staged[begin + 1 :].view(np.float64)[:] = rates
         self._device_buffer.copy_(self._staging[slot], non_blocking=True)
         if self.device.type == "cuda":
             copied = self._copied[slot] = torch.cuda.Event(blocking=True)  # whoever waits for it sleeps

@@ -27,11 +27,11 @@ from accl.kernels.triton.embedding import WordEmbedding, mean_pool, mean_pool_ba
 from accl.kernels.triton.flat import FlatAdamW, FlatParameters
 from accl.kernels.triton.pointwise import pack_tokens
 from accl.kernels.triton.rel_scores import partition_tokens
-from accl.kernels.triton.streams import SideStream
+from accl.kernels.triton.streams import SideStream, on_own_stream
 from accl.method.model import ModelOutput
 from accl.training.backends.backend import UnavailableError
 from accl.training.backends.capture import GraphRecorder, preserve_state
-from accl.training.backends.inputs import StepInputs
+from accl.training.backends.inputs import NUM_SHARED_STAGING_BUFFERS, NUM_STAGING_BUFFERS, StepInputs
 from accl.training.backends.packed_encoder import family_of
 from accl.training.context import TrainingContext
 from accl.training.optim import decayed, learning_rate
@@ -69,7 +69,8 @@ class PackedBackend:
         model, config, device = context.model, context.config, context.placement.device
         self._packer = Packer(context.assembler)
         self._tokens = torch.from_numpy(self._packer.tokens).to(device)
-        self._inputs = self._make_inputs(context.questions_per_step)
+        ahead = NUM_SHARED_STAGING_BUFFERS if on_own_stream() else NUM_STAGING_BUFFERS
+        self._inputs = self._make_inputs(context.questions_per_step, ahead)
 
         encoder: Any = model.encoder
         family = family_of(encoder)
@@ -107,6 +108,7 @@ class PackedBackend:
         self._encoder = family.make(encoder, self._words, flat, self._layer_weights, first)
         self._steps_done = 0
         self._captured: dict[Size, _CapturedStep] = {}
+        self._distances: set[int] = set()  # those for which the kernels of an evaluation are compiled
         self._recorder = GraphRecorder(device)
         self._tracker_stream = SideStream(device)
 
@@ -143,10 +145,11 @@ class PackedBackend:
     @torch.no_grad()
     def forward(self, questions: NDArray[np.int64]) -> ModelOutput:
         packed = self._packer.pack(questions)
-        inputs = self._make_inputs(len(questions))
+        inputs = self._make_inputs(len(questions), 1)
         inputs.send(packed, 0, (0.0, 0.0, 0.0))
         size = self._size(packed)
         self._layer_weights.copy_(self._layer_values)
+        self._compile_evaluation(inputs, size)
         hidden_TD = self._encoder.infer(*self._sequences(inputs, size), size[1])
         pooled_ND = mean_pool(hidden_TD, inputs.cu_seqlens, self._packer.segments, inputs.inverse_perm)
         with self.context.placement.autocasting():
@@ -177,9 +180,9 @@ class PackedBackend:
 
     # Inputs ----------------------------------------------------------------------------------------
 
-    def _make_inputs(self, questions: int) -> StepInputs:
+    def _make_inputs(self, questions: int, ahead: int) -> StepInputs:
         sequences = questions * self._packer.sequences_per_question
-        return StepInputs(questions, sequences, self._packer.segments, self.context.placement.device)
+        return StepInputs(questions, sequences, self._packer.segments, self.context.placement.device, ahead)
 
     def _likely_sizes(self) -> list[Size]:
         """Return the sizes that enough batches have, largest first; drawn as the sampler does at first."""
@@ -241,7 +244,7 @@ class PackedBackend:
         return _CapturedStep(graph, list(metrics), values)
 
     def _rehearse(self, size: Size) -> None:
-        """Take two steps without effect: kernels are compiled at their first launch, which must not be captured.
+        """Take a step or two without effect: kernels are compiled at their first launch, which must not be captured.
 
         Their inputs have no sequences, padding alone: those of the last step may not fit. The rate is 0, so weights
         stay; moments are put back, and the weights as well: an update by what `_compile` leaves undefined is none.
@@ -249,16 +252,35 @@ class PackedBackend:
         kept = [(each, each.clone()) for each in (self._flat.values, self._adamw.exp_avg, self._adamw.exp_avg_sq)]
         with preserve_state(self.context), self._recorder.rehearsing():
             self._inputs.clear()
-            for take_step in (self._compile, self._learn):
-                take_step(size)
+            left_out = self._compile(size)
+            for tensor, before in kept:
+                tensor.copy_(before)
+            if left_out:
+                self._learn(size)
                 for tensor, before in kept:
                     tensor.copy_(before)
 
-    def _compile(self, size: Size) -> None:
-        """Compile what a step and an evaluation launch, several kernels at a time; see `compile_concurrently`."""
-        with compile_concurrently(launch=("_pack_tokens",)):
+    def _compile(self, size: Size) -> bool:
+        """Compile what a step and an evaluation launch, several kernels at a time; see `compile_concurrently`.
+
+        Returns:
+            whether launches were left out; not where all was compiled before, as by another run of the process.
+        """
+        with compile_concurrently(launch=("_pack_tokens",)) as left_out:
             self._learn(size)
             self._encoder.infer(*self._sequences(self._inputs, size), size[1])
+        self._distances.add(size[1])
+        return bool(left_out)
+
+    def _compile_evaluation(self, inputs: StepInputs, size: Size) -> None:
+        """Compile what an evaluation launches where no step has questions as long, for which kernels differ.
+
+        Runs that share a process do so one at a time: no thread may launch a kernel that another one is just loading.
+        """
+        if size[1] not in self._distances:
+            with compile_concurrently(launch=("_pack_tokens",)):
+                self._encoder.infer(*self._sequences(inputs, size), size[1])
+            self._distances.add(size[1])
 
 
 def _kernel_variant(size: Size) -> tuple[int, int]:

@@ -109,7 +109,7 @@ def packed_of(encoder: Any) -> tuple[PackedEncoder, nn.Parameter]:
     assert family is not None
     embedding = encoder.get_input_embeddings().weight
     words = nn.Parameter(embedding.detach().clone())
-    matrices, vectors = list(family.written_matrices(encoder)), list(family.written_vectors(encoder))
+    matrices, vectors = list(family.written_matrices(encoder)), list(family.layer_vectors(encoder))
     written = {id(parameter) for parameter in (*matrices, *vectors, embedding)}
     rest = [parameter for parameter in encoder.parameters() if id(parameter) not in written]
     flat = FlatParameters([matrices, vectors, rest, [words]])
@@ -117,7 +117,7 @@ def packed_of(encoder: Any) -> tuple[PackedEncoder, nn.Parameter]:
     rows = torch.arange(VOCABULARY, device=DEVICE)
     table = WordEmbedding(rows, flat.view(flat.values, words), flat.view(flat.gradients, words))
     # The backward pass must write these.
-    flat.gradients[: flat.bounds[2]] = torch.nan
+    flat.gradients[: flat.bounds[1]] = torch.nan
     return family.make(encoder, table, flat, weights, 0), words
 
 

@@ -17,7 +17,7 @@ from accl.kernels.triton.attention import PackedSequences
 from accl.kernels.triton.disentangled import DisentangledAttention
 from accl.kernels.triton.embedding import SavedEmbedding, WordEmbedding, embed, embed_backward
 from accl.kernels.triton.flat import FlatParameters
-from accl.kernels.triton.layer import EncoderSettings, LayerContext, SavedActivations, norm_gradients
+from accl.kernels.triton.layer import EncoderSettings, LayerContext, SavedActivations
 from accl.kernels.triton.parameters import LayerModules, layer_weights, unsupported_sizes
 from accl.kernels.triton.pointwise import add_norm, add_norm_backward, apply_dropout
 from accl.kernels.triton.positions import RelativePositions, relative_positions
@@ -150,7 +150,7 @@ class PackedDeberta:
     def backward(self, dhidden_TD: Tensor, cache: ForwardCache) -> None:
         """Compute the gradients of all parameters in place; once only, as it releases the activations.
 
-        Those of the words are added to what is there, the others are written.
+        Those of words, their norm and the layers' vectors are added to what is there, the others are written.
         """
         context, dx = cache.context, dhidden_TD
         sequences, settings = context.sequences, context.settings
@@ -161,15 +161,16 @@ class PackedDeberta:
         word_norm, positions = self._encoder.embeddings.LayerNorm, self._encoder.encoder
         with context.attention_stream.on_stream():
             table_WD, norm = positions.rel_embeddings.weight, positions.LayerNorm
-            dtable_WD, _, partial = add_norm_backward(
-                dtable, table_WD.data, self._no_residual, norm.weight.data, *cache.table_norm, sequences.seed, 0, 0.0
-            )
+            dnorm = torch.zeros(3, table_WD.shape[1], device=self._device)
+            dtable_WD, _ = add_norm_backward(
+                dtable, table_WD.data, self._no_residual, norm.weight.data, *cache.table_norm, sequences.seed, 0, 0.0,
+                dnorm,
+            )  # fmt: skip
             table_WD.grad.copy_(dtable_WD)
-            norm_gradients(partial, norm)
-        partial = embed_backward(
+            torch._foreach_copy_([norm.weight.grad, norm.bias.grad], [dnorm[0], dnorm[1]])
+        embed_backward(
             dx, cache.embedding, self._words, None, word_norm.weight.data, sequences, self._embedding_offset,
-            settings.hidden_dropout,
+            settings.hidden_dropout, (word_norm.weight.grad, word_norm.bias.grad),
         )  # fmt: skip
-        norm_gradients(partial, word_norm)
         for stream in self._side_streams:
             stream.join()

@@ -13,7 +13,7 @@ from accl.kernels.triton.attention import PackedSequences
 from accl.kernels.triton.dropout import drop, mask_constants
 from accl.kernels.triton.layernorm import layer_norm, layer_norm_backward
 
-# Tokens that a program owns in the embedding's backward pass, and sums to one row of partial sums.
+# Tokens that a program owns in the embedding's backward pass.
 ROWS = 4
 
 
@@ -40,13 +40,15 @@ class AddedRows:
     Attributes:
         positions, dpositions: rows x D, fp32; table of positions, and its gradient, which is added to.
         first: row of a sequence's first token.
-        shared: D, fp32; the token type's row. None where an encoder has no token types.
+        shared, dshared: D, fp32; the token type's row, and its gradient, which is added to. None where an encoder has
+            no token types.
     """
 
     positions: Tensor
     dpositions: Tensor
     first: int
     shared: Tensor | None
+    dshared: Tensor | None
 
 
 @triton.jit(do_not_specialize=["dropout_offset", "first"])
@@ -80,15 +82,14 @@ def _embed(
 @triton.jit(do_not_specialize=["dropout_offset", "first"])
 def _embed_backward(
     dout_ptr, ids_ptr, row_ptr, p_ptr, start_ptr, positions_ptr, shared_ptr, first, gain_ptr, mean_ptr, rstd_ptr,
-    g_ptr, dpositions_ptr, partial_ptr, seed_ptr, dropout_offset, T,
+    g_ptr, dpositions_ptr, dshared_ptr, dgain_ptr, dbias_ptr, seed_ptr, dropout_offset, T,
     D: tl.constexpr, POSITIONS: tl.constexpr, SHARED: tl.constexpr, THRESHOLD: tl.constexpr, KEEP_PROB: tl.constexpr,
     BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """g[row[ids]] += dx and dpositions[t - start + first] += dx, in fp32, by atomic additions, with the gradient dx of
     `_embed` to the sum of a token's rows; a program owns ROWS tokens.
 
-    Each program also stores a row of partial sums over its tokens, in fp32: of dout x_hat (to the gain), of dout
-    (to the bias) and, if SHARED, of dx; 2 D or 3 D.
+    Sums over tokens are added to dgain (of dout x_hat), dbias (of dout) and, if SHARED, dshared (of dx), D in fp32.
     """
     t = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     d = tl.arange(0, BLOCK)
@@ -109,12 +110,10 @@ def _embed_backward(
     tl.atomic_add(g_ptr + word, dx, mask=mask, sem="relaxed")
     if POSITIONS:
         tl.atomic_add(dpositions_ptr + position, dx, mask=mask, sem="relaxed")
-    columns: tl.constexpr = 3 * D if SHARED else 2 * D
-    partial = partial_ptr + tl.program_id(0) * columns + d
-    tl.store(partial, tl.sum(dout * x_hat, 0), mask=d < D)
-    tl.store(partial + D, tl.sum(dout, 0), mask=d < D)
+    tl.atomic_add(dgain_ptr + d, tl.sum(dout * x_hat, 0), mask=d < D, sem="relaxed")
+    tl.atomic_add(dbias_ptr + d, tl.sum(dout, 0), mask=d < D, sem="relaxed")
     if SHARED:
-        tl.store(partial + 2 * D, tl.sum(tl.where(mask, dx, 0.0), 0), mask=d < D)
+        tl.atomic_add(dshared_ptr + d, tl.sum(tl.where(mask, dx, 0.0), 0), mask=d < D, sem="relaxed")
 
 
 @dataclass(frozen=True)
@@ -167,26 +166,21 @@ def embed_backward(
     sequences: PackedSequences,
     dropout_offset: int,
     dropout: float,
-) -> Tensor:
-    """Add the gradient of `embed` to ``words.gradients`` and ``added.dpositions``.
+    dnorm: tuple[Tensor, Tensor],
+) -> None:
+    """Add the gradients of `embed` to ``words.gradients``, to those of the rows added, and to ``dnorm``.
 
     Args:
-        dout: T x D. The others: as given to and returned by `embed`.
-
-    Returns:
-        partial sums, P x 2 D or, with a shared row, P x 3 D in fp32; summed over P these are the gradients of gain,
-        bias and shared row.
+        dout: T x D. dnorm: D, fp32; of gain and bias. The others: as given to and returned by `embed`.
     """
     tokens, width = dout.shape
     rows, constants = _added_arguments(sequences, added)
-    columns = 3 * width if constants["SHARED"] else 2 * width
-    partial = torch.empty(triton.cdiv(tokens, ROWS), columns, dtype=torch.float32, device=dout.device)
-    _embed_backward[(len(partial),)](
+    drows = (None, None) if added is None else (added.dpositions, added.dshared)
+    _embed_backward[(triton.cdiv(tokens, ROWS),)](
         dout, saved.ids_T, words.row_V, words.values, *rows, gain, saved.mean_T, saved.rstd_T, words.gradients,
-        None if added is None else added.dpositions, partial, sequences.seed, dropout_offset, tokens,
+        *drows, *dnorm, sequences.seed, dropout_offset, tokens,
         D=width, **constants, **mask_constants(dropout), BLOCK=triton.next_power_of_2(width), ROWS=ROWS, num_warps=4,
     )  # fmt: skip
-    return partial
 
 
 def _added_arguments(

@@ -2,8 +2,8 @@
 
 A layer is attention and feed-forward layer, each with a norm behind its residual, as in BERT and DeBERTa. Encoders
 differ in their attention, a `LayerAttention`. Matrix products are cuBLAS's and GELU is torch's; what stands between
-them is in `accl.kernels.triton.pointwise`. Gradients of parameters are written to their place in
-`accl.kernels.triton.flat`, not accumulated.
+them is in `accl.kernels.triton.pointwise`. Gradients have their place in `accl.kernels.triton.flat`: those of matrices
+are written, those of vectors, which are sums over tokens, are added to what is there.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from accl.kernels.triton.attention import PackedSequences
 from accl.kernels.triton.dropout import dropout_offset
 from accl.kernels.triton.parameters import LayerWeights
-from accl.kernels.triton.pointwise import add_norm, add_norm_backward, column_sums, gelu_backward
+from accl.kernels.triton.pointwise import add_column_sums, add_norm, add_norm_backward, gelu_backward
 from accl.kernels.triton.streams import SideStream
 
 # Dropouts in a layer: of position table, attention weights, attention output, feed-forward output.
@@ -138,48 +138,33 @@ def backward(dout: Tensor, saved: SavedActivations, context: LayerContext, weigh
     matrix_stream, attention_stream = context.matrix_stream, context.attention_stream
     _, _, proj_offset, down_offset = dropout_offsets(layer)
     x, qkv = saved.inputs[:tokens], saved.qkv
-    ddown, dhidden, partial = add_norm_backward(
-        dout, saved.down, saved.hidden, weights.gain2, *saved.norm2, seed, down_offset, settings.hidden_dropout
-    )
-    with matrix_stream.on_stream(ddown, partial, saved.gelu):
+    ddown, dhidden = add_norm_backward(
+        dout, saved.down, saved.hidden, weights.gain2, *saved.norm2, seed, down_offset, settings.hidden_dropout,
+        weights.dnorm2,
+    )  # fmt: skip
+    with matrix_stream.on_stream(ddown, saved.gelu):
         _weight_gradient(ddown, saved.gelu, weights.ddown)
-        column_sums(partial, weights.dnorm2)
-    dup, partial = gelu_backward(torch.mm(ddown, weights.down), saved.up)
-    with matrix_stream.on_stream(dup, partial, saved.hidden):
+    dup = gelu_backward(torch.mm(ddown, weights.down), saved.up, weights.dup_bias)
+    with matrix_stream.on_stream(dup, saved.hidden):
         _weight_gradient(dup, saved.hidden, weights.dup)
-        column_sums(partial, weights.dup_bias)
     dhidden.addmm_(dup, weights.up)
-    dproj, dx, partial = add_norm_backward(
-        dhidden, saved.proj, x, weights.gain1, *saved.norm1, seed, proj_offset, settings.proj_dropout
+    dproj, dx = add_norm_backward(
+        dhidden, saved.proj, x, weights.gain1, *saved.norm1, seed, proj_offset, settings.proj_dropout, weights.dnorm1
     )
-    with matrix_stream.on_stream(dproj, partial, saved.attended.out):
+    with matrix_stream.on_stream(dproj, saved.attended.out):
         _weight_gradient(dproj, saved.attended.out, weights.dproj)
-        column_sums(partial, weights.dnorm1)
     dqkv, dattended = torch.empty_like(qkv), torch.mm(dproj, weights.proj)
     context.attention.backward(dattended, qkv, saved.attended, dqkv, layer)
     with attention_stream.on_stream(dqkv, qkv, saved.inputs):
         context.attention.backward_aside(qkv, dqkv, weights, layer)
         _weight_gradient(dqkv, saved.inputs, weights.dqkv)
-        column_sums(dqkv, weights.dqkv_bias)
+        add_column_sums(dqkv, weights.dqkv_bias)
     return dx.addmm_(dqkv[:tokens], weights.qkv)
 
 
 def dropout_offsets(layer: int) -> list[int]:
     """Return the offsets of a layer's dropouts, in the order of `DROPOUTS`."""
     return [dropout_offset(layer * DROPOUTS + index) for index in range(DROPOUTS)]
-
-
-def norm_gradients(partial: Tensor, norm: Any) -> Tensor:
-    """Write the gradients of a norm's gain and bias, whose partial sums are the first 2 D columns of ``partial``.
-
-    Returns:
-        the sums of all columns, fp32.
-    """
-    sums = torch.empty(partial.shape[1], device=partial.device)
-    column_sums(partial, sums)
-    width = norm.weight.numel()
-    torch._foreach_copy_([norm.weight.grad, norm.bias.grad], [sums[:width], sums[width : 2 * width]])
-    return sums
 
 
 def _weight_gradient(dout: Tensor, inputs: Tensor, out: Tensor) -> None:

@@ -10,10 +10,8 @@ from torch import Tensor
 from accl.kernels.triton.dropout import drop, keep_mask, mask_constants
 from accl.kernels.triton.layernorm import layer_norm, layer_norm_backward
 
-# Tokens that a program owns in the backward pass of a norm and of GELU, and sums to one row of partial sums.
-NORM_ROWS, GELU_ROWS = 4, 32
-# Rows that one program of a sum over rows adds up.
-SUM_ROWS = 256
+# Tokens that a program owns in the backward pass of a norm and of GELU, and in a sum over rows.
+NORM_ROWS, GELU_ROWS, SUM_ROWS = 4, 32, 256
 
 
 @triton.jit(do_not_specialize=["dropout_offset"])
@@ -39,14 +37,13 @@ def _add_norm(
 
 @triton.jit(do_not_specialize=["dropout_offset"])
 def _add_norm_backward(
-    dout_ptr, dense_ptr, residual_ptr, gain_ptr, mean_ptr, rstd_ptr, ddense_ptr, dresidual_ptr, partial_ptr, seed_ptr,
+    dout_ptr, dense_ptr, residual_ptr, gain_ptr, mean_ptr, rstd_ptr, ddense_ptr, dresidual_ptr, dnorm_ptr, seed_ptr,
     dropout_offset, T,
     D: tl.constexpr, THRESHOLD: tl.constexpr, KEEP_PROB: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """Gradients of `_add_norm` to dense and residual, T x D of their types; a program owns ROWS rows.
 
-    Each program also stores a row of partial sums over its tokens, 3 D in fp32: of dout x_hat (to the gain), of dout
-    (to the bias), and of ddense.
+    Sums over tokens are added to dnorm, 3 D in fp32: of dout x_hat (to the gain), of dout (to the bias), and of ddense.
     """
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     d = tl.arange(0, BLOCK)
@@ -65,10 +62,9 @@ def _add_norm_backward(
     ddense = tl.where(mask, ddense, 0.0)
     tl.store(ddense_ptr + index, ddense.to(ddense_ptr.dtype.element_ty), mask=mask)
     tl.store(dresidual_ptr + index, dtotal.to(dresidual_ptr.dtype.element_ty), mask=mask)
-    partial = partial_ptr + tl.program_id(0) * 3 * D + d
-    tl.store(partial, tl.sum(dout * x_hat, 0), mask=d < D)
-    tl.store(partial + D, tl.sum(dout, 0), mask=d < D)
-    tl.store(partial + 2 * D, tl.sum(ddense, 0), mask=d < D)
+    tl.atomic_add(dnorm_ptr + d, tl.sum(dout * x_hat, 0), mask=d < D, sem="relaxed")
+    tl.atomic_add(dnorm_ptr + D + d, tl.sum(dout, 0), mask=d < D, sem="relaxed")
+    tl.atomic_add(dnorm_ptr + 2 * D + d, tl.sum(ddense, 0), mask=d < D, sem="relaxed")
 
 
 def add_norm(
@@ -110,25 +106,22 @@ def add_norm_backward(
     seed: Tensor,
     dropout_offset: int,
     dropout: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute the gradients of `add_norm`.
+    dnorm: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of `add_norm` to ``dense`` and ``residual``, T x D of their types.
 
     Args:
         dout: T x D. mean, rstd: as `add_norm` returned them. The others: as given to `add_norm`.
-
-    Returns:
-        gradients to ``dense`` and ``residual``, T x D of their types, and partial sums, P x 3 D in fp32. Summed over P
-        these are the gradients of gain and bias, and the sum of the gradient to ``dense`` over tokens, which is that
-        of the bias of the linear layer before.
+        dnorm: 3 D, fp32; the gradients of gain and bias are added to it, and the sum of the gradient to ``dense`` over
+            tokens, which is that of the bias of the linear layer before.
     """
     tokens, width = dense.shape
     ddense, dresidual = torch.empty_like(dense), torch.empty_like(residual)
-    partial = torch.empty(triton.cdiv(tokens, NORM_ROWS), 3 * width, dtype=torch.float32, device=dense.device)
-    _add_norm_backward[(len(partial),)](
-        dout, dense, residual, gain, mean, rstd, ddense, dresidual, partial, seed, dropout_offset, tokens,
+    _add_norm_backward[(triton.cdiv(tokens, NORM_ROWS),)](
+        dout, dense, residual, gain, mean, rstd, ddense, dresidual, dnorm, seed, dropout_offset, tokens,
         D=width, **mask_constants(dropout), BLOCK=triton.next_power_of_2(width), ROWS=NORM_ROWS, num_warps=4,
     )  # fmt: skip
-    return ddense, dresidual, partial
+    return ddense, dresidual
 
 
 @triton.jit(do_not_specialize=["dropout_offset"])
@@ -160,10 +153,10 @@ def apply_dropout(
 
 
 @triton.jit
-def _gelu_backward(dout_ptr, in_ptr, din_ptr, partial_ptr, T, ROWS: tl.constexpr, F: tl.constexpr, BLOCK: tl.constexpr):
+def _gelu_backward(dout_ptr, in_ptr, din_ptr, dbias_ptr, T, ROWS: tl.constexpr, F: tl.constexpr, BLOCK: tl.constexpr):
     """din = dout (Phi(x) + x phi(x)) with x = in, T x F of any types; a program owns ROWS x BLOCK elements.
 
-    Phi and phi are the normal distribution and its density. Stores partial sums of din over ROWS tokens, P x F in fp32.
+    Phi and phi are the normal distribution and its density. Adds the sum of din over tokens to dbias, F in fp32.
     """
     row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     f = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -174,53 +167,47 @@ def _gelu_backward(dout_ptr, in_ptr, din_ptr, partial_ptr, T, ROWS: tl.constexpr
     slope = 0.5 * (1 + tl.erf(x * 0.7071067811865476)) + x * tl.exp(-0.5 * x * x) * 0.3989422804014327
     din = dout * slope
     tl.store(din_ptr + index, din.to(din_ptr.dtype.element_ty), mask=mask)
-    tl.store(partial_ptr + tl.program_id(1) * F + f, tl.sum(din, 0), mask=f < F)
+    tl.atomic_add(dbias_ptr + f, tl.sum(din, 0), mask=f < F, sem="relaxed")
 
 
-def gelu_backward(dout: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the gradient of the exact GELU, T x F, and partial sums of it over tokens, P x F in fp32."""
+def gelu_backward(dout: Tensor, inputs: Tensor, dbias: Tensor) -> Tensor:
+    """Return the gradient of the exact GELU, T x F, and add its sum over tokens to ``dbias``, F in fp32."""
     tokens, width = inputs.shape
     din = torch.empty_like(inputs)
     block = 128
-    partial = torch.empty(triton.cdiv(tokens, GELU_ROWS), width, dtype=torch.float32, device=inputs.device)
-    _gelu_backward[(triton.cdiv(width, block), len(partial))](
-        dout, inputs, din, partial, tokens, ROWS=GELU_ROWS, F=width, BLOCK=block, num_warps=4
+    _gelu_backward[(triton.cdiv(width, block), triton.cdiv(tokens, GELU_ROWS))](
+        dout, inputs, din, dbias, tokens, ROWS=GELU_ROWS, F=width, BLOCK=block, num_warps=4
     )
-    return din, partial
+    return din
 
 
-@triton.jit(do_not_specialize=["rows", "part_rows"])
-def _column_sums(in_ptr, out_ptr, rows, columns, part_rows, BLOCK: tl.constexpr, ROWS: tl.constexpr):
-    """out[part] = sum of ``part_rows`` consecutive rows of in; rows x columns of any type to parts x columns in fp32.
+@triton.jit(do_not_specialize=["rows"])
+def _column_sums(in_ptr, out_ptr, rows, columns, PART_ROWS: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr):
+    """out += the sum of all rows of in; rows x columns of any type to columns in fp32.
 
-    A program owns BLOCK columns of one part, and reads ROWS rows at a time.
+    A program owns BLOCK columns of PART_ROWS rows, and reads ROWS rows at a time.
     """
     part = tl.program_id(1)
     c = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     total = tl.zeros([ROWS, BLOCK], tl.float32)
-    last = min(rows, (part + 1) * part_rows)
-    for first in range(part * part_rows, last, ROWS):
+    last = min(rows, (part + 1) * PART_ROWS)
+    for first in range(part * PART_ROWS, last, ROWS):
         r = first + tl.arange(0, ROWS)
         mask = (r < last)[:, None] & (c < columns)[None, :]
         total += tl.load(in_ptr + r[:, None] * columns + c[None, :], mask=mask, other=0.0).to(tl.float32)
-    tl.store(out_ptr + part * columns + c, tl.sum(total, 0), mask=c < columns)
+    tl.atomic_add(out_ptr + c, tl.sum(total, 0), mask=c < columns, sem="relaxed")
 
 
-def column_sums(rows: Tensor, out: Tensor) -> None:
-    """Compute out = the sum of all rows.
+def add_column_sums(rows: Tensor, out: Tensor) -> None:
+    """Compute out += the sum of all rows.
 
     Args:
         rows: P x C, of any type. out: C, fp32.
     """
     count, columns = rows.shape
-    parts = triton.cdiv(count, SUM_ROWS)
-    # Many rows are summed in parallel parts first, and then these.
-    sums = out if parts == 1 else torch.empty(parts, columns, dtype=torch.float32, device=out.device)
-    _column_sums[(triton.cdiv(columns, 64), parts)](
-        rows, sums, count, columns, triton.cdiv(count, parts), BLOCK=64, ROWS=64, num_warps=4
+    _column_sums[(triton.cdiv(columns, 64), triton.cdiv(count, SUM_ROWS))](
+        rows, out, count, columns, PART_ROWS=SUM_ROWS, BLOCK=64, ROWS=64, num_warps=4
     )
-    if parts > 1:
-        column_sums(sums, out)
 
 
 @triton.jit(do_not_specialize=["S", "ROUNDS"])

@@ -17,9 +17,9 @@ from accl.kernels.triton import varlen
 from accl.kernels.triton.attention import PackedSequences
 from accl.kernels.triton.embedding import AddedRows, SavedEmbedding, WordEmbedding, embed, embed_backward
 from accl.kernels.triton.flat import FlatParameters
-from accl.kernels.triton.layer import EncoderSettings, LayerContext, SavedActivations, dropout_offsets, norm_gradients
+from accl.kernels.triton.layer import EncoderSettings, LayerContext, SavedActivations, dropout_offsets
 from accl.kernels.triton.parameters import LayerWeights, layer_weights
-from accl.kernels.triton.pointwise import column_sums
+from accl.kernels.triton.pointwise import add_column_sums
 from accl.kernels.triton.postnorm_parts import parts_of
 from accl.kernels.triton.streams import SideStream
 from accl.kernels.triton.varlen import DistanceBias
@@ -91,8 +91,9 @@ class PackedPostNorm:
         self._words, self._dtype, self._device = words, weights.dtype, weights.device
         self._layers = layer_weights(parts.layers, flat, weights, skipped)
         positions: Any = parts.positions.weight
-        shared = None if parts.types is None else parts.types.weight.data[0]
-        self._added = AddedRows(positions.data, positions.grad, parts.first, shared)
+        types: Any = None if parts.types is None else parts.types.weight
+        shared, dshared = (None, None) if types is None else (types.data[0], types.grad[0])
+        self._added = AddedRows(positions.data, positions.grad, parts.first, shared, dshared)
         self._buckets: dict[int, Tensor] = {}
         self._side_streams = SideStream(weights.device), SideStream(weights.device)
         # Behind those of all layers.
@@ -155,8 +156,7 @@ class PackedPostNorm:
     def backward(self, dhidden_TD: Tensor, cache: ForwardCache) -> None:
         """Compute the gradients of all parameters in place; once only, as it releases the activations.
 
-        Those of words and positions are added to what is there, the others are written; a token type that no token
-        has keeps the gradient that is there.
+        Those of matrices of the layers and of the scores' biases are written, the others are added to what is there.
         """
         context, dx = cache.context, dhidden_TD
         for layer in reversed(range(len(self._layers))):
@@ -165,15 +165,10 @@ class PackedPostNorm:
             with context.attention_stream.on_stream(cache.attention.dbias):
                 self._bias_gradient(cache.attention.dbias)
         norm: Any = self._parts.norm
-        width = norm.weight.numel()
-        partial = embed_backward(
+        embed_backward(
             dx, cache.embedding, self._words, self._added, norm.weight.data, context.sequences,
-            self._embedding_offset, context.settings.hidden_dropout,
+            self._embedding_offset, context.settings.hidden_dropout, (norm.weight.grad, norm.bias.grad),
         )  # fmt: skip
-        sums = norm_gradients(partial, norm)
-        if self._parts.types is not None:
-            types: Any = self._parts.types.weight
-            types.grad[0].copy_(sums[2 * width :])
         for stream in self._side_streams:
             stream.join()
 
@@ -182,6 +177,6 @@ class PackedPostNorm:
         assert self._parts.bias is not None
         table: Any = self._parts.bias.weight
         buckets, heads = table.shape
-        sums = torch.empty(heads * buckets, device=dbias.device)
-        column_sums(dbias.view(-1, heads * buckets), sums)
+        sums = torch.zeros(heads * buckets, device=dbias.device)
+        add_column_sums(dbias.view(-1, heads * buckets), sums)
         table.grad.copy_(sums.view(heads, buckets).t())

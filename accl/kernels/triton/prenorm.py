@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from accl.kernels.triton.layernorm import layer_norm_backward
-from accl.kernels.triton.pointwise import column_sums
+from accl.kernels.triton.pointwise import add_column_sums
 
 # Tokens that a program owns in the backward pass, a few at a time, and sums to one row of partial sums.
 ROWS, ROUNDS = 4, 8
@@ -106,7 +106,7 @@ class SumNorm(torch.autograd.Function):
             dtotal.contiguous(), dout.contiguous(), total, gain, mean, rstd, dx, partial, tokens, D=width,
             BLOCK=triton.next_power_of_2(width), ROWS=ROWS, ROUNDS=ROUNDS, num_warps=4,
         )  # fmt: skip
-        sums = torch.empty(2 * width, device=total.device)
-        column_sums(partial, sums)
+        sums = torch.zeros(2 * width, device=total.device)
+        add_column_sums(partial, sums)
         dgain, dbias = sums.to(gain.dtype).split(width)
         return dx, dx, dgain, dbias if ctx.has_bias else None, None

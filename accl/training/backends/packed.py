@@ -45,9 +45,8 @@ LEAST_DISTANCE = 256
 SAMPLED_DRAWS, WORTH_CAPTURING = 512, 0.004
 
 # Sections of the flat parameters. Weight decay applies to the first two; the backward pass writes the gradients of the
-# layers, and adds to those of the heads and of the words.
+# layers' matrices, and adds to all others.
 HEAD_MATRICES, LAYER_MATRICES, LAYER_VECTORS, HEAD_VECTORS, WORDS = range(5)
-ACCUMULATED = (HEAD_MATRICES, HEAD_VECTORS, WORDS)
 # Tokens of a stream, and the relative distance that none of its sequences exceeds: a step is captured for each.
 Size = tuple[int, int]
 
@@ -78,7 +77,7 @@ class PackedBackend:
         self._embedding: nn.Parameter = encoder.get_input_embeddings().weight
         self._used = torch.from_numpy(context.assembler.used_tokens()).to(device)
         words = nn.Parameter(self._embedding.detach()[self._used])
-        matrices, vectors = list(family.written_matrices(encoder)), list(family.written_vectors(encoder))
+        matrices, vectors = list(family.written_matrices(encoder)), list(family.layer_vectors(encoder))
         elsewhere = {id(parameter) for parameter in (*matrices, *vectors, self._embedding)}
         if config.loss.contrastive_weight == 0:  # its head gets no gradient, and AdamW would decay it
             elsewhere |= {id(parameter) for parameter in model.contrastive_head.parameters()}
@@ -209,8 +208,8 @@ class PackedBackend:
     def _learn(self, size: Size) -> dict[str, Tensor]:
         """Do what `accl.training.step.learn` does, with the encoder's forward and backward pass in Triton."""
         context, inputs, flat = self.context, self._inputs, self._flat
-        for section in ACCUMULATED:
-            flat.section(flat.gradients, section).zero_()
+        for first, end in ((HEAD_MATRICES, LAYER_MATRICES), (LAYER_VECTORS, WORDS + 1)):
+            flat.gradients[flat.bounds[first] : flat.bounds[end]].zero_()
         self._layer_weights.copy_(self._layer_values)
         hidden_TD, cache = self._encoder.forward(*self._sequences(inputs, size), size[1])
         segments = self._packer.segments

@@ -37,8 +37,8 @@ class PackedEncoder(Protocol):
     def backward(self, dhidden_TD: Tensor, cache: Any) -> None:
         """Compute the gradients of all parameters of the encoder in place; called once for each `forward`.
 
-        Those that `PackedFamily` names as written are written; those of the words and of all others are added to what
-        is there, which is 0 at the beginning of a step, or are written.
+        Those of `PackedFamily.written_matrices` are written; those of the words and of all others are added to what is
+        there, which is 0 at the beginning of a step, or are written.
 
         Args:
             dhidden_TD: gradient to the hidden states, in their type; may be overwritten.
@@ -52,17 +52,18 @@ class PackedFamily:
     Attributes:
         model_types: what transformers calls these encoders; None for any.
         unsupported: returns why an encoder of these types cannot be computed, in a few words; None if it can.
-        written_matrices, written_vectors: parameters of an encoder whose gradients the backward pass writes, so that
-            nothing has to set them to 0: those with weight decay, and those without. They lie in this order, without
-            gaps where their sizes are multiples of 64, and have a copy in the type of the computation.
-        make: returns the passes, from the encoder, the words in use, the flat parameters, the copy of those that are
-            written, and the index in ``flat.values`` of its first element.
+        written_matrices: parameters of an encoder with weight decay whose gradients the backward pass writes, so that
+            nothing has to set them to 0. layer_vectors: those that stand beside them, without weight decay. All lie in
+            this order, without gaps where their sizes are multiples of 64, and have a copy in the type of the
+            computation.
+        make: returns the passes, from the encoder, the words in use, the flat parameters, the copy of these matrices
+            and vectors, and the index in ``flat.values`` of its first element.
     """
 
     model_types: frozenset[str] | None
     unsupported: Callable[[Any], str | None]
     written_matrices: Callable[[Any], Iterable[nn.Parameter]]
-    written_vectors: Callable[[Any], Iterable[nn.Parameter]]
+    layer_vectors: Callable[[Any], Iterable[nn.Parameter]]
     make: Callable[[Any, WordEmbedding, FlatParameters, Tensor, int], PackedEncoder]
 
     def reason(self, encoder: Any) -> str | None:

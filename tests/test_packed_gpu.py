@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from contexts import (
+    WORDS,
     ContextMaker,
     assert_same_metrics,
     learn,
@@ -206,3 +207,18 @@ def test_compiling_leaves_weights_and_moments(make: ContextMaker, monkeypatch: p
     for module, values in zip(modules, before, strict=True):
         torch.testing.assert_close(module.state_dict(), values, rtol=0, atol=0, equal_nan=True)
     assert not any(value.any() for name, value in state.items() if name.startswith("exp_avg"))
+
+
+def test_a_rehearsal_in_mid_run_leaves_the_updates_that_words_wait_for(make: ContextMaker) -> None:
+    def moments(rehearses: bool) -> Tensor:
+        backend = packed(make("cuda"))
+        script(backend.context, some_draws(backend.context, 3))
+        set_rate(backend.context, 0.0)
+        learn(backend, range(1, 3))
+        if rehearses:
+            backend._rehearse(next(iter(backend._captured)))
+        learn(backend, range(3, 4))
+        return backend.optimizer_state()[f"exp_avg.{WORDS}"].clone()
+
+    expected, found = moments(rehearses=False), moments(rehearses=True)
+    assert float((found - expected).norm() / expected.norm()) < 1e-4

@@ -418,7 +418,7 @@ def test_adamw_over_flat_parameters_is_torchs(max_norm: float) -> None:
     theirs = {name: nn.Parameter(value.detach().clone()) for name, value in ours.items()}
     flat = FlatParameters([[parameter] for parameter in ours.values()])
     rates = torch.zeros(3, dtype=torch.float64, device=DEVICE)
-    optimizer = FlatAdamW(flat, decayed=2, weight_decay=0.1, max_norm=max_norm, rates=rates)
+    optimizer = FlatAdamW(flat, decayed=2, updated=4, weight_decay=0.1, max_norm=max_norm, rates=rates)
     groups = [
         {"params": [theirs["first"], theirs["inner"]], "weight_decay": 0.1},
         {"params": [theirs["vector"], theirs["last"]], "weight_decay": 0.0},
@@ -445,3 +445,46 @@ def test_adamw_over_flat_parameters_is_torchs(max_norm: float) -> None:
         for key, moments in (("exp_avg", optimizer.exp_avg), ("exp_avg_sq", optimizer.exp_avg_sq)):
             wanted = reference.state[theirs[name]][key]
             torch.testing.assert_close(flat.view(moments, parameter), wanted, rtol=1e-5, atol=1e-7)
+
+
+def test_words_that_are_updated_when_they_are_read_are_those_that_are_updated_at_every_step() -> None:
+    from accl.kernels.triton.adamw import AdamWParams, adamw
+    from accl.kernels.triton.deferred import PERIOD, DeferredRows
+    from accl.kernels.triton.embedding import WordEmbedding
+
+    torch.manual_seed(0)
+    rows, width, max_norm = 50, 24, 3.0
+    used = torch.randperm(70, device=DEVICE)[:rows]
+    place = torch.full((70,), -1, device=DEVICE)
+    place[used] = torch.arange(rows, device=DEVICE)
+    rates, norm = torch.zeros(3, dtype=torch.float64, device=DEVICE), torch.zeros((), device=DEVICE)
+    params = AdamWParams(rates, norm, max_norm, 0.9, 0.999, 1e-8)
+    start = torch.randn(rows, width, device=DEVICE)
+    words = WordEmbedding(place, start.clone(), torch.zeros_like(start))
+    ours = [words.values, torch.zeros_like(start), torch.zeros_like(start)]
+    theirs = [start, torch.zeros_like(start), torch.zeros_like(start)]
+    deferred = DeferredRows(words, ours[1], ours[2], params)
+    clipped = 0
+    for step in range(1, 2 * PERIOD + 6):
+        # A few words are read in most steps; others have pauses of more than PERIOD steps.
+        ids = used[torch.randint(rows if step % 40 == 39 else 5, (9,), device=DEVICE)].int()
+        rates.copy_(torch.tensor(params.rates_of(step, 0.01 * step / PERIOD), dtype=torch.float64))
+        deferred.catch_up(ids)
+        read = place[ids.long()]
+        assert torch.equal(words.values[read], theirs[0][read]) or not INTERPRETED  # compilers may fuse otherwise
+        torch.testing.assert_close(words.values[read], theirs[0][read], rtol=1e-6, atol=1e-7)
+        gradient = torch.zeros_like(start).index_add_(0, read, torch.randn(9, width, device=DEVICE) / step)
+        words.gradients[read] = gradient[read]
+        torch.testing.assert_close(deferred.square_sums().sum().sqrt(), gradient.norm())
+        norm.copy_(gradient.norm())
+        clipped += bool(norm > max_norm)
+        deferred.record()
+        adamw(*(part.view(-1) for part in (theirs[0], gradient, *theirs[1:])), 0.0, params)
+        if step == PERIOD + 3:
+            deferred.flush()  # as before an evaluation
+    assert 0 < clipped < 20
+    assert not torch.equal(words.values, theirs[0])
+    deferred.flush()
+    assert not words.gradients.any()
+    for found, expected in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)

@@ -53,10 +53,11 @@ class Result:
 
 
 def roofline_ms(flops: float, parameters: int, rates: Rates) -> float:
-    """Return the milliseconds that no implementation of a step of ``parameters`` fp32 parameters can beat.
+    """Return the milliseconds that no step which updates ``parameters`` fp32 parameters can beat.
 
     They are the operations at the rate of products, then the optimizer's bytes at that of copies: an optimizer step
-    needs every gradient's norm first, so it cannot run beside the products.
+    needs every gradient's norm first, so it cannot run beside the products. A backend that leaves the updates of words
+    to the steps that read them moves fewer bytes.
     """
     return 1000 * (flops / rates.flops + parameters * UPDATE_BYTES / rates.bytes)
 

@@ -76,7 +76,7 @@ class FlatAdamW:
     """AdamW over `FlatParameters`, with clipping by the global norm.
 
     Args:
-        decayed: number of sections, from the first on, that weight decay applies to.
+        decayed, updated: number of sections, from the first on, that weight decay applies to, and that `step` updates.
         rates: 3, float64, on the device; see `accl.kernels.triton.adamw.AdamWParams`. `step` reads it, so that captured
             calls can be replayed with other values.
 
@@ -89,23 +89,29 @@ class FlatAdamW:
         flat: FlatParameters,
         *,
         decayed: int,
+        updated: int,
         weight_decay: float,
         max_norm: float,
         rates: Tensor,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
     ) -> None:
-        self._flat, self._decayed_end, self._weight_decay = flat, flat.bounds[decayed], weight_decay
+        self._flat, self._weight_decay = flat, weight_decay
+        self._decayed_end, self._end = flat.bounds[decayed], flat.bounds[updated]
         self.exp_avg, self.exp_avg_sq = torch.zeros_like(flat.values), torch.zeros_like(flat.values)
         self.params = AdamWParams(rates, torch.zeros((), device=flat.values.device), max_norm, *betas, eps)
 
-    def step(self) -> Tensor:
-        """Update all parameters by the gradients in place; return the norm of these before clipping, a scalar."""
+    def step(self, *others: Tensor) -> Tensor:
+        """Update parameters by the gradients in place; return the norm of all gradients before clipping, a scalar.
+
+        Args:
+            others: sums of squares of the gradients that are not updated here, fp32.
+        """
         flat, norm = self._flat, self.params.norm
-        torch.sqrt(square_sums(flat.gradients).sum(), out=norm)
+        torch.sqrt(torch.cat([square_sums(flat.gradients[: self._end]), *others]).sum(), out=norm)
         for part, weight_decay in (
             (slice(None, self._decayed_end), self._weight_decay),
-            (slice(self._decayed_end, None), 0.0),
+            (slice(self._decayed_end, self._end), 0.0),
         ):
             values, gradients = flat.values[part], flat.gradients[part]
             adamw(values, gradients, self.exp_avg[part], self.exp_avg_sq[part], weight_decay, self.params)

@@ -23,6 +23,7 @@ from accl.data.packed import Packed, Packer
 from accl.errors import first_line
 from accl.kernels.triton.attention import PackedSequences
 from accl.kernels.triton.compiling import compile_concurrently
+from accl.kernels.triton.deferred import DeferredRows
 from accl.kernels.triton.embedding import WordEmbedding, mean_pool, mean_pool_backward
 from accl.kernels.triton.flat import FlatAdamW, FlatParameters
 from accl.kernels.triton.pointwise import pack_tokens
@@ -93,6 +94,7 @@ class PackedBackend:
         self._adamw = FlatAdamW(
             flat,
             decayed=LAYER_VECTORS,
+            updated=WORDS,
             weight_decay=config.optim.weight_decay,
             max_norm=config.optim.max_grad_norm,
             rates=self._inputs.rates,
@@ -104,6 +106,8 @@ class PackedBackend:
         row_V = torch.full((len(self._embedding),), -1, dtype=torch.long, device=device)
         row_V[self._used] = torch.arange(len(self._used), device=device)
         self._words = WordEmbedding(row_V, flat.view(flat.values, words), flat.view(flat.gradients, words))
+        moments = (flat.view(self._adamw.exp_avg, words), flat.view(self._adamw.exp_avg_sq, words))
+        self._word_updates = DeferredRows(self._words, *moments, self._adamw.params)
         self._encoder = family.make(encoder, self._words, flat, self._layer_weights, first)
         self._steps_done = 0
         self._captured: dict[Size, _CapturedStep] = {}
@@ -147,6 +151,7 @@ class PackedBackend:
         inputs = self._make_inputs(len(questions), 1)
         inputs.send(packed, 0, (0.0, 0.0, 0.0))
         size = self._size(packed)
+        self._word_updates.flush()
         self._layer_weights.copy_(self._layer_values)
         self._compile_evaluation(inputs, size)
         hidden_TD = self._encoder.infer(*self._sequences(inputs, size), size[1])
@@ -155,6 +160,7 @@ class PackedBackend:
             return self.context.model.heads(pooled_ND, inputs.labels.task_B)
 
     def optimizer_state(self) -> dict[str, Tensor]:
+        self._word_updates.flush()
         with torch.no_grad():
             self._embedding[self._used] = self._words.values
         state: dict[str, Tensor] = {}
@@ -167,6 +173,7 @@ class PackedBackend:
         return state
 
     def load_optimizer_state(self, state: Mapping[str, Tensor]) -> None:
+        self._word_updates.flush()
         for name, parameter in self._parameters.items():
             for key, flat in (("exp_avg", self._adamw.exp_avg), ("exp_avg_sq", self._adamw.exp_avg_sq)):
                 value = state[f"{key}.{name}"]
@@ -175,6 +182,7 @@ class PackedBackend:
             self._steps_done = int(state[f"step.{name}"])
 
     def sync_weights(self) -> None:
+        self._word_updates.flush()
         self._words.values.copy_(self._embedding.detach()[self._used])
 
     # Inputs ----------------------------------------------------------------------------------------
@@ -208,10 +216,12 @@ class PackedBackend:
     def _learn(self, size: Size) -> dict[str, Tensor]:
         """Do what `accl.training.step.learn` does, with the encoder's forward and backward pass in Triton."""
         context, inputs, flat = self.context, self._inputs, self._flat
-        for first, end in ((HEAD_MATRICES, LAYER_MATRICES), (LAYER_VECTORS, WORDS + 1)):
+        for first, end in ((HEAD_MATRICES, LAYER_MATRICES), (LAYER_VECTORS, WORDS)):
             flat.gradients[flat.bounds[first] : flat.bounds[end]].zero_()
         self._layer_weights.copy_(self._layer_values)
-        hidden_TD, cache = self._encoder.forward(*self._sequences(inputs, size), size[1])
+        ids_T, sequences = self._sequences(inputs, size)
+        self._word_updates.catch_up(ids_T)
+        hidden_TD, cache = self._encoder.forward(ids_T, sequences, size[1])
         segments = self._packer.segments
         pooled_ND = mean_pool(hidden_TD, inputs.cu_seqlens, segments, inputs.inverse_perm).requires_grad_()
         losses = compute_losses(context, pooled_ND, inputs.labels)
@@ -224,7 +234,8 @@ class PackedBackend:
         dhidden_TD = torch.zeros_like(hidden_TD)
         mean_pool_backward(pooled_ND.grad, inputs.cu_seqlens, segments, inputs.inverse_perm, size[1], dhidden_TD)
         self._encoder.backward(dhidden_TD, cache)
-        metrics["grad_norm"] = self._adamw.step()
+        metrics["grad_norm"] = self._adamw.step(self._word_updates.square_sums())
+        self._word_updates.record()
         self._tracker_stream.join()
         return metrics
 
@@ -248,14 +259,17 @@ class PackedBackend:
         Their inputs have no sequences, padding alone: those of the last step may not fit. The rate is 0, so weights
         stay; moments are put back, and the weights as well: an update by what `_compile` leaves undefined is none.
         """
+        self._word_updates.flush()
         kept = [(each, each.clone()) for each in (self._flat.values, self._adamw.exp_avg, self._adamw.exp_avg_sq)]
         with preserve_state(self.context), self._recorder.rehearsing():
             self._inputs.clear()
             left_out = self._compile(size)
+            self._word_updates.flush()
             for tensor, before in kept:
                 tensor.copy_(before)
             if left_out:
                 self._learn(size)
+                self._word_updates.flush()
                 for tensor, before in kept:
                     tensor.copy_(before)
 

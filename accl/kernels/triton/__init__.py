@@ -15,3 +15,7 @@ In kernels DH is Dh, i and j are indices of query and key tokens, t is an index 
 is one int64 on the device. Whatever the type of its inputs, a kernel computes in fp32; matrix products take operands of
 the type of the inputs and accumulate in fp32.
 """
+
+from accl.kernels.triton.loading import guard_loading
+
+guard_loading()  # before any kernel is there

@@ -111,7 +111,6 @@ class PackedBackend:
         self._encoder = family.make(encoder, self._words, flat, self._layer_weights, first)
         self._steps_done = 0
         self._captured: dict[Size, _CapturedStep] = {}
-        self._distances: set[int] = set()  # those for which the kernels of an evaluation are compiled
         self._recorder = GraphRecorder(device)
         self._tracker_stream = SideStream(device)
 
@@ -153,7 +152,6 @@ class PackedBackend:
         size = self._size(packed)
         self._word_updates.flush()
         self._layer_weights.copy_(self._layer_values)
-        self._compile_evaluation(inputs, size)
         hidden_TD = self._encoder.infer(*self._sequences(inputs, size), size[1])
         pooled_ND = mean_pool(hidden_TD, inputs.cu_seqlens, self._packer.segments, inputs.inverse_perm)
         with self.context.placement.autocasting():
@@ -282,18 +280,7 @@ class PackedBackend:
         with compile_concurrently(launch=("_pack_tokens",)) as left_out:
             self._learn(size)
             self._encoder.infer(*self._sequences(self._inputs, size), size[1])
-        self._distances.add(size[1])
         return bool(left_out)
-
-    def _compile_evaluation(self, inputs: StepInputs, size: Size) -> None:
-        """Compile what an evaluation launches where no step has questions as long, for which kernels differ.
-
-        Runs that share a process do so one at a time: no thread may launch a kernel that another one is just loading.
-        """
-        if size[1] not in self._distances:
-            with compile_concurrently(launch=("_pack_tokens",)):
-                self._encoder.infer(*self._sequences(inputs, size), size[1])
-            self._distances.add(size[1])
 
 
 def _kernel_variant(size: Size) -> tuple[int, int]:

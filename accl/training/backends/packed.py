@@ -8,7 +8,6 @@ so, and `accl/kernels/README.md` tells which stream computes what.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -42,8 +41,8 @@ from accl.training.step import compute_losses, step_metrics, update_trackers
 LENGTH_MULTIPLE = 128
 # The relative distances of a stream are taken to be at least so many, and else a power of two.
 LEAST_DISTANCE = 256
-# Batches drawn in advance to see which sizes will come, and the share of them that makes a size worth capturing ahead.
-SAMPLED_DRAWS, WORTH_CAPTURING = 512, 0.004
+# Batches drawn in advance to see which kernels will be needed.
+SAMPLED_DRAWS = 64
 
 # Sections of the flat parameters. Weight decay applies to the first two; the backward pass writes the gradients of the
 # layers' matrices, and adds to all others.
@@ -115,8 +114,11 @@ class PackedBackend:
         self._tracker_stream = SideStream(device)
 
     def prepare(self, progress: Callable[[int, int], None]) -> None:
-        """Compile the kernels, and capture the sizes that will come."""
-        sizes = self._likely_sizes()
+        """Compile the kernels, and capture a size for each; the others are captured when they first come.
+
+        Graphs share memory, so the largest sizes come first.
+        """
+        sizes = self._first_sizes()
         for done, size in enumerate(sizes):
             progress(done, len(sizes))
             try:
@@ -189,14 +191,15 @@ class PackedBackend:
         sequences = questions * self._packer.sequences_per_question
         return StepInputs(questions, sequences, self._packer.segments, self.context.placement.device, ahead)
 
-    def _likely_sizes(self) -> list[Size]:
-        """Return the sizes that enough batches have, largest first; drawn as the sampler does at first."""
-        counts: Counter[Size] = Counter()
+    def _first_sizes(self) -> list[Size]:
+        """Return the largest size of each kernel variant in some batches, drawn as the sampler does at first."""
+        largest: dict[tuple[int, int], Size] = {}
         sampler, weights = self.context.sampler.clone(), self.context.curriculum.weights
         for step in range(1, SAMPLED_DRAWS + 1):
             draw = sampler.draw(step, weights)
-            counts[self._size(self._packer.pack(draw.questions, draw.option_order))] += 1
-        return sorted((size for size, n in counts.items() if n >= WORTH_CAPTURING * SAMPLED_DRAWS), reverse=True)
+            size = self._size(self._packer.pack(draw.questions, draw.option_order))
+            largest[_kernel_variant(size)] = max(size, largest.get(_kernel_variant(size), size))
+        return sorted(largest.values(), reverse=True)
 
     def _size(self, packed: Packed) -> Size:
         longest = int(np.diff(packed.cu_seqlens[:: self._packer.segments]).max())

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import typer
 from conftest import SHORT
@@ -143,6 +144,26 @@ def test_a_run_that_shares_its_process_is_stopped_and_killed_by_its_mark_alone(
     assert f"It trains other runs too; this ends all of them: kill -KILL {held.pid}" in told.hint
     assert [holder(run) for run in idle_pair] == [held, holder(other)]
     assert holder(other) is not None
+
+
+def test_a_process_that_is_just_being_replaced_by_its_program_is_known_to_share(
+    idle_pair: tuple[RunDir, RunDir], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, words = holder(idle_pair[0]), psutil.Process.cmdline
+    assert held is not None
+    until(lambda: words(psutil.Process(held.pid)))
+    looks: list[int] = []
+
+    def look(self: psutil.Process) -> list[str]:
+        looks.append(self.pid)
+        return words(self) if len(looks) % 3 == 0 else []
+
+    with monkeypatch.context() as patched:
+        patched.setattr(psutil.Process, "cmdline", look)
+        patched.setattr(os, "kill", lambda *_: pytest.fail("the signal would reach the other too"))
+        process.stop(idle_pair[0])
+    assert len(looks) == 6  # once for whether it trains the run, once for whether it trains others
+    assert stop.marked(idle_pair[0])
 
 
 def test_of_runs_to_be_started_together_those_that_wait_no_more_are_left_out(

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from accl.cli.options import RUNS, ChosenArgument, DetachOption, RunArgument, RunsOption
+from accl.cli.options import RUNS, ChosenArgument, DetachOption, JobsOption, PerGpuOption, RunArgument, RunsOption
 from accl.errors import BusyError, ConfigError, RunError
 from accl.store.rundir import RunDir
 
@@ -60,6 +60,8 @@ def stop(
 
 def resume(
     chosen: ChosenArgument,
+    jobs: JobsOption = None,
+    per_gpu: PerGpuOption = 1,
     detach: DetachOption = False,
     accept_changes: Annotated[
         bool,
@@ -77,8 +79,9 @@ def resume(
     mean what they mean to accl train.
 
     Several runs go into the queue, which starts them as GPUs, or the processor, become free, and the command
-    waits for all of them, as accl wait does. Of the runs that a query finds, those that were stopped,
-    failed or crashed go on.
+    waits for all of them, as accl wait does; so does one run with --jobs or --per-gpu. Runs that shared a
+    process share one again with --per-gpu. Of the runs that a query finds, those that were stopped, failed
+    or crashed go on.
 
     A run whose configuration, questions or model have changed since it began is refused, with what has
     changed.
@@ -92,11 +95,15 @@ def resume(
       accl resume last --alerts
 
       accl resume experiment:lr state:stopped,crashed
+
+      accl resume experiment:lr --per-gpu 2 --jobs 4 --detach
     """
     from accl.cli.foreground import end_on_signals
     from accl.cli.output import say
     from accl.cli.progress import show_progress
+    from accl.cli.waiting import wait_for
     from accl.launch import process
+    from accl.launch.queue import enqueue
     from accl.store.merge import merge_spool
     from accl.store.state import read_state
 
@@ -104,9 +111,15 @@ def resume(
     several = _resumable(runs, chosen)
     if alerts:
         _allow_alerts(several)
-    if len(several) > 1:
-        _resume_in_queue(runs, several, detach, accept_changes)
-        return
+    if len(several) > 1 or jobs is not None or per_gpu > 1:
+        if accept_changes:  # of which nobody could see which of which run
+            what = "--accept-changes is for one run, and not for one of the queue."
+            raise ConfigError(what, "Accept those of each by itself: accl resume RUN --accept-changes")
+        enqueue(runs, several, per_gpu=per_gpu, jobs=jobs)
+        if detach:
+            say(*(run.id for run in several))
+            return
+        raise typer.Exit(wait_for(runs, several))
     run = several[0]
     if count := merge_spool(run):  # a run that has finished gets no trainer that would do it
         say(f"{count:,} measurements of {run.id} that were pending are in its database now", err=True)
@@ -161,23 +174,3 @@ def _allow_alerts(several: Sequence[RunDir]) -> None:
         if command is not None:
             allow(command)
             print_notes([f"from now on alerts may run: {command}"])
-
-
-def _resume_in_queue(root: Path, several: Sequence[RunDir], detach: bool, accept_changes: bool) -> None:
-    """Put runs into the queue of their folder and wait for them, unless ``detach``.
-
-    Raises:
-        ConfigError: changes were to be accepted, of which nobody could see which of which run.
-        RunError: one lies in another folder, cannot go on, or its measurements cannot be merged.
-    """
-    from accl.cli.output import say
-    from accl.cli.waiting import wait_for
-    from accl.launch.queue import enqueue
-
-    if accept_changes:
-        raise ConfigError("--accept-changes is for one run.", "Accept those of each by itself: accl resume RUN ...")
-    enqueue(root, several)
-    if detach:
-        say(*(run.id for run in several))
-        return
-    raise typer.Exit(wait_for(root, several))

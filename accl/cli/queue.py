@@ -11,14 +11,14 @@ import typer
 from accl.cli.completion import complete_run
 from accl.cli.options import RUNS, JobsOption, NeededQueryArgument, PerGpuOption, QueryArgument, RunsOption, run_name
 from accl.cli.output import Format, FormatOption, emit, print_notes, say
-from accl.cli.table import MISSING, Column, Row, Table, duration, fields
+from accl.cli.table import MISSING, Column, Row, Table, fields
 from accl.errors import ConfigError, RunError
 from accl.launch import queue
 from accl.store.rundir import RunDir, find_run, run_folders
 from accl.store.selection import matching_summaries
 from accl.store.state import State
 from accl.store.summary import Summary, summarize
-from accl.text import shortened
+from accl.text import duration, shortened
 
 LONG_S = 10.0  # within which the worker starts what there is a place for
 HELP = """List what waits to be trained; move, pause, resume, cancel it.

@@ -13,7 +13,7 @@ from accl.cli.output import Format, FormatOption, emit
 from accl.cli.questions import LimitOption, QuestionsOption, QuestionSplitOption, show_questions
 from accl.cli.runrows import progress, run_row, state_words
 from accl.cli.series import SeriesOption, raw_table, show_series
-from accl.cli.table import MISSING, Column, Table, duration, fields, moment, number, percent
+from accl.cli.table import MISSING, Column, Table, fields, moment, number, percent
 from accl.errors import AbsentError, BusyError, ConfigError
 from accl.store.deadline import within
 from accl.store.files import RESTORE
@@ -21,7 +21,7 @@ from accl.store.rundir import find_run
 from accl.store.schema import PHASE_SECONDS
 from accl.store.state import State
 from accl.store.summary import as_problem, numbers, summarize
-from accl.text import counted
+from accl.text import counted, duration
 
 if TYPE_CHECKING:
     from accl.store.measurements import Measurements

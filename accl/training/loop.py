@@ -220,7 +220,7 @@ class Trainer:
         matrices = self.context.curriculum.matrices()
         host = torch.stack([matrix for pair in matrices.values() for matrix in pair]).cpu()
         for kind, (value_KK, count_KK) in zip(matrices, torch.split(host.flatten(1), 2), strict=True):
-            self.recorder.confusion(self.step, kind, value_KK.tolist(), count_KK.long().tolist())
+            self.recorder.confusion(self.step, kind, value_KK.numpy(), count_KK.int().numpy())
 
     # Between steps ---------------------------------------------------------------------------------
 

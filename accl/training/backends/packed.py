@@ -202,8 +202,7 @@ class PackedBackend:
         return sorted(largest.values(), reverse=True)
 
     def _size(self, packed: Packed) -> Size:
-        longest = int(np.diff(packed.cu_seqlens[:: self._packer.segments]).max())
-        return stream_length(packed.total), max(LEAST_DISTANCE, 1 << (longest - 1).bit_length())
+        return stream_length(packed.total), max(LEAST_DISTANCE, 1 << (packed.longest - 1).bit_length())
 
     def _sequences(self, inputs: StepInputs, size: Size) -> tuple[Tensor, PackedSequences]:
         """Return the stream's token ids, T, and the sequences that they belong to."""

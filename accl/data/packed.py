@@ -62,5 +62,5 @@ class Packer:
         # Longest first: workers that take sequences in this order end with short ones, and so at about the same time.
         perm = (-length.sum(1)).argsort(kind="stable")
         cu_seqlens = np.zeros(length.size + 1, np.int64)
-        length[perm].cumsum(out=cu_seqlens[1:])
-        return Packed(start[perm].ravel(), cu_seqlens, perm.argsort(), perm, *labels)
+        length.take(perm, 0).cumsum(out=cu_seqlens[1:])
+        return Packed(start.take(perm, 0).ravel(), cu_seqlens, perm.argsort(), perm, *labels)

@@ -29,7 +29,7 @@ from accl.kernels.triton.pointwise import pack_tokens
 from accl.kernels.triton.rel_scores import partition_tokens
 from accl.kernels.triton.streams import SideStream, on_own_stream
 from accl.method.model import ModelOutput
-from accl.training.backends.backend import UnavailableError
+from accl.training.backends.backend import StepMetrics, UnavailableError
 from accl.training.backends.capture import GraphRecorder, preserve_state
 from accl.training.backends.inputs import NUM_SHARED_STAGING_BUFFERS, NUM_STAGING_BUFFERS, StepInputs
 from accl.training.backends.packed_encoder import family_of
@@ -133,7 +133,7 @@ class PackedBackend:
                 raise UnavailableError(what) from error
         progress(len(sizes), len(sizes))
 
-    def step(self, step: int) -> dict[str, Tensor]:
+    def step(self, step: int) -> StepMetrics:
         context, config = self.context, self.context.config
         draw = context.sampler.draw(step, context.curriculum.weights)
         packed = self._packer.pack(draw.questions, draw.option_order)
@@ -144,7 +144,7 @@ class PackedBackend:
         context.enable_bank(step)
         captured.graph.replay()
         self._steps_done = step
-        return dict(zip(captured.names, captured.values.clone().unbind(), strict=True))
+        return StepMetrics(captured.names, captured.values.clone())
 
     @torch.no_grad()
     def forward(self, questions: NDArray[np.int64]) -> ModelOutput:
@@ -202,8 +202,7 @@ class PackedBackend:
         return sorted(largest.values(), reverse=True)
 
     def _size(self, packed: Packed) -> Size:
-        longest = int(np.diff(packed.cu_seqlens[:: self._packer.segments]).max())
-        return stream_length(packed.total), max(LEAST_DISTANCE, 1 << (longest - 1).bit_length())
+        return stream_length(packed.total), max(LEAST_DISTANCE, 1 << (packed.longest - 1).bit_length())
 
     def _sequences(self, inputs: StepInputs, size: Size) -> tuple[Tensor, PackedSequences]:
         """Return the stream's token ids, T, and the sequences that they belong to."""

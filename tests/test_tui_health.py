@@ -75,7 +75,7 @@ async def test_the_axis_goes_on_to_the_last_step_of_a_live_run(tmp_path: Path) -
         grid = screen.query_one(ChartGrid)
         await until(pilot, lambda: grid.extent == (0.0, 80.0))
         await pilot.press("e")
-        assert grid.extent == (0.0, 200.0)
+        await until(pilot, lambda: grid.extent == (0.0, 200.0))
         assert grid.text_lines[-1].split()[-1] == "200"
         assert grid.displayed[:3] == ["loss", "accuracy", "task weights"]
         await pilot.press("tab")

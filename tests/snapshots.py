@@ -9,13 +9,15 @@ import difflib
 import itertools
 import os
 import re
-import secrets
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from factory import STARTED
+
+from accl.store import rundir
 
 FOLDER = Path(__file__).parent / "snapshots"
 SIZES = ((80, 24), (120, 36), (160, 45))
@@ -36,7 +38,8 @@ def freeze(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     number = itertools.count(1)
     monkeypatch.setattr(time, "time", lambda: NOW)
-    monkeypatch.setattr(secrets, "token_hex", lambda size: f"{next(number):0{2 * size}x}")
+    # Of runs alone: libraries ask for such numbers too.
+    monkeypatch.setattr(rundir, "secrets", SimpleNamespace(token_hex=lambda size: f"{next(number):0{2 * size}x}"))
 
 
 def scrub(line: str) -> str:

@@ -52,6 +52,12 @@ def fill(monkeypatch: pytest.MonkeyPatch, room: int = 0) -> None:
     monkeypatch.setattr(rundir, "replace_file", refuse)
 
 
+def contents(run: RunDir) -> dict[str, bytes]:
+    """All files of a run but its lock, which says since when it was held last."""
+    files = (path for path in run.path.iterdir() if path.is_file() and path != run.lock)
+    return {path.name: path.read_bytes() for path in files}
+
+
 WRITES: dict[str, tuple[Callable[[Path], RunDir], Callable[[RunDir], object]]] = {
     "labels": (finished_run, lambda run: edit_labels(run, note="late")),
     "accuracy of a test": (finished_run, lambda run: note_accuracy(run, SplitTest(9, 3, 1))),
@@ -69,12 +75,12 @@ def test_a_write_without_room_says_so_and_what_helps(
     if what == "accuracy of a test":
         state = run.read_json(run.state)
         run.write_json(run.state, state | {"latest": {}})
-    before = {path.name: path.read_bytes() for path in run.path.iterdir() if path.is_file()}
+    before = contents(run)
     fill(monkeypatch)
     with pytest.raises(RunError, match=NO_ROOM) as error:
         write(run)
     assert "accl prune" in error.value.hint
-    assert {path.name: path.read_bytes() for path in run.path.iterdir() if path.is_file()} == before
+    assert contents(run) == before
 
 
 @pytest.mark.parametrize("room", range(4))

@@ -2,13 +2,14 @@
 
 A terminal acts on control characters: it sets its title, writes the clipboard, clears the screen. Bidirectional marks
 make text read as what it is not, and line separators break tables. `printable` is the one function that all of it goes
-through before it reaches a terminal, a table, a page or a picture. Lists, counts and values that several layers write
-in words are here as well.
+through before it reaches a terminal, a table, a page or a picture. Lists, counts, durations and values that several
+layers write in words are here as well.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 
@@ -68,6 +69,25 @@ def listed(words: Sequence[str], conjunction: str) -> str:
 def counted(count: int, noun: str) -> str:
     """Write a number of things as ``1 run`` or ``1,200 runs``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def duration(seconds: float | None) -> str:
+    """Write seconds in at most two units: ``0.8 s``, ``42 s``, ``3 m 07 s``, ``2 h 05 m``, ``2 d 03 h``.
+
+    What is not known, or is no duration, is a dash.
+    """
+    if seconds is None or not 0 <= seconds < math.inf:
+        return "–"
+    whole = round(seconds)
+    if whole < 10:
+        return f"{seconds:.1f} s"
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} m {whole % 60:02d} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} m"
+    return f"{whole // 86400} d {whole % 86400 // 3600:02d} h"
 
 
 def typed(value: object) -> str:

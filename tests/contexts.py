@@ -135,7 +135,7 @@ def with_optim(config: Config, **changed: Any) -> Config:
 def learn(backend: StepBackend, steps: range) -> dict[str, Tensor]:
     """Take steps; return their metrics by name, one value a step, on the CPU."""
     rows = [backend.step(step) for step in steps]
-    return {name: torch.stack([row[name] for row in rows]).cpu() for name in rows[0]}
+    return {name: torch.stack([row[name] for row in rows]).cpu() for name in rows[0].names}
 
 
 def assert_same_metrics(actual: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:

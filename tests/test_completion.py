@@ -50,7 +50,7 @@ def short(root: Path, recipe: str) -> str:
     return path.name.split("-", 2)[2]
 
 
-@pytest.mark.parametrize("command", ["show", "logs", "stop", "restart", "ask", "note", "rename", "queue add"])
+@pytest.mark.parametrize("command", ["show", "logs", "restart", "ask", "note", "rename", "queue add"])
 def test_runs_are_completed_by_id_and_name(root: Path, command: str) -> None:
     words = [*command.split(), "--runs", str(root)]
     assert set(completions(*words, "")) == {"last", "warm", short(root, "full"), short(root, "baseline")}

@@ -193,24 +193,22 @@ def test_questions_of_like_length_share_a_batch(assembler: Assembler) -> None:
 
 
 @pytest.mark.parametrize(("head", "rows"), [("single_sequence", 1), ("per_option", CHOICES)])
-def test_long_questions_share_a_batch_with_fewer(
-    assembler: Assembler, monkeypatch: pytest.MonkeyPatch, head: str, rows: int
-) -> None:
+def test_long_questions_share_a_batch_with_fewer(assembler: Assembler, head: str, rows: int) -> None:
     assembler = Assembler(assembler.blob, cast(Tokenizer, assembler), head, max_length=64)
     asked = np.arange(len(LENGTHS))
     lengths = assembler.lengths(asked)
-    monkeypatch.setattr("accl.training.evaluate.MOST_TOKENS", 3 * rows * int(lengths.max()) - 1)
+    most_tokens = 3 * rows * int(lengths.max()) - 1
     model = Lookup(len(LENGTHS))
-    evaluate(model, assembler, asked, 3, torch.device("cpu"), batch_size=4, progress=lambda: None)
+    cpu = torch.device("cpu")
+    evaluate(model, assembler, asked, 3, cpu, batch_size=4, most_tokens=most_tokens, progress=lambda: None)
     padded = [rows * max(lengths[q] for q in batch) * len(batch) for batch in model.seen]
     assert max(padded) < 3 * rows * lengths.max()
     assert len(model.seen[0]) == 2
     assert max(map(len, model.seen)) > 2
     assert sorted(q for batch in model.seen for q in batch) == asked.tolist()
 
-    monkeypatch.setattr("accl.training.evaluate.MOST_TOKENS", 1)
     alone = Lookup(len(LENGTHS))
-    evaluate(alone, assembler, asked, 3, torch.device("cpu"), batch_size=4, progress=lambda: None)
+    evaluate(alone, assembler, asked, 3, cpu, batch_size=4, most_tokens=1, progress=lambda: None)
     assert [len(batch) for batch in alone.seen] == [1] * len(LENGTHS)
 
 

@@ -214,10 +214,10 @@ def _about_to_train(root: Path) -> None:
 
 
 def _prepared(root: Path) -> None:
-    """Leave two runs, prepared and not started."""
+    """Leave two runs of an experiment, prepared and not started."""
     shutil.rmtree(root)
     for seed in (2, 1):
-        new_run(root, "full", seed, started=time.time() - seed)
+        write_experiment(new_run(root, "full", seed, started=time.time() - seed), "lr")
 
 
 def _stopped(root: Path) -> None:

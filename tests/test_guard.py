@@ -18,7 +18,7 @@ import pytest
 from accl.errors import BusyError
 from accl.store.lock import TRAINING, RunLock, holder
 from accl.store.rundir import RunDir, create_run
-from accl.store.state import RunState, State, write_state
+from accl.store.state import RunState, State, observe, write_state
 from accl.training import guard as guard_module
 from accl.training.guard import LockGuard
 from accl.training.report import Reporter
@@ -87,6 +87,39 @@ def test_a_process_whose_lock_another_has_taken_ends_and_writes_no_more(tmp_path
             assert "ends and writes no more" in first.stdout.read()
             assert first.wait() == BusyError.exit_code
             assert {path: path.read_bytes() for path in run.path.iterdir()} == before
+
+
+SHARED = GUARDED.replace(
+    "guard.LockGuard(lock, Reporter(run))", "guard.LockGuard(lock, reporter, process.say)"
+).replace(
+    "with RunLock",
+    """
+from accl.training.together import SharedProcess
+other = RunDir(Path(sys.argv[2]))
+process = SharedProcess([run, other])
+reporter = Reporter(run, console=process.console(run))
+others_lock, others = RunLock.acquire(other, TRAINING), Reporter(other, console=process.console(other))
+with RunLock""",
+)
+
+
+def test_runs_that_share_the_process_end_with_it_and_say_why(tmp_path: Path) -> None:
+    run, other = create_run(tmp_path, "full", 1), create_run(tmp_path, "full", 2)
+    for each in (run, other):
+        write_state(each, RunState(State.RUNNING))
+    command = [sys.executable, "-c", SHARED, str(run.path), str(other.path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "guarded\n"
+        process.send_signal(signal.SIGSTOP)
+        os.waitpid(process.pid, os.WUNTRACED)
+        run.lock.unlink()
+        with RunLock.acquire(run, TRAINING):
+            process.send_signal(signal.SIGCONT)
+            assert process.wait() == BusyError.exit_code
+            assert observe(run).state.trains
+    assert observe(other).state is State.CRASHED
+    assert f"its last error: run.lock of {run.id} is held by process {os.getpid()}" in observe(other).reason
 
 
 def test_a_run_directory_that_is_gone_is_said_once_and_ends_nothing(said: Said) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from accl.cli.output import Format, emit, plain, print_error
-from accl.cli.table import Column, Table, duration, fields, p_value, percent, points, text
+from accl.cli.table import Column, Table, fields, p_value, percent, points, text
 from accl.errors import ConfigError
 from accl.store.state import State
 
@@ -207,10 +207,6 @@ def test_errors_go_to_stderr_and_their_hint_stays_copyable(
         (points(-0.0125), "-1.25"),
         (p_value(0.0312), "0.031"),
         (p_value(1e-9), "< 0.001"),
-        (duration(0.84), "0.8 s"),
-        (duration(59.7), "1 min 00 s"),
-        (duration(7512), "2 h 05 min"),
-        (duration(math.nan), "–"),
         (text(12345), "12,345"),
         (text(True), "yes"),
         (text(State.CRASHED), "crashed"),

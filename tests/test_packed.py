@@ -86,6 +86,7 @@ def assert_same_as_the_assembler(
     assert [expected[place] for place in packed.perm] == stream
     lengths = [len(sequence) for sequence in stream]
     assert lengths == sorted(lengths, reverse=True)
+    assert packed.longest == lengths[0]
     assert packed.cu_seqlens[0] == 0
     assert packed.total == sum(lengths) == mask.sum()
     assert len(packed.inverse_perm) == len(questions) * packer.sequences_per_question
@@ -140,11 +141,17 @@ def test_a_step_that_is_sent_too_far_ahead_waits_for_the_copy_of_an_earlier_one(
     packer = Packer(Assembler(made_blob([[3, 1, 1]] * 2, [1, 1], 0), TOKENIZER, "per_option", 32, None))
     packed = packer.pack(np.arange(2))
     inputs = StepInputs(2, 4, packer.segments, torch.device("cpu"), 2)
-    waited: list[int] = []
+    called: list[tuple[str, int]] = []
+    inputs._copied = [  # type: ignore[assignment]
+        SimpleNamespace(
+            synchronize=lambda slot=slot: called.append(("wait", slot)),
+            record=lambda slot=slot: called.append(("record", slot)),
+        )
+        for slot in range(2)
+    ]
     for seed in range(5):
         inputs.send(packed, seed, (0.0, 0.5, 1.0))
-        inputs._copied[seed % 2] = SimpleNamespace(synchronize=lambda seed=seed: waited.append(seed))  # type: ignore
-        assert waited == list(range(seed - 1))
+    assert called == [(what, seed % 2) for seed in range(5) for what in ("wait", "record")]
     assert inputs.seed.item() == 4
     assert inputs.rates.tolist() == [0.0, 0.5, 1.0]
     assert inputs.labels.task_B.tolist() == packed.task.tolist()

@@ -13,10 +13,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pytest
 from conftest import run_accl
 from factory import finished_run
@@ -25,6 +26,7 @@ from accl.errors import BusyError, DamagedError, RunError
 from accl.store import append, spool, writer
 from accl.store.append import RunAppender
 from accl.store.columns import RunReader
+from accl.store.database import database_at
 from accl.store.merge import merge_spool, pending_words
 from accl.store.reader import query
 from accl.store.rundir import RunDir
@@ -519,6 +521,24 @@ def test_a_row_of_the_wrong_type_holds_up_no_other(run: RunDir) -> None:
     recorder.close()
     assert steps(run) == [1, 3]
     assert events(run) == ["name ?", "1 rows do not fit the table metrics: dropped"]
+
+
+@pytest.mark.parametrize("spooled", [False, True])
+def test_matrices_are_recorded_alike_as_arrays_and_as_lists(run: RunDir, spooled: bool) -> None:
+    matrix = np.array([0.1, np.nan, np.inf, -3.4e38], np.float32)
+    counts = np.array([0, 1, 2**31 - 1, -(2**31)], np.int32)
+    recorder = Recorder(run.database, interval=NEVER_S)
+    recorder.confusion(1, "similarity", matrix, counts)
+    recorder.confusion(1, "similarity", matrix.tolist(), counts.tolist())
+    with held(run) if spooled else nullcontext():
+        recorder.flush()
+    assert spool_of(run.database).exists() == spooled
+    recorder.close()
+    with database_at(run.database).attached() as session:
+        arrays, lists = session("SELECT matrix, counts FROM run.confusion ORDER BY seq")
+    np.testing.assert_array_equal(np.float32(arrays[0]), matrix)
+    np.testing.assert_array_equal(arrays[0], lists[0])
+    assert arrays[1] == lists[1] == counts.tolist()
 
 
 # Kills -----------------------------------------------------------------------------------------------

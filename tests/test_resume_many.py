@@ -15,9 +15,10 @@ from typer.testing import CliRunner
 from accl.cli import waiting
 from accl.cli.control import resume
 from accl.errors import BusyError, ConfigError, RunError
-from accl.launch import process, queue
+from accl.launch import companions, process, queue
 from accl.store.rundir import RunDir
 from accl.store.state import State, read_state, write_state
+from accl.store.waiting import read_waiting
 
 
 @pytest.fixture(autouse=True)
@@ -77,6 +78,23 @@ def test_one_run_is_started_at_once_however_it_is_found(tmp_path: Path, started:
     assert order(tmp_path) == []
 
 
+@pytest.mark.parametrize(("options", "shares"), [(["--per-gpu", "3"], (3, None)), (["--jobs", "2"], (1, 2))])
+def test_runs_share_a_gpu_or_the_machine_as_they_are_asked_to(
+    tmp_path: Path, started: list[RunDir], options: list[str], shares: tuple[int, int | None]
+) -> None:
+    runs = [ended(tmp_path, State.CRASHED, seed) for seed in (1, 2)]
+    alone = ended(tmp_path, State.STOPPED, 3)  # one that shares waits for its turn as well
+    for words in (["state:crashed"], [alone.id]):
+        result = command(tmp_path, *words, *options, "--detach")
+        assert result.exit_code == 0, result.output
+    places = {run: place for run in (*runs, alone) if (place := read_waiting(run))}
+    assert {run: (place.per_gpu, place.jobs) for run, place in places.items()} == dict.fromkeys((*runs, alone), shares)
+    alike = {companions.likeness(places[run], run.config.read_text(encoding="utf-8")) for run in runs}
+    assert len(alike) == 1  # so that they share a process too
+    assert (None in alike) == (shares[0] == 1)
+    assert started == []
+
+
 def test_of_several_that_are_named_all_go_on_or_none(tmp_path: Path, started: list[RunDir]) -> None:
     stopped, done, live = ended(tmp_path, State.STOPPED), ended(tmp_path, State.FINISHED, 2), running_run(tmp_path)
     for other, error in ((done, RunError), (live, BusyError)):
@@ -92,7 +110,8 @@ def test_nothing_to_resume_and_what_the_queue_does_not_do_are_said(tmp_path: Pat
     assert "1 finished" in str(nothing)
     for seed in (2, 3):
         ended(tmp_path, State.STOPPED, seed)
-    assert isinstance(command(tmp_path, "state:stopped", "--accept-changes").exception, ConfigError)
+    for words in (["state:stopped"], ["s2", "--jobs", "2"]):
+        assert isinstance(command(tmp_path, *words, "--accept-changes").exception, ConfigError)
     elsewhere = ended(tmp_path / "elsewhere", State.STOPPED)
     moved = command(tmp_path, str(elsewhere.path), "s2").exception
     assert isinstance(moved, RunError)

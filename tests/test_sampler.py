@@ -284,6 +284,26 @@ def test_seed_and_step_each_make_a_difference(per_task: int | None) -> None:
     assert not same(first(1, 5), first(1, 6))
 
 
+def test_draws_are_those_of_the_formula_to_the_last_bit() -> None:
+    """Seeds are published with results: whoever draws again with another version gets the same questions."""
+    pools, rng = pools_of([0, 5, 7, 2, 9]), np.random.default_rng(0)
+    drawing, drawn = sampler([0, 5, 7, 2, 9], 6, 2, seed=7), [0] * 5
+    for step in range(1, 20):
+        weights = rng.random(5) if step % 3 else np.array([0.5, 0.0, 0.5, 0.0, 0.0])
+        p = np.where([0, 1, 1, 1, 1], weights, 0.0)
+        rng_of_step = np.random.default_rng([7, 1, step])
+        key = np.log(np.maximum(p / p.sum(), 1e-300)) + rng_of_step.gumbel(size=5)
+        key[0] = -np.inf
+        questions = []
+        for task in np.repeat(np.argsort(-key, kind="stable")[:3], 2):
+            number, position = divmod(drawn[task], len(pools[task]))
+            drawn[task] += 1
+            questions.append(np.random.default_rng([7, 2, task, number]).permutation(pools[task])[position])
+        order = rng_of_step.permuted(np.tile(np.arange(4), (6, 1)), axis=1)
+        assert same(drawing.draw(step, weights), Draw(np.array(questions), order))
+        assert drawing.drawn.tolist() == drawn
+
+
 # --- auxiliary questions
 
 

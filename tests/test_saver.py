@@ -201,7 +201,7 @@ def test_a_run_ends_when_nothing_could_be_saved_for_too_long(make: Callable[...,
     bench.clock.now += 1
     with pytest.raises(RunError) as raised:
         bench.save(16, 4)
-    assert raised.value.what.startswith("For 2.0 min no checkpoint can be written (No space left on device): what was")
+    assert raised.value.what.startswith("For 2 m 00 s no checkpoint can be written (No space left on device): what was")
     assert raised.value.what.endswith("trained after step-00000004 is lost.")
     assert "accl resume" in raised.value.hint
 

@@ -11,8 +11,10 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import duckdb
+import numpy as np
 import pytest
 from conftest import Accl
 from factory import finished_run
@@ -201,3 +203,48 @@ def test_the_readme_names_every_table_and_column() -> None:
     rows = {line.split("`")[1]: line for line in text.splitlines() if line.startswith("| `")}
     for table, columns in schema.COLUMNS.items():
         assert [column for column in columns if f"`{column}`" not in rows[table]] == []
+
+
+NAN = math.nan
+QUESTION = ["id", 0, "text", ["yes", "no"], 1, [2]]
+CONFUSION = [1, "similarity", [0.5, NAN, math.inf, 3], [1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize(
+    ("table", "row", "fits"),
+    [
+        ("metrics", [1, 0.1, 2, "loss", NAN], True),
+        ("metrics", [1, np.float64(0.1), 2, "loss", None], True),
+        ("metrics", [True, 0.1, 2.0, "loss", 1.0], False),
+        ("metrics", [1, 0.1, 2.0, "loss", True], False),
+        ("metrics", [1, 0.1, 2.0, "loss", "1.0"], False),
+        ("metrics", [1, 0.1, 2.0, "loss", 2**31], False),
+        ("metrics", [2**31, 0.1, 2.0, "loss", 1.0], False),
+        ("metrics", [1.0, 0.1, 2.0, "loss", 1.0], False),
+        ("metrics", [None, 0.1, 2.0, "loss", 1.0], False),
+        ("metrics", [1, 0.1, 2.0, "half \ud83d", 1.0], False),
+        ("metrics", [1, 0.1, 2.0, b"loss", 1.0], False),
+        ("metrics", [1, 0.1, 2.0, "loss"], False),
+        ("metrics", [1, 0.1, 2.0, "loss", 1.0, 1.0], False),
+        ("questions", QUESTION, True),
+        ("questions", [*QUESTION[:3], [], 1, []], True),
+        ("questions", [*QUESTION[:3], ["yes", 1], 1, [2]], False),
+        ("questions", [*QUESTION[:3], "yes", 1, [2]], False),
+        ("questions", [*QUESTION[:3], ["yes", "\udcff"], 1, [2]], False),
+        ("questions", [*QUESTION[:5], [2.0]], False),
+        ("questions", [*QUESTION[:5], [2**31]], False),
+        ("confusion", CONFUSION, True),
+        ("confusion", [1, "similarity", [schema.MAX_FLOAT, -schema.MAX_FLOAT], [-(2**31)]], True),
+        ("confusion", [1, "similarity", [1e39, 1.0], [1]], False),
+        ("confusion", [1, "similarity", [NAN, -1e39], [1]], False),
+        ("confusion", [1, "similarity", [None, 1.0], [1]], False),
+        ("confusion", [1, "similarity", np.ones(2, np.float32), np.ones(2, np.int32)], True),
+        ("confusion", [1, "similarity", np.ones(2), np.ones(2, np.int32)], False),
+        ("confusion", [1, "similarity", np.ones(2, np.float32), np.ones(2, np.int64)], False),
+        ("confusion", [1, "similarity", np.ones((1, 2), np.float32), np.ones(2, np.int32)], False),
+    ],
+)
+def test_a_row_fits_its_table_alone_and_among_others(table: str, row: list[Any], fits: bool) -> None:
+    good = {"metrics": [2, 0.2, 3.0, "loss", 0.5], "questions": QUESTION, "confusion": CONFUSION}[table]
+    assert schema.are_rows(table, [row]) == fits
+    assert schema.are_rows(table, [good, row, good]) == fits

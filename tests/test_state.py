@@ -301,6 +301,8 @@ WRONG = [
     ("exit_code", "0"),
     ("exit_code", False),
     ("exit_code", 2**40),
+    ("visible_gpus", 0),
+    ("visible_gpus", ["GPU-a"]),
     ("state", "dreaming"),
     ("state", ["running"]),
     ("checkpoint_last", "../../elsewhere"),
@@ -316,7 +318,7 @@ def test_a_field_that_holds_what_it_cannot_hold_is_named(run: RunDir, key: str, 
 
 
 def test_a_state_is_read_as_it_was_written(run: RunDir) -> None:
-    written = running(exit_code=-9, latest={"train/loss": float("inf"), "steps": 3}, reason="ü")
+    written = running(exit_code=-9, latest={"train/loss": float("inf"), "steps": 3}, reason="ü", visible_gpus="")
     write_state(run, written)
     assert read_state(run) == written
     run.state.write_text('{"step": 1}')

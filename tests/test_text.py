@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accl.text import printable, printable_lines
+from accl.text import duration, printable, printable_lines
 
 INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
@@ -43,6 +44,23 @@ def test_making_text_printable_twice_changes_nothing_more(text: str) -> None:
 )
 def test_what_is_replaced_can_still_be_seen(text: str, shown: str) -> None:
     assert printable(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0.84, "0.8 s"),
+        (9.6, "10 s"),
+        (42, "42 s"),
+        (59.7, "1 m 00 s"),
+        (3599.4, "59 m 59 s"),
+        (7512, "2 h 05 m"),
+        (183600, "2 d 03 h"),
+        *((unknown, "–") for unknown in (None, math.nan, math.inf, -1.0)),
+    ],
+)
+def test_a_duration_has_at_most_two_units(seconds: float | None, shown: str) -> None:
+    assert duration(seconds) == shown
 
 
 def test_line_feeds_of_a_log_are_kept() -> None:

@@ -7,9 +7,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 import typer
 from conftest import SHORT
@@ -18,6 +19,8 @@ from test_life import kill, until
 from typer.testing import CliRunner
 
 from accl.cli import control
+from accl.cli import queue as queue_commands
+from accl.cli.show import show
 from accl.config import resolve
 from accl.errors import BusyError, ConfigError, RunError
 from accl.launch import process
@@ -144,6 +147,49 @@ def test_a_run_that_shares_its_process_is_stopped_and_killed_by_its_mark_alone(
     assert f"It trains other runs too; this ends all of them: kill -KILL {held.pid}" in told.hint
     assert [holder(run) for run in idle_pair] == [held, holder(other)]
     assert holder(other) is not None
+
+
+def test_a_process_that_is_just_being_replaced_by_its_program_is_known_to_share(
+    idle_pair: tuple[RunDir, RunDir], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, words = holder(idle_pair[0]), psutil.Process.cmdline
+    assert held is not None
+    until(lambda: words(psutil.Process(held.pid)))
+    looks: list[int] = []
+
+    def look(self: psutil.Process) -> list[str]:
+        looks.append(self.pid)
+        return words(self) if len(looks) % 3 == 0 else []
+
+    with monkeypatch.context() as patched:
+        patched.setattr(psutil.Process, "cmdline", look)
+        patched.setattr(os, "kill", lambda *_: pytest.fail("the signal would reach the other too"))
+        process.stop(idle_pair[0])
+    assert len(looks) == 6  # once for whether it trains the run, once for whether it trains others
+    assert stop.marked(idle_pair[0])
+
+
+def test_the_queue_and_a_run_say_that_a_process_is_shared(
+    idle_pair: tuple[RunDir, RunDir], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue_commands.queue, "ensure_worker", lambda _root: None)
+    root = str(idle_pair[0].path.parent)
+    (pid,) = {held.pid for held in map(holder, idle_pair) if held}
+
+    def listed(pids: Sequence[int]) -> str:
+        for run, number in zip(idle_pair, pids, strict=True):
+            write_state(run, read_state(run).changed(state=State.RUNNING, pid=number))
+        return CliRunner().invoke(queue_commands.app, ["--runs", root]).stdout
+
+    assert "process" not in listed([pid, pid + 1])
+    head, _, *rows = listed([pid, pid]).splitlines()
+    assert [line.split()[-1] for line in (head, *rows)] == ["process", f"{pid}", f"{pid}"]
+    app = typer.Typer()
+    app.command()(show)
+    shown = CliRunner().invoke(app, [idle_pair[0].id, "--runs", root]).stdout
+    assert f"{pid}, shared with other runs" in shown
+    write_state(idle_pair[0], read_state(idle_pair[0]).changed(state=State.FINISHED))
+    assert "shared" not in CliRunner().invoke(app, [idle_pair[0].id, "--runs", root]).stdout
 
 
 def test_of_runs_to_be_started_together_those_that_wait_no_more_are_left_out(

@@ -45,7 +45,7 @@ async def test_keys_move_the_cursor_and_change_axis_scale_and_range(tmp_path: Pa
         await until(pilot, lambda: bool(grid.displayed))
         assert grid.extent == (0.0, 200.0)
         await pilot.press("at", *"100", "enter")
-        assert "step 100 · epoch 1.50 · 5 s" in on_screen(pilot)
+        assert "step 100 · epoch 1.50 · 5.0 s" in on_screen(pilot)
         await pilot.press("x")
         assert (grid.view.axis, grid.extent, grid.view.cursor) == ("epoch", (0.0, 3.0), 1.5)
         await pilot.press("x")

@@ -11,7 +11,7 @@ from rich.cells import cell_len
 
 from accl.text import printable
 from tui.scale import log_ticks, padded, percent, short, ticks
-from tui.text import bar, cut, duration, fit, sparkline, wrapped
+from tui.text import bar, cut, fit, sparkline, wrapped
 
 FINITE = st.floats(-1e300, 1e300)
 
@@ -87,10 +87,6 @@ def test_a_cell_is_exactly_as_wide_as_its_column(text: str, width: int, right: b
 @given(st.floats(allow_nan=True), st.integers(0, 40))
 def test_a_bar_never_leaves_its_room(share: float, width: int) -> None:
     assert len(bar(share, width)) == width
-
-
-def test_durations_name_their_units() -> None:
-    assert [duration(s) for s in (42, 190, 18120, 183600)] == ["42 s", "3 m 10 s", "5 h 02 m", "2 d 03 h"]
 
 
 def test_a_spark_line_spans_its_values() -> None:

@@ -158,7 +158,7 @@ def test_the_view_fits_the_terminal_and_shows_first_what_trains(tmp_path: Path, 
     assert [row[0] for row in rows] == ["▶", "…", "✓", "✓", "☠"]
     if columns >= 80:
         assert head == "2 finished   1 training   1 waiting   1 crashed"
-        assert rows[0].rstrip().endswith("80/24,000 43.21 % 664 h 26 min")
+        assert rows[0].rstrip().endswith("80/24,000 43.21 % 27 d 16 h")
         assert all(f" s{seed} " in row for seed, row in zip((3, 4, 1, 2), rows, strict=False))
     assert len(drawn(6)) == 5
     assert drawn(6)[-1].startswith("… 2 more")

@@ -38,9 +38,9 @@ class Folder:
         self.root, self._program, self._python = root, program, sys.executable
         self.train(IDLE)
 
-    def train(self, code: str) -> None:
+    def train(self, code: str, how: str = "") -> None:
         """Let trainers that are started from now on run this code, with the run's lock inherited."""
-        self._program.write_text(f'#!/bin/sh\nexec {self._python} -c "{code}" "$@"\n', encoding="utf-8")
+        self._program.write_text(f'#!/bin/sh\nexec {how} {self._python} -c "{code}" "$@"\n', encoding="utf-8")
         self._program.chmod(0o755)
 
     def queued(
@@ -302,6 +302,17 @@ def test_each_gpu_gets_a_run_and_one_for_the_processor_passes(folder: Folder) ->
     held_third = holder(runs[2])
     assert held_third is not None
     assert gpu_of(held_third.pid) == "GPU-b"
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_the_gpu_of_a_trainer_is_known_while_its_process_shows_no_variables_yet(folder: Folder) -> None:
+    folder.train(IDLE, "env -i")  # as every process between one program and the next
+    runs = folder.queued(1, 2, 3, sets=["train.device=cuda"])
+    Worker(folder.root).look()
+    until(lambda: not any(psutil.Process(pid).environ() for pid in trainers(*runs[:2])))
+    folder.end(runs[0])
+    Worker(folder.root).look()
+    assert [read_state(run).visible_gpus for run in runs[1:]] == ["GPU-b", "GPU-a"]
 
 
 @pytest.mark.usefixtures("two_gpus")

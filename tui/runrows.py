@@ -15,13 +15,14 @@ from accl.errors import AcclError
 from accl.store.glance import BINS, Glance
 from accl.store.rundir import RunDir
 from accl.store.state import State
+from accl.text import duration
 from tui import theme
 from tui.arms import Group, Reference, arm_of
 from tui.deltas import Delta, Pairing, pairing
 from tui.feed import RunSummary
 from tui.raster import Range
 from tui.scale import percent, short
-from tui.text import SPARKS, Piece, age, bar, duration
+from tui.text import SPARKS, Piece, age, bar
 from tui.widgets.table import Column, Row
 
 DELTA = "Δ [95 %]"

@@ -125,20 +125,6 @@ def centred(message: str, width: int, height: int, style: Style) -> list[Strip]:
     return [*[Strip.blank(width)] * max(0, height // 2 - 1), strip([(printable(message).center(width), style)], width)]
 
 
-def duration(seconds: float) -> str:
-    """Format seconds in at most two units: ``42 s``, ``3 m 10 s``, ``5 h 02 m``, ``2 d 03 h``."""
-    if not math.isfinite(seconds) or seconds < 0:
-        return "–"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} m {whole % 60:02d} s"
-    if whole < 86400:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} m"
-    return f"{whole // 86400} d {whole % 86400 // 3600:02d} h"
-
-
 def age(seconds: float) -> str:
     """Format seconds in the largest unit alone: ``42 s``, ``3 m``, ``5 h``, ``2 d``."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):

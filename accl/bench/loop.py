@@ -47,7 +47,7 @@ class Loop:
         self.schedule.restart()
         self._draws.clear()
         for step in range(first, first + steps):
-            pending += self.backend.step(step).values()
+            pending.append(self.backend.step(step).values_M)
             if (step - first) % METRICS_EVERY == METRICS_EVERY - 1:
                 torch.stack(pending).tolist()
                 pending.clear()

@@ -14,8 +14,8 @@ from accl.analysis.efficiency import SampleEfficiency
 from accl.analysis.stats import PairedDifference
 from accl.cli import compare_tables
 from accl.cli.compare_tables import letters
-from accl.cli.table import MISSING, Column, Row, Table, duration, fields, number, p_value, percent, points, score, span
-from accl.text import typed
+from accl.cli.table import MISSING, Column, Row, Table, fields, number, p_value, percent, points, score, span
+from accl.text import duration, typed
 
 NAMED_WIDTH = 14  # of an arm whose name stands in a header beside others
 MANY_ARMS = 5  # which nobody reads side by side

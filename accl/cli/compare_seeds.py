@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from accl.analysis.ablation import Ablation, SeedArm
-from accl.cli.table import MISSING, Column, Row, Table, duration, fields, p_value, percent, points, score, span
+from accl.cli.table import MISSING, Column, Row, Table, fields, p_value, percent, points, score, span
+from accl.text import duration
 
 CALIBRATION = [Column(name.lower(), name, "", "right", score) for name in ("loss", "ECE", "Brier")]
 MEANS = ("accuracy", "macro_accuracy", "hard_accuracy", "loss", "ece", "brier")

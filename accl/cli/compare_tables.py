@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from accl.analysis.compare import TRIVIAL_BASELINES, Arm, Comparison
 from accl.cli.compare_seeds import CALIBRATION, hard_delta, low_to_high, spread
-from accl.cli.table import Column, Row, Table, duration, fields, moment, number, p_value, percent, points
-from accl.text import typed
+from accl.cli.table import Column, Row, Table, fields, moment, number, p_value, percent, points
+from accl.text import duration, typed
 
 
 def runs_table(comparison: Comparison) -> Table:

@@ -2,64 +2,129 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import time
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from accl.cli.options import RUNS, ChosenArgument, DetachOption, RunArgument, RunsOption
-from accl.errors import BusyError, ConfigError, RunError
+from accl.cli.options import RUNS, ChosenArgument, DetachOption, JobsOption, PerGpuOption, RunsOption
+from accl.errors import AcclError, BusyError, ConfigError, RunError
 from accl.store.rundir import RunDir
+
+if TYPE_CHECKING:
+    from accl.store.state import RunState
+    from accl.store.summary import Summary
 
 KILL_GRACE_S = 10.0  # a killed process ends well within it
 
 
 def stop(
-    run: RunArgument,
+    chosen: ChosenArgument,
     grace: Annotated[float, typer.Option("--grace", min=0, help="Seconds to wait before it is killed.")] = 120.0,
     kill: Annotated[bool, typer.Option("--kill", help="Kill it now, without a checkpoint.")] = False,
     runs: RunsOption = RUNS,
 ) -> None:
-    """Stop a run after its current step, with a checkpoint.
+    """Stop runs after their current steps, with checkpoints.
 
-    The command waits until the run has ended, and kills it when it has not after the grace period. A run
-    that was prepared and never started counts as stopped from then on. Others that share its process go on.
+    The command waits until they have ended, and kills those that have not after the grace period. A run
+    that waits, or was prepared and never started, counts as stopped from then on. Others that share a
+    process with a run go on. Of the runs that a query finds, those that train or wait are stopped.
 
     Examples:
 
       accl stop last --grace 60
 
       accl stop full-s1 --kill
+
+      accl stop experiment:lr
     """
+    from accl.cli.chosen import Verb, chosen_for
+    from accl.cli.output import raise_first, say
+    from accl.store.state import State
+
+    verb = Verb("asked to stop", "trains or waits", lambda state: state.active, lambda state: not state.active)
+    several = chosen_for(verb, runs, chosen)
+    # Those that wait first: otherwise one of them would take the place of one that trains, and be started.
+    several.sort(key=lambda summary: summary.state is None or summary.state.state is not State.QUEUED)
+    failed: list[AcclError] = []
+    left = _wait_for_ends(_ask_to_stop(several, kill, failed), 0.0, failed)
+    if doing := [] if kill else [_doing(each.state) for each in left if each.state]:
+        what = f"{doing[0]} and a checkpoint" if len(doing) == 1 else f"the steps of {len(doing)} runs and checkpoints"
+        say(f"waiting at most {grace:g} s for the end of {what}; --kill does not wait", err=True)
+    left = _wait_for_ends(left, KILL_GRACE_S if kill else grace, failed)
+    left = _wait_for_ends(_ask_to_stop(left, True, failed), KILL_GRACE_S, failed)
+    failed += [_not_ended(summary.run) for summary in left]
+    raise_first(failed)
+
+
+def _ask_to_stop(several: Sequence[Summary], kill: bool, failed: list[AcclError]) -> list[Summary]:
+    """Ask runs to stop, or kill them, and return those that are about to end; the errors of others are noted."""
+    from accl.launch import process
+    from accl.store.summary import summarize
+
+    asked = []
+    for summary in several:
+        try:
+            process.stop(summary.run, kill)
+        except AcclError as error:
+            (now,) = summarize([summary.run])
+            if not (_is_active(summary) and now.state and not _is_active(now)):  # it has not ended by itself meanwhile
+                failed.append(error)
+                continue
+        asked.append(summary)
+    return asked
+
+
+def _wait_for_ends(several: Sequence[Summary], seconds: float, failed: list[AcclError]) -> list[Summary]:
+    """Say of each run how it ended, as soon as it has, and return those that have not within some seconds."""
     from accl.cli.output import say
+    from accl.launch.process import POLL_EVERY_S
+    from accl.store.summary import SummaryReader, read_summaries
+
+    deadline, left = time.monotonic() + seconds, list(several)
+    readers = {summary.run: SummaryReader(summary.run) for summary in several}
+    while True:
+        is_last = time.monotonic() >= deadline
+        read = read_summaries([readers[summary.run] for summary in left], time.time())
+        # One that does not answer at the moment, on a slow disk, is waited for.
+        left = [
+            each for each in read if _is_active(each) or (each.state is None and isinstance(each.problem, BusyError))
+        ]
+        for run, state, problem in [(each.run, each.state, each.problem) for each in read if each not in left]:
+            if state is not None:
+                say(f"{state.state.icon} {run.id} {state.state}{f': {state.reason}' if state.reason else ''}")
+            elif problem is not None:
+                failed.append(problem)
+        if is_last or not left:
+            return left
+        time.sleep(POLL_EVERY_S)
+
+
+def _is_active(summary: Summary) -> bool:
+    return summary.state is not None and summary.state.state.active
+
+
+def _doing(state: RunState) -> str:
+    return state.phase if state.phase not in ("", "training") else f"step {state.step + 1:,}"
+
+
+def _not_ended(run: RunDir) -> RunError:
     from accl.launch import process
     from accl.store.lock import holder
-    from accl.store.rundir import find_run
-    from accl.store.state import observe
+    from accl.store.state import read_state
 
-    chosen = find_run(runs, run)
-    process.stop(chosen, kill)
-    state = observe(chosen)
-    if state.state.active and not kill:
-        doing = state.phase if state.phase not in ("", "training") else f"step {state.step + 1:,}"
-        say(f"waiting at most {grace:g} s for the end of {doing} and a checkpoint; --kill does not wait", err=True)
-    state = process.wait_until_ended(chosen, KILL_GRACE_S if kill else grace)
-    if state.state.active:
-        process.stop(chosen, kill=True)
-        state = process.wait_until_ended(chosen, KILL_GRACE_S)
-    if state.state.active:
-        pid = held.pid if (held := holder(chosen)) else state.pid
-        shared = f" It trains other runs too; this ends all of them: kill -KILL {pid}"
-        look = f"Look at process {pid}.{shared if process.shares_process(pid) else ''}"
-        raise RunError(f"{chosen.id} did not end.", look)
-    say(f"{state.state.icon} {chosen.id} {state.state}{f': {state.reason}' if state.reason else ''}")
+    pid = held.pid if (held := holder(run)) else read_state(run).pid
+    shared = f" It trains other runs too; this ends all of them: kill -KILL {pid}"
+    look = f"Look at process {pid}.{shared if process.shares_process(pid) else ''}"
+    return RunError(f"{run.id} did not end.", look)
 
 
 def resume(
     chosen: ChosenArgument,
+    jobs: JobsOption = None,
+    per_gpu: PerGpuOption = 1,
     detach: DetachOption = False,
     accept_changes: Annotated[
         bool,
@@ -77,8 +142,9 @@ def resume(
     mean what they mean to accl train.
 
     Several runs go into the queue, which starts them as GPUs, or the processor, become free, and the command
-    waits for all of them, as accl wait does. Of the runs that a query finds, those that were stopped,
-    failed or crashed go on.
+    waits for all of them, as accl wait does; so does one run with --jobs or --per-gpu. Runs that shared a
+    process share one again with --per-gpu. Of the runs that a query finds, those that were stopped, failed
+    or crashed go on.
 
     A run whose configuration, questions or model have changed since it began is refused, with what has
     changed.
@@ -92,21 +158,35 @@ def resume(
       accl resume last --alerts
 
       accl resume experiment:lr state:stopped,crashed
+
+      accl resume experiment:lr --per-gpu 2 --jobs 4 --detach
     """
+    from accl.cli.chosen import Verb, chosen_for
     from accl.cli.foreground import end_on_signals
     from accl.cli.output import say
     from accl.cli.progress import show_progress
+    from accl.cli.waiting import wait_for
     from accl.launch import process
+    from accl.launch.queue import enqueue
     from accl.store.merge import merge_spool
-    from accl.store.state import read_state
+    from accl.store.state import State, read_state
 
     end_on_signals()
-    several = _resumable(runs, chosen)
+    verb = Verb(
+        "resumed", "can go on", lambda state: state.ended_early, lambda state: state.trains or state is State.FINISHED
+    )
+    several = [summary.run for summary in chosen_for(verb, runs, chosen)]
     if alerts:
         _allow_alerts(several)
-    if len(several) > 1:
-        _resume_in_queue(runs, several, detach, accept_changes)
-        return
+    if len(several) > 1 or jobs is not None or per_gpu > 1:
+        if accept_changes:  # of which nobody could see which of which run
+            what = "--accept-changes is for one run, and not for one of the queue."
+            raise ConfigError(what, "Accept those of each by itself: accl resume RUN --accept-changes")
+        enqueue(runs, several, per_gpu=per_gpu, jobs=jobs)
+        if detach:
+            say(*(run.id for run in several))
+            return
+        raise typer.Exit(wait_for(runs, several))
     run = several[0]
     if count := merge_spool(run):  # a run that has finished gets no trainer that would do it
         say(f"{count:,} measurements of {run.id} that were pending are in its database now", err=True)
@@ -118,34 +198,6 @@ def resume(
         say(run.id)
         return
     raise typer.Exit(show_progress(run, start))
-
-
-def _resumable(root: Path, words: Sequence[str]) -> list[RunDir]:
-    """Return the runs to go on with: those that are named, or of those that a query finds the ones that ended early.
-
-    Raises:
-        QueryError, RunError: as `accl.store.selection.choose_runs`, or none of them can go on.
-    """
-    from accl.cli.output import print_notes
-    from accl.store.selection import choose_runs
-    from accl.store.state import State
-
-    choice = choose_runs(root, words)
-    if not choice.by_query:
-        for run, state in [(each.run, each.state) for each in choice.summaries if len(choice.summaries) > 1]:
-            if state and (state.state is State.FINISHED or state.state.trains):
-                what = f"{run.id} is {state.state}, and so none of the {len(choice.summaries)} runs is resumed."
-                raise (BusyError if state.state.active else RunError)(what, "Leave it out.")
-        return choice.runs
-    able = [each.run for each in choice.summaries if each.state and each.state.state.ended_early]
-    others = [each for each in choice.summaries if each.run not in able]
-    left_out = Counter(each.state.state.value if each.state else "unreadable" for each in others)
-    said = ", ".join(f"{count} {word}" for word, count in left_out.items())
-    if not able:
-        raise RunError(f"None of the runs that match can go on: {said}.", "See: accl runs")
-    if left_out:
-        print_notes([f"left out: {said}"])
-    return able
 
 
 def _allow_alerts(several: Sequence[RunDir]) -> None:
@@ -161,23 +213,3 @@ def _allow_alerts(several: Sequence[RunDir]) -> None:
         if command is not None:
             allow(command)
             print_notes([f"from now on alerts may run: {command}"])
-
-
-def _resume_in_queue(root: Path, several: Sequence[RunDir], detach: bool, accept_changes: bool) -> None:
-    """Put runs into the queue of their folder and wait for them, unless ``detach``.
-
-    Raises:
-        ConfigError: changes were to be accepted, of which nobody could see which of which run.
-        RunError: one lies in another folder, cannot go on, or its measurements cannot be merged.
-    """
-    from accl.cli.output import say
-    from accl.cli.waiting import wait_for
-    from accl.launch.queue import enqueue
-
-    if accept_changes:
-        raise ConfigError("--accept-changes is for one run.", "Accept those of each by itself: accl resume RUN ...")
-    enqueue(root, several)
-    if detach:
-        say(*(run.id for run in several))
-        return
-    raise typer.Exit(wait_for(root, several))

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from accl.cli.options import RUNS
 from accl.cli.output import SafeConsole, emit, say
-from accl.cli.table import MISSING, Column, Row, Table, duration, percent
+from accl.cli.table import MISSING, Column, Row, Table, percent
 from accl.errors import AcclError
 from accl.store.rundir import RunDir, typed_query
 from accl.store.state import RunState, State, observe
-from accl.text import listed
+from accl.text import duration, listed
 
 if TYPE_CHECKING:
     from accl.analysis.grouping import Arm

@@ -49,7 +49,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "show": ("accl.cli.show", "show", "Show one run: state, figures, accuracy by category, events."),
     "sql": ("accl.cli.sql", "sql", "Query the tables of runs with SQL; nothing is changed."),
     "logs": ("accl.cli.logs", "logs", "Print the console log of a run."),
-    "stop": ("accl.cli.control", "stop", "Stop a run after its current step, with a checkpoint."),
+    "stop": ("accl.cli.control", "stop", "Stop runs after their current steps, with checkpoints."),
     "resume": ("accl.cli.control", "resume", "Go on with stopped runs from their last checkpoints."),
     "queue": ("accl.cli.queue", "app", "List what waits to be trained; move, pause, resume, cancel it."),
     "wait": ("accl.cli.waiting", "wait", "Wait for all that trains or waits, and show how each run goes."),

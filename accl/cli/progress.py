@@ -13,12 +13,13 @@ from rich.text import Text
 
 from accl.cli.foreground import Foreground
 from accl.cli.output import SafeConsole, say
-from accl.cli.table import duration, percent
+from accl.cli.table import percent
 from accl.errors import AbsentError, BusyError, ConfigError, RunError, TrainingError
 from accl.launch import process
 from accl.store.lock import holder
 from accl.store.rundir import RunDir
 from accl.store.state import RunState, State, observe
+from accl.text import duration
 
 POLL_EVERY_S = 0.25
 # Of errors that say more than that training failed, which a trainer ends with as any command does.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,14 +12,14 @@ import typer
 from accl.cli.completion import complete_run
 from accl.cli.options import RUNS, JobsOption, NeededQueryArgument, PerGpuOption, QueryArgument, RunsOption, run_name
 from accl.cli.output import Format, FormatOption, emit, print_notes, say
-from accl.cli.table import MISSING, Column, Row, Table, duration, fields
+from accl.cli.table import MISSING, Column, Row, Table, fields
 from accl.errors import ConfigError, RunError
 from accl.launch import queue
 from accl.store.rundir import RunDir, find_run, run_folders
 from accl.store.selection import matching_summaries
 from accl.store.state import State
 from accl.store.summary import Summary, summarize
-from accl.text import shortened
+from accl.text import duration, shortened
 
 LONG_S = 10.0  # within which the worker starts what there is a place for
 HELP = """List what waits to be trained; move, pause, resume, cancel it.
@@ -52,6 +53,7 @@ COLUMNS = [
     Column("state", cell=lambda row: _state_words(row)),
     Column("experiment", wrap=True),
 ]
+PROCESS = Column("pid", "process", "", "right", lambda pid: str(pid or MISSING))
 
 
 @app.callback()
@@ -63,6 +65,8 @@ def _queue(context: typer.Context, format: FormatOption = Format.TABLE, runs: Ru
 @app.command(name="list")
 def list_(format: FormatOption = Format.TABLE, runs: RunsOption = RUNS) -> None:
     """List the runs that train and those that wait, in the order in which they start.
+
+    Where runs share a GPU and a process, it is shown beside them.
 
     Example:
 
@@ -84,7 +88,9 @@ def list_(format: FormatOption = Format.TABLE, runs: RunsOption = RUNS) -> None:
     if not rows and format is Format.TABLE:
         say(f"Nothing trains or waits in {runs}. Put a run into the queue:  accl queue add RUN")
         return
-    emit(Table("", COLUMNS, rows, name="queue"), format)
+    processes = Counter((row["host"], row["pid"]) for row in rows if row["pid"])
+    shared = [PROCESS] if max(processes.values(), default=0) > 1 else []
+    emit(Table("", [*COLUMNS, *shared], rows, name="queue"), format)
     remarks = dict.fromkeys(_remark(row) for row in rows if row["problem"] or row["paused"])
     if remarks and format is Format.TABLE:
         say(*remarks, style="dim")
@@ -226,6 +232,7 @@ def _row(summary: Summary, place: int | None, entry: queue.Entry | None, now: fl
         **fields(waiting, "per_gpu", "jobs"),
         **fields(summary.setup, "recipe", "profile", "seed"),
         **fields(summary.state, "step", "total_steps", "phase", eta_seconds="left_seconds"),
+        **fields(None if entry else summary.state, "host", "pid", "visible_gpus"),
         "started": summary.state and (summary.state.started or None),
         "problem": problem and {"kind": problem.kind, "message": str(problem)},
     }

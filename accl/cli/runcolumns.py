@@ -12,11 +12,12 @@ from typing import Any
 
 from accl.cli.layout import GAP, least_width
 from accl.cli.runrows import progress, state_words
-from accl.cli.table import MISSING, Column, Justify, Row, duration, moment, number, percent, text
+from accl.cli.table import MISSING, Column, Justify, Row, moment, number, percent, text
 from accl.errors import ConfigError
 from accl.store.config_values import default_values
 from accl.store.rundir import is_id
 from accl.store.vocabulary import CONFIG, RUNS
+from accl.text import duration
 
 STAMP = len("20261122-101500-")  # at the start of an id
 LONGEST_NAME = 36  # characters of a name that stands in place of an id; ids have as many

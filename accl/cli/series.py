@@ -8,10 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from accl.cli.output import Format, emit
-from accl.cli.table import Column, Table, duration, number
+from accl.cli.table import Column, Table, number
 from accl.store.deadline import within
 from accl.store.rundir import RunDir
 from accl.store.summary import reading
+from accl.text import duration
 
 READ_S = 60.0  # every value of a long run, from a slow disk
 SeriesOption = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +14,7 @@ from accl.cli.output import Format, FormatOption, emit
 from accl.cli.questions import LimitOption, QuestionsOption, QuestionSplitOption, show_questions
 from accl.cli.runrows import progress, run_row, state_words
 from accl.cli.series import SeriesOption, raw_table, show_series
-from accl.cli.table import MISSING, Column, Table, duration, fields, moment, number, percent
+from accl.cli.table import MISSING, Column, Table, fields, moment, number, percent
 from accl.errors import AbsentError, BusyError, ConfigError
 from accl.store.deadline import within
 from accl.store.files import RESTORE
@@ -21,7 +22,7 @@ from accl.store.rundir import find_run
 from accl.store.schema import PHASE_SECONDS
 from accl.store.state import State
 from accl.store.summary import as_problem, numbers, summarize
-from accl.text import counted
+from accl.text import counted, duration
 
 if TYPE_CHECKING:
     from accl.store.measurements import Measurements
@@ -152,6 +153,7 @@ def _overview(summary: dict[str, Any], totals: dict[str, float], floors: dict[st
         **{key: summary[key] for key in ("name", "experiment", "tags", "note") if summary[key]},
         **{key: summary[key] for key in ("recipe", "profile", "seed")},
         "step": progress(summary),
+        **_process(summary),
         "started": moment(summary["started"]),
         "questions/s": f"{speed:,.0f}" if speed else MISSING,
     }
@@ -172,6 +174,16 @@ def _overview(summary: dict[str, Any], totals: dict[str, float], floors: dict[st
         if (accuracy := summary[f"{split}/accuracy"]) is not None:
             overview[f"{split} accuracy"] = f"{percent(accuracy)} %" + (f"   (floors: {beside})" if beside else "")
     return overview
+
+
+def _process(summary: dict[str, Any]) -> dict[str, str]:
+    """Return the process of a run that trains on this machine, and whether it trains others too."""
+    from accl.launch.process import shares_process
+
+    pid = summary["pid"]
+    if not (pid and summary["state"] and State(summary["state"]).trains and summary["host"] == socket.gethostname()):
+        return {}
+    return {"process": f"{pid}, shared with other runs" if shares_process(pid) else f"{pid}"}
 
 
 def _categories(measured: Measurements) -> list[dict[str, Any]]:

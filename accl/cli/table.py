@@ -52,18 +52,6 @@ def span(low: float | None, high: float | None, show: Callable[[float | None], s
     return MISSING if low is None else f"{show(low)} to {show(high)}"
 
 
-def duration(seconds: float | None) -> str:
-    """Write seconds as ``0.8 s``, ``42 s``, ``3 min 07 s`` or ``2 h 05 min``."""
-    if seconds is None or not math.isfinite(seconds):
-        return MISSING
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes == 0:
-        return f"{rest} s"
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
 def size(count: float | None) -> str:
     """Write bytes as ``7 kB``, ``12.5 MB`` or ``4.4 GB``, in powers of ten."""
     if count is None:

@@ -16,7 +16,7 @@ from rich.text import Text
 from accl.cli.options import RUNS, QueryArgument, RunsOption
 from accl.cli.output import SafeConsole, print_notes, say
 from accl.cli.progress import figures
-from accl.cli.table import Justify, duration, percent
+from accl.cli.table import Justify, percent
 from accl.errors import INTERRUPTED, BusyError, RunError, TrainingError
 from accl.launch import queue
 from accl.store.rundir import RunDir, run_folders
@@ -24,7 +24,7 @@ from accl.store.selection import matching_summaries
 from accl.store.state import State, observe
 from accl.store.summary import Summary, SummaryReader, read_summaries
 from accl.store.waiting import read_waiting
-from accl.text import counted, printable, shortened
+from accl.text import counted, duration, printable, shortened
 
 POLL_EVERY_S = 0.5
 BUSY_SHARE = 10  # a look at many runs is followed by a pause so many times as long

@@ -36,6 +36,11 @@ class Packed:
         """Number of tokens of all sequences."""
         return int(self.cu_seqlens[-1])
 
+    @property
+    def longest(self) -> int:
+        """Number of tokens of the longest sequence, which is the first."""
+        return int(self.cu_seqlens[len(self.source) // len(self.perm)])
+
 
 class Packer:
     """Packs the rows of an assembler.
@@ -55,6 +60,7 @@ class Packer:
         """Pack questions, with their options in the given order; without one, in their own."""
         start, length, labels = self._assembler.segments(questions, option_order)
         # Longest first: workers that take sequences in this order end with short ones, and so at about the same time.
-        perm = np.argsort(-length.sum(1), kind="stable")
-        cu_seqlens = np.append(0, np.cumsum(length[perm]))
-        return Packed(start[perm].ravel(), cu_seqlens, np.argsort(perm), perm, *labels)
+        perm = (-length.sum(1)).argsort(kind="stable")
+        cu_seqlens = np.zeros(length.size + 1, np.int64)
+        length.take(perm, 0).cumsum(out=cu_seqlens[1:])
+        return Packed(start.take(perm, 0).ravel(), cu_seqlens, perm.argsort(), perm, *labels)

@@ -73,12 +73,14 @@ class TaskSampler:
         self._pools = [*pools, auxiliary if auxiliary is not None else np.empty(0, np.int64)]
         self._tasks = len(pools)
         self._batch_size, self._per_task = batch_size, questions_per_task
-        self._seed, self._choices, self._permute = seed, choices, permute_options
+        self._seed, self._permute = seed, permute_options
         self.auxiliary_questions = auxiliary_questions if len(self._pools[-1]) else 0
         self._passes: dict[int, tuple[int, NDArray[np.int64]]] = {}
         sizes = np.array([len(pool) for pool in pools])
         check_batch(sizes, batch_size, questions_per_task)
         self._with_questions = sizes > 0
+        self._weights, self._p, self._log_p = b"", np.empty(0), np.empty(0)  # see `_set_weights`
+        self._own_order = np.tile(np.arange(choices), (batch_size + self.auxiliary_questions, 1))
         # One entry per task, and a last one for the auxiliary questions.
         self._drawn = np.zeros(self._tasks + 1, np.int64)
         self._steps_per_epoch, self._cap = steps_per_epoch, None
@@ -122,14 +124,26 @@ class TaskSampler:
             ConfigError: no task with questions has any weight.
         """
         self._enter_epoch(step)
+        self._set_weights(np.asarray(weights, np.float64))
         rng = np.random.default_rng([self._seed, _BATCHES, step])
-        tasks = self._draw_tasks(rng, weights)
-        tasks = np.concatenate([tasks, np.full(self.auxiliary_questions, self._tasks)])
-        questions = np.array([self._next_question(int(task)) for task in tasks], np.int64)
-        order = np.tile(np.arange(self._choices), (len(questions), 1))
-        if self._permute:
-            order = rng.permuted(order, axis=1)
+        tasks = [*self._draw_tasks(rng).tolist(), *[self._tasks] * self.auxiliary_questions]
+        questions = np.array([self._next_question(task) for task in tasks], np.int64)
+        order = rng.permuted(self._own_order, axis=1) if self._permute else self._own_order.copy()
         return Draw(questions, order)
+
+    def _set_weights(self, weights: NDArray[np.float64]) -> None:
+        """Compute p_K and its logarithm, -inf for tasks without questions, where the weights have changed."""
+        if (given := weights.tobytes()) == self._weights:
+            return
+        p = np.where(self._with_questions, weights, 0.0)
+        if not p.sum() > 0:
+            raise ConfigError(
+                "No task with training questions has any weight.",
+                "Give one of them a weight in curriculum.weights_file, or take another curriculum.policy.",
+            )
+        self._weights, self._p = given, p / p.sum()
+        # Tasks with questions and p = 0 (a collapsed curriculum) come last, but before tasks without questions.
+        self._log_p = np.where(self._with_questions, np.log(np.maximum(self._p, 1e-300)), -np.inf)
 
     def _enter_epoch(self, step: int) -> None:
         if self._steps_per_epoch is None:
@@ -144,24 +158,14 @@ class TaskSampler:
             return np.full(self._tasks, np.iinfo(np.int64).max)
         return np.asarray(self._cap - (self._drawn[:-1] - self._drawn_before))
 
-    def _draw_tasks(self, rng: np.random.Generator, weights: NDArray[np.float64]) -> NDArray[np.int64]:
-        p = np.where(self._with_questions, np.asarray(weights, np.float64), 0.0)
-        if not p.sum() > 0:
-            raise ConfigError(
-                "No task with training questions has any weight.",
-                "Give one of them a weight in curriculum.weights_file, or take another curriculum.policy.",
-            )
-        p /= p.sum()
-        left = self._left()
+    def _draw_tasks(self, rng: np.random.Generator) -> NDArray[np.int64]:
         if self._per_task is None:
-            return self._draw_independently(rng, p, left)
-        gumbel = rng.gumbel(size=self._tasks)
-        # Tasks with questions and p = 0 (a collapsed curriculum) come last, but before tasks without questions.
-        key = np.log(np.maximum(p, 1e-300)) + gumbel
-        key[left <= 0] += _LAST
-        key[~self._with_questions] = -np.inf
-        chosen = np.argsort(-key, kind="stable")[: self._batch_size // self._per_task]
-        return np.repeat(chosen, self._per_task)
+            return self._draw_independently(rng, self._p, self._left())
+        key = self._log_p + rng.gumbel(size=self._tasks)
+        if self._cap is not None:
+            key[self._left() <= 0] += _LAST
+        chosen = (-key).argsort(kind="stable")[: self._batch_size // self._per_task]
+        return chosen.repeat(self._per_task)
 
     def _draw_independently(
         self, rng: np.random.Generator, p: NDArray[np.float64], left: NDArray[np.int64]
@@ -180,13 +184,14 @@ class TaskSampler:
         return tasks
 
     def _next_question(self, task: int) -> int:
-        pool = self._pools[task]
-        number, position = divmod(int(self._drawn[task]), len(pool))
-        self._drawn[task] += 1
-        if task not in self._passes or self._passes[task][0] != number:
+        pool, drawn = self._pools[task], self._drawn.item(task)
+        number, position = divmod(drawn, len(pool))
+        self._drawn[task] = drawn + 1
+        current, shuffled = self._passes.get(task, (-1, pool))
+        if current != number:
             shuffled = np.random.default_rng([self._seed, _PASSES, task, number]).permutation(pool)
             self._passes[task] = (number, shuffled)
-        return int(self._passes[task][1][position])
+        return int(shuffled.item(position))
 
 
 def _among(p: NDArray[np.float64], allowed: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -144,7 +144,11 @@ class Assembler:
         added = [self.cls_id, self.sep_id, *(i for letter in blob.letters for i in letter)]
         self.tokens = np.append(blob.ids, np.array(added, np.int32))
         self._letter_length = np.array([len(letter) for letter in blob.letters] if head == "single_sequence" else [0])
-        self._letter_at = len(blob.ids) + 2 + np.cumsum(self._letter_length) - self._letter_length
+        self._part_length = np.diff(blob.offsets)
+        # The segments of an input without its text and options: [CLS], [SEP], letters, [SEP].
+        letter_at = len(blob.ids) + 2 + np.cumsum(self._letter_length) - self._letter_length
+        self._start = np.full(4 + 2 * len(letter_at), len(blob.ids) + 1)
+        self._start[0], self._start[3:-1:2] = len(blob.ids), letter_at
 
     def segments(self, questions: Ints, option_order: Ints | None = None) -> tuple[Ints, Ints, tuple[Ints, Ints, Ints]]:
         """Locate the inputs of B questions, N rows of S segments, in ``tokens``.
@@ -152,28 +156,29 @@ class Assembler:
         Returns:
             first index and length of every segment, N x S each, and the labels of `Batch`: task, answer, text id.
         """
-        blob = self.blob
+        blob, lengths = self.blob, self._part_length
         if option_order is None:
             option_order = np.tile(np.arange(blob.choices), (len(questions), 1))
-        answer = np.argmax(option_order == blob.answer[questions][:, None], axis=1)
+        answer = (option_order == blob.answer[questions][:, None]).argmax(1)
         base = questions * (1 + blob.choices)
         parts = base[:, None] + 1 + option_order
         if self.head == "per_option":
-            base, parts = np.repeat(base, blob.choices), parts.reshape(-1, 1)
-        text, text_length = blob.offsets[base], blob.offsets[base + 1] - blob.offsets[base]
-        shown = blob.offsets[parts + 1] - blob.offsets[parts] + self._letter_length
+            base, parts = base.repeat(blob.choices), parts.reshape(-1, 1)
+        text, text_length = blob.offsets[base], lengths[base]
+        shown = lengths[parts] + self._letter_length
         limit = self.max_length - 3
-        for row in np.flatnonzero(text_length + shown.sum(1) > limit):
+        for row in (text_length + shown.sum(1) > limit).nonzero()[0]:
             kept = min(text_length[row], max(limit - shown[row].sum(), limit // 4))
             text[row] += text_length[row] - kept
             text_length[row] = kept
             shown[row] = np.minimum(shown[row], truncate_evenly(shown[row].tolist(), limit - kept))
-        start = np.empty((len(base), 4 + 2 * parts.shape[1]), np.int64)
+        start = np.empty((len(base), len(self._start)), np.int64)
         length = np.ones_like(start)
-        start[:, 0], start[:, [2, -1]] = len(blob.ids), len(blob.ids) + 1
+        start[:] = self._start
         start[:, 1], length[:, 1] = text, text_length
-        start[:, 3:-1:2], length[:, 3:-1:2] = self._letter_at, np.minimum(shown, self._letter_length)
-        start[:, 4:-1:2], length[:, 4:-1:2] = blob.offsets[parts], shown - length[:, 3:-1:2]
+        letters = np.minimum(shown, self._letter_length)
+        length[:, 3:-1:2] = letters
+        start[:, 4:-1:2], length[:, 4:-1:2] = blob.offsets[parts], shown - letters
         return start, length, (blob.task[questions], answer, blob.text_id[questions])
 
     def batch(self, questions: Ints, option_order: Ints | None = None) -> Batch:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from accl.launch.gpus import Gpu, GpuLoad, installed, torch_cuda, visible
 from accl.launch.machine import cores
+from accl.store.state import VISIBLE_GPUS, RunState
 
 # A run needs more than torch counts as allocated: the CUDA context, the workspaces of its libraries, fragments.
 MARGIN, CONTEXT_BYTES = 1.2, 1.5 * 2**30
@@ -90,7 +91,7 @@ def find_place(demand: Demand, occupants: Sequence[Occupant], loads: Sequence[Gp
         return None
     gpu = min(fitting, key=lambda each: each[:2])[2]
     # A number means what NVML means by it only in the order of the bus.
-    variables = {"CUDA_VISIBLE_DEVICES": name_of(gpu), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    variables = {VISIBLE_GPUS: name_of(gpu), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     return Place(f"GPU {gpu.index}", name_of(gpu), variables)
 
 
@@ -134,19 +135,10 @@ def trains_on_gpu(device: object, visible: Sequence[Gpu]) -> bool:
     return device != "cpu" and bool(visible) and torch_cuda() is not None
 
 
-def gpu_of(pid: int) -> str | None:
-    """Return the name of the GPU that a trainer of this machine uses: the first that its environment shows.
+def gpu_of(state: RunState) -> str | None:
+    """Return the name of the GPU that a trainer of this machine uses: the first that CUDA shows to it; None for none.
 
-    Returns:
-        None if it is gone, or shows none; the first GPU of this process if it may not be looked at.
+    Its environment is not looked at: while a process is being started, that is empty, or that of another program.
     """
-    import psutil
-
-    try:
-        shown = psutil.Process(pid).environ().get("CUDA_VISIBLE_DEVICES")
-    except (psutil.AccessDenied, OSError):
-        shown = os.environ.get("CUDA_VISIBLE_DEVICES")
-    except psutil.Error:
-        return None
-    found = visible(installed(), shown)
+    found = visible(installed(), state.visible_gpus)
     return name_of(found[0]) if found else None

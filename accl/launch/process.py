@@ -27,18 +27,30 @@ from accl.store.files import writing
 from accl.store.lock import LOCK_VARIABLE, STARTING, TRAINING, Holder, RunLock, holder
 from accl.store.provenance import check_config
 from accl.store.rundir import RunDir, create_run, write_atomically
-from accl.store.state import START_MARK, RunState, State, claim, end_waiting, observe, read_state, write_state
+from accl.store.state import (
+    START_MARK,
+    VISIBLE_GPUS,
+    RunState,
+    State,
+    claim,
+    end_waiting,
+    observe,
+    read_state,
+    write_state,
+)
 from accl.store.trusted import allow
 from accl.store.waiting import forget_waiting, read_waiting
 from accl.text import without_credentials
 
 if TYPE_CHECKING:
+    import psutil
+
     from accl.config import Config
 
 # Word in the command of a trainer of several runs; see `accl.training.together`.
 TOGETHER = "--together"
 POLL_EVERY_S = 0.2
-EXEC_TRIES, EXEC_LOOK_S = 20, 0.005
+EXEC_LOOK_S = 0.005
 # A launcher holds a run for the milliseconds in which it starts the trainer.
 HANDOVER_S = 5.0
 
@@ -165,16 +177,17 @@ def _claim_to_start(run: RunDir, accept_changes: bool, turn: Turn | None) -> Run
 def _launch(locks: Mapping[RunDir, RunLock], turn: Turn | None, options: Sequence[str] = ()) -> subprocess.Popen[bytes]:
     """Start a process that inherits the locks of its runs, sign them for it, and let go of them."""
     runs, now = list(locks), time.time()
+    inherited = [lock.descriptor for lock in locks.values()]
     before = {run: read_state(run) for run in runs}
+    variables = {**environment(), **(turn.variables if turn else {}), LOCK_VARIABLE: ",".join(map(str, inherited))}
     typed = turn.command if turn else sys.argv
     launched = json.dumps({"command": [without_credentials(word) for word in typed], "git": _git()})
     words = ["--launched", launched, *options, *([TOGETHER] if len(runs) > 1 else [])]
-    inherited = [lock.descriptor for lock in locks.values()]
     try:
         with ExitStack() as files, stop_request.held_back():
             consoles = {run: files.enter_context(open(_open_console(run), "ab")) for run in runs}
             for run, console in consoles.items():
-                _mark_started(run, before[run], now, console)
+                _mark_started(run, before[run].changed(visible_gpus=variables.get(VISIBLE_GPUS)), now, console)
             process = subprocess.Popen(
                 # -P: what lies in the working folder is not imported.
                 [sys.executable, "-P", "-m", "accl.training", *words, *(str(run.path.resolve()) for run in runs)],
@@ -184,11 +197,7 @@ def _launch(locks: Mapping[RunDir, RunLock], turn: Turn | None, options: Sequenc
                 start_new_session=True,
                 pass_fds=inherited,
                 cwd=turn.folder if turn else None,
-                env={
-                    **environment(),
-                    **(turn.variables if turn else {}),
-                    LOCK_VARIABLE: ",".join(map(str, inherited)),
-                },
+                env=variables,
             )
     except OSError as error:
         for run in runs:
@@ -333,10 +342,7 @@ def _trains(pid: int, run: RunDir) -> bool:
 
     try:
         process, path = psutil.Process(pid), run.path.resolve()
-        for _ in range(EXEC_TRIES):  # a process that is just being replaced by another program has no words yet
-            if words := process.cmdline():
-                break
-            time.sleep(EXEC_LOOK_S)
+        words = _command(process)
         if "accl.training" not in words:
             return False
         # A folder that was renamed since is known by the lock file that the trainer has open.
@@ -353,9 +359,17 @@ def shares_process(pid: int) -> bool:
     import psutil
 
     try:
-        return TOGETHER in psutil.Process(pid).cmdline()
+        return TOGETHER in _command(psutil.Process(pid))
     except (psutil.Error, ValueError, OverflowError):  # ended, or of another user
         return False
+
+
+def _command(process: psutil.Process) -> list[str]:
+    """Return the command of a process, once it has one: while another program takes its place it has none."""
+    deadline = time.monotonic() + HANDOVER_S
+    while not (words := process.cmdline()) and time.monotonic() < deadline:
+        time.sleep(EXEC_LOOK_S)
+    return words
 
 
 def wait_until_ended(run: RunDir, seconds: float) -> RunState:

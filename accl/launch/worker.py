@@ -24,7 +24,6 @@ from accl.launch.places import Demand, Occupant, Place, describe, find_place
 from accl.launch.queue import Entry
 from accl.store.config_values import config_value
 from accl.store.experiment import read_experiment
-from accl.store.lock import holder
 from accl.store.rundir import RunDir, run_folders
 from accl.store.state import RunState, State
 from accl.store.summary import Summary, SummaryReader, numbers, read_summaries
@@ -146,12 +145,10 @@ class Worker:
         return places.trains_on_gpu(config_value(summary.config, "train.device"), self._visible)
 
     def _occupant(self, summary: Summary, summaries: dict[RunDir, Summary]) -> Occupant:
-        if not self._on_gpu(summary):
+        if summary.state is None or not self._on_gpu(summary):
             return Occupant()
-        held = holder(summary.run)
-        pid = held.pid if held else summary.state.pid if summary.state else 0
-        computes = summary.state is not None and time.time() - summary.state.started > LOADED_S
-        return Occupant(places.gpu_of(pid), 0.0 if computes else self._peak(summary, summaries))
+        computes = time.time() - summary.state.started > LOADED_S
+        return Occupant(places.gpu_of(summary.state), 0.0 if computes else self._peak(summary, summaries))
 
     def _peak(self, like: Summary, summaries: dict[RunDir, Summary]) -> float | None:
         """Return the GPU memory that the newest finished run of the same size took."""

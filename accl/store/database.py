@@ -13,7 +13,7 @@ import re
 import stat
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from accl.errors import AbsentError, BusyError, DamagedError, RunError
 from accl.store.files import open_run_file
 from accl.store.instances import SIDE_FILES, connected, quoted
-from accl.store.schema import ADDED, EVALS_1, TABLES, create_statements, schema_problem
+from accl.store.schema import ADDED, EVALS_1, TABLES, TYPES, create_statements, schema_problem
 
 if TYPE_CHECKING:
     import pyarrow
@@ -114,14 +114,26 @@ class Session:
         except duckdb.Error as error:
             raise self._database.explain(error) from error
 
-    def append(self, table: str, rows: Iterable[Sequence[Any]]) -> None:
+    def append(self, table: str, rows: Sequence[Sequence[Any]], *, prefix: str = "") -> None:
         """Append rows to a table of the attached database: far faster than INSERT.
+
+        Args:
+            prefix: of the table's name in the attached database.
 
         Raises:
             as a call.
         """
+        if not rows:
+            return
+        name = f"run.{prefix}{table}"
         try:
-            appender = self._connection.appender(f"run.{table}")
+            # An appender takes lists apart value by value, and holds Python's lock meanwhile.
+            if any(sql_type.endswith("[]") for sql_type in TYPES[table].values()):
+                from accl.store.arrow import arrow_table
+
+                self._connection.from_arrow(arrow_table(table, rows)).insert_into(name)
+                return
+            appender = self._connection.appender(name)
             appender.append_rows(rows)
             appender.flush()
         except duckdb.Error as error:

@@ -7,8 +7,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from accl.store.schema import is_row
+import numpy as np
+from numpy.typing import NDArray
+
+from accl.store.schema import are_rows
 from accl.store.spool import Rows, Values
+
+Array = NDArray[np.generic]
 
 
 class RowWriter(ABC):
@@ -26,9 +31,12 @@ class RowWriter(ABC):
         """Record the task distribution in force from ``step`` on, and questions drawn of each task so far."""
         self.put("curriculum", [(step, policy, list(weights), list(drawn))])
 
-    def confusion(self, step: int, kind: str, matrix: Sequence[float], counts: Sequence[int]) -> None:
-        """Record a K x K confusion matrix and the pairs behind each cell, both row by row."""
-        self.put("confusion", [(step, kind, list(matrix), list(counts))])
+    def confusion(self, step: int, kind: str, matrix: Sequence[float] | Array, counts: Sequence[int] | Array) -> None:
+        """Record a K x K confusion matrix and the pairs behind each cell, both row by row.
+
+        Arrays, of float32 and int32 and never changed again, save looking at each of their numbers.
+        """
+        self.put("confusion", [(step, kind, _array_or_list(matrix), _array_or_list(counts))])
 
     def evaluation(self, step: int, split: str, values: Mapping[str, float | None]) -> None:
         """Record one evaluation: number of questions ``n``, and metrics by name; None where one was not measured."""
@@ -79,14 +87,24 @@ class RowCollector(RowWriter):
         Raises:
             ValueError: they do not fit the table.
         """
-        rows = [plain_row(row) for row in rows]
-        if not all(is_row(table, row) for row in rows):
+        fitting = fitting_rows(table, rows)
+        if len(fitting) < len(rows):
             raise ValueError(f"rows that do not fit the table {table}")
-        self.rows[table] += rows
+        self.rows[table] += fitting
 
 
-def plain_row(row: Values) -> Values:
-    """Replace what is no text in strings and lists of strings, such as bytes of a file name."""
+def fitting_rows(table: str, rows: list[Values]) -> list[Values]:
+    """Return the rows that fit a table; what is no text in their strings, such as bytes of a file name, is replaced."""
+    if are_rows(table, rows):
+        return rows
+    return [row for row in map(_plain_row, rows) if are_rows(table, [row])]
+
+
+def _array_or_list(values: Sequence[float] | Array) -> Array | list[float]:
+    return values if isinstance(values, np.ndarray) else list(values)
+
+
+def _plain_row(row: Values) -> Values:
     return [[_plain_text(one) for one in value] if isinstance(value, list) else _plain_text(value) for value in row]
 
 

@@ -23,7 +23,7 @@ from typing import Any
 from accl.errors import DamagedError
 from accl.files import open_regular
 from accl.store.files import open_run_file
-from accl.store.schema import COLUMNS, EVALS_1_COLUMNS, TABLES, is_row, long_evals
+from accl.store.schema import COLUMNS, EVALS_1_COLUMNS, TABLES, are_rows, long_evals
 
 MERGED = "merged_spool"
 # Key in ``meta`` and in the first line: the id that the run was made under.
@@ -118,7 +118,7 @@ def append_spool(path: Path, rows: Mapping[str, Sequence[Values]], run: str = ""
     Raises:
         OSError: it cannot be written.
     """
-    lines = [_line(table, list(row)) for table, of_table in rows.items() for row in of_table]
+    lines = [_line(table, list(map(_plain, row))) for table, of_table in rows.items() for row in of_table]
     descriptor = open_regular(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
     try:
         size = os.fstat(descriptor).st_size
@@ -136,6 +136,10 @@ def append_spool(path: Path, rows: Mapping[str, Sequence[Values]], run: str = ""
             raise
     finally:
         os.close(descriptor)
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else value  # without an import of numpy
 
 
 def _line(table: str, row: list[Any]) -> bytes:
@@ -170,7 +174,7 @@ def _add(spooled: Spooled, line: bytes) -> None:
     if not line.strip():  # before a row that followed a torn line
         return
     rows = _rows(content)
-    if rows and all(is_row(table, row) for table, row in rows):
+    if rows and all(are_rows(table, [row]) for table, row in rows):
         for table, row in rows:
             spooled.rows.setdefault(table, []).append(row)
     else:

@@ -73,6 +73,9 @@ HEARTBEAT_LOST_S = 60.0
 # A live process counts as stalled after so long without progress; compiling and evaluating report progress too.
 STALLED_AFTER_S = 120.0
 
+# Environment variable that says which GPUs CUDA shows to a process.
+VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
+
 # Begins the line of the console log where a process starts; lines above it are of earlier processes.
 START_MARK = "---"
 CONSOLE_TAIL_BYTES = 16384
@@ -99,6 +102,8 @@ class RunState:
         interrupted_by: signal that stopped the run although nobody had asked for it, such as ``SIGTERM`` of a
             scheduler; empty otherwise.
         pending: measurements in the spool that could not be merged into the database when the process ended.
+        visible_gpus: ``CUDA_VISIBLE_DEVICES`` of the process; None where it is not set, or that was not recorded.
+            The launcher says it first: a process that is just being started shows no variables of its own.
     """
 
     state: State = State.STARTING
@@ -121,6 +126,7 @@ class RunState:
     latest: dict[str, float] = field(default_factory=dict)
     interrupted_by: str = ""
     pending: int = 0
+    visible_gpus: str | None = None
 
     def changed(self, **values: Any) -> RunState:
         """Return a copy with some fields replaced."""
@@ -161,6 +167,7 @@ _KINDS = {field.name: str(field.type) for field in dataclasses.fields(RunState)}
 _WORDS = {
     "State": "a state",
     "str": "text",
+    "str | None": "text",
     "int": "a number of things",
     "float": "a time",
     "int | None": "an exit code",
@@ -205,7 +212,7 @@ def _holds(key: str, value: object) -> bool:
             return 0 <= value <= _MAX_TIME
         case "dict[str, float]", dict():  # a loss may be NaN or infinite
             return all(type(v) is float or (type(v) is int and abs(v) <= _MAX_INT) for v in value.values())
-        case "int | None", None:
+        case ("str | None", str()) | (("int | None" | "str | None"), None):
             return True
     return False
 

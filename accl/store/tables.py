@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 import pyarrow
 
 from accl.errors import DamagedError
+from accl.store.arrow import arrow_schema
 from accl.store.config_values import all_values
 from accl.store.database import Session
 from accl.store.deadline import within
 from accl.store.instances import separate
 from accl.store.reader import TASKS, attached, checking, read_tasks
 from accl.store.rundir import RunDir
-from accl.store.schema import COLUMNS, KEYS, TABLES, TYPES, check_rows, old_evals, wrong_rows
+from accl.store.schema import COLUMNS, KEYS, TABLES, check_rows, old_evals, wrong_rows
 from accl.store.summary import Summary, reading
 
 READ_S = 15.0  # for each run; a large database on a slow disk takes seconds
@@ -35,22 +36,6 @@ _IMPOSSIBLE = {
     "curriculum": "{k} > 0 AND (len(weights) <> {k} OR len(drawn) <> {k})",
     "confusion": "len(matrix) <> len(counts) OR ({k} > 0 AND len(matrix) <> {k} * {k})",
 }
-_ARROW = {
-    "VARCHAR": pyarrow.string(),
-    "INTEGER": pyarrow.int32(),
-    "BIGINT": pyarrow.int64(),
-    "DOUBLE": pyarrow.float64(),
-    "FLOAT": pyarrow.float32(),
-}
-
-
-def _arrow_type(sql_type: str) -> pyarrow.DataType:
-    element = _ARROW[sql_type.removesuffix("[]")]
-    return pyarrow.list_(element) if sql_type.endswith("[]") else element
-
-
-def _schema(table: str) -> pyarrow.Schema:
-    return pyarrow.schema([(column, _arrow_type(sql_type)) for column, sql_type in TYPES[table].items()])
 
 
 @dataclass(frozen=True)
@@ -83,7 +68,7 @@ def _read(run: RunDir, names: Sequence[str]) -> RunTables:
     with checking(run.database), attached(run.database) as session:
         k = len(read_tasks(session(TASKS)))
         tables = {
-            name: _schema(name).empty_table() if name in session.missing else _checked(session, name, k)
+            name: arrow_schema(name).empty_table() if name in session.missing else _checked(session, name, k)
             for name in names
         }
         left_out = None
@@ -102,7 +87,7 @@ def _checked(session: Session, name: str, k: int) -> pyarrow.Table:
     if name == "evals" and session.meta.get("schema_version") == "1":
         rows = old_evals(session, "run")
         check_rows(name, rows)
-        schema = _schema(name)
+        schema = arrow_schema(name)
         return pyarrow.Table.from_pylist([dict(zip(schema.names, row, strict=True)) for row in rows], schema)
     wrong = [wrong_rows(name), _IMPOSSIBLE.get(name, "false").format(k=k)]
     if "task" in COLUMNS[name] and k:
@@ -134,7 +119,7 @@ def run_label(summary: Summary) -> RunLabel:
 
 def empty_tables(names: Iterable[str]) -> RunTables:
     """Return tables without rows, as of a run that has recorded nothing."""
-    return RunTables({name: _schema(name).empty_table() for name in names})
+    return RunTables({name: arrow_schema(name).empty_table() for name in names})
 
 
 class TablesOfRuns:

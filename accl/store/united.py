@@ -27,7 +27,7 @@ def unite(session: Session, spooled: Rows) -> None:
             first = 0 if last is None else last + 1
             rows = [(first + i, *row) for i, row in enumerate(rows)]
         session(f"CREATE TABLE run.spooled_{table} ({columns})")
-        session.append(f"spooled_{table}", [*old, *rows])
+        session.append(table, [*old, *rows], prefix="spooled_")
         union = ""
         if kept:
             replaced = f" ANTI JOIN run.spooled_{table} USING ({', '.join(key)})" if key else ""

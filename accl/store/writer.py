@@ -19,8 +19,7 @@ from pathlib import Path
 from accl.errors import BusyError, RunError
 from accl.store.append import RunAppender
 from accl.store.database import DiskFullError
-from accl.store.rows import RowWriter, plain_row
-from accl.store.schema import is_row
+from accl.store.rows import RowWriter, fitting_rows
 from accl.store.spool import Rows, Values
 
 INTERVAL_S = 1.0
@@ -260,7 +259,7 @@ class Recorder(RowWriter):
         with self._queue_lock:
             queue, self._queue = self._queue, defaultdict(list)
         for table, rows in queue.items():
-            good = [row for row in map(plain_row, rows) if is_row(table, row)]
+            good = fitting_rows(table, rows)
             self._batch[table] += good
             if len(good) < len(rows):
                 with self._queue_lock:

@@ -18,8 +18,8 @@ from accl.method.answers import Answers
 from accl.method.confusion import mean_similarity, nearest_tasks, prototype_confusion
 from accl.method.model import ModelOutput
 
-# Most tokens of a batch, padding included (one question is a batch whatever its length): the encoder's activations for
-# them have to fit beside the model.
+# Most tokens of a batch, padding included (one question is a batch whatever its length), unless a caller knows the
+# encoder's width: its activations for them have to fit beside the model.
 MOST_TOKENS = 2**15
 NEIGHBOURS = 5
 
@@ -76,6 +76,7 @@ def evaluate(
     device: torch.device,
     *,
     batch_size: int,
+    most_tokens: int = MOST_TOKENS,
     progress: Callable[[], Any],
 ) -> Evaluated:
     """Answer every question once, options in their own order.
@@ -85,8 +86,8 @@ def evaluate(
     Args:
         forward: computes the model's output for some questions, options in their own order, with dropout off.
         tasks: number of tasks, K. device: of that output.
-        batch_size: most questions of a batch; fewer if they are long. progress: called before each batch; it may
-            raise, which ends the evaluation.
+        batch_size, most_tokens: most questions of a batch, and most tokens, padding included; a question that has more
+            is a batch. progress: called before each batch; it may raise, which ends the evaluation.
     """
     logits, features = outputs(
         forward,
@@ -94,6 +95,7 @@ def evaluate(
         questions,
         lambda output: (output.logits_BC, output.features_BD),
         batch_size=batch_size,
+        most_tokens=most_tokens,
         progress=lambda _done: progress(),
     )
     gold, task = assembler.blob.answer[questions], assembler.blob.task[questions]
@@ -121,6 +123,7 @@ def outputs(
     pick: Callable[[ModelOutput], tuple[Tensor, ...]],
     *,
     batch_size: int,
+    most_tokens: int = MOST_TOKENS,
     progress: Callable[[int], Any],
 ) -> list[Tensor]:
     """Compute what is picked of the model's output for N questions, in fp32 and in their order.
@@ -128,24 +131,24 @@ def outputs(
     Questions of like length share a batch.
 
     Args:
-        forward, batch_size: as for `evaluate`. pick: returns tensors of B rows.
+        forward, batch_size, most_tokens: as for `evaluate`. pick: returns tensors of B rows.
         progress: called before each batch with the number of questions done; it may raise, which ends the work.
     """
     lengths = assembler.lengths(questions)
     by_length = np.argsort(-lengths, kind="stable")
     rows = assembler.blob.choices if assembler.head == "per_option" else 1
     parts: list[tuple[Tensor, ...]] = []
-    for batch in _batches(rows * lengths[by_length], batch_size):
+    for batch in _batches(rows * lengths[by_length], batch_size, most_tokens):
         progress(batch.start)
         parts.append(tuple(tensor.float() for tensor in pick(forward(questions[by_length[batch]]))))
     back = torch.from_numpy(np.argsort(by_length)).to(parts[0][0].device)
     return [torch.cat(tensors)[back] for tensors in zip(*parts, strict=True)]
 
 
-def _batches(tokens: NDArray[np.int64], most: int) -> Iterator[slice]:
-    """Cut questions, longest first, into batches of at most ``most`` questions and `MOST_TOKENS` tokens."""
+def _batches(tokens: NDArray[np.int64], most: int, most_tokens: int) -> Iterator[slice]:
+    """Cut questions, longest first, into batches of at most ``most`` questions and ``most_tokens`` tokens."""
     start = 0
     while start < len(tokens):
-        size = min(most, max(1, MOST_TOKENS // int(tokens[start])))
+        size = min(most, max(1, most_tokens // int(tokens[start])))
         yield slice(start, start + size)
         start += size

@@ -17,6 +17,11 @@ class LockGuard:
     """Thread that keeps the lock of a run, as a context: a lost lock is taken again, or the process ends.
 
     A process whose lock another trainer has taken ends at once and writes nothing more: the run belongs to the other.
+    With it end the runs that share the process; they go on from their last checkpoints. No thread can be ended from
+    outside: up to its next step that of the run, and those that record and save for it, would go on to write states,
+    measurements and checkpoints between those of the other trainer, and to remove that one's checkpoints. It takes a
+    lock file that was removed or replaced and a trainer that is started within a second, or a file system without locks
+    and a process that was silent for a minute; and then the others of the process count as dead as well.
     """
 
     def __init__(self, lock: RunLock, reporter: Reporter, last_words: Callable[[str], None] | None = None) -> None:

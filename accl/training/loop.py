@@ -7,7 +7,6 @@ import time
 from contextlib import suppress
 
 import torch
-from torch import Tensor
 
 from accl.errors import DamagedError, TrainingError
 from accl.store.manifest import MANIFEST, folder_name
@@ -15,7 +14,7 @@ from accl.store.rundir import RunDir
 from accl.store.state import State
 from accl.store.tested import TEST_EVENT, look_words
 from accl.training import checkpoint
-from accl.training.backends.backend import StepBackend
+from accl.training.backends.backend import StepBackend, StepMetrics
 from accl.training.checkpoint import Files, Progress, Target
 from accl.training.context import TrainingContext
 from accl.training.evaluate import Evaluated
@@ -61,7 +60,7 @@ class Trainer:
         self.training_seconds = 0.0
         self.best_score, self.best_step = -1.0, 0
         self._validated = True  # False while the validation of this step is due
-        self._pending: list[dict[str, Tensor]] = []  # metrics of the latest steps, still on the device
+        self._pending: list[StepMetrics] = []  # metrics of the latest steps, still on the device
         self._last_recorded = time.monotonic()
         self._buffers: dict[str, torch.nn.Module] = {"curriculum": context.curriculum.state}
         if context.bank is not None:
@@ -181,8 +180,8 @@ class Trainer:
         if not self._pending:
             return
         config, epoch_length = self.context.config, self.context.steps_per_epoch
-        names, count = list(self._pending[0]), len(self._pending)
-        rows = torch.stack([value for metrics in self._pending for value in metrics.values()]).view(count, -1).tolist()
+        names, count = self._pending[0].names, len(self._pending)
+        rows = torch.stack([metrics.values_M for metrics in self._pending]).tolist()
         self._pending = []
         seconds, now = self.reporter.seconds, time.monotonic()
         steps_per_second = count / max(now - self._last_recorded, 1e-9)
@@ -220,7 +219,7 @@ class Trainer:
         matrices = self.context.curriculum.matrices()
         host = torch.stack([matrix for pair in matrices.values() for matrix in pair]).cpu()
         for kind, (value_KK, count_KK) in zip(matrices, torch.split(host.flatten(1), 2), strict=True):
-            self.recorder.confusion(self.step, kind, value_KK.tolist(), count_KK.long().tolist())
+            self.recorder.confusion(self.step, kind, value_KK.numpy(), count_KK.int().numpy())
 
     # Between steps ---------------------------------------------------------------------------------
 

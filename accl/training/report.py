@@ -16,7 +16,7 @@ import psutil
 from accl.errors import RunError
 from accl.store.merge import pending_words
 from accl.store.rundir import RunDir
-from accl.store.state import RunState, State, overwrite_state, read_state, write_state
+from accl.store.state import VISIBLE_GPUS, RunState, State, overwrite_state, read_state, write_state
 from accl.store.writer import Recorder
 from accl.text import without_credentials
 from accl.training.alerts import Alerts
@@ -61,6 +61,7 @@ class Reporter:
             reason="",
             phase="starting",
             interrupted_by="",
+            visible_gpus=os.environ.get(VISIBLE_GPUS),
         )
         write_state(run, self._state)
         self.alerts = Alerts(run, self.event, lambda: self._state)

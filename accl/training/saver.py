@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from accl.errors import RunError
 from accl.store.manifest import MODEL, folder_name
 from accl.store.rundir import RunDir
+from accl.text import duration
 from accl.training import checkpoint
 from accl.training.checkpoint import Files, Progress
 from accl.training.interrupt import Interrupt
@@ -182,7 +183,7 @@ class Saver:
             self._give_up = now + STOP_PATIENCE_S
         if now >= self._give_up:
             raise RunError(
-                f"For {(now - self._failing_since) / 60:.1f} min {why}: what was trained after {last} is lost.",
+                f"For {duration(now - self._failing_since)} {why}: what was trained after {last} is lost.",
                 f"Make room, then: accl resume {self.run.typed}",
             )
         self.doing = f"{'waiting to save' if required else TRAINING}, {why}"

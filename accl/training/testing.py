@@ -26,15 +26,17 @@ from accl.training.backends.backend import StepBackend
 from accl.training.backends.select import select_backend
 from accl.training.context import TrainingContext
 from accl.training.device import set_determinism
-from accl.training.evaluate import Evaluated, evaluate
+from accl.training.evaluate import MOST_TOKENS, Evaluated, evaluate
 from accl.training.memory import memory_errors
 from accl.training.recording import record_test
 from accl.training.report import say
 from accl.training.setup import build_context
 
-# Questions of one evaluation batch, as a multiple of the training batch: without gradients there is room for more. On a
-# GPU, which the host would keep waiting with short batches, their tokens alone are limited.
+# Questions of one evaluation batch, as a multiple of the training batch: without gradients there is room for more.
 EVALUATION_BATCHES = 4
+# On a GPU, which the host would keep waiting with short batches, their tokens alone are limited: the hidden states of a
+# batch have so many numbers, and as many tokens as memory that grows with tokens alone, such as scores, allows.
+HIDDEN_NUMBERS, MOST_TOKENS_ON_GPU = 2**25, 2**17
 
 
 def evaluate_split(
@@ -47,6 +49,7 @@ def evaluate_split(
     """
     questions = some_questions(context.positions[split], limit)
     on_cpu = context.placement.device.type == "cpu"
+    width = context.model.contrastive_head.in_features
     context.model.eval()
     result = evaluate(
         backend.forward,
@@ -55,6 +58,7 @@ def evaluate_split(
         context.tasks,
         context.placement.device,
         batch_size=EVALUATION_BATCHES * context.config.train.batch_size if on_cpu else len(questions),
+        most_tokens=MOST_TOKENS if on_cpu else min(HIDDEN_NUMBERS // width, MOST_TOKENS_ON_GPU),
         progress=progress,
     )
     context.model.train()

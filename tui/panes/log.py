@@ -16,13 +16,14 @@ from textual.containers import Horizontal
 from accl.errors import AcclError
 from accl.store.deadline import DEADLINE_S, each_within
 from accl.store.summary import as_problem
+from accl.text import duration
 from tui import theme
 from tui.commands import bindings
 from tui.feed import RunView, without_path
 from tui.logfile import MAX_HITS, LogFile, Search, step_of
 from tui.messages import ShowStep
 from tui.panes.pane import Pane
-from tui.text import Piece, duration
+from tui.text import Piece
 from tui.threads import in_daemon_thread
 from tui.widgets.filter import Filter
 from tui.widgets.keybar import redraw_keys, say

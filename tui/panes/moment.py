@@ -8,11 +8,12 @@ import numpy as np
 from textual.strip import Strip
 
 from accl.store.reader import Confusion
+from accl.text import duration
 from tui import theme
 from tui.feed import RunView
 from tui.panes.matrices import KIND_NAMES
 from tui.scale import short
-from tui.text import Piece, cell_len, duration, fit, strip
+from tui.text import Piece, cell_len, fit, strip
 from tui.widgets.strip import StripWidget
 from tui.widgets.text import shorten
 

@@ -20,13 +20,13 @@ from accl.errors import AcclError
 from accl.store.config_values import default_values
 from accl.store.deadline import within
 from accl.store.rundir import RunDir
-from accl.text import printable, typed
+from accl.text import duration, printable, typed
 from tui import theme
 from tui.commands import bindings, next_choice
 from tui.form import Form
 from tui.messages import OpenLaunch
 from tui.services import Services
-from tui.text import Piece, duration, strip, wrapped
+from tui.text import Piece, strip, wrapped
 from tui.threads import in_daemon_thread
 from tui.widgets.keybar import KeyBar, say
 from tui.widgets.strip import StripWidget

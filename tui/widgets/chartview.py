@@ -14,10 +14,11 @@ from textual.geometry import Region
 from textual.strip import Strip
 
 from accl.store.curve import AXES, Curve
+from accl.text import duration
 from tui import theme
 from tui.plot import DotColumns
 from tui.raster import Range
-from tui.text import Piece, cell_len, centred, cut, duration, joined, strip
+from tui.text import Piece, cell_len, centred, cut, joined, strip
 from tui.viewstate import Choices
 from tui.widgets.chart import Chart, Frame, Mark, broken_since
 from tui.widgets.drawing import NOTHING, Drawing, gather, gutter_width, y_bounds

@@ -30,7 +30,7 @@ from accl.analysis.report.svg import (
     tasks_chart,
     weights_chart,
 )
-from accl.text import counted, listed, printable_lines, without_credentials
+from accl.text import counted, duration, listed, printable_lines, without_credentials
 
 # Nothing is loaded from anywhere, and no script runs, whatever the text of a run says.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
@@ -138,9 +138,7 @@ def _score_cells(scores: Scores | None) -> list[str]:
 
 def _training(part: Part, arm: Arm) -> str:
     seconds, _ = mean_and_sd(part.totals(arm, "training_seconds"))
-    minutes, rest = divmod(round(seconds), 60) if math.isfinite(seconds) else (0, 0)
-    shown = MISSING if not math.isfinite(seconds) else f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
-    return cell(shown, "training_seconds", seconds, css="num")
+    return cell(duration(seconds), "training_seconds", seconds, css="num")
 
 
 def _curves(part: Part) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -14,6 +16,28 @@ from accl.method.model import ModelOutput
 
 class UnavailableError(Exception):
     """A backend cannot compute the steps of this run; the message says why in a few words."""
+
+
+@dataclass(frozen=True)
+class StepMetrics:
+    """The metrics of a step, on the device and not waited for.
+
+    One tensor holds all of them: a tensor for each would cost the host more than drawing the step's batch.
+
+    Attributes:
+        names: M, without repetition. values_M: fp32, in their order.
+    """
+
+    names: Sequence[str]
+    values_M: Tensor
+
+    @classmethod
+    def of(cls, metrics: Mapping[str, Tensor]) -> StepMetrics:
+        """Join scalars, as `accl.training.step.step_metrics` returns them."""
+        return cls(list(metrics), torch.stack(list(metrics.values())))
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.values_M[self.names.index(name)]
 
 
 class StepBackend(Protocol):
@@ -38,12 +62,8 @@ class StepBackend(Protocol):
             UnavailableError: this run's encoder cannot be computed so.
         """
 
-    def step(self, step: int) -> dict[str, Tensor]:
-        """Take optimizer step 1, 2, ... on the next draw of the sampler.
-
-        Returns:
-            `accl.training.step.step_metrics` of the batch, on the device and not waited for.
-        """
+    def step(self, step: int) -> StepMetrics:
+        """Take optimizer step 1, 2, ... on the next draw of the sampler, and return its metrics."""
 
     def forward(self, questions: NDArray[np.int64]) -> ModelOutput:
         """Return the model's output for questions at these positions, options in their own order, without gradient.

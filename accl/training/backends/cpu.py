@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from accl.data.cache import cache_folder
 from accl.data.packed import Packed, Packer
@@ -16,6 +15,7 @@ from accl.kernels.cpu.encoder import ForwardContext, PackedEncoder
 from accl.kernels.cpu.native import load
 from accl.kernels.cpu.thread_pool import ThreadPool, one_torch_thread
 from accl.method.model import ModelOutput
+from accl.training.backends.backend import StepMetrics
 from accl.training.backends.flat_adamw import FlatCpuAdamW
 from accl.training.backends.reference import ReferenceBackend
 from accl.training.context import TrainingContext
@@ -57,7 +57,7 @@ class CpuBackend(ReferenceBackend):
         super().__init__(context, self._adamw)
         self._encoder = PackedEncoder(encoder, kernels, threads)
 
-    def step(self, step: int) -> dict[str, Tensor]:
+    def step(self, step: int) -> StepMetrics:
         context, config = self.context, self.context.config
         draw = context.sampler.draw(step, context.curriculum.weights)
         packed = self._packer.pack(draw.questions, draw.option_order)
@@ -73,7 +73,7 @@ class CpuBackend(ReferenceBackend):
             losses.total.backward()
             assert pooled_ND.grad is not None
             encoding.backward(pooled_ND.grad)
-            return step_metrics(losses, labels, self._adamw.update()[0])
+            return StepMetrics.of(step_metrics(losses, labels, self._adamw.update()[0]))
 
     @torch.no_grad()
     def forward(self, questions: NDArray[np.int64]) -> ModelOutput:

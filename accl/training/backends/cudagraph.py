@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from accl.errors import first_line
-from accl.training.backends.backend import UnavailableError
+from accl.training.backends.backend import StepMetrics, UnavailableError
 from accl.training.backends.capture import GraphRecorder, preserve_state
 from accl.training.backends.mpnet import make_capturable
 from accl.training.backends.reference import ReferenceBackend
@@ -65,7 +65,7 @@ class CudaGraphBackend(ReferenceBackend):
                 raise UnavailableError(what) from error
         progress(len(lengths), len(lengths))
 
-    def step(self, step: int) -> dict[str, Tensor]:
+    def step(self, step: int) -> StepMetrics:
         context, config = self.context, self.context.config
         draw = context.sampler.draw(step, context.curriculum.weights)
         batch = context.assembler.batch(draw.questions, draw.option_order)
@@ -83,7 +83,7 @@ class CudaGraphBackend(ReferenceBackend):
         _copy(labels.answer_B, batch.answer)
         _copy(labels.text_id_B, batch.text_id)
         captured.graph.replay()
-        return dict(zip(captured.names, captured.values.clone().unbind(), strict=True))
+        return StepMetrics(captured.names, captured.values.clone())
 
     def _step_for(self, length: int) -> _CapturedStep:
         if length not in self._captured:

@@ -44,7 +44,8 @@ class StepInputs:
         ]
         # Written through numpy: each of torch's operations lets go of Python's lock, for which other runs may wait.
         self._staged = [staging.numpy() for staging in self._staging]
-        self._copied: list[torch.cuda.Event | None] = [None] * staging_buffers
+        # Each is recorded again and again; whoever waits for it sleeps, and not at all before its first record.
+        self._copied = [torch.cuda.Event(blocking=True) for _ in self._staging if device.type == "cuda"]
         self._next = 0
 
     def clear(self) -> None:
@@ -54,16 +55,13 @@ class StepInputs:
     def send(self, packed: Packed, seed: int, rates: Sequence[float]) -> None:
         """Fill the inputs for the next step; waits only if all staging buffers are still being copied."""
         slot, self._next = self._next, (self._next + 1) % len(self._staging)
-        copied = self._copied[slot]
-        if copied is not None:
-            copied.synchronize()
-        staged, begin = self._staged[slot], 4
+        if self._copied:
+            self._copied[slot].synchronize()
+        staged = self._staged[slot]
         staged[0] = seed
-        staged[1:begin].view(np.float64)[:] = rates
-        for part in (packed.source, packed.cu_seqlens, packed.inverse_perm, packed.task, packed.answer, packed.text_id):
-            staged[begin : begin + len(part)] = part
-            begin += len(part)
+        staged[1:4].view(np.float64)[:] = rates
+        parts = (packed.source, packed.cu_seqlens, packed.inverse_perm, packed.task, packed.answer, packed.text_id)
+        np.concatenate(parts, out=staged[4:])
         self._device_buffer.copy_(self._staging[slot], non_blocking=True)
-        if self.device.type == "cuda":
-            copied = self._copied[slot] = torch.cuda.Event(blocking=True)  # whoever waits for it sleeps
-            copied.record()
+        if self._copied:
+            self._copied[slot].record()

@@ -2,13 +2,14 @@
 
 Questions lie end to end in a stream whose length is rounded up to one of a few, and each length has its graph: from the
 tokens, which stay on the device, to the update. A step costs the host one copy of a few hundred numbers and one launch,
-and nothing in it waits for the device. `accl.training.backends.packed_encoder` has the encoders that can be computed
-so, and `accl/kernels/README.md` tells which stream computes what.
+and nothing in it waits for the device. Batches of an evaluation are captured when they come again.
+
+`accl.training.backends.packed_encoder` has the encoders that can be computed so, and `accl/kernels/README.md` tells
+which stream computes what.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +31,7 @@ from accl.kernels.triton.pointwise import pack_tokens
 from accl.kernels.triton.rel_scores import most_tokens
 from accl.kernels.triton.streams import SideStream, on_own_stream
 from accl.method.model import ModelOutput
-from accl.training.backends.backend import UnavailableError
+from accl.training.backends.backend import StepMetrics, UnavailableError
 from accl.training.backends.capture import GraphRecorder, preserve_state
 from accl.training.backends.inputs import NUM_SHARED_STAGING_BUFFERS, NUM_STAGING_BUFFERS, StepInputs
 from accl.training.backends.packed_encoder import family_of
@@ -42,8 +43,8 @@ from accl.training.step import compute_losses, step_metrics, update_trackers
 LENGTH_MULTIPLE = 128
 # The relative distances of a stream are taken to be at least so many, and else a power of two.
 LEAST_DISTANCE = 256
-# Batches drawn in advance to see which sizes will come, and the share of them that makes a size worth capturing ahead.
-SAMPLED_DRAWS, WORTH_CAPTURING = 512, 0.004
+# Batches drawn in advance to see which kernels will be needed.
+SAMPLED_DRAWS = 64
 
 # Sections of the flat parameters. Weight decay applies to the first two; the backward pass writes the gradients of the
 # layers' matrices, and adds to all others.
@@ -57,6 +58,15 @@ class _CapturedStep:
     graph: torch.cuda.CUDAGraph
     names: list[str]
     values: Tensor
+
+
+@dataclass(frozen=True)
+class _CapturedForward:
+    """A graph, the inputs that it reads, and the output that it leaves: all at fixed addresses."""
+
+    graph: torch.cuda.CUDAGraph
+    inputs: StepInputs
+    output: ModelOutput
 
 
 class PackedBackend:
@@ -111,12 +121,17 @@ class PackedBackend:
         self._encoder = family.make(encoder, self._words, flat, self._layer_weights, first)
         self._steps_done = 0
         self._captured: dict[Size, _CapturedStep] = {}
+        # By number of questions and size; None for those that came once.
+        self._captured_forwards: dict[tuple[int, Size], _CapturedForward | None] = {}
         self._recorder = GraphRecorder(device)
         self._tracker_stream = SideStream(device)
 
     def prepare(self, progress: Callable[[int, int], None]) -> None:
-        """Compile the kernels, and capture the sizes that will come."""
-        sizes = self._likely_sizes()
+        """Compile the kernels, and capture a size for each; the others are captured when they first come.
+
+        Graphs share memory, so the largest sizes come first.
+        """
+        sizes = self._first_sizes()
         for done, size in enumerate(sizes):
             progress(done, len(sizes))
             try:
@@ -131,7 +146,7 @@ class PackedBackend:
                 raise UnavailableError(what) from error
         progress(len(sizes), len(sizes))
 
-    def step(self, step: int) -> dict[str, Tensor]:
+    def step(self, step: int) -> StepMetrics:
         context, config = self.context, self.context.config
         draw = context.sampler.draw(step, context.curriculum.weights)
         packed = self._packer.pack(draw.questions, draw.option_order)
@@ -142,20 +157,27 @@ class PackedBackend:
         context.enable_bank(step)
         captured.graph.replay()
         self._steps_done = step
-        return dict(zip(captured.names, captured.values.clone().unbind(), strict=True))
+        return StepMetrics(captured.names, captured.values.clone())
 
     @torch.no_grad()
     def forward(self, questions: NDArray[np.int64]) -> ModelOutput:
         packed = self._packer.pack(questions)
-        inputs = self._make_inputs(len(questions), 1)
-        inputs.send(packed, 0, (0.0, 0.0, 0.0))
-        size = self._size(packed)
+        size, rates = self._size(packed), (0.0, 0.0, 0.0)
         self._word_updates.flush()
-        self._layer_weights.copy_(self._layer_values)
-        hidden_TD = self._encoder.infer(*self._sequences(inputs, size), size[1])
-        pooled_ND = mean_pool(hidden_TD, inputs.cu_seqlens, self._packer.segments, inputs.inverse_perm)
-        with self.context.placement.autocasting():
-            return self.context.model.heads(pooled_ND, inputs.labels.task_B)
+        # The next evaluation of a split has the same batches. Those that come again are captured; their kernels were
+        # compiled and loaded the first time, which must not happen in a capture.
+        key = len(questions), size
+        if key not in self._captured_forwards:
+            self._captured_forwards[key] = None
+            inputs = self._make_inputs(len(questions), 1)
+            inputs.send(packed, 0, rates)
+            return self._infer(inputs, size)
+        captured = self._captured_forwards[key]
+        if captured is None:
+            captured = self._captured_forwards[key] = self._capture_forward(len(questions), size)
+        captured.inputs.send(packed, 0, rates)
+        captured.graph.replay()
+        return ModelOutput(*(value.clone() for value in vars(captured.output).values()))
 
     def optimizer_state(self) -> dict[str, Tensor]:
         self._word_updates.flush()
@@ -189,18 +211,18 @@ class PackedBackend:
         sequences = questions * self._packer.sequences_per_question
         return StepInputs(questions, sequences, self._packer.segments, self.context.placement.device, ahead)
 
-    def _likely_sizes(self) -> list[Size]:
-        """Return the sizes that enough batches have, largest first; drawn as the sampler does at first."""
-        counts: Counter[Size] = Counter()
+    def _first_sizes(self) -> list[Size]:
+        """Return the largest size of each kernel variant in some batches, drawn as the sampler does at first."""
+        largest: dict[tuple[int, int], Size] = {}
         sampler, weights = self.context.sampler.clone(), self.context.curriculum.weights
         for step in range(1, SAMPLED_DRAWS + 1):
             draw = sampler.draw(step, weights)
-            counts[self._size(self._packer.pack(draw.questions, draw.option_order))] += 1
-        return sorted((size for size, n in counts.items() if n >= WORTH_CAPTURING * SAMPLED_DRAWS), reverse=True)
+            size = self._size(self._packer.pack(draw.questions, draw.option_order))
+            largest[_kernel_variant(size)] = max(size, largest.get(_kernel_variant(size), size))
+        return sorted(largest.values(), reverse=True)
 
     def _size(self, packed: Packed) -> Size:
-        longest = int(np.diff(packed.cu_seqlens[:: self._packer.segments]).max())
-        return stream_length(packed.total), max(LEAST_DISTANCE, 1 << (longest - 1).bit_length())
+        return stream_length(packed.total), max(LEAST_DISTANCE, 1 << (packed.longest - 1).bit_length())
 
     def _sequences(self, inputs: StepInputs, size: Size) -> tuple[Tensor, PackedSequences]:
         """Return the stream's token ids, T, and the sequences that they belong to."""
@@ -250,6 +272,22 @@ class PackedBackend:
             metrics = self._learn(size)
             values = torch.stack(list(metrics.values()))
         return _CapturedStep(graph, list(metrics), values)
+
+    def _capture_forward(self, questions: int, size: Size) -> _CapturedForward:
+        inputs = self._make_inputs(questions, 1)
+        self._encoder.prepare(size[1])
+        self._recorder.make_room()
+        with self._recorder.capturing() as graph:
+            output = self._infer(inputs, size)
+        return _CapturedForward(graph, inputs, output)
+
+    def _infer(self, inputs: StepInputs, size: Size) -> ModelOutput:
+        """Compute the model's output without dropout and without gradient."""
+        self._layer_weights.copy_(self._layer_values)
+        hidden_TD = self._encoder.infer(*self._sequences(inputs, size), size[1])
+        pooled_ND = mean_pool(hidden_TD, inputs.cu_seqlens, self._packer.segments, inputs.inverse_perm)
+        with self.context.placement.autocasting():
+            return self.context.model.heads(pooled_ND, inputs.labels.task_B)
 
     def _rehearse(self, size: Size) -> None:
         """Take a step or two without effect: kernels are compiled at their first launch, which must not be captured.

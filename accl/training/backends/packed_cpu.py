@@ -13,6 +13,7 @@ from accl.kernels.layers.chunks import Chunks
 from accl.kernels.layers.encoders import packed_forward
 from accl.kernels.layers.functions import CpuFunctions
 from accl.method.model import ModelOutput
+from accl.training.backends.backend import StepMetrics
 from accl.training.backends.reference import ReferenceBackend
 from accl.training.context import TrainingContext
 from accl.training.device import Labels, exclusive_randomness, seed_step, step_seed
@@ -30,7 +31,7 @@ class PackedCpuBackend(ReferenceBackend):
         self._packer, self._functions = Packer(context.assembler), CpuFunctions()
         self._encode = packed_forward(context.model.encoder)
 
-    def step(self, step: int) -> dict[str, Tensor]:
+    def step(self, step: int) -> StepMetrics:
         context, config = self.context, self.context.config
         draw = context.sampler.draw(step, context.curriculum.weights)
         packed = self._packer.pack(draw.questions, draw.option_order)
@@ -46,7 +47,7 @@ class PackedCpuBackend(ReferenceBackend):
         grad_norm = nn.utils.clip_grad_norm_(context.model.parameters(), config.optim.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return step_metrics(losses, labels, grad_norm)
+        return StepMetrics.of(step_metrics(losses, labels, grad_norm))
 
     @torch.no_grad()
     def forward(self, questions: NDArray[np.int64]) -> ModelOutput:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from accl.method.model import ModelOutput
+from accl.training.backends.backend import StepMetrics
 from accl.training.context import TrainingContext
 from accl.training.device import exclusive_randomness, to_device
 from accl.training.optim import load_optimizer_state, make_optimizer, optimizer_state
@@ -32,9 +33,9 @@ class ReferenceBackend:
     def prepare(self, progress: Callable[[int, int], None]) -> None:
         """Plain torch needs no preparation."""
 
-    def step(self, step: int) -> dict[str, Tensor]:
+    def step(self, step: int) -> StepMetrics:
         with exclusive_randomness():
-            return train_step(self.context, self.optimizer, step)
+            return StepMetrics.of(train_step(self.context, self.optimizer, step))
 
     @torch.no_grad()
     def forward(self, questions: NDArray[np.int64]) -> ModelOutput:

@@ -52,8 +52,8 @@ class Tiles:
     stages: int
 
 
-FORWARD = Tiles(64, 64, 4, 2)
-BACKWARD_QUERIES = Tiles(64, 64, 4, 2)
+FORWARD = Tiles(64, 32, 4, 1)
+BACKWARD_QUERIES = Tiles(64, 64, 4, 3)
 BACKWARD_KEYS = Tiles(32, 64, 4, 2)
 # Scores have a limit, so that fp16 holds them, and pairs of different sequences one below it.
 LIMIT, APART = tl.constexpr(60000.0), tl.constexpr(-65472.0)
@@ -126,19 +126,13 @@ def _forward(
     # An element of another sequence may have a column outside of its row. Row t and column p - t give an offset that
     # grows with both, so it is inside of the table all the same.
     c2p_ptrs = c2p_ptr + (i * Y + first_column(i, R))[:, None]
-    # Loaded one iteration ahead: nothing else hides their latency.
-    j = first + tl.arange(0, INNER)
-    c2p = tl.load(c2p_ptrs + j[None, :])
-    p2c = tl.load(p2c_ptr + (j * Y + first_column(j, R))[:, None] + i[None, :], mask=(j < last)[:, None], other=0.0)
     for block in range(first, last, INNER):
         j = block + tl.arange(0, INNER)
         valid = (j < last)[:, None]
         key = tl.load(head_rows(qkv_ptr, j, 1, head, 3, H, DH), mask=valid, other=0.0)
         value = tl.load(head_rows(qkv_ptr, j, 2, head, 3, H, DH), mask=valid, other=0.0)
-        ahead = j + INNER
-        next_c2p = tl.load(c2p_ptrs + ahead[None, :], mask=block + INNER < last, other=0.0)
-        p2c_ptrs = p2c_ptr + (ahead * Y + first_column(ahead, R))[:, None] + i[None, :]
-        next_p2c = tl.load(p2c_ptrs, mask=(ahead < last)[:, None], other=0.0)
+        c2p = tl.load(c2p_ptrs + j[None, :])
+        p2c = tl.load(p2c_ptr + (j * Y + first_column(j, R))[:, None] + i[None, :], mask=valid, other=0.0)
         score = tl.dot(query, tl.trans(key), input_precision=PRECISION)
         score = (score + c2p.to(tl.float32) + tl.trans(p2c).to(tl.float32)) * (scale * LOG2_E)
         score = tl.where(between(j, start, end), tl.minimum(tl.maximum(score, -LIMIT), LIMIT), APART)
@@ -160,7 +154,6 @@ def _forward(
             weight = tl.where(keep, weight, 0.0)
         out = out * rescale[:, None] + tl.dot(weight.to(value.dtype), value, input_precision=PRECISION)
         row_max = new_max
-        c2p, p2c = next_c2p, next_p2c
     out = out / (row_sum * KEEP_PROB)[:, None]
     tl.store(head_rows(out_ptr, i, 0, head, 1, H, DH), out.to(out_ptr.dtype.element_ty))
     tl.store(lse_ptr + head_offset + i, row_max + tl.log2(row_sum))

@@ -231,7 +231,7 @@ def grad_to_tokens(
     )  # fmt: skip
 
 
-def most_tokens(tokens: int) -> int:
+def most_of_residue(tokens: int) -> int:
     """Return a bound of the number of tokens of a residue, of T tokens; kernels are compiled for it."""
     return max(LEAST_TOKENS, int(triton.next_power_of_2(triton.cdiv(tokens, RESIDUES))))
 
@@ -248,7 +248,7 @@ def grad_to_positions(
     width, rows, distances = qkv.shape[1] // 3, len(positions.first), len(positions.row)
     partial = qkv.new_empty(RESIDUES, 2, distances, width)
     _grad_to_distances[(heads, columns // COLUMNS, 2 * RESIDUES)](
-        drel_scores, qkv, sequences.start_T, sequences.end_T, partial, MAX_TOKENS=most_tokens(tokens),
+        drel_scores, qkv, sequences.start_T, sequences.end_T, partial, MAX_TOKENS=most_of_residue(tokens),
         **_constants(sequences, qkv, heads, columns),
     )  # fmt: skip
     _reduce_partials[(rows, 3)](

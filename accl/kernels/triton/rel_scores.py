@@ -144,6 +144,7 @@ def _grad_to_distances(
     # Sequences come longest first, so those that are long enough for these offsets are the first ones.
     offset = y_start - residue - ALIGN - R
     nearest = tl.maximum(tl.maximum(offset, 1 - INNER - offset), 0)
+    longest = tl.load(end_ptr) - tl.load(start_ptr)
     token = residue + GROUP * tl.arange(0, MAX_TOKENS)
     length = tl.load(end_ptr + token, mask=token < T, other=0) - tl.load(start_ptr + token, mask=token < T, other=0)
     for block in range(0, tl.sum((length > nearest).to(tl.int32), 0), BLOCK):
@@ -153,32 +154,35 @@ def _grad_to_distances(
         gradient = _load_gradient(drel_ptr, t, y, first, end, Y)
         total += tl.dot(tl.trans(gradient), own, input_precision=PRECISION)
     row = (residue * 2 + 1 - kind) * (2 * R) + _distance_index(y, residue, kind, R)
-    # Each of the 2R distances once.
-    mask = (y >= residue + ALIGN) & (y < residue + ALIGN + 2 * R)
+    # Each of the 2R distances once, but for those that no sequence has.
+    mask = (y >= residue + ALIGN) & (y < residue + ALIGN + 2 * R) & (nearest < longest)
     tl.store(head_rows(out_ptr, row, 0, head, 1, H, DH), total.to(out_ptr.dtype.element_ty), mask=mask[:, None])
 
 
-@triton.jit(do_not_specialize=["partitions"])
+@triton.jit
 def _reduce_partials(
-    partial_ptr, first_ptr, end_ptr, dqkv_ptr, T, partitions,
-    WIDTH: tl.constexpr, DISTANCES: tl.constexpr, BLOCK: tl.constexpr, MAX_COUNT: tl.constexpr,
+    partial_ptr, start_ptr, end_ptr, row_first_ptr, row_end_ptr, dqkv_ptr, T,
+    WIDTH: tl.constexpr, R: tl.constexpr, BLOCK: tl.constexpr, MAX_COUNT: tl.constexpr,
 ):  # fmt: skip
-    """dqkv[T + row, part] = sum over partitions and x in [first[row], end[row]) of partial[:, part, x]; 0 for part 2.
+    """dqkv[T + row, part] = sum over residues and d in the row of partial[residue, part, d + R]; 0 for part 2.
 
-    partial: P x 2 x DISTANCES x WIDTH, dqkv: (T + W) x 3 x WIDTH, of one type; first, end: W, int32. A program owns one
-    row of the position table and one of its queries, keys and values.
+    Row serves the indices d + R in [row_first, row_end); distances that no sequence has are not read. partial:
+    8 x 2 x 2R x WIDTH, dqkv: (T + W) x 3 x WIDTH, of one type; row_first, row_end: W, int32. A program owns one row of
+    the position table and one of its queries, keys and values.
     """
     row, part = tl.program_id(0), tl.program_id(1)
-    d = tl.arange(0, BLOCK)
+    column = tl.arange(0, BLOCK)
     total = tl.zeros([MAX_COUNT, BLOCK], tl.float32)
-    x = tl.load(first_ptr + row) + tl.arange(0, MAX_COUNT)
-    mask = (x < tl.load(end_ptr + row))[:, None] & (d < WIDTH)[None, :] & (part < 2)
-    for partition in range(partitions):
-        index = ((partition * 2 + part) * DISTANCES + x[:, None]) * WIDTH + d[None, :]
+    longest = tl.load(end_ptr) - tl.load(start_ptr)
+    x = tl.load(row_first_ptr + row) + tl.arange(0, MAX_COUNT)
+    met = (x < tl.load(row_end_ptr + row)) & (tl.abs(x - R) < longest) & (part < 2)
+    for residue in range(GROUP):
+        index = ((residue * 2 + part) * (2 * R) + x[:, None]) * WIDTH + column[None, :]
+        mask = met[:, None] & (column < WIDTH)[None, :]
         total += tl.load(partial_ptr + index, mask=mask, other=0.0).to(tl.float32)
     total = tl.sum(total, 0)
-    out_ptrs = dqkv_ptr + (T + row).to(tl.int64) * (3 * WIDTH) + part * WIDTH + d
-    tl.store(out_ptrs, total.to(dqkv_ptr.dtype.element_ty), mask=d < WIDTH)
+    out_ptrs = dqkv_ptr + (T + row).to(tl.int64) * (3 * WIDTH) + part * WIDTH + column
+    tl.store(out_ptrs, total.to(dqkv_ptr.dtype.element_ty), mask=column < WIDTH)
 
 
 def _constants(sequences: PackedSequences, qkv: Tensor, heads: int, columns: int) -> dict[str, int | str]:
@@ -245,14 +249,13 @@ def grad_to_positions(
         drel_scores: as in `grad_to_tokens`. sequences: sorted by length, the longest first.
     """
     _, heads, tokens, columns = drel_scores.shape
-    width, rows, distances = qkv.shape[1] // 3, len(positions.first), len(positions.row)
-    partial = qkv.new_empty(RESIDUES, 2, distances, width)
+    width, bounds = qkv.shape[1] // 3, (sequences.start_T, sequences.end_T)
+    partial = qkv.new_empty(RESIDUES, 2, len(positions.row), width)
     _grad_to_distances[(heads, columns // COLUMNS, 2 * RESIDUES)](
-        drel_scores, qkv, sequences.start_T, sequences.end_T, partial, MAX_TOKENS=most_of_residue(tokens),
+        drel_scores, qkv, *bounds, partial, MAX_TOKENS=most_of_residue(tokens), num_stages=2,
         **_constants(sequences, qkv, heads, columns),
     )  # fmt: skip
-    _reduce_partials[(rows, 3)](
-        partial, positions.first, positions.end, dqkv, tokens, len(partial),
-        WIDTH=width, DISTANCES=distances, BLOCK=triton.next_power_of_2(width), MAX_COUNT=positions.max_count,
-        num_warps=4,
+    _reduce_partials[(len(positions.first), 3)](
+        partial, *bounds, positions.first, positions.end, dqkv, tokens, WIDTH=width, R=max_distance_of(columns),
+        BLOCK=triton.next_power_of_2(width), MAX_COUNT=positions.max_count, num_warps=4,
     )  # fmt: skip

@@ -206,9 +206,6 @@ def _backward_keys(
         # Multiplied by scale / KEEP_PROB, as their gradients are.
         weight = tl.exp2(score.to(tl.float32) - (lse - tl.log2(scale / KEEP_PROB))[None, :])
         dweight = tl.dot(value, tl.trans(dout), input_precision=PRECISION)
-        # Always so. As it depends on a product, the compiler does not compute weights a second time, in the layout of
-        # the next product's operand.
-        weight = tl.where(dweight == dweight, weight, 0.0)
         dropped = weight
         if THRESHOLD > 0:
             keep = _lowest_bit(score)

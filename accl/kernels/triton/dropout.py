@@ -1,4 +1,7 @@
-"""Dropout masks that are never stored: a hash of (seed, dropout_offset, element), recomputed in the backward pass."""
+"""Dropout masks as a hash of (seed, dropout_offset, element), which the backward pass computes again.
+
+Disentangled attention alone stores its mask, in bits of its scores.
+"""
 
 from __future__ import annotations
 

@@ -5,8 +5,12 @@ The element of token t and partner p is in the column
     y = p - floor(t) + R + 16        with floor(t) = t rounded down to a multiple of 8
 
 of the Y = 2R + 64 columns of row t. Columns ascend with the partner, and those of 8 partners from a multiple of 8 on
-begin at a multiple of 8: so attention reads and writes whole vectors. Tokens with one residue t - floor(t) have in one
-column the same offset p - t = y - residue - 16 - R: products with positions take tokens of one residue at a time.
+begin at a multiple of 8: so attention reads and writes whole vectors, where a table of offsets p - t would have rows
+shifted by one against each other. Tokens with one residue t - floor(t) have in one column the same offset
+
+    p - t = y - residue - R - 16
+
+and products with positions take tokens of one residue at a time.
 
 Of a row only as many columns as the sequence has tokens are needed, side by side: the valid range. Kernels that read
 gradients take more, the range of the aligned bounds: those of the sequence, rounded outwards to multiples of 16. What

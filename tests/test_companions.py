@@ -54,7 +54,15 @@ def seat(number: int, gpu: str = "GPU-a", like: str = "x") -> Seat:
 def test_a_process_has_the_runs_of_one_gpu_that_are_alike_in_their_order() -> None:
     seats = [seat(1), seat(2, "GPU-b"), seat(3), seat(4, like="y"), seat(5, "GPU-b")]
     assert batches(seats) == [[seats[0], seats[2]], [seats[1], seats[4]], [seats[3]]]
-    assert [len(batch) for batch in batches([seat(n) for n in range(MOST_TOGETHER + 2)])] == [MOST_TOGETHER, 2]
+
+
+def test_many_runs_are_spread_evenly_over_as_few_processes_as_hold_them() -> None:
+    seats = [seat(number) for number in range(2 * MOST_TOGETHER + 1)]
+    found = batches(seats)
+    assert len(found) == 3
+    assert max(map(len, found)) - min(map(len, found)) <= 1
+    assert sorted((each for batch in found for each in batch), key=seats.index) == seats
+    assert all(batch == sorted(batch, key=seats.index) for batch in found)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,6 @@ from contexts import (
     some_draws,
     weights,
 )
-from numpy.typing import NDArray
 from torch import Tensor
 
 from accl.config import resolve
@@ -112,36 +111,6 @@ class Launcher:
         with self._backend._recorder._drawing():  # as a graph does
             metrics = self._backend._learn(self._size)
         self.names, self.values = list(metrics), torch.stack(list(metrics.values()))
-
-
-def test_an_evaluation_that_comes_again_is_captured_and_follows_the_weights(make: ContextMaker) -> None:
-    context = make("cuda", dropout=0.1, long=True)
-    backend = packed(context)
-    script(context, some_draws(context, 3))
-    set_rate(context, 1e-3)
-    questions = context.positions["validation"][:60]
-
-    def evaluate(asked: NDArray[np.int64]) -> dict[str, Tensor]:
-        context.model.eval()
-        output = vars(backend.forward(asked))
-        context.model.train()
-        return output
-
-    outputs = []
-    for steps in (range(1, 2), range(2, 4)):
-        learn(backend, steps)
-        backend._captured_forwards.clear()
-        launched, captured = evaluate(questions), evaluate(questions)
-        assert None not in backend._captured_forwards.values()
-        learn(backend, range(4, 5))  # graphs share memory, and what was handed out stays
-        torch.testing.assert_close(captured, launched, rtol=1e-5, atol=1e-6)
-        outputs.append(captured)
-    assert float((outputs[1]["logits_BC"] - outputs[0]["logits_BC"]).abs().max()) > 1e-3
-    # A replay has the weights of now, and the questions that are asked.
-    forwards, reversed_questions = evaluate(questions), evaluate(questions[::-1].copy())
-    assert len(backend._captured_forwards) == 1
-    assert float((forwards["logits_BC"] - outputs[1]["logits_BC"]).abs().max()) > 1e-4
-    torch.testing.assert_close(reversed_questions["logits_BC"].flip(0), forwards["logits_BC"], rtol=1e-4, atol=1e-5)
 
 
 def test_equal_seeds_give_equal_steps_and_other_seeds_other_ones(make: ContextMaker) -> None:

@@ -48,8 +48,8 @@ def ablate(
 
     Ctrl-C leaves the runs going; accl wait waits for them again, accl queue and accl tui show them.
 
-    Small encoders leave most of a GPU idle. With --per-gpu N, N runs share it, each in a thread of one
-    process: what they load is loaded once, and each is still stopped, resumed and recorded by itself.
+    Small encoders leave most of a GPU idle. With --per-gpu N, N runs share it, as threads of few processes:
+    what these load is loaded once, and each run is still stopped, resumed and recorded by itself.
 
     Examples:
 

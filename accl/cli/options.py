@@ -165,7 +165,7 @@ _DETACH = typer.Option(
 DetachOption = Annotated[bool, _DETACH]
 _JOBS = typer.Option("--jobs", "-j", min=1, help="Train N runs at a time; by default one on each GPU, or on a CPU one.")
 JobsOption = Annotated[int | None, _JOBS]
-PerGpuOption = Annotated[int, typer.Option("--per-gpu", min=1, help="Let N runs share a GPU, in one process.")]
+PerGpuOption = Annotated[int, typer.Option("--per-gpu", min=1, help="Let N runs share a GPU, up to five in a process.")]
 
 
 class Split(StrEnum):

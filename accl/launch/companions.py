@@ -1,7 +1,7 @@
 """Runs of the queue that are started in one process, because they share a GPU.
 
 Processes take turns on a GPU, and each loads its libraries anew; the runs of one process do neither
-(`accl.training.together`).
+(`accl.training.together`), but their threads take turns at Python's lock. So it is some of both.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from accl.store.config_values import config_value
 from accl.store.rundir import RunDir
 from accl.store.waiting import Waiting
 
-# Runs of one process, at most: each has a CUDA stream of its own, and torch has 32 in all.
-MOST_TOGETHER = 16
+# Runs of one process, at most.
+MOST_TOGETHER = 5
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,16 @@ def likeness(waiting: Waiting, config: str) -> Hashable | None:
 
 
 def batches(seats: Iterable[Seat]) -> list[list[Seat]]:
-    """Return the seats of each process that is to be started, all of them in their order."""
+    """Return the seats of each process that is to be started; each has them in their order, and about as many."""
     found: dict[Hashable, list[Seat]] = {}
     for seat in seats:
         found.setdefault((seat.place.gpu, seat.likeness), []).append(seat)
-    return [alike[i : i + MOST_TOGETHER] for alike in found.values() for i in range(0, len(alike), MOST_TOGETHER)]
+    return [batch for alike in found.values() for batch in _split(alike)]
+
+
+def _split(seats: list[Seat]) -> list[list[Seat]]:
+    processes = -(-len(seats) // MOST_TOGETHER)
+    return [seats[first::processes] for first in range(processes)]
 
 
 def worth_starting(count: int, beside: int, per_gpu: int, more: bool) -> bool:

@@ -67,18 +67,13 @@ class GraphRecorder:
                     graph.capture_end()
             current.wait_stream(self.stream)
 
-    def make_room(self) -> None:
-        """Give back memory that launches have left, before a capture that needs as much: graphs have their own."""
-        with exclusive_randomness():
-            self._release_memory()
-
     def settle(self) -> None:
         """Wait for the device after a capture that failed; a capture of another thread would be broken by that too."""
         with exclusive_randomness():
             torch.cuda.synchronize()
 
     def _release_memory(self) -> None:
-        """Give back memory that nothing holds. No capture of another thread is under way.
+        """Give back what a rehearsal took: graphs have memory of their own. No capture of another thread is under way.
 
         Each piece that is given back waits for all work on the device, which other runs of the process keep busy. So
         among those it stays for whoever has use for it, until memory gets scarce.

@@ -2,10 +2,8 @@
 
 Questions lie end to end in a stream whose length is rounded up to one of a few, and each length has its graph: from the
 tokens, which stay on the device, to the update. A step costs the host one copy of a few hundred numbers and one launch,
-and nothing in it waits for the device. Batches of an evaluation are captured when they come again.
-
-`accl.training.backends.packed_encoder` has the encoders that can be computed so, and `accl/kernels/README.md` tells
-which stream computes what.
+and nothing in it waits for the device. `accl.training.backends.packed_encoder` has the encoders that can be computed
+so, and `accl/kernels/README.md` tells which stream computes what.
 """
 
 from __future__ import annotations
@@ -60,15 +58,6 @@ class _CapturedStep:
     values: Tensor
 
 
-@dataclass(frozen=True)
-class _CapturedForward:
-    """A graph, the inputs that it reads, and the output that it leaves: all at fixed addresses."""
-
-    graph: torch.cuda.CUDAGraph
-    inputs: StepInputs
-    output: ModelOutput
-
-
 class PackedBackend:
     """Replays captured steps over packed sequences; see `accl.training.backends.backend.StepBackend`."""
 
@@ -121,8 +110,6 @@ class PackedBackend:
         self._encoder = family.make(encoder, self._words, flat, self._layer_weights, first)
         self._steps_done = 0
         self._captured: dict[Size, _CapturedStep] = {}
-        # By number of questions and size; None for those that came once.
-        self._captured_forwards: dict[tuple[int, Size], _CapturedForward | None] = {}
         self._recorder = GraphRecorder(device)
         self._tracker_stream = SideStream(device)
 
@@ -162,22 +149,15 @@ class PackedBackend:
     @torch.no_grad()
     def forward(self, questions: NDArray[np.int64]) -> ModelOutput:
         packed = self._packer.pack(questions)
-        size, rates = self._size(packed), (0.0, 0.0, 0.0)
+        inputs = self._make_inputs(len(questions), 1)
+        inputs.send(packed, 0, (0.0, 0.0, 0.0))
+        size = self._size(packed)
         self._word_updates.flush()
-        # The next evaluation of a split has the same batches. Those that come again are captured; their kernels were
-        # compiled and loaded the first time, which must not happen in a capture.
-        key = len(questions), size
-        if key not in self._captured_forwards:
-            self._captured_forwards[key] = None
-            inputs = self._make_inputs(len(questions), 1)
-            inputs.send(packed, 0, rates)
-            return self._infer(inputs, size)
-        captured = self._captured_forwards[key]
-        if captured is None:
-            captured = self._captured_forwards[key] = self._capture_forward(len(questions), size)
-        captured.inputs.send(packed, 0, rates)
-        captured.graph.replay()
-        return ModelOutput(*(value.clone() for value in vars(captured.output).values()))
+        self._layer_weights.copy_(self._layer_values)
+        hidden_TD = self._encoder.infer(*self._sequences(inputs, size), size[1])
+        pooled_ND = mean_pool(hidden_TD, inputs.cu_seqlens, self._packer.segments, inputs.inverse_perm)
+        with self.context.placement.autocasting():
+            return self.context.model.heads(pooled_ND, inputs.labels.task_B)
 
     def optimizer_state(self) -> dict[str, Tensor]:
         self._word_updates.flush()
@@ -272,22 +252,6 @@ class PackedBackend:
             metrics = self._learn(size)
             values = torch.stack(list(metrics.values()))
         return _CapturedStep(graph, list(metrics), values)
-
-    def _capture_forward(self, questions: int, size: Size) -> _CapturedForward:
-        inputs = self._make_inputs(questions, 1)
-        self._encoder.prepare(size[1])
-        self._recorder.make_room()
-        with self._recorder.capturing() as graph:
-            output = self._infer(inputs, size)
-        return _CapturedForward(graph, inputs, output)
-
-    def _infer(self, inputs: StepInputs, size: Size) -> ModelOutput:
-        """Compute the model's output without dropout and without gradient."""
-        self._layer_weights.copy_(self._layer_values)
-        hidden_TD = self._encoder.infer(*self._sequences(inputs, size), size[1])
-        pooled_ND = mean_pool(hidden_TD, inputs.cu_seqlens, self._packer.segments, inputs.inverse_perm)
-        with self.context.placement.autocasting():
-            return self.context.model.heads(pooled_ND, inputs.labels.task_B)
 
     def _rehearse(self, size: Size) -> None:
         """Take a step or two without effect: kernels are compiled at their first launch, which must not be captured.

@@ -90,6 +90,39 @@ def attention_inputs(
     return (qkv, c2p, p2c), dout
 
 
+def aligned(table: Tensor) -> Tensor:
+    """Return the elements of a ... x T x 2R table by offset in the layout of the kernels, NaN elsewhere."""
+    from accl.kernels.triton.tables import table_columns
+
+    columns = table_columns(table.shape[-1] // 2)
+    out = torch.full((*table.shape[:-1], columns), torch.nan, dtype=table.dtype, device=DEVICE)
+    return out.scatter_(-1, _columns_of_offsets(table.shape[-2], table.shape[-1]).expand(table.shape), table)
+
+
+def by_offset(table: Tensor) -> Tensor:
+    """Undo `aligned`."""
+    from accl.kernels.triton.tables import max_distance_of
+
+    columns = _columns_of_offsets(table.shape[-2], 2 * max_distance_of(table.shape[-1]))
+    return table.gather(-1, columns.expand(*table.shape[:-1], -1))
+
+
+def _columns_of_offsets(tokens: int, offsets: int) -> Tensor:
+    at = torch.arange(tokens, device=DEVICE)[:, None]
+    return torch.arange(offsets, device=DEVICE) + at % 8 + 16
+
+
+def beside_valid(ends: Bounds, columns: int) -> Tensor:
+    """Return which of the T x Y elements lie within the aligned bounds, but out of the valid range."""
+    from accl.kernels.triton.tables import max_distance_of
+
+    start, end = ends[0][:, None], ends[1][:, None]
+    at = torch.arange(len(start), device=DEVICE)[:, None]
+    partner = torch.arange(columns, device=DEVICE) - 16 - max_distance_of(columns) + at // 8 * 8
+    within = (partner >= start // 16 * 16) & (partner < (end + 15) // 16 * 16)
+    return within & ((partner < start) | (partner >= end))
+
+
 def found_by_kernels(
     inputs: Inputs, ends: Bounds, heads: int, dout: Tensor, dropout: float = 0.0, offset: int = 5
 ) -> dict[str, Tensor]:
@@ -97,10 +130,13 @@ def found_by_kernels(
     from accl.kernels.triton.attention import PackedSequences, attend, attend_backward
 
     sequences, qkv = PackedSequences(*ends, seed(7)), inputs[0]
-    attended = attend(qkv, torch.stack(inputs[1:]), sequences, heads, offset, dropout)
-    dqkv, drel = torch.full_like(qkv, torch.nan), torch.zeros(2, *inputs[1].shape, dtype=qkv.dtype, device=DEVICE)
-    attend_backward(dout, qkv, attended, dqkv, drel, sequences, heads, offset, dropout)
-    return dict(zip(PARTS, (attended.out, dqkv[: len(dout)], *drel), strict=True))
+    tables = aligned(torch.stack(inputs[1:]))
+    attended = attend(qkv, tables, sequences, heads, offset, dropout)
+    dqkv, drel = torch.full_like(qkv, torch.nan), torch.full_like(tables, torch.nan)
+    attend_backward(dout, qkv, attended, dqkv, drel, sequences, heads, dropout)
+    assert (drel[..., beside_valid(ends, drel.shape[-1])] == 0).all()
+    # What is never written is never read, and 0 by the formula.
+    return dict(zip(PARTS, (attended.out, dqkv[: len(dout)], *by_offset(drel).nan_to_num()), strict=True))
 
 
 def expected_of(
@@ -296,7 +332,7 @@ def test_relative_scores_and_their_gradients_are_those_of_the_formula_in_the_val
     qkv = torch.randn(tokens + rows, 3 * heads * width, device=DEVICE).to(dtype)
     ends = bounds(lengths, tokens)
     sequences = PackedSequences(*ends, seed(0))
-    found = rel_scores(qkv, sequences, positions, heads)
+    found = by_offset(rel_scores(qkv, sequences, positions, heads))
 
     leaf = qkv.double().requires_grad_()
     parts = leaf.view(tokens + rows, 3, heads, width).permute(1, 2, 0, 3)
@@ -310,10 +346,11 @@ def test_relative_scores_and_their_gradients_are_those_of_the_formula_in_the_val
     assert int(valid.sum()) == 2 * heads * (sum(n * n for n in lengths) + tokens - sum(lengths))
     assert off(found[valid], products.detach()[valid]) < limit
 
-    # Outside of the valid range values are undefined, and must not be read.
+    # Outside of the aligned bounds values are undefined, and must not be read.
     gradient = torch.randn(products.shape, device=DEVICE).to(dtype)
     (expected,) = torch.autograd.grad(products, leaf, gradient.double() * valid)
-    drel = torch.where(valid, gradient, torch.nan)
+    drel = aligned(torch.where(valid, gradient, torch.nan))
+    drel[..., beside_valid(ends, drel.shape[-1])] = 0
     before = torch.randn(qkv.shape, device=DEVICE).to(dtype)
     dqkv = before.clone()
     grad_to_positions(drel, qkv, sequences, positions, dqkv)

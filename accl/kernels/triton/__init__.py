@@ -8,6 +8,7 @@ docstrings and as suffixes of names:
     D   hidden size, H heads of Dh channels each, F size of the feed-forward layer
     W   rows of the position table
     R   max_distance: no sequence is longer; the relative distance d, in -R..R-1, is at index d + R of 2R
+    Y   columns of a table by token and partner, see `accl.kernels.triton.tables`
     V   vocabulary of the tokenizer, V' rows of it that a corpus uses
     P   rows of partial sums, which another kernel adds up
 

@@ -14,11 +14,12 @@ from accl.kernels.triton.pointwise import apply_dropout
 from accl.kernels.triton.positions import RelativePositions
 from accl.kernels.triton.rel_scores import grad_to_positions, grad_to_tokens, rel_scores
 from accl.kernels.triton.streams import SideStream
+from accl.kernels.triton.tables import table_columns
 
 
 @dataclass
 class GradBuffer:
-    """Memory for the gradient to a layer's relative scores, 2 x H x T x 2R.
+    """Memory for the gradient to a layer's relative scores, 2 x H x T x Y.
 
     Attributes:
         last_read: fires when the side stream has read what a layer wrote; None before the first one.
@@ -48,7 +49,7 @@ class DisentangledAttention:
 
     def begin_backward(self, tokens: int, dtype: torch.dtype, dtable: Tensor) -> None:
         """Take the memory that the layers' backward passes share; ``dtable`` is added to."""
-        size = (2, self.settings.heads, tokens, len(self.positions.row))
+        size = (2, self.settings.heads, tokens, table_columns(len(self.positions.row) // 2))
         self.buffers = [GradBuffer(torch.empty(size, dtype=dtype, device=dtable.device)) for _ in range(2)]
         self.dtable = dtable
 
@@ -63,9 +64,8 @@ class DisentangledAttention:
         if buffer.last_read is not None:
             torch.cuda.current_stream().wait_event(buffer.last_read)
         attend_backward(
-            dout, qkv, attended, dqkv, buffer.drel_scores, sequences, settings.heads, dropout_offsets(layer)[1],
-            settings.attention_dropout,
-        )  # fmt: skip
+            dout, qkv, attended, dqkv, buffer.drel_scores, sequences, settings.heads, settings.attention_dropout
+        )
         grad_to_tokens(buffer.drel_scores, qkv, sequences, self.positions, dqkv)
 
     def backward_aside(self, qkv: Tensor, dqkv: Tensor, weights: LayerWeights, layer: int) -> None:

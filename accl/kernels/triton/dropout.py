@@ -1,4 +1,7 @@
-"""Dropout masks that are never stored: a hash of (seed, dropout_offset, element), recomputed in the backward pass."""
+"""Dropout masks as a hash of (seed, dropout_offset, element), which the backward pass computes again.
+
+Disentangled attention alone stores its mask, in bits of its scores.
+"""
 
 from __future__ import annotations
 
@@ -27,15 +30,14 @@ def keep_mask(seed_ptr, dropout_offset, element, THRESHOLD: tl.constexpr):
         seed_ptr: one int64. dropout_offset: from `dropout_offset`. element: integer index of each element.
     """
     first = _mix((tl.load(seed_ptr) + dropout_offset).to(tl.uint32))
-    second = _mix(first + 0x05EBCA6B)
+    second = _mix(first + 0x05EBCA6B) * 0x735A2D97  # which x would be multiplied by after this is added
     x = element.to(tl.uint32) ^ first
     x ^= x >> 16
     x *= 0x21F0AAAD
     x ^= x >> 15
-    x += second
-    x *= 0x735A2D97
+    x = x * 0x735A2D97 + second
     x ^= x >> 15
-    return (x >> 1) >= THRESHOLD
+    return x >= 2 * THRESHOLD
 
 
 @triton.jit

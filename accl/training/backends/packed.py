@@ -26,7 +26,7 @@ from accl.kernels.triton.deferred import DeferredRows
 from accl.kernels.triton.embedding import WordEmbedding, mean_pool, mean_pool_backward
 from accl.kernels.triton.flat import FlatAdamW, FlatParameters
 from accl.kernels.triton.pointwise import pack_tokens
-from accl.kernels.triton.rel_scores import partition_tokens
+from accl.kernels.triton.rel_scores import most_of_residue
 from accl.kernels.triton.streams import SideStream, on_own_stream
 from accl.method.model import ModelOutput
 from accl.training.backends.backend import StepMetrics, UnavailableError
@@ -288,7 +288,7 @@ class PackedBackend:
 def _kernel_variant(size: Size) -> tuple[int, int]:
     """Return what kernels are compiled for."""
     tokens, max_distance = size
-    return max_distance, partition_tokens(tokens)
+    return max_distance, most_of_residue(tokens)
 
 
 def stream_length(tokens: int) -> int:

@@ -37,7 +37,7 @@ from accl.training.context import TrainingContext
 from accl.training.optim import decayed, learning_rate
 from accl.training.step import compute_losses, step_metrics, update_trackers
 
-# Stream lengths are multiples of so many tokens, and of an eighth of the power of two below.
+# Stream lengths are multiples of so many tokens.
 LENGTH_MULTIPLE = 128
 # The relative distances of a stream are taken to be at least so many, and else a power of two.
 LEAST_DISTANCE = 256
@@ -292,6 +292,11 @@ def _kernel_variant(size: Size) -> tuple[int, int]:
 
 
 def stream_length(tokens: int) -> int:
-    """Return the length that a stream of so many tokens is rounded up to: at most an eighth more, or 128."""
-    step = max(LENGTH_MULTIPLE, (1 << max(tokens, 1).bit_length() - 1) // 8)
+    """Return the length that a stream of so many tokens is rounded up to.
+
+    That is up to 128 more, an eighth of 1,024 tokens and more, and a sixteenth of 4,096 and more: capturing a length
+    takes as long as a few hundred steps of small streams lose by padding, and fewer of large ones.
+    """
+    power_of_two = 1 << max(tokens, 1).bit_length() - 1
+    step = max(LENGTH_MULTIPLE, min(power_of_two // 8, 256), power_of_two // 32)
     return -(-max(tokens, 1) // step) * step

@@ -49,9 +49,11 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["ACCL_CACHE"] = str(folder / "cache")
 
 
-def run_accl(*arguments: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run the real command in a process of its own, without a terminal."""
-    done = run_command(*arguments, cwd=cwd, **env)
+def run_accl(
+    *arguments: str, cwd: Path | None = None, fork_trainers: bool = True, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the real command in a process of its own, without a terminal; see `run_command`."""
+    done = run_command(*arguments, cwd=cwd, fork_trainers=fork_trainers, **env)
     return subprocess.CompletedProcess(["accl", *arguments], done.code, done.stdout.decode(), done.stderr.decode())
 
 

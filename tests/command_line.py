@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 TIMEOUT_S = 240.0
 ROOM = " " * 8192  # for the words of a program that is forked
+# They have a server to themselves: a fork of one that has imported torch takes longer.
+STARTING = {"ablate", "ask", "demo", "export", "queue", "restart", "resume", "sweep", "test", "train", "wait"}
 
 SERVER = Path(__file__).with_name("command_server.py")
 
@@ -51,7 +53,7 @@ def run_command(
     environment = {**os.environ, "COLUMNS": "200", **env}
     # What Python itself reads from it, it reads when it starts.
     read_at_start = {name: value for name, value in environment.items() if name.startswith("PYTHON")}
-    server = _server(frozenset(read_at_start.items()))
+    server = _server(frozenset(read_at_start.items()), not STARTING.isdisjoint(words[:1]))
     forks = fork_trainers and before is None  # which changes what forks would inherit
     request = [words, os.fspath(cwd or Path.cwd()), environment, before and os.fspath(before), typed, forks]
     assert server.stdin is not None
@@ -67,8 +69,8 @@ def run_command(
 
 
 @cache
-def _server(environment: frozenset[tuple[str, str]]) -> subprocess.Popen[bytes]:
-    """Return a process that runs commands and ends with this one."""
+def _server(environment: frozenset[tuple[str, str]], _starts: bool) -> subprocess.Popen[bytes]:
+    """Return a process that runs commands, either those that start programs or all others, and ends with this one."""
     others = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     command = [sys.executable, "-P", os.fspath(SERVER), ROOM]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=others | dict(environment))

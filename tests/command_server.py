@@ -3,8 +3,9 @@
 A line of standard input is a request, a line of standard output its answer, both in JSON.
 
 The trainers that a command starts are forks as well, from the second one on: by then this process has imported what
-they need, and that is two thirds of what a short run computes. Only these differ from started ones: forks share a hash
-seed, show the variables of this process in /proc, and find the modules of the command loaded.
+they need and made the built-in questions, which is two thirds of what a short run computes. Only these differ from
+started ones: forks share a hash seed, show the variables of this process in /proc, and find the command's modules
+loaded.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ import threading
 import traceback
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
+from accl.data.sources import synthetic
 from accl.store import instances
 
 COMMANDS = (
@@ -182,7 +184,8 @@ def serve() -> None:
             trains = True
             for name in TRAINING:
                 import_module(name)
-            gc.freeze()
+            synthetic.generate = cache(synthetic.generate)
+            synthetic.generate()
         with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
             if (child := os.fork()) == 0:
                 run_command(request, [stdout, stderr])

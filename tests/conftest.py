@@ -7,6 +7,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Generator
+from functools import cache
 from pathlib import Path
 
 import hypothesis
@@ -15,6 +16,7 @@ import typer
 from command_line import run_command
 from typer.testing import CliRunner
 
+from accl.data.sources import synthetic
 from accl.launch import process
 from accl.store.rundir import RunDir
 from accl.store.state import State, observe
@@ -28,6 +30,9 @@ os.environ.pop("ACCL_RUNS", None)
 # How long an example takes depends on what else runs on the machine.
 hypothesis.settings.register_profile("accl", deadline=None)
 hypothesis.settings.load_profile("accl")
+
+# Half of what a small context takes to build; `test_synthetic.py` holds that it is the same every time.
+synthetic.generate = cache(synthetic.generate)
 
 # A run of the demo profile that takes seconds.
 SHORT = [
@@ -51,6 +56,11 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    """Let the end of the interpreter find everything: DuckDB reports as leaked what it does not."""
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

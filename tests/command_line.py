@@ -13,11 +13,13 @@ import sys
 from functools import cache
 from pathlib import Path
 from select import select
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from command_server import read_early
 
 TIMEOUT_S = 240.0
 ROOM = " " * 8192  # for the words of a program that is forked
-# They have a server to themselves: a fork of one that has imported torch takes longer.
+# They have a server to themselves in the usual environment: a fork of one that has imported torch takes longer.
 STARTING = {"ablate", "ask", "demo", "export", "queue", "restart", "resume", "sweep", "test", "train", "wait"}
 
 SERVER = Path(__file__).with_name("command_server.py")
@@ -53,9 +55,11 @@ def run_command(
     environment = {**os.environ, "COLUMNS": "200", **env}
     # What Python itself reads from it, it reads when it starts.
     read_at_start = {name: value for name, value in environment.items() if name.startswith("PYTHON")}
-    server = _server(frozenset(read_at_start.items()), not STARTING.isdisjoint(words[:1]))
-    forks = fork_trainers and before is None  # which changes what forks would inherit
-    request = [words, os.fspath(cwd or Path.cwd()), environment, before and os.fspath(before), typed, forks]
+    # What is executed before would change what forks inherit, and another environment what was imported for them.
+    starts = fork_trainers and before is None and not STARTING.isdisjoint(words[:1])
+    starts = starts and read_early(environment) == _usual()
+    server = _server(frozenset(read_at_start.items()), starts)
+    request = [words, os.fspath(cwd or Path.cwd()), environment, before and os.fspath(before), typed, starts]
     assert server.stdin is not None
     assert server.stdout is not None
     server.stdin.write(json.dumps(request).encode() + b"\n")
@@ -66,6 +70,11 @@ def run_command(
         raise TimeoutError(f"accl {' '.join(words)} did not end within {TIMEOUT_S:g} s")
     code, *outputs = json.loads(server.stdout.readline())
     return Printed(code, *(output.encode("latin-1") for output in outputs))
+
+
+@cache
+def _usual() -> dict[str, Any]:
+    return read_early(os.environ)
 
 
 @cache

@@ -44,6 +44,8 @@ SHORT = [
     "--set=curriculum.update_every=2",
 ]
 
+LONGEST = {"test_backends", "test_examples", "test_resume", "test_together", "test_train", "test_worker"}
+
 Accl = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -56,6 +58,11 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, so that no worker is left alone with one of them."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
 
 
 def pytest_unconfigure() -> None:

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from accl.data.sources import synthetic
 from accl.launch import process
+from accl.launch.machine import cores
 from accl.store.rundir import RunDir
 from accl.store.state import State, observe
 
@@ -58,6 +59,11 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return one worker more than there are processors, as tests wait for processes, timers and disks."""
+    return cores() + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

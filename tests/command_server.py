@@ -174,6 +174,7 @@ def serve() -> None:
     """Answer requests until there are no more."""
     for name in COMMANDS:
         import_module(name)
+    synthetic.generate = cache(synthetic.generate)
     later, trains = dict(LATER), False
     for line in sys.stdin:
         request = json.loads(line)
@@ -184,7 +185,6 @@ def serve() -> None:
             trains = True
             for name in TRAINING:
                 import_module(name)
-            synthetic.generate = cache(synthetic.generate)
             synthetic.generate()
         with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
             if (child := os.fork()) == 0:

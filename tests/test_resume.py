@@ -18,7 +18,7 @@ from accl.store.rundir import RunDir, find_run
 from accl.store.state import State, observe, read_state
 
 # So many that a run is still at it when a command that was typed at a step arrives.
-STEPS = 105
+STEPS = 70
 COMMAND = [
     *("train", "full", "--profile", "demo", "--detach"),
     f"--set=train.max_steps={STEPS}",

@@ -19,7 +19,8 @@ from command_server import read_early
 
 TIMEOUT_S = 240.0
 ROOM = " " * 8192  # for the words of a program that is forked
-# They have a server to themselves in the usual environment: a fork of one that has imported torch takes longer.
+# They have a server to themselves in the usual environment: a fork of one that has imported torch takes longer. Not so
+# `evaluate`, whose process is started as users have it.
 STARTING = {"ablate", "ask", "demo", "export", "queue", "restart", "resume", "sweep", "test", "train", "wait"}
 
 SERVER = Path(__file__).with_name("command_server.py")

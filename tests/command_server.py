@@ -2,8 +2,8 @@
 
 A line of standard input is a request, a line of standard output its answer, both in JSON.
 
-The trainers that a command starts are forks as well, from the second one on: by then this process has imported what
-they need and made the built-in questions, which is two thirds of what a short run computes. Only these differ from
+Where a request says so, the trainers that its command starts are forks as well. This process has imported what they
+need and made the built-in questions then, which is two thirds of what a short run computes. Only these differ from
 started ones: forks share a hash seed, show the variables of this process in /proc, and find the command's modules
 loaded.
 """
@@ -16,7 +16,6 @@ import faulthandler
 import gc
 import io
 import json
-import mmap
 import os
 import runpy
 import signal
@@ -57,8 +56,6 @@ READ_LATE = ("ACCL_", "COLUMNS", "GIT_", "GOMP_", "PYTEST_", "PYTHONFAULTHANDLER
 LEFT_BEHIND = ("CUBLAS_", "DISABLE_SAFETENSORS_CONVERSION", "TOKENIZERS_PARALLELISM", "TORCHINDUCTOR_")
 HOME = str(Path(__file__).resolve().parents[1])
 
-# Shared with forks: 1 once a program has been started.
-wanted = mmap.mmap(-1, 1)
 inherited: list[object] = []
 
 
@@ -77,10 +74,8 @@ class ForkingPopen(subprocess.Popen[Any]):
 
     def __init__(self, command: Any, **options: Any) -> None:
         if _names_program(command) and read_early(options.get("env") or os.environ) == EARLY:
-            if wanted[0]:
-                environment, kept = dict(options.get("env") or os.environ), options.get("pass_fds", ())
-                options["preexec_fn"] = partial(become, list(map(str, command)), environment, kept)
-            wanted[0] = 1
+            environment, kept = dict(options.get("env") or os.environ), options.get("pass_fds", ())
+            options["preexec_fn"] = partial(become, list(map(str, command)), environment, kept)
         super().__init__(command, **options)
 
 
@@ -181,7 +176,7 @@ def serve() -> None:
         for name in later.pop(request[0][0], ()) if request[0] else ():
             with suppress(ImportError):
                 import_module(name)
-        if wanted[0] and not trains:
+        if request[-1] and not trains:
             trains = True
             for name in TRAINING:
                 import_module(name)

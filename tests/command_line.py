@@ -57,7 +57,7 @@ def run_command(
     # What Python itself reads from it, it reads when it starts.
     read_at_start = {name: value for name, value in environment.items() if name.startswith("PYTHON")}
     # What is executed before would change what forks inherit, and another environment what was imported for them.
-    starts = fork_trainers and before is None and not STARTING.isdisjoint(words[:1])
+    starts = fork_trainers and before is None and "--help" not in words and not STARTING.isdisjoint(words[:1])
     starts = starts and read_early(environment) == _usual()
     server = _server(frozenset(read_at_start.items()), starts)
     request = [words, os.fspath(cwd or Path.cwd()), environment, before and os.fspath(before), typed, starts]

@@ -90,6 +90,8 @@ def become(command: Sequence[str], environment: Mapping[str, str], kept: Collect
         command: words of the form ``python -P -m MODULE ...``.
         kept: descriptors that the program inherits beside its standard streams.
     """
+    show_as(command)
+    # Among them is that by whose end `Popen` knows that the program has begun.
     for descriptor in map(int, os.listdir("/proc/self/fd")):
         if descriptor > 2 and descriptor not in kept:
             with suppress(OSError):
@@ -106,7 +108,6 @@ def become(command: Sequence[str], environment: Mapping[str, str], kept: Collect
     instances._idle.clear()
     os.environ.clear()
     os.environ.update(environment)
-    show_as(command)
     sys.path[:] = [folder for folder in sys.path if folder]
     sys.argv = ["-m", *command[4:]]
     sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), encoding="utf-8")

@@ -378,7 +378,8 @@ def test_a_killed_worker_is_replaced_and_what_it_started_goes_on(tmp_path: Path)
     configs = [resolve("baseline", "demo", [*sets, f"train.seed={seed}"]).config for seed in (1, 2)]
     runs = [process.prepare(tmp_path, config, ["accl", "train"], "pair") for config in configs]
     try:
-        added = run_accl("queue", "add", *(run.id for run in runs), cwd=tmp_path, ACCL_RUNS=str(tmp_path))
+        names = [run.id for run in runs]
+        added = run_accl("queue", "add", *names, cwd=tmp_path, fork_trainers=False, ACCL_RUNS=str(tmp_path))
         assert added.returncode == 0, added.stderr
         first = queue.worker_pid(tmp_path)
         assert first

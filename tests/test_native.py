@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from ctypes import c_int
 from pathlib import Path
 
@@ -61,6 +63,25 @@ def test_it_is_compiled_once_and_then_found(tmp_path: Path, monkeypatch: pytest.
     assert calls.read_text().splitlines() == ["called"]
     (name,) = libraries(cache)
     assert name.startswith("kernels-")
+
+
+def test_who_starts_at_the_same_moment_waits_for_one_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, folder = counting(tmp_path, monkeypatch), tmp_path / "cache" / "native"
+    with ThreadPoolExecutor(4) as pool:
+        found = [pool.submit(compiled_library, folder, find_compiler()) for _ in range(4)]
+    assert len({each.result() for each in found}) == 1
+    assert calls.read_text().splitlines() == ["called"]
+
+
+@pytest.mark.parametrize("error", [BlockingIOError(), OSError(errno.ENOLCK, "no locks")])
+def test_a_folder_that_cannot_be_locked_is_compiled_into_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    def refuse(_descriptor: int, _seconds: float) -> None:
+        raise error
+
+    monkeypatch.setattr(compiler, "lock_within", refuse)
+    load_anew(tmp_path / "cache")
 
 
 # --- what is not trusted

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -91,6 +92,26 @@ def test_runs_are_started_one_after_the_other_in_their_order(folder: Folder) -> 
         assert not run.queue.exists()
         folder.end(run)
     assert not hand.look()
+
+
+def test_the_end_of_a_trainer_ends_the_pause_between_two_looks(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = folder.queued(1, 2, jobs=2)
+    hand = Worker(folder.root)
+    hand.look()
+    now = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+        if now > 5 and hand._trainers[runs[0]].poll() is None:
+            kill(runs[0])
+            hand._trainers[runs[0]].wait()
+
+    monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
+    hand._rest(60.0)
+    assert now == pytest.approx(5.0, abs=0.1)
+    hand._rest(60.0)  # one that is known to have ended shortens nothing
+    assert now == pytest.approx(65.0, abs=0.1)
 
 
 def test_as_many_as_were_asked_for_train_at_once(folder: Folder) -> None:

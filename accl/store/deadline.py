@@ -6,6 +6,7 @@ keeps no process from ending, which `ending` does without it.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
@@ -131,6 +132,7 @@ def ending() -> Iterator[None]:
             for thread in waited_for:
                 thread.join()
         if not _others():  # only now: those that were waited for may have left more of them behind
+            gc.freeze()  # or the interpreter would look for garbage in all that was imported
             raise
         sys.stdout.flush()
         sys.stderr.flush()

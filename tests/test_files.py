@@ -133,22 +133,3 @@ with ending():
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (code, "shown\n", "")
-
-
-def test_a_process_ends_without_a_look_for_garbage() -> None:
-    script = """
-import gc
-from accl.store.deadline import ending
-
-class Circle:
-    def __del__(self):
-        print("collected")
-
-gc.disable()
-with ending():
-    circle = Circle()
-    circle.itself = circle
-    del circle
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

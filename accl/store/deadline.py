@@ -6,7 +6,6 @@ keeps no process from ending, which `ending` does without it.
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 import threading
@@ -132,7 +131,6 @@ def ending() -> Iterator[None]:
             for thread in waited_for:
                 thread.join()
         if not _others():  # only now: those that were waited for may have left more of them behind
-            gc.freeze()  # or the interpreter would look for garbage in all that was imported
             raise
         sys.stdout.flush()
         sys.stderr.flush()

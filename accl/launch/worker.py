@@ -118,10 +118,8 @@ class Worker:
             elif not self._launch([entry.run], entry.waiting, place):
                 continue
             occupants.append(Occupant(place.gpu, peak if on_gpu else 0.0))
-        for batch in companions.batches(seats):
-            waiting, place = batch[0].waiting, batch[0].place
-            if companions.worth_starting(len(batch), beside[place.gpu], waiting.per_gpu, True in full):
-                self._launch([seat.run for seat in batch], waiting, place)
+        for batch in companions.starting(seats, beside, True in full):
+            self._launch([seat.run for seat in batch], batch[0].waiting, batch[0].place)
 
     def _launch(self, runs: list[RunDir], waiting: Waiting, place: Place) -> bool:
         """Start a process for runs of one place; return whether any of them trains there now."""

@@ -1,6 +1,7 @@
 """The real command line, each command in a process of its own, without a terminal.
 
-Most of the time of a command is its imports, so these processes are forks of one that has imported them.
+Most of the time of a command is its imports, so these processes are forks of one that has imported them, and so are the
+trainers that they start (see `command_server.py`).
 """
 
 from __future__ import annotations
@@ -12,54 +13,17 @@ import sys
 from functools import cache
 from pathlib import Path
 from select import select
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from command_server import read_early
 
 TIMEOUT_S = 240.0
+ROOM = " " * 8192  # for the words of a program that is forked
+# They have a server to themselves in the usual environment: a fork of one that has imported torch takes longer. Not so
+# `evaluate`, whose process is started as users have it.
+STARTING = {"ablate", "ask", "demo", "export", "queue", "restart", "resume", "sweep", "test", "train", "wait"}
 
-_SERVER = """
-import json, os, sys, tempfile
-from contextlib import suppress
-from importlib import import_module
-from accl.cli import compare_output, config, control, labels, logs, progress, prune, runs, show, train, trash
-from accl.analysis import claim_runs
-from accl.config import explain
-from accl.launch import preflight
-from accl.store import columns
-from accl.cli.main import main
-
-# What takes long to import, and only these commands need.
-later = {"figure": ["matplotlib.figure", "matplotlib.backends.backend_pdf"], "tui": ["tui.app", "tui.snapshot"]}
-
-for line in sys.stdin:
-    words, folder, environment, before, typed = json.loads(line)
-    for name in later.pop(words[0], ()) if words else ():
-        with suppress(ImportError):
-            import_module(name)
-    outputs = [tempfile.TemporaryFile() for _ in range(2)]
-    if (child := os.fork()) == 0:
-        answers = tempfile.TemporaryFile()
-        answers.write(typed.encode())
-        answers.seek(0)
-        for number, descriptor in enumerate(each.fileno() for each in (answers, *outputs)):
-            os.dup2(descriptor, number)
-        os.chdir(folder)
-        os.environ.clear()
-        os.environ.update(environment)
-        sys.argv, code = ["accl", *words], 0
-        try:
-            if before:
-                exec(compile(open(before).read(), before, "exec"), {"__name__": "before"})
-            main()
-        except SystemExit as left:
-            code = left.code or 0
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)  # the end of the interpreter would touch, and so copy, every page of memory
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    for output in outputs:
-        output.seek(0)
-    os.write(1, json.dumps([code, *(output.read().decode("latin-1") for output in outputs)]).encode() + b"\\n")
-"""
+SERVER = Path(__file__).with_name("command_server.py")
 
 
 class Printed(NamedTuple):
@@ -75,19 +39,28 @@ class Printed(NamedTuple):
 
 
 def run_command(
-    *words: str, cwd: Path | None = None, before: Path | None = None, typed: str = "", **env: str
+    *words: str,
+    cwd: Path | None = None,
+    before: Path | None = None,
+    typed: str = "",
+    fork_trainers: bool = True,
+    **env: str,
 ) -> Printed:
     """Run a command, in this process's environment with ``env``.
 
     Args:
         before: a Python file that is executed in the command's process before it runs.
         typed: what it can read from stdin.
+        fork_trainers: whether processes that it starts may be forks as well, in place of interpreters that are started.
     """
     environment = {**os.environ, "COLUMNS": "200", **env}
     # What Python itself reads from it, it reads when it starts.
     read_at_start = {name: value for name, value in environment.items() if name.startswith("PYTHON")}
-    server = _server(frozenset(read_at_start.items()))
-    request = [words, os.fspath(cwd or Path.cwd()), environment, before and os.fspath(before), typed]
+    # What is executed before would change what forks inherit, and another environment what was imported for them.
+    starts = fork_trainers and before is None and "--help" not in words and not STARTING.isdisjoint(words[:1])
+    starts = starts and read_early(environment) == _usual()
+    server = _server(frozenset(read_at_start.items()), starts)
+    request = [words, os.fspath(cwd or Path.cwd()), environment, before and os.fspath(before), typed, starts]
     assert server.stdin is not None
     assert server.stdout is not None
     server.stdin.write(json.dumps(request).encode() + b"\n")
@@ -101,10 +74,15 @@ def run_command(
 
 
 @cache
-def _server(environment: frozenset[tuple[str, str]]) -> subprocess.Popen[bytes]:
-    """Return a process that runs commands and ends with this one."""
+def _usual() -> dict[str, Any]:
+    return read_early(os.environ)
+
+
+@cache
+def _server(environment: frozenset[tuple[str, str]], _starts: bool) -> subprocess.Popen[bytes]:
+    """Return a process that runs commands, either those that start programs or all others, and ends with this one."""
     others = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    command = [sys.executable, "-c", _SERVER]
+    command = [sys.executable, "-P", os.fspath(SERVER), ROOM]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=others | dict(environment))
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from functools import cache
 from pathlib import Path
 
 import hypothesis
@@ -14,7 +17,9 @@ import typer
 from command_line import run_command
 from typer.testing import CliRunner
 
+from accl.data.sources import synthetic
 from accl.launch import process
+from accl.launch.machine import cores
 from accl.store.rundir import RunDir
 from accl.store.state import State, observe
 
@@ -28,6 +33,9 @@ os.environ.pop("ACCL_RUNS", None)
 hypothesis.settings.register_profile("accl", deadline=None)
 hypothesis.settings.load_profile("accl")
 
+# Half of what a small context takes to build; `test_synthetic.py` holds that it is the same every time.
+synthetic.generate = cache(synthetic.generate)
+
 # A run of the demo profile that takes seconds.
 SHORT = [
     "--set=train.max_steps=12",
@@ -38,7 +46,49 @@ SHORT = [
     "--set=curriculum.update_every=2",
 ]
 
+LONGEST = {"test_backends", "test_examples", "test_resume", "test_together", "test_train", "test_worker"}
+
 Accl = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Look for no garbage while modules load, nor ever again in what they have made, which stays."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return one worker more than there are processors, as tests wait for processes, timers and disks."""
+    return cores() + 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, so that no worker is left alone with one of them."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Let the end of a worker look for no garbage, of which nobody would hear, and that of any other process for all.
+
+    DuckDB reports as leaked what is not found.
+    """
+    if hasattr(config, "workerinput"):
+        gc.freeze()
+        atexit.register(_leave)
+    else:
+        gc.unfreeze()
+
+
+def _leave() -> None:
+    """End a worker without taking its objects apart, which would take seconds."""
+    atexit.unregister(_leave)
+    atexit._run_exitfuncs()
+    os._exit(0)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -49,9 +99,11 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["ACCL_CACHE"] = str(folder / "cache")
 
 
-def run_accl(*arguments: str, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run the real command in a process of its own, without a terminal."""
-    done = run_command(*arguments, cwd=cwd, **env)
+def run_accl(
+    *arguments: str, cwd: Path | None = None, fork_trainers: bool = True, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the real command in a process of its own, without a terminal; see `run_command`."""
+    done = run_command(*arguments, cwd=cwd, fork_trainers=fork_trainers, **env)
     return subprocess.CompletedProcess(["accl", *arguments], done.code, done.stdout.decode(), done.stderr.decode())
 
 

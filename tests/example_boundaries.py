@@ -7,6 +7,7 @@ with a model, the measurements of `accl bench`, the app's loop and its server, a
 import os
 import subprocess
 import sys
+import tempfile
 from importlib import import_module
 from typing import Any
 
@@ -14,6 +15,8 @@ import typer._completion_shared
 import typer.completion
 
 from accl.bench.report import Report, Row, row
+
+tempfile.tempdir = os.environ["TMPDIR"]  # `accl demo` leaves its folder there
 
 _FILES = """
 import json, os, shutil, sys

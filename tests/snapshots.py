@@ -49,10 +49,19 @@ def scrub(line: str) -> str:
     return _PATH.sub(lambda path: "/…".ljust(len(path.group())), line).rstrip()
 
 
-def assert_snapshot(name: str, lines: Iterable[object]) -> None:
-    """Compare lines of a screen, strings or strips of Textual, with those kept as ``tests/snapshots/NAME.txt``."""
-    shown = [scrub(getattr(line, "text", None) or str(line)) for line in lines]
+def is_kept(name: str, lines: Iterable[object]) -> bool:
+    """Say whether lines of a screen, strings or strips of Textual, are those kept as ``tests/snapshots/NAME.txt``."""
     file = FOLDER / f"{name}.txt"
+    return file.exists() and file.read_text(encoding="utf-8").splitlines() == _shown(lines)
+
+
+def _shown(lines: Iterable[object]) -> list[str]:
+    return [scrub(getattr(line, "text", None) or str(line)) for line in lines]
+
+
+def assert_snapshot(name: str, lines: Iterable[object]) -> None:
+    """Compare lines of a screen with those kept; see `is_kept`."""
+    shown, file = _shown(lines), FOLDER / f"{name}.txt"
     if os.environ.get("ACCL_WRITE_SNAPSHOTS") == "1":
         FOLDER.mkdir(exist_ok=True)
         file.write_text("\n".join(shown) + "\n", encoding="utf-8")

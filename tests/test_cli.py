@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -132,6 +134,17 @@ def test_every_command_explains_itself(name: str) -> None:
 def test_help_imports_nothing_heavy() -> None:
     modules, _ = modules_after("--help")
     assert not modules & {"torch", "transformers", "duckdb", "numpy", "textual", "pydantic"}
+
+
+def test_a_command_that_has_read_a_database_ends_in_silence(tmp_path: Path) -> None:
+    run = finished_run(tmp_path)
+    # As the script that pip installs does it.
+    script = tmp_path / "accl"
+    script.write_text("import sys\nfrom accl.cli.main import main\nif __name__ == '__main__':\n    sys.exit(main())\n")
+    command = [sys.executable, str(script), "show", run.id, "--runs", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert run.id in done.stdout
 
 
 def test_a_list_of_runs_imports_no_database_and_no_schema(tmp_path: Path) -> None:

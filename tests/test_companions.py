@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from accl.config import dump, resolve
-from accl.launch.companions import MOST_TOGETHER, Seat, batches, likeness, worth_starting
+from accl.launch.companions import MOST_TOGETHER, Seat, batches, likeness, starting, worth_starting
 from accl.launch.places import Place
 from accl.store.rundir import RunDir
 from accl.store.waiting import Waiting
@@ -73,3 +73,11 @@ def test_a_free_place_is_filled_once_half_of_them_are_free_or_nobody_else_waits(
     count: int, beside: int, more: bool, now: bool
 ) -> None:
     assert worth_starting(count, beside, per_gpu=4, more=more) == now
+
+
+@pytest.mark.parametrize(("count", "started"), [(MOST_TOGETHER, 0), (2 * MOST_TOGETHER, 2)])
+def test_half_of_many_places_are_filled_again_by_several_processes(count: int, started: int) -> None:
+    waiting = PLACE.changed(per_gpu=3 * MOST_TOGETHER)
+    seats = [Seat(RunDir(Path(f"/runs/{n}")), waiting, Place("GPU-a", "GPU-a"), "x") for n in range(count)]
+    found = starting(seats, {"GPU-a": waiting.per_gpu - count}, more=True)
+    assert [len(batch) for batch in found] == [MOST_TOGETHER] * started

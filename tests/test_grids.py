@@ -62,7 +62,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> Trained:
     found = Trained()
     monkeypatch.setattr(waiting, "wait_for", found.wait_for)
     monkeypatch.setattr(queue, "ensure_worker", lambda _root: None)
-    monkeypatch.setattr(process, "_git", dict)
+    monkeypatch.setattr(process, "running_commit", dict)
     monkeypatch.setattr(preflight, "prepare", PREPARE)
     monkeypatch.setattr(process, "start", lambda run: pytest.fail(f"{run.id} was started past the queue"))
     return found

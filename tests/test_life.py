@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -22,7 +23,7 @@ from accl.cli import progress
 from accl.cli.output import SafeConsole
 from accl.config import resolve
 from accl.errors import BusyError, DamagedError, RunError, TrainingError
-from accl.launch import process
+from accl.launch import commit, process
 from accl.store.lock import LOCK_VARIABLE, STARTING, TRAINING, RunLock, holder, probe
 from accl.store.rundir import RunDir
 from accl.store.state import START_MARK, RunState, State, observe, read_state, write_state
@@ -72,7 +73,7 @@ CONTEND = """
 import sys
 from pathlib import Path
 from accl.errors import BusyError
-from accl.launch import process
+from accl.launch import commit, process
 from accl.store.rundir import RunDir
 sys.executable = sys.argv[1]
 for line in sys.stdin:
@@ -391,6 +392,14 @@ def test_trainers_beside_each_other_do_not_spin_unless_that_is_asked_for(monkeyp
     assert "GOMP_SPINCOUNT" not in process.environment()
 
 
+@pytest.fixture(name="asks_git")
+def _asks_git() -> Iterator[None]:
+    commit._commit_at.cache_clear()
+    yield
+    commit._commit_at.cache_clear()
+
+
+@pytest.mark.usefixtures("asks_git")
 def test_a_machine_without_git_trains_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     run = prepared(tmp_path / "runs")
@@ -414,6 +423,7 @@ def test_a_trainer_that_cannot_begin_says_so_in_one_line_and_in_the_state(run: R
     assert probe(run).held is False
 
 
+@pytest.mark.usefixtures("asks_git")
 def test_a_foreign_repository_in_theenvironment_is_not_taken_for_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -427,6 +437,23 @@ def test_a_foreign_repository_in_theenvironment_is_not_taken_for_ours(
     monkeypatch.setenv("GIT_DIR", str(theirs / ".git"))
     run = prepared(tmp_path / "runs")
     assert run.read_json(run.provenance)["git"]["commit"] == ours
+
+
+@pytest.mark.usefixtures("asks_git")
+def test_git_is_asked_again_after_some_seconds_and_not_for_each_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, asked = 1000.0, []
+
+    def answer(command: list[str], **_options: object) -> SimpleNamespace:
+        asked.append(command[3])
+        return SimpleNamespace(returncode=0, stdout=f"{len(asked)}\n")
+
+    monkeypatch.setattr(commit, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(commit, "subprocess", SimpleNamespace(run=answer, TimeoutExpired=TimeoutError))
+    monkeypatch.setattr(Path, "exists", lambda _path: True)
+    assert [commit.running_commit() for _ in range(3)] == [{"commit": "1", "dirty": True}] * 3
+    now += commit.ASK_EVERY_S
+    assert commit.running_commit() == {"commit": "3", "dirty": True}
+    assert asked == ["rev-parse", "status"] * 2
 
 
 @pytest.mark.slow

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from ctypes import c_int
 from pathlib import Path
 
@@ -61,6 +63,25 @@ def test_it_is_compiled_once_and_then_found(tmp_path: Path, monkeypatch: pytest.
     assert calls.read_text().splitlines() == ["called"]
     (name,) = libraries(cache)
     assert name.startswith("kernels-")
+
+
+def test_who_starts_at_the_same_moment_waits_for_one_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, folder = counting(tmp_path, monkeypatch), tmp_path / "cache" / "native"
+    with ThreadPoolExecutor(4) as pool:
+        found = [pool.submit(compiled_library, folder, find_compiler()) for _ in range(4)]
+    assert len({each.result() for each in found}) == 1
+    assert calls.read_text().splitlines() == ["called"]
+
+
+@pytest.mark.parametrize("error", [BlockingIOError(), OSError(errno.ENOLCK, "no locks")])
+def test_a_folder_that_cannot_be_locked_is_compiled_into_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    def refuse(_descriptor: int, _seconds: float) -> None:
+        raise error
+
+    monkeypatch.setattr(compiler, "lock_within", refuse)
+    load_anew(tmp_path / "cache")
 
 
 # --- what is not trusted
@@ -308,13 +329,13 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, folder: str) ->
 
 
 def test_two_processes_that_compile_at_once_both_work(tmp_path: Path) -> None:
-    # Each waits within the compiler until the other is there too.
+    # Neither waits for the other's library, but within the compiler until the other is there too.
     wait = f"mkdir {tmp_path}/$$\nwhile [ $(ls -d {tmp_path}/[0-9]* | wc -l) -lt 2 ]; do :; done"
     waiting = f'{wait}\nexec {shutil.which("cc")} "$@"'
     environment = {**os.environ, "CC": script(tmp_path / "cc", waiting)}
     code = (
         "import sys; from pathlib import Path; from accl.kernels.cpu import compiler\n"
-        "compiler.SOURCES = Path(sys.argv[1])\n"
+        "compiler.SOURCES, compiler.LONGEST_WAIT_S = Path(sys.argv[1]), 0.0\n"
         "print(compiler.compiled_library(Path(sys.argv[2]), compiler.find_compiler()))"
     )
     command = [sys.executable, "-c", code, str(compiler.SOURCES), str(tmp_path / "cache" / "native")]

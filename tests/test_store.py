@@ -95,10 +95,11 @@ def test_readers_get_what_was_recorded_and_only_what_is_new(run: RunDir) -> None
 
 
 def test_the_background_thread_writes_without_being_asked(run: RunDir) -> None:
-    ticked = threading.Event()
-    recorder = Recorder(run.database, on_tick=ticked.set, interval=0.01)
+    ticks = threading.Semaphore(0)
+    recorder = Recorder(run.database, on_tick=ticks.release, interval=0.01)
     recorder.metrics(1, 0.0, 0.0, {"x": 1.0})
-    assert ticked.wait(30)
+    while count(run, "metrics") == 0:  # as after a tick that began before the row was there
+        assert ticks.acquire(timeout=30)
     assert count(run, "metrics") == 1
     recorder.close()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 import typer
-from conftest import SHORT
+from conftest import SHORT, run_accl
 from safetensors.torch import load_file
 from test_life import kill, until
 from typer.testing import CliRunner
@@ -82,16 +82,16 @@ def test_runs_of_one_process_are_what_they_would_be_alone_and_end_by_themselves(
     one = prepare(tmp_path, "full", "train.seed=1")
     other = prepare(tmp_path, "baseline", "train.seed=2", "train.backend=reference")
     stopped, failing = prepare(tmp_path, "full", FOR_EVER), prepare(tmp_path, "full", "model.name=/nowhere")
-    by_itself, trainer = process.start(alone), start_together(one, stopped, other, failing)
+    trainer = start_together(one, stopped, other, failing)
     try:
         until(lambda: read_state(stopped).step > 0)
         assert {held.pid for held in map(holder, (stopped, other)) if held} == {trainer.pid}
         process.stop(stopped)
         assert trainer.wait() == ConfigError.exit_code  # of the one that failed
-        assert by_itself.wait() == 0
     finally:
         trainer.kill()
-        by_itself.kill()
+    done = run_accl("resume", alone.id, "--runs", str(tmp_path))
+    assert done.returncode == 0, done.stderr
     assert [observe(run).state for run in (one, other)] == [State.FINISHED] * 2, one.console.read_text()
     assert "stopped as asked after step" in observe(stopped).reason
     assert observe(failing).state is State.FAILED

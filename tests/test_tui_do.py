@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from conftest import Trainer
 from factory import crashed_run, finished_run, running_run
-from snapshots import SIZES, assert_snapshot, freeze
+from snapshots import SIZES, freeze
 from textual.pilot import Pilot
-from tui_pilot import on_screen, open_app, open_newest_run, runs_listed, runs_screen, until
+from tui_pilot import assert_picture, on_screen, open_app, open_newest_run, runs_listed, runs_screen, until
 
 from accl.errors import RunError
 from accl.launch import process, queue
@@ -316,5 +316,4 @@ async def test_pictures_of_the_question_for_tags(tmp_path: Path, monkeypatch: py
         await asked(pilot, "T")
         for width, height in SIZES:
             await pilot.resize_terminal(width, height)
-            await pilot.pause()
-            assert_snapshot(f"prompt-{width}x{height}", lines_of(pilot.app))
+            await assert_picture(pilot, f"prompt-{width}x{height}", lambda: lines_of(pilot.app))

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from factory import finished_run, running_run
-from snapshots import SIZES, assert_snapshot, freeze
+from snapshots import SIZES, freeze
 from textual.widgets._toast import Toast
-from tui_pilot import open_newest_run, runs_listed, until
+from tui_pilot import assert_picture, open_newest_run, runs_listed, until
 
 from accl.store.labels import edit_labels
 from accl.store.lock import TRAINING, RunLock
@@ -167,5 +167,4 @@ async def test_pictures_of_an_alert(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         await until(pilot, lambda: bool(app.screen.query(Toast)))
         for width, height in SIZES:
             await pilot.resize_terminal(width, height)
-            await pilot.pause()
-            assert_snapshot(f"alert-{width}x{height}", lines_of(app))  # type: ignore[arg-type]
+            await assert_picture(pilot, f"alert-{width}x{height}", lambda: lines_of(app))

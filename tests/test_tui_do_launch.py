@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from factory import crashed_run, finished_run
-from snapshots import SIZES, assert_snapshot, freeze
+from snapshots import SIZES, freeze
 from textual.pilot import Pilot
 from textual.widgets import Input
-from tui_pilot import on_screen, open_app, open_newest_run, runs_listed, runs_screen, until
+from tui_pilot import assert_picture, on_screen, open_app, open_newest_run, runs_listed, runs_screen, until
 
 from accl.config import load
 from accl.errors import ConfigError, DataError
@@ -314,5 +314,4 @@ async def test_pictures_of_the_form(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         for width, height in SIZES:
             await pilot.resize_terminal(width, height)
             await judged(pilot)
-            await pilot.pause()
-            assert_snapshot(f"launch-{width}x{height}", lines_of(pilot.app))  # type: ignore[arg-type]
+            await assert_picture(pilot, f"launch-{width}x{height}", lambda: lines_of(pilot.app))

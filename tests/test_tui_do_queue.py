@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from factory import finished_run, running_run
-from snapshots import NOW, SIZES, assert_snapshot, freeze
+from snapshots import NOW, SIZES, freeze
 from textual.pilot import Pilot
-from tui_pilot import on_screen, open_app, until
+from tui_pilot import assert_picture, on_screen, open_app, until
 
 from accl.config import resolve
 from accl.errors import RunError
@@ -180,5 +180,4 @@ async def test_pictures_of_the_queue(tmp_path: Path, monkeypatch: pytest.MonkeyP
         await pilot.press("down", "down")
         for width, height in SIZES:
             await pilot.resize_terminal(width, height)
-            await pilot.pause()
-            assert_snapshot(f"queue-{width}x{height}", lines_of(pilot.app))  # type: ignore[arg-type]
+            await assert_picture(pilot, f"queue-{width}x{height}", lambda: lines_of(pilot.app))

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from factory import ALL_TASKS, finished_run, running_run
-from snapshots import SIZES, assert_snapshot, freeze
-from tui_pilot import on_screen, open_app, open_newest_run, until
+from snapshots import SIZES, freeze
+from tui_pilot import assert_picture, on_screen, open_app, open_newest_run, until
 
 from accl.store.columns import RunReader
 from accl.store.curve import Curve, raw_curve
@@ -34,8 +34,7 @@ async def test_health_and_curriculum_look_as_they_did(tmp_path: Path, monkeypatc
             for columns, rows in SIZES:
                 await pilot.resize_terminal(columns, rows)
                 await until(pilot, lambda size=(columns, rows): screen.size == size and not pending(pilot.app))
-                await pilot.pause()
-                assert_snapshot(f"run-{pane}-{columns}x{rows}", _lines(pilot.app))
+                await assert_picture(pilot, f"run-{pane}-{columns}x{rows}", lambda: _lines(pilot.app))
 
 
 async def test_values_matrix_and_weights_are_those_at_the_cursor(

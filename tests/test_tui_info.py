@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from factory import STARTED, finished_run, running_run
-from snapshots import SIZES, assert_snapshot, freeze
-from tui_pilot import on_screen, open_app, open_newest_run, until
+from snapshots import SIZES, freeze
+from tui_pilot import assert_picture, on_screen, open_app, open_newest_run, until
 
 from accl.store.facts import UNKNOWN, read_facts
 from accl.store.writer import Recorder
@@ -218,5 +218,4 @@ async def test_log_and_machine_look_as_they_are_kept(tmp_path: Path, monkeypatch
             for size in SIZES:
                 await pilot.resize_terminal(*size)
                 await until(pilot, lambda: screen.is_complete)
-                await pilot.pause()
-                assert_snapshot(f"{pane}-{size[0]}x{size[1]}", _lines(pilot.app))
+                await assert_picture(pilot, f"{pane}-{size[0]}x{size[1]}", lambda: _lines(pilot.app))

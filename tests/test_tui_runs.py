@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 from factory import STARTED, crashed_run, finished_run, running_run
-from snapshots import SIZES, assert_snapshot, freeze
+from snapshots import SIZES, freeze
 from textual.pilot import Pilot
-from textual.strip import Strip
-from tui_pilot import TICK, on_screen, open_app, runs_listed, runs_screen, until
+from tui_pilot import TICK, assert_picture, on_screen, open_app, runs_listed, runs_screen, until
 
 from accl.store.experiment import write_experiment
 from accl.store.rundir import RunDir
@@ -76,9 +75,7 @@ async def test_pictures_of_the_list(three_arms: Path, monkeypatch: pytest.Monkey
         for width, height in SIZES:
             await pilot.resize_terminal(width, height)
             await complete(pilot)
-            await pilot.pause()
-            lines: list[Strip] = lines_of(pilot.app)
-            assert_snapshot(f"runs-{width}x{height}", lines)
+            await assert_picture(pilot, f"runs-{width}x{height}", lambda: lines_of(pilot.app))
 
 
 async def test_an_arm_shows_its_seeds_and_differs_from_the_baseline_by_an_interval(three_arms: Path) -> None:

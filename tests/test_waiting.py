@@ -73,6 +73,25 @@ def test_waiting_ends_when_the_last_run_has_and_tells_how_each_went(
     assert printed.endswith("2 of 2 runs finished\n")
 
 
+def test_the_end_of_the_last_steps_is_watched_more_closely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [running_run(tmp_path, seed=seed, step=step, steps=40) for seed, step in ((1, 40), (2, 30))]
+    pauses: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        match len(pauses):
+            case 1:
+                write_state(runs[1], read_state(runs[1]).changed(step=40))
+            case 2:
+                end(runs[0], State.FINISHED)
+            case 3:
+                end(runs[1], State.FINISHED)
+
+    monkeypatch.setattr(waiting, "time", SimpleNamespace(time=time.time, monotonic=lambda: 9.0, sleep=sleep))
+    assert waiting.wait_for(tmp_path, runs) == 0
+    assert pauses == [waiting.POLL_EVERY_S, waiting.LAST_POLL_EVERY_S, waiting.LAST_POLL_EVERY_S]
+
+
 def test_the_exit_code_is_the_worst_end(tmp_path: Path) -> None:
     finished, crashed = finished_run(tmp_path), crashed_run(tmp_path)
     stopped, preempted, unreadable = (prepared(tmp_path, seed) for seed in range(3))

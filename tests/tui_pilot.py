@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import textual._wait
+from snapshots import assert_snapshot, is_kept
 from textual.pilot import Pilot
 from textual.widget import Widget
 
@@ -19,7 +20,7 @@ from tui.screens.runs import RunsScreen
 from tui.widgets.strip import StripWidget
 
 TICK = 0.05
-TIMEOUT_S = 20.0
+TIMEOUT_S, DRAWN_S = 20.0, 5.0
 
 # The pilot waits after each key until the process has rested for so long, and for a share of it has computed at most.
 textual._wait.SLEEP_GRANULARITY = 1 / 200
@@ -42,6 +43,16 @@ async def until(pilot: Pilot[None], condition: Callable[[], bool]) -> None:
             return
         assert time.monotonic() < deadline, f"the condition did not become true; on screen:\n{on_screen(pilot)}"
         await asyncio.sleep(0.01)
+
+
+async def assert_picture(pilot: Pilot[None], name: str, lines: Callable[[], Iterable[object]]) -> None:
+    """Compare the lines of a screen with those kept as NAME, once they are: it takes a while to be drawn anew."""
+    deadline = time.monotonic() + DRAWN_S
+    await pilot.pause()
+    while not is_kept(name, lines()) and time.monotonic() < deadline:
+        await pilot.pause()
+        await asyncio.sleep(TICK)
+    assert_snapshot(name, lines())
 
 
 def on_screen(pilot: Pilot[None]) -> str:

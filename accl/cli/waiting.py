@@ -26,7 +26,7 @@ from accl.store.summary import Summary, SummaryReader, read_summaries
 from accl.store.waiting import read_waiting
 from accl.text import counted, duration, printable, shortened
 
-POLL_EVERY_S = 0.5
+POLL_EVERY_S, LAST_POLL_EVERY_S = 0.5, 0.1
 BUSY_SHARE = 10  # a look at many runs is followed by a pause so many times as long
 WORKER_EVERY_S = 2.0
 FRAME = 3  # lines of a terminal beside the runs: the head line, one for what is left out, and the cursor's
@@ -86,7 +86,7 @@ def wait_for(root: Path, runs: Sequence[RunDir]) -> int:
             while True:
                 begun = time.monotonic()
                 summaries = read_summaries(readers, time.time())
-                pending = [each.run for each in summaries if _pending(each)]
+                pending = [each for each in summaries if _pending(each)]
                 if drawn:
                     live.update(_view(summaries, names, (console.width, console.height)))
                 for summary in summaries if not drawn else ():
@@ -96,7 +96,7 @@ def wait_for(root: Path, runs: Sequence[RunDir]) -> int:
                 if time.monotonic() - looked_after > WORKER_EVERY_S:
                     queue.ensure_worker(root)
                     looked_after = time.monotonic()
-                time.sleep(max(POLL_EVERY_S, BUSY_SHARE * (time.monotonic() - begun)))
+                time.sleep(max(_patience(pending), BUSY_SHARE * (time.monotonic() - begun)))
     except KeyboardInterrupt:
         say("all of them go on by themselves", "to look again:  accl wait   accl queue   accl tui", err=True)
         return INTERRUPT
@@ -122,6 +122,13 @@ def _pending(summary: Summary) -> bool:
     if summary.state.state is not State.QUEUED:
         return summary.state.state.active
     return not (_paused(summary) or _unqueued(summary))
+
+
+def _patience(pending: Sequence[Summary]) -> float:
+    """Return the seconds until the next look: runs that have no steps left may end at any moment."""
+    states = [each.state for each in pending]
+    closing = all(state is not None and 0 < state.total_steps <= state.step for state in states)
+    return LAST_POLL_EVERY_S if closing else POLL_EVERY_S
 
 
 def _unqueued(summary: Summary) -> bool:

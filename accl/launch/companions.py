@@ -6,7 +6,8 @@ Processes take turns on a GPU, and each loads its libraries anew; the runs of on
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
 from accl.launch.places import Place
@@ -67,11 +68,27 @@ def _split(seats: list[Seat]) -> list[list[Seat]]:
     return [seats[first::processes] for first in range(processes)]
 
 
-def worth_starting(count: int, beside: int, per_gpu: int, more: bool) -> bool:
-    """Return whether a process for so many runs is started now, or rather a fuller one later.
+def starting(seats: Iterable[Seat], beside: Mapping[str | None, int], more: bool) -> list[list[Seat]]:
+    """Return the seats of each process that is to be started now; see `worth_starting`.
 
-    Runs of one process end at about the same time. Whoever took the place of the first of them would have a process of
-    its own, and so would the next: places are filled again once half of them are free.
+    Args:
+        beside: runs that train on each GPU. more: whether others wait for which there is no place yet.
+    """
+    seats = list(seats)
+    free = Counter(seat.place.gpu for seat in seats)
+
+    def is_due(batch: list[Seat]) -> bool:
+        gpu, per_gpu = batch[0].place.gpu, batch[0].waiting.per_gpu
+        return worth_starting(free[gpu], beside.get(gpu, 0), per_gpu, more)
+
+    return list(filter(is_due, batches(seats)))
+
+
+def worth_starting(count: int, beside: int, per_gpu: int, more: bool) -> bool:
+    """Return whether so many places of a GPU are filled now, or rather more of them later.
+
+    Runs that began together end at about the same time. Whoever took the place of the first of them would have a
+    process of its own, and so would the next: places are filled again once half of them are free.
 
     Args:
         beside: runs that train on the same GPU. more: whether others wait for which there is no place yet.

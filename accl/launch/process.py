@@ -16,11 +16,12 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from accl import __version__
 from accl.errors import AcclError, BusyError, DamagedError, RunError
 from accl.files import open_regular
+from accl.launch.commit import running_commit, without_git_variables
 from accl.store import stop as stop_request
 from accl.store.experiment import write_experiment
 from accl.store.files import writing
@@ -73,7 +74,7 @@ def prepare(root: Path, config: Config, command: list[str], experiment: str = ""
     # The part of the provenance that only the launcher knows.
     created = datetime.now(UTC).isoformat(timespec="seconds")
     words = [without_credentials(word) for word in command]
-    provenance = {"run": run.id, "created": created, "command": words, "accl": __version__, "git": _git()}
+    provenance = {"run": run.id, "created": created, "command": words, "accl": __version__, "git": running_commit()}
     base = {"based_on": based_on} if based_on else {}
     try:
         with writing(run.path):
@@ -181,7 +182,7 @@ def _launch(locks: Mapping[RunDir, RunLock], turn: Turn | None, options: Sequenc
     before = {run: read_state(run) for run in runs}
     variables = {**environment(), **(turn.variables if turn else {}), LOCK_VARIABLE: ",".join(map(str, inherited))}
     typed = turn.command if turn else sys.argv
-    launched = json.dumps({"command": [without_credentials(word) for word in typed], "git": _git()})
+    launched = json.dumps({"command": [without_credentials(word) for word in typed], "git": running_commit()})
     words = ["--launched", launched, *options, *([TOGETHER] if len(runs) > 1 else [])]
     try:
         with ExitStack() as files, stop_request.held_back():
@@ -248,8 +249,7 @@ def _open_console(run: RunDir) -> int:
 
 def environment() -> dict[str, str]:
     """Return the environment of a child process: this one, with the package of this very process first."""
-    # GIT_DIR and its like would name another repository.
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    kept = without_git_variables()
     home = str(Path(__file__).resolve().parents[2])
     if home not in sys.path[1:]:  # imported from the working folder, which -P leaves out
         kept["PYTHONPATH"] = os.pathsep.join(filter(None, (home, kept.get("PYTHONPATH"))))
@@ -378,21 +378,3 @@ def wait_until_ended(run: RunDir, seconds: float) -> RunState:
     while (state := observe(run)).state.active and time.monotonic() < deadline:
         time.sleep(POLL_EVERY_S)
     return state
-
-
-def _git() -> dict[str, Any]:
-    """Return commit and dirtiness of the running source tree; empty for an installed package."""
-    source = Path(__file__).resolve().parents[2]
-    if not (source / ".git").exists():
-        return {}
-
-    def git(*words: str) -> str:
-        command = ["git", "-C", str(source), *words]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, env=environment())
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    try:
-        commit = git("rev-parse", "HEAD")
-        return {"commit": commit, "dirty": bool(git("status", "--porcelain"))} if commit else {}
-    except (OSError, subprocess.TimeoutExpired):  # no git on this machine, or a very slow disk
-        return {}

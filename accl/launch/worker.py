@@ -31,6 +31,7 @@ from accl.store.waiting import Waiting
 from accl.text import printable, shortened
 
 LOOK_EVERY_S = 1.0
+ENDS_EVERY_S = 0.05  # between two looks at the processes of trainers alone
 BUSY_SHARE = 20  # a look that takes long, at many runs or a slow disk, is followed by a pause so many times as long
 QUICK_S = 30.0  # a run that fails sooner, or before its first step, would most likely fail again
 AGAIN_S = 30.0  # a full disk may be emptied
@@ -62,7 +63,14 @@ class Worker:
                     return
             except BusyError as error:  # a disk that does not answer at the moment
                 say(f"{error}")
-            time.sleep(max(LOOK_EVERY_S, BUSY_SHARE * (time.monotonic() - begun)))
+            self._rest(max(LOOK_EVERY_S, BUSY_SHARE * (time.monotonic() - begun)))
+
+    def _rest(self, seconds: float) -> None:
+        """Pause until the next look, or until a trainer ends, whose place the next run may take."""
+        end = time.monotonic() + seconds
+        living = [trainer for trainer in set(self._trainers.values()) if trainer.poll() is None]
+        while (left := end - time.monotonic()) > 0 and all(trainer.poll() is None for trainer in living):
+            time.sleep(min(left, ENDS_EVERY_S))
 
     def look(self) -> bool:
         """Start the runs that there are places for; return whether there is anything left to wait for."""
@@ -110,10 +118,8 @@ class Worker:
             elif not self._launch([entry.run], entry.waiting, place):
                 continue
             occupants.append(Occupant(place.gpu, peak if on_gpu else 0.0))
-        for batch in companions.batches(seats):
-            waiting, place = batch[0].waiting, batch[0].place
-            if companions.worth_starting(len(batch), beside[place.gpu], waiting.per_gpu, True in full):
-                self._launch([seat.run for seat in batch], waiting, place)
+        for batch in companions.starting(seats, beside, True in full):
+            self._launch([seat.run for seat in batch], batch[0].waiting, batch[0].place)
 
     def _launch(self, runs: list[RunDir], waiting: Waiting, place: Place) -> bool:
         """Start a process for runs of one place; return whether any of them trains there now."""

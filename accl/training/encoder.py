@@ -155,10 +155,16 @@ def _longest_input(module: nn.Module) -> int | None:
 
 @contextmanager
 def _hidden(*packages: str) -> Iterator[None]:
-    """Let packages that are not imported yet look absent, to who can do without them."""
+    """Let packages that are not imported yet look absent to transformers, which can do without them."""
     hidden = [name for name in packages if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: as Python's import system has it
     try:
+        from transformers.utils import import_utils
+
+        for name in [*hidden]:
+            if getattr(import_utils, f"is_{name}_available")():  # it has asked before, and keeps to the answer
+                del sys.modules[name]
+                hidden.remove(name)
         yield
     finally:
         for name in hidden:

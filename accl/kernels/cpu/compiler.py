@@ -15,10 +15,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from accl.files import read_trusted, untrusted_folder
+from accl.files import lock_within, read_trusted, untrusted_folder
 
 SOURCES = Path(__file__).with_name("c")
 # Not -ffast-math: a library that gcc links with it turns denormal numbers off for the whole process.
@@ -30,6 +31,7 @@ FLAGS = (
 LIBRARIES = ("-framework", "Accelerate") if sys.platform == "darwin" else ("-lm",)
 # Left out where the compiler does not know it for the processor.
 NATIVE = "-march=native"
+LONGEST_WAIT_S = 60.0
 
 
 class UnavailableError(Exception):
@@ -75,12 +77,35 @@ def compiled_library(folder: Path, compiler: tuple[str, ...]) -> Path:
     if reason := refusal(folder):
         raise UnavailableError(reason)
     key = _key(compiler)
+    if library := _find_library(folder, key):
+        return library
+    with _compiling_alone(folder):
+        return _find_library(folder, key) or _make_library(folder, key, compiler)
+
+
+def _find_library(folder: Path, key: str) -> Path | None:
     for library in sorted(folder.glob(f"kernels-{key}-*.so")):
         with suppress(OSError, ValueError):
             read_library(library)
             return library
         _remove(library)
-    # Compiled aside, then renamed: a process that starts at the same moment sees the whole file or none.
+    return None
+
+
+@contextmanager
+def _compiling_alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time compile: those that start at the same moment wait for the same library."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # one that takes so long, or a file system without locks: then all of them compile
+            lock_within(descriptor, LONGEST_WAIT_S)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _make_library(folder: Path, key: str, compiler: tuple[str, ...]) -> Path:
+    # Compiled aside, then renamed: whoever looks at the same moment sees the whole file or none.
     with tempfile.TemporaryDirectory(dir=folder, prefix=".kernels-") as aside:
         made = Path(aside) / "kernels.so"
         _compile(compiler, made)

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import functools
 import threading
 from types import SimpleNamespace
 from typing import Any
@@ -17,9 +16,8 @@ from typing import Any
 _lock = threading.Lock()
 
 
-@functools.cache
 def guard_loading() -> None:
-    """Let each module be loaded alone, and each kernel wholly before it is launched, in all threads; once a process."""
+    """Let each module be loaded alone, and each kernel wholly before it is launched, in all threads; call it once."""
     try:
         from triton.compiler.compiler import CompiledKernel
         from triton.runtime import build

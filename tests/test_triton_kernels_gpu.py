@@ -254,7 +254,7 @@ def test_dropping_adds_the_same_gradient_and_changes_types() -> None:
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
-@pytest.mark.parametrize(("tokens", "width"), [(128, 128), (131, 768), (7, 64)])
+@pytest.mark.parametrize(("tokens", "width"), [(128, 128), (131, 768), (7, 64), (1131, 64)])
 def test_add_norm_and_its_gradients_are_those_of_torch_under_one_mask(tokens: int, width: int, dropout: float) -> None:
     from accl.kernels.triton.pointwise import add_norm, add_norm_backward
 

@@ -10,8 +10,10 @@ from torch import Tensor
 from accl.kernels.triton.dropout import drop, keep_mask, mask_constants
 from accl.kernels.triton.layernorm import layer_norm, layer_norm_backward
 
-# Tokens that a program owns in the backward pass of a norm and of GELU, and in a sum over rows.
-NORM_ROWS, GELU_ROWS, SUM_ROWS = 4, 32, 256
+# Programs of the backward pass of a norm, one for each multiprocessor of an H100, and tokens that each reads at a time.
+NORM_PROGRAMS, NORM_ROWS = 132, 4
+# Tokens that a program owns in the backward pass of GELU, and in a sum over rows.
+GELU_ROWS, SUM_ROWS = 32, 256
 
 
 @triton.jit(do_not_specialize=["dropout_offset"])
@@ -41,30 +43,38 @@ def _add_norm_backward(
     dropout_offset, T,
     D: tl.constexpr, THRESHOLD: tl.constexpr, KEEP_PROB: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of `_add_norm` to dense and residual, T x D of their types; a program owns ROWS rows.
+    """Gradients of `_add_norm` to dense and residual, T x D of their types; programs take ROWS rows in turns.
 
     Sums over tokens are added to dnorm, 3 D in fp32: of dout x_hat (to the gain), of dout (to the bias), and of ddense.
+    Each program adds its own once: additions to one address wait for each other.
     """
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     d = tl.arange(0, BLOCK)
-    mask = (row < T)[:, None] & (d < D)[None, :]
-    index = row[:, None] * D + d[None, :]
-    dout = tl.load(dout_ptr + index, mask=mask, other=0.0).to(tl.float32)
-    dense = tl.load(dense_ptr + index, mask=mask, other=0.0).to(tl.float32)
-    if THRESHOLD > 0:
-        keep = keep_mask(seed_ptr, dropout_offset, index, THRESHOLD)
-        dense = tl.where(keep, dense * (1 / KEEP_PROB), 0.0)
-    total = dense + tl.load(residual_ptr + index, mask=mask, other=0.0).to(tl.float32)
-    dtotal, x_hat = layer_norm_backward(dout, total, row, d, gain_ptr, mean_ptr, rstd_ptr, mask, row < T, D)
-    ddense = dtotal
-    if THRESHOLD > 0:
-        ddense = tl.where(keep, dtotal * (1 / KEEP_PROB), 0.0)
-    ddense = tl.where(mask, ddense, 0.0)
-    tl.store(ddense_ptr + index, ddense.to(ddense_ptr.dtype.element_ty), mask=mask)
-    tl.store(dresidual_ptr + index, dtotal.to(dresidual_ptr.dtype.element_ty), mask=mask)
-    tl.atomic_add(dnorm_ptr + d, tl.sum(dout * x_hat, 0), mask=d < D, sem="relaxed")
-    tl.atomic_add(dnorm_ptr + D + d, tl.sum(dout, 0), mask=d < D, sem="relaxed")
-    tl.atomic_add(dnorm_ptr + 2 * D + d, tl.sum(ddense, 0), mask=d < D, sem="relaxed")
+    gain_sum = tl.zeros([ROWS, BLOCK], tl.float32)
+    bias_sum = tl.zeros([ROWS, BLOCK], tl.float32)
+    ddense_sum = tl.zeros([ROWS, BLOCK], tl.float32)
+    for first in range(tl.program_id(0) * ROWS, T, tl.num_programs(0) * ROWS):
+        row = first + tl.arange(0, ROWS)
+        mask = (row < T)[:, None] & (d < D)[None, :]
+        index = row[:, None] * D + d[None, :]
+        dout = tl.load(dout_ptr + index, mask=mask, other=0.0).to(tl.float32)
+        dense = tl.load(dense_ptr + index, mask=mask, other=0.0).to(tl.float32)
+        if THRESHOLD > 0:
+            keep = keep_mask(seed_ptr, dropout_offset, index, THRESHOLD)
+            dense = tl.where(keep, dense * (1 / KEEP_PROB), 0.0)
+        total = dense + tl.load(residual_ptr + index, mask=mask, other=0.0).to(tl.float32)
+        dtotal, x_hat = layer_norm_backward(dout, total, row, d, gain_ptr, mean_ptr, rstd_ptr, mask, row < T, D)
+        ddense = dtotal
+        if THRESHOLD > 0:
+            ddense = tl.where(keep, dtotal * (1 / KEEP_PROB), 0.0)
+        ddense = tl.where(mask, ddense, 0.0)
+        tl.store(ddense_ptr + index, ddense.to(ddense_ptr.dtype.element_ty), mask=mask)
+        tl.store(dresidual_ptr + index, dtotal.to(dresidual_ptr.dtype.element_ty), mask=mask)
+        gain_sum += dout * x_hat
+        bias_sum += dout
+        ddense_sum += ddense
+    tl.atomic_add(dnorm_ptr + d, tl.sum(gain_sum, 0), mask=d < D, sem="relaxed")
+    tl.atomic_add(dnorm_ptr + D + d, tl.sum(bias_sum, 0), mask=d < D, sem="relaxed")
+    tl.atomic_add(dnorm_ptr + 2 * D + d, tl.sum(ddense_sum, 0), mask=d < D, sem="relaxed")
 
 
 def add_norm(
@@ -117,9 +127,10 @@ def add_norm_backward(
     """
     tokens, width = dense.shape
     ddense, dresidual = torch.empty_like(dense), torch.empty_like(residual)
-    _add_norm_backward[(triton.cdiv(tokens, NORM_ROWS),)](
+    block = triton.next_power_of_2(width)
+    _add_norm_backward[(min(NORM_PROGRAMS, triton.cdiv(tokens, NORM_ROWS)),)](
         dout, dense, residual, gain, mean, rstd, ddense, dresidual, dnorm, seed, dropout_offset, tokens,
-        D=width, **mask_constants(dropout), BLOCK=triton.next_power_of_2(width), ROWS=NORM_ROWS, num_warps=4,
+        D=width, **mask_constants(dropout), BLOCK=block, ROWS=NORM_ROWS, num_warps=max(4, block // 128),
     )  # fmt: skip
     return ddense, dresidual
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from accl.kernels.triton.dropout import drop, keep_mask, mask_constants
 from accl.kernels.triton.layernorm import layer_norm, layer_norm_backward
 
-# Programs of the backward pass of a norm, one for each multiprocessor of an H100, and tokens that each reads at a time.
-NORM_PROGRAMS, NORM_ROWS = 132, 4
+# Programs of the backward pass of a norm, two for each multiprocessor of an H100, and tokens that each reads at a time.
+NORM_PROGRAMS, NORM_ROWS = 264, 4
 # Tokens that a program owns in the backward pass of GELU, and in a sum over rows.
 GELU_ROWS, SUM_ROWS = 32, 256
 
@@ -52,7 +52,7 @@ def _add_norm_backward(
     gain_sum = tl.zeros([ROWS, BLOCK], tl.float32)
     bias_sum = tl.zeros([ROWS, BLOCK], tl.float32)
     ddense_sum = tl.zeros([ROWS, BLOCK], tl.float32)
-    for first in range(tl.program_id(0) * ROWS, T, tl.num_programs(0) * ROWS):
+    for first in tl.range(tl.program_id(0) * ROWS, T, tl.num_programs(0) * ROWS, num_stages=2):
         row = first + tl.arange(0, ROWS)
         mask = (row < T)[:, None] & (d < D)[None, :]
         index = row[:, None] * D + d[None, :]
@@ -127,10 +127,9 @@ def add_norm_backward(
     """
     tokens, width = dense.shape
     ddense, dresidual = torch.empty_like(dense), torch.empty_like(residual)
-    block = triton.next_power_of_2(width)
     _add_norm_backward[(min(NORM_PROGRAMS, triton.cdiv(tokens, NORM_ROWS)),)](
         dout, dense, residual, gain, mean, rstd, ddense, dresidual, dnorm, seed, dropout_offset, tokens,
-        D=width, **mask_constants(dropout), BLOCK=block, ROWS=NORM_ROWS, num_warps=max(4, block // 128),
+        D=width, **mask_constants(dropout), BLOCK=triton.next_power_of_2(width), ROWS=NORM_ROWS, num_warps=4,
     )  # fmt: skip
     return ddense, dresidual
 

@@ -103,6 +103,7 @@ def test_evaluations_of_runs_of_one_process_are_those_of_one_run_and_their_memor
             thread.join()
         return torch.cuda.memory_reserved()
 
+    torch.cuda.synchronize()  # the threads' streams do not wait for that which the contexts were made on
     torch.cuda.empty_cache()
     before = torch.cuda.memory_reserved()
     one = evaluations(contexts[:1]) - before

@@ -1,8 +1,9 @@
-"""Running out of memory ends a run with one line that names a batch size that fits."""
+"""Running out of memory ends a run with one line that names a batch size that fits; what a run took is recorded."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,8 +11,10 @@ import torch
 
 from accl.config import Config, resolve
 from accl.errors import TrainingError
+from accl.store.rows import RowCollector
 from accl.store.rundir import RunDir
 from accl.training.memory import GIB, Usage, fitting_batch, memory_errors
+from accl.training.recording import record_speed
 
 ASKED = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 24.00 GiB"
 
@@ -131,3 +134,17 @@ def test_the_estimate_is_a_whole_number_of_groups_times_a_power_of_two(
     size: int, group: int, usage: Usage, fits: int
 ) -> None:
     assert fitting_batch(size, group, usage) == fits
+
+
+def test_memory_of_tensors_and_what_is_held_from_others_are_recorded_as_the_share_of_a_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _device: 10 * GIB)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda _device: 15 * GIB)
+    rows = RowCollector()
+    placement = SimpleNamespace(device=torch.device("cuda", 0))
+    context: Any = SimpleNamespace(placement=placement, config=config())
+    record_speed(context, rows, 100, 10.0, runs=5)
+    meta = [list(row) for row in rows.rows["meta"]]
+    assert ["peak_gpu_memory_bytes", str(2 * GIB)] in meta
+    assert ["held_gpu_memory_bytes", str(3 * GIB)] in meta

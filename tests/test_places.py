@@ -29,6 +29,7 @@ def loads(a: float, b: float) -> list[GpuLoad]:
         # One of known size takes what fits, beside a stranger too.
         (Demand(True, 20 * GIB), [], (60, 30), "GPU-b"),
         (Demand(True, 20 * GIB), [], (60, 60), None),
+        (Demand(True, 20 * GIB), [], (59, 60), "GPU-a"),
         (Demand(True, 20 * GIB), [Occupant("GPU-a"), Occupant("GPU-b")], (20, 20), None),
         (Demand(True, 20 * GIB, per_gpu=2), [Occupant("GPU-a"), Occupant("GPU-b")], (30, 20), "GPU-b"),
         (Demand(True, 20 * GIB, per_gpu=2), [Occupant("GPU-b")], (30, 20), "GPU-a"),
@@ -39,7 +40,7 @@ def loads(a: float, b: float) -> list[GpuLoad]:
             (1, 1),
             "GPU-a",
         ),
-        (Demand(True, 30 * GIB, per_gpu=2), [Occupant("GPU-a", 40 * GIB), Occupant("GPU-b", 40 * GIB)], (1, 1), None),
+        (Demand(True, 30 * GIB, per_gpu=2), [Occupant("GPU-a", 50 * GIB), Occupant("GPU-b", 50 * GIB)], (1, 1), None),
         (Demand(True, None, per_gpu=2), [Occupant("GPU-a", None), Occupant("GPU-b", None)], (1, 1), "GPU-a"),
         # --jobs counts everywhere, and runs on the processor take no GPU.
         (Demand(True, jobs=2), [Occupant(), Occupant()], (1, 1), None),

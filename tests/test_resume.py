@@ -13,9 +13,17 @@ import pytest
 from conftest import run_accl, wait
 from safetensors.numpy import load_file
 
+from accl.config import resolve
+from accl.launch import process
 from accl.store.reader import query
 from accl.store.rundir import RunDir, find_run
-from accl.store.state import State, observe, read_state
+from accl.store.state import State, observe, read_state, write_state
+from accl.training.backends.backend import StepMetrics
+from accl.training.backends.reference import ReferenceBackend
+from accl.training.interrupt import Interrupt, StoppedAtOnce
+from accl.training.loop import Trainer
+from accl.training.report import Reporter
+from accl.training.setup import build_context
 
 # So many that a run is still at it when a command that was typed at a step arrives.
 STEPS = 70
@@ -102,6 +110,28 @@ def test_killed_runs_resume_to_the_very_same_end(
         assert done.returncode == 0, done.stderr
     assert wait(run) is State.FINISHED, observe(run)
     assert_equal(run, uninterrupted)
+
+
+def test_a_run_that_begins_anew_shows_no_step_that_it_had_before_it_was_killed(tmp_path: Path) -> None:
+    config = resolve("full", "demo", ["train.device=cpu"]).config
+    run = process.prepare(tmp_path, config, [])
+    write_state(run, read_state(run).changed(step=7))
+    reporter = Reporter(run)
+    context = build_context(config, lambda _: None)
+    shown: list[int] = []
+
+    class Backend(ReferenceBackend):
+        def step(self, step: int) -> StepMetrics:
+            shown.append(reporter.state.step)
+            raise StoppedAtOnce
+
+    trainer = Trainer(run, context, Backend(context), reporter, Interrupt())
+    assert not trainer.resume()
+    with pytest.raises(StoppedAtOnce):
+        trainer.train()
+    reporter.close(State.STOPPED, "", 130)
+    assert shown == [0]
+    assert read_state(run).step == 0
 
 
 # The runs of the other tests are compared with the same one to the bit, and have more to say where they differ.

@@ -1,20 +1,30 @@
-"""Several runs in one training process on a GPU: captured steps beside those of others."""
+"""Several runs in one training process on a GPU: captured steps beside those of others, and memory for all of them."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Barrier, Thread
 
+import numpy as np
 import pytest
 import torch
 from conftest import SHORT
+from contexts import ContextMaker
+from numpy.typing import NDArray
 from test_life import until
 from test_together import FOR_EVER, events, start_together
 
 from accl.config import resolve
 from accl.launch import process
+from accl.method.model import ModelOutput
 from accl.store.reader import query
 from accl.store.rundir import RunDir
 from accl.store.state import State, observe, read_state
+from accl.training.backends.reference import ReferenceBackend
+from accl.training.context import TrainingContext
+from accl.training.device import use_own_stream
+from accl.training.evaluate import evaluate
+from accl.training.testing import evaluate_split
 
 pytestmark = [
     pytest.mark.gpu,
@@ -57,3 +67,54 @@ def test_captured_steps_of_runs_of_one_process_are_those_of_runs_of_their_own(
     # Not to the bit: sums that kernels take by atomic additions come in any order, in a run of its own as well.
     assert losses(shared[0]) == pytest.approx(losses(alone), rel=5e-3)
     assert losses(shared[0]) != pytest.approx(losses(shared[2]), rel=5e-3)
+
+
+class LargeBatches(ReferenceBackend):
+    """Takes memory as an evaluation of a larger encoder does."""
+
+    BYTES = 2**29
+
+    def forward(self, questions: NDArray[np.int64]) -> ModelOutput:
+        torch.empty(self.BYTES, dtype=torch.uint8, device="cuda")
+        return super().forward(questions)
+
+
+def test_evaluations_of_runs_of_one_process_are_those_of_one_run_and_their_memory_is_held_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    contexts = [ContextMaker(monkeypatch)("cuda") for _ in range(2)]
+    answers: list[NDArray[np.float64]] = []
+
+    def evaluations(of: list[TrainingContext]) -> int:
+        """Evaluate in a thread for each context, at the same time; return the bytes that torch holds afterwards."""
+        barrier = Barrier(len(of))
+
+        def work(context: TrainingContext) -> None:
+            use_own_stream("cuda")
+            backend = LargeBatches(context)
+            barrier.wait()
+            each = (evaluate_split(context, backend, "validation", None, lambda: None) for _ in range(3))
+            answers.extend(evaluated.probabilities for evaluated in each)
+
+        threads = [Thread(target=work, args=(context,)) for context in of]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return torch.cuda.memory_reserved()
+
+    torch.cuda.synchronize()  # the threads' streams do not wait for that which the contexts were made on
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved()
+    one = evaluations(contexts[:1]) - before
+    assert one >= LargeBatches.BYTES
+    assert evaluations(contexts) - before < 1.5 * one
+
+    context, questions = contexts[0], contexts[0].positions["validation"]
+    context.model.eval()
+    alone = evaluate(
+        ReferenceBackend(context).forward, context.assembler, questions, context.tasks, torch.device("cuda"),
+        batch_size=len(questions), most_tokens=2**17, progress=lambda: None,
+    )  # fmt: skip
+    assert len(answers) == 9
+    assert all(np.array_equal(each, alone.probabilities) for each in answers)

@@ -15,7 +15,7 @@ from accl.errors import RunError
 from accl.launch import process, queue
 from accl.store.labels import edit_labels
 from accl.store.rundir import RunDir
-from accl.store.state import State, observe
+from accl.store.state import State, observe, read_state, write_state
 from accl.store.waiting import read_waiting, write_waiting
 from tui.app import AcclApp
 from tui.screens.confirm import ConfirmScreen
@@ -86,6 +86,21 @@ async def test_what_trains_stands_above_what_waits(tmp_path: Path, waiting: list
         await until(pilot, lambda: isinstance(pilot.app.screen, QueueScreen))
         await pilot.press("escape")
         await until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen))
+
+
+@pytest.mark.usefixtures("waiting")
+async def test_the_process_of_runs_is_shown_where_some_share_it(tmp_path: Path) -> None:
+    runs = [running_run(tmp_path, "baseline", seed=seed) for seed in (7, 8)]  # both in the process of this test
+    pid = read_state(runs[0]).pid
+    async with open_app(tmp_path, (120, 36)) as pilot:
+        screen = await opened(pilot, 5)
+        lines = on_screen(pilot).splitlines()
+        assert [f" {pid} " in line for line in lines if "baseline" in line] == [True, True]
+        assert any("process" in line and "state" in line for line in lines)
+        assert not any(f" {pid} " in line for line in lines if "full" in line), "those that wait have none"
+        write_state(runs[1], read_state(runs[1]).changed(state=State.FINISHED))
+        await until(pilot, lambda: len(screen.table.rows) == 4)
+        assert f" {pid} " not in on_screen(pilot)
 
 
 async def test_keys_that_come_fast_move_a_run_as_often(tmp_path: Path, waiting: list[RunDir]) -> None:

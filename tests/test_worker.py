@@ -373,11 +373,20 @@ def test_a_run_that_finds_no_place_on_gpus_of_others_says_so_once(
 
 
 @pytest.mark.usefixtures("two_gpus")
-def test_the_need_of_a_run_is_what_the_last_one_like_it_took(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("recorded", "held"),
+    [
+        ({worker.PEAK: 20 * GIB, worker.HELD: 30 * GIB}, 30 * GIB),
+        ({worker.PEAK: 20 * GIB}, worker.HELD_BY_PEAK * 20 * GIB),
+    ],
+)
+def test_the_need_of_a_run_is_what_the_last_one_like_it_held(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, recorded: dict[str, int], held: float
+) -> None:
     before, *unlike = folder.queued(1, 2, 3, sets=["train.device=cuda"])
-    for run, peak in ((before, 30 * GIB), (unlike[0], 10**15)):
+    for run, memory in ((before, recorded), (unlike[0], {worker.HELD: 10**15})):
         recorder = Recorder(run.database)
-        recorder.meta({worker.PEAK: str(peak)})
+        recorder.meta({key: str(value) for key, value in memory.items()})
         recorder.close()
         write_state(run, read_state(run).changed(state=State.FINISHED))
     text = unlike[0].config.read_text(encoding="utf-8")
@@ -385,11 +394,11 @@ def test_the_need_of_a_run_is_what_the_last_one_like_it_took(folder: Folder, mon
     asked: list[float | None] = []
 
     def note(demand: Demand, *_: object) -> None:
-        asked.append(demand.peak)
+        asked.append(demand.held)
 
     monkeypatch.setattr(worker, "find_place", note)
     Worker(folder.root).look()
-    assert asked == [30 * GIB]
+    assert asked == [held]
 
 
 # --- the real thing: a process of its own, and two trainers

@@ -10,8 +10,8 @@ from accl.launch.gpus import Gpu, GpuLoad, installed, torch_cuda, visible
 from accl.launch.machine import cores
 from accl.store.state import VISIBLE_GPUS, RunState
 
-# A run needs more than torch counts as allocated: the CUDA context, the workspaces of its libraries, fragments.
-MARGIN, CONTEXT_BYTES = 1.2, 1.5 * 2**30
+# A run needs more than torch counts: the CUDA context and the kernels that were loaded into it.
+CONTEXT_BYTES = 2**30
 # A GPU counts as empty although its driver and an idle process hold some of it.
 USABLE = 0.9
 THREADS = "OMP_NUM_THREADS"
@@ -23,12 +23,12 @@ class Demand:
 
     Attributes:
         gpu: whether it trains on a GPU.
-        peak: bytes that torch allocated at most for a run like it; None if there was none.
+        held: bytes that torch held at most for a run like it; None if there was none.
         per_gpu, jobs: as in `accl.store.waiting.Waiting`.
     """
 
     gpu: bool
-    peak: float | None = None
+    held: float | None = None
     per_gpu: int = 1
     jobs: int | None = None
 
@@ -39,11 +39,11 @@ class Occupant:
 
     Attributes:
         gpu: `name_of` the GPU that it trains on; None on the processor.
-        peak: bytes that it will allocate and that no driver counts yet; 0 once it computes.
+        held: bytes that torch will hold for it and that no driver counts yet; 0 once it computes.
     """
 
     gpu: str | None = None
-    peak: float | None = 0.0
+    held: float | None = 0.0
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ def find_place(demand: Demand, occupants: Sequence[Occupant], loads: Sequence[Gp
                 fitting.append((0, 0.0, load.gpu))
             continue
         share = USABLE * total / demand.per_gpu
-        free = total - used - sum(_need(occupant.peak, share) for occupant in beside)
-        if free >= _need(demand.peak, share):
+        free = total - used - sum(_need(occupant.held, share) for occupant in beside)
+        if free >= _need(demand.held, share):
             fitting.append((len(beside), -free, load.gpu))
     if not fitting:
         return None
@@ -98,9 +98,9 @@ def find_place(demand: Demand, occupants: Sequence[Occupant], loads: Sequence[Gp
 def describe(demand: Demand, loads: Sequence[GpuLoad]) -> str:
     """Return what a run needs and what the GPUs have, in words, for a run that finds no place."""
     totals = [load.gpu.memory_total for load in loads if load.gpu.memory_total is not None]
-    need = _need(demand.peak, USABLE * max(totals, default=0) / demand.per_gpu)
+    need = _need(demand.held, USABLE * max(totals, default=0) / demand.per_gpu)
     like = (
-        "like the last run of its size" if demand.peak is not None else "its share, since none of its size has finished"
+        "like the last run of its size" if demand.held is not None else "its share, since none of its size has finished"
     )
     free = [
         f"GPU {load.gpu.index} has {(load.gpu.memory_total - load.memory) / 2**30:.1f} GiB free"
@@ -110,11 +110,11 @@ def describe(demand: Demand, loads: Sequence[GpuLoad]) -> str:
     return f"it needs {need / 2**30:.1f} GiB ({like}); {', '.join(free)}"
 
 
-def _need(peak: float | None, share: float) -> float:
+def _need(held: float | None, share: float) -> float:
     """Return the bytes that a run takes of a GPU: its share if that is not known, and nothing more if it is there."""
-    if peak is None:
+    if held is None:
         return share
-    return MARGIN * peak + CONTEXT_BYTES if peak else 0.0
+    return held + CONTEXT_BYTES if held else 0.0
 
 
 def _shared_cores(jobs: int) -> dict[str, str]:

@@ -37,7 +37,8 @@ QUICK_S = 30.0  # a run that fails sooner, or before its first step, would most 
 AGAIN_S = 30.0  # a full disk may be emptied
 LOADED_S = 60.0  # from then on a GPU's driver counts what a run takes of its memory
 ASKED = 5  # runs, at most, for how much memory they took; one on the processor does not tell
-PEAK = "peak_gpu_memory_bytes"
+# What torch held for a run; of one of an earlier version only what its tensors took is known, which was less.
+HELD, PEAK, HELD_BY_PEAK = "held_gpu_memory_bytes", "peak_gpu_memory_bytes", 1.5
 # Keys whose values decide how much memory a run needs, so that one with equal ones tells it.
 SIZES = ("profile", "model.name", "data.max_length", "train.batch_size", "train.precision")
 
@@ -103,8 +104,8 @@ class Worker:
             on_gpu = self._on_gpu(summary)
             if on_gpu in full:
                 continue
-            peak = self._peak(summary, summaries) if on_gpu else None
-            demand = Demand(on_gpu, peak, entry.waiting.per_gpu, entry.waiting.jobs)
+            held = self._held(summary, summaries) if on_gpu else None
+            demand = Demand(on_gpu, held, entry.waiting.per_gpu, entry.waiting.jobs)
             loads = [gpus.load(gpu) for gpu in self._visible] if on_gpu else []
             place = find_place(demand, occupants, loads)
             if place is None:
@@ -117,7 +118,7 @@ class Worker:
                 seats.append(Seat(entry.run, entry.waiting, place, likeness))
             elif not self._launch([entry.run], entry.waiting, place):
                 continue
-            occupants.append(Occupant(place.gpu, peak if on_gpu else 0.0))
+            occupants.append(Occupant(place.gpu, held if on_gpu else 0.0))
         for batch in companions.starting(seats, beside, True in full):
             self._launch([seat.run for seat in batch], batch[0].waiting, batch[0].place)
 
@@ -154,9 +155,9 @@ class Worker:
         if summary.state is None or not self._on_gpu(summary):
             return Occupant()
         computes = time.time() - summary.state.started > LOADED_S
-        return Occupant(places.gpu_of(summary.state), 0.0 if computes else self._peak(summary, summaries))
+        return Occupant(places.gpu_of(summary.state), 0.0 if computes else self._held(summary, summaries))
 
-    def _peak(self, like: Summary, summaries: dict[RunDir, Summary]) -> float | None:
+    def _held(self, like: Summary, summaries: dict[RunDir, Summary]) -> float | None:
         """Return the GPU memory that the newest finished run of the same size took."""
         from accl.store.reader import query  # here: without a GPU nothing is read from any database
 
@@ -164,9 +165,11 @@ class Worker:
         alike = [each for each in finished if _sizes(each) == _sizes(like)]
         for other in sorted(alike, key=lambda summary: summary.age_key, reverse=True)[:ASKED]:
             with suppress(AcclError):
-                [rows] = query(other.run.database, ("SELECT key, value FROM run.meta WHERE key = ?", (PEAK,)))
-                if found := numbers(dict(rows), (PEAK,)):
-                    return found[PEAK]
+                [rows] = query(
+                    other.run.database, ("SELECT key, value FROM run.meta WHERE key IN (?, ?)", (HELD, PEAK))
+                )
+                if found := numbers(dict(rows), (HELD, PEAK)):
+                    return found[HELD] if HELD in found else HELD_BY_PEAK * found[PEAK]
         return None
 
     def _pause_after_failures(self, summaries: list[Summary], training: set[RunDir]) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +16,13 @@ from torch import Tensor
 
 from accl.data.tokens import Batch
 from accl.errors import DeviceError
-from accl.kernels.triton.streams import own_stream
+from accl.kernels.triton.streams import on_common_stream, own_stream
 
 # Torch's default generators belong to the process, and several runs may share that.
 _RANDOMNESS = threading.RLock()
+# Evaluations of the runs of a process take turns, and look so often whether theirs has come.
+_EVALUATIONS = threading.Lock()
+LOOK_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,28 @@ def use_own_stream(device: str) -> None:
     """
     if device != "cpu" and torch.cuda.is_available():
         torch.cuda.set_stream(own_stream(torch.device("cuda", torch.cuda.current_device())))
+
+
+@contextmanager
+def evaluating(device: torch.device, wait: Callable[[], Any]) -> Iterator[None]:
+    """Return a context for an evaluation; on a GPU one of them takes place at a time, all on the common stream.
+
+    Batches of evaluations are long and fill a GPU, so that runs of a process are as fast one after the other as side by
+    side; the memory of a batch, which torch never gives back, is then held once for all of them.
+
+    Args:
+        wait: called again and again while another run evaluates; it may raise, which ends the waiting.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    while not _EVALUATIONS.acquire(timeout=LOOK_S):
+        wait()
+    try:
+        with on_common_stream(device):
+            yield
+    finally:
+        _EVALUATIONS.release()
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,8 @@ class Trainer:
 
     def _train(self) -> bool:
         context = self.context
-        self.reporter.update(state=State.RUNNING, total_steps=context.total_steps)
+        # A run that was killed before its first checkpoint has the step that it had reached.
+        self.reporter.update(state=State.RUNNING, step=self.step, total_steps=context.total_steps)
         self.reporter.phase("training")
         if self.step == 0:
             record_curriculum(context, self.reporter, self.step)

@@ -93,10 +93,13 @@ def record_test(context: TrainingContext, reporter: Journal, step: int, tested_s
 def record_speed(
     context: TrainingContext, recorder: RowWriter, step: int, training_seconds: float, runs: int = 1
 ) -> None:
-    """Record how long training took, and the GPU memory that it needed: its share if several runs share the process."""
-    if context.placement.device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated(context.placement.device) // runs
-        recorder.meta({"peak_gpu_memory_bytes": str(peak)})
+    """Record how long training took, and the GPU memory that it needed: its share if several runs share the process.
+
+    Tensors need the peak. Held from others is more: what torch keeps for streams and graphs, and never gives back.
+    """
+    if (device := context.placement.device).type == "cuda":
+        peak, held = torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)
+        recorder.meta({"peak_gpu_memory_bytes": str(peak // runs), "held_gpu_memory_bytes": str(held // runs)})
     trained = step * context.config.train.batch_size
     recorder.meta(
         {

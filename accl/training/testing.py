@@ -25,7 +25,7 @@ from accl.training import checkpoint
 from accl.training.backends.backend import StepBackend
 from accl.training.backends.select import select_backend
 from accl.training.context import TrainingContext
-from accl.training.device import set_determinism
+from accl.training.device import evaluating, set_determinism
 from accl.training.evaluate import MOST_TOKENS, Evaluated, evaluate
 from accl.training.memory import memory_errors
 from accl.training.recording import record_test
@@ -45,22 +45,24 @@ def evaluate_split(
     """Evaluate a split, or ``limit`` of its questions, with the weights that are in the model.
 
     Args:
-        progress: called before each batch; it may raise, which ends the evaluation.
+        progress: called before each batch, and while other runs of the process evaluate; it may raise, which ends the
+            evaluation.
     """
     questions = some_questions(context.positions[split], limit)
     on_cpu = context.placement.device.type == "cpu"
     width = context.model.contrastive_head.in_features
     context.model.eval()
-    result = evaluate(
-        backend.forward,
-        context.assembler,
-        questions,
-        context.tasks,
-        context.placement.device,
-        batch_size=EVALUATION_BATCHES * context.config.train.batch_size if on_cpu else len(questions),
-        most_tokens=MOST_TOKENS if on_cpu else min(HIDDEN_NUMBERS // width, MOST_TOKENS_ON_GPU),
-        progress=progress,
-    )
+    with evaluating(context.placement.device, progress):
+        result = evaluate(
+            backend.forward,
+            context.assembler,
+            questions,
+            context.tasks,
+            context.placement.device,
+            batch_size=EVALUATION_BATCHES * context.config.train.batch_size if on_cpu else len(questions),
+            most_tokens=MOST_TOKENS if on_cpu else min(HIDDEN_NUMBERS // width, MOST_TOKENS_ON_GPU),
+            progress=progress,
+        )
     context.model.train()
     return result
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ COLUMNS = (
     Column("state", 11),
     Column("step", 15, right=True, rank=2),
     Column("left", 16, right=True, rank=3, sparse=True),
+    Column("process", 8, right=True, rank=4, sparse=True),
     Column("waits", 5, right=True, rank=1),
     Column("paused because", 36, rank=2, sparse=True),
     Column("experiment", 32, rank=4, sparse=True),
@@ -128,9 +130,16 @@ class QueueScreen(PollingScreen):
         waiting = {entry.run for entry in self.entries}
         return [each for each in self.summaries.values() if each.trains and each.run not in waiting]
 
+    @property
+    def shares_processes(self) -> bool:
+        """Whether some runs train in one process, so that it matters which one."""
+        processes = Counter((each.state.host, each.state.pid) for each in self.training)
+        return max(processes.values(), default=0) > 1
+
     def show(self) -> None:
         training, paused = self.training, [each for each in self.entries if each.waiting and each.waiting.paused]
-        rows = [self._row(each.run, "", None) for each in training]
+        shared = self.shares_processes
+        rows = [self._row(each.run, "", None, str(each.state.pid) if shared else "") for each in training]
         rows += [self._row(each.run, str(place), each) for place, each in enumerate(self.entries, 1)]
         self.table.show(rows, EMPTY)
         counts = [f"{len(self.entries)} waiting", f"{len(training)} training"]
@@ -146,7 +155,7 @@ class QueueScreen(PollingScreen):
         self._show_detail()
         redraw_keys(self)
 
-    def _row(self, run: RunDir, place: str, entry: Entry | None) -> Row:
+    def _row(self, run: RunDir, place: str, entry: Entry | None, process: str = "") -> Row:
         summary = self.summaries.get(run)
         setup = summary.setup if summary else None
         name = f"s{summary.seed} {summary.summary.labels.name or run.id.rpartition('-')[2]}" if summary else run.id
@@ -165,6 +174,7 @@ class QueueScreen(PollingScreen):
                 label,
                 (f"{step:,}/{total:,}" if total else "", theme.PLAIN),
                 (time_left(summary) if summary else "", theme.PLAIN),
+                (process, theme.DIM),
                 (waits, theme.DIM),
                 (entry.waiting.paused if entry and entry.waiting else "", theme.MARK),
                 (summary.summary.experiment if summary else "", theme.DIM),

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-from accl.kernels.triton.streams import on_own_stream
+from accl.kernels.triton.streams import on_common_stream, on_own_stream
 from accl.training.context import TrainingContext
 from accl.training.device import exclusive_randomness, step_seed
 
@@ -43,12 +43,14 @@ class GraphRecorder:
 
     @contextmanager
     def rehearsing(self) -> Iterator[None]:
-        """Launch the body's kernels on the recorder's stream, random numbers from its state, and wait for their end."""
+        """Launch the body's kernels one by one, random numbers from the recorder's state, and wait for their end.
+
+        They run on the common stream, whose memory is there for rehearsals and evaluations of all runs of the process.
+        """
         with self._drawing():
-            self.stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self.stream):
+            with on_common_stream(self.stream.device) as stream:
                 yield
-            self.stream.synchronize()
+            stream.synchronize()
             self._release_memory()
 
     @contextmanager
@@ -76,7 +78,7 @@ class GraphRecorder:
         """Give back what a rehearsal took: graphs have memory of their own. No capture of another thread is under way.
 
         Each piece that is given back waits for all work on the device, which other runs of the process keep busy. So
-        among those it stays for whoever has use for it, until memory gets scarce.
+        among those it stays on the common stream for whoever has use for it, until memory gets scarce.
         """
         if self._is_shared:
             free, total = torch.cuda.mem_get_info(self.stream.device)

@@ -111,10 +111,10 @@ class CudaGraphBackend(ReferenceBackend):
         set_learning_rate(self.optimizer, 0.0)
         with preserve_state(self.context), self._recorder.rehearsing():
             learn(self.context, self.optimizer, batch)
-            # At rate 0 the weights stay; the moments must not.
-            for state in self.optimizer.state.values():
-                for value in state.values():
-                    value.zero_()
+        # At rate 0 the weights stay; the moments must not, nor their memory, which is that of a stream of all runs.
+        for state in self.optimizer.state.values():
+            for name, value in state.items():
+                state[name] = torch.zeros_like(value)
 
 
 def _padded(tokens: int) -> int:

@@ -259,9 +259,9 @@ class PackedBackend:
         Their inputs have no sequences, padding alone: those of the last step may not fit. The rate is 0, so weights
         stay; moments are put back, and the weights as well: an update by what `_compile` leaves undefined is none.
         """
-        self._word_updates.flush()
-        kept = [(each, each.clone()) for each in (self._flat.values, self._adamw.exp_avg, self._adamw.exp_avg_sq)]
         with preserve_state(self.context), self._recorder.rehearsing():
+            self._word_updates.flush()
+            kept = [(each, each.clone()) for each in (self._flat.values, self._adamw.exp_avg, self._adamw.exp_avg_sq)]
             self._inputs.clear()
             left_out = self._compile(size)
             self._word_updates.flush()

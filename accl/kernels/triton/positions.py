@@ -18,13 +18,11 @@ class RelativePositions:
     Attributes:
         row: 2R, int32; row of the table for the distance d at index d + R.
         first, end: W, int32; row w serves the indices [first[w], end[w]) of ``row``.
-        max_count: the most distances that one row serves, rounded up to a power of two.
     """
 
     row: Tensor
     first: Tensor
     end: Tensor
-    max_count: int
 
 
 def relative_positions(config: Any, max_distance: int, device: torch.device) -> RelativePositions:
@@ -37,6 +35,5 @@ def relative_positions(config: Any, max_distance: int, device: torch.device) -> 
     row = (distance + half).clamp(0, 2 * half - 1)
     # Rows never decrease with the distance, so the distances that a row serves are consecutive.
     bounds = torch.searchsorted(row, torch.arange(2 * half + 1))
-    max_count = 1 << (int((bounds[1:] - bounds[:-1]).max()) - 1).bit_length()
     row, first, end = (part.int().to(device) for part in (row, bounds[:-1], bounds[1:]))
-    return RelativePositions(row, first, end, max_count)
+    return RelativePositions(row, first, end)

@@ -162,7 +162,7 @@ def _grad_to_distances(
 @triton.jit
 def _reduce_partials(
     partial_ptr, start_ptr, end_ptr, row_first_ptr, row_end_ptr, dqkv_ptr, T,
-    WIDTH: tl.constexpr, R: tl.constexpr, BLOCK: tl.constexpr, MAX_COUNT: tl.constexpr,
+    WIDTH: tl.constexpr, R: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """dqkv[T + row, part] = sum over residues and d in the row of partial[residue, part, d + R]; 0 for part 2.
 
@@ -172,15 +172,15 @@ def _reduce_partials(
     """
     row, part = tl.program_id(0), tl.program_id(1)
     column = tl.arange(0, BLOCK)
-    total = tl.zeros([MAX_COUNT, BLOCK], tl.float32)
+    total = tl.zeros([BLOCK], tl.float32)
+    # Sequences come longest first.
     longest = tl.load(end_ptr) - tl.load(start_ptr)
-    x = tl.load(row_first_ptr + row) + tl.arange(0, MAX_COUNT)
-    met = (x < tl.load(row_end_ptr + row)) & (tl.abs(x - R) < longest) & (part < 2)
-    for residue in range(GROUP):
-        index = ((residue * 2 + part) * (2 * R) + x[:, None]) * WIDTH + column[None, :]
-        mask = met[:, None] & (column < WIDTH)[None, :]
-        total += tl.load(partial_ptr + index, mask=mask, other=0.0).to(tl.float32)
-    total = tl.sum(total, 0)
+    first = tl.maximum(tl.load(row_first_ptr + row), R - longest + 1)
+    end = tl.where(part < 2, tl.minimum(tl.load(row_end_ptr + row), R + longest), 0)
+    partial_ptrs = partial_ptr + (tl.arange(0, GROUP)[:, None] * 2 + part) * (2 * R * WIDTH) + column[None, :]
+    for x in range(first, end):
+        partial = tl.load(partial_ptrs + x * WIDTH, mask=(column < WIDTH)[None, :], other=0.0)
+        total += tl.sum(partial.to(tl.float32), 0)
     out_ptrs = dqkv_ptr + (T + row).to(tl.int64) * (3 * WIDTH) + part * WIDTH + column
     tl.store(out_ptrs, total.to(dqkv_ptr.dtype.element_ty), mask=column < WIDTH)
 
@@ -257,5 +257,5 @@ def grad_to_positions(
     )  # fmt: skip
     _reduce_partials[(len(positions.first), 3)](
         partial, *bounds, positions.first, positions.end, dqkv, tokens, WIDTH=width, R=max_distance_of(columns),
-        BLOCK=triton.next_power_of_2(width), MAX_COUNT=positions.max_count, num_warps=4,
+        BLOCK=triton.next_power_of_2(width), num_warps=4,
     )  # fmt: skip

@@ -23,6 +23,7 @@ from accl.store.state import (
     claim,
     observe,
     read_state,
+    share_a_process,
     silence,
     write_state,
 )
@@ -327,3 +328,17 @@ def test_a_state_is_read_as_it_was_written(run: RunDir) -> None:
     run.state.unlink()
     with pytest.raises(AbsentError, match="missing"):
         read_state(run)
+
+
+@pytest.mark.parametrize(
+    ("processes", "shared"),
+    [
+        ([], False),
+        ([("a", 7), ("a", 8)], False),
+        ([("a", 7), ("b", 7)], False),
+        ([("a", 7), ("a", 8), ("a", 7)], True),
+        ([("a", 0), ("a", 0)], False),  # neither has a process yet
+    ],
+)
+def test_runs_share_a_process_by_its_number_on_one_machine(processes: list[tuple[str, int]], shared: bool) -> None:
+    assert share_a_process(RunState(host=host, pid=pid) for host, pid in processes) == shared

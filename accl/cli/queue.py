@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +16,7 @@ from accl.errors import ConfigError, RunError
 from accl.launch import queue
 from accl.store.rundir import RunDir, find_run, run_folders
 from accl.store.selection import matching_summaries
-from accl.store.state import State
+from accl.store.state import State, share_a_process
 from accl.store.summary import Summary, summarize
 from accl.text import duration, shortened
 
@@ -78,19 +77,19 @@ def list_(format: FormatOption = Format.TABLE, runs: RunsOption = RUNS) -> None:
         print_notes([str(error)])
     entries, now = queue.waiting(runs), time.time()
     places = {entry.run.id: number for number, entry in enumerate(entries, 1)}
-    rows = []
+    rows, training = [], []
     for summary in summarize(run_folders(runs)):
         state = summary.state
         if (state and state.state.trains) or summary.run.id in places:
             place = places.get(summary.run.id)
             rows.append(_row(summary, place, entries[place - 1] if place else None, now))
+            training += [state] if state and not place else []
     rows.sort(key=lambda row: (row["place"] or 0, row["started"] or 0.0))
     if not rows and format is Format.TABLE:
         say(f"Nothing trains or waits in {runs}. Put a run into the queue:  accl queue add RUN")
         return
-    processes = Counter((row["host"], row["pid"]) for row in rows if row["pid"])
-    shared = [PROCESS] if max(processes.values(), default=0) > 1 else []
-    emit(Table("", [*COLUMNS, *shared], rows, name="queue"), format)
+    columns = [*COLUMNS, PROCESS] if share_a_process(training) else COLUMNS
+    emit(Table("", columns, rows, name="queue"), format)
     remarks = dict.fromkeys(_remark(row) for row in rows if row["problem"] or row["paused"])
     if remarks and format is Format.TABLE:
         say(*remarks, style="dim")

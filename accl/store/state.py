@@ -17,6 +17,8 @@ import reprlib
 import socket
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -325,6 +327,12 @@ def claim(run: RunDir, purpose: str) -> RunLock:
     except BaseException:
         lock.abandon()
         raise
+
+
+def share_a_process(states: Iterable[RunState]) -> bool:
+    """Return whether one process trains several of the runs; those that have no process yet share none."""
+    processes = Counter((state.host, state.pid) for state in states if state.pid)
+    return max(processes.values(), default=0) > 1
 
 
 def silence(run: RunDir) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from textual.app import ComposeResult
 from accl.errors import AcclError
 from accl.store.deadline import within
 from accl.store.rundir import RunDir
+from accl.store.state import share_a_process
 from accl.store.summary import as_problem
 from tui import theme
 from tui.commands import bindings
@@ -130,15 +130,9 @@ class QueueScreen(PollingScreen):
         waiting = {entry.run for entry in self.entries}
         return [each for each in self.summaries.values() if each.trains and each.run not in waiting]
 
-    @property
-    def shares_processes(self) -> bool:
-        """Whether some runs train in one process, so that it matters which one."""
-        processes = Counter((each.state.host, each.state.pid) for each in self.training)
-        return max(processes.values(), default=0) > 1
-
     def show(self) -> None:
         training, paused = self.training, [each for each in self.entries if each.waiting and each.waiting.paused]
-        shared = self.shares_processes
+        shared = share_a_process(each.state for each in training)
         rows = [self._row(each.run, "", None, str(each.state.pid) if shared else "") for each in training]
         rows += [self._row(each.run, str(place), each) for place, each in enumerate(self.entries, 1)]
         self.table.show(rows, EMPTY)
